@@ -1,0 +1,41 @@
+"""Every error that fgtrac raises on purpose, and whose fault each one is.
+
+    FgtracError
+    |- FormatError    these bytes are no well-formed X (whoever wrote them; never the caller's arguments)
+    |- ProofError     well formed, but shows something other than what is claimed
+    |- TamperError    a state that no crash can leave: somebody changed the trace
+    |- CaptureError   an event could not be recorded (full disk, unsupported loader, a run already closed)
+    |- ScoreError     a contribution cannot be computed as asked
+    `- AnchorError    an outside witness refused, or did not answer
+
+The caller's own mistakes stay `ValueError` and `TypeError`; a path that does not exist stays `FileNotFoundError`.
+Messages are one line, name both values, and say what to do about it.
+"""
+
+
+class FgtracError(Exception):
+    """The root of every error below."""
+
+
+class FormatError(FgtracError):
+    """These bytes are no well-formed X."""
+
+
+class ProofError(FgtracError):
+    """Well formed, but shows something other than what is claimed."""
+
+
+class TamperError(FgtracError):
+    """A state that no crash can leave."""
+
+
+class CaptureError(FgtracError):
+    """An event could not be recorded."""
+
+
+class ScoreError(FgtracError):
+    """A contribution cannot be computed as asked."""
+
+
+class AnchorError(FgtracError):
+    """An outside witness refused, or did not answer."""
