@@ -1,0 +1,26 @@
+"""What every benchmark shares: the --json contract, whose last line is one object with the figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def parse_json_flag() -> bool:
+    """Read the command line; True where only the JSON line is wanted."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return bool(parser.parse_args().json)
+
+
+def report(name: str, figures: dict[str, float], note: str = "") -> None:
+    """Print the figures: a table for people, or with --json one object."""
+    as_json = parse_json_flag()
+    if note:
+        print(note)
+    if as_json:
+        print(json.dumps({"benchmark": name, "figures": figures}))
+    else:
+        for figure, value in figures.items():
+            print(f"{name:>18}  {figure:<30} {value:,.4g}")

@@ -1,0 +1,335 @@
+"""Recording: `start_run` and the verbs of a run. The training loop, the batches and the random state stay as they are."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+import fgtrac.capture.checkpoint as states
+from fgtrac.api.environment import git_state, library_versions
+from fgtrac.capture.loader import Watch, unwatch, watch_loader
+from fgtrac.capture.recorder import Placement, Recorder, Ref
+from fgtrac.capture.sources import Keys, Registry, Root, pieces
+from fgtrac.capture.step import Batch, Grounding
+from fgtrac.capture.transform import Stage
+from fgtrac.commit import sequencer
+from fgtrac.commit.signer import Signer
+from fgtrac.errors import CaptureError
+from fgtrac.events.identity import key_commitment
+from fgtrac.store import durable
+from fgtrac.store.journal import JournalWriter
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run records: see `start_run`."""
+
+    strict: bool = False
+    keep_improvement: float = 0.01
+    flush_interval_s: float = 1.0
+    sync_interval_s: float = 5.0
+    on_flush: Callable[[int], None] | None = None
+
+
+class Run:
+    """One process's recording of one training run; made by `start_run`, used as a context.
+
+    A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
+    """
+
+    def __init__(
+        self,
+        trace: TraceDir,
+        vault: Vault,
+        signer: Signer,
+        *,
+        scheme: str,
+        first_step: int,
+        options: Options,
+    ) -> None:
+        self.path = trace.path
+        self._trace = trace
+        self._vault = vault
+        self._signer = signer
+        writer = os.urandom(16)
+        self._recorder = Recorder(
+            JournalWriter(trace.journal, writer),
+            writer,
+            strict=options.strict,
+            flush_interval_s=options.flush_interval_s,
+            sync_interval_s=options.sync_interval_s,
+            on_flush=options.on_flush,
+        )
+        self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names)
+        self._grounding = Grounding(self._settled, first_step=first_step)
+        self._keep = states.KeepImproved(options.keep_improvement)
+        self._watches: dict[int, tuple[Watch, Placement]] = {}
+        self._checkpoint: Ref | None = None
+        self._pid = os.getpid()
+        self._open = True
+        atexit.register(self._interrupted)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finished=kind is None)
+
+    # -- samples ------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        data: Any,
+        *,
+        role: str | None = None,
+        name: str | None = None,
+        key: Keys = None,
+        subject: Keys = None,
+        content: bool = True,
+        source: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """Register the samples of the data set(s) behind `data`, and their role.
+
+        `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
+        column's name or a sequence; `source(row)` gives the bytes that a content digest is taken from where fgtrac
+        does not know them; `content=False` takes none. Registering the same data set again adds the role only.
+        Raises ValueError for a taken name, keys that collide, or options for a data set that is registered already.
+        """
+        options = {"name": name, "key": key, "subject": subject, "source": source}
+        given = [k for k, v in options.items() if v is not None]
+        roots = self._registry.roots_of(data)
+        new = [r for r in roots if not self._registry.is_registered(r)]
+        if given and (len(roots) != 1 or not new):
+            what = "is registered already" if not new else f"is made of {len(roots)} data sets"
+            raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
+        for root in new:
+            self._registry.register_root(root, content=content, **options)
+        if role is not None:
+            self._registry.record_role(self._registry.resolve(data), role)
+
+    def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
+        """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
+
+        Registers the data set behind it if that has not been done, and its role. Returns the same loader.
+        Raises TypeError for what is no DataLoader, CaptureError where this torch is not known.
+        """
+        if not isinstance(loader, DataLoader):
+            raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
+        if loader._dataset_kind != 0:  # type: ignore[attr-defined]
+            raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
+        self.register(loader.dataset, role=role)
+        placement = self._registry.resolve(loader.dataset).placement
+        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), role in (None, "train"))
+        watch_loader(loader, watch)
+        self._watches[watch.number] = (watch, placement)
+        return loader
+
+    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
+        """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it."""
+        return Stage(self._recorder, self._registry, stage, data, parameters)
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Applied updates so far of the optimizer that stepped last."""
+        return self._grounding.step
+
+    def losses(self, values: torch.Tensor) -> None:
+        """Record the loss of each sample of the batch now being trained on; call it before the optimizer's step.
+
+        `values` is (n,) with n the batch's size; kept as float16. ValueError for another length.
+        """
+        batches = self._grounding.current
+        n = sum(len(b.positions) for b in batches)
+        flat = values.detach().reshape(-1).to(torch.float16).cpu().numpy()
+        if len(flat) != n:
+            raise ValueError(f"losses() got {len(flat)} values for a batch of {n} samples; pass one loss for each")
+        start = 0
+        for batch in batches:
+            batch.losses = flat[start : start + len(batch.positions)]
+            start += len(batch.positions)
+
+    def log(self, step: int | None = None, **values: float) -> None:
+        """Record metrics of this step (by default the current one)."""
+        read = {k: v if isinstance(v, int) else float(v) for k, v in values.items()}
+        self._recorder.record("metrics", {"step": self.step if step is None else step, "values": read})
+
+    def checkpoint(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        val_loss: Any = None,
+        epoch: int | None = None,
+    ) -> bool:
+        """Record the model's state; keep it where the validation loss improved. Returns whether it was kept.
+
+        Everything that this state rests on is on disk before it; the log is sealed behind it.
+        `optimizer` gives the learning rates where none has stepped under trace yet.
+        """
+        loss = states.loss_of(val_loss)
+        kept, rule = self._keep.decide(loss)
+        self._recorder.sync()
+        fields: dict[str, Any] = {"step": self.step, "kept": kept, "rule": rule}
+        if epoch is not None:
+            fields["epoch"] = epoch
+        if loss is not None:
+            fields["val_loss"] = loss
+        rates = self._grounding.learning_rates
+        if not rates and optimizer is not None:
+            rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
+        if rates:
+            fields["learning_rates"] = np.array(rates, dtype=np.float64)
+        if kept:
+            fields["digest"] = self._save_state(model)
+        self._checkpoint = self._recorder.record("checkpoint", fields)
+        self._seal(full=False)
+        return kept
+
+    def predictions(
+        self, data: Any, outputs: torch.Tensor, *, losses: torch.Tensor | None = None, positions: Sequence[int] | None = None
+    ) -> None:
+        """Record what the model said about samples, at the last checkpoint (or the current step).
+
+        `outputs` is (n, m) or (n,), row i about position i of `data`, or about `positions[i]`; `losses` is (n,).
+        ValueError for lengths that do not fit.
+        """
+        resolved = self._registry.resolve(data)
+        where = np.arange(len(resolved.rows)) if positions is None else np.asarray(positions, dtype=np.int64)
+        said = outputs.detach().float().cpu().reshape(len(outputs), -1).numpy()
+        cost = None if losses is None else losses.detach().float().cpu().reshape(-1).numpy()
+        if len(said) != len(where) or (cost is not None and len(cost) != len(where)):
+            raise ValueError(f"predictions() got {len(said)} outputs for {len(where)} samples; pass one row for each")
+        fields: dict[str, Any] = {"step": self.step}
+        if self._checkpoint is not None:
+            fields["checkpoint"] = list(self._checkpoint)
+        placement = resolved.placement
+        for block, here in resolved.by_block(where):
+            for piece in pieces(here, 8 + 4 * said.shape[1]):
+                columns = {"ordinals": placement.ordinals[where[piece]], "outputs": said[piece].reshape(-1)}
+                if cost is not None:
+                    columns["losses"] = cost[piece]
+                self._recorder.record("prediction", {**fields, "block": block, **columns})
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self, *, finished: bool = True) -> None:
+        """Settle and seal everything; with `finished`, say first that the run is complete. Idempotent."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        self._open = False
+        atexit.unregister(self._interrupted)
+        self._grounding.close()
+        for watch, _placement in self._watches.values():
+            unwatch(watch)
+        try:
+            self._recorder.flush()
+            if finished:
+                writers = {**sequencer.last_seqs(self._trace), self._recorder.writer: self._recorder.next_seq - 1}
+                self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
+        finally:
+            self._recorder.close()
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns)
+            self._vault.close()
+
+    def _interrupted(self) -> None:
+        if self._open and os.getpid() == self._pid:
+            print(f"fgtrac: {self.path} was not closed; sealing it without an end", file=sys.stderr)
+            self.close(finished=False)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
+        iteration = batch.iteration
+        placement = self._watches[iteration.loader][1]
+        row = (iteration.epoch, batch.number, step, status, attribution)
+        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses)
+
+    def _save_state(self, model: torch.nn.Module) -> bytes:
+        data = states.state_bytes(model)
+        digest = hashlib.sha256(data).digest()
+        name = f"artifacts/checkpoint-{self.step:08d}-{digest.hex()[:8]}.safetensors"
+        durable.write_file(self._trace.path / name, data)
+        about = f"model state after {self.step} updates"
+        fields = {"path": name, "sha256": digest, "size": len(data), "about": about}
+        self._recorder.record("artifact", {**fields, "media_type": "application/vnd.safetensors"})
+        return digest
+
+    def _seal(self, *, full: bool) -> None:
+        self._recorder.rotate()
+        sequencer.seal(self._trace, self._signer, full=full, clock=time.time_ns)
+
+
+def start_run(
+    path: str | os.PathLike[str],
+    *,
+    config: Mapping[str, Any] | None = None,
+    ids: str = "keyed",
+    strict: bool = False,
+    resume: bool = False,
+    step: int | None = None,
+    keep_improvement: float = 0.01,
+    flush_interval_s: float = 1.0,
+    sync_interval_s: float = 5.0,
+    key: str | os.PathLike[str] | None = None,
+    on_flush: Callable[[int], None] | None = None,
+) -> Run:
+    """Start recording into `PATH.trace` (secrets into `PATH.vault`); use the result as a context.
+
+    `ids` is "keyed" (default: ids say nothing to who has no key) or "public" (anyone can prove presence and
+    absence); `config` is anything made of maps, lists, texts, numbers and booleans, and is written into the log;
+    `strict` raises where an event cannot be written, instead of recording a gap; `key` is the signing key's file.
+    With `resume`, an existing trace is repaired and continued, updates counted on from `step` (by default that of
+    its last checkpoint). `on_flush(next_seq)` is called after each write to the journal.
+
+    Raises FileExistsError for an existing trace without `resume`, ValueError for unfit arguments.
+    """
+    if ids not in ("keyed", "public"):
+        raise ValueError(f"ids={ids!r} is no id scheme; choose 'keyed' or 'public'")
+    options = Options(strict, keep_improvement, flush_interval_s, sync_interval_s, on_flush)
+    base = Path(path)
+    folder = base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
+    signing_key = None if key is None else Path(key)
+    if folder.exists():
+        if not resume:
+            raise FileExistsError(f"{folder} exists already; choose another name, or continue it with resume=True")
+        return _resume(folder, signing_key, step, options)
+    trace_id = os.urandom(16)
+    signer = Signer.open(trace_id, signing_key)
+    trace = TraceDir.create(folder)
+    vault = Vault.create(folder.with_suffix(".vault"), trace_id)
+    run = Run(trace, vault, signer, scheme=ids, first_step=step or 0, options=options)
+    fields: dict[str, Any] = {
+        "trace": trace_id,
+        "format": FORMAT,
+        "public_key": signer.public_key,
+        "id_scheme": ids,
+        "versions": library_versions(),
+        **git_state(Path.cwd()),
+    }
+    if ids == "keyed":
+        fields["key_commitment"] = key_commitment(vault.secret("run"))
+    if config is not None:
+        fields["config"] = dict(config)
+    run._recorder.record("run", fields)
+    run._recorder.sync()
+    return run

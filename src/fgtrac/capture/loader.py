@@ -1,0 +1,206 @@
+"""Watching a DataLoader: pair the indices that were drawn with the batch that was delivered, and change nothing.
+
+A registry-scoped patch of `torch.utils.data.dataloader._BaseDataLoaderIter`, in the main process only. The loader's
+own task numbers tell which drawn index list a delivered batch answers, with any number of workers, in order or not.
+Loaders that nobody watches pay one attribute test a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import weakref
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+from torch.utils.data import dataloader as torch_dataloader
+
+from fgtrac.capture.step import Grounding, Iteration
+from fgtrac.errors import CaptureError
+
+PRIVATE_NAMES = {
+    "_BaseDataLoaderIter": ("__init__", "_reset", "_next_index", "__next__"),
+    "_MultiProcessingDataLoaderIter": ("_try_put_index", "_process_data"),
+}
+KNOWN_VERSIONS = "torch 2.6 to 2.13"
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """One watched loader (or every loader around one watched data set) of one run."""
+
+    grounding: Grounding
+    number: int
+    rows: int  # positions that the data set has: an index outside is refused at delivery
+    trains: bool
+    pid: int = field(default_factory=os.getpid)
+    epochs: int = 0
+    active: bool = True
+
+
+class _Pairing:
+    """The state that a watched loader's iterator carries: which index lists are under way."""
+
+    __slots__ = ("iteration", "sent", "watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.sent: dict[int, Any] = {}
+        self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
+
+    def deliver(self, task: int, data: Any) -> None:
+        """Hand the delivered batch to the grounding, with the positions drawn for that task."""
+        if task not in self.sent:
+            raise CaptureError(f"batch {task} came back but was never drawn; {KNOWN_VERSIONS} are known to pair right")
+        self.watch.grounding.deliver(self.iteration, as_positions(self.sent.pop(task), self.watch.rows), data)
+
+
+_watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
+_original: dict[str, Callable[..., Any]] = {}
+
+
+def watch_loader(loader: DataLoader[Any], watch: Watch) -> None:
+    """Register a loader, and every other loader that will be built around the same data set.
+
+    Raises CaptureError where this torch lacks the private names that the pairing reads.
+    """
+    _install()
+    for thing in (loader, loader.dataset):
+        try:
+            key = id(thing)
+            _watched[key] = (weakref.ref(thing, lambda _dead, key=key: _watched.pop(key, None)), watch)
+        except TypeError:
+            continue  # a list as data set has no weak references: found by its loader alone
+
+
+def unwatch(watch: Watch) -> None:
+    """Forget everything registered for this watch; iterators under way stop reporting."""
+    watch.active = False
+    for key in [k for k, (_ref, w) in _watched.items() if w is watch]:
+        del _watched[key]
+
+
+def as_positions(index: Any, rows: int) -> array[int]:
+    """One drawn index (or list of them) as unsigned positions; negative ones count from the end, as in Python.
+
+    Raises CaptureError for what is no row number, naming the value.
+    """
+    if isinstance(index, list):
+        try:
+            return array("I", index)  # 2 us for 256; a row that does not exist was refused by the data set itself
+        except (TypeError, ValueError, OverflowError):
+            pass  # negative, or no list of integers: the slow way below decides
+    try:
+        whole = np.ravel(np.asarray(index)).astype(np.int64, casting="same_kind")
+    except (TypeError, ValueError) as error:
+        raise CaptureError(
+            f"the sampler drew {index!r:.80}, which is no row number; use run.use(...) for loaders indexed otherwise"
+        ) from error
+    whole = np.where(whole < 0, whole + rows, whole)
+    if whole.size and (whole.min() < 0 or whole.max() >= rows):
+        raise CaptureError(
+            f"the sampler drew row {index!r:.80} of a data set of {rows} rows; watch the loader after the data is whole"
+        )
+    return array("I", whole.astype(np.uint32).tobytes())
+
+
+def _find(loader: Any) -> Watch | None:
+    for thing in (loader, getattr(loader, "dataset", None)):
+        entry = _watched.get(id(thing))
+        if entry is not None and entry[0]() is thing and entry[1].pid == os.getpid() and entry[1].active:
+            return entry[1]
+    return None
+
+
+def _install() -> None:
+    if _original:
+        return
+    for class_name, names in PRIVATE_NAMES.items():
+        owner = getattr(torch_dataloader, class_name, None)
+        missing = [n for n in names if not hasattr(owner, n)]
+        if missing:
+            import torch
+
+            raise CaptureError(
+                f"torch {torch.__version__} has no {class_name}.{missing[0]}; fgtrac watches loaders of {KNOWN_VERSIONS}"
+            )
+    base: Any = torch_dataloader._BaseDataLoaderIter
+    base._fgtrac = None
+    for name, patch in (
+        ("__init__", _patched_init),
+        ("_reset", _patched_reset),
+        ("_next_index", _patched_next_index),
+        ("__next__", _patched_next),
+    ):
+        original = getattr(base, name)
+        _original[name] = original
+        setattr(base, name, functools.wraps(original)(patch))
+
+
+def _patched_init(self: Any, loader: Any) -> None:
+    _original["__init__"](self, loader)
+    if self._num_workers == 0:
+        _begin(self, loader)
+
+
+def _patched_reset(self: Any, loader: Any, first_iter: bool = False) -> None:
+    _original["_reset"](self, loader, first_iter)
+    _begin(self, loader)  # before the first indices are sent: what an early break left under way is forgotten
+
+
+def _begin(iterator: Any, loader: Any) -> None:
+    watch = _find(loader)
+    if watch is None or not isinstance(loader, DataLoader) or iterator._dataset_kind != 0:
+        iterator._fgtrac = None
+        return
+    watch.grounding.restarted(watch.number)
+    iterator._fgtrac = _Pairing(watch)
+    watch.epochs += 1
+
+
+def _patched_next_index(self: Any) -> Any:
+    index = _original["_next_index"](self)
+    pairing = self._fgtrac
+    if pairing is not None:
+        if self._num_workers == 0:
+            pairing.sent.clear()
+            pairing.sent[0] = index
+        else:
+            pairing.sent[self._send_idx] = index
+    return index
+
+
+def _patched_next(self: Any) -> Any:
+    pairing = self._fgtrac
+    if pairing is None:
+        return _original["__next__"](self)
+    try:
+        data = _original["__next__"](self)
+    except StopIteration:
+        pairing.watch.grounding.exhausted(pairing.iteration)
+        raise
+    except BaseException:
+        _answered(self, pairing, forget=True)  # a sample could not be read: that batch was never delivered
+        raise
+    if pairing.watch.active:
+        pairing.deliver(_answered(self, pairing), data)
+    return data
+
+
+def _answered(iterator: Any, pairing: _Pairing, forget: bool = False) -> int:
+    """The task that was just answered: the one no longer in the loader's table of tasks."""
+    if iterator._num_workers == 0:
+        if forget:
+            pairing.sent.clear()
+        return 0
+    under_way = iterator._task_info
+    for task in pairing.sent:
+        if task not in under_way:
+            if forget:
+                del pairing.sent[task]
+            return task
+    return -1

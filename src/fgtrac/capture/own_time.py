@@ -1,0 +1,77 @@
+"""How long fgtrac's own code takes inside a training loop, measured where it happens rather than by difference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fgtrac.capture import loader
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.step import Grounding
+
+HOOKS = ("_found", "_after_forward", "_reach", "_accumulated", "_before_step", "_after_step")
+
+
+class OwnTime:
+    """Seconds spent in hooks, loader patch and flushes on the training thread, and in `measured` functions."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.background_s = 0.0
+
+    def own(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, its time counted as fgtrac's."""
+        return self._timed(function, 1.0)
+
+    def foreign(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, called from fgtrac's code but not fgtrac's: its time is taken off again."""
+        return self._timed(function, -1.0)
+
+    def _timed(self, function: Callable[..., Any], sign: float) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += sign * (time.perf_counter() - start)
+
+        return timed
+
+
+@contextmanager
+def own_time() -> Iterator[OwnTime]:
+    """Measure every run started inside the block; the timers' own cost counts as fgtrac's.
+
+    The background thread counts with its processor time: while it waits for the disk, it takes nothing.
+    """
+    meter = OwnTime()
+    loader._install()
+    base: Any = loader.torch_dataloader._BaseDataLoaderIter
+    patched = {name: getattr(base, name) for name in loader._original}
+    originals = dict(loader._original)
+    hooks = {name: getattr(Grounding, name) for name in HOOKS}
+    recorders: list[Recorder] = []
+    made = Recorder.__init__
+
+    def remember(self: Recorder, *args: Any, **kwargs: Any) -> None:
+        recorders.append(self)
+        made(self, *args, **kwargs)
+
+    try:
+        for name in patched:
+            loader._original[name] = meter.foreign(originals[name])
+            setattr(base, name, meter.own(patched[name]))
+        for name in HOOKS:
+            setattr(Grounding, name, meter.own(hooks[name]))
+        Recorder.__init__ = remember  # type: ignore[method-assign]
+        yield meter
+    finally:
+        meter.background_s = sum(r.background_cpu_s for r in recorders)
+        loader._original.update(originals)
+        for name in patched:
+            setattr(base, name, patched[name])
+        for name in HOOKS:
+            setattr(Grounding, name, hooks[name])
+        Recorder.__init__ = made  # type: ignore[method-assign]

@@ -1,0 +1,355 @@
+"""Naming samples: data sets and views resolved to their root rows, keys to ids, source bytes to content digests."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder
+from fgtrac.errors import CaptureError
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import block_id, content_preimage, make_ids, preimage, subject_commitment
+from fgtrac.events.schema import ROLES
+
+Key = int | str | bytes | tuple[Any, ...]
+Keys = Callable[[int], Any] | Sequence[Any] | str | None
+Secrets = Callable[[str], bytes]  # scope -> 32 secret bytes, made on first use and kept in the vault
+Names = Callable[[Sequence[tuple[bytes, str, bytes, str | None]]], None]  # (id, data set, CBOR key, subject)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Root:
+    """One registered root data set: row -> ordinal in its block, and row -> id.
+
+    `ordinals` is (n,) uint32; `ids` is (n, 32) uint8 in row order; `contents` likewise, or None where no source is
+    known.
+    """
+
+    data: Any
+    name: str
+    block: bytes
+    ordinals: NDArray[np.uint32]
+    ids: NDArray[np.uint8]
+    contents: NDArray[np.uint8] | None
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """A data set's positions as rows of roots: `which` (n,) uint16 indexes `roots`, `rows` (n,) int64."""
+
+    roots: tuple[Root, ...]
+    which: NDArray[np.uint16]
+    rows: NDArray[np.int64]
+
+    @property
+    def placement(self) -> Placement:
+        """Position -> (block, ordinal)."""
+        ordinals = np.empty(len(self.rows), dtype=np.uint32)
+        for number, root in enumerate(self.roots):
+            mine = self.which == number
+            ordinals[mine] = root.ordinals[self.rows[mine]]
+        return Placement(tuple(r.block for r in self.roots), ordinals, self.which if len(self.roots) > 1 else None)
+
+    def ids(self) -> NDArray[np.uint8]:
+        """(n, 32) uint8: the id at each position."""
+        out = np.empty((len(self.rows), 32), dtype=np.uint8)
+        for number, root in enumerate(self.roots):
+            mine = self.which == number
+            out[mine] = root.ids[self.rows[mine]]
+        return out
+
+    def contents(self) -> NDArray[np.uint8] | None:
+        """(n, 32) uint8 content digests, or None where some root's source is unknown."""
+        out = np.empty((len(self.rows), 32), dtype=np.uint8)
+        for number, root in enumerate(self.roots):
+            if root.contents is None:
+                return None
+            mine = self.which == number
+            out[mine] = root.contents[self.rows[mine]]
+        return out
+
+    def by_block(self, positions: NDArray[np.int64] | None = None) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+        """For each block touched: its id and the places within `positions` (default: all) that lie in it."""
+        which = self.which if positions is None else self.which[positions]
+        for number, root in enumerate(self.roots):
+            here = np.flatnonzero(which == number)
+            if len(here):
+                yield root.block, here
+
+
+class Registry:
+    """The data sets of one run: every root is registered once, whoever comes across it first."""
+
+    def __init__(self, recorder: Recorder, scheme: str, secrets: Secrets, names: Names) -> None:
+        self._recorder = recorder
+        self._scheme = scheme
+        self._secrets = secrets
+        self._names = names
+        self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
+        self._taken: set[str] = set()
+
+    def resolve(self, data: Any) -> Resolved:
+        """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them.
+
+        Registers a root that is not yet known under its type's name.
+        """
+        numbers: dict[int, int] = {}
+        roots: list[Root] = []
+
+        def walk(part: Any) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+            if isinstance(part, Subset):
+                which, rows = walk(part.dataset)
+                indices = np.asarray(part.indices, dtype=np.int64)
+                return which[indices], rows[indices]
+            if isinstance(part, ConcatDataset):
+                pieces = [walk(p) for p in part.datasets]
+                return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
+            root = self._roots.get(id(part)) or self.register_root(part)
+            number = numbers.setdefault(id(root), len(roots))
+            if number == len(roots):
+                roots.append(root)
+            return np.full(len(root), number, dtype=np.uint16), np.arange(len(root), dtype=np.int64)
+
+        which, rows = walk(data)
+        return Resolved(tuple(roots), which, rows)
+
+    def roots_of(self, data: Any) -> list[Any]:
+        """The root data sets behind `data`, in order, each once."""
+        if isinstance(data, Subset):
+            return self.roots_of(data.dataset)
+        if isinstance(data, ConcatDataset):
+            return list({id(r): r for p in data.datasets for r in self.roots_of(p)}.values())
+        return [data]
+
+    def is_registered(self, root: Any) -> bool:
+        """Whether this very object has been registered as a root."""
+        return id(root) in self._roots
+
+    def register_root(
+        self,
+        data: Any,
+        *,
+        name: str | None = None,
+        key: Keys = None,
+        subject: Keys = None,
+        content: bool = True,
+        source: Callable[[int], bytes] | None = None,
+    ) -> Root:
+        """Name every row of `data` and write its `dataset` and `samples` entries.
+
+        Raises ValueError for a data set without a length, a name that is taken, or two rows with one key.
+        """
+        rows = count_rows(data)
+        name = self._free_name(data, name)
+        keys = keys_of(data, key, rows, "key")
+        subjects = None if subject is None else keys_of(data, subject, rows, "subject")
+        scheme = "subject" if subjects is not None else self._scheme
+        secrets = self._secrets_of(scheme, subjects, rows)
+        ids = ids_of(scheme, secrets, [preimage(name, k) for k in keys])
+        order = sort_ids(ids, keys)
+        described, digests = source_digests(data, rows, source) if content else (None, None)
+        contents = None
+        if digests is not None:
+            contents = ids_of(scheme, secrets, [content_preimage(d) for d in digests])
+        block = block_id(ids[order].tobytes())
+        ordinals = np.empty(rows, dtype=np.uint32)
+        ordinals[order] = np.arange(rows, dtype=np.uint32)
+        pseudonyms = None
+        if subjects is not None:
+            known = {k: subject_commitment(k) for k in set(secrets)}
+            pseudonyms = np.frombuffer(b"".join(known[k] for k in secrets), dtype=np.uint8).reshape(rows, 32)
+        self._names(
+            [
+                (i, name, encode(k), None if subjects is None else str(subjects[n]))
+                for n, (i, k) in enumerate(zip(rows_of(ids), keys, strict=True))
+            ]
+        )
+        fields: dict[str, Any] = {"name": name, "id_scheme": scheme, "rows": rows}
+        self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
+        self._write_samples(name, block, ids, contents, pseudonyms, order)
+        root = Root(data, name, block, ordinals, ids, contents)
+        self._roots[id(data)] = root
+        self._taken.add(name)
+        return root
+
+    def record_role(self, resolved: Resolved, role: str) -> None:
+        """Write `roles` entries for every position, each sample once. ValueError for an unknown role."""
+        if role not in ROLES:
+            raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}; choose one of them")
+        placement = resolved.placement
+        for block, here in resolved.by_block():
+            ordinals = np.unique(placement.ordinals[here])
+            for piece in pieces(ordinals, 4):
+                self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
+
+    def _free_name(self, data: Any, name: str | None) -> str:
+        if name is not None:
+            if name in self._taken:
+                raise ValueError(f"a data set named {name!r} is registered already; give this one another name=")
+            return name
+        base = type(data).__name__
+        number = 1
+        while (candidate := base if number == 1 else f"{base}-{number}") in self._taken:
+            number += 1
+        return candidate
+
+    def _secrets_of(self, scheme: str, subjects: Sequence[Any] | None, rows: int) -> list[bytes]:
+        if scheme == "public":
+            return [b""] * rows
+        if subjects is None:
+            return [self._secrets("run")] * rows
+        made: dict[Any, bytes] = {}
+        for s in subjects:
+            if s not in made:
+                made[s] = self._secrets(f"subject:{encode(s).hex()}")
+        return [made[s] for s in subjects]
+
+    def _write_samples(
+        self,
+        name: str,
+        block: bytes,
+        ids: NDArray[np.uint8],
+        contents: NDArray[np.uint8] | None,
+        subjects: NDArray[np.uint8] | None,
+        order: NDArray[np.intp],
+    ) -> None:
+        columns = {"ids": ids, "contents": contents, "subjects": subjects}
+        present = {k: v[order] for k, v in columns.items() if v is not None}
+        size = ENTRY_PAYLOAD_BYTES // (32 * len(present))
+        parts = -(-len(order) // size)
+        for part in range(parts):
+            cut = {k: v[part * size : (part + 1) * size].tobytes() for k, v in present.items()}
+            self._recorder.record("samples", {"dataset": name, "block": block, "part": part, "parts": parts, **cut})
+
+
+def count_rows(data: Any) -> int:
+    """The length of a map-style data set; ValueError where it has none, or no rows."""
+    try:
+        rows = len(data)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(data).__name__} has no length, so its samples cannot be registered beforehand; "
+            "wrap it in a map-style data set"
+        ) from error
+    if rows == 0:
+        raise ValueError(f"{type(data).__name__} has 0 rows; a data set to register has at least 1")
+    return rows
+
+
+def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
+    """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence."""
+    if key is None:
+        return range(rows)
+    if isinstance(key, str):
+        if isinstance(data, Mapping) or not hasattr(data, "column_names"):
+            raise ValueError(f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list")
+        key = list(data[key])
+    values = [key(row) for row in range(rows)] if callable(key) else list(key)
+    if len(values) != rows:
+        raise ValueError(f"{what}= has {len(values)} values for {rows} rows; give one for each row")
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
+def ids_of(scheme: str, secrets: Sequence[bytes], preimages: Sequence[bytes]) -> NDArray[np.uint8]:
+    """(n, 32) uint8 ids (or content digests) of the preimages, each under its own secret."""
+    if len(set(secrets)) == 1:
+        joined = make_ids(scheme, secrets[0], preimages)
+    else:
+        joined = b"".join(make_ids(scheme, s, [p]) for s, p in zip(secrets, preimages, strict=True))
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(preimages), 32)
+
+
+def sort_ids(ids: NDArray[np.uint8], keys: Sequence[Any]) -> NDArray[np.intp]:
+    """Row numbers in ascending order of id. ValueError names the rows of a key that stands twice."""
+    order = np.lexsort(tuple(ids.view(">u8").T[::-1]))
+    ordered = ids[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    if len(same):
+        first, second = sorted((int(order[same[0]]), int(order[same[0] + 1])))
+        raise ValueError(
+            f"rows {first} and {second} both have the key {keys[first]!r}; a key names one sample: "
+            "add what tells them apart, or leave key= out to use row numbers"
+        )
+    return order
+
+
+def rows_of(ids: NDArray[np.uint8]) -> list[bytes]:
+    """The rows of an (n, 32) array as bytes."""
+    joined = ids.tobytes()
+    return [joined[i : i + 32] for i in range(0, len(joined), 32)]
+
+
+def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
+    """A long column cut into pieces that fit one entry."""
+    size = ENTRY_PAYLOAD_BYTES // bytes_each
+    for start in range(0, len(column), size):
+        yield column[start : start + size]
+
+
+# -- contents ---------------------------------------------------------------------------------------------------
+
+
+def source_digests(
+    data: Any, rows: int, source: Callable[[int], bytes] | None
+) -> tuple[str | None, list[bytes] | None]:
+    """SHA-256 of each row's source bytes and a word for what they are, or (None, None) where no source is known.
+
+    Sources are taken before any transform: `source(row)`, the first tensor of a TensorDataset as CBOR
+    [dtype, shape, little-endian bytes], or the files of an image folder.
+    """
+    if source is not None:
+        return "source", [hashlib.sha256(source(row)).digest() for row in range(rows)]
+    if isinstance(data, TensorDataset):
+        return "tensor", tensor_digests(data.tensors[0])
+    files = getattr(data, "samples", None)
+    if isinstance(files, list) and len(files) == rows and isinstance(files[0], tuple | list):
+        paths = [f[0] for f in files]
+        if all(isinstance(p, str | os.PathLike) for p in paths):
+            return "file", [file_digest(Path(p)) for p in paths]
+    return None, None
+
+
+def tensor_digests(tensor: torch.Tensor) -> list[bytes]:
+    """SHA-256 over the canonical CBOR [dtype, shape, little-endian bytes] of each row of `tensor` (n, ...)."""
+    flat = tensor.detach().cpu().contiguous()
+    n = flat.shape[0]
+    raw = flat.reshape(n, -1).view(torch.uint8).numpy() if flat.numel() else np.empty((n, 0), np.uint8)
+    first = raw[0].tobytes()
+    whole = encode([str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:]), first])
+    prefix = hashlib.sha256(whole[: len(whole) - len(first)])
+    digests = []
+    for row in raw:
+        state = prefix.copy()
+        state.update(row)
+        digests.append(state.digest())
+    return digests
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's bytes. CaptureError names the file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise CaptureError(f"the source file {path} cannot be read ({error}); repair it or pass content=False") from error
+
+
+def code_digest(function: Callable[..., Any]) -> bytes | None:
+    """SHA-256 of a function's source text, or None where Python does not have it."""
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).digest()
+    except (OSError, TypeError):
+        return None  # a builtin or something typed at a prompt: the entry then has no code digest

