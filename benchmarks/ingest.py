@@ -9,11 +9,11 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from harness import report
 
 from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.events.schema import ATTRIBUTION, STATUS, decode_event
 from fgtrac.store.journal import JournalWriter, scan
+from harness import report
 
 BATCH = 256
 STEPS = 40_000
@@ -39,9 +39,7 @@ def ingest(folder: Path, batches: list[list[int]], with_losses: bool) -> tuple[f
     return seconds, sum(map(len, entries)), len(entries)
 
 
-def check(
-    entries: list[bytes], batches: list[list[int]], order: np.ndarray, losses: np.ndarray | None
-) -> None:
+def check(entries: list[bytes], batches: list[list[int]], order: np.ndarray, losses: np.ndarray | None) -> None:
     """The journal must say exactly what was recorded: every ordinal, step and loss, in order."""
     events = [decode_event(e) for e in entries]
     ordinals = np.concatenate([e["ordinals"] for e in events])

@@ -21,7 +21,7 @@ import fgtrac.capture.checkpoint as states
 from fgtrac.api.environment import git_state, library_versions
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder, Ref
-from fgtrac.capture.sources import Keys, Registry, Root, pieces
+from fgtrac.capture.sources import Keys, Registry, pieces
 from fgtrac.capture.step import Batch, Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
@@ -206,7 +206,12 @@ class Run:
         return kept
 
     def predictions(
-        self, data: Any, outputs: torch.Tensor, *, losses: torch.Tensor | None = None, positions: Sequence[int] | None = None
+        self,
+        data: Any,
+        outputs: torch.Tensor,
+        *,
+        losses: torch.Tensor | None = None,
+        positions: Sequence[int] | None = None,
     ) -> None:
         """Record what the model said about samples, at the last checkpoint (or the current step).
 

@@ -255,7 +255,9 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
         return range(rows)
     if isinstance(key, str):
         if isinstance(data, Mapping) or not hasattr(data, "column_names"):
-            raise ValueError(f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list")
+            raise ValueError(
+                f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list"
+            )
         key = list(data[key])
     values = [key(row) for row in range(rows)] if callable(key) else list(key)
     if len(values) != rows:
@@ -344,7 +346,9 @@ def file_digest(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise CaptureError(f"the source file {path} cannot be read ({error}); repair it or pass content=False") from error
+        raise CaptureError(
+            f"the source file {path} cannot be read ({error}); repair it or pass content=False"
+        ) from error
 
 
 def code_digest(function: Callable[..., Any]) -> bytes | None:

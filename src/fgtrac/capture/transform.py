@@ -54,7 +54,9 @@ class Stage:
 
     def filter(self, predicate: Callable[[Any], Any]) -> View:
         """Keep the items for which `predicate(item)` is true."""
-        keep = np.fromiter((bool(predicate(item)) for item in self._items()), dtype=bool, count=len(self._resolved.rows))
+        keep = np.fromiter(
+            (bool(predicate(item)) for item in self._items()), dtype=bool, count=len(self._resolved.rows)
+        )
         return self._keep("filter", np.flatnonzero(keep), np.flatnonzero(~keep), predicate)
 
     def map(self, function: Callable[[Any], Any]) -> View:
@@ -114,10 +116,14 @@ class Stage:
         rows, limit = count_rows(children), len(self._resolved.rows)
         lists = [[p] if isinstance(p, int | np.integer) else list(p) for p in parents]
         if len(lists) != rows:
-            raise ValueError(f"record() got parents for {len(lists)} children, but there are {rows}; give one entry each")
+            raise ValueError(
+                f"record() got parents for {len(lists)} children, but there are {rows}; give one entry each"
+            )
         for child, positions in enumerate(lists):
             if not positions or min(positions) < 0 or max(positions) >= limit:
-                raise ValueError(f"child {child} names parents {positions}; positions are 0 to {limit - 1}, at least one")
+                raise ValueError(
+                    f"child {child} names parents {positions}; positions are 0 to {limit - 1}, at least one"
+                )
         ids = rows_of(self._resolved.ids())
         seen: dict[tuple[bytes, ...], int] = defaultdict(int)
         keys: list[Any] = []

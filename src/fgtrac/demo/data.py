@@ -59,7 +59,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """An IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist/): big-endian magic, sizes, data."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} begins with {data[:4].hex()}, not with 000008 and its dimensions: no IDX file of bytes")
+        raise ValueError(
+            f"{path} begins with {data[:4].hex()}, not with 000008 and its dimensions: no IDX file of bytes"
+        )
     dimensions = data[3]
     shape = struct.unpack_from(f">{dimensions}I", data, 4)
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)

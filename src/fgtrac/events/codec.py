@@ -80,13 +80,17 @@ def _write(value: Any, out: list[bytes]) -> None:
     elif isinstance(value, Mapping):
         _write_map(value, out)
     else:
-        raise TypeError(f"{type(value).__name__} has no encoding; use int, float, str, bytes, bool, lists, maps or arrays")
+        raise TypeError(
+            f"{type(value).__name__} has no encoding; use int, float, str, bytes, bool, lists, maps or arrays"
+        )
 
 
 def _write_array(value: np.ndarray[Any, Any], out: list[bytes]) -> None:
     tag = _TAG_OF.get(value.dtype.newbyteorder("="))
     if tag is None or value.ndim != 1:
-        raise TypeError(f"an array of {value.dtype} with {value.ndim} dimensions has no encoding; flatten or convert it")
+        raise TypeError(
+            f"an array of {value.dtype} with {value.ndim} dimensions has no encoding; flatten or convert it"
+        )
     data = value.astype(_DTYPES[tag], copy=False).tobytes()
     out += (head(6, tag), head(2, len(data)), data)
 
@@ -176,7 +180,9 @@ class _Reader:
             return number
         if info in (20, 21):
             return info == 21
-        raise FormatError(f"simple value or short float (code {info}) at byte {self.at}: only booleans and float64 stand")
+        raise FormatError(
+            f"simple value or short float (code {info}) at byte {self.at}: only booleans and float64 stand"
+        )
 
     def typed_array(self, tag: int) -> np.ndarray[Any, Any]:
         dtype = _DTYPES.get(tag)
@@ -184,7 +190,9 @@ class _Reader:
             raise FormatError(f"tag {tag} at byte {self.at} is none of the typed arrays {sorted(TYPED_ARRAYS)}")
         major, _info, size = self.head()
         if major != 2 or size % dtype.itemsize:
-            raise FormatError(f"a typed array of {dtype} holds a byte string of a multiple of {dtype.itemsize}, not {size}")
+            raise FormatError(
+                f"a typed array of {dtype} holds a byte string of a multiple of {dtype.itemsize}, not {size}"
+            )
         array = np.frombuffer(self.take(size), dtype=dtype)
         if array.flags.writeable:
             array.flags.writeable = False
@@ -203,7 +211,9 @@ class _Reader:
             key = self.text(size)
             encoded = bytes(self.data[start : self.at])
             if encoded <= before:
-                raise FormatError(f"map key {key!r} does not come after the one before it; keys are unique and in order")
+                raise FormatError(
+                    f"map key {key!r} does not come after the one before it; keys are unique and in order"
+                )
             before = encoded
             out[key] = self.value(depth + 1)
         return out

@@ -1,8 +1,8 @@
 """Who a sample is: ids from keys under three schemes, content digests, commitments, block ids.
 
-    public   id = SHA-256(preimage)
-    keyed    k  = HMAC-SHA256(K, "open" || preimage), id = HMAC-SHA256(k, preimage), one K for the run
-    subject  the same with a random K_s for each subject
+public   id = SHA-256(preimage)
+keyed    k  = HMAC-SHA256(K, "open" || preimage), id = HMAC-SHA256(k, preimage), one K for the run
+subject  the same with a random K_s for each subject
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def check_key(key: Any) -> None:
         for part in key:
             check_key(part)
     elif isinstance(key, bool) or not isinstance(key, int | str | bytes) or (isinstance(key, int) and key < 0):
-        raise TypeError(f"{key!r} of type {type(key).__name__} is no key; use an int >= 0, text, bytes or a tuple of these")
+        raise TypeError(
+            f"{key!r} of type {type(key).__name__} is no key; use an int >= 0, text, bytes or a tuple of these"
+        )
 
 
 def open_key(secret: bytes, preimage: bytes) -> bytes:

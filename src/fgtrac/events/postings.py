@@ -28,7 +28,11 @@ KIND = {
     "registered": 1, "role": 2, "transformed": 3, "derived": 4, "used": 5, "neighbour": 6, "delivered": 7,
     "attention": 8, "contribution": 9, "prediction": 10, "erased": 11,
 }  # fmt: skip
-_NAMED_WITH_STEP = {"attention": KIND["attention"], "contribution": KIND["contribution"], "prediction": KIND["prediction"]}
+_NAMED_WITH_STEP = {
+    "attention": KIND["attention"],
+    "contribution": KIND["contribution"],
+    "prediction": KIND["prediction"],
+}
 _NONE32: Bytes2D = np.empty((0, 32), dtype=np.uint8)
 
 

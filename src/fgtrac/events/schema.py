@@ -135,7 +135,8 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
 _ALWAYS: dict[str, Check] = {"kind": _text, "time": _integer, "writer": _BLOCK, "seq": _integer}
 
 KINDS: dict[str, dict[str, Check]] = {
-    kind: _ALWAYS | {name.rstrip("?"): check for name, check in fields.items()} for kind, fields in _SPECIFICATION.items()
+    kind: _ALWAYS | {name.rstrip("?"): check for name, check in fields.items()}
+    for kind, fields in _SPECIFICATION.items()
 }
 REQUIRED: dict[str, frozenset[str]] = {
     kind: frozenset(_ALWAYS) | {n for n in fields if not n.endswith("?")} for kind, fields in _SPECIFICATION.items()
@@ -200,7 +201,9 @@ def _same_length(event: Mapping[str, Any], first: str, *others: str) -> None:
     n = len(event[first])
     for name in others:
         if name in event and len(event[name]) != n:
-            raise FormatError(f"a {event['kind']} entry has {n} {first} and {len(event[name])} {name}; they belong together")
+            raise FormatError(
+                f"a {event['kind']} entry has {n} {first} and {len(event[name])} {name}; they belong together"
+            )
 
 
 def _check_samples(event: Mapping[str, Any]) -> None:

@@ -267,7 +267,9 @@ def prove_absent(tree: Tree, type: int, key: bytes) -> Absence:
 def check_leaf(root: bytes, size: int, leaf: LeafProof) -> None:
     """ProofError unless the leaf is in the tree of `size` leaves with that root."""
     if len(leaf.key) != 32 or len(leaf.digest) != 32 or not 0 <= leaf.type < 256:
-        raise ProofError(f"an index leaf has a type, a 32-byte key and a 32-byte digest, not {len(leaf.key)} bytes of key")
+        raise ProofError(
+            f"an index leaf has a type, a 32-byte key and a 32-byte digest, not {len(leaf.key)} bytes of key"
+        )
     check_inclusion(root, leaf.index, size, merkle.leaf_hash(leaf.data), leaf.path)
 
 
@@ -277,7 +279,9 @@ def check_present(root: bytes, size: int, type: int, key: bytes, presence: Prese
     if (leaf.type, leaf.key) != (type, key):
         raise ProofError(f"the proof is for key {leaf.key.hex()} of type {leaf.type}, not {key.hex()} of type {type}")
     if _sha256(presence.value).digest() != leaf.digest:
-        raise ProofError(f"the value hashes to {_sha256(presence.value).hexdigest()}, the leaf says {leaf.digest.hex()}")
+        raise ProofError(
+            f"the value hashes to {_sha256(presence.value).hexdigest()}, the leaf says {leaf.digest.hex()}"
+        )
     check_leaf(root, size, leaf)
 
 

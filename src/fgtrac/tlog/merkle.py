@@ -136,7 +136,9 @@ def prove_consistency(first: int, second: int, nodes: Nodes) -> list[bytes]:
     ValueError unless 1 <= first <= second.
     """
     if not 1 <= first <= second:
-        raise ValueError(f"no consistency proof from {first} to {second} leaves; the first is at least 1 and not larger")
+        raise ValueError(
+            f"no consistency proof from {first} to {second} leaves; the first is at least 1 and not larger"
+        )
     path: list[bytes] = []
     start, stop, whole = 0, second, True
     while first != stop:

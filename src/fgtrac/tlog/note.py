@@ -94,7 +94,9 @@ def parse_vkey(text: str) -> Verifier:
         raise FormatError(f"{text!r:.120} is no Ed25519 verifier key name+keyid+base64")
     verifier = Verifier(name, raw[1:])
     if identity != verifier.key_id.hex():
-        raise FormatError(f"the verifier key says key id {identity!r:.20}; its name and key give {verifier.key_id.hex()}")
+        raise FormatError(
+            f"the verifier key says key id {identity!r:.20}; its name and key give {verifier.key_id.hex()}"
+        )
     return verifier
 
 
@@ -148,7 +150,9 @@ def _parse_signature(line: str) -> Signature:
         raise FormatError(f"{line!r:.100} is no signature line")
     raw = decode_base64(parts[2], "a signature line")
     if len(raw) < 5:
-        raise FormatError(f"the signature of {parts[1]!r:.60} has {len(raw)} bytes, fewer than a key id and a signature")
+        raise FormatError(
+            f"the signature of {parts[1]!r:.60} has {len(raw)} bytes, fewer than a key id and a signature"
+        )
     return Signature(parts[1], raw[:4], raw[4:])
 
 

@@ -1,7 +1,7 @@
 """The log as files: C2SP tlog-tiles paths, entry bundles and hash tiles, and what a growing log has to write.
 
-    tile/<L>/<N>[.p/<W>]        hashes, 32 bytes each
-    tile/entries/<N>[.p/<W>]    entries, each a big-endian uint16 length and its bytes
+tile/<L>/<N>[.p/<W>]        hashes, 32 bytes each
+tile/entries/<N>[.p/<W>]    entries, each a big-endian uint16 length and its bytes
 """
 
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""The user's signing key and what it has signed: never two tree heads of one size, whatever crashes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from fgtrac.errors import FormatError, TamperError
+from fgtrac.store import durable
+from fgtrac.store.trace_dir import ORIGIN_PREFIX
+from fgtrac.tlog.note import (
+    Note,
+    TreeHead,
+    Verifier,
+    format_note,
+    format_tree_head,
+    parse_note,
+    parse_tree_head,
+    sign_note,
+)
+
+
+def default_key_path(environment: Mapping[str, str]) -> Path:
+    """Where the user's key lies: $FGTRAC_KEY, else key.pem in the user's configuration folder."""
+    if named := environment.get("FGTRAC_KEY"):
+        return Path(named)
+    folder = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(folder) / "fgtrac" / "key.pem"
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """The private key in a PKCS8 PEM file. FileNotFoundError, or FormatError for anything but an Ed25519 key."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{path} is no unencrypted PKCS8 key: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise FormatError(f"{path} holds a {type(key).__name__}; tree heads are signed with Ed25519")
+    return key
+
+
+def make_key(path: Path) -> Ed25519PrivateKey:
+    """A new private key, written for its owner's eyes only."""
+    key = Ed25519PrivateKey.generate()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    durable.write_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+    return key
+
+
+class Signer:
+    """Signs the tree heads of one trace. Its state, the last note it signed, lies beside the key."""
+
+    def __init__(self, trace_id: bytes, key: Ed25519PrivateKey, state: Path) -> None:
+        self.trace_id = trace_id
+        self.name = ORIGIN_PREFIX + trace_id.hex()
+        self._key = key
+        self._state = state
+
+    @classmethod
+    def open(cls, trace_id: bytes, key_path: Path | None = None) -> Signer:
+        """The signer of a trace under a key file (default: the user's, made on first use)."""
+        path = key_path or default_key_path(os.environ)
+        key = load_key(path) if path.exists() else make_key(path)
+        return cls(trace_id, key, path.parent / "heads" / trace_id.hex())
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32-byte Ed25519 public key."""
+        return self._key.public_key().public_bytes_raw()
+
+    @property
+    def verifier(self) -> Verifier:
+        """What checks this signer's notes."""
+        return Verifier(self.name, self.public_key)
+
+    def last(self) -> tuple[TreeHead, bytes] | None:
+        """The last head that was signed, and its note; None before the first. FormatError for a damaged state."""
+        if not self._state.exists():
+            return None
+        data = self._state.read_bytes()
+        return parse_tree_head(parse_note(data).text), data
+
+    def sign(self, head: TreeHead) -> bytes:
+        """The signed note of a head. The state is on disk before the signature leaves this function.
+
+        The same head gives the same note again. TamperError for another root of the same size, or a smaller size.
+        """
+        last = self.last()
+        if last is not None:
+            signed, note = last
+            if signed == head:
+                return note
+            if head.size <= signed.size:
+                raise TamperError(
+                    f"this key has signed size {signed.size} with root {signed.root.hex()}; it does not sign size "
+                    f"{head.size} with root {head.root.hex()}: the trace is not the one that was sealed"
+                )
+        text = format_tree_head(head)
+        note = format_note(Note(text, (sign_note(text, self.name, self._key),)))
+        durable.write_file(self._state, note, mode=0o600)
+        return note

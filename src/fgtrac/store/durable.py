@@ -1,0 +1,140 @@
+"""The only place that changes a trace's files: write, sync, rename, remove, lock.
+
+Every system call goes through one of four functions below, so that tests can make each of them fail once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+
+
+def _write(fd: int, data: bytes | memoryview) -> int:
+    return os.write(fd, data)
+
+
+def _fsync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def _rename(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def _remove(path: Path) -> None:
+    os.unlink(path)
+
+
+def write_file(path: Path, data: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644, sync: bool = True) -> None:
+    """Put a whole file in place: the old one, or nothing, until the new one is complete and on disk.
+
+    A crash before the rename leaves a file ending in .tmp, which recovery removes. OSError where the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        for piece in [data] if isinstance(data, bytes) else data:
+            _write_all(fd, piece)
+        if sync:
+            _fsync(fd)
+    except BaseException:
+        os.close(fd)
+        temporary.unlink(missing_ok=True)
+        raise
+    os.close(fd)
+    _rename(temporary, path)
+    if sync:
+        sync_folder(path.parent)
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    while len(rest):
+        rest = rest[_write(fd, rest) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's own entries (new names, removed names) are on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and sync the one that it appears in."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may have gone already."""
+    if path.exists():
+        _remove(path)
+
+
+def remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder and those above it as long as they are empty, up to but not including `top`."""
+    while folder != top and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+class AppendFile:
+    """A file that only grows; it appears with the first append, and each append is one write call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end, all or none: what a failed write left is cut off again. OSError where it fails."""
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o644)
+            self._size = os.fstat(self._fd).st_size
+            sync_folder(self.path.parent)
+        try:
+            _write_all(self._fd, data)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(data)
+
+    def sync(self) -> None:
+        """Wait until everything appended is on disk."""
+        if self._fd >= 0:
+            _fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; appending opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the file's lock; BlockingIOError, at once, where another process does.
+
+    fcntl.lockf: the lock belongs to the process, so a forked data-loader worker does not inherit it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BlockingIOError(f"{path.parent.parent} is being sealed by another process; wait for it") from error
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,132 @@
+"""Entries written and not yet sealed: segments of checksummed frames, one writer each.
+
+frame = length (u32) || CRC-32 over length and entry (u32) || entry        little endian
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgtrac.errors import FormatError
+from fgtrac.store.durable import AppendFile
+
+HEADER = struct.Struct("<II")
+MAX_FRAME_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a segment holds: whole frames as (offset, entry), damaged stretches as (offset, length), and how many
+    bytes of a torn last frame were dropped."""
+
+    frames: tuple[tuple[int, bytes], ...]
+    bad: tuple[tuple[int, int], ...]
+    torn: int
+
+
+def encode_frame(entry: bytes) -> bytes:
+    """One entry as a frame."""
+    length = struct.pack("<I", len(entry))
+    return length + struct.pack("<I", zlib.crc32(entry, zlib.crc32(length))) + entry
+
+
+def scan(data: bytes) -> Scan:
+    """Every whole frame of a segment, whatever else it holds; never raises.
+
+    Behind a damaged frame the scan goes on at the next place where a frame checks out. Damage up to the end is a
+    torn tail where it could be one (a frame that was cut), and a damaged stretch otherwise.
+    """
+    frames: list[tuple[int, bytes]] = []
+    bad: list[tuple[int, int]] = []
+    at, end = 0, len(data)
+    while at < end:
+        entry = _frame_at(data, at)
+        if entry is not None:
+            frames.append((at, entry))
+            at += HEADER.size + len(entry)
+            continue
+        after = _resume(data, at)
+        if after == end and _is_cut(data, at):
+            return Scan(tuple(frames), tuple(bad), end - at)
+        bad.append((at, after - at))
+        at = after
+    return Scan(tuple(frames), tuple(bad), 0)
+
+
+def _frame_at(data: bytes, at: int) -> bytes | None:
+    if at + HEADER.size > len(data):
+        return None
+    length, crc = HEADER.unpack_from(data, at)
+    stop = at + HEADER.size + length
+    if length == 0 or length > MAX_FRAME_BYTES or stop > len(data):
+        return None
+    entry = data[at + HEADER.size : stop]
+    return entry if zlib.crc32(entry, zlib.crc32(data[at : at + 4])) == crc else None
+
+
+def _resume(data: bytes, damaged: int) -> int:
+    """The next offset behind `damaged` where a whole frame begins, or the end."""
+    for at in range(damaged + 1, len(data) - HEADER.size):
+        if _frame_at(data, at) is not None:
+            return at
+    return len(data)
+
+
+def _is_cut(data: bytes, at: int) -> bool:
+    """Whether the bytes from `at` look like the beginning of a frame whose end was never written."""
+    if at + HEADER.size > len(data):
+        return True
+    (length,) = struct.unpack_from("<I", data, at)
+    return 0 < length <= MAX_FRAME_BYTES and at + HEADER.size + length > len(data)
+
+
+def segment_name(writer: bytes, number: int) -> str:
+    """The file name of a writer's segment."""
+    return f"{writer.hex()}-{number}.wal"
+
+
+def parse_segment_name(name: str) -> tuple[bytes, int]:
+    """Writer and number of a segment's file name. FormatError for any other name."""
+    stem, _, number = name.removesuffix(".wal").rpartition("-")
+    if not (number.isascii() and number.isdigit() and len(stem) == 32):
+        raise FormatError(f"{name!r} is no journal segment; its name is WRITER-N.wal")
+    try:
+        parsed = bytes.fromhex(stem), int(number)
+    except ValueError as error:
+        raise FormatError(f"{name!r} is no journal segment; WRITER is 32 hex digits") from error
+    if segment_name(*parsed) != name:
+        raise FormatError(f"{name!r} is no journal segment; it would be {segment_name(*parsed)}")
+    return parsed
+
+
+class JournalWriter:
+    """Appends one writer's entries; each call is one write."""
+
+    def __init__(self, folder: Path, writer: bytes, segment: int = 0) -> None:
+        self._folder = folder
+        self._writer = writer
+        self._number = segment
+        self._file = AppendFile(folder / segment_name(writer, segment))
+
+    def append(self, entries: Sequence[bytes]) -> None:
+        """Frame the entries and hand them to the operating system. OSError: none of them is in the file."""
+        self._file.append(b"".join([encode_frame(e) for e in entries]))
+
+    def sync(self) -> None:
+        """Wait until everything appended is on disk."""
+        self._file.sync()
+
+    def rotate(self) -> None:
+        """Go on in a new segment: the ones before can then be sealed and deleted."""
+        if self._file.path.exists():
+            self._file.close()
+            self._number += 1
+            self._file = AppendFile(self._folder / segment_name(self._writer, self._number))
+
+    def close(self) -> None:
+        """Close the segment."""
+        self._file.close()

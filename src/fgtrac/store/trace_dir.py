@@ -1,0 +1,84 @@
+"""A trace on disk: where everything lies, and reading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import FormatError
+from fgtrac.store import durable
+from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+
+ORIGIN_PREFIX = "fgtrac/"
+
+
+class TraceDir:
+    """The folder `NAME.trace`. Reads by path relative to it; writes go through `durable`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> TraceDir:
+        """A new, empty trace. FileExistsError where there is something already."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+        trace = cls(path)
+        durable.make_folder(trace.journal)
+        durable.sync_folder(path.parent)
+        return trace
+
+    @classmethod
+    def open(cls, path: Path) -> TraceDir:
+        """An existing trace. FileNotFoundError where nothing is there, FormatError for what is no trace."""
+        if not path.exists():
+            raise FileNotFoundError(f"there is no trace at {path}; name a folder that ends in .trace")
+        if not path.is_dir() or not ((path / "checkpoint").is_file() or (path / "journal").is_dir()):
+            raise FormatError(f"{path} is no trace: it has neither a checkpoint nor a journal")
+        return cls(path)
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the journal's segments."""
+        return self.path / "journal"
+
+    @property
+    def vault_path(self) -> Path:
+        """Where the vault lies: beside the trace, never inside."""
+        return self.path.with_suffix(".vault")
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes. FileNotFoundError naming it where it is not there (or is no plain file)."""
+        try:
+            return (self.path / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+
+    def names(self) -> list[str]:
+        """The path of every file, relative, sorted."""
+        return sorted(str(p.relative_to(self.path)) for p in self.path.rglob("*") if not p.is_dir())
+
+    def mapped(self, path: str) -> NDArray[np.generic]:
+        """A .npy file, memory-mapped and read-only. FormatError for what is none, FileNotFoundError as `read`."""
+        try:
+            array = np.load(self.path / path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+        except (ValueError, OSError, EOFError) as error:
+            raise FormatError(f"{path} is no .npy file: {error}") from error
+        return array  # type: ignore[no-any-return]
+
+    def head(self) -> TreeHead | None:
+        """The newest tree head as it stands, its signature unchecked; None before the first seal."""
+        try:
+            data = self.read("checkpoint")
+        except FileNotFoundError:
+            return None
+        return parse_tree_head(parse_note(data).text)
+
+    def full_seals(self) -> list[int]:
+        """The sizes at which an index is kept, ascending."""
+        folder = self.path / "index"
+        return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
