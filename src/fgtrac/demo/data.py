@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 DUPLICATES = 40
 BLANKS = 10
+LATE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,35 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def plant(source: Images, seed: int) -> tuple[TensorDataset, NDArray[np.int64]]:
-    """The source images followed by exact copies and blank scans; returns the data set and the rows that were copied.
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """The demo's raw material, with its flaws: what `plant` put in on purpose.
 
-    Row n + i is a copy of the i-th returned row, and the last rows are blank.
+    `archive` holds source rows, then exact copies of `copied` (their rows, ascending), then blank scans.
+    `late` are source images that arrive after the cleaning; a copy of a training image is put among them later.
     """
+
+    archive: TensorDataset
+    copied: NDArray[np.int64]
+    late: Images
+
+
+def plant(source: Images, seed: int) -> Planted:
+    """Add copies and blank scans to the source images, and hold back those that arrive late."""
     generator = np.random.default_rng(seed)
-    copied = np.sort(generator.choice(len(source.labels), DUPLICATES, replace=False))
-    blank = np.zeros((BLANKS, *source.images.shape[1:]), dtype=np.uint8)
-    blank[np.arange(BLANKS), 0, np.arange(BLANKS)] = 1  # told apart by one dark pixel
-    images = np.concatenate([source.images, source.images[copied], blank])
-    labels = np.concatenate([source.labels, source.labels[copied], np.zeros(BLANKS, dtype=np.int64)])
-    return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels)), copied
+    order = generator.permutation(len(source.labels))
+    early, late = np.sort(order[LATE:]), np.sort(order[:LATE])
+    images, labels = source.images[early], source.labels[early]
+    copied = np.sort(generator.choice(len(labels), DUPLICATES, replace=False))
+    blank = np.zeros((BLANKS, *images.shape[1:]), dtype=np.uint8)
+    blank[np.arange(BLANKS), 0, np.arange(BLANKS)] = 1  # told apart by one faint pixel
+    archive = as_tensors(
+        np.concatenate([images, images[copied], blank]),
+        np.concatenate([labels, labels[copied], np.zeros(BLANKS, dtype=np.int64)]),
+    )
+    return Planted(archive, copied, Images(source.images[late], source.labels[late], source.origin))
+
+
+def as_tensors(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> TensorDataset:
+    """A data set of (image, label) pairs."""
+    return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
