@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"{path} begins with {data[:4].hex()}, not with 000008 and its dimensions: no IDX file of bytes"
         )
-    dimensions = data[3]
-    shape = struct.unpack_from(f">{dimensions}I", data, 4)
-    return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{path} ends inside its header: no IDX file of bytes; download it again")
+    shape = struct.unpack_from(f">{data[3]}I", data, 4)
+    if math.prod(shape) != len(data) - start:
+        raise ValueError(
+            f"{path} announces {math.prod(shape)} bytes of data, but {len(data) - start} follow; download it again"
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)

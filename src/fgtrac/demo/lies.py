@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fgtrac.api.audit import audit_trace
 from fgtrac.commit.indexer import Totals
 from fgtrac.commit.plan import Plan, Taken, format_plan, parse_plan
 from fgtrac.events.postings import KIND, ROW, PostingTable
@@ -28,12 +31,14 @@ from fgtrac.tlog.note import (
     Note,
     Signature,
     TreeHead,
+    Verifier,
     format_note,
     format_tree_head,
     parse_note,
     sign_note,
 )
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, encode_bundle, grow, read_bundle, read_entries, read_tile
+from fgtrac.verify.report import Report, Verdict
 
 Key = Ed25519PrivateKey
 
@@ -302,3 +307,18 @@ def reseal(
         index_digests=digests,
     )
     put(trace, moved.path, format_plan(moved))
+
+
+def answer(trace: TraceDir, lie: Lie, key: Key) -> Report:
+    """What a full verification under the key says of a copy of the trace that the lie was told about."""
+    with tempfile.TemporaryDirectory(prefix="fgtrac-lie-") as folder:
+        copy = TraceDir(Path(shutil.copytree(trace.path, Path(folder) / trace.path.name)))
+        verifier = Verifier(head_of(trace).origin, key.public_key().public_bytes_raw())
+        lie.tell(copy, key)
+        return audit_trace(copy, verifier)
+
+
+def is_as_foretold(lie: Lie, report: Report) -> bool:
+    """Whether exactly the lie's check refutes; or, for a lie that nothing catches, none does."""
+    refuted = {f.check for f in report.findings if f.verdict is Verdict.REFUTED}
+    return refuted == (set() if lie.check is None else {lie.check})

@@ -127,3 +127,11 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     """Whether two models' states are equal bit for bit, buffers included."""
     a, b = first.state_dict(), second.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of a model's state, buffers included."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

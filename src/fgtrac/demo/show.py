@@ -1,0 +1,125 @@
+"""The demo's figures as tables: one function a section, each given the figures that the JSON form prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+Figures = Mapping[str, Any]
+
+
+def section(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """A titled table of two columns."""
+    table = grid(title, "what", "measured")
+    table.columns[1].justify = "left"
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def grid(title: str, *columns: str) -> Table:
+    """An empty table with a title and headed columns."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def data(console: Console, f: Figures) -> None:
+    """What went in, what was planted, and what preprocessing made of it."""
+    rows = [
+        ("source", f"{f['origin']}"),
+        ("planted on purpose", f"{f['copies_planted']} exact copies, {f['blanks_planted']} blank scans, 1 leak"),
+        ("dropped by filter", f"{f['blanks_dropped']} blank scans"),
+        ("dropped by deduplicate", f"{f['copies_dropped']} copies"),
+        ("train / validation / test", f"{f['train']:,} / {f['validation']:,} / {f['test']:,} images"),
+        ("labels flipped on purpose", f"{f['labels_flipped']} of {f['train']:,}, by a traced map"),
+        ("arrived late, straight into test", f"{f['late']} images, one of them a copy of a training image"),
+    ]
+    section(console, "1. The data, prepared under trace", rows)
+
+
+def trained(console: Console, f: Figures) -> None:
+    """The same training, with and without."""
+    table = grid(f"2. A CNN trained twice: {f['epochs']} epochs, {f['steps']} updates", "", "with fgtrac", "without")
+    table.add_row("accuracy on test", f"{f['accuracy_with']:.4f}", f"{f['accuracy_without']:.4f}")
+    table.add_row("weights, SHA-256", f["weights_with"][:16], f["weights_without"][:16])
+    table.add_row("random generators, SHA-256", f["generators_with"][:16], f["generators_without"][:16])
+    table.add_row("time in the loop", f"{f['loop_s_with']:.2f} s", f"{f['loop_s_without']:.2f} s")
+    console.print(table)
+    console.print(f"Weights bit-identical: {yes(f['weights_identical'])}.", end=" ")
+    console.print(f"Generator states identical: {yes(f['generators_identical'])}.\n")
+
+
+def cost(console: Console, f: Figures) -> None:
+    """What recording took, in time and in bytes."""
+    rows = [
+        ("fgtrac's own time inside the loop", f"{f['own_s'] * 1e3:.0f} ms, {f['own_time_share']:.2%} of the loop"),
+        ("a checkpoint: state saved, log sealed", f"{f['checkpoint_ms']:.1f} ms (of {f['checkpoints']})"),
+        ("sample uses recorded", f"{f['events']:,}"),
+        ("entries in the log", f"{f['entries']:,}"),
+        ("bytes a use, in the log", f"{f['log_bytes_per_event']:.2f}"),
+        ("bytes a use, in the index", f"{f['index_bytes_per_event']:.2f}"),
+        ("the log / the index / saved models", " / ".join(size(f[n]) for n in ("log_b", "index_b", "artifacts_b"))),
+        ("full seal", f"{f['seal_s']:.2f} s"),
+    ]
+    section(console, "3. What recording cost", rows)
+
+
+def verified(console: Console, f: Figures) -> None:
+    """Every check of the full verification."""
+    table = grid(f"4. Verified from disk in {f['verify_s']:.2f} s: {f['verdict']}", "check", "answer", "rests on")
+    for finding in f["findings"]:
+        table.add_row(finding["check"], finding["verdict"], escape(finding["words"]))
+    console.print(table)
+    for note in f["notes"]:
+        console.print(f"note: {escape(note)}")
+
+
+def history(console: Console, title: str, lines: Sequence[tuple[str, str]]) -> None:
+    """One sample's history: (entry, what happened)."""
+    table = grid(title, "entry", "what happened")
+    for number, words in lines:
+        table.add_row(number, escape(words))
+    console.print(table)
+
+
+def contents(console: Console, f: Figures) -> None:
+    """What equal source bytes gave away."""
+    rows = [
+        ("groups of equal images", f"{f['groups']} ({f['samples']} samples)"),
+        ("equal to a planted copy", f"{f['copies_found']} of {f['copies_planted']}"),
+        ("in train and in test", ", ".join(f"{a} = {b}" for a, b in f["leaks"]) or "none"),
+    ]
+    section(console, "6. Copies and leaks, found by content in the index", rows)
+
+
+def proofs(console: Console, rows: Sequence[Figures]) -> None:
+    """Bundles and what checking them offline said."""
+    table = grid("7. Proofs that need no trace: each checked from its file alone", "claim", "size", "answer")
+    for row in rows:
+        table.add_row(escape(row["claim"]), f"{row['bytes']:,} bytes", row["verdict"])
+    console.print(table)
+
+
+def lies(console: Console, rows: Sequence[Figures]) -> None:
+    """Lies told about copies, and what caught each."""
+    table = grid("8. Lies told about copies of the trace", "lie", "what was done", "refuted by", "in words")
+    for row in rows:
+        table.add_row(row["lie"], row["done"], row["check"], escape(row["words"]))
+    console.print(table)
+
+
+def size(count: int) -> str:
+    """A number of bytes for reading."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def yes(value: bool) -> str:
+    """yes or NO."""
+    return "[green]yes[/]" if value else "[red]NO[/]"
