@@ -1,4 +1,4 @@
-"""Recording: `start_run` and the verbs of a run. The training loop, the batches and the random state stay as they are."""
+"""Recording: `start_run` and the verbs of a run. Loop, batches and random state stay as they are."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import fgtrac.capture.checkpoint as states
+from fgtrac.api import prior
 from fgtrac.api.environment import git_state, library_versions
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder, Ref
@@ -336,5 +337,21 @@ def start_run(
     if config is not None:
         fields["config"] = dict(config)
     run._recorder.record("run", fields)
+    run._recorder.sync()
+    return run
+
+
+def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options) -> Run:
+    """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
+    trace = TraceDir.open(folder)
+    trace_id = prior.trace_id_of(trace)
+    signer = Signer.open(trace_id, signing_key)
+    vault = Vault.open(trace.vault_path, trace_id, read_only=False)
+    sequencer.seal(trace, signer, full=False, clock=time.time_ns)
+    scheme = prior.run_entry(trace)["id_scheme"]
+    first_step = prior.last_checkpoint_step(trace) if step is None else step
+    writers = sorted(sequencer.last_seqs(trace).items())
+    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options)
+    run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
     run._recorder.sync()
     return run

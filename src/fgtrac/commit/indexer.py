@@ -89,15 +89,22 @@ def _chain(first: Iterable[bytes], second: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _trusted_index(trace: TraceDir, size: int, digests: Mapping[str, bytes]) -> Tree | None:
+    if find_damaged_column(trace, size, digests) is not None:
+        return None
+    return load_index(trace.mapped, size, b"")
+
+
+def find_damaged_column(trace: TraceDir, size: int, digests: Mapping[str, bytes]) -> str | None:
+    """The first column of an index whose file is gone or has another SHA-256 than in `digests`."""
     for name in COLUMNS:
         try:
             with (trace.path / column_path(size, name)).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").digest()
         except OSError:
-            return None  # gone or unreadable: the log has everything, and the auditor reports the file
+            return name  # gone or unreadable: the log has everything, and the auditor reports the file
         if found != digests.get(name):
-            return None
-    return load_index(trace.mapped, size, b"")
+            return name
+    return None
 
 
 def _totals_at(trace: TraceDir, index_size: int, size: int) -> Totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,12 @@ def make_key(path: Path) -> Ed25519PrivateKey:
 
 
 class Signer:
-    """Signs the tree heads of one trace. Its state, the last note it signed, lies beside the key."""
+    """Signs the tree heads of one trace. Its state lies beside the key, out of reach of who can write the trace only:
+
+    heads/TRACE-ID         the last note that was signed
+    heads/TRACE-ID.plans   the SHA-256 of the last two plans of seals, so that no other plan is believed
+    heads/TRACE-ID.lock    held by the one sealer at work
+    """
 
     def __init__(self, trace_id: bytes, key: Ed25519PrivateKey, state: Path) -> None:
         self.trace_id = trace_id
@@ -82,12 +88,37 @@ class Signer:
         """What checks this signer's notes."""
         return Verifier(self.name, self.public_key)
 
+    @property
+    def lock_path(self) -> Path:
+        """The file that a sealer of this trace locks."""
+        return self._state.with_name(self._state.name + ".lock")
+
+    @property
+    def _plans_path(self) -> Path:
+        return self._state.with_name(self._state.name + ".plans")
+
+    def remember_plan(self, plan: bytes) -> None:
+        """Believe this plan, and the one remembered before it, from now on."""
+        digests = [*self._plan_digests()[-1:], hashlib.sha256(plan).hexdigest()]
+        durable.write_file(self._plans_path, "".join(f"{d}\n" for d in digests).encode(), mode=0o600)
+
+    def is_known_plan(self, plan: bytes) -> bool:
+        """Whether these are the bytes of one of the last two plans remembered."""
+        return hashlib.sha256(plan).hexdigest() in self._plan_digests()
+
+    def _plan_digests(self) -> list[str]:
+        return self._plans_path.read_text().splitlines() if self._plans_path.exists() else []
+
     def last(self) -> tuple[TreeHead, bytes] | None:
         """The last head that was signed, and its note; None before the first. FormatError for a damaged state."""
         if not self._state.exists():
             return None
         data = self._state.read_bytes()
         return parse_tree_head(parse_note(data).text), data
+
+    def adopt(self, note: bytes) -> None:
+        """Take a note that this key signed elsewhere as the last one signed."""
+        durable.write_file(self._state, note, mode=0o600)
 
     def sign(self, head: TreeHead) -> bytes:
         """The signed note of a head. The state is on disk before the signature leaves this function.
@@ -106,5 +137,5 @@ class Signer:
                 )
         text = format_tree_head(head)
         note = format_note(Note(text, (sign_note(text, self.name, self._key),)))
-        durable.write_file(self._state, note, mode=0o600)
+        self.adopt(note)
         return note

@@ -88,8 +88,18 @@ def remove_empty(folder: Path, top: Path) -> None:
         folder = folder.parent
 
 
+def rename(source: Path, target: Path) -> None:
+    """Give a file another name in the same folder, on disk before this returns."""
+    _rename(source, target)
+    sync_folder(target.parent)
+
+
 class AppendFile:
-    """A file that only grows; it appears with the first append, and each append is one write call."""
+    """A file that only grows; it appears with the first append, and each append is one write call.
+
+    While it is open it is held (flock): a sealer in this or any other process sees that more may come. A forked
+    data-loader worker inherits the hold, so `close` gives it up for all of them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,6 +111,7 @@ class AppendFile:
         if self._fd < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._fd = os.open(self.path, flags, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
             self._size = os.fstat(self._fd).st_size
             sync_folder(self.path.parent)
         try:
@@ -118,23 +129,47 @@ class AppendFile:
     def close(self) -> None:
         """Close the file; appending opens it again."""
         if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 
 
+def is_held(path: Path) -> bool:
+    """Whether some AppendFile has this file open. False where it is not there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+_locked_here: set[Path] = set()  # a POSIX lock does not keep out its own process
+
+
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the file's lock; BlockingIOError, at once, where another process does.
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the file's lock; BlockingIOError, at once and naming `what`, where somebody does.
 
     fcntl.lockf: the lock belongs to the process, so a forked data-loader worker does not inherit it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    busy = f"{what} is being sealed by another process or thread; wait for it, then try again"
+    if path in _locked_here:
+        raise BlockingIOError(busy)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise BlockingIOError(f"{path.parent.parent} is being sealed by another process; wait for it") from error
+            raise BlockingIOError(busy) from error
+        _locked_here.add(path)
         yield
     finally:
+        _locked_here.discard(path)
         os.close(fd)

@@ -49,21 +49,28 @@ def npy_header(array: NDArray[np.generic]) -> bytes:
         "fortran_order": False,
         "shape": array.shape,
     }
-    np.lib.format.write_array_header_1_0(out, fields)  # type: ignore[arg-type]
+    np.lib.format.write_array_header_1_0(out, fields)
     return out.getvalue()
 
 
-def write_index(root: Path, size: int, tree: Tree) -> dict[str, bytes]:
-    """Write every column; returns the SHA-256 of each file."""
+def _flat(array: NDArray[np.generic]) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def column_digests(tree: Tree) -> dict[str, bytes]:
+    """The SHA-256 that each column's file has, or will have."""
     digests = {}
     for name, array in arrays_of(tree).items():
-        flat = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-        header = npy_header(array)
-        durable.write_file(root / column_path(size, name), (header, flat))
-        digest = hashlib.sha256(header)
-        digest.update(flat)
+        digest = hashlib.sha256(npy_header(array))
+        digest.update(_flat(array))
         digests[name] = digest.digest()
     return digests
+
+
+def write_index(root: Path, size: int, tree: Tree) -> None:
+    """Write every column of the index sealed at `size`."""
+    for name, array in arrays_of(tree).items():
+        durable.write_file(root / column_path(size, name), (npy_header(array), _flat(array)))
 
 
 def load_index(mapped: Callable[[str], NDArray[np.generic]], size: int, root: bytes) -> Tree:

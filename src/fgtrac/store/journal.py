@@ -80,7 +80,7 @@ def _is_cut(data: bytes, at: int) -> bool:
     """Whether the bytes from `at` look like the beginning of a frame whose end was never written."""
     if at + HEADER.size > len(data):
         return True
-    (length,) = struct.unpack_from("<I", data, at)
+    length = int.from_bytes(data[at : at + 4], "little")
     return 0 < length <= MAX_FRAME_BYTES and at + HEADER.size + length > len(data)
 
 

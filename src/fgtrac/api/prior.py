@@ -1,0 +1,63 @@
+"""What an existing trace says of itself, sealed or not: who it is and where its training stood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fgtrac.commit.gather import read_segments
+from fgtrac.errors import FormatError
+from fgtrac.events.schema import decode_event
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.tlog.tiles import WIDTH, read_bundle
+
+
+def trace_id_of(trace: TraceDir) -> bytes:
+    """The trace id: from the head's origin, before the first seal from the journal. FormatError where neither does."""
+    head = trace.head()
+    if head is not None:
+        name = head.origin.removeprefix(ORIGIN_PREFIX)
+        try:
+            found = bytes.fromhex(name)
+        except ValueError:
+            found = b""
+        if len(found) != 16 or head.origin != ORIGIN_PREFIX + found.hex():
+            raise FormatError(
+                f"{trace.path} is a log named {head.origin!r:.80}; a trace is named {ORIGIN_PREFIX}TRACE-ID"
+            )
+        return found
+    for event in _journal_events(trace):
+        if event["kind"] == "run":
+            return bytes(event["trace"])
+    raise FormatError(f"{trace.path} has no run entry: its first write was lost; start a new run")
+
+
+def run_entry(trace: TraceDir) -> dict[str, Any]:
+    """The `run` entry. FormatError where there is none."""
+    head = trace.head()
+    if head is not None and head.size:
+        first = decode_event(read_bundle(trace, 0, head.size)[0])
+        if first["kind"] == "run":
+            return first
+    for event in _journal_events(trace):
+        if event["kind"] == "run":
+            return event
+    raise FormatError(f"{trace.path} has no run entry among its first; it was not made by fgtrac")
+
+
+def last_checkpoint_step(trace: TraceDir) -> int:
+    """The step of the newest `checkpoint` entry in the log, 0 where there is none; read from the log's end."""
+    head = trace.head()
+    size = head.size if head is not None else 0
+    for number in range((size - 1) // WIDTH, -1, -1):
+        for entry in reversed(read_bundle(trace, number, size)):
+            event = decode_event(entry)
+            if event["kind"] == "checkpoint":
+                return int(event["step"])
+    return 0
+
+
+def _journal_events(trace: TraceDir) -> Iterator[dict[str, Any]]:
+    for segment in read_segments(trace):
+        for frame in segment.frames:
+            yield decode_event(frame.entry)

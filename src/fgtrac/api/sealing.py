@@ -1,0 +1,22 @@
+"""The verb `seal`: whatever a trace's journal holds goes into its log, signed with the user's key."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fgtrac.api.prior import trace_id_of
+from fgtrac.commit import sequencer
+from fgtrac.commit.sequencer import SealResult
+from fgtrac.commit.signer import Signer
+from fgtrac.store.trace_dir import TraceDir
+
+
+def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True) -> SealResult:
+    """Seal the trace at `path`, after a crash too; with `full` (the default) commit the index over all of it.
+
+    FileNotFoundError or FormatError where there is no trace; otherwise as `fgtrac.commit.sequencer.seal`.
+    """
+    trace = TraceDir.open(path)
+    signer = Signer.open(trace_id_of(trace), key_path)
+    return sequencer.seal(trace, signer, full=full, clock=time.time_ns)

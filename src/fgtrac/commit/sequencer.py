@@ -1,0 +1,246 @@
+"""Sealing: the journal becomes part of the log, and a signed tree head says so.
+
+The order of writes, and what a crash behind each of them leaves:
+
+    1  the plan (which frames, in which order; the seal's own entries)   the same seal is made again
+    2  bundles and hash tiles                                            as 1: the same bytes are written again
+    3  the index, at a full seal                                         as 1
+    4  the signer's state, with the whole signed note                    exactly this note is published
+    5  at a full seal, the note beside its index                         as 4
+    6  the tree head                                                     sealed; what follows is tidied up next time
+    7  sealed segments, older plans, partial tiles and index columns go
+
+The tree head decides what is sealed. Recovery is not a second path: it is steps 2 to 7 for the plan that it finds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fgtrac.commit import tidy
+from fgtrac.commit.gather import Segment, gather, read_segments
+from fgtrac.commit.indexer import Sealed, build_index, find_damaged_column
+from fgtrac.commit.plan import Plan, format_plan
+from fgtrac.commit.signer import Signer
+from fgtrac.commit.state import State, load_state, sealed_writers
+from fgtrac.errors import ProofError, TamperError
+from fgtrac.events.schema import decode_event, encode_event
+from fgtrac.store import durable
+from fgtrac.store.index_files import column_digests, write_index
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.merkle import hash_leaves, root
+from fgtrac.tlog.note import TreeHead, verify_note
+from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle
+
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class SealResult:
+    """The tree head after a seal: size, root, how many entries were new, and whether an index covers them all."""
+
+    size: int
+    root: bytes
+    new_entries: int
+    full: bool
+
+
+def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock) -> SealResult:
+    """Move every whole journal frame into the log and sign its head; with `full`, commit the index too.
+
+    First finishes a seal that was interrupted. Where nothing is new, nothing is written (but a lost index is rebuilt).
+    BlockingIOError where somebody else is sealing this trace; TamperError for a state that no crash can leave;
+    ProofError where an entry speaks of samples that are not registered (a plain seal is still possible);
+    OSError where the disk refuses: nothing is lost, and the next seal goes on from there.
+    """
+    with durable.lock(signer.lock_path, str(trace.path)):
+        state = recover(trace, signer)
+        segments = read_segments(trace)
+        plan, entries, index = _make_plan(trace, state, segments, full=full, clock=clock)
+        if plan is None:
+            if full and state.size:
+                _restore_index(trace, signer, state)
+            return SealResult(state.size, state.root, 0, state.size > 0 and state.plan.index_size == state.size)
+        data = format_plan(plan)
+        signer.remember_plan(data)
+        durable.write_file(trace.path / plan.path, data)
+        head = _execute(trace, signer, plan, entries, index)
+        tidy.after_seal(trace, plan, segments)
+        return SealResult(head.size, head.root, plan.stop - plan.start, plan.index_size == plan.stop)
+
+
+def last_seqs(trace: TraceDir) -> dict[bytes, int]:
+    """Each writer's last sequence number, sealed or in the journal."""
+    last = {writer: stop - 1 for writer, stop in sealed_writers(trace).items()}
+    for segment in read_segments(trace):
+        for frame in segment.frames:
+            last[segment.writer] = max(last.get(segment.writer, -1), frame.seq)
+    return last
+
+
+# -- planning -------------------------------------------------------------------------------------------------------
+
+
+def _make_plan(
+    trace: TraceDir, state: State, segments: list[Segment], *, full: bool, clock: Clock
+) -> tuple[Plan | None, tuple[bytes, ...], Sealed | None]:
+    """The plan, all its entries, and the index where it is a full seal; None where there is nothing to do."""
+    found = gather(segments, state.plan.writers)
+    if not found.entries and not found.gaps and not (full and 0 < state.size != state.plan.index_size):
+        return None, (), None
+    start, writer = state.size, os.urandom(16)
+    own = [_own(writer, n, clock, gap) for n, gap in enumerate({"kind": "gap", **g} for g in found.gaps)]
+    writers = state.plan.writers | {t.writer: t.stop for t in found.taken}
+    index_size, digests, index = state.plan.index_size, state.plan.index_digests, None
+    if full:
+        new = (*found.entries, *own)
+        index = build_index(trace, start, new, index_size, digests)
+        own.append(_own(writer, len(own), clock, _seal_fields(index, start + len(new))))
+        index_size, digests = start + len(new) + 1, column_digests(index.tree)
+    if own:
+        writers[writer] = len(own)
+    stop = start + len(found.entries) + len(own)
+    plan = Plan(start, stop, found.taken, writers, tuple(own), index_size, digests)
+    return plan, (*found.entries, *own), index
+
+
+def _own(writer: bytes, seq: int, clock: Clock, fields: Mapping[str, Any]) -> bytes:
+    return encode_event({"time": clock(), "writer": writer, "seq": seq, **fields})
+
+
+def _seal_fields(index: Sealed, entries: int) -> dict[str, Any]:
+    said = {"root": index.tree.root, "leaves": len(index.tree), "entries": entries}
+    return {"kind": "seal", **said, "counts": index.counts, "epoch_steps": index.epoch_steps}
+
+
+# -- carrying out ---------------------------------------------------------------------------------------------------
+
+
+def _execute(trace: TraceDir, signer: Signer, plan: Plan, entries: tuple[bytes, ...], index: Sealed | None) -> TreeHead:
+    """Steps 2 to 6 of a plan. Writes the same bytes however often it is begun."""
+    growth = grow(plan.start, trace, entries)
+    for path, data in growth.files.items():
+        durable.write_file(trace.path / path, data)
+    full = plan.index_size == plan.stop
+    if full:
+        write_index(trace.path, plan.stop, (index or _rebuild(trace, plan, entries)).tree)
+    head = TreeHead(signer.name, growth.size, growth.root)
+    note = signer.sign(head)
+    publish(trace, note, head.size, full=full)
+    return head
+
+
+def publish(trace: TraceDir, note: bytes, size: int, *, full: bool) -> None:
+    """Steps 5 and 6: put a signed note in place."""
+    if full:
+        durable.write_file(trace.path / f"index/{size}/checkpoint", note)
+    durable.write_file(trace.path / "checkpoint", note)
+
+
+def _rebuild(trace: TraceDir, plan: Plan, entries: tuple[bytes, ...]) -> Sealed:
+    """The index that an interrupted full seal had planned, built again from the same entries."""
+    index = build_index(trace, plan.start, entries[:-1], 0, {})
+    planned = decode_event(entries[-1])
+    if index.tree.root != planned["root"]:
+        raise TamperError(
+            f"the index of the interrupted seal has root {planned['root'].hex()}, its entries give another"
+        )
+    return index
+
+
+def _restore_index(trace: TraceDir, signer: Signer, state: State) -> None:
+    """Write the newest index again where a column is gone or damaged: it is derived, the log has everything."""
+    size = state.size
+    if find_damaged_column(trace, size, state.plan.index_digests) is not None:
+        entries = (read_bundle(trace, (size - 1) // WIDTH, size)[(size - 1) % WIDTH],)
+        index = _rebuild(trace, replace(state.plan, start=size - 1), entries)
+        write_index(trace.path, size, index.tree)
+        plan = Plan(size, size, (), state.plan.writers, (), size, column_digests(index.tree))
+        signer.remember_plan(format_plan(plan))
+        durable.write_file(trace.path / plan.path, format_plan(plan))
+    note = trace.path / f"index/{size}/checkpoint"
+    last = signer.last()
+    if not note.exists() and last is not None and last[0].size == size:
+        durable.write_file(note, last[1])
+
+
+# -- recovery -------------------------------------------------------------------------------------------------------
+
+
+def recover(trace: TraceDir, signer: Signer) -> State:
+    """Bring the trace to a whole state: finish the seal that was under way, remove what a crash left over.
+
+    TamperError where the trace is not the one that this key signed last.
+    """
+    tidy.remove_temporaries(trace)
+    state = load_state(trace, signer)
+    last = signer.last()
+    signed = last[0] if last is not None else None
+    if state.size:
+        _check_own(trace, signer, state, signed)
+    pending = tidy.pending_plan(trace, signer, state.size)
+    if pending is not None:
+        entries = _planned_entries(trace, pending)
+        if entries is not None:
+            _execute(trace, signer, pending, entries, None)
+        elif signed is None or signed.size <= state.size:
+            tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
+            pending = None
+    if pending is None and last is not None and signed is not None and signed.size > state.size:
+        _publish_signed(trace, *last)
+    state = load_state(trace, signer)
+    tidy.after_seal(trace, state.plan, read_segments(trace))
+    return state
+
+
+def _planned_entries(trace: TraceDir, plan: Plan) -> tuple[bytes, ...] | None:
+    """The entries of a plan, from the journal; None where a frame is missing."""
+    frames = {(s.writer, f.seq): f.entry for s in read_segments(trace) for f in s.frames}
+    wanted = [(t.writer, seq) for t in plan.taken for seq in range(t.first, t.stop)]
+    if any(key not in frames for key in wanted):
+        return None
+    return (*(frames[key] for key in wanted), *plan.own)
+
+
+def _publish_signed(trace: TraceDir, head: TreeHead, note: bytes) -> None:
+    """A head that was signed and is not in the trace: publish exactly that note if its tree is there."""
+    try:
+        reached = root(head.size, TileNodes(trace, head.size))
+    except (OSError, ProofError, IndexError) as error:
+        raise TamperError(_rolled_back(trace, head)) from error
+    if reached != head.root:
+        raise TamperError(_rolled_back(trace, head))
+    last = decode_event(read_bundle(trace, (head.size - 1) // WIDTH, head.size)[(head.size - 1) % WIDTH])
+    publish(trace, note, head.size, full=last["kind"] == "seal")
+
+
+def _rolled_back(trace: TraceDir, head: TreeHead) -> str:
+    return (
+        f"this key signed {head.size} entries with root {head.root.hex()} and {trace.path} does not have them: "
+        "it was rolled back or lost files; restore it from a copy"
+    )
+
+
+def _check_own(trace: TraceDir, signer: Signer, state: State, signed: TreeHead | None) -> None:
+    """The head in place must be this key's, its right edge must lead to it, and no other head of its size be signed."""
+    note = trace.read("checkpoint")
+    verify_note(note, [signer.verifier])
+    if signed is None or signed.size < state.size:
+        signer.adopt(note)  # signed where the key's state is not at hand
+    elif signed.size == state.size and signed.root != state.root:
+        raise TamperError(
+            f"size {state.size} was signed with root {signed.root.hex()}; the trace says {state.root.hex()}"
+        )
+    nodes = TileNodes(trace, state.size)
+    if root(state.size, nodes) != state.root:
+        raise TamperError(
+            f"the hash tiles at the end of the log do not lead to its root {state.root.hex()}; restore them"
+        )
+    edge = state.size % WIDTH
+    if edge:
+        held = hash_leaves(read_bundle(trace, state.size // WIDTH, state.size))
+        if any(nodes.node(0, state.size - edge + n) != leaf for n, leaf in enumerate(held)):
+            raise TamperError(f"the last bundle of {trace.path} does not have the leaf hashes of its tile; restore it")
