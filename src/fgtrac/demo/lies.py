@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.commit.indexer import Totals
-from fgtrac.commit.plan import Plan, Taken, format_plan, parse_plan
+from fgtrac.commit.plan import Plan, format_plan, parse_plan
 from fgtrac.events.postings import KIND, ROW, PostingTable
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.store import durable
-from fgtrac.store.index_files import load_index, write_index
+from fgtrac.store.index_files import column_digests, load_index, write_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.merkle import leaf_hash
@@ -290,23 +290,13 @@ def reseal(
     growth = grow(0, trace, [*entries[:-1], seal])
     for path, data in growth.files.items():
         put(trace, path, data)
-    digests = write_index(trace.path, growth.size, tree)
+    write_index(trace.path, growth.size, tree)
     text = format_tree_head(TreeHead(head.origin, growth.size, growth.root))
     note = format_note(Note(text, (sign_note(text, head.origin, key),)))
     put(trace, f"index/{growth.size}/checkpoint", note)
     put(trace, "checkpoint", note)
-    shift = growth.size - plan.stop
-    taken = tuple(Taken(t.writer, t.first, t.stop) for t in plan.taken)
-    moved = dataclasses.replace(
-        plan,
-        start=plan.start + shift,
-        stop=growth.size,
-        taken=taken,
-        own=(*plan.own[:-1], seal),
-        index_size=growth.size,
-        index_digests=digests,
-    )
-    put(trace, moved.path, format_plan(moved))
+    fresh = Plan(growth.size, growth.size, (), plan.writers, (), growth.size, column_digests(tree))
+    put(trace, fresh.path, format_plan(fresh))
 
 
 def answer(trace: TraceDir, lie: Lie, key: Key) -> Report:
