@@ -61,18 +61,26 @@ MAX_EPOCHS = 4096
 
 
 def build_index(
-    trace: TraceDir, size: int, new: Iterable[bytes], index_size: int, digests: Mapping[str, bytes]
+    trace: TraceDir,
+    size: int,
+    new: Iterable[bytes],
+    index_size: int = 0,
+    digests: Mapping[str, bytes] | None = None,
+    *,
+    stop: int | None = None,
 ) -> Sealed:
-    """The index over the log's `size` entries and the new ones behind them.
+    """The index over the log's `size` entries (with `stop`, over its first ones) and the new ones behind them.
 
     `index_size` is the newest full seal (0: none) and `digests` the SHA-256 of its columns' files. Where they do not
     match what is on disk, everything is rebuilt from the log: what a full seal signs never rests on a damaged file.
     """
-    previous = _trusted_index(trace, index_size, digests) if index_size else None
+    previous = _trusted_index(trace, index_size, digests or {}) if index_size else None
     start = index_size if previous is not None else 0
     totals = _totals_at(trace, index_size, size) if previous is not None else Totals({}, np.empty(0, np.uint64))
     table = PostingTable(_blocks(trace, previous, size) if previous is not None else None)
-    for number, entry in enumerate(_chain(read_entries(trace, start, size, size), new), start):
+    for number, entry in enumerate(
+        _chain(read_entries(trace, start, size if stop is None else stop, size), new), start
+    ):
         event = decode_event(entry)
         table.add(number, event)
         totals.add(event)

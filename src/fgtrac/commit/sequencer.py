@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fgtrac.commit import tidy
@@ -126,7 +126,9 @@ def _execute(trace: TraceDir, signer: Signer, plan: Plan, entries: tuple[bytes, 
         durable.write_file(trace.path / path, data)
     full = plan.index_size == plan.stop
     if full:
-        write_index(trace.path, plan.stop, (index or _rebuild(trace, plan, entries)).tree)
+        if index is None:  # planned before a crash: the same entries give the same index
+            index = _check_rebuilt(build_index(trace, plan.start, entries[:-1]), entries[-1])
+        write_index(trace.path, plan.stop, index.tree)
     head = TreeHead(signer.name, growth.size, growth.root)
     note = signer.sign(head)
     publish(trace, note, head.size, full=full)
@@ -140,14 +142,11 @@ def publish(trace: TraceDir, note: bytes, size: int, *, full: bool) -> None:
     durable.write_file(trace.path / "checkpoint", note)
 
 
-def _rebuild(trace: TraceDir, plan: Plan, entries: tuple[bytes, ...]) -> Sealed:
-    """The index that an interrupted full seal had planned, built again from the same entries."""
-    index = build_index(trace, plan.start, entries[:-1], 0, {})
-    planned = decode_event(entries[-1])
-    if index.tree.root != planned["root"]:
-        raise TamperError(
-            f"the index of the interrupted seal has root {planned['root'].hex()}, its entries give another"
-        )
+def _check_rebuilt(index: Sealed, seal_entry: bytes) -> Sealed:
+    """The index, once its root is the one that the `seal` entry says. TamperError otherwise."""
+    said = decode_event(seal_entry)["root"]
+    if index.tree.root != said:
+        raise TamperError(f"the seal entry says index root {said.hex()}, its entries give {index.tree.root.hex()}")
     return index
 
 
@@ -155,8 +154,8 @@ def _restore_index(trace: TraceDir, signer: Signer, state: State) -> None:
     """Write the newest index again where a column is gone or damaged: it is derived, the log has everything."""
     size = state.size
     if find_damaged_column(trace, size, state.plan.index_digests) is not None:
-        entries = (read_bundle(trace, (size - 1) // WIDTH, size)[(size - 1) % WIDTH],)
-        index = _rebuild(trace, replace(state.plan, start=size - 1), entries)
+        entry = read_bundle(trace, (size - 1) // WIDTH, size)[(size - 1) % WIDTH]
+        index = _check_rebuilt(build_index(trace, size, (), stop=size - 1), entry)
         write_index(trace.path, size, index.tree)
         plan = Plan(size, size, (), state.plan.writers, (), size, column_digests(index.tree))
         signer.remember_plan(format_plan(plan))
