@@ -8,10 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError
 from fgtrac.events.identity import key_commitment
+from fgtrac.events.schema import encode_event
 from fgtrac.store import durable
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
@@ -81,6 +84,7 @@ class Run:
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._keep = states.KeepImproved(options.keep_improvement)
         self._watches: dict[int, tuple[Watch, Placement]] = {}
+        self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
         self._checkpoint: Ref | None = None
         self._pid = os.getpid()
         self._open = True
@@ -114,7 +118,7 @@ class Run:
         does not know them; `content=False` takes none. Registering the same data set again adds the role only.
         Raises ValueError for a taken name, keys that collide, or options for a data set that is registered already.
         """
-        options = {"name": name, "key": key, "subject": subject, "source": source}
+        options: dict[str, Any] = {"name": name, "key": key, "subject": subject, "source": source}
         given = [k for k, v in options.items() if v is not None]
         roots = self._registry.roots_of(data)
         new = [r for r in roots if not self._registry.is_registered(r)]
@@ -134,9 +138,12 @@ class Run:
         """
         if not isinstance(loader, DataLoader):
             raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
-        if loader._dataset_kind != 0:  # type: ignore[attr-defined]
+        if loader._dataset_kind != 0:
             raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
         self.register(loader.dataset, role=role)
+        if loader in self._loaders:
+            return loader  # watched already: the role is added, and the batches are not counted twice
+        self._loaders.add(loader)
         placement = self._registry.resolve(loader.dataset).placement
         watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), role in (None, "train"))
         watch_loader(loader, watch)
@@ -190,7 +197,11 @@ class Run:
         loss = states.loss_of(val_loss)
         kept, rule = self._keep.decide(loss)
         self._recorder.sync()
-        fields: dict[str, Any] = {"step": self.step, "kept": kept, "rule": rule}
+        fields: dict[str, Any] = {"step": self.step}
+        if kept:
+            fields["digest"], failed = self._save_state(model)
+            kept, rule = (False, f"dropped: {failed}"[:200]) if failed else (True, rule)
+        fields |= {"kept": kept, "rule": rule}
         if epoch is not None:
             fields["epoch"] = epoch
         if loss is not None:
@@ -200,10 +211,12 @@ class Run:
             rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
         if rates:
             fields["learning_rates"] = np.array(rates, dtype=np.float64)
-        if kept:
-            fields["digest"] = self._save_state(model)
         self._checkpoint = self._recorder.record("checkpoint", fields)
-        self._seal(full=False)
+        self._recorder.rotate()
+        try:
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
+        except OSError as error:
+            self._recorder.lose("the log could not be sealed at this checkpoint", error)
         return kept
 
     def predictions(
@@ -244,18 +257,17 @@ class Run:
             return
         self._open = False
         atexit.unregister(self._interrupted)
-        self._grounding.close()
         for watch, _placement in self._watches.values():
             unwatch(watch)
-        try:
+        with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
+            last.callback(self._vault.close)
+            last.callback(sequencer.seal, self._trace, self._signer, full=True, clock=time.time_ns)
+            last.callback(self._recorder.close)
+            self._grounding.close()
             self._recorder.flush()
             if finished:
                 writers = {**sequencer.last_seqs(self._trace), self._recorder.writer: self._recorder.next_seq - 1}
                 self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
-        finally:
-            self._recorder.close()
-            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns)
-            self._vault.close()
 
     def _interrupted(self) -> None:
         if self._open and os.getpid() == self._pid:
@@ -265,24 +277,26 @@ class Run:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child's copy of the hooks: what it trains is not this process's run
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, attribution)
         self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses)
 
-    def _save_state(self, model: torch.nn.Module) -> bytes:
+    def _save_state(self, model: torch.nn.Module) -> tuple[bytes, OSError | None]:
         data = states.state_bytes(model)
         digest = hashlib.sha256(data).digest()
         name = f"artifacts/checkpoint-{self.step:08d}-{digest.hex()[:8]}.safetensors"
-        durable.write_file(self._trace.path / name, data)
+        try:
+            durable.write_file(self._trace.path / name, data)
+        except OSError as error:
+            self._recorder.lose("a model state could not be written", error)
+            return digest, error
         about = f"model state after {self.step} updates"
         fields = {"path": name, "sha256": digest, "size": len(data), "about": about}
         self._recorder.record("artifact", {**fields, "media_type": "application/vnd.safetensors"})
-        return digest
-
-    def _seal(self, *, full: bool) -> None:
-        self._recorder.rotate()
-        sequencer.seal(self._trace, self._signer, full=full, clock=time.time_ns)
+        return digest, None
 
 
 def start_run(
@@ -311,6 +325,9 @@ def start_run(
     """
     if ids not in ("keyed", "public"):
         raise ValueError(f"ids={ids!r} is no id scheme; choose 'keyed' or 'public'")
+    if step is not None and step < 0:
+        raise ValueError(f"step={step}; updates are counted from 0")
+    states.KeepImproved(keep_improvement)  # raises for a share that is none
     options = Options(strict, keep_improvement, flush_interval_s, sync_interval_s, on_flush)
     base = Path(path)
     folder = base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
@@ -319,26 +336,41 @@ def start_run(
         if not resume:
             raise FileExistsError(f"{folder} exists already; choose another name, or continue it with resume=True")
         return _resume(folder, signing_key, step, options)
+    if (vault_path := folder.with_suffix(".vault")).exists():
+        raise FileExistsError(f"{vault_path} exists, but its trace does not; move it away, or choose another name")
     trace_id = os.urandom(16)
+    fields = _describe_run(trace_id, ids, config)
     signer = Signer.open(trace_id, signing_key)
+    fields["public_key"] = signer.public_key
     trace = TraceDir.create(folder)
-    vault = Vault.create(folder.with_suffix(".vault"), trace_id)
+    vault = Vault.create(vault_path, trace_id)
     run = Run(trace, vault, signer, scheme=ids, first_step=step or 0, options=options)
+    if ids == "keyed":
+        fields["key_commitment"] = key_commitment(vault.secret("run"))
+    run._recorder.record("run", fields)
+    run._recorder.sync()
+    return run
+
+
+def _describe_run(trace_id: bytes, ids: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `run` entry's fields, keys as zeros for now. ValueError for what does not fit, before there is any file."""
     fields: dict[str, Any] = {
         "trace": trace_id,
         "format": FORMAT,
-        "public_key": signer.public_key,
+        "public_key": bytes(32),
         "id_scheme": ids,
         "versions": library_versions(),
         **git_state(Path.cwd()),
     }
     if ids == "keyed":
-        fields["key_commitment"] = key_commitment(vault.secret("run"))
+        fields["key_commitment"] = bytes(32)
     if config is not None:
         fields["config"] = dict(config)
-    run._recorder.record("run", fields)
-    run._recorder.sync()
-    return run
+    try:
+        encode_event({"kind": "run", "time": time.time_ns(), "writer": bytes(16), "seq": 0, **fields})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config cannot be recorded: {error}") from error
+    return fields
 
 
 def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options) -> Run:

@@ -71,10 +71,13 @@ def watch_loader(loader: DataLoader[Any], watch: Watch) -> None:
     _install()
     for thing in (loader, loader.dataset):
         try:
-            key = id(thing)
-            _watched[key] = (weakref.ref(thing, lambda _dead, key=key: _watched.pop(key, None)), watch)
+            _watched[id(thing)] = (weakref.ref(thing, functools.partial(_forget, id(thing))), watch)
         except TypeError:
             continue  # a list as data set has no weak references: found by its loader alone
+
+
+def _forget(key: int, _dead: Any) -> None:
+    _watched.pop(key, None)
 
 
 def unwatch(watch: Watch) -> None:
@@ -87,11 +90,13 @@ def unwatch(watch: Watch) -> None:
 def as_positions(index: Any, rows: int) -> array[int]:
     """One drawn index (or list of them) as unsigned positions; negative ones count from the end, as in Python.
 
-    Raises CaptureError for what is no row number, naming the value.
+    Raises CaptureError for what is no row number of the data set, naming the value.
     """
     if isinstance(index, list):
         try:
-            return array("I", index)  # 2 us for 256; a row that does not exist was refused by the data set itself
+            positions = array("I", index)  # 2 us for 256
+            if not index or max(index) < rows:
+                return positions
         except (TypeError, ValueError, OverflowError):
             pass  # negative, or no list of integers: the slow way below decides
     try:
@@ -126,7 +131,8 @@ def _install() -> None:
             import torch
 
             raise CaptureError(
-                f"torch {torch.__version__} has no {class_name}.{missing[0]}; fgtrac watches loaders of {KNOWN_VERSIONS}"
+                f"torch {torch.__version__} has no {class_name}.{missing[0]}; "
+                f"fgtrac watches loaders of {KNOWN_VERSIONS}"
             )
     base: Any = torch_dataloader._BaseDataLoaderIter
     base._fgtrac = None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch.utils.data import dataloader as torch_dataloader
+
 from fgtrac.capture import loader
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
@@ -48,7 +50,7 @@ def own_time() -> Iterator[OwnTime]:
     """
     meter = OwnTime()
     loader._install()
-    base: Any = loader.torch_dataloader._BaseDataLoaderIter
+    base: Any = torch_dataloader._BaseDataLoaderIter
     patched = {name: getattr(base, name) for name in loader._original}
     originals = dict(loader._original)
     hooks = {name: getattr(Grounding, name) for name in HOOKS}

@@ -84,7 +84,9 @@ class Recorder:
         self._clock = clock
         self._strict = strict
         self._on_flush = on_flush
+        self._pid = os.getpid()
         self._lock = threading.RLock()
+        self._disk = threading.RLock()  # held while syncing, taken before _lock: nobody waits for the disk in `use`
         self._buffers: dict[tuple[int, int, bool], _UseBuffer] = {}
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -112,8 +114,8 @@ class Recorder:
 
         A field that does not fit is the caller's mistake: ValueError, and nothing is recorded.
         """
+        self._check_open()
         with self._lock:
-            self._check_open()
             return self._encode(kind, fields)
 
     def use(
@@ -129,6 +131,8 @@ class Recorder:
 
         This is the hot path: it copies references, and encodes only when a buffer is full.
         """
+        if self._failure is not None:
+            self._raise_if_strict()
         with self._lock:
             key = (loader, optimizer, losses is None)
             buffer = self._buffers.get(key)
@@ -162,17 +166,24 @@ class Recorder:
     def sync(self) -> None:
         """`flush`, then wait until the disk has it."""
         self.flush()
-        try:
-            self._journal.sync()
-        except OSError as error:
-            self._fail(error, "syncing the journal failed")
+        with self._disk:
+            try:
+                self._journal.sync()
+            except OSError as error:
+                self._fail(error, "syncing the journal failed")
         self._raise_if_strict()
 
     def rotate(self) -> None:
         """`sync`, then continue in a new journal segment, so that a seal can take and delete the older ones."""
-        with self._lock:
+        with self._disk, self._lock:
             self.sync()
             self._journal.rotate()
+
+    def lose(self, reason: str, error: OSError) -> None:
+        """Something other than entries could not be written: CaptureError in strict mode, else a `gap` says so."""
+        self._failure = error
+        self._raise_if_strict()
+        self.record("gap", {"reason": reason, "detail": str(error)})
 
     def close(self) -> None:
         """Stop the background thread, flush, sync and close the journal. Idempotent."""
@@ -181,7 +192,7 @@ class Recorder:
         self._closed.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        with self._lock:
+        with self._disk, self._lock:
             try:
                 self.sync()
                 if self._pending:
@@ -210,17 +221,17 @@ class Recorder:
         losses = np.concatenate(buffer.losses) if buffer.losses else None
         placement = buffer.placement
         ordinals = placement.ordinals[positions]
-        for number, block in enumerate(placement.blocks):
-            if placement.which is None:
-                self._encode_block(key, block, rows, counts, ordinals, losses)
-                continue
-            mine = placement.which[positions] == number
-            batch_of = np.repeat(np.arange(len(counts)), counts)
+        if placement.which is None:
+            self._encode_block(key, placement.blocks[0], rows, counts, ordinals, losses)
+            return
+        which = placement.which[positions]
+        batch_of = np.repeat(np.arange(len(counts)), counts)
+        for number in np.unique(which).tolist():
+            mine = which == number
             here = np.bincount(batch_of[mine], minlength=len(counts)).astype(np.uint32)
             some = here > 0
-            if some.any():
-                part = None if losses is None else losses[mine]
-                self._encode_block(key, block, rows[some], here[some], ordinals[mine], part)
+            part = None if losses is None else losses[mine]
+            self._encode_block(key, placement.blocks[number], rows[some], here[some], ordinals[mine], part)
 
     def _encode_block(
         self,
@@ -279,21 +290,25 @@ class Recorder:
         self._fail(error, f"entries {first} to {stop - 1} of this process were not written")
 
     def _fail(self, error: OSError, what: str) -> None:
-        if self._failure is None:
+        first, self._failure = self._failure is None, error
+        if first:
             warnings.warn(f"fgtrac: {what}: {error}; a gap entry will say so", RuntimeWarning, stacklevel=3)
-        self._failure = error
 
     def _raise_if_strict(self) -> None:
         if self._strict and self._failure is not None:
             raise CaptureError(f"the trace cannot be written: {self._failure}; free the disk, then start a new run")
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise CaptureError(
+                f"this run belongs to process {self._pid}, not to {os.getpid()}; start one run a process"
+            )
         if self._closed.is_set():
             raise CaptureError("this run is closed: nothing more can be recorded; start a new run, or resume this one")
 
     def _keep_flushed(self, flush_interval_s: float, sync_interval_s: float) -> None:
-        pid, last_sync = os.getpid(), time.monotonic()
-        while not self._closed.wait(flush_interval_s) and os.getpid() == pid:
+        last_sync = time.monotonic()
+        while not self._closed.wait(flush_interval_s):
             try:
                 if time.monotonic() - last_sync >= sync_interval_s:
                     self.sync()
@@ -302,6 +317,8 @@ class Recorder:
                     self.flush()
             except CaptureError:
                 return  # strict: the failure is kept, and the training thread raises it at its next call
+            except RuntimeWarning:
+                continue  # warnings are errors here: the failure is kept all the same, and a gap will name it
             self.background_cpu_s = time.thread_time()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,21 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
-from fgtrac.events.identity import block_id, content_preimage, make_ids, preimage, subject_commitment
+from fgtrac.events.identity import (
+    block_id,
+    content_preimages,
+    make_ids,
+    preimage,
+    preimages,
+    row_preimages,
+    subject_commitment,
+)
 from fgtrac.events.schema import ROLES
 
 Key = int | str | bytes | tuple[Any, ...]
 Keys = Callable[[int], Any] | Sequence[Any] | str | None
 Secrets = Callable[[str], bytes]  # scope -> 32 secret bytes, made on first use and kept in the vault
-Names = Callable[[Sequence[tuple[bytes, str, bytes, str | None]]], None]  # (id, data set, CBOR key, subject)
+Names = Callable[[Iterable[tuple[bytes, str, bytes, str | None]]], None]  # (id, data set, CBOR key, subject)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,12 +167,13 @@ class Registry:
         subjects = None if subject is None else keys_of(data, subject, rows, "subject")
         scheme = "subject" if subjects is not None else self._scheme
         secrets = self._secrets_of(scheme, subjects, rows)
-        ids = ids_of(scheme, secrets, [preimage(name, k) for k in keys])
+        named = row_preimages(name, rows) if isinstance(keys, range) else preimages(name, keys)
+        ids = ids_of(scheme, secrets, named)
         order = sort_ids(ids, keys)
         described, digests = source_digests(data, rows, source) if content else (None, None)
         contents = None
         if digests is not None:
-            contents = ids_of(scheme, secrets, [content_preimage(d) for d in digests])
+            contents = ids_of(scheme, secrets, content_preimages(digests))
         block = block_id(ids[order].tobytes())
         ordinals = np.empty(rows, dtype=np.uint32)
         ordinals[order] = np.arange(rows, dtype=np.uint32)
@@ -171,11 +181,9 @@ class Registry:
         if subjects is not None:
             known = {k: subject_commitment(k) for k in set(secrets)}
             pseudonyms = np.frombuffer(b"".join(known[k] for k in secrets), dtype=np.uint8).reshape(rows, 32)
+        front, listed = len(preimage(name, 0)) - 1, rows_of(ids)  # a preimage ends with its key's CBOR
         self._names(
-            [
-                (i, name, encode(k), None if subjects is None else str(subjects[n]))
-                for n, (i, k) in enumerate(zip(rows_of(ids), keys, strict=True))
-            ]
+            (listed[n], name, named[n][front:], None if subjects is None else str(subjects[n])) for n in order.tolist()
         )
         fields: dict[str, Any] = {"name": name, "id_scheme": scheme, "rows": rows}
         self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
@@ -267,11 +275,14 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
 
 def ids_of(scheme: str, secrets: Sequence[bytes], preimages: Sequence[bytes]) -> NDArray[np.uint8]:
     """(n, 32) uint8 ids (or content digests) of the preimages, each under its own secret."""
-    if len(set(secrets)) == 1:
-        joined = make_ids(scheme, secrets[0], preimages)
-    else:
-        joined = b"".join(make_ids(scheme, s, [p]) for s, p in zip(secrets, preimages, strict=True))
-    return np.frombuffer(joined, dtype=np.uint8).reshape(len(preimages), 32)
+    rows_under: dict[bytes, list[int]] = defaultdict(list)
+    for row, secret in enumerate(secrets):
+        rows_under[secret].append(row)
+    out = np.empty((len(preimages), 32), dtype=np.uint8)
+    for secret, rows in rows_under.items():
+        ids = make_ids(scheme, secret, [preimages[row] for row in rows])
+        out[rows] = np.frombuffer(ids, dtype=np.uint8).reshape(-1, 32)
+    return out
 
 
 def sort_ids(ids: NDArray[np.uint8], keys: Sequence[Any]) -> NDArray[np.intp]:
@@ -335,7 +346,7 @@ def tensor_digests(tensor: torch.Tensor) -> list[bytes]:
     digests = []
     for row in raw:
         state = prefix.copy()
-        state.update(row)
+        state.update(row.data)
         digests.append(state.digest())
     return digests
 

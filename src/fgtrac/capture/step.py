@@ -9,10 +9,12 @@ Nothing here draws random numbers, touches a tensor's values or keeps one alive.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from array import array
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from fgtrac.capture.tensors import is_fused, memory_of, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
@@ -37,7 +40,6 @@ class Batch:
     iteration: Iteration
     number: int
     positions: array[int]
-    passed: bool = False  # a later batch was matched exactly: only an exact match can still claim this one
     settled: bool = False
     losses: NDArray[np.float16] | None = None
 
@@ -71,12 +73,26 @@ class _Optimizer:
     number: int
     watcher: _Watcher
     steps: int = 0
-    in_step: bool = False
-    version: int = 0
+    moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
     learning_rates: tuple[float, ...] = ()
 
 
 Settle = Callable[[Batch, int, int, int, int], None]  # batch, optimizer, step, status, attribution
+
+
+class _RootHook:
+    """The forward hook of a root module. In a copied or pickled model it is a call that does nothing."""
+
+    def __init__(self, grounding: Grounding) -> None:
+        self._grounding = weakref.ref(grounding)
+
+    def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        grounding = self._grounding()
+        if grounding is not None:
+            grounding._after_forward(module, args, kwargs, output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")  # takes any arguments, returns None, and needs no fgtrac to load
 
 
 class Grounding:
@@ -85,14 +101,19 @@ class Grounding:
     def __init__(self, settle: Settle, *, first_step: int = 0) -> None:
         self._report = settle
         self._first_step = first_step
-        self._outstanding: dict[Batch, None] = {}
+        self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
+        self._passed: dict[Batch, None] = {}  # evaluated or passed over: only an exact match can still claim these
         self._ledger: dict[int, tuple[weakref.ref[torch.Tensor], Batch]] = {}
         self._ledger_limit = 4 * LEDGER_LEAVES
         self._forwarded: list[Batch] = []
-        self._reached: dict[Batch, None] = {}
+        self._reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
+        self._reached_by = -1
         self._current: list[Batch] = []
         self._attribution = FIFO
-        self._backward = -1
+        self._backward = -1  # the backward pass that `_current` is about
+        self._fired: list[_Watcher] = []  # the watchers that it has met
+        self._stepping = False
+        self._new_forward = False  # since then, or a delivery
         self._watchers: dict[int, _Watcher] = {}
         self._optimizers: weakref.WeakKeyDictionary[torch.optim.Optimizer, _Optimizer] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count(1)
@@ -100,6 +121,7 @@ class Grounding:
         self._inner: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._root_handles: list[Any] = []
         self._discovery: Any = None
+        self._look_on = False  # past the present step
         self._latest: _Optimizer | None = None
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
@@ -129,10 +151,12 @@ class Grounding:
         batch = Batch(iteration, iteration.delivered, positions)
         iteration.delivered += 1
         if self._outstanding and not iteration.ahead:
-            iteration.ahead = any(b.iteration is iteration and not b.passed for b in self._outstanding)
+            iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
         self._outstanding[batch] = None
+        self._new_forward = True
         for leaf in itertools.islice(tensors_in(data), LEDGER_LEAVES):
-            self._ledger[leaf.untyped_storage().data_ptr()] = (weakref.ref(leaf), batch)
+            if (memory := memory_of(leaf, whole=True)) != 0:
+                self._ledger[memory] = (weakref.ref(leaf), batch)
         if len(self._ledger) > self._ledger_limit:
             self._ledger = {k: v for k, v in self._ledger.items() if v[0]() is not None}
             self._ledger_limit = 2 * len(self._ledger) + 4 * LEDGER_LEAVES
@@ -141,15 +165,14 @@ class Grounding:
     def exhausted(self, iteration: Iteration) -> None:
         """The loader has no more batches: what an evaluation loader delivered is now claimed by exact match only."""
         if not iteration.trains:
-            for batch in self._outstanding:
-                if batch.iteration is iteration:
-                    batch.passed = True
+            self._pass_over([b for b in self._outstanding if b.iteration is iteration])
 
     def restarted(self, loader: int) -> None:
         """A new pass over the loader begins: what the earlier ones left outstanding was never used."""
-        for batch in [b for b in self._outstanding if b.iteration.loader == loader]:
-            del self._outstanding[batch]
-            self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
+        for waiting in (self._passed, self._outstanding):
+            for batch in [b for b in waiting if b.iteration.loader == loader]:
+                del waiting[batch]
+                self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
 
     def close(self) -> None:
         """Remove every hook; settle what is left as unapplied."""
@@ -158,15 +181,11 @@ class Grounding:
                 hook.remove()
         for watcher in self._watchers.values():
             watcher.handle.remove()
-            number = watcher.optimizer.number if watcher.optimizer is not None else NO_OPTIMIZER
-            for batch in watcher.pending:
-                if watcher.optimizer is not None or not batch.settled:
-                    self._settle(batch, number, NO_STEP, UNAPPLIED)
-        for batch in self._outstanding:
+            self._drop(watcher, UNAPPLIED)
+        for batch in [*self._passed, *self._outstanding]:
             self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
-        self._outstanding.clear()
-        self._watchers.clear()
-        self._ledger.clear()
+        for kept in (self._passed, self._outstanding, self._watchers, self._ledger):
+            kept.clear()
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
         batch.settled = True
@@ -191,7 +210,7 @@ class Grounding:
         for inner in module.modules():
             if inner is not module:
                 self._inner.add(inner)
-        self._root_handles.append(module.register_forward_hook(self._after_forward, with_kwargs=True))
+        self._root_handles.append(module.register_forward_hook(_RootHook(self), with_kwargs=True))
         for parameter in parameters:
             self._watch(parameter)
 
@@ -201,14 +220,14 @@ class Grounding:
             return
         batches: dict[Batch, None] = {}
         for leaf in tensors_in((args, kwargs)):
-            found = self._ledger.get(leaf.untyped_storage().data_ptr())
+            found = self._ledger.get(memory_of(leaf))
             if found is not None and found[0]() is not None:
                 batches[found[1]] = None
         if not torch.is_grad_enabled():
-            for batch in batches:
-                batch.passed = True  # evaluated; it can still be trained on, when a gradient says so
+            self._pass_over(batches)
             return
-        self._forwarded = list(batches)
+        self._forwarded, self._new_forward = list(batches), True
+        self._reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if batches:
             for leaf in itertools.islice(tensors_in(output), LEDGER_LEAVES):
                 if leaf.grad_fn is not None:
@@ -216,6 +235,14 @@ class Grounding:
 
     def _reach(self, batches: dict[Batch, None]) -> None:
         """A backward pass came through an output that was computed from these batches."""
+        backward = torch._C._current_graph_task_id()
+        if backward == self._backward and backward != -1:  # it has met watched parameters already
+            self._current = list(dict.fromkeys((*self._current, *batches)))
+            for watcher in self._fired:
+                self._contribute(watcher, batches, EXACT)
+            return
+        if backward != self._reached_by:
+            self._reached, self._reached_by = {}, backward
         self._reached.update(batches)
 
     # -- backward -----------------------------------------------------------------------------------------------
@@ -224,7 +251,8 @@ class Grounding:
         watcher = self._watchers.get(id(parameter))
         if watcher is None or watcher.parameter() is not parameter:
             watcher = _Watcher(weakref.ref(parameter))
-            watcher.handle = parameter.register_post_accumulate_grad_hook(lambda p: self._accumulated(watcher, p))
+            hook = functools.partial(self._accumulated, watcher)
+            watcher.handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
             self._watchers[id(parameter)] = watcher
         return watcher
 
@@ -232,83 +260,99 @@ class Grounding:
         grad = parameter.grad
         if grad is None:
             return
-        pointer, version = grad.data_ptr(), grad._version
-        if watcher.pending and not (watcher.optimizer is not None and watcher.optimizer.in_step):
-            if pointer != watcher.grad[0] or version != watcher.grad[1] + 1:
-                self._discard(watcher)
+        pointer, version = memory_of(grad), grad._version
+        added = pointer == watcher.grad[0] and version == watcher.grad[1] + 1
+        unclear = self._stepping or pointer == 0 or grad.requires_grad  # a closure's, sparse, or with create_graph
+        if watcher.pending and not added and not unclear:
+            self._drop(watcher, DISCARDED)  # the gradient of those was thrown away
         watcher.grad = (pointer, version)
         self._consume()
-        for batch in self._current:
-            watcher.pending.setdefault(batch, self._attribution)
+        self._fired.append(watcher)
+        self._contribute(watcher, self._current, self._attribution)
         if watcher.optimizer is None and len(watcher.pending) > UNOWNED_LIMIT:
             watcher.handle.remove()  # a parameter that no optimizer updates
+            self._drop(watcher, UNAPPLIED)
             del self._watchers[id(parameter)]
+
+    def _contribute(self, watcher: _Watcher, batches: Iterable[Batch], attribution: int) -> None:
+        for batch in batches:
+            watcher.pending.setdefault(batch, attribution)
+            if self._outstanding.pop(batch, 0) == 0:
+                self._passed.pop(batch, None)
 
     def _consume(self) -> None:
         """Decide which batches this backward pass is about: once a pass, however many parameters are watched."""
         backward = torch._C._current_graph_task_id()
-        again = backward == self._backward and backward != -1
-        self._backward = backward
-        if self._reached:
-            reached, self._reached = list(self._reached), {}
-            self._current = self._current + reached if again else reached
-            self._attribution = EXACT
-            self._pass_over(reached[-1])
-        elif again:
+        if backward == self._backward and backward != -1:
             return
-        else:
-            candidates = self._candidates()
-            if not candidates:
-                return  # a second pass over the same batch
+        self._backward, self._fired = backward, []
+        if self._reached:
+            self._current, self._reached = list(self._reached), {}
+            self._attribution, self._new_forward = EXACT, False
+            of, number = self._current[-1].iteration, self._current[-1].number  # those before it were skipped
+            earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
+            self._pass_over([b for b in earlier if b.iteration is of])
+            return
+        if self._attribution == EXACT and not self._new_forward and backward != -1:
+            return  # another pass through the forward pass that was matched
+        candidates = self._candidates()
+        if candidates:  # else a second pass over the same batch
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
             self._current = [batch]
-        for batch in self._current:
-            self._outstanding.pop(batch, None)
+
+    def _take_for(self, watcher: _Watcher) -> None:
+        """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
+        self._backward, self._current = -1, []
+        self._consume()
+        self._contribute(watcher, self._current, self._attribution)
 
     def _candidates(self) -> list[Batch]:
-        """Delivered and not yet consumed, training loaders first, in order of delivery."""
-        waiting = [b for b in self._outstanding if not b.passed]
-        return [b for b in waiting if b.iteration.trains] or waiting
+        """The next two batches in order of delivery, those of training loaders if there are any."""
+        trains = list(itertools.islice((b for b in self._outstanding if b.iteration.trains), 2))
+        return trains or list(itertools.islice(self._outstanding, 2))
 
-    def _pass_over(self, matched: Batch) -> None:
-        for batch in self._outstanding:
-            if batch.iteration is matched.iteration and batch.number < matched.number:
-                batch.passed = True
+    def _pass_over(self, batches: Iterable[Batch]) -> None:
+        """They are out of turn: what trains on one of them later must be recognised by its memory."""
+        for batch in batches:
+            if batch in self._outstanding:
+                del self._outstanding[batch]
+                self._passed[batch] = None
 
-    def _discard(self, watcher: _Watcher) -> None:
-        """The gradient was thrown away before an update. A parameter of no optimizer yet speaks only for the unsettled."""
+    def _drop(self, watcher: _Watcher, status: int) -> None:
+        """What contributed will not be applied. A parameter of no optimizer speaks only for what nobody settled."""
         owner = watcher.optimizer
         for batch, attribution in watcher.pending.items():
             if owner is not None or not batch.settled:
-                self._settle(batch, owner.number if owner else NO_OPTIMIZER, NO_STEP, DISCARDED, attribution)
+                self._settle(batch, owner.number if owner else NO_OPTIMIZER, NO_STEP, status, attribution)
         watcher.pending.clear()
 
     # -- update -------------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        known = self._optimizers.get(optimizer)
-        if known is None:
-            known = self._recognise(optimizer)
-            if known is None:
-                return
-        for batch in self._reached:  # by the same backward pass, after the watched parameter had its gradient
-            known.watcher.pending.setdefault(batch, EXACT)
-            self._outstanding.pop(batch, None)
-        self._reached = {}
-        parameter = known.watcher.parameter()
-        known.in_step = True
-        known.version = parameter._version if parameter is not None else 0
-
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        known = self._optimizers.get(optimizer)
+        self._stepping = True
+        known = self._optimizers.get(optimizer) or self._recognise(optimizer)
         if known is None:
             return
-        known.in_step = False
         parameter = known.watcher.parameter()
+        if parameter is None or parameter.grad is None:  # this time the backward pass went through others only
+            other = next((p for g in optimizer.param_groups for p in g["params"] if p.grad is not None), None)
+            parameter = parameter if other is None else other
+            if other is not None and (self._reached or not known.watcher.pending):
+                self._take_for(known.watcher)
+        known.moved = None if parameter is None else (weakref.ref(parameter), parameter._version)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._stepping = False
+        known = self._optimizers.get(optimizer) or self._recognise(optimizer)  # unknown: its closure made the gradients
+        if known is None:
+            return
         pending = known.watcher.pending
-        changed = parameter is not None and parameter._version != known.version
-        if not changed and not (is_fused(optimizer) and pending):
+        changed = bool(pending)
+        if known.moved is not None:
+            parameter = known.moved[0]()
+            changed = parameter is not None and parameter._version != known.moved[1]
+        if not changed and not (pending and is_fused(optimizer) and not skipped_inside(optimizer)):
             return  # nothing moved: what contributed waits for a later update, or is discarded
         known.steps += 1
         known.learning_rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
@@ -316,9 +360,10 @@ class Grounding:
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
         pending.clear()
-        if self._discovery is not None:
+        if self._discovery is not None and not self._look_on:
             self._discovery.remove()
             self._discovery = None
+        self._look_on = False
 
     def _recognise(self, optimizer: torch.optim.Optimizer) -> _Optimizer | None:
         """First step of an optimizer: keep one watched parameter of it, or None where no traced batch reached it."""
@@ -331,11 +376,10 @@ class Grounding:
             if not parameters or not (self._outstanding or self._reached):
                 return None
             watcher = self._watch(parameters[0])  # no module led here: attribute at the step, watch from now on
-            self._backward = -1
-            self._consume()
-            watcher.pending.update((b, self._attribution) for b in self._current)
+            self._take_for(watcher)
             fired = [watcher]
             self._discover()
+            self._look_on = True
         kept = fired[0]
         for other in watchers:
             if other is not kept:
@@ -347,20 +391,3 @@ class Grounding:
         kept.optimizer = known
         self._optimizers[optimizer] = known
         return known
-
-
-def is_fused(optimizer: torch.optim.Optimizer) -> bool:
-    """Fused kernels update parameters without moving their version counter."""
-    return any(group.get("fused") for group in optimizer.param_groups)
-
-
-def tensors_in(data: Any, depth: int = 3) -> Iterable[torch.Tensor]:
-    """The tensors of a batch or of a call's arguments, outermost first; dicts, lists and tuples are opened."""
-    if isinstance(data, torch.Tensor):
-        yield data
-    elif depth and isinstance(data, dict):
-        for value in data.values():
-            yield from tensors_in(value, depth - 1)
-    elif depth and isinstance(data, list | tuple):
-        for value in data:
-            yield from tensors_in(value, depth - 1)

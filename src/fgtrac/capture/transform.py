@@ -31,7 +31,7 @@ class View(Subset[Any]):
         self.function = function
 
     def __getitem__(self, index: Any) -> Any:
-        item = super().__getitem__(index)
+        item = super().__getitem__(index)  # type: ignore[no-untyped-call]
         return item if self.function is None else self.function(item)
 
     def __getitems__(self, indices: list[int]) -> list[Any]:

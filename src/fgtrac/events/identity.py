@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from fgtrac.events.codec import encode
@@ -25,6 +25,32 @@ def preimage(dataset: str, key: Any) -> bytes:
     """
     check_key(key)
     return encode(["fgtrac id v1", dataset, key])
+
+
+def preimages(dataset: str, keys: Iterable[Any]) -> list[bytes]:
+    """`preimage` of many keys of one data set."""
+    front = preimage(dataset, 0)[:-1]  # the key comes last
+    out = []
+    for key in keys:
+        check_key(key)
+        out.append(front + encode(key))
+    return out
+
+
+def row_preimages(dataset: str, rows: int) -> list[bytes]:
+    """`preimage` of the row numbers from 0 to `rows`, without the price of encoding each by itself."""
+    front = preimage(dataset, 0)[:-1]
+    out = [front + bytes((n,)) for n in range(min(rows, 24))]
+    for code, size, least in ((24, 1, 24), (25, 2, 1 << 8), (26, 4, 1 << 16), (27, 8, 1 << 32)):  # RFC 8949 section 3
+        head = front + bytes((code,))
+        out += [head + n.to_bytes(size, "big") for n in range(least, min(rows, 1 << (8 * size)))]
+    return out
+
+
+def content_preimages(source_digests: Iterable[bytes]) -> list[bytes]:
+    """`content_preimage` of many digests."""
+    front = content_preimage(bytes(32))[:-32]
+    return [front + digest for digest in source_digests]
 
 
 def content_preimage(source_digest: bytes) -> bytes:
@@ -86,20 +112,19 @@ def make_ids(scheme: str, secret: bytes, preimages: Iterable[bytes]) -> bytes:
         raise ValueError(f"id scheme {scheme!r} is none of {', '.join(SCHEMES)}")
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"the secret has {len(secret)} bytes; ids are keyed by {SECRET_BYTES}")
-    opening = _keyed(secret)
-    return b"".join([hmac.digest(opening(b"open" + p), p, "sha256") for p in preimages])
+    inner, outer = _pads(secret)
+    inner += b"open"
+    sha256, out = hashlib.sha256, []
+    for p in preimages:  # RFC 2104 written out: a third of the price of two calls of hmac.digest
+        key_inner, key_outer = _pads(sha256(outer + sha256(inner + p).digest()).digest())
+        out.append(sha256(key_outer + sha256(key_inner + p).digest()).digest())
+    return b"".join(out)
 
 
-def _keyed(secret: bytes) -> Callable[[bytes], bytes]:
-    """HMAC-SHA256 under one key (RFC 2104), from two prepared hash states: half the price of a fresh HMAC."""
-    block = secret.ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(b ^ 0x36 for b in block))
-    outer = hashlib.sha256(bytes(b ^ 0x5C for b in block))
+_INNER, _OUTER = (bytes(b ^ pad for b in range(256)) for pad in (0x36, 0x5C))
+_INNER_REST, _OUTER_REST = b"\x36" * 32, b"\x5c" * 32
 
-    def digest(message: bytes) -> bytes:
-        first, second = inner.copy(), outer.copy()
-        first.update(message)
-        second.update(first.digest())
-        return second.digest()
 
-    return digest
+def _pads(key: bytes) -> tuple[bytes, bytes]:
+    """What HMAC-SHA256 under a key of 32 bytes hashes before the message, and before the inner digest."""
+    return key.translate(_INNER) + _INNER_REST, key.translate(_OUTER) + _OUTER_REST

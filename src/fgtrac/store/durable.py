@@ -105,6 +105,7 @@ class AppendFile:
         self.path = path
         self._fd = -1
         self._size = 0
+        self._named = True
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end, all or none: what a failed write left is cut off again. OSError where it fails."""
@@ -113,7 +114,7 @@ class AppendFile:
             self._fd = os.open(self.path, flags, 0o644)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             self._size = os.fstat(self._fd).st_size
-            sync_folder(self.path.parent)
+            self._named = False  # for certain on disk
         try:
             _write_all(self._fd, data)
         except OSError:
@@ -122,9 +123,12 @@ class AppendFile:
         self._size += len(data)
 
     def sync(self) -> None:
-        """Wait until everything appended is on disk."""
+        """Wait until everything appended, and the file's name, is on disk."""
         if self._fd >= 0:
             _fsync(self._fd)
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
 
     def close(self) -> None:
         """Close the file; appending opens it again."""
