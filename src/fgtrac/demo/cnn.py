@@ -1,28 +1,45 @@
 """`fgtrac demo cnn`: a CNN trained with and without fgtrac, its trace sealed, questioned, and lied about.
 
-Every figure is measured in the run that prints it. A claim that does not hold ends up in `failures`, and the
-command then fails.
+Every figure is measured in the run that prints it. A claim that does not hold stands in `failures`, and the command
+then fails.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from fgtrac.api.audit import audit_trace
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.own_time import OwnTime, own_time
-from fgtrac.demo import training
-from fgtrac.demo.data import Planted
+from fgtrac.commit.signer import default_key_path, load_key
+from fgtrac.demo import show, training
+from fgtrac.demo.contents import find_equal
+from fgtrac.demo.data import BLANKS, Planted, load_images, plant
+from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
 from fgtrac.demo.prepare import Prepared, prepare, read_through
+from fgtrac.demo.questions import histories, proofs
 from fgtrac.demo.training import Trained
+from fgtrac.events.schema import decode_event
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.note import Verifier
+from fgtrac.tlog.tiles import read_entries
+from fgtrac.verify.report import Verdict
 
 SEED = 20260121
 BATCH_SIZE = 128
-EPOCHS = 12
-SMALL_EPOCHS = 3
+EPOCHS, SMALL_EPOCHS = 12, 3
+HASH_AND_LENGTH_BYTES = 34  # what a log adds to an entry: its leaf hash and its length in the bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +54,88 @@ class Traced:
     seal_s: float
 
 
+def run_demo(
+    *,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    small: bool = False,
+    key: Path | None = None,
+    console: Console | None = None,
+    progress: Console | None = None,
+) -> dict[str, Any]:
+    """Run the whole demo and return its figures; `failures` among them is empty where every claim holds.
+
+    `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder); `data_dir` holds IDX files;
+    `small` takes scikit-learn's digits; `key` is the signing key's file (default: the user's). Tables go to
+    `console`, progress to `progress` if that is a terminal. FileExistsError for a trace that exists already.
+    """
+    quiet = Console(quiet=True)
+    console, progress = console or quiet, progress or quiet
+    with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary:
+        base = out if out is not None else Path(temporary) / "cnn"
+        source = load_images(data_dir, small)
+        epochs = SMALL_EPOCHS if small else EPOCHS
+        return _run(base, plant(source, SEED), source.origin, epochs, key, console, progress)
+
+
+def _run(
+    base: Path, planted: Planted, origin: str, epochs: int, key: Path | None, console: Console, progress: Console
+) -> dict[str, Any]:
+    config = {"epochs": epochs, "batch_size": BATCH_SIZE, "seed": SEED, "source": origin}
+    with bar(progress) as tick:
+        traced = train_traced(base, planted, config, key, tick("training with fgtrac"))
+        plain = train_plain(traced.prepared, epochs, tick("training without"))
+        trace = TraceDir.open(traced.path)
+        private = load_key(key or default_key_path(os.environ))
+        figures: dict[str, Any] = {
+            "data": data_figures(planted, origin, traced.prepared),
+            "training": training_figures(traced.trained, plain, epochs),
+            "cost": cost_figures(trace, traced),
+        }
+        show.data(console, figures["data"])
+        show.trained(console, figures["training"])
+        show.cost(console, figures["cost"])
+        tick("verifying")()
+        figures["verification"] = verification_figures(trace, private.public_key().public_bytes_raw())
+        show.verified(console, figures["verification"])
+        tick("asking for histories")()
+        figures["histories"] = histories(trace, traced.prepared)
+        for number, history in enumerate(figures["histories"]):
+            show.history(console, f"5.{number + 1} {history['title']}", history["lines"])
+        figures["contents"] = find_equal(trace, traced.prepared)
+        show.contents(console, figures["contents"])
+        figures["proofs"] = proofs(trace, traced.prepared, private.public_key().public_bytes_raw())
+        show.proofs(console, figures["proofs"])
+        step = tick("telling lies")
+        figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES if lie.name in SHOWN]
+        show.lies(console, figures["lies"])
+    figures["failures"] = failures(figures)
+    show.closing(console, figures["failures"])
+    return figures
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+
+
 def train_traced(
     base: Path, planted: Planted, config: dict[str, Any], key: Path | None, progress: Callable[[], object]
 ) -> Traced:
     """Prepare and train under a run, record predictions, seal."""
     checkpoints: list[float] = []
-    with own_time() as own:
-        run = start_run(base, config=config, key=key)
-        with run:
-            prepared = prepare(run, planted, SEED)
-            loaders = training.make_loaders(prepared.train, prepared.validation, BATCH_SIZE)
-            run.watch(loaders[0], role="train")
-            trained = training.train(
-                loaders,
-                prepared.test,
-                epochs=config["epochs"],
-                seed=SEED,
-                after_epoch=lambda m, o, loss: checkpoints.append(timed(lambda: run.checkpoint(m, o, val_loss=loss))),
-                progress=progress,
-            )
-            record_predictions(run, trained, prepared)
-            start = time.perf_counter()
-        seal_s = time.perf_counter() - start
+    with own_time() as own, start_run(base, config=config, key=key) as run:
+        prepared = prepare(run, planted, SEED)
+        loaders = training.make_loaders(prepared.train, prepared.validation, BATCH_SIZE)
+        run.watch(loaders[0], role="train")
+        trained = training.train(
+            loaders,
+            prepared.test,
+            epochs=config["epochs"],
+            seed=SEED,
+            after_epoch=lambda m, o, loss: checkpoints.append(timed(lambda: run.checkpoint(m, o, val_loss=loss))),
+            progress=progress,
+        )
+        record_predictions(run, trained, prepared)
+        seal_s = timed(run.close)
     return Traced(run.path, prepared, trained, own, tuple(checkpoints), seal_s)
 
 
@@ -76,8 +153,143 @@ def train_plain(prepared: Prepared, epochs: int, progress: Callable[[], object])
     return training.train(loaders, test, epochs=epochs, seed=SEED, progress=progress)
 
 
+# -- figures ------------------------------------------------------------------------------------------------------
+
+
+def data_figures(planted: Planted, origin: str, prepared: Prepared) -> dict[str, Any]:
+    """What went in and what came of it."""
+    return {
+        "origin": origin,
+        "archive": len(planted.archive),
+        "copies_planted": len(prepared.copies),
+        "blanks_planted": BLANKS,
+        "blanks_dropped": prepared.blanks,
+        "copies_dropped": prepared.duplicates,
+        "train": len(prepared.train),
+        "validation": len(prepared.validation),
+        "test": len(prepared.test),
+        "labels_flipped": len(prepared.flipped),
+        "late": len(planted.late.labels) + 1,
+    }
+
+
+def training_figures(traced: Trained, plain: Trained, epochs: int) -> dict[str, Any]:
+    """Both trainings side by side."""
+    return {
+        "epochs": epochs,
+        "steps": traced.steps,
+        "accuracy_with": traced.accuracy,
+        "accuracy_without": plain.accuracy,
+        "weights_with": training.weights_digest(traced.model),
+        "weights_without": training.weights_digest(plain.model),
+        "weights_identical": training.same_weights(traced.model, plain.model),
+        "generators_with": traced.random_state,
+        "generators_without": plain.random_state,
+        "generators_identical": traced.random_state == plain.random_state,
+        "loop_s_with": traced.loop_s,
+        "loop_s_without": plain.loop_s,
+    }
+
+
+def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
+    """What recording took: own time in the loop, and bytes on disk, counted from the log itself."""
+    head = trace.head()
+    size = head.size if head is not None else 0
+    events, use_bytes = 0, 0
+    for entry in read_entries(trace, 0, size, size):
+        event = decode_event(entry)
+        if event["kind"] == "use":
+            events += len(event["ordinals"])
+            use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
+    own_s = traced.own.seconds + traced.own.background_s
+    return {
+        "own_s": own_s,
+        "own_time_share": own_s / traced.trained.loop_s,
+        "checkpoints": len(traced.checkpoints_s),
+        "checkpoint_ms": 1e3 * sum(traced.checkpoints_s) / len(traced.checkpoints_s),
+        "events": events,
+        "entries": size,
+        "log_bytes_per_event": use_bytes / events,
+        "index_bytes_per_event": folder_bytes(trace, "index") / events,
+        "log_b": folder_bytes(trace, "tile"),
+        "index_b": folder_bytes(trace, "index"),
+        "artifacts_b": folder_bytes(trace, "artifacts"),
+        "seal_s": traced.seal_s,
+    }
+
+
+def verification_figures(trace: TraceDir, public_key: bytes) -> dict[str, Any]:
+    """A full verification, reading everything again."""
+    head = trace.head()
+    verifier = Verifier(head.origin, public_key) if head is not None else None
+    start = time.perf_counter()
+    report = audit_trace(trace, verifier)
+    return {"verify_s": time.perf_counter() - start, **report.as_json()}
+
+
+def lie_figures(trace: TraceDir, lie: Lie, key: Ed25519PrivateKey, progress: Callable[[], object]) -> dict[str, Any]:
+    """One lie about a copy, and what refuted it."""
+    report = answer(trace, lie, key)
+    progress()
+    found = next((f for f in report.findings if f.verdict is Verdict.REFUTED), None)
+    return {
+        "lie": lie.name,
+        "done": lie.words,
+        "check": found.check if found is not None else "nothing",
+        "words": found.words if found is not None else "",
+        "as_foretold": is_as_foretold(lie, report),
+    }
+
+
+def failures(f: dict[str, Any]) -> list[str]:
+    """The claims of the demo that did not hold, in words."""
+    claims = {
+        "the weights are bit-identical with and without fgtrac": f["training"]["weights_identical"],
+        "the generators' states are the same": f["training"]["generators_identical"],
+        "every planted blank and copy was dropped": f["data"]["blanks_dropped"] >= f["data"]["blanks_planted"]
+        and f["data"]["copies_dropped"] >= f["data"]["copies_planted"],
+        "the record holds every use": f["cost"]["events"] == f["training"]["epochs"] * f["data"]["train"],
+        "the trace verifies": f["verification"]["verdict"] == Verdict.HOLDS,
+        "every history tells what was done": all(h["complete"] for h in f["histories"]),
+        "every planted copy is found by content": f["contents"]["copies_found"] == f["contents"]["copies_planted"],
+        "the leak is found by content": f["contents"]["leak_planted"] in f["contents"]["leaks"],
+        "every proof holds": all(p["as_foretold"] for p in f["proofs"]),
+        "every lie is caught by its check": all(lie["as_foretold"] for lie in f["lies"]),
+        "six lies, six checks": len({lie["check"] for lie in f["lies"]}) == len(f["lies"]) == 6,
+    }
+    return [words for words, holds in claims.items() if not holds]
+
+
+# -- tools --------------------------------------------------------------------------------------------------------
+
+
 def timed(function: Callable[[], object]) -> float:
     """Seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def folder_bytes(trace: TraceDir, folder: str) -> int:
+    """Bytes of all files in a folder of the trace."""
+    return sum(p.stat().st_size for p in (trace.path / folder).rglob("*") if p.is_file())
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Callable[[str], Callable[[], None]]]:
+    """A line of progress, shown only where the console is a terminal: `tick(words)` names the stage and gives what
+    advances it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("preparing")
+
+        def stage(words: str) -> Callable[[], None]:
+            progress.reset(task, description=words)
+            return lambda: progress.advance(task)
+
+        yield stage

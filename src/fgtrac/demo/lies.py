@@ -189,6 +189,8 @@ LIES = (
     Lie("add an unknown cosignature", "a line by an unknown key joins the head", None, add_cosignature),
     Lie("rewrite the past", "the signer rewrites log and index and signs again", None, rewrite_and_sign),
 )
+SHOWN = ("edit an entry", "edit an entry and its hash", "sign as a stranger", "hide a use", "swap an artifact",
+         "leave an entry out")  # fmt: skip
 
 
 # -- tools --------------------------------------------------------------------------------------------------------

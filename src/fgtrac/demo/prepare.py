@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from fgtrac.api.run import Run
-from fgtrac.demo.data import Planted, as_tensors
+from fgtrac.demo.data import BLANKS, DUPLICATES, Planted, as_tensors
 
 ARCHIVE, LATE = "archive", "late delivery"
 FLIPPED_SHARE = 0.1
@@ -21,8 +21,9 @@ PARTS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 class Prepared:
     """What training sees, and what the demo knows about it.
 
-    Rows are of the archive. `flipped` rows are trained on with a wrong label; `leaked` is the training row whose
-    image also stands, as `leaked_late`, in the late delivery that went into the test set.
+    Rows are of the archive. `copies` are the planted ones, all of which `deduplicate` should drop; `flipped` rows are
+    trained on with a wrong label; `leaked` is the training row whose image also stands, as `leaked_late`, in the late
+    delivery that went into the test set.
     """
 
     train: ConcatDataset[Any]
@@ -30,6 +31,7 @@ class Prepared:
     test: ConcatDataset[Any]
     blanks: int
     duplicates: int
+    copies: range
     flipped: tuple[int, ...]
     clean: tuple[int, ...]
     test_rows: tuple[int, ...]
@@ -60,6 +62,7 @@ def prepare(run: Run, planted: Planted, seed: int) -> Prepared:
         test=ConcatDataset([parts["test"], late]),
         blanks=len(archive) - len(scans),
         duplicates=len(scans) - len(unique),
+        copies=range(len(archive) - BLANKS - DUPLICATES, len(archive) - BLANKS),
         flipped=tuple(rows_behind(flipped)),
         clean=tuple(rows_behind(sides["keep"])),
         test_rows=tuple(rows_behind(parts["test"])),

@@ -115,6 +115,16 @@ def lies(console: Console, rows: Sequence[Figures]) -> None:
     console.print(table)
 
 
+def closing(console: Console, failures: Sequence[str]) -> None:
+    """What all of it came to."""
+    if failures:
+        console.print("[red]These claims did not hold:[/]")
+        for words in failures:
+            console.print(f"  {words}")
+    else:
+        console.print("[green]Every claim above was measured in this run, and holds.[/]")
+
+
 def size(count: int) -> str:
     """A number of bytes for reading."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
