@@ -77,7 +77,9 @@ def build_index(
     previous = _trusted_index(trace, index_size, digests or {}) if index_size else None
     start = index_size if previous is not None else 0
     totals = _totals_at(trace, index_size, size) if previous is not None else Totals({}, np.empty(0, np.uint64))
-    table = PostingTable(_blocks(trace, previous, size) if previous is not None else None)
+    table = PostingTable()
+    if previous is not None:
+        _recall_blocks(table, trace, previous, size)
     for number, entry in enumerate(
         _chain(read_entries(trace, start, size if stop is None else stop, size), new), start
     ):
@@ -123,17 +125,11 @@ def _totals_at(trace: TraceDir, index_size: int, size: int) -> Totals:
     return totals
 
 
-def _blocks(trace: TraceDir, previous: Tree, size: int) -> dict[bytes, NDArray[np.uint8]]:
-    """The blocks that were registered under the previous index, read again from their entries."""
+def _recall_blocks(table: PostingTable, trace: TraceDir, previous: Tree, size: int) -> None:
+    """Teach the table the blocks registered under the previous index, read again from their entries."""
     old = previous.columns
-    parts: dict[bytes, dict[int, bytes]] = {}
-    bundles: dict[int, list[bytes]] = {}
+    bundle: tuple[int, list[bytes]] = (-1, [])
     for number in registered_entries((old.keys, old.offsets, old.values)).tolist():
-        if number // 256 not in bundles:
-            bundles = {number // 256: read_bundle(trace, number // 256, size)}
-        event = decode_event(bundles[number // 256][number % 256])
-        parts.setdefault(event["block"], {})[event["part"]] = event["ids"]
-    return {
-        block: np.frombuffer(b"".join(ids for _, ids in sorted(pieces.items())), dtype=np.uint8).reshape(-1, 32)
-        for block, pieces in parts.items()
-    }
+        if number // 256 != bundle[0]:
+            bundle = number // 256, read_bundle(trace, number // 256, size)
+        table.recall(number, decode_event(bundle[1][number % 256]))

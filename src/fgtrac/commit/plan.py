@@ -77,7 +77,7 @@ def parse_plan(data: bytes) -> Plan:
             order["index_digests"],
         )
         whole = format_plan(plan) == data
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # IndexError: an array where a map belongs
         raise FormatError(f"the plan of a seal lacks a field or has one of another type: {error!r:.80}") from error
     if not whole:
         raise FormatError("the plan of a seal is not written as plans are")
@@ -92,6 +92,11 @@ def _check_counts(plan: Plan) -> None:
     numbers = [plan.start, plan.stop, plan.index_size, *plan.writers.values()]
     if not all(map(whole, numbers)) or not all(whole(t.first) and whole(t.stop) for t in plan.taken):
         raise FormatError("the plan of a seal holds a negative number or none")
+    if any(t.first > t.stop for t in plan.taken):
+        raise FormatError("the plan of a seal takes frames that stop before they begin")
+    digests = plan.index_digests
+    if type(digests) is not dict or not all(type(d) is bytes and len(d) == 32 for d in digests.values()):
+        raise FormatError("the plan of a seal names a digest of the index that is not 32 bytes")
     if not all(type(w) is bytes and len(w) == 16 for w in [*plan.writers, *(t.writer for t in plan.taken)]):
         raise FormatError("the plan of a seal names a writer that is not 16 bytes")
     entries = sum(t.stop - t.first for t in plan.taken) + len(plan.own)

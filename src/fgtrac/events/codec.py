@@ -28,10 +28,10 @@ def encode(value: Any) -> bytes:
 
     Takes int (-2^63 to 2^64-1), str, bytes, bool, float, list or tuple, mappings with text keys, and one-dimensional
     numpy arrays of the typed array dtypes. TypeError for any other type, ValueError for what has no encoding (NaN,
-    an integer too large, a lone surrogate).
+    an integer too large, a lone surrogate, lists and maps nested deeper than MAX_DEPTH).
     """
     out: list[bytes] = []
-    _write(value, out)
+    _write(value, out, 0)
     return b"".join(out)
 
 
@@ -55,7 +55,7 @@ def head(major: int, argument: int) -> bytes:
     raise ValueError(f"{argument} does not fit 64 bits; write it as text")
 
 
-def _write(value: Any, out: list[bytes]) -> None:
+def _write(value: Any, out: list[bytes], depth: int) -> None:
     if isinstance(value, bool):
         out.append(b"\xf5" if value else b"\xf4")
     elif isinstance(value, str):
@@ -73,12 +73,15 @@ def _write(value: Any, out: list[bytes]) -> None:
         if math.isnan(value):
             raise ValueError("NaN has no encoding outside arrays; leave the field out")
         out.append(b"\xfb" + struct.pack(">d", value))
-    elif isinstance(value, list | tuple):
-        out.append(head(4, len(value)))
-        for item in value:
-            _write(item, out)
-    elif isinstance(value, Mapping):
-        _write_map(value, out)
+    elif isinstance(value, list | tuple | Mapping):
+        if depth >= MAX_DEPTH:
+            raise ValueError(f"lists and maps are nested deeper than {MAX_DEPTH}; flatten the value")
+        if isinstance(value, Mapping):
+            _write_map(value, out, depth + 1)
+        else:
+            out.append(head(4, len(value)))
+            for item in value:
+                _write(item, out, depth + 1)
     else:
         raise TypeError(
             f"{type(value).__name__} has no encoding; use int, float, str, bytes, bool, lists, maps or arrays"
@@ -95,7 +98,7 @@ def _write_array(value: np.ndarray[Any, Any], out: list[bytes]) -> None:
     out += (head(6, tag), head(2, len(data)), data)
 
 
-def _write_map(value: Mapping[Any, Any], out: list[bytes]) -> None:
+def _write_map(value: Mapping[Any, Any], out: list[bytes], depth: int) -> None:
     pairs = []
     for key in value:
         if not isinstance(key, str):
@@ -106,7 +109,7 @@ def _write_map(value: Mapping[Any, Any], out: list[bytes]) -> None:
     out.append(head(5, len(pairs)))
     for encoded, key in pairs:
         out.append(encoded)
-        _write(value[key], out)
+        _write(value[key], out, depth)
 
 
 class _Reader:

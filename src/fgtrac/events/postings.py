@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.identity import block_id
-from fgtrac.events.schema import NO_STEP, ROLES, STATUS, TRANSFORM
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES, STATUS, TRANSFORM
 
 Bytes2D = NDArray[np.uint8]
 Columns = tuple[Bytes2D, NDArray[np.uint64], NDArray[np.uint8]]  # keys (n, 33), offsets (n + 1,), values
@@ -33,6 +33,12 @@ _NAMED_WITH_STEP = {
     "contribution": KIND["contribution"],
     "prediction": KIND["prediction"],
 }
+_DETAILS = np.zeros((len(KIND) + 1, 2), dtype=np.uint16)  # of each kind the least and the greatest detail
+for _kind, _least, _most in (
+    ("role", 1, len(ROLES)), ("transformed", 1, len(TRANSFORM)), ("used", 1, len(ATTRIBUTION)),
+    ("neighbour", 1, 2**16 - 1), ("delivered", STATUS["discarded"], len(STATUS)),
+):  # fmt: skip
+    _DETAILS[KIND[_kind]] = _least, _most
 _NONE32: Bytes2D = np.empty((0, 32), dtype=np.uint8)
 
 
@@ -40,7 +46,7 @@ _NONE32: Bytes2D = np.empty((0, 32), dtype=np.uint8)
 class _Block:
     """One block's parts as they arrive; complete (`ids`) when all are there and hash to its id."""
 
-    parts: int = 0
+    parts: int
     pieces: dict[int, bytes] = field(default_factory=dict)
     ids: Bytes2D | None = None
 
@@ -50,20 +56,16 @@ class _Chunk:
     """Rows that one entry gives one block: runs of ordinals that share kind, detail and step."""
 
     block: bytes
-    ordinals: NDArray[np.uint32] | None
-    registered: Bytes2D | None  # in place of ordinals, which a part has only once its block is whole
+    ordinals: NDArray[Any]  # u32; or, of a registered part, its ids: ordinals wait for the whole block
     runs: NDArray[np.void]  # ROW, one for each run
     lengths: NDArray[np.int64]
 
 
 class PostingTable:
-    """Accumulates entries in order and gives the index's columns at any point.
+    """Accumulates entries in order and gives the index's columns at any point."""
 
-    `blocks` are blocks registered by entries that are not added here (the incremental case).
-    """
-
-    def __init__(self, blocks: Mapping[bytes, Bytes2D] | None = None) -> None:
-        self._blocks = {name: _Block(ids=ids) for name, ids in (blocks or {}).items()}
+    def __init__(self) -> None:
+        self._blocks: dict[bytes, _Block] = {}
         self._chunks: list[_Chunk] = []
         self._contents: list[tuple[Bytes2D, Bytes2D]] = []
 
@@ -86,17 +88,26 @@ class PostingTable:
         except ProofError as error:
             raise ProofError(f"entry {number} ({kind}): {error}") from None
 
-    def missing_parts(self) -> list[bytes]:
-        """Blocks of which some part has not been added."""
-        return [name for name, block in self._blocks.items() if block.ids is None]
+    def recall(self, number: int, event: Mapping[str, Any]) -> None:
+        """Learn the block of `samples` entry `number`, whose rows an older index has: the incremental case."""
+        try:
+            self._register(event)
+        except ProofError as error:
+            raise ProofError(f"entry {number} (samples): {error}") from None
 
     def columns(self) -> Columns:
         """The index's leaves for what was added so far, in ascending order of key."""
-        chunks = [c for c in self._chunks if self._blocks[c.block].ids is not None]
-        named = dict.fromkeys(c.block for c in chunks)
-        ids, ranks = _rank([self._ids(name) for name in named])
-        rank_of = dict(zip(named, ranks, strict=True))
-        rows, counts = _sort_rows(chunks, [self._ranks_in(c, rank_of[c.block]) for c in chunks], len(ids))
+        groups: dict[bytes | int, Bytes2D] = {}
+        for place, chunk in enumerate(self._chunks):
+            whole = self._blocks[chunk.block].ids
+            groups.setdefault(place if whole is None else chunk.block, chunk.ordinals if whole is None else whole)
+        ids, ranks = _rank(list(groups.values()))
+        rank_of = dict(zip(groups, ranks, strict=True))
+        within = [
+            rank_of[place] if place in rank_of else self._ranks_in(chunk, rank_of[chunk.block])
+            for place, chunk in enumerate(self._chunks)
+        ]
+        rows, counts = _sort_rows(self._chunks, within, len(ids))
         some = counts > 0
         contents, content_counts, holders = _group_contents(self._contents)
         keys = np.empty((int(some.sum()) + len(contents), 33), dtype=np.uint8)
@@ -109,20 +120,29 @@ class PostingTable:
     # -- taking entries in ----------------------------------------------------------------------------------------
 
     def _add_samples(self, number: int, event: Mapping[str, Any]) -> None:
-        name, part, ids = event["block"], event["part"], event["ids"]
-        digests = np.frombuffer(ids, dtype=np.uint8).reshape(-1, 32)
-        block = self._blocks.setdefault(name, _Block(event["parts"]))
-        if block.ids is not None:
-            _find(name, block.ids, digests)  # registered again: the same samples
-        elif event["parts"] != block.parts or block.pieces.get(part, ids) != ids:
-            raise ProofError(f"part {part} of block {name.hex()} was registered before with other ids or parts")
-        else:
-            block.pieces[part] = ids
-            if len(block.pieces) == block.parts:
-                block.ids = _assemble(name, block)
-        self._chunks.append(_Chunk(name, None, digests, _run(number, KIND["registered"]), np.array([len(digests)])))
+        digests = self._register(event)
+        self._chunks.append(_Chunk(event["block"], digests, _run(number, KIND["registered"]), np.array([len(digests)])))
         if "contents" in event:
             self._contents.append((np.frombuffer(event["contents"], dtype=np.uint8).reshape(-1, 32), digests))
+
+    def _register(self, event: Mapping[str, Any]) -> Bytes2D:
+        """Take one part of a block; its ids (n, 32).
+
+        A registration that a crash cut short is written again from part 0, perhaps in other parts: of a block that
+        is not whole yet, the later part stands. Its id, the hash of the whole, settles what it holds.
+        """
+        name, ids = event["block"], event["ids"]
+        digests = np.frombuffer(ids, dtype=np.uint8).reshape(-1, 32)
+        block = self._blocks.get(name)
+        if block is None or (block.ids is None and block.parts != event["parts"]):
+            block = self._blocks[name] = _Block(event["parts"])
+        if block.ids is not None:
+            _find(name, block.ids, digests)
+        else:
+            block.pieces[event["part"]] = ids
+            if len(block.pieces) == block.parts:
+                block.ids = _assemble(name, block)
+        return digests
 
     def _add_use(self, number: int, event: Mapping[str, Any]) -> None:
         applied = event["status"] == STATUS["applied"]
@@ -183,7 +203,7 @@ class PostingTable:
         ids = self._ids(name)
         if len(ordinals) and int(ordinals.max()) >= len(ids):
             raise ProofError(f"ordinal {ordinals.max()} of block {name.hex()}, which has {len(ids)} samples")
-        self._chunks.append(_Chunk(name, ordinals, None, runs, lengths))
+        self._chunks.append(_Chunk(name, ordinals, runs, lengths))
 
     def _ids(self, name: bytes) -> Bytes2D:
         block = self._blocks.get(name)
@@ -193,11 +213,11 @@ class PostingTable:
         return block.ids
 
     def _ranks_in(self, chunk: _Chunk, ranks: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        if chunk.ordinals is not None:
-            return ranks[chunk.ordinals]
-        assert chunk.registered is not None
-        start = _find(chunk.block, self._ids(chunk.block), chunk.registered)
-        return ranks[start : start + len(chunk.registered)]
+        if chunk.ordinals.ndim == 2:
+            start = _find(chunk.block, self._ids(chunk.block), chunk.ordinals)
+            return ranks[start : start + len(chunk.ordinals)]
+        found: NDArray[np.uint32] = ranks[chunk.ordinals]
+        return found
 
 
 def merge(old: Columns, new: Columns) -> Columns:
@@ -207,9 +227,9 @@ def merge(old: Columns, new: Columns) -> Columns:
         n = int(np.searchsorted(keys[:, 0], CONTENT))
         cut = int(offsets[n])
         rows = np.frombuffer(values[:cut].tobytes(), dtype=ROW)
-        samples.append((keys[:n, 1:], np.diff(offsets[: n + 1].astype(np.int64)) // ROW.itemsize, rows))
-        holders = np.diff(offsets[n:].astype(np.int64)) // 32
-        contents.append((np.repeat(keys[n:, 1:], holders, axis=0), values[cut:].reshape(-1, 32)))
+        sizes = (offsets[1:] - offsets[:-1]).astype(np.int64)
+        samples.append((keys[:n, 1:], sizes[:n] // ROW.itemsize, rows))
+        contents.append((np.repeat(keys[n:, 1:], sizes[n:] // 32, axis=0), values[cut:].reshape(-1, 32)))
     ids, ranks = _rank([s[0] for s in samples])
     counts = np.zeros(len(ids), dtype=np.int64)
     for (_ids, sizes, _rows), rank in zip(samples, ranks, strict=True):
@@ -232,17 +252,24 @@ def registered_entries(columns: Columns) -> NDArray[np.uint64]:
     """The numbers of the `samples` entries that the columns' rows came from, ascending."""
     keys, offsets, values = columns
     cut = int(offsets[int(np.searchsorted(keys[:, 0], CONTENT))])
-    rows = np.frombuffer(memoryview(np.ascontiguousarray(values[:cut])), dtype=ROW)
+    rows = np.frombuffer(np.ascontiguousarray(values[:cut]), dtype=ROW)
     return np.unique(rows["entry"][rows["kind"] == KIND["registered"]])
 
 
 def decode_rows(value: bytes | memoryview) -> NDArray[np.void]:
-    """A sample's value as a structured array of ROW. FormatError for a torn, unordered or unknown row."""
+    """A sample's value as a structured array of ROW. FormatError for a torn, unordered or unknown row.
+
+    One row an occurrence: equal rows are a sample that a batch holds twice.
+    """
     if len(value) % ROW.itemsize:
         raise FormatError(f"a sample's value has {len(value)} bytes; rows have {ROW.itemsize} each")
     rows = np.frombuffer(value, dtype=ROW)
-    if len(rows) and (rows["kind"].min() < 1 or rows["kind"].max() > len(KIND)):
-        raise FormatError(f"a row of kind {rows['kind'].max()}; kinds are 1 to {len(KIND)}")
+    kinds = rows["kind"]
+    if (wrong := kinds[(kinds < 1) | (kinds > len(KIND))]).size:
+        raise FormatError(f"a row of kind {wrong[0]}; kinds are 1 to {len(KIND)}")
+    least, most = _DETAILS[kinds].T
+    if (wrong := rows[(rows["detail"] < least) | (rows["detail"] > most)]).size:
+        raise FormatError(f"a row of kind {wrong[0]['kind']} has the detail {wrong[0]['detail']}, which says nothing")
     order = np.lexsort((rows["step"], rows["detail"], rows["kind"], rows["entry"]))
     if not np.array_equal(rows[order], rows):
         raise FormatError("a sample's rows do not ascend by entry, kind, detail and step")

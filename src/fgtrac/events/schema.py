@@ -9,6 +9,7 @@ import numpy as np
 
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import decode, encode
+from fgtrac.events.identity import SCHEMES
 
 MAX_ENTRY_BYTES = 65_535  # C2SP tlog-tiles: a bundle writes an entry's length as a uint16
 NO_STEP = 2**64 - 1
@@ -16,7 +17,6 @@ ROLES = {"train": 1, "validation": 2, "test": 3, "excluded": 4}
 STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
 ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
-ID_SCHEMES = ("public", "keyed", "subject")
 OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
 
 Check = Callable[[Any], bool]
@@ -24,6 +24,10 @@ Check = Callable[[Any], bool]
 
 def _integer(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 64
+
+
+def _is_format_1(value: Any) -> bool:
+    return type(value) is int and value == 1
 
 
 def _boolean(value: Any) -> bool:
@@ -82,11 +86,11 @@ _F16, _F32, _F64 = _typed("<f2"), _typed("<f4"), _typed("<f8")
 # kind -> field -> check; a name that ends in ? is optional
 _SPECIFICATION: dict[str, dict[str, Check]] = {
     "run": {
-        "trace": _BLOCK, "format": lambda v: v == 1, "public_key": _DIGEST, "id_scheme": _one_of("public", "keyed"),
+        "trace": _BLOCK, "format": _is_format_1, "public_key": _DIGEST, "id_scheme": _one_of("public", "keyed"),
         "key_commitment?": _DIGEST, "git_commit?": _text, "git_dirty?": _boolean, "versions": _map_of(_text),
         "config?": _map, "config_artifact?": _text,
     },
-    "dataset": {"name": _text, "id_scheme": _one_of(*ID_SCHEMES), "rows?": _integer, "content?": _text},
+    "dataset": {"name": _text, "id_scheme": _one_of(*SCHEMES), "rows?": _integer, "content?": _text},
     "samples": {
         "dataset": _text, "block": _BLOCK, "part": _integer, "parts": _integer, "ids": _rows, "contents?": _rows,
         "subjects?": _rows,
@@ -144,7 +148,11 @@ REQUIRED: dict[str, frozenset[str]] = {
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """The canonical bytes of an event. ValueError (the caller's) for one that does not fit its kind, or is too long."""
+    """The canonical bytes of an event.
+
+    The caller's mistakes: ValueError for an event that does not fit its kind or is too long, TypeError for a value
+    inside a map (`config`, `parameters`) that has no encoding.
+    """
     try:
         check_event(event)
     except FormatError as error:
@@ -172,17 +180,17 @@ def decode_event(data: bytes | memoryview) -> dict[str, Any]:
 def check_event(event: Mapping[str, Any]) -> None:
     """FormatError unless `event` has a known kind, its fields and no others, of their types, with fitting lengths."""
     kind = event.get("kind")
-    fields = KINDS.get(kind) if isinstance(kind, str) else None
-    if fields is None:
-        raise FormatError(f"entry kind {kind!r:.60} is none of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise FormatError(f"entry kind {_describe(kind)} is none of {', '.join(KINDS)}")
+    fields, required = KINDS[kind], REQUIRED[kind]
     for name, value in event.items():
         check = fields.get(name)
         if check is None:
             raise FormatError(f"a {kind} entry has no field {name!r:.60}; its fields are {', '.join(fields)}")
         if not check(value):
             raise FormatError(f"field {name} of a {kind} entry cannot be {_describe(value)}")
-    for name in REQUIRED[kind]:
-        if name not in event:
+    for name in fields:
+        if name in required and name not in event:
             raise FormatError(f"a {kind} entry needs the field {name}")
     special = _COLUMNS.get(kind)
     if special is not None:
@@ -191,10 +199,10 @@ def check_event(event: Mapping[str, Any]) -> None:
 
 def _describe(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"an array of {len(value)} {value.dtype}"
+        return f"an array of {value.size} {value.dtype}"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    return f"{value!r:.60}"
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def _same_length(event: Mapping[str, Any], first: str, *others: str) -> None:
@@ -204,6 +212,13 @@ def _same_length(event: Mapping[str, Any], first: str, *others: str) -> None:
             raise FormatError(
                 f"a {event['kind']} entry has {n} {first} and {len(event[name])} {name}; they belong together"
             )
+
+
+def _check_run(event: Mapping[str, Any]) -> None:
+    if event["id_scheme"] == "keyed" and "key_commitment" not in event:
+        raise FormatError(
+            "a run entry with keyed ids needs the field key_commitment: it binds every absence to one key"
+        )
 
 
 def _check_samples(event: Mapping[str, Any]) -> None:
@@ -223,7 +238,7 @@ def _check_transform(event: Mapping[str, Any]) -> None:
         _same_length(event, "parents", "children")
     if not (all(pairs) or "kept" in event or "dropped" in event):
         raise FormatError("a transform entry names what it kept, dropped or derived; it names nothing")
-    if "same_as" in event and len(event["same_as"]) != 32 * len(event.get("dropped", ())):
+    if "same_as" in event and ("dropped" not in event or len(event["same_as"]) != 32 * len(event["dropped"])):
         raise FormatError("same_as of a transform entry holds 32 bytes for each dropped ordinal")
 
 
@@ -238,7 +253,8 @@ def _check_use(event: Mapping[str, Any]) -> None:
         raise FormatError(f"the counts of a use entry add up to {total}, but it has {len(event['ordinals'])} ordinals")
     for name, codes in (("status", STATUS), ("attribution", ATTRIBUTION)):
         if event[name].min() < 1 or event[name].max() > len(codes):
-            raise FormatError(f"{name} of a use entry is a code from 1 to {len(codes)}, not {event[name].max()}")
+            wrong = next(code for code in event[name].tolist() if not 1 <= code <= len(codes))
+            raise FormatError(f"{name} of a use entry is a code from 1 to {len(codes)}, not {wrong}")
     if not np.array_equal(event["step"] == NO_STEP, event["status"] != STATUS["applied"]):
         raise FormatError("a use entry gives a step for applied batches and for no others")
     hops = [n in event for n in ("hops", "hop_count", "hop_ordinals")]
@@ -279,6 +295,7 @@ def _check_gap(event: Mapping[str, Any]) -> None:
 
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    "run": _check_run,
     "samples": _check_samples,
     "transform": _check_transform,
     "use": _check_use,

@@ -268,7 +268,8 @@ def check_leaf(root: bytes, size: int, leaf: LeafProof) -> None:
     """ProofError unless the leaf is in the tree of `size` leaves with that root."""
     if len(leaf.key) != 32 or len(leaf.digest) != 32 or not 0 <= leaf.type < 256:
         raise ProofError(
-            f"an index leaf has a type, a 32-byte key and a 32-byte digest, not {len(leaf.key)} bytes of key"
+            f"an index leaf has a type, a 32-byte key and a 32-byte digest, not type {leaf.type}, "
+            f"{len(leaf.key)} and {len(leaf.digest)} bytes"
         )
     check_inclusion(root, leaf.index, size, merkle.leaf_hash(leaf.data), leaf.path)
 
@@ -290,6 +291,8 @@ def check_absent(root: bytes, size: int, type: int, key: bytes, absence: Absence
 
     Rests on the tree's order: the two leaves are adjacent and their keys lie on either side.
     """
+    if len(key) != KEY_BYTES - 1 or not 0 <= type < 256:
+        raise ProofError(f"an index key has a type and 32 bytes, not type {type} and {len(key)} bytes")
     wanted = bytes((type,)) + key
     left, right = absence.left, absence.right
     if size == 0:

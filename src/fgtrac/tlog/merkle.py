@@ -161,7 +161,9 @@ def check_consistency(first: int, first_root: bytes, second: int, second_root: b
     if any(len(h) != HASH_BYTES for h in (first_root, second_root, *path)):
         raise ProofError(f"a proof's hashes have {HASH_BYTES} bytes each")
     if first == second:
-        if path or first_root != second_root:
+        if path:
+            raise ProofError(f"the proof from {first} to {second} leaves has {len(path)} hashes and needs none")
+        if first_root != second_root:
             raise ProofError(f"two roots for {first} leaves: {first_root.hex()} and {second_root.hex()}")
         return
     left = list(path)

@@ -75,8 +75,8 @@ def key_id(name: str, kind: int, public_key: bytes) -> bytes:
 
 
 def is_key_name(name: str) -> bool:
-    """A key name is not empty and has neither white space nor a plus sign."""
-    return bool(name) and "+" not in name and not any(c.isspace() or ord(c) < 0x20 for c in name)
+    """A key name is not empty, is encodable as UTF-8, and has no white space (Unicode's), control or plus sign."""
+    return bool(name) and not any(c == "+" or c.isspace() or c < " " or "\ud800" <= c <= "\udfff" for c in name)
 
 
 def format_vkey(verifier: Verifier) -> str:

@@ -17,7 +17,7 @@ from fgtrac.tlog.merkle import HASH_BYTES, hash_leaves, parents, root
 WIDTH = 256
 MAX_ENTRY_BYTES = 65_535
 ENTRIES = -1  # the "level" of bundles
-_PATH = re.compile(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+_PATH = re.compile(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 
 class FileReader(Protocol):
@@ -51,15 +51,17 @@ def tile_path(level: int, number: int, width: int) -> str:
 
 
 def parse_tile_path(path: str) -> Tile:
-    """The tile that a path names. FormatError for any other path."""
+    """The tile that a path names. FormatError for any other path: level 0 to 63, number below 2^64, width to 255."""
     match = _PATH.fullmatch(path)
     if match is None:
         raise FormatError(f"{path!r:.100} is no tile path")
     level = ENTRIES if match[1] == "entries" else int(match[1])
     number = int(match[2].replace("x", "").replace("/", ""))
     tile = Tile(level, number, int(match[3]) if match[3] else WIDTH)
-    if tile.path != path or level > 63:
+    if tile.path != path:
         raise FormatError(f"{path!r:.100} is no canonical tile path; it would be {tile.path}")
+    if level > 63 or number >= 1 << 64 or tile.width > WIDTH:
+        raise FormatError(f"{path!r:.100} names no tile: a log has levels to 63, 64-bit numbers and widths to {WIDTH}")
     return tile
 
 
@@ -73,7 +75,8 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
 
 def decode_bundle(data: bytes, width: int) -> list[bytes]:
     """The `width` entries of a bundle. FormatError where it holds fewer, more, or is cut."""
-    entries, at, end = [], 0, len(data)
+    entries: list[bytes] = []
+    at, end = 0, len(data)
     for _ in range(width):
         start = at + 2
         if start > end:
@@ -141,34 +144,31 @@ class TileNodes:
 
 def read_tile(reader: FileReader, tile: Tile) -> bytes:
     """A hash tile's hashes, from the full tile where the partial one has gone. FormatError for a wrong length."""
-    data = _read_partial(reader, tile)
-    if len(data) < tile.width * HASH_BYTES or len(data) % HASH_BYTES:
-        raise FormatError(f"{tile.path} has {len(data)} bytes; {tile.width} hashes have {tile.width * HASH_BYTES}")
+    found, data = _read_partial(reader, tile)
+    if len(data) != found.width * HASH_BYTES:
+        raise FormatError(f"{found.path} has {len(data)} bytes; {found.width} hashes have {found.width * HASH_BYTES}")
     return data[: tile.width * HASH_BYTES]
 
 
 def read_bundle(reader: FileReader, number: int, size: int) -> list[bytes]:
-    """The entries of bundle `number` in a log of `size` entries."""
+    """The entries of bundle `number` in a log of `size` entries. FormatError, naming the file, for a damaged one."""
     width = min(WIDTH, size - number * WIDTH)
-    tile = Tile(ENTRIES, number, width)
+    found, data = _read_partial(reader, Tile(ENTRIES, number, width))
     try:
-        try:
-            return decode_bundle(reader.read(tile.path), width)
-        except FileNotFoundError:
-            if width == WIDTH:
-                raise
-            return decode_bundle(reader.read(tile_path(ENTRIES, number, WIDTH)), WIDTH)[:width]
+        return decode_bundle(data, found.width)[:width]
     except FormatError as error:
-        raise FormatError(f"{tile.path}: {error}") from error
+        raise FormatError(f"{found.path}: {error}") from error
 
 
-def _read_partial(reader: FileReader, tile: Tile) -> bytes:
+def _read_partial(reader: FileReader, tile: Tile) -> tuple[Tile, bytes]:
+    """A tile's file, or the full one where the partial one has gone; and which of them it is."""
     try:
-        return reader.read(tile.path)
+        return tile, reader.read(tile.path)
     except FileNotFoundError:
         if tile.width == WIDTH:
             raise
-        return reader.read(tile_path(tile.level, tile.number, WIDTH))
+        full = Tile(tile.level, tile.number, WIDTH)
+        return full, reader.read(full.path)
 
 
 def read_entries(reader: FileReader, start: int, stop: int, size: int) -> Iterator[bytes]:
