@@ -181,15 +181,13 @@ def recover(trace: TraceDir, signer: Signer) -> State:
     if state.size:
         _check_own(trace, signer, state, signed)
     pending = tidy.pending_plan(trace, signer, state.size)
-    if pending is not None:
-        entries = _planned_entries(trace, pending)
-        if entries is not None:
-            _execute(trace, signer, pending, entries, None)
-        elif signed is None or signed.size <= state.size:
-            tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
-            pending = None
-    if pending is None and last is not None and signed is not None and signed.size > state.size:
+    entries = _planned_entries(trace, pending) if pending is not None else None
+    if pending is not None and entries is not None:
+        _execute(trace, signer, pending, entries, None)
+    elif last is not None and last[0].size > state.size:
         _publish_signed(trace, *last)
+    elif pending is not None:
+        tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
     state = load_state(trace, signer)
     tidy.after_seal(trace, state.plan, read_segments(trace))
     return state

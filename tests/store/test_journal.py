@@ -1,0 +1,68 @@
+"""Journal segments: whole frames survive any cut, damage is found and bounded, a live segment is held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fgtrac.store import durable
+from fgtrac.store.journal import HEADER, JournalWriter, encode_frame, scan
+
+WRITER = b"w" * 16
+ENTRIES = [bytes([n]) * (1 + 7 * n) for n in range(1, 9)]
+
+
+def test_a_segment_cut_at_any_byte_keeps_exactly_its_whole_frames() -> None:
+    data = b"".join(map(encode_frame, ENTRIES))
+    ends = [sum(len(e) + HEADER.size for e in ENTRIES[: n + 1]) for n in range(len(ENTRIES))]
+    for cut in range(len(data) + 1):
+        whole = sum(end <= cut for end in ends)
+        found = scan(data[:cut])
+        assert [entry for _, entry in found.frames] == ENTRIES[:whole]
+        assert found.torn == cut - ([0, *ends][whole])
+        assert found.bad == ()
+
+
+def test_a_flipped_bit_loses_the_frame_it_is_in_and_no_other() -> None:
+    data = b"".join(map(encode_frame, ENTRIES))
+    starts = [sum(len(e) + HEADER.size for e in ENTRIES[:n]) for n in range(len(ENTRIES))]
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << (at % 8)
+        hit = sum(start <= at for start in starts) - 1
+        found = scan(bytes(damaged))
+        assert [entry for _, entry in found.frames] == ENTRIES[:hit] + ENTRIES[hit + 1 :]
+        assert found.bad or found.torn
+
+
+def test_a_segment_is_held_while_its_writer_has_it_open(tmp_path: Path) -> None:
+    journal = JournalWriter(tmp_path, WRITER)
+    journal.append([b"one"])
+    (path,) = tmp_path.iterdir()
+    assert durable.is_held(path)
+    journal.rotate()
+    assert not durable.is_held(path)
+    journal.append([b"two"])
+    assert len(list(tmp_path.iterdir())) == 2
+    journal.close()
+
+
+def test_a_write_that_fails_half_way_leaves_no_torn_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = JournalWriter(tmp_path, WRITER)
+    journal.append([b"first"])
+    (path,) = tmp_path.iterdir()
+    before, original = path.read_bytes(), durable._write
+
+    def half(fd: int, data: memoryview) -> int:
+        original(fd, data[: len(data) // 2])
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(durable, "_write", half)
+    with pytest.raises(OSError, match="no space"):
+        journal.append([b"second"])
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    journal.append([b"third"])
+    journal.close()
+    assert [entry for _, entry in scan(path.read_bytes()).frames] == [b"first", b"third"]
