@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 import fgtrac.capture.checkpoint as states
 from fgtrac.api import prior
 from fgtrac.api.environment import git_state, library_versions
+from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder, Ref
 from fgtrac.capture.sources import Keys, Registry, pieces
-from fgtrac.capture.step import Batch, Grounding
+from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer

@@ -19,7 +19,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
-from fgtrac.capture.step import Grounding, Iteration
+from fgtrac.capture.batch import Iteration
+from fgtrac.capture.step import Grounding
 from fgtrac.errors import CaptureError
 
 PRIVATE_NAMES = {

@@ -18,11 +18,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.tensors import is_fused, memory_of, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
@@ -31,28 +30,6 @@ APPLIED, DISCARDED, UNAPPLIED = STATUS["applied"], STATUS["discarded"], STATUS["
 LEDGER_LEAVES = 8  # tensors of one batch that are remembered
 NO_OPTIMIZER = 0
 UNOWNED_LIMIT = 4096  # batches that a parameter may collect before an optimizer claims it
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """One delivered batch: the positions that were drawn for it, and what has become of it so far."""
-
-    iteration: Iteration
-    number: int
-    positions: array[int]
-    settled: bool = False
-    losses: NDArray[np.float16] | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Iteration:
-    """One pass over a watched loader."""
-
-    loader: int
-    epoch: int
-    trains: bool  # the loader was watched with the role "train"
-    ahead: bool = False  # batches were delivered faster than consumed: order can only be assumed
-    delivered: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -105,7 +82,7 @@ class Grounding:
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: only an exact match can still claim these
         self._ledger: dict[int, tuple[weakref.ref[torch.Tensor], Batch]] = {}
         self._ledger_limit = 4 * LEDGER_LEAVES
-        self._forwarded: list[Batch] = []
+        self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self._reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
         self._current: list[Batch] = []
@@ -142,7 +119,8 @@ class Grounding:
     @property
     def current(self) -> list[Batch]:
         """The batches of the last forward pass where its input was recognised, else the next one in order."""
-        return self._forwarded or self._candidates()[:1] or self._current
+        waiting = self._candidates()[:1] if self._new_forward else []
+        return list(self._forwarded) or waiting or self._current
 
     # -- delivery -----------------------------------------------------------------------------------------------
 
@@ -153,7 +131,7 @@ class Grounding:
         if self._outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
         self._outstanding[batch] = None
-        self._new_forward = True
+        self._forwarded, self._new_forward = {}, True
         for leaf in itertools.islice(tensors_in(data), LEDGER_LEAVES):
             if (memory := memory_of(leaf, whole=True)) != 0:
                 self._ledger[memory] = (weakref.ref(leaf), batch)
@@ -226,7 +204,8 @@ class Grounding:
         if not torch.is_grad_enabled():
             self._pass_over(batches)
             return
-        self._forwarded, self._new_forward = list(batches), True
+        self._forwarded.update(batches)
+        self._new_forward = True
         self._reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if batches:
             for leaf in itertools.islice(tensors_in(output), LEDGER_LEAVES):
@@ -237,7 +216,7 @@ class Grounding:
         """A backward pass came through an output that was computed from these batches."""
         backward = torch._C._current_graph_task_id()
         if backward == self._backward and backward != -1:  # it has met watched parameters already
-            self._current = list(dict.fromkeys((*self._current, *batches)))
+            self._recognised([*self._current, *batches])
             for watcher in self._fired:
                 self._contribute(watcher, batches, EXACT)
             return
@@ -287,19 +266,27 @@ class Grounding:
             return
         self._backward, self._fired = backward, []
         if self._reached:
-            self._current, self._reached = list(self._reached), {}
-            self._attribution, self._new_forward = EXACT, False
-            of, number = self._current[-1].iteration, self._current[-1].number  # those before it were skipped
-            earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
-            self._pass_over([b for b in earlier if b.iteration is of])
+            reached, self._reached = self._reached, {}
+            self._recognised(reached)
             return
-        if self._attribution == EXACT and not self._new_forward and backward != -1:
-            return  # another pass through the forward pass that was matched
+        if backward != -1 and self._forwarded:
+            self._current, self._attribution = [], EXACT  # this pass has still to come through what was recognised
+            return
+        if backward != -1 and self._attribution == EXACT and not self._new_forward:
+            return  # another pass through the forward pass that was recognised
         candidates = self._candidates()
         if candidates:  # else a second pass over the same batch
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
-            self._current = [batch]
+            self._current, self._new_forward = [batch], False
+
+    def _recognised(self, batches: Iterable[Batch]) -> None:
+        """The backward pass under way is about these batches for certain; those before them were skipped."""
+        self._current, self._attribution = list(dict.fromkeys(batches)), EXACT
+        self._forwarded, self._new_forward = {}, False
+        of, number = self._current[-1].iteration, self._current[-1].number
+        earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
+        self._pass_over([b for b in earlier if b.iteration is of])
 
     def _take_for(self, watcher: _Watcher) -> None:
         """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
@@ -340,6 +327,8 @@ class Grounding:
             parameter = parameter if other is None else other
             if other is not None and (self._reached or not known.watcher.pending):
                 self._take_for(known.watcher)
+        elif self._forwarded and not known.watcher.pending:
+            self._take_for(known.watcher)  # the backward pass went round all that was recognised
         known.moved = None if parameter is None else (weakref.ref(parameter), parameter._version)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
