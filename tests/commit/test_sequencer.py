@@ -17,10 +17,10 @@ from fgtrac.errors import FgtracError, ProofError, TamperError
 from fgtrac.events.postings import PostingTable
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
-from fgtrac.store.index_files import COLUMNS, column_path
 from fgtrac.store.journal import HEADER, JournalWriter
 from fgtrac.tlog import index, merkle
 from fgtrac.tlog.note import parse_note, parse_tree_head, verify_note
+from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import all_tiles, partial_tiles, tiles_of
 
 A, B = b"a" * 16, b"b" * 16

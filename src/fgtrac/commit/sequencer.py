@@ -29,10 +29,11 @@ from fgtrac.commit.state import State, load_state, sealed_writers
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.store import durable
-from fgtrac.store.index_files import column_digests, write_index
+from fgtrac.store.index_files import write_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import hash_leaves, root
 from fgtrac.tlog.note import TreeHead, verify_note
+from fgtrac.tlog.npy import column_digests
 from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle
 
 Clock = Callable[[], int]

@@ -12,8 +12,8 @@ from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
-from fgtrac.store.index_files import COLUMNS, column_path
 from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import partial_tiles, tiles_of
 
 

@@ -18,12 +18,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.api.audit import audit_trace
-from fgtrac.commit.indexer import Totals
 from fgtrac.commit.plan import Plan, format_plan, parse_plan
 from fgtrac.events.postings import KIND, ROW, PostingTable
 from fgtrac.events.schema import decode_event, encode_event
+from fgtrac.events.totals import Totals
 from fgtrac.store import durable
-from fgtrac.store.index_files import column_digests, load_index, write_index
+from fgtrac.store.index_files import load_index, write_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.merkle import leaf_hash
@@ -37,6 +37,7 @@ from fgtrac.tlog.note import (
     parse_note,
     sign_note,
 )
+from fgtrac.tlog.npy import column_digests
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, encode_bundle, grow, read_bundle, read_entries, read_tile
 from fgtrac.verify.report import Report, Verdict
 

@@ -117,6 +117,12 @@ class PostingTable:
         sizes = np.concatenate([counts[some] * ROW.itemsize, content_counts * 32])
         return keys, _offsets(sizes), np.concatenate([rows.view(np.uint8), holders.reshape(-1)])
 
+    def take(self) -> Columns:
+        """`columns`, and forget the rows: what is added afterwards goes to the next columns, to be merged."""
+        columns = self.columns()
+        self._chunks, self._contents = [], []
+        return columns
+
     # -- taking entries in ----------------------------------------------------------------------------------------
 
     def _add_samples(self, number: int, event: Mapping[str, Any]) -> None:

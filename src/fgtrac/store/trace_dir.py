@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,15 @@ class TraceDir:
         """A file's bytes. FileNotFoundError naming it where it is not there (or is no plain file)."""
         try:
             return (self.path / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+
+    def pieces(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
+        """A file's bytes, `size` at a time. FileNotFoundError as `read`."""
+        try:
+            with (self.path / path).open("rb") as file:
+                while piece := file.read(size):
+                    yield piece
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{self.path} has no file {path}") from error
 
