@@ -1,0 +1,98 @@
+"""What `fgtrac show` says of a trace: its head, its entries by kind, its data sets, its checkpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgtrac.api.prior import run_entry, trace_id_of
+from fgtrac.commit.gather import read_segments
+from fgtrac.commit.state import sealed_writers
+from fgtrac.events.schema import STATUS, decode_event
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.tlog.note import Verifier, format_vkey
+from fgtrac.tlog.tiles import read_entries
+
+SHOWN = ("step", "epoch", "val_loss", "kept", "rule")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A trace as its entries tell it; nothing in it has been verified."""
+
+    trace_id: bytes
+    public_key: bytes
+    size: int
+    root: bytes
+    indexed: int
+    unsealed: int
+    ended: bool
+    counts: dict[str, int]
+    uses: int
+    datasets: tuple[dict[str, Any], ...]
+    checkpoints: tuple[dict[str, Any], ...]
+    gaps: tuple[str, ...]
+    versions: dict[str, str]
+
+    @property
+    def vkey(self) -> str:
+        """The log's C2SP verifier key, as the `run` entry names it."""
+        return format_vkey(Verifier(ORIGIN_PREFIX + self.trace_id.hex(), self.public_key))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; bytes as hex."""
+        return {
+            "trace_id": self.trace_id.hex(),
+            "public_key": self.public_key.hex(),
+            "vkey": self.vkey,
+            "size": self.size,
+            "root": self.root.hex(),
+            "indexed": self.indexed,
+            "unsealed": self.unsealed,
+            "ended": self.ended,
+            "entries": self.counts,
+            "uses": self.uses,
+            "datasets": list(self.datasets),
+            "checkpoints": list(self.checkpoints),
+            "gaps": list(self.gaps),
+            "versions": self.versions,
+        }
+
+
+def summarize(path: Path) -> Summary:
+    """Read every entry of a trace once. FileNotFoundError, FormatError where it is none or its files are damaged."""
+    trace = TraceDir.open(path)
+    head = trace.head()
+    size = head.size if head is not None else 0
+    counts: Counter[str] = Counter()
+    uses = indexed = 0
+    found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
+    for number, entry in enumerate(read_entries(trace, 0, size, size)):
+        event = decode_event(entry)
+        counts[event["kind"]] += 1
+        if event["kind"] in found:
+            found[event["kind"]].append(event)
+        elif event["kind"] == "use":
+            uses += int(event["count"][event["status"] == STATUS["applied"]].sum())
+        elif event["kind"] == "seal":
+            indexed = number
+    run = run_entry(trace)
+    sealed = sealed_writers(trace)
+    unsealed = sum(f.seq >= sealed.get(s.writer, 0) for s in read_segments(trace) for f in s.frames)
+    return Summary(
+        trace_id_of(trace),
+        run["public_key"],
+        size,
+        head.root if head is not None else b"",
+        indexed,
+        unsealed,
+        counts["end"] > 0,
+        dict(counts),
+        uses,
+        tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
+        tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
+        tuple(e["reason"] for e in found["gap"]),
+        run["versions"],
+    )

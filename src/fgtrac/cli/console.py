@@ -1,0 +1,34 @@
+"""Where the verbs print: answers to standard output, progress to standard error and only on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+
+
+def answers() -> Console:
+    """Standard output; without a terminal, lines are as long as they are."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output, keys as given."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while the block runs; call what it yields with (done, total)."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

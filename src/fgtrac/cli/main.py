@@ -1,0 +1,58 @@
+"""The command `fgtrac`: one verb each, and one line on standard error for whatever goes wrong."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from fgtrac.cli.demo import demo
+from fgtrac.cli.history import history
+from fgtrac.cli.prove import prove
+from fgtrac.cli.seal import seal
+from fgtrac.cli.show import show
+from fgtrac.cli.verify import verify
+from fgtrac.errors import AnchorError, FgtracError
+
+EPILOG = (
+    "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage, 3 cannot tell, 4 an outside service did not answer."
+)
+
+app = typer.Typer(
+    name="fgtrac",
+    help="What happened to one training sample, with proof.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, show, history, prove, verify, seal):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line; ends the process with the documented exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        code = fail("interrupted", 130)
+    except (FileNotFoundError, FileExistsError, ValueError, TypeError) as error:
+        code = fail(error, 2)
+    except AnchorError as error:
+        code = fail(error, 4)
+    except (FgtracError, OSError) as error:
+        code = fail(error, 1)
+    sys.exit(code or 0)
+
+
+def fail(error: BaseException | str, code: int) -> int:
+    """Say what went wrong, on one line, and give the exit code back."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    print(f"fgtrac: {words}", file=sys.stderr)
+    return code

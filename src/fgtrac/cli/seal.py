@@ -1,0 +1,30 @@
+"""`fgtrac seal`: put what the journal holds into the log, sign its head, commit the index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgtrac.api.sealing import seal_trace
+from fgtrac.cli.console import AsJson, answers, print_json
+
+
+def seal(
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    plain: Annotated[
+        bool, typer.Option("--plain", help="sign the log only; the index follows with a full seal")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Seal a trace: after a crash, or to rebuild a lost index. Signs with your key ($FGTRAC_KEY names another)."""
+    result = seal_trace(trace, full=not plain)
+    if as_json:
+        said = {"size": result.size, "root": result.root.hex(), "new_entries": result.new_entries, "full": result.full}
+        print_json(said)
+        return
+    what = "full seal: the index covers every entry before it" if result.full else "plain seal: no index yet"
+    console = answers()
+    console.print(f"sealed at {result.size} entries, {result.new_entries} of them new ({what})")
+    console.print(f"root {result.root.hex()}")

@@ -1,0 +1,58 @@
+"""`fgtrac show`: what a trace says of itself, unverified, and the key that other people's tools check it by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fgtrac.api.summary import Summary, summarize
+from fgtrac.cli.console import AsJson, answers, print_json
+
+
+def show(
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    vkey: Annotated[bool, typer.Option("--vkey", help="print the log's C2SP verifier key and nothing else")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a trace: head, entries by kind, data sets, checkpoints. Verifies nothing; `fgtrac verify` does."""
+    summary = summarize(trace)
+    if vkey:
+        typer.echo(summary.vkey)
+    elif as_json:
+        print_json(summary.as_json())
+    else:
+        _print(summary, answers())
+
+
+def _print(summary: Summary, console: Console) -> None:
+    if summary.indexed and summary.indexed == summary.size - 1:
+        indexed = "the index covers all of them"
+    else:
+        indexed = f"the index covers the first {summary.indexed}; fgtrac seal commits one over all"
+    state = "complete" if summary.ended else "no end entry: unfinished, or cut off"
+    console.print(f"trace    {summary.trace_id.hex()} ({state})")
+    console.print(f"log      {summary.size} entries; {indexed}")
+    console.print(f"unsealed {summary.unsealed} entries in the journal")
+    console.print(f"root     {summary.root.hex() or 'none yet'}")
+    console.print(
+        f"key      {summary.public_key.hex()} (as the trace says; name it to fgtrac verify only if you know it)"
+    )
+    console.print(f"uses     {summary.uses:,} of samples in applied updates")
+    for gap in summary.gaps:
+        console.print(f"gap      {escape(gap)}")
+    counts = Table("kind", "entries", title="entries", title_justify="left")
+    for kind, count in sorted(summary.counts.items()):
+        counts.add_row(kind, str(count))
+    console.print(counts)
+    for title, rows in (("data sets", summary.datasets), ("checkpoints", summary.checkpoints)):
+        if rows:
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            table = Table(*names, title=title, title_justify="left")
+            for row in rows:
+                table.add_row(*(escape(str(row.get(name, ""))) for name in names))
+            console.print(table)
