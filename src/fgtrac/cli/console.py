@@ -15,9 +15,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object inst
 
 
 def answers() -> Console:
-    """Standard output; without a terminal, lines are as long as they are."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console
+    """Standard output."""
+    return Console(highlight=False)
 
 
 def print_json(value: Any) -> None:
