@@ -117,6 +117,10 @@ class PostingTable:
         sizes = np.concatenate([counts[some] * ROW.itemsize, content_counts * 32])
         return keys, _offsets(sizes), np.concatenate([rows.view(np.uint8), holders.reshape(-1)])
 
+    def missing_parts(self) -> list[bytes]:
+        """Blocks of which some part has not been added."""
+        return [name for name, block in self._blocks.items() if block.ids is None]
+
     def take(self) -> Columns:
         """`columns`, and forget the rows: what is added afterwards goes to the next columns, to be merged."""
         columns = self.columns()

@@ -1,0 +1,245 @@
+"""The verb `verify`: the auditor's checks of the log, and those of what only the writing side knows.
+
+plan       the plan of the newest seal says what the log says
+journal    what is not sealed yet: whole, and where it is sealed already, the same
+files      every file in the folder is one that the log explains
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.schema import decode_event
+from fgtrac.store import durable
+from fgtrac.store.journal import parse_segment_name, scan
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.merkle import leaf_hash
+from fgtrac.tlog.note import Verifier
+from fgtrac.tlog.npy import COLUMNS, column_path
+from fgtrac.tlog.tiles import tiles_of
+from fgtrac.verify.auditor import Audit, audit_log
+from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.report import Report, Verdict
+from fgtrac.verify.tree import HEAD, read_head
+
+JOURNAL = "journal/"
+DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
+MAX_NAMED = 3  # faults named in one sentence; the others are counted
+
+
+def audit_trace(
+    trace: TraceDir, verifier: Verifier | None, *, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Read everything again and answer check by check, whatever the files hold.
+
+    Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
+    bundles in all.
+    """
+    names = trace.names()
+    segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
+    pending = _find_pending(trace, names, segments)
+    audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
+    make = audit.checks.make
+    make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries",))
+    make("journal", lambda: _check_journal(audit, segments))
+    make("files", lambda: _check_files(audit, names, pending), ("tiles", "entries"))
+    return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
+
+
+# -- the journal ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One journal file: its whole entries by (writer, seq), with their offsets, and what is wrong with it."""
+
+    path: str
+    entries: dict[tuple[bytes, int], tuple[int, bytes]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    torn: str = ""
+
+
+def _read_segment(trace: TraceDir, path: str) -> _Segment:
+    segment = _Segment(path)
+    try:
+        writer, _number = parse_segment_name(path.removeprefix(JOURNAL))
+        found = scan(trace.read(path))
+    except (FormatError, OSError) as error:
+        segment.faults.append(f"{path}: {error}")
+        return segment
+    segment.faults += [f"{path}: {length} damaged bytes at offset {at}" for at, length in found.bad]
+    if found.torn:
+        segment.torn = f"{path} ends in {found.torn} bytes of a frame that was not written whole"
+    for at, entry in found.frames:
+        fault = _take_frame(segment, writer, at, entry)
+        if fault:
+            segment.faults.append(f"{path} at offset {at}: {fault}")
+    return segment
+
+
+def _take_frame(segment: _Segment, writer: bytes, at: int, entry: bytes) -> str:
+    """Take one frame; what is wrong with it in words, or nothing."""
+    try:
+        event = decode_event(entry)
+    except FormatError as error:
+        return f"a whole frame holds no entry: {error}"
+    if event["writer"] != writer:
+        return f"an entry of writer {event['writer'].hex()}"
+    known = segment.entries.setdefault((writer, event["seq"]), (at, entry))
+    return "" if known[1] == entry else f"number {event['seq']} of its writer stands for two entries"
+
+
+def _check_journal(audit: Audit, segments: Iterable[_Segment]) -> str:
+    """Every frame is whole; one that is sealed already is the sealed entry. CannotTell of what is not sealed."""
+    faults, waiting, sealed = [], 0, 0
+    holds = _holds(audit, "entries")
+    segments = list(segments)
+    for segment in segments:
+        faults += segment.faults
+        for (writer, seq), (at, entry) in segment.entries.items():
+            number = audit.facts.sequences.find(writer, seq) if holds else None
+            if number is None:
+                waiting += 1
+                continue
+            sealed += 1
+            if audit.log is not None and audit.log.leaf(number) != leaf_hash(entry):
+                faults.append(f"{segment.path} at offset {at} is not what was sealed as entry {number}")
+    held = f"{waiting} entries are whole and not sealed yet; run fgtrac seal"
+    if faults:
+        more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
+        raise ProofError("; ".join(faults[:MAX_NAMED]) + more + (f"; {held}" if waiting else ""))
+    torn = [segment.torn for segment in segments if segment.torn]
+    if waiting or torn:
+        raise CannotTell("; ".join([*torn, *_holes(audit, segments), held]))
+    return f"{sealed} frames are in the log as they stand here" if sealed else "nothing waits to be sealed"
+
+
+def _holes(audit: Audit, segments: Iterable[_Segment]) -> list[str]:
+    """Numbers that are missing before or between a writer's whole frames, in words."""
+    seqs: dict[bytes, set[int]] = {}
+    for segment in segments:
+        for writer, seq in segment.entries:
+            seqs.setdefault(writer, set()).add(seq)
+    out = []
+    for writer, mine in seqs.items():
+        expected = audit.facts.sequences.stop(writer) if _holds(audit, "entries") else min(mine)
+        for seq in sorted(s for s in mine if s >= expected):
+            if seq > expected:
+                out.append(f"numbers {expected} to {seq - 1} of writer {writer.hex()} are missing from the journal")
+            expected = seq + 1
+    return out[:MAX_NAMED]
+
+
+def _holds(audit: Audit, name: str) -> bool:
+    return any(f.check == name and f.verdict is Verdict.HOLDS for f in audit.checks.findings)
+
+
+# -- the plan -------------------------------------------------------------------------------------------------------
+
+
+def _plan_sizes(names: Iterable[str]) -> dict[int, str]:
+    """The plans in the folder: size -> path."""
+    stems = {n: n.removeprefix(JOURNAL).removesuffix(SUFFIX) for n in names if n.startswith(JOURNAL)}
+    return {int(s): n for n, s in stems.items() if n.endswith(SUFFIX) and s.isascii() and s.isdigit() and len(s) < 20}
+
+
+def _find_pending(trace: TraceDir, names: Iterable[str], segments: Iterable[_Segment]) -> Plan | None:
+    """The plan of a seal that was interrupted before its head appeared: all that it takes is still in the journal."""
+    try:
+        size = read_head(trace).size if HEAD in names else 0
+    except (FormatError, OSError):
+        return None
+    there = {key for segment in segments for key in segment.entries}
+    for stop, path in _plan_sizes(names).items():
+        try:
+            plan = parse_plan(trace.read(path))
+        except (FormatError, OSError):
+            continue
+        is_next = stop > size and (plan.start, plan.stop) == (size, stop) and (plan.taken or size)
+        if is_next and all((t.writer, seq) in there for t in plan.taken for seq in range(t.first, t.stop)):
+            return plan
+    return None
+
+
+def _check_plan(trace: TraceDir, audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
+    """The plan of the newest head agrees with the log, frame by frame."""
+    assert audit.log is not None
+    size = audit.log.head.size
+    path = f"{JOURNAL}{size}{SUFFIX}"
+    later = [p for stop, p in _plan_sizes(names).items() if stop > size and (pending is None or p != pending.path)]
+    if later:
+        raise ProofError(f"{later[0]} plans a seal of frames that are not in the journal")
+    try:
+        plan = parse_plan(trace.read(path))
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}; fgtrac seal works without it") from error
+    _compare_plan(path, plan, audit)
+    if plan.index_size and not audit.index_digests:
+        raise CannotTell(f"{path} agrees with the log; its digests of the index are not checked, since that fails")
+    if plan.index_digests != audit.index_digests:
+        wrong = sorted(k for k in COLUMNS if plan.index_digests.get(k) != audit.index_digests.get(k))
+        raise ProofError(f"{path} says other digests of the index columns ({', '.join(wrong)}) than the log gives")
+    if pending is not None:
+        raise CannotTell(f"{pending.path} plans a seal of {pending.stop} entries that was interrupted; run fgtrac seal")
+    return f"{path} says what the log says: {len(plan.taken)} ranges taken, {len(plan.own)} entries of its own"
+
+
+def _compare_plan(path: str, plan: Plan, audit: Audit) -> None:
+    assert audit.log is not None
+    sequences, number = audit.facts.sequences, plan.start
+    newest = audit.facts.full_seals[-1] if audit.facts.full_seals else 0
+    for what, said, found in (
+        ("a size", plan.stop, audit.log.head.size),
+        ("a newest full seal", plan.index_size, newest),
+    ):
+        if said != found:
+            raise ProofError(f"{path} says {what} of {said}; the log gives {found}")
+    for taken in plan.taken:
+        for seq in range(taken.first, taken.stop):
+            if sequences.find(taken.writer, seq) != number:
+                raise ProofError(f"{path} takes entry {number} as number {seq} of {taken.writer.hex()}; it is not")
+            number += 1
+    for entry in plan.own:
+        if leaf_hash(entry) != audit.log.leaf(number):
+            raise ProofError(f"{path} holds another entry {number} than the log")
+        number += 1
+    stops = sequences.stops()
+    for writer in plan.writers.keys() | stops.keys():
+        if plan.writers.get(writer) != stops.get(writer):
+            raise ProofError(
+                f"{path} says that writer {writer.hex()} is sealed up to {plan.writers.get(writer)}; the log gives "
+                f"{stops.get(writer)}"
+            )
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def _check_files(audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
+    """Every file is explained by the log, by the journal, or by a crash."""
+    assert audit.log is not None
+    size, names = audit.log.head.size, list(names)
+    known = audit.known | {f"{JOURNAL}{size}{SUFFIX}"}
+    if pending is not None:
+        known |= {pending.path, f"index/{pending.stop}/{HEAD}"} | {tile.path for tile in tiles_of(pending.stop)}
+        known |= {column_path(pending.stop, name) for name in COLUMNS}
+    known |= {n for n in names if n.startswith(JOURNAL) and n.endswith(".wal")}  # the check of the journal reads them
+    older = {column_path(full, name) for full in audit.facts.full_seals for name in COLUMNS}
+    older |= {path for stop, path in _plan_sizes(names).items() if stop < size}
+    for name in names:
+        if name in known:
+            continue
+        if name.endswith(durable.TEMPORARY):
+            audit.checks.notes.append(f"{name} was not written whole; the next seal removes it")
+        elif name in older:
+            audit.checks.notes.append(f"{name} is left over from an older seal; the next seal removes it")
+        elif name.startswith(JOURNAL) and name.endswith(DAMAGED):
+            audit.checks.notes.append(f"{name} was set aside as damaged: a gap entry says what it lost")
+        elif name.startswith("artifacts/"):
+            audit.checks.notes.append(f"{name} is not named by any sealed entry: nothing is said about it")
+        else:
+            raise ProofError(f"{name} is no file that the log explains; move it out of the trace")
+    return f"{len(names)} files, each of them explained"

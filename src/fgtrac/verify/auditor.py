@@ -1,0 +1,216 @@
+"""A trace read again from its first byte to its last, as a stranger would who trusts one public key and nothing else.
+
+signature    the newest head is signed by the key that the caller names
+tiles        every hash tile leads to its root
+entries      every entry's bytes are valid and hash to their leaf
+run          there is one run, the one that the head names, under that key
+sequences    no writer's sequence has a hole that no gap entry names
+registered   whatever names a sample comes after its registration
+seals        every full seal's note is there, signed, and says the root of its size
+index        rebuilt from the log, it is the one that was sealed, and byte for byte the one on disk
+artifacts    every file that an entry names has its size and SHA-256
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.schema import decode_event
+from fgtrac.tlog.index import Tree
+from fgtrac.tlog.note import TreeHead, Verifier
+from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
+from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
+from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run
+from fgtrac.verify.tree import (
+    HEAD,
+    Log,
+    check_entries,
+    check_note,
+    check_signature,
+    check_tiles,
+    leftover_tiles,
+    read_head,
+    read_log,
+)
+
+ORIGIN_PREFIX = "fgtrac/"
+NAMES = ("tiles", "entries", "run", "sequences", "registered", "seals", "index", "artifacts")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the checks found out, for those that follow: `log` and `facts` are believed where `checks` hold only;
+    `known` is the files that were read or are explained; `index_digests` the SHA-256 of the rebuilt columns."""
+
+    checks: Checks = field(default_factory=Checks)
+    log: Log | None = None
+    facts: Facts = field(default_factory=Facts)
+    known: set[str] = field(default_factory=set)
+    index_digests: dict[str, bytes] = field(default_factory=dict)
+
+
+def audit_log(
+    files: TraceFiles, verifier: Verifier | None, *, progress: Progress | None = None, is_new: bool = False
+) -> Audit:
+    """Make the checks above, in that order; never raises for anything that the files hold.
+
+    `is_new` says that the first seal was interrupted, so that tiles without a head are no loss. `progress` is called
+    with bundles read and bundles in all.
+    """
+    audit = Audit()
+    head = _start(audit, files, verifier, is_new=is_new)
+    if head is None:
+        for name in NAMES:
+            audit.checks.make(name, _not_without_head)
+        return audit
+    facts, names = audit.facts, files.names()
+    log = audit.log = read_log(files, head, lambda n, entry: facts.add(n, decode_event(entry)), progress)
+    audit.known.add(HEAD)
+    _check_log(audit, log, names)
+    make = audit.checks.make
+    make("run", lambda: check_run(facts, head, verifier, ORIGIN_PREFIX), ("entries",))
+    make("sequences", facts.sequences.check, ("entries",))
+    make("registered", lambda: check_registered(facts), ("entries",))
+    make("seals", lambda: _check_seals(audit, files, names, verifier), ("entries",))
+    make("index", lambda: _check_index(audit, files), ("entries", "registered"))
+    make("artifacts", lambda: _check_artifacts(audit, files), ("entries",))
+    audit.known |= log.used
+    _note(audit)
+    return audit
+
+
+def _start(audit: Audit, files: TraceFiles, verifier: Verifier | None, *, is_new: bool) -> TreeHead | None:
+    """Check the head; None where there is none to go on with: missing, malformed, or signed by somebody else."""
+
+    def check() -> str:
+        names = files.names()
+        if HEAD not in names:
+            sealed = [n for n in names if n.startswith(("tile/", "index/"))]
+            if sealed and not is_new:
+                raise ProofError(f"{HEAD} is missing, and {sealed[0]} says that there was one; restore it from a copy")
+            raise CannotTell("nothing is sealed yet; run fgtrac seal")
+        return check_signature(files, verifier)
+
+    holds = audit.checks.make("signature", check)
+    if not holds and verifier is not None:
+        return None
+    try:
+        return read_head(files)
+    except (FormatError, OSError):
+        return None  # the finding says so
+
+
+def _not_without_head() -> str:
+    raise CannotTell("not checked, since there is no signed head to check against")
+
+
+def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
+    kept = [size for size in audit.facts.full_seals if size < log.head.size]
+    left: list[str] = []
+
+    def entries() -> str:
+        words = check_entries(log, kept, tiles_hold=tiles_hold)
+        left.extend(tile.path for tile in leftover_tiles(log, names))
+        return words
+
+    tiles_hold = audit.checks.make("tiles", lambda: check_tiles(log, kept))
+    audit.checks.make("entries", entries)
+    audit.checks.notes += [f"{path} is left over from an older head; the next seal removes it" for path in left]
+
+
+def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier: Verifier | None) -> str:
+    assert audit.log is not None
+    sizes = audit.facts.full_seals
+    for size in sizes:
+        path = f"index/{size}/{HEAD}"
+        audit.known.add(path)
+        head = check_note(files, path, verifier)
+        expected = TreeHead(audit.log.head.origin, size, audit.log.root_at(size))
+        if head != expected:
+            raise ProofError(
+                f"{path} says {head.size} entries of {head.origin!r:.100} with root {head.root.hex()}; the log gives "
+                f"{size} with root {expected.root.hex()}"
+            )
+    stray = [n for n in names if n.startswith("index/") and n.endswith(HEAD) and _size_of(n) not in sizes]
+    within = [n for n in stray if _size_of(n) <= audit.log.head.size]
+    if within:
+        raise ProofError(f"{within[0]} is the note of a full seal, and the log has no seal entry for it")
+    if verifier is None:
+        raise CannotTell(f"{len(sizes)} full seals say the roots of their sizes; who signed them is not checked")
+    return (
+        f"{len(sizes)} full seals, each with its signed note" if sizes else "there is no full seal, and no note of one"
+    )
+
+
+def _size_of(path: str) -> int:
+    number = path.split("/")[1]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+
+
+def _check_index(audit: Audit, files: TraceFiles) -> str:
+    size, tree = (audit.facts.full_seals or [0])[-1], audit.facts.tree
+    audit.known |= {column_path(size, name) for name in COLUMNS}
+    words = check_index(audit.facts)
+    assert tree is not None
+    audit.index_digests = column_digests(tree)
+    for name in COLUMNS:
+        _compare_column(files, column_path(size, name), tree, name)
+    return words + "; its files on disk are the same"
+
+
+def _compare_column(files: TraceFiles, path: str, tree: Tree, name: str) -> None:
+    """ProofError unless the file is, byte for byte, the rebuilt column."""
+    array = arrays_of(tree)[name]
+    header, flat = npy_header(array), flat_bytes(array)
+    at, total = 0, len(header) + len(flat)
+    for piece in files.pieces(path):
+        if at < len(header):
+            expected: bytes | memoryview = (header + bytes(flat[: len(piece)]))[at : at + len(piece)]
+        else:
+            expected = flat[at - len(header) : at - len(header) + len(piece)]
+        if piece != expected:
+            raise ProofError(f"{path} is not the column rebuilt from the log; fgtrac seal rebuilds it")
+        at += len(piece)
+    if at != total:
+        raise ProofError(f"{path} has {at} bytes and the column rebuilt from the log {total}; fgtrac seal rebuilds it")
+
+
+def _check_artifacts(audit: Audit, files: TraceFiles) -> str:
+    withdrawn = []
+    audit.known |= {artifact.path for artifact in audit.facts.artifacts}
+    present = set(files.names())
+    for artifact in audit.facts.artifacts:
+        if artifact.path not in present and artifact.path in audit.facts.withdrawn:
+            withdrawn.append(artifact.path)
+            continue
+        _check_artifact(files, artifact)
+    if withdrawn:
+        raise CannotTell(f"{withdrawn[0]} was withdrawn by entry {audit.facts.withdrawn[withdrawn[0]]} (erasure)")
+    return f"{len(audit.facts.artifacts)} artifacts have the size and SHA-256 that the log says"
+
+
+def _check_artifact(files: TraceFiles, artifact: Artifact) -> None:
+    parts = artifact.path.split("/")
+    if parts[0] != "artifacts" or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+        raise ProofError(f"entry {artifact.number} (artifact) names {artifact.path!r:.100}, outside artifacts/")
+    digest, size = hashlib.sha256(), 0
+    for piece in files.pieces(artifact.path):
+        digest.update(piece)
+        size += len(piece)
+    if (size, digest.digest()) != (artifact.size, artifact.sha256):
+        raise ProofError(
+            f"{artifact.path} has {size} bytes with SHA-256 {digest.hexdigest()}; entry {artifact.number} says "
+            f"{artifact.size} with {artifact.sha256.hex()}"
+        )
+
+
+def _note(audit: Audit) -> None:
+    facts, notes = audit.facts, audit.checks.notes
+    notes += facts.sequences.gaps
+    notes += [f"block {block.hex()} was registered in part only" for block in facts.incomplete_blocks()]
+    if audit.log is not None and audit.log.is_whole and not facts.has_end:
+        notes.append("no end entry: the run was interrupted, is still going on, or its end is not sealed")

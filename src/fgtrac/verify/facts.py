@@ -1,0 +1,131 @@
+"""The auditor's second half: what the entries say, taken in one by one, and the index rebuilt from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.postings import PostingTable, merge
+from fgtrac.events.totals import Totals
+from fgtrac.tlog.index import Columns, Tree, build
+from fgtrac.tlog.note import TreeHead, Verifier
+from fgtrac.verify.checks import CannotTell, Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What an `artifact` entry says of a file."""
+
+    number: int
+    path: str
+    sha256: bytes
+    size: int
+
+
+class Facts:
+    """Everything that later checks need of the entries; the entries themselves are not kept."""
+
+    def __init__(self) -> None:
+        self.sequences = Sequences()
+        self.runs: list[tuple[int, Mapping[str, Any]]] = []
+        self.key_changes: list[int] = []
+        self.artifacts: list[Artifact] = []
+        self.withdrawn: dict[str, int] = {}  # path -> the erasure entry that names it
+        self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
+        self.has_end = False
+        self.unregistered = ""
+        self.bad_seal = ""
+        self.tree: Tree | None = None  # of the newest full seal
+        self._postings = PostingTable()
+        self._totals = Totals({}, np.empty(0, np.uint64))
+
+    def add(self, number: int, event: Mapping[str, Any]) -> None:
+        """Take entry `number`."""
+        kind = event["kind"]
+        self.sequences.add(number, event)
+        if kind == "run":
+            self.runs.append((number, event))
+        elif kind == "artifact":
+            self.artifacts.append(Artifact(number, event["path"], event["sha256"], event["size"]))
+        elif kind == "erasure":
+            self.withdrawn |= dict.fromkeys(event["artifacts"], number)
+        elif kind == "key":
+            self.key_changes.append(number)
+        elif kind == "seal":
+            self.full_seals.append(number + 1)
+            self._seal(number, event)
+        self.has_end = self.has_end or kind == "end"
+        if not self.unregistered:
+            try:
+                self._postings.add(number, event)
+            except ProofError as error:
+                self.unregistered = str(error)
+        self._totals.add(event)
+
+    def _seal(self, number: int, event: Mapping[str, Any]) -> None:
+        """Rebuild the index over the entries before `number`, from the one before it, and compare what is sealed."""
+        if self.unregistered or self.bad_seal:
+            return
+        previous, columns = self.tree, self._postings.take()
+        if previous is not None:
+            old = previous.columns
+            columns = merge((old.keys, old.offsets, old.values), columns)
+        self.tree = build(Columns(*columns), previous)
+        try:
+            epoch_steps = self._totals.epoch_steps
+        except FormatError as error:
+            self.bad_seal = f"entry {number} (seal): {error}"
+            return
+        pairs = (
+            ("index root", event["root"].hex(), self.tree.root.hex()),
+            ("number of leaves", event["leaves"], len(self.tree)),
+            ("number of entries", event["entries"], number),
+            ("counts by kind", event["counts"], self._totals.counts),
+            ("first steps of epochs", event["epoch_steps"].tolist(), epoch_steps.tolist()),
+        )
+        for what, said, found in pairs:
+            if said != found:
+                self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
+                return
+
+    def incomplete_blocks(self) -> list[bytes]:
+        """Blocks of which some part was never registered."""
+        return self._postings.missing_parts()
+
+
+def check_run(facts: Facts, head: TreeHead, verifier: Verifier | None, prefix: str) -> str:
+    """One `run` entry, the first of all, of the trace that the head names, under the verifier's key."""
+    if len(facts.runs) != 1 or facts.runs[0][0] != 0:
+        raise ProofError(f"a log has one run entry, entry 0; this one has {[n for n, _ in facts.runs]}")
+    _number, run = facts.runs[0]
+    trace_id = run["trace"].hex()
+    if head.origin != prefix + trace_id:
+        raise ProofError(f"entry 0 (run) is of trace {trace_id}, and the head of {head.origin!r:.100}")
+    if facts.key_changes:
+        raise CannotTell(f"entry {facts.key_changes[0]} changes the signing key, which this version cannot follow")
+    if verifier is not None and run["public_key"] != verifier.public_key:
+        said, key = run["public_key"].hex(), verifier.public_key.hex()
+        raise ProofError(f"entry 0 (run) names the public key {said}, and the head is checked with {key}")
+    return f"entry 0 is the only run entry, of trace {trace_id}"
+
+
+def check_registered(facts: Facts) -> str:
+    """Whatever names a sample comes after its registration."""
+    if facts.unregistered:
+        raise ProofError(facts.unregistered)
+    return "every sample that an entry names was registered before it"
+
+
+def check_index(facts: Facts) -> str:
+    """Every `seal` entry commits to the index that the entries before it give."""
+    if not facts.full_seals:
+        raise CannotTell("no full seal commits to an index yet; run fgtrac seal")
+    if facts.bad_seal:
+        raise ProofError(facts.bad_seal)
+    newest, leaves = facts.full_seals[-1], len(facts.tree or ())
+    seals = f"{len(facts.full_seals)} full seals" if len(facts.full_seals) > 1 else "the full seal"
+    return f"rebuilt from the log, with the root of {seals}: {leaves} leaves over entries 0 to {newest - 2}"

@@ -1,0 +1,236 @@
+"""The auditor's first half: the signed head, every entry's bytes, every hash tile, and the root that ties them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from fgtrac.errors import FgtracError, FormatError, ProofError
+from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
+from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, parse_tile_path, partial_tiles
+from fgtrac.verify.checks import CannotTell, TraceFiles
+
+HEAD = "checkpoint"
+
+
+def read_head(files: TraceFiles, path: str = HEAD) -> TreeHead:
+    """The tree head of a note, its signature unchecked. FormatError naming the file."""
+    try:
+        return parse_tree_head(parse_note(files.read(path)).text)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def check_note(files: TraceFiles, path: str, verifier: Verifier | None) -> TreeHead:
+    """The tree head of a note that the verifier (if there is one) signed. ProofError or FormatError naming the file."""
+    head = read_head(files, path)
+    if verifier is not None:
+        try:
+            verify_note(files.read(path), [verifier])
+        except ProofError as error:
+            raise ProofError(f"{path}: {error}") from error
+        if head.origin != verifier.name:
+            raise ProofError(f"{path} is a head of {head.origin!r:.100}, and the key is that of {verifier.name!r:.100}")
+    return head
+
+
+def check_signature(files: TraceFiles, verifier: Verifier | None) -> str:
+    """The newest head must be signed by the verifier. CannotTell without a verifier."""
+    head = check_note(files, HEAD, verifier)
+    if verifier is None:
+        raise CannotTell(f"{HEAD} says {head.size} entries; name the public key that you trust to check who signed it")
+    return f"{HEAD}: {head.size} entries, signed by {verifier.name} (key id {verifier.key_id.hex()})"
+
+
+@dataclass(slots=True)
+class Log:
+    """What was read of a log of `size` entries: the leaf hashes of its entries, and what was wrong with a bundle."""
+
+    files: TraceFiles
+    head: TreeHead
+    leaves: bytearray = field(default_factory=bytearray)
+    bad_bundle: str = ""
+    bad_entry: str = ""
+    nodes: MemoryNodes = field(default_factory=lambda: MemoryNodes(()))
+    used: set[str] = field(default_factory=set)
+    is_whole: bool = False  # every bundle was there, and the entries lead to the head's root
+
+    def root_at(self, size: int) -> bytes:
+        """The root over the first `size` entries as they were read."""
+        return root(size, self.nodes)
+
+    def leaf(self, number: int) -> bytes:
+        """The leaf hash of an entry as it was read."""
+        return bytes(self.leaves[number * HASH_BYTES : (number + 1) * HASH_BYTES])
+
+    def row(self, tile: Tile) -> bytes:
+        """What a hash tile must hold, by the entries."""
+        levels = self.nodes.levels
+        row = levels[8 * tile.level] if 8 * tile.level < len(levels) else b""
+        start = tile.number * WIDTH * HASH_BYTES
+        return row[start : start + tile.width * HASH_BYTES]
+
+
+def read_log(
+    files: TraceFiles,
+    head: TreeHead,
+    take: Callable[[int, bytes], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> Log:
+    """Hash every entry of the log, a bundle at a time, and hand each to `take` (FgtracError: no valid entry).
+
+    Stops at the first bundle that is missing or malformed. No more than one bundle is in memory.
+    """
+    log = Log(files, head)
+    bundles = -(-head.size // WIDTH)
+    for number in range(bundles):
+        tile = Tile(ENTRIES, number, min(WIDTH, head.size - number * WIDTH))
+        try:
+            entries = decode_bundle(files.read(tile.path), tile.width)
+        except (FormatError, OSError) as error:
+            log.bad_bundle = f"{tile.path}: {error}"
+            break
+        log.used.add(tile.path)
+        log.leaves += b"".join(hash_leaves(entries))
+        if not log.bad_entry:
+            log.bad_entry = _hand_over(tile, entries, take)
+        if progress is not None:
+            progress(number + 1, bundles)
+    log.nodes = MemoryNodes([log.leaf(n) for n in range(len(log.leaves) // HASH_BYTES)])
+    log.is_whole = not log.bad_bundle and log.root_at(head.size) == head.root
+    return log
+
+
+def _hand_over(tile: Tile, entries: Iterable[bytes], take: Callable[[int, bytes], None]) -> str:
+    for number, entry in enumerate(entries, tile.number * WIDTH):
+        try:
+            take(number, entry)
+        except FgtracError as error:
+            return f"entry {number} in {tile.path} is no valid entry: {error}"
+    return ""
+
+
+def check_tiles(log: Log, kept: Iterable[int]) -> str:
+    """Every hash tile must lead to the head's root; of the sizes `kept`, the partial ones must be there too.
+
+    The entries' own hashes say which tile is wrong, as long as they lead to the root; otherwise the tiles among
+    themselves do.
+    """
+    tiles = 0
+    for tile, data in _hash_tiles(log):
+        tiles += 1
+        if log.is_whole and data != log.row(tile):
+            raise ProofError(f"{tile.path} does not hold the hashes that the entries and the signed root give")
+    if not log.is_whole:
+        _check_tiles_alone(log)
+    for size in kept:
+        for tile in partial_tiles(size):
+            if tile.level != ENTRIES:
+                _check_partial(log, tile)
+                tiles += 1
+    return f"{tiles} hash tiles lead to the root {log.head.root.hex()}"
+
+
+def _hash_tiles(log: Log) -> Iterable[tuple[Tile, bytes]]:
+    """The head's hash tiles as they are on disk, level by level."""
+    level = 0
+    while count := log.head.size >> (8 * level):
+        for number in range(-(-count // WIDTH)):
+            tile = Tile(level, number, min(WIDTH, count - number * WIDTH))
+            data = log.files.read(tile.path)
+            if len(data) != tile.width * HASH_BYTES:
+                raise FormatError(f"{tile.path} has {len(data)} bytes; {tile.width} hashes have {tile.width * 32}")
+            log.used.add(tile.path)
+            yield tile, data
+        level += 1
+
+
+def _check_tiles_alone(log: Log) -> None:
+    """ProofError unless the tiles on disk, whatever the entries say, lead to the head's root."""
+    leaves = _stored_leaves(log)
+    stored = Log(log.files, log.head, leaves)
+    stored.nodes = MemoryNodes([stored.leaf(n) for n in range(log.head.size)])
+    for tile, data in _hash_tiles(log):
+        expected = stored.row(tile)
+        if data != expected:
+            first = next(i for i in range(tile.width) if data[i * 32 : i * 32 + 32] != expected[i * 32 : i * 32 + 32])
+            below = Tile(tile.level - 1, tile.number * WIDTH + first, WIDTH)
+            raise ProofError(f"{tile.path} holds another hash of {below.path} than that tile gives")
+    reached = stored.root_at(log.head.size)
+    if reached != log.head.root:
+        edge = ", ".join(t.path for t in partial_tiles(log.head.size) if t.level != ENTRIES) or Tile(0, 0, WIDTH).path
+        raise ProofError(f"the hash tiles lead to the root {reached.hex()}, not {log.head.root.hex()}: see {edge}")
+
+
+def _stored_leaves(log: Log) -> bytearray:
+    leaves = bytearray()
+    for tile, data in _hash_tiles(log):
+        if tile.level == 0:
+            leaves += data
+    return leaves
+
+
+def _check_partial(log: Log, tile: Tile) -> None:
+    data = log.files.read(tile.path)
+    if log.is_whole and data != log.row(tile):
+        raise ProofError(f"{tile.path} does not hold the hashes that the entries give")
+    log.used.add(tile.path)
+
+
+def check_entries(log: Log, kept: Iterable[int], *, tiles_hold: bool) -> str:
+    """Every entry must hash to its leaf under the head's root and be valid; of the sizes `kept`, the partial bundles
+    must be there too."""
+    if log.bad_bundle:
+        raise ProofError(log.bad_bundle)
+    if not log.is_whole:
+        _blame_entry(log, tiles_hold=tiles_hold)
+    if log.bad_entry:
+        raise ProofError(log.bad_entry)
+    for size in kept:
+        for tile in partial_tiles(size):
+            if tile.level == ENTRIES:
+                check_partial_bundle(log, tile)
+    return f"{log.head.size} entries are valid and hash to the leaves under the root"
+
+
+def _blame_entry(log: Log, *, tiles_hold: bool) -> None:
+    try:
+        stored = _stored_leaves(log)
+    except (FormatError, OSError):
+        stored = log.leaves
+    for number in range(log.head.size):
+        at = number * HASH_BYTES
+        if stored[at : at + HASH_BYTES] != log.leaves[at : at + HASH_BYTES]:
+            bundle = Tile(ENTRIES, number // WIDTH, min(WIDTH, log.head.size - number // WIDTH * WIDTH))
+            raise ProofError(f"entry {number} in {bundle.path} does not have the hash that its tile holds")
+    if not tiles_hold:
+        raise CannotTell("the entries have the hashes that their tiles hold, but the tiles do not lead to the root")
+
+
+def check_partial_bundle(log: Log, tile: Tile) -> None:
+    """A bundle kept for an older size must be the beginning of the one that replaced it."""
+    data = log.files.read(tile.path)
+    wide = Tile(ENTRIES, tile.number, min(WIDTH, log.head.size - tile.number * WIDTH))
+    entries = decode_bundle(log.files.read(wide.path), wide.width)
+    length = sum(2 + len(entry) for entry in entries[: tile.width])
+    if len(data) != length or not log.files.read(wide.path).startswith(data):
+        raise ProofError(f"{tile.path} is not the beginning of {wide.path}")
+    log.used.add(tile.path)
+
+
+def leftover_tiles(log: Log, names: Iterable[str]) -> Iterable[Tile]:
+    """Tiles within the log that no kept size asks for: a crash leaves them until the next seal. ProofError for one
+    that is not the beginning of its successor."""
+    for name in names:
+        try:
+            tile = parse_tile_path(name)
+        except FormatError:
+            continue
+        if name in log.used or tile.number * WIDTH + tile.width > log.head.size >> (8 * max(tile.level, 0)):
+            continue
+        if tile.level == ENTRIES:
+            check_partial_bundle(log, tile)
+        else:
+            _check_partial(log, tile)
+        yield tile
