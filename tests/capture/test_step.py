@@ -327,7 +327,7 @@ def test_items_that_are_views_of_the_data_set_are_not_taken_for_one_another(run:
     run.close()
     said = log(run.path)
     assert applied(said) == {n + 1: [n] for n in range(5)}
-    assert sureness(said) == {"fifo"}
+    assert sureness(said) == {"exact"}
 
 
 def test_two_batches_in_one_loss_are_both_used(run: Run, log: Read, net: Net) -> None:

@@ -4,7 +4,8 @@ A batch goes delivered -> contributed (a gradient was accumulated from it) -> ap
 The signals are PyTorch's own: a forward hook on the root module (does its input lie in a delivered batch's memory?
 then a backward pass through its output is about that batch), a post-accumulate hook on one parameter of each
 optimizer, and the global hooks around `Optimizer.step`.
-Nothing here draws random numbers, touches a tensor's values or keeps one alive.
+Nothing here draws random numbers or touches a tensor's values; an output is kept until its backward pass or the next
+delivery, whichever comes first.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._C import _current_graph_task_id
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from fgtrac.capture.batch import Batch, Iteration
-from fgtrac.capture.tensors import is_fused, memory_of, skipped_inside, tensors_in
+from fgtrac.capture.tensors import address_of, is_fused, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
@@ -80,9 +82,10 @@ class Grounding:
         self._first_step = first_step
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: only an exact match can still claim these
-        self._ledger: dict[int, tuple[weakref.ref[torch.Tensor], Batch]] = {}
+        self._ledger: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
         self._ledger_limit = 4 * LEDGER_LEAVES
         self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
+        self._alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self._reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
         self._current: list[Batch] = []
@@ -131,10 +134,14 @@ class Grounding:
         if self._outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
         self._outstanding[batch] = None
-        self._forwarded, self._new_forward = {}, True
-        for leaf in itertools.islice(tensors_in(data), LEDGER_LEAVES):
-            if (memory := memory_of(leaf, whole=True)) != 0:
-                self._ledger[memory] = (weakref.ref(leaf), batch)
+        self._forwarded, self._alone, self._new_forward = {}, None, True
+        for leaf in tensors_in(data)[:LEDGER_LEAVES]:
+            address = address_of(leaf)
+            known = self._ledger.get(address)
+            if known is not None and known[1] in self._outstanding and known[1] is not batch and known[0]() is not None:
+                self._ledger[address] = (known[0], None)  # two batches show the same memory of the data set
+            elif address:
+                self._ledger[address] = (weakref.ref(leaf), batch)
         if len(self._ledger) > self._ledger_limit:
             self._ledger = {k: v for k, v in self._ledger.items() if v[0]() is not None}
             self._ledger_limit = 2 * len(self._ledger) + 4 * LEDGER_LEAVES
@@ -197,24 +204,34 @@ class Grounding:
         if torch.compiler.is_compiling():
             return
         batches: dict[Batch, None] = {}
-        for leaf in tensors_in((args, kwargs)):
-            found = self._ledger.get(memory_of(leaf))
-            if found is not None and found[0]() is not None:
+        for leaf in tensors_in((*args, kwargs) if kwargs else args):
+            found = self._ledger.get(address_of(leaf))
+            if found is not None and found[1] is not None and found[0]() is not None:
                 batches[found[1]] = None
         if not torch.is_grad_enabled():
             self._pass_over(batches)
             return
-        self._forwarded.update(batches)
         self._new_forward = True
         self._reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
-        if batches:
-            for leaf in itertools.islice(tensors_in(output), LEDGER_LEAVES):
-                if leaf.grad_fn is not None:
-                    leaf.grad_fn.register_prehook(lambda _grads: self._reach(batches))
+        if not batches:
+            return
+        if not self._forwarded and all(b.iteration.trains for b in batches):
+            self._alone = (output, batches)  # the usual case: a backward pass now is about it, and no hook is needed
+        else:
+            first, self._alone = self._alone, None
+            for out, known in ((output, batches), *((first,) if first else ())):
+                self._follow(out, known)
+        self._forwarded.update(batches)
+
+    def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
+        """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
+        for leaf in tensors_in(output)[:LEDGER_LEAVES]:
+            if leaf.grad_fn is not None:
+                leaf.grad_fn.register_prehook(lambda _grads: self._reach(batches))
 
     def _reach(self, batches: dict[Batch, None]) -> None:
         """A backward pass came through an output that was computed from these batches."""
-        backward = torch._C._current_graph_task_id()
+        backward = _current_graph_task_id()
         if backward == self._backward and backward != -1:  # it has met watched parameters already
             self._recognised([*self._current, *batches])
             for watcher in self._fired:
@@ -239,7 +256,7 @@ class Grounding:
         grad = parameter.grad
         if grad is None:
             return
-        pointer, version = memory_of(grad), grad._version
+        pointer, version = address_of(grad), grad._version
         added = pointer == watcher.grad[0] and version == watcher.grad[1] + 1
         unclear = self._stepping or pointer == 0 or grad.requires_grad  # a closure's, sparse, or with create_graph
         if watcher.pending and not added and not unclear:
@@ -261,13 +278,16 @@ class Grounding:
 
     def _consume(self) -> None:
         """Decide which batches this backward pass is about: once a pass, however many parameters are watched."""
-        backward = torch._C._current_graph_task_id()
+        backward = _current_graph_task_id()
         if backward == self._backward and backward != -1:
             return
         self._backward, self._fired = backward, []
         if self._reached:
             reached, self._reached = self._reached, {}
             self._recognised(reached)
+            return
+        if self._alone is not None:
+            self._recognised(self._alone[1])
             return
         if backward != -1 and self._forwarded:
             self._current, self._attribution = [], EXACT  # this pass has still to come through what was recognised
@@ -283,7 +303,9 @@ class Grounding:
     def _recognised(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
         self._current, self._attribution = list(dict.fromkeys(batches)), EXACT
-        self._forwarded, self._new_forward = {}, False
+        self._forwarded, self._alone, self._new_forward = {}, None, False
+        if len(self._outstanding) <= len(self._current):
+            return
         of, number = self._current[-1].iteration, self._current[-1].number
         earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
         self._pass_over([b for b in earlier if b.iteration is of])

@@ -1,0 +1,140 @@
+"""What capture costs the demo's CNN at batch 128: its own time, and training with it against training without.
+
+own_time_share is measured where it happens: hooks, loader patch, flushes, the background thread's processor time, and
+every checkpoint with its seal (`STEPS_A_CHECKPOINT` apart), over the loop's time. cnn_ratio compares blocks of 50
+steps with and without a run, alternating in one process; aa_ratio compares two arms that both train without.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from fgtrac.api.run import start_run
+from fgtrac.capture.own_time import own_time
+from fgtrac.demo.data import load_images
+from fgtrac.demo.training import LeNet
+from harness import report
+
+BATCH = 128
+BLOCK_STEPS = 50
+ARM_S = 20.0
+STEPS_A_CHECKPOINT = 200
+
+
+class Arm:
+    """One model in training: its own weights, optimizer and shuffled loader, which never ends."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        torch.manual_seed(0)
+        self.model = LeNet()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+        self.loader = DataLoader(data, batch_size=BATCH, shuffle=True, drop_last=True)
+        self._batches: Iterator[Any] = iter(())
+        self.seconds: list[float] = []
+
+    def restart(self) -> None:
+        """Begin a new pass over the loader at the next step."""
+        self._batches = iter(())
+
+    def train(self, steps: int) -> None:
+        """That many ordinary steps."""
+        for _ in range(steps):
+            try:
+                images, labels = next(self._batches)
+            except StopIteration:
+                self._batches = iter(self.loader)
+                images, labels = next(self._batches)
+            self.optimizer.zero_grad()
+            functional.cross_entropy(self.model(images), labels).backward()
+            self.optimizer.step()
+
+
+def time_block(arm: Arm, traced: bool) -> None:
+    """One block of steps; with `traced`, under a run that is started before and sealed after the clock runs."""
+    arm.restart()
+    if not traced:
+        start = time.perf_counter()
+        arm.train(BLOCK_STEPS)
+        arm.seconds.append(time.perf_counter() - start)
+        return
+    with tempfile.TemporaryDirectory() as folder, start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run:
+        run.watch(arm.loader, role="train")
+        start = time.perf_counter()
+        arm.train(BLOCK_STEPS)
+        run._recorder.flush()  # what the block recorded is encoded and written within the block
+        arm.seconds.append(time.perf_counter() - start)
+
+
+def compare(data: TensorDataset) -> tuple[Arm, Arm, Arm]:
+    """Blocks of three arms in turn, the order moving on by one each round, until each has had `ARM_S` seconds."""
+    plain, control, traced = arms = Arm(data), Arm(data), Arm(data)
+    for arm in arms:
+        arm.train(BLOCK_STEPS)  # warm
+    turn = 0
+    while min(sum(arm.seconds) for arm in arms) < ARM_S:
+        for arm in (*arms[turn:], *arms[:turn]):
+            time_block(arm, traced=arm is traced)
+        turn = (turn + 1) % 3
+    return plain, control, traced
+
+
+def ratio(above: Arm, below: Arm) -> tuple[float, float, float]:
+    """Median of the rounds' ratios, and its 95 % interval by bootstrap over rounds."""
+    rounds = np.array(above.seconds) / np.array(below.seconds)
+    generator = np.random.default_rng(0)
+    drawn = np.median(rounds[generator.integers(0, len(rounds), (4000, len(rounds)))], axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.median(rounds)), float(low), float(high)
+
+
+def measure_own_time(data: TensorDataset) -> dict[str, float]:
+    """A run of `ARM_S` seconds with everything that fgtrac does in it on the clock."""
+    arm, checkpoints = Arm(data), []
+    with tempfile.TemporaryDirectory() as folder, own_time() as own:
+        with start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run:
+            run.watch(arm.loader, role="train")
+            own.seconds, before_s, steps, start = 0.0, run._recorder.background_cpu_s, 0, time.perf_counter()
+            while time.perf_counter() - start < ARM_S:
+                arm.train(STEPS_A_CHECKPOINT)
+                steps += STEPS_A_CHECKPOINT
+                at = time.perf_counter()
+                run.checkpoint(arm.model, arm.optimizer)
+                checkpoints.append(time.perf_counter() - at)
+            loop_s, hooks_s = time.perf_counter() - start, own.seconds
+            background_s = run._recorder.background_cpu_s - before_s
+    return {
+        "own_time_share": (hooks_s + background_s + sum(checkpoints)) / loop_s,
+        "hooks_us_per_step": hooks_s / steps * 1e6,
+        "background_us_per_step": background_s / steps * 1e6,
+        "checkpoint_ms": statistics.mean(checkpoints) * 1e3,
+        "steps_per_checkpoint": STEPS_A_CHECKPOINT,
+        "ms_per_step": loop_s / steps * 1e3,
+    }
+
+
+def main() -> None:
+    source = load_images(None)
+    data = TensorDataset(torch.from_numpy(source.images), torch.from_numpy(source.labels))
+    figures = measure_own_time(data)
+    plain, control, traced = compare(data)
+    cnn, cnn_low, cnn_high = ratio(traced, plain)
+    aa, aa_low, aa_high = ratio(control, plain)
+    verdict = f"cnn ratio {cnn:.4f}, 95 % from {cnn_low:.4f} to {cnn_high:.4f}; control {aa_low:.4f} to {aa_high:.4f}"
+    if not aa_low <= 1 <= aa_high:
+        verdict += ": cannot tell, two arms without capture differ"
+    figures |= {"cnn_ratio": cnn, "cnn_ratio_upper95": cnn_high, "aa_ratio": aa, "rounds": len(plain.seconds)}
+    report("capture_overhead", figures, verdict)
+
+
+if __name__ == "__main__":
+    main()
