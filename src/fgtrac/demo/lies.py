@@ -24,6 +24,7 @@ from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.events.totals import Totals
 from fgtrac.store import durable
 from fgtrac.store.index_files import load_index, write_index
+from fgtrac.store.journal import encode_frame, segment_name
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.merkle import leaf_hash
@@ -129,6 +130,22 @@ def delete_plan(trace: TraceDir, key: Key) -> None:
     (trace.path / plan_of(trace).path).unlink()
 
 
+def lose_note(trace: TraceDir, key: Key) -> None:
+    """The signed note of a full seal goes."""
+    (trace.path / f"index/{trace.full_seals()[0]}/checkpoint").unlink()
+
+
+def damage_journal(trace: TraceDir, key: Key) -> None:
+    """An entry that waits to be sealed loses its last byte to another."""
+    frame = encode_frame(all_entries(trace)[0])
+    put(trace, f"journal/{segment_name(bytes(16), 0)}", frame[:-1] + bytes([frame[-1] ^ 1]) + frame)
+
+
+def slip_in_file(trace: TraceDir, key: Key) -> None:
+    """A file that no entry names joins the folder."""
+    put(trace, "index/readme.txt", b"all is well\n")
+
+
 def add_cosignature(trace: TraceDir, key: Key) -> None:
     """A line by a key that nobody knows joins the head's signatures: the specification says to ignore it."""
     note = parse_note(trace.read("checkpoint"))
@@ -162,6 +179,13 @@ def use_unregistered_and_sign(trace: TraceDir, key: Key) -> None:
     reseal(trace, entries, key, lie=lambda tree: tree, skip=number)
 
 
+def claim_another_run(trace: TraceDir, key: Key) -> None:
+    """The signer's run entry names another trace."""
+    entries = all_entries(trace)
+    entries[0] = encode_event(decode_event(entries[0]) | {"trace": bytes(16)})
+    reseal(trace, entries, key)
+
+
 def rewrite_and_sign(trace: TraceDir, key: Key) -> None:
     """The signer names another sample, builds everything anew and signs: only an older head can tell."""
     number, event = find(trace, "use")
@@ -182,10 +206,14 @@ LIES = (
     Lie("swap an artifact", "a saved model is replaced by another", "artifacts", swap_artifact),
     Lie("alter the plan", "the seal's plan claims more than was sealed", "plan", alter_plan),
     Lie("delete the plan", "the seal's plan is deleted", "plan", delete_plan),
+    Lie("lose a seal's note", "the signed note of a full seal is deleted", "seals", lose_note),
+    Lie("damage the journal", "a byte of an entry that waits to be sealed is changed", "journal", damage_journal),
+    Lie("slip in a file", "a file that no entry names joins the folder", "files", slip_in_file),
     # by the signer
     Lie("leave an entry out", "the signer drops an entry, rebuilds and signs", "sequences", drop_entry_and_sign),
     Lie("commit to a false index", "the signer signs an index that hides a use", "index", hide_use_and_sign),
     Lie("invent a sample", "the signer uses a sample nobody registered", "registered", use_unregistered_and_sign),
+    Lie("claim another run", "the signer's run entry names another trace", "run", claim_another_run),
     # not caught
     Lie("add an unknown cosignature", "a line by an unknown key joins the head", None, add_cosignature),
     Lie("rewrite the past", "the signer rewrites log and index and signs again", None, rewrite_and_sign),
