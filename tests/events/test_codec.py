@@ -225,7 +225,7 @@ def test_values_are_nested_as_deep_written_as_read() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, 2**64, -(2**63) - 1, "\ud800", {"\udfff": 1}])
 def test_a_value_without_an_encoding_is_a_value_error(value: Any) -> None:
-    with pytest.raises(ValueError, match="has no encoding|does not fit 64 bits|surrogates not allowed"):
+    with pytest.raises(ValueError, match=r"has no encoding|does not fit 64 bits|surrogates not allowed"):
         encode(value)
 
 
