@@ -11,8 +11,8 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks attacks examples
+	$(BIN)/ruff format --check src tests benchmarks attacks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

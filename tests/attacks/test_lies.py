@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fgtrac.api.audit import audit_trace
 
+from fgtrac.api.audit import audit_trace
 from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import Verifier

@@ -1,0 +1,105 @@
+"""The whole demo on scikit-learn's digits: every figure it claims is checked against what was planted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fgtrac.demo import cnn
+from fgtrac.demo.data import BLANKS, DUPLICATES, LATE
+
+Shown = tuple[dict[str, Any], str, Path]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    folder = tmp_path_factory.mktemp("demo")
+    text, silent = io.StringIO(), io.StringIO()
+    figures = cnn.run_demo(
+        out=folder / "kept",
+        small=True,
+        key=folder / "key.pem",
+        console=Console(file=text, width=140),
+        progress=Console(file=silent),
+    )
+    assert silent.getvalue() == "", "progress belongs on a terminal only"
+    return figures, text.getvalue(), folder / "kept.trace"
+
+
+def test_no_claim_fails(shown: Shown) -> None:
+    assert shown[0]["failures"] == []
+
+
+def test_training_is_bit_identical_and_better_than_guessing(shown: Shown) -> None:
+    training = shown[0]["training"]
+    assert training["weights_with"] == training["weights_without"]
+    assert training["generators_with"] == training["generators_without"]
+    assert training["accuracy_with"] == training["accuracy_without"] > 0.5
+
+
+def test_every_use_is_in_the_record(shown: Shown) -> None:
+    figures = shown[0]
+    assert figures["cost"]["events"] == figures["training"]["epochs"] * figures["data"]["train"]
+
+
+def test_what_was_planted_is_found_again(shown: Shown) -> None:
+    figures = shown[0]
+    assert figures["data"]["blanks_dropped"] == BLANKS
+    assert figures["data"]["copies_dropped"] == DUPLICATES == figures["contents"]["copies_found"]
+    assert figures["contents"]["leaks"] == [figures["contents"]["leak_planted"]]
+    assert figures["data"]["late"] == LATE + 1
+    assert 0.05 < figures["data"]["labels_flipped"] / figures["data"]["train"] < 0.15
+
+
+def test_the_histories_run_from_source_to_prediction_and_to_the_drop(shown: Shown) -> None:
+    whole, dropped = shown[0]["histories"]
+    text = "\n".join(words for _, words in whole["lines"])
+    for said in ("flip label", "train", "predict"):
+        assert said in text
+    assert whole["uses"] == shown[0]["training"]["epochs"]
+    assert dropped["uses"] == 0
+    assert "drop" in "\n".join(words for _, words in dropped["lines"])
+
+
+def test_both_proofs_are_small_and_hold_offline(shown: Shown) -> None:
+    proofs = shown[0]["proofs"]
+    assert len(proofs) == 2
+    for proof in proofs:
+        assert proof["verdict"] == "holds"
+        assert 0 < proof["bytes"] < 20_000
+
+
+def test_six_lies_are_caught_by_six_checks(shown: Shown) -> None:
+    lies = shown[0]["lies"]
+    assert len(lies) == len({lie["check"] for lie in lies}) == 6
+    assert all(lie["as_foretold"] and lie["words"] for lie in lies)
+
+
+def test_the_tables_show_the_figures(shown: Shown) -> None:
+    figures, text, _ = shown
+    assert f"{figures['cost']['events']:,}" in text
+    assert f"{figures['training']['accuracy_with']:.4f}" in text
+    for lie in figures["lies"]:
+        assert lie["check"] in text
+    assert "Every claim above was measured in this run, and holds." in text
+
+
+def test_the_trace_is_kept_where_out_says(shown: Shown) -> None:
+    assert (shown[2] / "checkpoint").is_file()
+
+
+def test_a_claim_that_does_not_hold_is_named(shown: Shown) -> None:
+    figures = shown[0]
+    broken = figures | {"training": figures["training"] | {"weights_identical": False}}
+    assert cnn.failures(broken) == ["the weights are bit-identical with and without fgtrac"]
+    lie = figures["lies"][0] | {"as_foretold": False}
+    assert cnn.failures(figures | {"lies": [lie, *figures["lies"][1:]]}) == ["every lie is caught by its check"]
+
+
+def test_a_trace_that_exists_already_is_not_overwritten(shown: Shown) -> None:
+    with pytest.raises(FileExistsError, match=r"kept\.trace exists already"):
+        cnn.run_demo(out=shown[2].with_suffix(""), small=True, key=shown[2].parent / "key.pem")
