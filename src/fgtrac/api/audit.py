@@ -15,13 +15,12 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
 from fgtrac.store.journal import parse_segment_name, scan
-from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import leaf_hash
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import tiles_of
 from fgtrac.verify.auditor import Audit, audit_log
-from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import HEAD, read_head
 
@@ -31,7 +30,7 @@ MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
 def audit_trace(
-    trace: TraceDir, verifier: Verifier | None, *, progress: Callable[[int, int], None] | None = None
+    trace: TraceFiles, verifier: Verifier | None, *, progress: Callable[[int, int], None] | None = None
 ) -> Report:
     """Read everything again and answer check by check, whatever the files hold.
 
@@ -62,7 +61,7 @@ class _Segment:
     torn: str = ""
 
 
-def _read_segment(trace: TraceDir, path: str) -> _Segment:
+def _read_segment(trace: TraceFiles, path: str) -> _Segment:
     segment = _Segment(path)
     try:
         writer, _number = parse_segment_name(path.removeprefix(JOURNAL))
@@ -146,7 +145,7 @@ def _plan_sizes(names: Iterable[str]) -> dict[int, str]:
     return {int(s): n for n, s in stems.items() if n.endswith(SUFFIX) and s.isascii() and s.isdigit() and len(s) < 20}
 
 
-def _find_pending(trace: TraceDir, names: Iterable[str], segments: Iterable[_Segment]) -> Plan | None:
+def _find_pending(trace: TraceFiles, names: Iterable[str], segments: Iterable[_Segment]) -> Plan | None:
     """The plan of a seal that was interrupted before its head appeared: all that it takes is still in the journal."""
     try:
         size = read_head(trace).size if HEAD in names else 0
@@ -164,7 +163,7 @@ def _find_pending(trace: TraceDir, names: Iterable[str], segments: Iterable[_Seg
     return None
 
 
-def _check_plan(trace: TraceDir, audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
+def _check_plan(trace: TraceFiles, audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
     """The plan of the newest head agrees with the log, frame by frame."""
     assert audit.log is not None
     size = audit.log.head.size

@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fgtrac.errors import FormatError, ProofError
-from fgtrac.events.schema import decode_event
 from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
-from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run
+from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
 from fgtrac.verify.tree import (
     HEAD,
     Log,
@@ -67,11 +66,11 @@ def audit_log(
         for name in NAMES:
             audit.checks.make(name, _not_without_head)
         return audit
-    facts, names = audit.facts, files.names()
-    log = audit.log = read_log(files, head, lambda n, entry: facts.add(n, decode_event(entry)), progress)
+    names = files.names()
+    log = audit.log = read_log(files, head, progress)
     audit.known.add(HEAD)
     _check_log(audit, log, names)
-    make = audit.checks.make
+    make, facts = audit.checks.make, audit.facts
     make("run", lambda: check_run(facts, head, verifier, ORIGIN_PREFIX), ("entries",))
     make("sequences", facts.sequences.check, ("entries",))
     make("registered", lambda: check_registered(facts), ("entries",))
@@ -109,17 +108,24 @@ def _not_without_head() -> str:
 
 
 def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
+    bad_entry: ProofError | None = None
+    if log.is_whole:
+        try:
+            audit.facts = read_facts(log)
+        except ProofError as error:
+            bad_entry = error
     kept = [size for size in audit.facts.full_seals if size < log.head.size]
-    left: list[str] = []
 
     def entries() -> str:
+        if bad_entry is not None:
+            raise bad_entry
         words = check_entries(log, kept, tiles_hold=tiles_hold)
-        left.extend(tile.path for tile in leftover_tiles(log, names))
+        left = [tile.path for tile in leftover_tiles(log, names)]
+        audit.checks.notes += [f"{path} is left over from an older head; the next seal removes it" for path in left]
         return words
 
     tiles_hold = audit.checks.make("tiles", lambda: check_tiles(log, kept))
     audit.checks.make("entries", entries)
-    audit.checks.notes += [f"{path} is left over from an older head; the next seal removes it" for path in left]
 
 
 def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier: Verifier | None) -> str:

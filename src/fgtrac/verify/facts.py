@@ -10,10 +10,13 @@ import numpy as np
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.postings import PostingTable, merge
+from fgtrac.events.schema import decode_event
 from fgtrac.events.totals import Totals
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.note import TreeHead, Verifier
+from fgtrac.tlog.tiles import ENTRIES, WIDTH
 from fgtrac.verify.checks import CannotTell, Sequences
+from fgtrac.verify.tree import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,18 @@ class Facts:
     def incomplete_blocks(self) -> list[bytes]:
         """Blocks of which some part was never registered."""
         return self._postings.missing_parts()
+
+
+def read_facts(log: Log) -> Facts:
+    """What the entries say, once their hashes have been found to be right. ProofError naming an entry that is none."""
+    facts = Facts()
+    for number, entry in log.entries():
+        try:
+            facts.add(number, decode_event(entry))
+        except FormatError as error:
+            path = log.tile(ENTRIES, number // WIDTH).path
+            raise ProofError(f"entry {number} in {path} is no valid entry: {error}") from error
+    return facts
 
 
 def check_run(facts: Facts, head: TreeHead, verifier: Verifier | None, prefix: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fgtrac.errors import FgtracError, FormatError, ProofError
-from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
 from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
-from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, parse_tile_path, partial_tiles
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, partial_tiles
 from fgtrac.verify.checks import CannotTell, TraceFiles
 
 HEAD = "checkpoint"
@@ -51,7 +51,6 @@ class Log:
     head: TreeHead
     leaves: bytearray = field(default_factory=bytearray)
     bad_bundle: str = ""
-    bad_entry: str = ""
     nodes: MemoryNodes = field(default_factory=lambda: MemoryNodes(()))
     used: set[str] = field(default_factory=set)
     is_whole: bool = False  # every bundle was there, and the entries lead to the head's root
@@ -64,6 +63,26 @@ class Log:
         """The leaf hash of an entry as it was read."""
         return bytes(self.leaves[number * HASH_BYTES : (number + 1) * HASH_BYTES])
 
+    def tile(self, level: int, number: int) -> Tile:
+        """The tile of that number, as wide as the log has it."""
+        return Tile(level, number, min(WIDTH, (self.head.size >> (8 * max(level, 0))) - number * WIDTH))
+
+    def bundle(self, number: int) -> list[bytes]:
+        """The entries of a bundle, unchecked. FormatError or FileNotFoundError naming its file."""
+        tile = self.tile(ENTRIES, number)
+        try:
+            return decode_bundle(self.files.read(tile.path), tile.width)
+        except FormatError as error:
+            raise FormatError(f"{tile.path}: {error}") from error
+
+    def entries(self) -> Iterator[tuple[int, bytes]]:
+        """Every entry with its number, read once more. ProofError where one is no longer what was hashed."""
+        for bundle in range(-(-self.head.size // WIDTH)):
+            for number, entry in enumerate(self.bundle(bundle), bundle * WIDTH):
+                if leaf_hash(entry) != self.leaf(number):
+                    raise ProofError(f"entry {number} changed while it was read; verify a trace that nobody writes to")
+                yield number, entry
+
     def row(self, tile: Tile) -> bytes:
         """What a hash tile must hold, by the entries."""
         levels = self.nodes.levels
@@ -72,43 +91,26 @@ class Log:
         return row[start : start + tile.width * HASH_BYTES]
 
 
-def read_log(
-    files: TraceFiles,
-    head: TreeHead,
-    take: Callable[[int, bytes], None],
-    progress: Callable[[int, int], None] | None = None,
-) -> Log:
-    """Hash every entry of the log, a bundle at a time, and hand each to `take` (FgtracError: no valid entry).
+def read_log(files: TraceFiles, head: TreeHead, progress: Callable[[int, int], None] | None = None) -> Log:
+    """Hash every entry of the log, a bundle at a time; what the entries say is not looked at.
 
-    Stops at the first bundle that is missing or malformed. No more than one bundle is in memory.
+    Stops at the first bundle that is missing or malformed.
     """
     log = Log(files, head)
     bundles = -(-head.size // WIDTH)
     for number in range(bundles):
-        tile = Tile(ENTRIES, number, min(WIDTH, head.size - number * WIDTH))
         try:
-            entries = decode_bundle(files.read(tile.path), tile.width)
+            entries = log.bundle(number)
         except (FormatError, OSError) as error:
-            log.bad_bundle = f"{tile.path}: {error}"
+            log.bad_bundle = str(error)
             break
-        log.used.add(tile.path)
+        log.used.add(log.tile(ENTRIES, number).path)
         log.leaves += b"".join(hash_leaves(entries))
-        if not log.bad_entry:
-            log.bad_entry = _hand_over(tile, entries, take)
         if progress is not None:
             progress(number + 1, bundles)
     log.nodes = MemoryNodes([log.leaf(n) for n in range(len(log.leaves) // HASH_BYTES)])
     log.is_whole = not log.bad_bundle and log.root_at(head.size) == head.root
     return log
-
-
-def _hand_over(tile: Tile, entries: Iterable[bytes], take: Callable[[int, bytes], None]) -> str:
-    for number, entry in enumerate(entries, tile.number * WIDTH):
-        try:
-            take(number, entry)
-        except FgtracError as error:
-            return f"entry {number} in {tile.path} is no valid entry: {error}"
-    return ""
 
 
 def check_tiles(log: Log, kept: Iterable[int]) -> str:
@@ -137,7 +139,7 @@ def _hash_tiles(log: Log) -> Iterable[tuple[Tile, bytes]]:
     level = 0
     while count := log.head.size >> (8 * level):
         for number in range(-(-count // WIDTH)):
-            tile = Tile(level, number, min(WIDTH, count - number * WIDTH))
+            tile = log.tile(level, number)
             data = log.files.read(tile.path)
             if len(data) != tile.width * HASH_BYTES:
                 raise FormatError(f"{tile.path} has {len(data)} bytes; {tile.width} hashes have {tile.width * 32}")
@@ -179,14 +181,12 @@ def _check_partial(log: Log, tile: Tile) -> None:
 
 
 def check_entries(log: Log, kept: Iterable[int], *, tiles_hold: bool) -> str:
-    """Every entry must hash to its leaf under the head's root and be valid; of the sizes `kept`, the partial bundles
-    must be there too."""
+    """Every entry must hash to its leaf under the head's root; of the sizes `kept`, the partial bundles must be there
+    too."""
     if log.bad_bundle:
         raise ProofError(log.bad_bundle)
     if not log.is_whole:
         _blame_entry(log, tiles_hold=tiles_hold)
-    if log.bad_entry:
-        raise ProofError(log.bad_entry)
     for size in kept:
         for tile in partial_tiles(size):
             if tile.level == ENTRIES:
@@ -202,20 +202,16 @@ def _blame_entry(log: Log, *, tiles_hold: bool) -> None:
     for number in range(log.head.size):
         at = number * HASH_BYTES
         if stored[at : at + HASH_BYTES] != log.leaves[at : at + HASH_BYTES]:
-            bundle = Tile(ENTRIES, number // WIDTH, min(WIDTH, log.head.size - number // WIDTH * WIDTH))
-            raise ProofError(f"entry {number} in {bundle.path} does not have the hash that its tile holds")
+            path = log.tile(ENTRIES, number // WIDTH).path
+            raise ProofError(f"entry {number} in {path} does not have the hash that its tile holds")
     if not tiles_hold:
         raise CannotTell("the entries have the hashes that their tiles hold, but the tiles do not lead to the root")
 
 
 def check_partial_bundle(log: Log, tile: Tile) -> None:
     """A bundle kept for an older size must be the beginning of the one that replaced it."""
-    data = log.files.read(tile.path)
-    wide = Tile(ENTRIES, tile.number, min(WIDTH, log.head.size - tile.number * WIDTH))
-    entries = decode_bundle(log.files.read(wide.path), wide.width)
-    length = sum(2 + len(entry) for entry in entries[: tile.width])
-    if len(data) != length or not log.files.read(wide.path).startswith(data):
-        raise ProofError(f"{tile.path} is not the beginning of {wide.path}")
+    if log.files.read(tile.path) != encode_bundle(log.bundle(tile.number)[: tile.width]):
+        raise ProofError(f"{tile.path} is not the beginning of {log.tile(ENTRIES, tile.number).path}")
     log.used.add(tile.path)
 
 
