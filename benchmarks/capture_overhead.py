@@ -100,18 +100,21 @@ def ratio(above: Arm, below: Arm) -> tuple[float, float, float]:
 def measure_own_time(data: TensorDataset) -> dict[str, float]:
     """A run of `ARM_S` seconds with everything that fgtrac does in it on the clock."""
     arm, checkpoints = Arm(data), []
-    with tempfile.TemporaryDirectory() as folder, own_time() as own:
-        with start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run:
-            run.watch(arm.loader, role="train")
-            own.seconds, before_s, steps, start = 0.0, run._recorder.background_cpu_s, 0, time.perf_counter()
-            while time.perf_counter() - start < ARM_S:
-                arm.train(STEPS_A_CHECKPOINT)
-                steps += STEPS_A_CHECKPOINT
-                at = time.perf_counter()
-                run.checkpoint(arm.model, arm.optimizer)
-                checkpoints.append(time.perf_counter() - at)
-            loop_s, hooks_s = time.perf_counter() - start, own.seconds
-            background_s = run._recorder.background_cpu_s - before_s
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        own_time() as own,
+        start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run,
+    ):
+        run.watch(arm.loader, role="train")
+        own.seconds, before_s, steps, start = 0.0, run._recorder.background_cpu_s, 0, time.perf_counter()
+        while time.perf_counter() - start < ARM_S:
+            arm.train(STEPS_A_CHECKPOINT)
+            steps += STEPS_A_CHECKPOINT
+            at = time.perf_counter()
+            run.checkpoint(arm.model, arm.optimizer)
+            checkpoints.append(time.perf_counter() - at)
+        loop_s, hooks_s = time.perf_counter() - start, own.seconds
+        background_s = run._recorder.background_cpu_s - before_s
     return {
         "own_time_share": (hooks_s + background_s + sum(checkpoints)) / loop_s,
         "hooks_us_per_step": hooks_s / steps * 1e6,

@@ -39,6 +39,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
 FORMAT = 1
+MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,8 @@ class Run:
         cost = None if losses is None else losses.detach().float().cpu().reshape(-1).numpy()
         if len(said) != len(where) or (cost is not None and len(cost) != len(where)):
             raise ValueError(f"predictions() got {len(said)} outputs for {len(where)} samples; pass one row for each")
+        if said.shape[1] > MAX_OUTPUTS:
+            raise ValueError(f"{said.shape[1]:,} outputs a sample do not fit an entry, {MAX_OUTPUTS:,} do; pass a part")
         fields: dict[str, Any] = {"step": self.step}
         if self._checkpoint is not None:
             fields["checkpoint"] = list(self._checkpoint)

@@ -306,7 +306,7 @@ def rows_of(ids: NDArray[np.uint8]) -> list[bytes]:
 
 
 def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
-    """A long column cut into pieces that fit one entry."""
+    """A long column cut into pieces that fit one entry, at `bytes_each` a row of at most `ENTRY_PAYLOAD_BYTES`."""
     size = ENTRY_PAYLOAD_BYTES // bytes_each
     for start in range(0, len(column), size):
         yield column[start : start + size]
