@@ -1,0 +1,325 @@
+"""The recorder: in order, without holes, in entries that fit; and what it says where writing fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, split_batches
+from fgtrac.errors import CaptureError
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS, decode_event
+
+WRITER = b"w" * 16
+APPLIED, EXACT = STATUS["applied"], ATTRIBUTION["exact"]
+ONE = Placement((b"a" * 16,), np.arange(100_000, dtype=np.uint32)[::-1].copy(), None)
+
+
+class Memory:
+    """A journal in memory, whose appends and syncs fail while `broken`."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+        self.calls: list[str] = []
+        self.broken = False
+        self.wrote = threading.Event()
+        self.syncing = threading.Event()
+        self.let_sync_end = threading.Event()
+        self.let_sync_end.set()
+
+    def append(self, entries: list[bytes]) -> None:
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        self.calls.append("append")
+        self.entries += entries
+        self.wrote.set()
+
+    def sync(self) -> None:
+        self.syncing.set()
+        assert self.let_sync_end.wait(10)
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        self.calls.append("sync")
+
+    def rotate(self) -> None:
+        self.calls.append("rotate")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [decode_event(e) for e in self.entries]
+
+
+@pytest.fixture
+def journal() -> Memory:
+    return Memory()
+
+
+def made(journal: Memory, **options: Any) -> Recorder:
+    return Recorder(journal, WRITER, **{"clock": lambda: 1, "flush_interval_s": 0, **options})
+
+
+def use(recorder: Recorder, positions: list[int], number: int = 0, placement: Placement = ONE, **more: Any) -> None:
+    recorder.use(placement, 1, 1, (0, number, number + 1, APPLIED, EXACT), array("I", positions), **more)
+
+
+def pairs(events: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """(batch, ordinal) of every sample of every use entry."""
+    out = []
+    for event in events:
+        batches = np.repeat(event["batch"], event["count"])
+        out += zip(batches.tolist(), event["ordinals"].tolist(), strict=True)
+    return out
+
+
+# -- what is written, and when --------------------------------------------------------------------------------------
+
+
+def test_batches_wait_until_a_flush_and_become_one_entry(journal: Memory) -> None:
+    recorder = made(journal)
+    use(recorder, [0, 1], 0)
+    use(recorder, [2], 1)
+    assert journal.entries == []
+    recorder.flush()
+    (event,) = journal.events
+    assert pairs([event]) == [(0, 99_999), (0, 99_998), (1, 99_997)]
+    assert (event["step"].tolist(), event["seq"], event["writer"]) == ([1, 2], 0, WRITER)
+    recorder.flush()
+    assert len(journal.entries) == 1
+
+
+def test_a_full_buffer_is_written_without_a_flush(journal: Memory) -> None:
+    recorder = made(journal)
+    for number in range(58):
+        use(recorder, list(range(256)), number)
+    assert len(journal.entries) == 1
+    assert 55_000 < len(journal.entries[0]) <= 65_535
+
+
+def test_the_background_thread_flushes_by_the_clock(journal: Memory) -> None:
+    recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
+    use(recorder, [3])
+    assert journal.wrote.wait(10)
+    assert journal.syncing.wait(10)
+    recorder.close()
+    assert pairs(journal.events) == [(0, 99_996)]
+    assert journal.calls[-1] == "close"
+
+
+def test_nobody_waits_in_use_while_the_disk_is_syncing(journal: Memory) -> None:
+    journal.let_sync_end.clear()
+    recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
+    assert journal.syncing.wait(10)
+    for number in range(58):  # more than a buffer: encoded and written too
+        use(recorder, list(range(256)), number)
+    assert len(journal.entries) == 1
+    journal.let_sync_end.set()
+    recorder.close()
+
+
+def test_a_segment_is_not_changed_while_it_is_being_synced(journal: Memory) -> None:
+    journal.let_sync_end.clear()
+    recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
+    assert journal.syncing.wait(10)
+    rotating = threading.Thread(target=recorder.rotate)
+    rotating.start()
+    rotating.join(0.05)
+    assert "rotate" not in journal.calls
+    journal.let_sync_end.set()
+    rotating.join(10)
+    recorder.close()
+    assert journal.calls[journal.calls.index("rotate") - 1] == "sync"
+
+
+def test_events_and_uses_are_numbered_without_a_hole(journal: Memory) -> None:
+    recorder = made(journal)
+    refs = [recorder.record("metrics", {"step": n, "values": {}}) for n in range(3)]
+    use(recorder, [1])
+    recorder.close()
+    assert refs == [(WRITER, 0), (WRITER, 1), (WRITER, 2)]
+    assert [e["seq"] for e in journal.events] == [0, 1, 2, 3]
+    with pytest.raises(CaptureError, match="this run is closed"):
+        recorder.record("metrics", {"step": 0, "values": {}})
+
+
+def test_an_event_that_does_not_fit_is_refused_and_leaves_no_hole(journal: Memory) -> None:
+    recorder = made(journal)
+    with pytest.raises(ValueError, match="the most is 65,535"):
+        recorder.record("metrics", {"step": 0, "values": {f"{n:060}": n for n in range(1200)}})
+    recorder.record("metrics", {"step": 0, "values": {}})
+    recorder.flush()
+    assert [e["seq"] for e in journal.events] == [0]
+
+
+@pytest.mark.parametrize("losses", [False, True])
+def test_a_batch_too_large_for_an_entry_is_cut_and_keeps_its_number(journal: Memory, losses: bool) -> None:
+    recorder = made(journal)
+    positions = list(range(40_000))
+    said = np.linspace(0, 1, 40_000).astype(np.float16) if losses else None
+    use(recorder, positions, 7, losses=said)
+    use(recorder, [5], 8, losses=None if said is None else said[:1])
+    recorder.flush()
+    events = journal.events
+    assert pairs(events) == [(7, 99_999 - p) for p in positions] + [(8, 99_994)]
+    assert all(len(e) <= 65_535 for e in journal.entries)
+    assert {int(s) for e in events for s in e["step"]} == {8, 9}
+    if said is not None:
+        assert np.array_equal(np.concatenate([e["losses"] for e in events]), [*said, said[0]])
+
+
+def test_batches_over_several_blocks_are_filed_in_each(journal: Memory) -> None:
+    blocks = tuple(bytes([n]) * 16 for n in range(4))
+    which = np.array([0, 1, 2, 0, 1], dtype=np.uint16)
+    placement = Placement(blocks, np.array([10, 20, 30, 11, 21], dtype=np.uint32), which)
+    recorder = made(journal)
+    use(recorder, [4, 0, 3], 0, placement, losses=np.array([4, 0, 3], dtype=np.float16))
+    use(recorder, [2], 1, placement, losses=np.array([2], dtype=np.float16))
+    recorder.flush()
+    found = {e["block"]: (pairs([e]), e["losses"].tolist()) for e in journal.events}
+    assert found == {
+        blocks[0]: ([(0, 10), (0, 11)], [0.0, 3.0]),
+        blocks[1]: ([(0, 21)], [4.0]),
+        blocks[2]: ([(1, 30)], [2.0]),
+    }
+
+
+def test_a_new_placement_of_the_same_loader_does_not_mix_with_the_old(journal: Memory) -> None:
+    other = Placement((b"b" * 16,), np.arange(10, dtype=np.uint32), None)
+    recorder = made(journal)
+    use(recorder, [1], 0)
+    use(recorder, [1], 1, other)
+    recorder.flush()
+    assert [(e["block"][:1], pairs([e])) for e in journal.events] == [(b"a", [(0, 99_998)]), (b"b", [(1, 1)])]
+
+
+def test_batches_are_cut_where_an_entry_is_full() -> None:
+    counts = np.array([0, 14_000, 990, 20_000, 5], dtype=np.uint32)
+    most = (ENTRY_PAYLOAD_BYTES - 22) // 4
+    assert [(*cut, sizes.tolist()) for *cut, sizes in split_batches(counts, 4)] == [
+        (0, 2, 0, 14_000, [0, 14_000]),
+        (2, 3, 14_000, 14_990, [990]),
+        (3, 4, 14_990, 14_990 + most, [most]),
+        (3, 4, 14_990 + most, 34_990, [20_000 - most]),
+        (4, 5, 34_990, 34_995, [5]),
+    ]
+
+
+# -- where writing fails --------------------------------------------------------------------------------------------
+
+
+def test_what_could_not_be_written_is_named_by_a_gap(journal: Memory) -> None:
+    recorder = made(journal)
+    recorder.record("metrics", {"step": 0, "values": {}})
+    recorder.flush()
+    journal.broken = True
+    use(recorder, [1])
+    with pytest.warns(RuntimeWarning, match="entries 1 to 1 of this process were not written"):
+        recorder.flush()
+    recorder.record("metrics", {"step": 1, "values": {}})
+    recorder.flush()  # fails again: the range grows
+    journal.broken = False
+    recorder.record("metrics", {"step": 2, "values": {}})
+    recorder.close()
+    first, gap, last = journal.events
+    assert (first["seq"], last["seq"], last["step"]) == (0, 5, 2)
+    assert (gap["kind"], gap["lost_writer"], gap["first"], gap["stop"]) == ("gap", WRITER, 1, gap["seq"])
+    assert (gap["seq"], gap["reason"]) == (4, "write failed")
+
+
+def test_strict_raises_at_the_write_and_at_whatever_comes_next(journal: Memory) -> None:
+    recorder = made(journal, strict=True)
+    journal.broken = True
+    use(recorder, [1])
+    with pytest.warns(RuntimeWarning), pytest.raises(CaptureError, match="No space left"):
+        recorder.flush()
+    with pytest.raises(CaptureError, match="cannot be written"):
+        use(recorder, [2])
+
+
+def test_a_failed_sync_is_strict_too(journal: Memory) -> None:
+    recorder = made(journal, strict=True)
+    recorder.record("metrics", {"step": 0, "values": {}})
+    recorder.flush()
+    journal.broken = True
+    with pytest.warns(RuntimeWarning, match="syncing the journal failed"), pytest.raises(CaptureError):
+        recorder.sync()
+
+
+def test_an_end_that_could_not_be_written_is_an_error(journal: Memory) -> None:
+    recorder = made(journal)
+    journal.broken = True
+    use(recorder, [1])
+    with pytest.warns(RuntimeWarning), pytest.raises(CaptureError, match="the end of the run is not in the trace"):
+        recorder.close()
+    assert journal.calls == ["close"]
+
+
+def test_discarded_batches_carry_no_step(journal: Memory) -> None:
+    recorder = made(journal)
+    recorder.use(ONE, 1, 0, (2, 3, NO_STEP, STATUS["discarded"], EXACT), array("I", [1]))
+    recorder.flush()
+    (event,) = journal.events
+    assert (event["epoch"].tolist(), event["step"].tolist()) == ([2], [NO_STEP])
+
+
+FULL_DISK = """
+import resource, sys, warnings
+from torch.utils.data import DataLoader
+from fgtrac.api.run import start_run
+from fgtrac.errors import CaptureError
+
+strict, folder = sys.argv[1] == "strict", sys.argv[2]
+warnings.simplefilter("ignore", RuntimeWarning)
+run = start_run(folder + "/run", key=folder + "/key.pem", strict=strict, flush_interval_s=0)
+loader = run.watch(DataLoader([0] * 40_000, batch_size=20_000, collate_fn=len))
+run._recorder.flush()
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+size = max(p.stat().st_size for p in (run.path / "journal").iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5_000, unlimited[1]))
+try:
+    for _ in range(3):
+        list(loader)
+    run._recorder.flush()
+except CaptureError as error:
+    print("raised", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+try:
+    run.log(after=1)
+    run.close()
+except CaptureError as error:
+    print("raised", error)
+"""
+
+
+def on_a_full_disk(mode: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, mode, str(folder)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_a_full_disk_leaves_a_gap_in_the_sealed_log(tmp_path: Path, log: Callable[[Path], Any]) -> None:
+    assert on_a_full_disk("lenient", tmp_path) == ""
+    said = log(tmp_path / "run.trace")
+    (gap,) = said.kind("gap")
+    assert gap["reason"] == "write failed"
+    assert "File too large" in gap["detail"]
+    written = {e["seq"] for e in said.events if e["writer"] == gap["lost_writer"]}
+    assert written == set(range(max(written) + 1)) - set(range(gap["first"], gap["stop"]))
+    assert said.kind("metrics")[0]["values"] == {"after": 1}
+    assert len(said.kind("end")) == 1
+
+
+def test_a_full_disk_raises_in_strict_mode(tmp_path: Path) -> None:
+    words = on_a_full_disk("strict", tmp_path).splitlines()
+    assert words
+    assert all(w.startswith("raised the trace cannot be written: [Errno 27] File too large") for w in words)
