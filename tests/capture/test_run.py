@@ -19,6 +19,7 @@ from fgtrac.capture.checkpoint import KeepImproved
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import key_commitment, preimage, public_id, subject_commitment
+from fgtrac.store import durable
 from fgtrac.store.vault import Vault
 
 Read = Callable[[Path], Any]
@@ -203,6 +204,49 @@ def test_a_checkpoint_seals_what_it_rests_on(run: Run, log: Read) -> None:
     run.checkpoint(nn.Linear(1, 1))
     kinds = [e["kind"] for e in log(run.path).events]
     assert kinds == ["run", "dataset", "samples", "artifact", "checkpoint"]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Make the next rename to a file with that ending fail, as a full disk would."""
+    rename = durable._rename
+    left = [OSError(28, "No space left on device")]
+
+    def fails_once(source: Path, target: Path) -> None:
+        if target.name.endswith(ending) and left:
+            raise left.pop()
+        rename(source, target)
+
+    monkeypatch.setattr(durable, "_rename", fails_once)
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        (".safetensors", "a model state could not be written"),
+        ("checkpoint", "the log could not be sealed at this checkpoint"),
+    ],
+)
+def test_a_disk_full_at_a_checkpoint_is_said_and_training_goes_on(
+    run: Run, log: Read, monkeypatch: pytest.MonkeyPatch, ending: str, reason: str
+) -> None:
+    refuse(monkeypatch, ending)
+    assert run.checkpoint(nn.Linear(1, 1)) is (ending == "checkpoint")
+    assert run.checkpoint(nn.Linear(1, 1))
+    run.close()
+    said = log(run.path)
+    assert [(g["reason"], g["detail"]) for g in said.kind("gap")] == [(reason, "[Errno 28] No space left on device")]
+    first, second = said.kind("checkpoint")
+    assert (first["kept"], second["kept"]) == (ending == "checkpoint", True)
+    assert len(said.kind("artifact")) == 1 + (ending == "checkpoint")
+
+
+def test_a_disk_full_at_a_checkpoint_raises_in_strict_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start_run(tmp_path / "strict", key=tmp_path / "key.pem", strict=True)
+    refuse(monkeypatch, ".safetensors")
+    with pytest.raises(CaptureError, match="No space left on device"):
+        run.checkpoint(nn.Linear(1, 1))
+    with pytest.raises(CaptureError, match="No space left on device"):
+        run.close()
 
 
 # -- what the model said --------------------------------------------------------------------------------------------
