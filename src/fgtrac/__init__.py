@@ -1,1 +1,42 @@
-"""fgtrac."""
+"""fgtrac: what happened to every single training sample, in a log that anyone can check.
+
+    with fgtrac.start_run("runs/first") as run: ...     record (needs torch)
+    fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
+
+The names below are loaded on first use (PEP 562), so that `import fgtrac` loads neither torch nor anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fgtrac import errors
+    from fgtrac.api.run import Run, start_run
+    from fgtrac.api.trace import Trace
+    from fgtrac.api.trace import open_trace as open
+
+__all__ = ["Run", "Trace", "errors", "open", "start_run"]
+
+_HOMES = {
+    "Run": ("fgtrac.api.run", "Run"),
+    "start_run": ("fgtrac.api.run", "start_run"),
+    "Trace": ("fgtrac.api.trace", "Trace"),
+    "open": ("fgtrac.api.trace", "open_trace"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("fgtrac.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fgtrac' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

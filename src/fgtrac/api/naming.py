@@ -1,0 +1,176 @@
+"""How a person names a sample: id:HEX, key:JSON or NAME:ROW, and what an opening of that name takes.
+
+id:3f9a...        64 hex digits
+key:"img_17.png"  the key in JSON; a list stands for a tuple, {"hex": "00ff"} for bytes
+digits:17         row 17 of the data set `digits` (whose keys are row numbers)
+file:PATH         not a sample but a content: whatever samples hold these very bytes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgtrac.events.codec import decode, encode
+from fgtrac.events.identity import content_preimage, keyed_id, open_key, preimage, public_id
+from fgtrac.store.vault import Name, Vault
+
+FORMS = "id:HEX, key:JSON, NAME:ROW or file:PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A sample (or with `is_content` a content) that somebody names: its id, and where they are known the name's
+    preimage and the opening k_i of a keyed id."""
+
+    id: bytes
+    words: str
+    preimage: bytes | None = None
+    opening: bytes | None = None
+    is_content: bool = False
+
+
+class Namer:
+    """Names samples of one trace, through its vault where that is there, and through public ids without it.
+
+    `schemes` is data set name -> id scheme.
+    """
+
+    def __init__(self, schemes: Mapping[str, str], vault: Vault | None) -> None:
+        self._schemes = schemes
+        self._vault = vault
+
+    def find(self, text: str) -> Named:
+        """The sample of that name, registered or not. ValueError, with the reason, for a name that says nothing."""
+        form, colon, rest = (
+            text.rpartition(":") if not text.startswith(("id:", "key:", "file:")) else text.partition(":")
+        )
+        if not colon:
+            raise ValueError(f"{text!r:.80} names no sample; write {FORMS}")
+        if text.startswith("id:"):
+            return self._by_id(rest)
+        if text.startswith("key:"):
+            return self._by_key(rest)
+        if text.startswith("file:"):
+            return self._by_content(Path(rest))
+        if not (rest.isascii() and rest.isdigit() and len(rest) < 20):
+            raise ValueError(f"{rest!r:.40} in {text!r:.80} is no row number; write {FORMS}")
+        return self._in_dataset(form, int(rest))
+
+    def name_of(self, sample_id: bytes) -> str | None:
+        """What the vault calls a sample, or None."""
+        known = self._vault.find_by_id(sample_id) if self._vault is not None else None
+        return None if known is None else words_of(known.dataset, key_of(known.key))
+
+    def _by_id(self, digits: str) -> Named:
+        try:
+            sample_id = bytes.fromhex(digits)
+        except ValueError:
+            sample_id = b""
+        if len(sample_id) != 32 or sample_id.hex() != digits.lower():
+            raise ValueError(f"id:{digits:.80} is no sample id: an id has 64 hex digits")
+        known = self._vault.find_by_id(sample_id) if self._vault is not None else None
+        return Named(sample_id, f"id:{sample_id.hex()}") if known is None else self._known(known)
+
+    def _by_key(self, text: str) -> Named:
+        try:
+            key = _tuples(json.loads(text))
+            encoded = encode(key)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f'key:{text:.80} is no key in JSON ({error}); write key:5 or key:"name"') from error
+        if self._vault is None:
+            if len(self._schemes) == 1:
+                return self._in_dataset(next(iter(self._schemes)), key)
+            raise ValueError(
+                f"key:{text:.80}: there is no vault beside this trace to look keys up in; name it by id:HEX"
+            )
+        found = self._vault.find_by_key(encoded)
+        if not found and len(self._schemes) == 1:
+            return self._in_dataset(next(iter(self._schemes)), key)
+        if not found:
+            raise ValueError(f"key:{text:.80} is no key of any sample in {self._vault.path.name}")
+        if len(found) > 1:
+            named = ", ".join(f"id:{n.id.hex()} in {n.dataset!r}" for n in found[:4])
+            raise ValueError(f"key:{text:.80} names {len(found)} samples: {named}; name one by its id")
+        return self._known(found[0])
+
+    def _in_dataset(self, dataset: str, key: Any) -> Named:
+        """The sample of a key in a data set: of the vault's making, or as its id would be."""
+        scheme = self._schemes.get(dataset)
+        if scheme is None:
+            there = ", ".join(map(repr, self._schemes)) or "none"
+            raise ValueError(f"this trace has no data set {dataset!r:.60}; it has {there:.200}")
+        words, named = words_of(dataset, key), preimage(dataset, key)
+        if self._vault is not None:
+            found = self._vault.find_by_key(encode(key), dataset)
+            if found:
+                return self._known(found[0])
+        if scheme == "public":
+            return Named(public_id(named), words, named)
+        secret = self._vault.find_secret("run") if self._vault is not None and scheme == "keyed" else None
+        if secret is None:
+            raise ValueError(
+                f"{words}: the ids of {dataset!r} are {scheme} and their key is not at hand; put the vault beside "
+                "the trace, or name the sample by id:HEX"
+            )
+        return Named(keyed_id(secret, named), words, named, open_key(secret, named))
+
+    def _known(self, name: Name) -> Named:
+        """A sample that the vault knows, with its opening where that gives this very id."""
+        key = key_of(name.key)
+        words, named = words_of(name.dataset, key), preimage(name.dataset, key)
+        if public_id(named) == name.id:
+            return Named(name.id, words, named)
+        for scope in _scopes(name):
+            secret = self._vault.find_secret(scope) if self._vault is not None else None
+            if secret is not None and keyed_id(secret, named) == name.id:
+                return Named(name.id, words, named, open_key(secret, named))
+        return Named(name.id, words)  # its key was destroyed, or belongs to another vault: it stays unopened
+
+    def _by_content(self, path: Path) -> Named:
+        """The content digest of a file's bytes, under the trace's scheme."""
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        with path.open("rb") as file:
+            named = content_preimage(hashlib.file_digest(file, "sha256").digest())
+        words, schemes = f"file {path.name}", set(self._schemes.values())
+        if schemes == {"public"}:
+            return Named(public_id(named), words, named, is_content=True)
+        secret = self._vault.find_secret("run") if self._vault is not None and schemes == {"keyed"} else None
+        if secret is None:
+            raise ValueError(f"{words}: content digests here are {'/'.join(sorted(schemes))}; their key is not at hand")
+        return Named(keyed_id(secret, named), words, named, open_key(secret, named), is_content=True)
+
+
+def words_of(dataset: str, key: Any) -> str:
+    """A sample's name as `find` takes it where it can, for people to read."""
+    return f"{dataset}:{key}" if type(key) is int else f"{key!r} in {dataset}"
+
+
+def key_of(encoded: bytes) -> Any:
+    """The key that the vault holds as CBOR: lists come back as the tuples they were."""
+    return _tuples(decode(encoded))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict) and list(value) == ["hex"] and isinstance(value["hex"], str):
+        return bytes.fromhex(value["hex"])
+    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
+        raise ValueError(f"{value!r:.40} is no key")
+    return value
+
+
+def _scopes(name: Name) -> list[str]:
+    """The vault's scopes under which a sample's secret may lie: its subject was text, or a number."""
+    if name.subject is None:
+        return ["run"]
+    subjects: list[str | int] = [name.subject]
+    if name.subject.isascii() and name.subject.isdigit() and len(name.subject) < 20:
+        subjects.append(int(name.subject))
+    return [f"subject:{encode(s).hex()}" for s in subjects]

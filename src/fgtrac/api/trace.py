@@ -1,0 +1,160 @@
+"""Reading a trace: `open` it, then ask for histories, samples, proofs, or verify all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from fgtrac.api.audit import audit_trace
+from fgtrac.api.naming import Named, Namer, key_of, words_of
+from fgtrac.api.prior import trace_id_of
+from fgtrac.api.trust import trusted_verifier
+from fgtrac.commit.gather import read_segments
+from fgtrac.commit.state import sealed_writers
+from fgtrac.errors import ProofError, TamperError
+from fgtrac.query.history import Historian, History
+from fgtrac.query.log import whole
+from fgtrac.query.seals import FullSeal, open_full_seal
+from fgtrac.query.tables import Samples, read_samples
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.store.vault import Vault
+from fgtrac.tlog.note import parse_note, verify_note
+from fgtrac.verify.report import Report
+
+EAGER_ENTRIES = 1 << 14  # up to here `open` looks for the data sets and checkpoints, so that the first answer is fast
+
+
+class UnknownSampleError(ValueError):
+    """The name is well formed, but no sample of the trace has it."""
+
+
+class Trace:
+    """A trace opened for reading; made by `fgtrac.open`, changes nothing on disk.
+
+    Answers rest on the newest full seal: each is proved against its signed head before it is given. Entries after it
+    are counted as `pending`.
+    """
+
+    def __init__(self, directory: TraceDir, key: str | None) -> None:
+        self.path = directory.path
+        self.id = trace_id_of(directory)
+        self._directory = directory
+        self._key = key
+
+    def history(self, sample: str, *, details: bool | None = None) -> History:
+        """The whole history of the sample of that name (`id:HEX`, `key:JSON` or `NAME:ROW`).
+
+        `details` reads the entries that the index names (default: where they are few). UnknownSampleError (a
+        ValueError) where no such sample is registered, ProofError or TamperError where the trace was tampered with.
+        """
+        named = self.find(sample)
+        found = self._historian.history(named.id, pending=self.pending, rests_on=self._rests_on, details=details)
+        if found is None:
+            raise UnknownSampleError(
+                f"no sample {sample} is registered (id {named.id.hex()}), as its neighbours in the index show; "
+                f"fgtrac prove makes that a proof"
+            )
+        return found
+
+    def samples(self) -> Samples:
+        """Every registered sample with its data set, name, roles and counts, as columns.
+
+        ProofError where the index on disk is not the sealed one.
+        """
+        vault = self._vault
+        names = None if vault is None else {n.id: words_of(n.dataset, key_of(n.key)) for n in vault.names()}
+        with whole("the table of samples"):
+            return read_samples(self._seal, names)
+
+    def prove(self, sample: str, claim: str | None = None) -> bytes:
+        """A bundle: one JSON file that proves a claim about a sample to anyone who trusts the log's key.
+
+        `claim` is "used", "history", "never used" or "never registered"; by default the strongest that is true:
+        "used", else "never used", else "never registered". For `file:PATH`: "content present" or "content absent".
+        ValueError where the claim is not true.
+        """
+        from fgtrac.query.prove import Proof, prove
+
+        named = self.find(sample)
+        asked = Proof(named.id, named.preimage, named.opening, named.is_content)
+        return prove(self._seal, asked, claim)
+
+    def verify(self, key: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
+        64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own."""
+        verifier, whose = trusted_verifier(key or self._key, self.id)
+        report = audit_trace(self._directory, verifier, progress=progress)
+        return Report(
+            report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
+        )
+
+    def find(self, sample: str) -> Named:
+        """The id behind a sample's name, registered or not. ValueError for a name that says nothing here."""
+        return self._namer.find(sample)
+
+    @cached_property
+    def pending(self) -> int:
+        """How many entries are in no index yet: sealed after the newest full seal, or still in the journal."""
+        head = self._directory.head()
+        plain = head.size - self._seal.head.size if head is not None else 0
+        segments = read_segments(self._directory)
+        sealed = sealed_writers(self._directory) if segments else {}
+        return plain + sum(f.seq >= sealed.get(s.writer, 0) for s in segments for f in s.frames)
+
+    @cached_property
+    def _seal(self) -> FullSeal:
+        seal = open_full_seal(self._directory)
+        if seal.head.origin != ORIGIN_PREFIX + self.id.hex():
+            raise TamperError(
+                f"index/{seal.head.size}/checkpoint is a head of {seal.head.origin!r:.80}, not of this trace"
+            )
+        return seal
+
+    @cached_property
+    def _rests_on(self) -> str:
+        """What stands behind the root. ProofError where a signature by the trusted key is wrong, or, where the key was
+        named, missing."""
+        verifier, whose = trusted_verifier(self._key, self.id)
+        if verifier is None:
+            return f"as its log says, whose signature was not checked: {whose}"
+        lines = parse_note(self._seal.note).signatures
+        if self._key is None and not any((s.name, s.key_id) == (verifier.name, verifier.key_id) for s in lines):
+            return "as its log says, whose signature was not checked: it is not by your own key; name the one it is by"
+        try:
+            verify_note(self._seal.note, [verifier])
+        except ProofError as error:
+            raise ProofError(f"index/{self._seal.head.size}/checkpoint: {error}") from error
+        return f"as signed with {whose}"
+
+    @cached_property
+    def _historian(self) -> Historian:
+        return Historian(self._seal, self._namer.name_of)
+
+    @cached_property
+    def _namer(self) -> Namer:
+        log, count = self._seal.log, self._seal.event["counts"].get("dataset", 0)
+        events = [log.event(n) for n in log.find_kind("dataset", count)]
+        return Namer({e["name"]: e["id_scheme"] for e in events}, self._vault)
+
+    @cached_property
+    def _vault(self) -> Vault | None:
+        path = self._directory.vault_path
+        return Vault.open(path, self.id) if path.exists() else None
+
+    def _warm(self) -> None:
+        if self._seal.head.size <= EAGER_ENTRIES:
+            self._historian.kept_checkpoints()
+            _ = self._namer
+
+
+def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
+    """Open the trace at `path` (NAME.trace) for reading. `key` names the public key whose signature counts.
+
+    FileNotFoundError where there is none, FormatError for what is no trace, NotSealedError (a ValueError) where
+    nothing has been fully sealed yet.
+    """
+    trace = Trace(TraceDir.open(Path(path)), key)
+    trace._warm()
+    return trace

@@ -1,0 +1,274 @@
+"""What one entry says of one sample: an occurrence for each of its rows in the index, in words and as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import ProofError
+from fgtrac.events.postings import KIND
+from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.query.places import Places
+from fgtrac.query.seals import FullSeal
+
+Row = tuple[int, int, int, int]  # kind, detail, entry, step
+NAMED = 8  # children or outputs that a line lists; the details have them all
+ATTRIBUTION_WORDS = {code: word for word, code in ATTRIBUTION.items()}
+STATUS_WORDS = {code: word for word, code in STATUS.items()}
+ENTRY_KINDS = {
+    "registered": "samples", "role": "roles", "transformed": "transform", "derived": "transform", "used": "use",
+    "neighbour": "use", "delivered": "use", "attention": "attention", "contribution": "contribution",
+    "prediction": "prediction", "erased": "erasure",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One row, resolved."""
+
+    words: str
+    step: int | None = None
+    epoch: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Reader:
+    """Reads occurrences out of entries; every entry that it reads is checked against the log's root."""
+
+    def __init__(self, seal: FullSeal, places: Places, name_of: Callable[[bytes], str | None]) -> None:
+        self._seal = seal
+        self._places = places
+        self._name_of = name_of
+
+    def read(
+        self, sample_id: bytes, entry: int, kind: str, rows: Sequence[Row], registered: dict[bytes, int]
+    ) -> list[Occurrence]:
+        """The sample's occurrences of one kind in one entry: as many as `rows`.
+
+        `registered` is block -> the entry that registers the sample in it; a registration adds itself.
+        ProofError where the entry does not say what the index says it does.
+        """
+        event = self._seal.log.event(entry)
+        if event["kind"] != ENTRY_KINDS[kind]:
+            raise ProofError(
+                f"the index names entry {entry} as {kind}, and it is a {event['kind']} entry; run fgtrac verify"
+            )
+        if kind == "registered":
+            return [self._registered(sample_id, entry, event, registered)]
+        block = event.get("child_block" if kind == "derived" else "block")
+        if block not in registered:
+            raise ProofError(f"entry {entry} ({event['kind']}) names no block that sample {sample_id.hex()} is in")
+        ordinal = self._places.ordinal(sample_id, registered[block])
+        found = _READERS[kind](self, entry, event, ordinal)
+        if len(found) != len(rows):
+            raise ProofError(
+                f"the index says that entry {entry} ({event['kind']}) names {sample_id.hex()} {len(rows)} times as "
+                f"{kind}, and it does {len(found)} times; run fgtrac verify"
+            )
+        return found
+
+    def _registered(
+        self, sample_id: bytes, entry: int, event: Mapping[str, Any], registered: dict[bytes, int]
+    ) -> Occurrence:
+        block = event.get("block", b"")
+        again = block in registered
+        registered[block] = entry
+        ordinal = self._places.ordinal(sample_id, entry)
+        details: dict[str, Any] = {"dataset": event["dataset"], "block": block.hex(), "ordinal": ordinal}
+        place = ordinal_in(event["ids"], sample_id)
+        for field_name, word in (("contents", "content"), ("subjects", "subject")):
+            if field_name in event:
+                details[word] = event[field_name][32 * place : 32 * place + 32].hex()
+        words = f"registered{' again' if again else ''} in data set {event['dataset']!r}, block {block.hex()[:8]}"
+        return Occurrence(words, details=details)
+
+    def _role(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        found = int((event["ordinals"] == ordinal).sum())
+        return [Occurrence(f"role: {event['role']}", details={"role": event["role"]})] * found
+
+    def _transformed(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        stage = f"stage {event['stage']!r} ({event['operation']})"
+        details = {k: plain(event[k]) for k in ("stage", "operation", "output", "parameters") if k in event}
+        out = []
+        for _ in range(_count(event, "kept", ordinal)):
+            into = f" into {event['output']!r}" if "output" in event else ""
+            out.append(Occurrence(f"{stage} kept it{into}", details={**details, "outcome": "kept"}))
+        for place in _where(event, "dropped", ordinal):
+            said = {**details, "outcome": "dropped"}
+            twin = ""
+            if "same_as" in event:
+                same = event["same_as"][32 * place : 32 * place + 32]
+                said["same_as"], twin = same.hex(), f": equal to {self._called(same)}"
+            out.append(Occurrence(f"{stage} dropped it{twin}", details=said))
+        children = event["children"][_where(event, "parents", ordinal)].tolist() if "parents" in event else []
+        if children:
+            ids = self._family(event["child_block"], children, entry, KIND["derived"])
+            said = {**details, "outcome": "has children", "children": [i.hex() for i in ids]}
+            out += [Occurrence(f"{stage} made {self._list(ids)} from it", details=said)] * len(children)
+        return out
+
+    def _derived(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        parents = event["parents"][_where(event, "children", ordinal)].tolist()
+        ids = self._family(event["block"], parents, entry, KIND["transformed"])
+        details = {"stage": event["stage"], "operation": event["operation"], "parents": [i.hex() for i in ids]}
+        words = f"stage {event['stage']!r} ({event['operation']}) made it from {self._list(ids)}"
+        return [Occurrence(words, details=details)] * len(parents)
+
+    def _family(self, block: bytes, ordinals: list[int], entry: int, kind: int) -> list[bytes]:
+        """The ids at ordinals of another block, each of which must have a row of that kind for this entry."""
+        ids = self._places.ids(block, ordinals, entry)
+        for other in dict.fromkeys(ids):
+            rows = self._seal.rows(other)
+            if rows is None or not ((rows["entry"] == entry) & (rows["kind"] == kind)).any():
+                raise ProofError(
+                    f"entry {entry} ties {other.hex()} to the sample, and the index does not; run fgtrac verify"
+                )
+        return ids
+
+    def _used(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        return [o for o in self._batches(event, ordinal) if o.step is not None]
+
+    def _delivered(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        return [o for o in self._batches(event, ordinal) if o.step is None]
+
+    def _batches(self, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        """An occurrence for each place that the sample has in the batches of a `use` entry."""
+        places = _where(event, "ordinals", ordinal)
+        out = []
+        for place, batch in zip(places.tolist(), _owners(event["count"], places), strict=True):
+            details = _batch_details(event, batch)
+            loss = ""
+            if "losses" in event and not np.isnan(event["losses"][place]):
+                details["loss"] = plain(event["losses"][place])
+                loss = f", loss {event['losses'][place]:.4g}"
+            where = f"epoch {details['epoch']}, batch {details['batch']}, loader {details['loader']}"
+            if details["status"] == "applied":
+                step = int(event["step"][batch])
+                words = f"used in step {step} ({where}; {details['attribution']}){loss}"
+            else:
+                step, words = None, f"delivered but not applied: {details['status']} ({where}){loss}"
+            out.append(Occurrence(words, step, details["epoch"], details))
+        return sorted(out, key=lambda o: (o.step or 0, o.details["batch"]))
+
+    def _neighbour(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        places = _where(event, "hop_ordinals", ordinal)
+        out = []
+        for cell in _owners(event["hop_count"], places):
+            batch, hop = divmod(cell, event["hops"])
+            details = {**_batch_details(event, batch), "hop": hop + 1}
+            if details["status"] == "applied":
+                step = int(event["step"][batch])
+                words = f"used as a neighbour (hop {hop + 1}) in step {step} (epoch {details['epoch']})"
+                out.append(Occurrence(words, step, details["epoch"], details))
+        return sorted(out, key=lambda o: o.step or 0)
+
+    def _attention(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        weights = event["weights"].reshape(max(1, len(event["ordinals"])), -1)
+        out = []
+        for place in _where(event, "ordinals", ordinal):
+            said = dict(zip(event["modalities"], plain(weights[place]), strict=True))
+            words = ", ".join(f"{n} {w:.3g}" for n, w in zip(event["modalities"], weights[place], strict=True))
+            out.append(
+                Occurrence(f"attention at step {event['step']}: {words}", event["step"], details={"weights": said})
+            )
+        return out
+
+    def _contribution(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        out = []
+        for place in _where(event, "ordinals", ordinal):
+            score = event["scores"][place]
+            details = {"target": event["target"], "method": event["method"], "score": plain(score)}
+            words = f"contribution {score:+.4g} to {event['target']} at the checkpoint of step {event['step']}"
+            out.append(Occurrence(words, event["step"], details=details))
+        return out
+
+    def _prediction(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        outputs = event["outputs"].reshape(max(1, len(event["ordinals"])), -1) if "outputs" in event else None
+        out = []
+        for place in _where(event, "ordinals", ordinal):
+            details: dict[str, Any] = {}
+            words = f"predicted at step {event['step']}"
+            if outputs is not None:
+                details["outputs"] = plain(outputs[place])
+                words += ": " + ", ".join(f"{v:.4g}" for v in outputs[place][:NAMED])
+                words += ", ..." if len(details["outputs"]) > NAMED else ""
+            if "losses" in event:
+                details["loss"] = plain(event["losses"][place])
+                words += f", loss {event['losses'][place]:.4g}"
+            out.append(Occurrence(words, event["step"], details=details))
+        return out
+
+    def _erased(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
+        words = f"erased: the key of subject {event['pseudonym'].hex()[:16]} was destroyed"
+        return [Occurrence(words, details={"pseudonym": event["pseudonym"].hex()})] * _count(event, "ordinals", ordinal)
+
+    def _called(self, sample_id: bytes) -> str:
+        return self._name_of(sample_id) or f"id:{sample_id.hex()}"
+
+    def _list(self, ids: Sequence[bytes]) -> str:
+        named = list(dict.fromkeys(ids))
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        return ", ".join(self._called(i) for i in named[:NAMED]) + more
+
+
+_READERS: dict[str, Callable[[Reader, int, Mapping[str, Any], int], list[Occurrence]]] = {
+    "role": Reader._role,
+    "transformed": Reader._transformed,
+    "derived": Reader._derived,
+    "used": Reader._used,
+    "neighbour": Reader._neighbour,
+    "delivered": Reader._delivered,
+    "attention": Reader._attention,
+    "contribution": Reader._contribution,
+    "prediction": Reader._prediction,
+    "erased": Reader._erased,
+}
+
+
+def plain(value: Any) -> Any:
+    """What JSON can say of an entry's value: bytes as hex, arrays as lists, numbers that are not finite as text."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def ordinal_in(ids: bytes, sample_id: bytes) -> int:
+    """The place of an id that is there, among ids of 32 bytes laid end to end."""
+    return next(i for i in range(len(ids) // 32) if ids[32 * i : 32 * i + 32] == sample_id)
+
+
+def _where(event: Mapping[str, Any], column: str, ordinal: int) -> NDArray[np.intp]:
+    values = event.get(column)
+    return np.flatnonzero(values == ordinal) if values is not None else np.empty(0, dtype=np.intp)
+
+
+def _count(event: Mapping[str, Any], column: str, ordinal: int) -> int:
+    return len(_where(event, column, ordinal))
+
+
+def _owners(counts: NDArray[np.uint32], places: NDArray[np.intp]) -> list[int]:
+    """The batch (or hop) in which each place lies, where element i of `counts` is how many places it has."""
+    stops = np.cumsum(counts.astype(np.int64))
+    return [int(b) for b in np.searchsorted(stops, places, side="right")]
+
+
+def _batch_details(event: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    return {
+        "epoch": int(event["epoch"][batch]),
+        "batch": int(event["batch"][batch]),
+        "loader": event["loader"],
+        "optimizer": event["optimizer"],
+        "status": STATUS_WORDS[int(event["status"][batch])],
+        "attribution": ATTRIBUTION_WORDS[int(event["attribution"][batch])],
+    }

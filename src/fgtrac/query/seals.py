@@ -1,0 +1,94 @@
+"""The newest full seal of a trace: its signed head, its `seal` entry, its log and its index, proved before use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import ProofError, TamperError
+from fgtrac.events.postings import decode_rows
+from fgtrac.query.log import SealedLog, whole
+from fgtrac.store.index_files import load_index
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog import index
+from fgtrac.tlog.index import SAMPLE, Absence, Presence, Tree
+from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+
+
+class NotSealedError(ValueError):
+    """The trace has no full seal yet: the caller has to make one first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullSeal:
+    """A full seal: the signed note as it is on disk (its signature is the caller's to check) and what it commits to."""
+
+    note: bytes
+    head: TreeHead
+    entry: bytes
+    event: Mapping[str, Any]
+    log: SealedLog
+    tree: Tree
+
+    def find(self, type: int, key: bytes) -> Presence | None:
+        """A leaf with its value, checked against the sealed root; None where an absence proof shows that none is there.
+
+        ProofError where the index on disk is not the sealed one.
+        """
+        root, size = self.event["root"], self.event["leaves"]
+        try:
+            place = index.find(self.tree, type, key)
+            if place is None:
+                index.check_absent(root, size, type, key, index.prove_absent(self.tree, type, key))
+                return None
+            presence = index.prove_present(self.tree, place)
+            index.check_present(root, size, type, key, presence)
+        except ProofError as error:
+            raise ProofError(
+                f"index/{self.head.size} is not the index that was sealed: {error}; run fgtrac seal"
+            ) from error
+        return presence
+
+    def absence(self, type: int, key: bytes) -> Absence:
+        """The neighbours of a key that `find` has shown to be absent."""
+        return index.prove_absent(self.tree, type, key)
+
+    def rows(self, sample_id: bytes) -> NDArray[np.void] | None:
+        """A sample's rows in the index (events.postings.ROW), or None where it is not registered."""
+        presence = self.find(SAMPLE, sample_id)
+        return None if presence is None else decode_rows(presence.value)
+
+
+def open_full_seal(trace: TraceDir) -> FullSeal:
+    """The newest full seal that the tree head covers, its `seal` entry checked against its own head.
+
+    NotSealedError where there is none yet; ProofError, FormatError or TamperError where files do not fit each other.
+    """
+    newest = trace.head()
+    for size in reversed(trace.full_seals()):
+        try:
+            note = trace.read(f"index/{size}/checkpoint")
+        except FileNotFoundError:
+            continue  # a seal that was not finished; the next one will
+        if newest is None or size <= newest.size:
+            return _open(trace, size, note)
+    raise NotSealedError(f"{trace.path} has no index yet: nothing was fully sealed; run fgtrac seal {trace.path}")
+
+
+def _open(trace: TraceDir, size: int, note: bytes) -> FullSeal:
+    head = parse_tree_head(parse_note(note).text)
+    if head.size != size:
+        raise TamperError(f"index/{size}/checkpoint is a head of {head.size} entries, not of {size}")
+    log = SealedLog(trace, head)
+    event = log.event(size - 1)
+    if event["kind"] != "seal" or event["entries"] != size - 1:
+        raise ProofError(f"the last entry of index/{size}/checkpoint is no seal over the {size - 1} entries before it")
+    with whole(f"the index sealed at {size}"):
+        tree = load_index(trace.mapped, size, event["root"])
+    if len(tree) != event["leaves"]:
+        raise ProofError(f"index/{size} has {len(tree)} leaves and the seal says {event['leaves']}; run fgtrac seal")
+    return FullSeal(note, head, log.entry(size - 1), event, log, tree)
