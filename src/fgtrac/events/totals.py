@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.errors import FormatError
 from fgtrac.events.schema import NO_STEP, STATUS
 
-MAX_EPOCHS = 4096
+MAX_EPOCHS = 4096  # what fits a `seal` entry with room to spare; a run may have more, and none is refused for it
 
 
 class Totals:
@@ -27,17 +26,13 @@ class Totals:
         if event["kind"] == "use":
             applied = event["status"] == STATUS["applied"]
             epochs, steps = event["epoch"], event["step"]
-            for epoch in np.unique(epochs).tolist():
+            for epoch in np.unique(epochs[epochs < MAX_EPOCHS]).tolist():
                 mine = steps[(epochs == epoch) & applied]
                 first = int(mine.min()) if len(mine) else NO_STEP
                 self._steps[epoch] = min(self._steps.get(epoch, NO_STEP), first)
 
     @property
     def epoch_steps(self) -> NDArray[np.uint64]:
-        """Element e is the first applied step of epoch e, 2^64-1 where there is none."""
+        """Element e is the first applied step of epoch e, 2^64-1 where there is none; of the first MAX_EPOCHS epochs."""
         length = max(self._steps) + 1 if self._steps else 0
-        if length > MAX_EPOCHS:
-            raise FormatError(
-                f"epoch {length - 1} is named; a seal lists the first steps of at most {MAX_EPOCHS} epochs"
-            )
         return np.array([self._steps.get(e, NO_STEP) for e in range(length)], dtype=np.uint64)

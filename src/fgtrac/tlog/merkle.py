@@ -116,7 +116,7 @@ def check_inclusion(root: bytes, index: int, size: int, leaf: bytes, path: Seque
         raise ProofError(f"the path of leaf {index} in a tree of {size} has {expected} hashes, not {len(path)}")
     reached, last, at = leaf, size - 1, index
     for sibling in path:
-        while at == last and at & 1 == 0:  # a node without a sibling is carried up as it is
+        while last and at == last and at & 1 == 0:  # a node without a sibling is carried up as it is
             at, last = at >> 1, last >> 1
         reached = node_hash(sibling, reached) if at & 1 else node_hash(reached, sibling)
         at, last = at >> 1, last >> 1
