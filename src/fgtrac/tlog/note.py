@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ ED25519 = 1
 MAX_NOTE_BYTES = 1_000_000
 MAX_SIGNATURES = 100
 DASH = "\N{EM DASH}"
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")  # U+007F is allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def parse_note(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"the note is no UTF-8: {error.reason} at byte {error.start}") from error
-    if any(ord(c) < 0x20 and c != "\n" for c in whole):
+    if _CONTROL.search(whole):
         raise FormatError("the note has control characters")
     cut = whole.rfind("\n\n")
     if cut < 0 or not whole.endswith("\n"):

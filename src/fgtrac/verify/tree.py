@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fgtrac.errors import FormatError, ProofError
+from fgtrac.errors import FgtracError, FormatError, ProofError
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
 from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, partial_tiles
@@ -24,14 +24,14 @@ def read_head(files: TraceFiles, path: str = HEAD) -> TreeHead:
 
 def check_note(files: TraceFiles, path: str, verifier: Verifier | None) -> TreeHead:
     """The tree head of a note that the verifier (if there is one) signed. ProofError or FormatError naming the file."""
-    head = read_head(files, path)
-    if verifier is not None:
-        try:
-            verify_note(files.read(path), [verifier])
-        except ProofError as error:
-            raise ProofError(f"{path}: {error}") from error
-        if head.origin != verifier.name:
-            raise ProofError(f"{path} is a head of {head.origin!r:.100}, and the key is that of {verifier.name!r:.100}")
+    if verifier is None:
+        return read_head(files, path)
+    try:
+        head = parse_tree_head(verify_note(files.read(path), [verifier]).text)
+    except FgtracError as error:
+        raise type(error)(f"{path}: {error}") from error
+    if head.origin != verifier.name:
+        raise ProofError(f"{path} is a head of {head.origin!r:.100}, and the key is that of {verifier.name!r:.100}")
     return head
 
 
