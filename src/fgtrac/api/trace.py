@@ -16,6 +16,7 @@ from fgtrac.commit.state import sealed_writers
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.query.history import Historian, History
 from fgtrac.query.log import whole
+from fgtrac.query.prove import Proof, prove
 from fgtrac.query.seals import FullSeal, open_full_seal
 from fgtrac.query.tables import Samples, read_samples
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
@@ -75,8 +76,6 @@ class Trace:
         "used", else "never used", else "never registered". For `file:PATH`: "content present" or "content absent".
         ValueError where the claim is not true.
         """
-        from fgtrac.query.prove import Proof, prove
-
         named = self.find(sample)
         asked = Proof(named.id, named.preimage, named.opening, named.is_content)
         return prove(self._seal, asked, claim)
@@ -155,6 +154,11 @@ def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace
     FileNotFoundError where there is none, FormatError for what is no trace, NotSealedError (a ValueError) where
     nothing has been fully sealed yet.
     """
-    trace = Trace(TraceDir.open(Path(path)), key)
+    trace = open_for_verification(path, key=key)
     trace._warm()
     return trace
+
+
+def open_for_verification(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
+    """`open_trace` for somebody who believes nothing yet: reads no more than which trace it is."""
+    return Trace(TraceDir.open(Path(path)), key)

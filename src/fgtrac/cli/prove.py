@@ -1,36 +1,41 @@
-"""`fgtrac prove`: one file that proves one claim about one sample to somebody who trusts nobody."""
+"""`fgtrac prove`: a file that proves a claim about one sample to others."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json
-from fgtrac.cli.history import Key, Sample, Trace
-from fgtrac.verify.bundle import CLAIMS
+from fgtrac.cli.history import Key
+from fgtrac.store.durable import write_file
+from fgtrac.verify.bundle import parse_bundle
 
 
 def prove(
-    trace: Trace,
-    sample: Sample,
-    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write the bundle to")],
-    claim: Annotated[str | None, typer.Option(help=f"one of: {', '.join(CLAIMS)} (default: the strongest)")] = None,
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    sample: Annotated[str, typer.Argument(help="id:HEX, key:JSON, NAME:ROW, or file:PATH for a content")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")],
+    claim: Annotated[
+        str | None,
+        typer.Option(help="used, history, never used, never registered, content present or content absent"),
+    ] = None,
     key: Key = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a bundle: `fgtrac verify FILE --key KEY` checks it anywhere, without the trace."""
-    if claim is not None and claim not in CLAIMS:
-        raise ValueError(f"{claim!r} is no claim; choose one of {', '.join(CLAIMS)}")
-    bundle = open_trace(trace, key=key).prove(sample, claim)
-    said = json.loads(bundle)
-    out.write_bytes(bundle)
+    """Write a bundle that proves what is true of a sample; `fgtrac verify` checks it without the trace."""
+    if out.exists() and not force:
+        raise FileExistsError(f"{out} is there already; name another file, or replace it with --force")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+    data = open_trace(trace, key=key).prove(sample, claim)
+    write_file(out, data)
+    bundle = parse_bundle(data)
     if as_json:
-        print_json({"claim": said["claim"], "words": said["words"], "path": str(out), "size_bytes": len(bundle)})
+        print_json({"claim": bundle.claim, "words": bundle.words, "path": str(out), "bytes": len(data)})
     else:
-        console = answers()
-        console.print(said["words"], markup=False)
-        console.print(f"{out}: {len(bundle):,} bytes", markup=False)
+        answers().print(escape(f"{bundle.words}\n{out}: {len(data):,} bytes"), soft_wrap=True)
