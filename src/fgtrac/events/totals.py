@@ -33,6 +33,6 @@ class Totals:
 
     @property
     def epoch_steps(self) -> NDArray[np.uint64]:
-        """Element e is the first applied step of epoch e, 2^64-1 where there is none; of the first MAX_EPOCHS epochs."""
+        """Element e: the first applied step of epoch e (below MAX_EPOCHS), 2^64-1 where there is none."""
         length = max(self._steps) + 1 if self._steps else 0
         return np.array([self._steps.get(e, NO_STEP) for e in range(length)], dtype=np.uint64)
