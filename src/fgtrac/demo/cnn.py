@@ -18,17 +18,17 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch.utils.data import Subset
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.own_time import OwnTime, own_time
 from fgtrac.commit.signer import default_key_path, load_key
 from fgtrac.demo import show, training
-from fgtrac.demo.contents import find_equal
 from fgtrac.demo.data import BLANKS, Planted, load_images, plant
 from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
 from fgtrac.demo.prepare import Prepared, prepare, read_through
-from fgtrac.demo.questions import histories, proofs
+from fgtrac.demo.questions import find_equal, histories, proofs
 from fgtrac.demo.training import Trained
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
@@ -99,12 +99,12 @@ def _run(
         figures["verification"] = verification_figures(trace, private.public_key().public_bytes_raw())
         show.verified(console, figures["verification"])
         tick("asking for histories")()
-        figures["histories"] = histories(trace, traced.prepared)
+        figures["histories"] = histories(traced.path, traced.prepared, epochs)
         for number, history in enumerate(figures["histories"]):
             show.history(console, f"5.{number + 1} {history['title']}", history["lines"])
-        figures["contents"] = find_equal(trace, traced.prepared)
+        figures["contents"] = find_equal(traced.path, traced.prepared)
         show.contents(console, figures["contents"])
-        figures["proofs"] = proofs(trace, traced.prepared, private.public_key().public_bytes_raw())
+        figures["proofs"] = proofs(traced.path, traced.prepared, private.public_key().public_bytes_raw())
         show.proofs(console, figures["proofs"])
         step = tick("telling lies")
         figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES if lie.name in SHOWN]
@@ -125,7 +125,7 @@ def train_traced(
     with own_time() as own, start_run(base, config=config, key=key) as run:
         prepared = prepare(run, planted, SEED)
         loaders = training.make_loaders(prepared.train, prepared.validation, BATCH_SIZE)
-        run.watch(loaders[0], role="train")
+        run.watch(loaders[0])  # the role is registered already
         trained = training.train(
             loaders,
             prepared.test,
@@ -140,10 +140,15 @@ def train_traced(
 
 
 def record_predictions(run: Run, trained: Trained, prepared: Prepared) -> None:
-    """What the final model says about every training and test image."""
+    """What the final model says about every training and test image.
+
+    Through a view of each: a loader around the watched data set itself would be watched too, and its batches recorded
+    as delivered and never applied.
+    """
     for data in (prepared.train, prepared.test):
-        logits, losses = training.predict(trained.model, data)
-        run.predictions(data, logits, losses=losses)
+        view = Subset(data, range(len(data)))
+        logits, losses = training.predict(trained.model, view)
+        run.predictions(view, logits, losses=losses)
 
 
 def train_plain(prepared: Prepared, epochs: int, progress: Callable[[], object]) -> Trained:
@@ -186,8 +191,6 @@ def training_figures(traced: Trained, plain: Trained, epochs: int) -> dict[str, 
         "generators_with": traced.random_state,
         "generators_without": plain.random_state,
         "generators_identical": traced.random_state == plain.random_state,
-        "loop_s_with": traced.loop_s,
-        "loop_s_without": plain.loop_s,
     }
 
 
@@ -203,6 +206,7 @@ def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
             use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
     own_s = traced.own.seconds + traced.own.background_s
     return {
+        "loop_s": traced.trained.loop_s,
         "own_s": own_s,
         "own_time_share": own_s / traced.trained.loop_s,
         "checkpoints": len(traced.checkpoints_s),
