@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fgtrac
 from fgtrac.api.audit import audit_trace
+from fgtrac.errors import FgtracError
+from fgtrac.store.index_files import load_index
 from fgtrac.store.journal import scan
 from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.index import Columns, Tree
 from fgtrac.tlog.note import Note, Signature, Verifier, format_note, parse_note
 from fgtrac.verify import auditor
 from fgtrac.verify.facts import Facts, read_facts
@@ -51,7 +58,7 @@ def files_of(trace: TraceDir) -> Files:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """About 40 KB: two full seals and a plain one, an artifact, contents."""
     folder = tmp_path_factory.mktemp("small")
-    return make_trace(folder, samples=32, uses=24, batch=8, seals=(8,), plain=(16,), artifact_bytes=10_000)
+    return make_trace(folder, samples=20, uses=24, batch=6, seals=(8,), plain=(16,), artifact_bytes=14_000)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +174,65 @@ def test_a_file_that_no_entry_explains_is_refused(small: Made) -> None:
         report = verify(files_of(small.trace) | {name: b"x"}, small.verifier)
         assert report.exit_code == 1
         assert name in words_of(report)
+
+
+# -- derived files ----------------------------------------------------------------------------------------------------
+
+
+def is_derived(name: str) -> bool:
+    return name.endswith((".npy", ".seal"))
+
+
+def sample_at(made: Made, tree: Tree, name: str, at: int, generator: random.Random) -> str:
+    """The sample whose row of the column lies at a byte of its file, or any where that is not a sample's."""
+    column, offset = Path(name).stem, at - 128  # the header of these files has 128 bytes
+    leaf = generator.randrange(len(made.ids))
+    if offset >= 0 and column in ("keys", "digests", "offsets"):
+        leaf = offset // {"keys": 33, "digests": 32, "offsets": 8}[column]
+    elif offset >= 0 and column == "values":
+        leaf = int(np.searchsorted(tree.columns.offsets, offset, side="right")) - 1
+    leaf = min(leaf, len(made.ids) - 1)  # contents come after the samples
+    return "id:" + tree.columns.keys[leaf].tobytes()[1:].hex()
+
+
+def test_a_flip_in_a_derived_file_gives_the_true_history_and_proof_or_an_error(small: Made) -> None:
+    """A column's bytes are changed under the mapping of an open trace; its header and the plan, before it is opened."""
+    key, path = small.signer.public_key.hex(), small.trace.path
+    size = small.trace.full_seals()[-1]
+    tree = load_index(small.trace.mapped, size, b"")
+    mapped = fgtrac.open(path, key=key)
+    samples = ["id:" + sample.hex() for sample in small.ids]
+    truth = {s: (mapped.history(s).events, mapped.prove(s)) for s in samples}
+    generator, errors = random.Random(4), 0
+    derived = {name: data for name, data in files_of(small.trace).items() if is_derived(name)}
+    keys = np.array(tree.columns.keys)
+    steady = Tree(Columns(keys, np.array(tree.columns.offsets), np.array(tree.columns.values)), keys, keys, b"")
+    for name, at, bit in flips(derived, 1, generator):
+        asked = sample_at(small, steady, name, at, generator)
+        with in_place(path / name, at, derived[name][at] ^ 1 << bit):
+            try:
+                trace = mapped if name.endswith(".npy") and at >= 128 else fgtrac.open(path, key=key)
+                found = trace.history(asked).events, trace.prove(asked)
+            except FgtracError:
+                errors += 1
+                continue
+        assert found == truth[asked], f"bit {bit} of byte {at} of {name} changed the answer about {asked}"
+    assert errors > sum(map(len, derived.values())) // 2
+
+
+@contextmanager
+def in_place(path: Path, at: int, byte: int) -> Iterator[None]:
+    """One byte of a file is another for a while."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(at)
+        before = file.read(1)
+        try:
+            file.seek(at)
+            file.write(bytes((byte,)))
+            yield
+        finally:
+            file.seek(at)
+            file.write(before)
 
 
 # -- a journal that is not sealed -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from fgtrac.store import durable
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
 
 ORIGIN_PREFIX = "fgtrac/"
+_NPY_HEADER_BYTES = 128  # of every array of one or two dimensions, version 1.0
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00\x76\x00\{'descr': '(?:\|u1|<u8)', 'fortran_order': False, "
+    rb"'shape': \((?:0|[1-9][0-9]{0,14}),(?: [1-9][0-9]{0,3})?\), \} *\n"
+)
 
 
 class TraceDir:
@@ -71,10 +77,16 @@ class TraceDir:
         return sorted(str(p.relative_to(self.path)) for p in self.path.rglob("*") if not p.is_dir())
 
     def mapped(self, path: str) -> NDArray[np.generic]:
-        """A .npy file, memory-mapped and read-only. FormatError for what is none, FileNotFoundError as `read`."""
+        """A .npy file, memory-mapped and read-only. FormatError for what is none, FileNotFoundError as `read`.
+
+        numpy evaluates a header as an expression: only one that fgtrac could have written is given to it.
+        """
         try:
+            with (self.path / path).open("rb") as file:
+                if _NPY_HEADER.match(file.read(_NPY_HEADER_BYTES)) is None:
+                    raise FormatError(f"{path} does not begin like a .npy file of fgtrac; fgtrac seal rebuilds it")
             array = np.load(self.path / path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{self.path} has no file {path}") from error
         except (ValueError, OSError, EOFError) as error:
             raise FormatError(f"{path} is no .npy file: {error}") from error
