@@ -205,12 +205,14 @@ def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
             events += len(event["ordinals"])
             use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
     own_s = traced.own.seconds + traced.own.background_s
+    checkpoints_s = sum(traced.checkpoints_s)
     return {
         "loop_s": traced.trained.loop_s,
         "own_s": own_s,
         "own_time_share": own_s / traced.trained.loop_s,
+        "share_with_checkpoints": (own_s + checkpoints_s) / (traced.trained.loop_s + checkpoints_s),
         "checkpoints": len(traced.checkpoints_s),
-        "checkpoint_ms": 1e3 * sum(traced.checkpoints_s) / len(traced.checkpoints_s),
+        "checkpoint_ms": 1e3 * checkpoints_s / len(traced.checkpoints_s),
         "events": events,
         "entries": size,
         "log_bytes_per_event": use_bytes / events,

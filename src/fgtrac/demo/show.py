@@ -58,11 +58,11 @@ def trained(console: Console, f: Figures) -> None:
 
 def cost(console: Console, f: Figures) -> None:
     """What recording took, in time and in bytes."""
+    own = f"{f['own_s'] * 1e3:.0f} ms of {f['loop_s']:.2f} s, {f['own_time_share']:.2%}"
+    together = f"{f['share_with_checkpoints']:.2%}"
     rows = [
-        (
-            "fgtrac's own time inside the loop",
-            f"{f['own_s'] * 1e3:.0f} ms of {f['loop_s']:.2f} s, {f['own_time_share']:.2%}",
-        ),
+        ("fgtrac's own time inside the loop", own),
+        ("... with checkpoints and their seals", together),
         ("a checkpoint: state saved, log sealed", f"{f['checkpoint_ms']:.1f} ms (of {f['checkpoints']})"),
         ("sample uses recorded", f"{f['events']:,}"),
         ("entries in the log", f"{f['entries']:,}"),
