@@ -105,7 +105,7 @@ class Historian:
         if rows is None:
             return None
         if details is None:
-            details = len(np.unique(rows["entry"])) <= READ_ENTRIES
+            details = len(set(rows["entry"].tolist())) <= READ_ENTRIES
         events = self._read(sample_id, rows) if details else [self._outline(row) for row in rows.tolist()]
         steps = [event.step for event in events if event.kind in ("used", "neighbour") and event.step is not None]
         kept = tuple(s for s in self.kept_checkpoints() if s >= min(steps)) if steps else ()
