@@ -1,13 +1,18 @@
-"""Which code and which libraries a run was made with."""
+"""What the `run` entry says: which code, which libraries, which configuration."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fgtrac.events.schema import encode_event
+
+FORMAT = 1
 LIBRARIES = ("fgtrac", "numpy", "torch", "safetensors", "cryptography")
 
 
@@ -35,3 +40,24 @@ def git_state(folder: Path) -> dict[str, Any]:
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
+
+
+def describe_run(trace_id: bytes, ids: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `run` entry's fields, keys as zeros for now. ValueError for what does not fit, before there is any file."""
+    fields: dict[str, Any] = {
+        "trace": trace_id,
+        "format": FORMAT,
+        "public_key": bytes(32),
+        "id_scheme": ids,
+        "versions": library_versions(),
+        **git_state(Path.cwd()),
+    }
+    if ids == "keyed":
+        fields["key_commitment"] = bytes(32)
+    if config is not None:
+        fields["config"] = dict(config)
+    try:
+        encode_event({"kind": "run", "time": time.time_ns(), "writer": bytes(16), "seq": 0, **fields})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config cannot be recorded: {error}") from error
+    return fields

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 import fgtrac.capture.checkpoint as states
 from fgtrac.api import prior
-from fgtrac.api.environment import git_state, library_versions
+from fgtrac.api.environment import describe_run
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder, Ref
@@ -29,16 +29,15 @@ from fgtrac.capture.sources import Keys, Registry, pieces
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
+from fgtrac.commit.background import BackgroundSealer
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import CaptureError
+from fgtrac.errors import CaptureError, ProofError
 from fgtrac.events.identity import key_commitment
-from fgtrac.events.schema import encode_event
 from fgtrac.store import durable
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
-FORMAT = 1
 MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample
 
 
@@ -82,6 +81,7 @@ class Run:
             sync_interval_s=options.sync_interval_s,
             on_flush=options.on_flush,
         )
+        self._sealer = BackgroundSealer(self._seal_here)
         self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names)
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._keep = states.KeepImproved(options.keep_improvement)
@@ -193,11 +193,12 @@ class Run:
     ) -> bool:
         """Record the model's state; keep it where the validation loss improved. Returns whether it was kept.
 
-        Everything that this state rests on is on disk before it; the log is sealed behind it.
+        Everything that this state rests on is on disk before it; the log is sealed behind it, beside the training.
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
         loss = states.loss_of(val_loss)
         kept, rule = self._keep.decide(loss)
+        self._finish_sealing()
         self._recorder.sync()
         fields: dict[str, Any] = {"step": self.step}
         if kept:
@@ -214,11 +215,8 @@ class Run:
         if rates:
             fields["learning_rates"] = np.array(rates, dtype=np.float64)
         self._checkpoint = self._recorder.record("checkpoint", fields)
-        self._recorder.rotate()
-        try:
-            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
-        except OSError as error:
-            self._recorder.lose("the log could not be sealed at this checkpoint", error)
+        self._recorder.flush()
+        self._sealer.start()
         return kept
 
     def predictions(
@@ -265,9 +263,10 @@ class Run:
             unwatch(watch)
         with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
             last.callback(self._vault.close)
-            last.callback(sequencer.seal, self._trace, self._signer, full=True, clock=time.time_ns)
+            last.callback(self._seal_last)
             last.callback(self._recorder.close)
             self._grounding.close()
+            self._finish_sealing()
             self._recorder.flush()
             if finished:
                 writers = {**sequencer.last_seqs(self._trace), self._recorder.writer: self._recorder.next_seq - 1}
@@ -279,6 +278,26 @@ class Run:
             self.close(finished=False)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _seal_here(self) -> None:
+        """A plain seal of everything recorded so far; runs beside the training thread."""
+        self._recorder.rotate()
+        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
+
+    def _finish_sealing(self) -> None:
+        """Wait for the seal of the last checkpoint; say so where it failed."""
+        try:
+            self._sealer.wait()
+        except OSError as error:
+            self._recorder.lose("the log could not be sealed at a checkpoint", error)
+
+    def _seal_last(self) -> None:
+        """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
+        try:
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns)
+        except ProofError:
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
+            raise
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
         if os.getpid() != self._pid:
@@ -343,7 +362,7 @@ def start_run(
     if (vault_path := folder.with_suffix(".vault")).exists():
         raise FileExistsError(f"{vault_path} exists, but its trace does not; move it away, or choose another name")
     trace_id = os.urandom(16)
-    fields = _describe_run(trace_id, ids, config)
+    fields = describe_run(trace_id, ids, config)
     signer = Signer.open(trace_id, signing_key)
     fields["public_key"] = signer.public_key
     trace = TraceDir.create(folder)
@@ -354,27 +373,6 @@ def start_run(
     run._recorder.record("run", fields)
     run._recorder.sync()
     return run
-
-
-def _describe_run(trace_id: bytes, ids: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The `run` entry's fields, keys as zeros for now. ValueError for what does not fit, before there is any file."""
-    fields: dict[str, Any] = {
-        "trace": trace_id,
-        "format": FORMAT,
-        "public_key": bytes(32),
-        "id_scheme": ids,
-        "versions": library_versions(),
-        **git_state(Path.cwd()),
-    }
-    if ids == "keyed":
-        fields["key_commitment"] = bytes(32)
-    if config is not None:
-        fields["config"] = dict(config)
-    try:
-        encode_event({"kind": "run", "time": time.time_ns(), "writer": bytes(16), "seq": 0, **fields})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"config cannot be recorded: {error}") from error
-    return fields
 
 
 def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options) -> Run:

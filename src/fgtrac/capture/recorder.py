@@ -175,8 +175,9 @@ class Recorder:
 
     def rotate(self) -> None:
         """`sync`, then continue in a new journal segment, so that a seal can take and delete the older ones."""
+        self.sync()  # without the lock: `use` does not wait for the disk
         with self._disk, self._lock:
-            self.sync()
+            self.flush()  # what came since: the seal has it on disk before it signs
             self._journal.rotate()
 
     def lose(self, reason: str, error: OSError) -> None:
