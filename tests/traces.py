@@ -79,7 +79,8 @@ class Writing:
         ids = self._sorted
         row_of = {sample: row for row, sample in enumerate(self.made.ids)}
         self.recorder.record("dataset", {"name": DATASET, "id_scheme": scheme, "rows": len(ids)})
-        cuts = [len(ids) * p // parts for p in range(parts + 1)]
+        size = -(-len(ids) // parts)
+        cuts = [min(size * p, len(ids)) for p in range(parts + 1)]
         for part, (start, stop) in enumerate(itertools.pairwise(cuts)):
             mine = ids[start:stop]
             contents = b"".join(hashlib.sha256(b"content %d" % (row_of[i] // 2)).digest() for i in mine)

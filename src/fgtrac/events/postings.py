@@ -147,7 +147,12 @@ class PostingTable:
         if block is None or (block.ids is None and block.parts != event["parts"]):
             block = self._blocks[name] = _Block(event["parts"])
         if block.ids is not None:
-            _find(name, block.ids, digests)
+            start = _find(name, block.ids, digests)
+            at_end = start + len(digests) == len(block.ids)
+            if event["part"] and not at_end and start != event["part"] * len(digests):
+                raise ProofError(
+                    f"part {event['part']} of block {name.hex()} begins at {start}; all parts are of one size"
+                )
         else:
             block.pieces[event["part"]] = ids
             if len(block.pieces) == block.parts:
@@ -296,6 +301,11 @@ def _run(entry: int, kind: int, detail: int = 0, step: int = NO_STEP) -> NDArray
 def _assemble(name: bytes, block: _Block) -> Bytes2D:
     if set(block.pieces) != set(range(block.parts)):
         raise ProofError(f"block {name.hex()} has parts {sorted(block.pieces)[:4]} of {block.parts}")
+    first, last = len(block.pieces[0]), len(block.pieces[block.parts - 1])
+    if last > first or any(len(block.pieces[p]) != first for p in range(block.parts - 1)):
+        raise ProofError(
+            f"the parts of block {name.hex()} differ in size; all but the last are equal, and it is no longer"
+        )
     joined = b"".join(block.pieces[p] for p in range(block.parts))
     if block_id(joined) != name:
         raise ProofError(f"block {name.hex()} is not the hash of its ids, which is {block_id(joined).hex()}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, STATUS
-from fgtrac.query.places import Places
+from fgtrac.query.places import Places, find_id
 from fgtrac.query.seals import FullSeal
 
 Row = tuple[int, int, int, int]  # kind, detail, entry, step
@@ -80,7 +80,8 @@ class Reader:
         registered[block] = entry
         ordinal = self._places.ordinal(sample_id, entry)
         details: dict[str, Any] = {"dataset": event["dataset"], "block": block.hex(), "ordinal": ordinal}
-        place = ordinal_in(event["ids"], sample_id)
+        place = find_id(event["ids"], sample_id)
+        assert place is not None  # it has an ordinal
         for field_name, word in (("contents", "content"), ("subjects", "subject")):
             if field_name in event:
                 details[word] = event[field_name][32 * place : 32 * place + 32].hex()
@@ -241,11 +242,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def ordinal_in(ids: bytes, sample_id: bytes) -> int:
-    """The place of an id that is there, among ids of 32 bytes laid end to end."""
-    return next(i for i in range(len(ids) // 32) if ids[32 * i : 32 * i + 32] == sample_id)
 
 
 def _where(event: Mapping[str, Any], column: str, ordinal: int) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog import index
 from fgtrac.tlog.index import SAMPLE, Absence, Presence, Tree
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+from fgtrac.tlog.npy import arrays_of
 
 
 class NotSealedError(ValueError):
@@ -63,6 +65,15 @@ class FullSeal:
         return None if presence is None else decode_rows(presence.value)
 
 
+def expect(tree: Tree, order: int) -> None:
+    """Tell the system how the index will be read. A look-up touches few pages, and reading ahead of each (which is
+    what a memory map does otherwise) costs more than all the rest of it: 15 ms in place of 2."""
+    for array in arrays_of(tree).values():
+        mapped = getattr(array, "_mmap", None)
+        if mapped is not None and len(array):
+            mapped.madvise(order)
+
+
 def open_full_seal(trace: TraceDir) -> FullSeal:
     """The newest full seal that the tree head covers, its `seal` entry checked against its own head.
 
@@ -89,6 +100,7 @@ def _open(trace: TraceDir, size: int, note: bytes) -> FullSeal:
         raise ProofError(f"the last entry of index/{size}/checkpoint is no seal over the {size - 1} entries before it")
     with whole(f"the index sealed at {size}"):
         tree = load_index(trace.mapped, size, event["root"])
+    expect(tree, mmap.MADV_RANDOM)
     if len(tree) != event["leaves"]:
         raise ProofError(f"index/{size} has {len(tree)} leaves and the seal says {event['leaves']}; run fgtrac seal")
     return FullSeal(note, head, log.entry(size - 1), event, log, tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND, ROW
 from fgtrac.events.schema import ROLES, TRANSFORM
-from fgtrac.query.seals import FullSeal
+from fgtrac.query.seals import FullSeal, expect
 from fgtrac.tlog.index import CONTENT, build, lower_bound
 
 
@@ -64,6 +65,7 @@ def read_samples(seal: FullSeal, names: dict[bytes, str] | None) -> Samples:
     ProofError where it is not the one that was sealed.
     """
     columns = seal.tree.columns
+    expect(seal.tree, mmap.MADV_NORMAL)
     if build(columns).root != seal.event["root"]:
         raise ProofError(f"index/{seal.head.size} is not the index that was sealed; run fgtrac seal to rebuild it")
     n = lower_bound(seal.tree, CONTENT, bytes(32))
