@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +19,24 @@ def test_the_readme_shows_the_example_as_it_stands() -> None:
     assert shown == [code]
 
 
-def test_the_ten_lines_run_and_verify(tmp_path: Path) -> None:
+def test_the_ten_lines_run_and_so_do_the_commands_below_them(tmp_path: Path) -> None:
     environment = os.environ | {"FGTRAC_KEY": str(tmp_path / "key.pem")}
-    run = subprocess.run(
-        [sys.executable, str(EXAMPLE)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("holds\n")
-    assert "TensorDataset" in run.stdout
-    assert (tmp_path / "runs/first.trace/checkpoint").is_file()
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    printed = run(str(EXAMPLE))
+    assert printed.startswith("holds\n")
+    assert "TensorDataset:7" in printed
+    commands = re.findall(r"^    fgtrac (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        run("-c", "from fgtrac.cli.main import main; main()", *shlex.split(command))
+    assert (tmp_path / "mine.json").stat().st_size < 20_000
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
