@@ -144,7 +144,7 @@ class Trace:
 
     def _warm(self) -> None:
         if self._seal.head.size <= EAGER_ENTRIES:
-            self._seal.log.locate()
+            self._seal.warm()
             self._historian.kept_checkpoints()
             _ = self._namer
 

@@ -122,6 +122,7 @@ class Historian:
 
     def _read(self, sample_id: bytes, rows: NDArray[np.void]) -> list[Event]:
         """One event a row, with what its entry says; within an entry by step."""
+        self._seal.log.prefetch(sorted(set(rows["entry"].tolist())))
         registered: dict[bytes, int] = {}
         events = []
         for (entry, kind), group in groupby(rows.tolist(), key=lambda row: (row[2], row[0])):

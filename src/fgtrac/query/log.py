@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import FileIO
@@ -96,7 +96,18 @@ class SealedLog:
         From a cold disk this is one short wait for each entry: bundles wait side by side.
         """
         with whole("the log"), ThreadPoolExecutor(8) as pool:
-            list(pool.map(self._starts, range(-(-self.head.size // WIDTH))))
+            bundles = range(-(-self.head.size // WIDTH))
+            list(pool.map(self._starts, bundles))
+            for bundle in bundles:
+                self._nodes.node(0, bundle * WIDTH)
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Let the disk fetch these entries side by side, before they are read one by one."""
+        for number in numbers:
+            with whole(f"entry {number}"):
+                start, stop = self._place(number)
+                with self._open(number // WIDTH) as file:
+                    os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_WILLNEED)
 
     def peek(self, number: int) -> bytes:
         """The bytes of an entry as they stand on disk, unchecked: for looking which ones to believe."""
@@ -113,12 +124,17 @@ class SealedLog:
                     yield bundle * WIDTH + place
 
     def _raw(self, number: int) -> bytes:
+        start, stop = self._place(number)
+        with self._open(number // WIDTH) as file:
+            return os.pread(file.fileno(), stop - start, start)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Where the bytes of an entry start and stop in its bundle."""
         if not 0 <= number < self.head.size:
             raise ProofError(f"entry {number} is named, and the log has {self.head.size}")
         bundle, place = divmod(number, WIDTH)
         starts = self._starts(bundle)
-        with self._open(bundle) as file:
-            return os.pread(file.fileno(), starts[place + 1] - starts[place] - 2, starts[place] + 2)
+        return starts[place] + 2, starts[place + 1]
 
     def _tile(self, number: int) -> Tile:
         bundle = number // WIDTH

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from fgtrac.errors import ProofError
@@ -63,8 +64,7 @@ class Places:
 
     def _find(self, block: bytes, part: int | None, before: int) -> int:
         """The last entry before `before` that registers a part (None: any) of the block. ProofError without one."""
-        near = self._near(block, part, before)
-        for number in (*near, *range(before - 1, -1, -1)):
+        for number in chain(self._near(block, part, before), range(before - 1, -1, -1)):
             if _may_register(self._log.peek(number), block):
                 event = self._log.event(number)
                 if _registers(event, block, part):
@@ -76,10 +76,10 @@ class Places:
         if part is None:
             return ()
         if _registers(event := self._log.event(before), block, None):
-            at: int = before - event["part"] + part
+            at = before - int(event["part"]) + part
         else:
             any_part = self._find(block, None, before)
-            at = any_part - self._log.event(any_part)["part"] + part
+            at = any_part - int(self._log.event(any_part)["part"]) + part
         return (at,) if 0 <= at < before else ()
 
 

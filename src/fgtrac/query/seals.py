@@ -20,6 +20,9 @@ from fgtrac.tlog.index import SAMPLE, Absence, Presence, Tree
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
 from fgtrac.tlog.npy import arrays_of
 
+WARM_KEYS = 128  # evenly spaced: the first seven steps of every search
+WARM_NODES = 1 << 14  # the levels with fewer nodes than this lie at the end
+
 
 class NotSealedError(ValueError):
     """The trace has no full seal yet: the caller has to make one first."""
@@ -35,6 +38,13 @@ class FullSeal:
     event: Mapping[str, Any]
     log: SealedLog
     tree: Tree
+
+    def warm(self) -> None:
+        """Fetch what every look-up passes through: where entries lie, and the upper levels of the index."""
+        self.log.locate()
+        if n := len(self.tree):
+            self.tree.columns.keys[:: -(-n // WARM_KEYS), 0].max()
+            self.tree.nodes[-WARM_NODES:, 0].max()
 
     def find(self, type: int, key: bytes) -> Presence | None:
         """A leaf with its value, checked against the sealed root; None where an absence proof shows that none is there.
