@@ -118,7 +118,7 @@ def measure_own_time(data: TensorDataset) -> dict[str, float]:
             checkpoints.append(time.perf_counter() - at)
         loop_s, hooks_s = time.perf_counter() - start, own.seconds
         background_s = run._recorder.background_cpu_s - before_s
-        run._sealer.wait()
+        run._sealer.finish()
         seal_s = run._sealer.cpu_s - sealing_before_s
     recording_s, sealing_s = hooks_s + background_s, sum(checkpoints) + seal_s
     fewer_s = sealing_s * epoch / SPARSE_STEPS

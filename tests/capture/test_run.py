@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_is_refused(run: Run) -> None:
 def test_a_checkpoint_seals_what_it_rests_on(run: Run, log: Read) -> None:
     run.register(numbers(3))
     run.checkpoint(nn.Linear(1, 1))
-    run._sealer.wait()  # beside the training thread
+    run._sealer.finish()  # beside the training thread
     kinds = [e["kind"] for e in log(run.path).events]
     assert kinds == ["run", "dataset", "samples", "artifact", "checkpoint"]
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from fgtrac.api.audit import audit_trace
-
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.sealing import seal_trace
 from fgtrac.commit.signer import Signer

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fgtrac.commit import sequencer
 from fgtrac.commit.sequencer import last_seqs
 from fgtrac.errors import FgtracError, ProofError, TamperError
 from fgtrac.events.postings import PostingTable
@@ -124,6 +125,23 @@ def test_a_segment_that_its_writer_still_holds_is_sealed_but_not_deleted(world) 
     assert world.seal(full=False).new_entries == 1
     assert world.log()[-1] == late
     assert not list(world.trace.journal.glob("*.wal"))
+
+
+def test_what_a_writer_adds_while_a_seal_is_at_work_and_then_lets_go_is_not_deleted(world, monkeypatch) -> None:
+    world.write(*world.begin(A))
+    late = world.metrics(A, 9)
+    execute = sequencer._execute
+
+    def meanwhile(*arguments):
+        world.write(late)
+        world.close(A)
+        return execute(*arguments)
+
+    monkeypatch.setattr(sequencer, "_execute", meanwhile)
+    world.seal(full=False)
+    monkeypatch.undo()
+    world.seal(full=False)
+    assert world.log()[-1] == late
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

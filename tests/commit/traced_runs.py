@@ -50,7 +50,7 @@ def child(folder: Path, pipe: int, inside: int) -> None:
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     on_flush = lambda seq: report("flushed", seq)  # noqa: E731
-    with start_run(folder, flush_interval_s=0.02, sync_interval_s=0.1, on_flush=on_flush) as run:
+    with start_run(folder, flush_interval_s=0.02, sync_interval_s=0.1, seal_interval_s=0, on_flush=on_flush) as run:
         loader = run.watch(DataLoader(data, batch_size=8, shuffle=True, num_workers=2), role="train")
         for _ in range(EPOCHS):
             for x, y in loader:

@@ -28,7 +28,7 @@ from fgtrac.capture.recorder import Placement, Recorder, Ref
 from fgtrac.capture.sources import Keys, Registry, pieces
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
-from fgtrac.commit import sequencer
+from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.background import BackgroundSealer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError, ProofError
@@ -49,6 +49,7 @@ class Options:
     keep_improvement: float = 0.01
     flush_interval_s: float = 1.0
     sync_interval_s: float = 5.0
+    seal_interval_s: float = 2.0
     on_flush: Callable[[int], None] | None = None
 
 
@@ -81,7 +82,7 @@ class Run:
             sync_interval_s=options.sync_interval_s,
             on_flush=options.on_flush,
         )
-        self._sealer = BackgroundSealer(self._seal_here)
+        self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
         self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names)
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._keep = states.KeepImproved(options.keep_improvement)
@@ -193,12 +194,13 @@ class Run:
     ) -> bool:
         """Record the model's state; keep it where the validation loss improved. Returns whether it was kept.
 
-        Everything that this state rests on is on disk before it; the log is sealed behind it, beside the training.
+        Everything that this state rests on is on disk before it; the log is sealed behind it, beside the
+        training and at most once in `seal_interval_s`.
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
         loss = states.loss_of(val_loss)
         kept, rule = self._keep.decide(loss)
-        self._finish_sealing()
+        self._heed(self._sealer.check)
         self._recorder.sync()
         fields: dict[str, Any] = {"step": self.step}
         if kept:
@@ -216,7 +218,7 @@ class Run:
             fields["learning_rates"] = np.array(rates, dtype=np.float64)
         self._checkpoint = self._recorder.record("checkpoint", fields)
         self._recorder.flush()
-        self._sealer.start()
+        self._sealer.ask()
         return kept
 
     def predictions(
@@ -266,7 +268,7 @@ class Run:
             last.callback(self._seal_last)
             last.callback(self._recorder.close)
             self._grounding.close()
-            self._finish_sealing()
+            self._heed(self._sealer.finish)
             self._recorder.flush()
             if finished:
                 writers = {**sequencer.last_seqs(self._trace), self._recorder.writer: self._recorder.next_seq - 1}
@@ -284,10 +286,10 @@ class Run:
         self._recorder.rotate()
         sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
 
-    def _finish_sealing(self) -> None:
-        """Wait for the seal of the last checkpoint; say so where it failed."""
+    def _heed(self, ask_sealer: Callable[[], None]) -> None:
+        """Say so where the seal of a checkpoint failed."""
         try:
-            self._sealer.wait()
+            ask_sealer()
         except OSError as error:
             self._recorder.lose("the log could not be sealed at a checkpoint", error)
 
@@ -333,6 +335,7 @@ def start_run(
     keep_improvement: float = 0.01,
     flush_interval_s: float = 1.0,
     sync_interval_s: float = 5.0,
+    seal_interval_s: float = 2.0,
     key: str | os.PathLike[str] | None = None,
     on_flush: Callable[[int], None] | None = None,
 ) -> Run:
@@ -343,6 +346,7 @@ def start_run(
     `strict` raises where an event cannot be written, instead of recording a gap; `key` is the signing key's file.
     With `resume`, an existing trace is repaired and continued, updates counted on from `step` (by default that of
     its last checkpoint). `on_flush(next_seq)` is called after each write to the journal.
+    Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds; the end always is.
 
     Raises FileExistsError for an existing trace without `resume`, ValueError for unfit arguments.
     """
@@ -351,7 +355,7 @@ def start_run(
     if step is not None and step < 0:
         raise ValueError(f"step={step}; updates are counted from 0")
     states.KeepImproved(keep_improvement)  # raises for a share that is none
-    options = Options(strict, keep_improvement, flush_interval_s, sync_interval_s, on_flush)
+    options = Options(strict, keep_improvement, flush_interval_s, sync_interval_s, seal_interval_s, on_flush)
     base = Path(path)
     folder = base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
     signing_key = None if key is None else Path(key)
@@ -381,6 +385,7 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
     trace_id = prior.trace_id_of(trace)
     signer = Signer.open(trace_id, signing_key)
     vault = Vault.open(trace.vault_path, trace_id, read_only=False)
+    tidy.remove_unfinished_artifacts(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns)
     scheme = prior.run_entry(trace)["id_scheme"]
     first_step = prior.last_checkpoint_step(trace) if step is None else step

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from fgtrac.api.prior import trace_id_of
-from fgtrac.commit import sequencer
+from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.sequencer import SealResult
 from fgtrac.commit.signer import Signer
 from fgtrac.store.trace_dir import TraceDir
@@ -19,4 +19,5 @@ def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True) -
     """
     trace = TraceDir.open(path)
     signer = Signer.open(trace_id_of(trace), key_path)
+    tidy.remove_unfinished_artifacts(trace)
     return sequencer.seal(trace, signer, full=full, clock=time.time_ns)

@@ -1,4 +1,4 @@
-"""Plain seals while training goes on: one at a time, on a thread of their own, so that no step waits for the disk."""
+"""Plain seals while training goes on: on a thread of their own, at most one in an interval, so that no step waits."""
 
 from __future__ import annotations
 
@@ -8,33 +8,58 @@ from collections.abc import Callable
 
 
 class BackgroundSealer:
-    """Runs `seal` beside the caller. Whatever goes wrong is raised by the next `wait`, in the caller's thread."""
+    """Runs `seal` beside the caller, soon after it was asked for; what is asked for meanwhile is one more seal.
 
-    def __init__(self, seal: Callable[[], object]) -> None:
+    Whatever goes wrong is raised in the caller's thread, by the next `check` or `finish`. `cpu_s` is the processor
+    time that seals have taken.
+    """
+
+    def __init__(self, seal: Callable[[], object], interval_s: float) -> None:
         self._seal = seal
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
+        self._wanted = False
         self._error: BaseException | None = None
+        self._due = float("-inf")
         self.cpu_s = 0.0
 
-    def start(self) -> None:
-        """Begin a seal; the one before it must have been waited for."""
-        if self._thread is not None:
-            raise RuntimeError("a seal is under way already; wait for it first")
-        self._thread = threading.Thread(target=self._run, name="fgtrac-seal", daemon=True)
-        self._thread.start()
+    def ask(self) -> None:
+        """Seal as soon as the interval since the last seal has passed."""
+        with self._lock:
+            self._wanted = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="fgtrac-seal", daemon=True)
+                self._thread.start()
 
-    def wait(self) -> None:
-        """Wait for the seal under way, if there is one, and raise what it raised."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
+    def check(self) -> None:
+        """Raise what the last seal raised."""
+        with self._lock:
+            error, self._error = self._error, None
         if error is not None:
             raise error
 
+    def finish(self) -> None:
+        """Do what was asked for now, wait for it, and raise what it raised."""
+        self._hurry.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+        self._hurry.clear()
+        self.check()
+
     def _run(self) -> None:
-        try:
-            self._seal()
-        except BaseException as error:  # noqa: BLE001 - not swallowed: `wait` raises it in the caller's thread
-            self._error = error
-        self.cpu_s += time.thread_time()
+        while True:
+            self._hurry.wait(max(0.0, self._due - time.monotonic()))
+            with self._lock:
+                if not self._wanted:
+                    self._thread = None
+                    return
+                self._wanted = False
+            self._due, began_s = time.monotonic() + self._interval_s, time.thread_time()
+            try:
+                self._seal()
+            except BaseException as error:  # noqa: BLE001 - not swallowed: raised in the caller's thread
+                self._error = error
+            self.cpu_s += time.thread_time() - began_s

@@ -33,6 +33,7 @@ class Segment:
     path: Path
     writer: bytes
     number: int
+    size_bytes: int
     frames: tuple[Frame, ...]
     damage: str  # in words; empty where there is none
 
@@ -55,11 +56,12 @@ def read_segments(trace: TraceDir) -> list[Segment]:
 
 
 def _read_segment(path: Path, writer: bytes, number: int) -> Segment:
-    found = scan(path.read_bytes())
+    data = path.read_bytes()
+    found = scan(data)
     frames = tuple(_frame(path, writer, at, entry) for at, entry in found.frames)
     damaged = sum(length for _, length in found.bad)
     words = f"{damaged} damaged bytes in {path.name} from offset {found.bad[0][0]}" if found.bad else ""
-    return Segment(path, writer, number, frames, words)
+    return Segment(path, writer, number, len(data), frames, words)
 
 
 def _frame(path: Path, writer: bytes, at: int, entry: bytes) -> Frame:
@@ -137,8 +139,10 @@ def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> No
     """
     for segment in segments:
         whole = all(frame.seq < sealed.get(segment.writer, 0) for frame in segment.frames)
-        if not whole or durable.is_held(segment.path):
+        if not whole or not segment.path.exists() or durable.is_held(segment.path):
             continue
+        if segment.path.stat().st_size != segment.size_bytes:
+            continue  # its writer added something after it was read, and let go since: the next seal takes that
         if segment.damage:
             durable.rename(segment.path, segment.path.with_name(segment.path.name + ".damaged"))
         else:

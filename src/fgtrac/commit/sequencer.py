@@ -16,7 +16,7 @@ The tree head decides what is sealed. Recovery is not a second path: it is steps
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,8 @@ def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock) -> SealRe
     OSError where the disk refuses: nothing is lost, and the next seal goes on from there.
     """
     with durable.lock(signer.lock_path, str(trace.path)):
-        state = recover(trace, signer)
         segments = read_segments(trace)
+        state = recover(trace, signer, segments)
         plan, entries, index = _make_plan(trace, state, segments, full=full, clock=clock)
         if plan is None:
             if full and state.size:
@@ -170,7 +170,7 @@ def _restore_index(trace: TraceDir, signer: Signer, state: State) -> None:
 # -- recovery -------------------------------------------------------------------------------------------------------
 
 
-def recover(trace: TraceDir, signer: Signer) -> State:
+def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment]) -> State:
     """Bring the trace to a whole state: finish the seal that was under way, remove what a crash left over.
 
     TamperError where the trace is not the one that this key signed last.
@@ -182,21 +182,22 @@ def recover(trace: TraceDir, signer: Signer) -> State:
     if state.size:
         _check_own(trace, signer, state, signed)
     pending = tidy.pending_plan(trace, signer, state.size)
-    entries = _planned_entries(trace, pending) if pending is not None else None
+    entries = _planned_entries(segments, pending) if pending is not None else None
     if pending is not None and entries is not None:
         _execute(trace, signer, pending, entries, None)
+        state = load_state(trace, signer)
     elif last is not None and last[0].size > state.size:
         _publish_signed(trace, *last)
+        state = load_state(trace, signer)
     elif pending is not None:
         tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
-    state = load_state(trace, signer)
-    tidy.after_seal(trace, state.plan, read_segments(trace))
+    tidy.after_seal(trace, state.plan, segments)
     return state
 
 
-def _planned_entries(trace: TraceDir, plan: Plan) -> tuple[bytes, ...] | None:
+def _planned_entries(segments: Sequence[Segment], plan: Plan) -> tuple[bytes, ...] | None:
     """The entries of a plan, from the journal; None where a frame is missing."""
-    frames = {(s.writer, f.seq): f.entry for s in read_segments(trace) for f in s.frames}
+    frames = {(s.writer, f.seq): f.entry for s in segments for f in s.frames}
     wanted = [(t.writer, seq) for t in plan.taken for seq in range(t.first, t.stop)]
     if any(key not in frames for key in wanted):
         return None

@@ -55,9 +55,18 @@ def _remove_with_folder(trace: TraceDir, path: str) -> None:
 
 
 def remove_temporaries(trace: TraceDir) -> None:
-    """Files whose writing was cut short."""
-    for path in sorted(trace.path.rglob(f"*{durable.TEMPORARY}")):
-        durable.remove(path)
+    """Files that a seal was cut short in writing. Artifacts are the training thread's, which may be writing one now."""
+    for folder in ("tile", "index", "journal"):
+        for path in sorted((trace.path / folder).rglob(f"*{durable.TEMPORARY}")):
+            durable.remove(path)
+    durable.remove(trace.path / f"checkpoint{durable.TEMPORARY}")
+
+
+def remove_unfinished_artifacts(trace: TraceDir) -> None:
+    """Artifacts that a process was cut short in writing; where somebody is recording, they may not be cut short."""
+    if not any(durable.is_held(path) for path in trace.journal.glob("*.wal")):
+        for path in sorted((trace.path / "artifacts").glob(f"*{durable.TEMPORARY}")):
+            durable.remove(path)
 
 
 def _plans(trace: TraceDir) -> list[tuple[int, str]]:

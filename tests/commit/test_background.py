@@ -1,0 +1,56 @@
+"""Seals beside the training: one at a time, not too often, and nothing that goes wrong is lost."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from fgtrac.commit.background import BackgroundSealer
+
+
+def test_what_was_asked_for_is_done_by_finish_at_the_latest() -> None:
+    done: list[int] = []
+    sealer = BackgroundSealer(lambda: done.append(1), interval_s=3600)
+    sealer.ask()
+    sealer.finish()
+    assert done == [1]
+    sealer.ask()  # not due for an hour
+    sealer.ask()
+    sealer.finish()
+    assert done == [1, 1]
+    sealer.finish()
+    assert done == [1, 1]
+
+
+def test_seals_never_run_at_the_same_time() -> None:
+    inside, entered = threading.Lock(), threading.Event()
+    release = threading.Event()
+    count: list[int] = []
+
+    def slow() -> None:
+        assert inside.acquire(blocking=False)
+        entered.set()
+        release.wait()
+        count.append(1)
+        inside.release()
+
+    sealer = BackgroundSealer(slow, interval_s=0)
+    sealer.ask()
+    entered.wait()
+    sealer.ask()
+    release.set()
+    sealer.finish()
+    assert count == [1, 1]
+
+
+def test_an_error_is_raised_once_in_the_thread_that_asks() -> None:
+    def fails() -> None:
+        raise OSError(28, "no space left on device")
+
+    sealer = BackgroundSealer(fails, interval_s=0)
+    sealer.ask()
+    with pytest.raises(OSError, match="no space"):
+        sealer.finish()
+    sealer.check()
+    sealer.finish()
