@@ -42,7 +42,7 @@ def audit_trace(
     pending = _find_pending(trace, names, segments)
     audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
     make = audit.checks.make
-    make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries",))
+    make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
     make("files", lambda: _check_files(audit, names, pending), ("tiles", "entries"))
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
@@ -228,6 +228,7 @@ def _check_files(audit: Audit, names: Iterable[str], pending: Plan | None) -> st
     known |= {n for n in names if n.startswith(JOURNAL) and n.endswith(".wal")}  # the check of the journal reads them
     older = {column_path(full, name) for full in audit.facts.full_seals for name in COLUMNS}
     older |= {path for stop, path in _plan_sizes(names).items() if stop < size}
+    known |= {path for stop, path in _plan_sizes(names).items() if stop > size}  # and the check of the plan these
     for name in names:
         if name in known:
             continue

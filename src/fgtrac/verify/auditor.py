@@ -21,6 +21,7 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
+from fgtrac.tlog.tiles import Tile
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
 from fgtrac.verify.tree import (
@@ -30,7 +31,7 @@ from fgtrac.verify.tree import (
     check_note,
     check_signature,
     check_tiles,
-    leftover_tiles,
+    partials,
     read_head,
     read_log,
 )
@@ -114,26 +115,29 @@ def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
             audit.facts = read_facts(log)
         except ProofError as error:
             bad_entry = error
-    kept = [size for size in audit.facts.full_seals if size < log.head.size]
+    older: list[Tile] = []
+    if bad_entry is None and log.is_whole:
+        needed, left = partials(log, names, [size for size in audit.facts.full_seals if size < log.head.size])
+        older = needed + left
+        audit.checks.notes += [f"{t.path} is left over from an older head; the next seal removes it" for t in left]
 
     def entries() -> str:
         if bad_entry is not None:
             raise bad_entry
-        words = check_entries(log, kept, tiles_hold=tiles_hold)
-        left = [tile.path for tile in leftover_tiles(log, names)]
-        audit.checks.notes += [f"{path} is left over from an older head; the next seal removes it" for path in left]
-        return words
+        return check_entries(log, older, tiles_hold=tiles_hold)
 
-    tiles_hold = audit.checks.make("tiles", lambda: check_tiles(log, kept))
+    tiles_hold = audit.checks.make("tiles", lambda: check_tiles(log, older))
     audit.checks.make("entries", entries)
 
 
 def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier: Verifier | None) -> str:
     assert audit.log is not None
     sizes = audit.facts.full_seals
+    notes = [n for n in names if n.startswith("index/") and n.endswith(f"/{HEAD}")]
+    stray = [n for n in notes if _size_of(n) not in sizes and _size_of(n) <= audit.log.head.size]
+    audit.known |= {f"index/{size}/{HEAD}" for size in sizes} | set(stray)
     for size in sizes:
         path = f"index/{size}/{HEAD}"
-        audit.known.add(path)
         head = check_note(files, path, verifier)
         expected = TreeHead(audit.log.head.origin, size, audit.log.root_at(size))
         if head != expected:
@@ -141,10 +145,8 @@ def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier
                 f"{path} says {head.size} entries of {head.origin!r:.100} with root {head.root.hex()}; the log gives "
                 f"{size} with root {expected.root.hex()}"
             )
-    stray = [n for n in names if n.startswith("index/") and n.endswith(HEAD) and _size_of(n) not in sizes]
-    within = [n for n in stray if _size_of(n) <= audit.log.head.size]
-    if within:
-        raise ProofError(f"{within[0]} is the note of a full seal, and the log has no seal entry for it")
+    if stray:
+        raise ProofError(f"{stray[0]} is the note of a full seal, and the log has no seal entry for it")
     if verifier is None:
         raise CannotTell(f"{len(sizes)} full seals say the roots of their sizes; who signed them is not checked")
     return (

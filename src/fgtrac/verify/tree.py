@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fgtrac.errors import FgtracError, FormatError, ProofError
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
 from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
-from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, partial_tiles
+from fgtrac.tlog.tiles import (
+    ENTRIES,
+    WIDTH,
+    Tile,
+    decode_bundle,
+    encode_bundle,
+    parse_tile_path,
+    partial_tiles,
+    tiles_of,
+)
 from fgtrac.verify.checks import CannotTell, TraceFiles
 
 HEAD = "checkpoint"
@@ -113,8 +123,8 @@ def read_log(files: TraceFiles, head: TreeHead, progress: Callable[[int, int], N
     return log
 
 
-def check_tiles(log: Log, kept: Iterable[int]) -> str:
-    """Every hash tile must lead to the head's root; of the sizes `kept`, the partial ones must be there too.
+def check_tiles(log: Log, older: Iterable[Tile]) -> str:
+    """Every hash tile must lead to the head's root; those of `older` sizes must be the beginning of their successors.
 
     The entries' own hashes say which tile is wrong, as long as they lead to the root; otherwise the tiles among
     themselves do.
@@ -126,11 +136,10 @@ def check_tiles(log: Log, kept: Iterable[int]) -> str:
             raise ProofError(f"{tile.path} does not hold the hashes that the entries and the signed root give")
     if not log.is_whole:
         _check_tiles_alone(log)
-    for size in kept:
-        for tile in partial_tiles(size):
-            if tile.level != ENTRIES:
-                _check_partial(log, tile)
-                tiles += 1
+    for tile in older:
+        if tile.level != ENTRIES:
+            _check_older_tile(log, tile)
+            tiles += 1
     return f"{tiles} hash tiles lead to the root {log.head.root.hex()}"
 
 
@@ -173,24 +182,23 @@ def _stored_leaves(log: Log) -> bytearray:
     return leaves
 
 
-def _check_partial(log: Log, tile: Tile) -> None:
+def _check_older_tile(log: Log, tile: Tile) -> None:
     data = log.files.read(tile.path)
     if log.is_whole and data != log.row(tile):
         raise ProofError(f"{tile.path} does not hold the hashes that the entries give")
     log.used.add(tile.path)
 
 
-def check_entries(log: Log, kept: Iterable[int], *, tiles_hold: bool) -> str:
-    """Every entry must hash to its leaf under the head's root; of the sizes `kept`, the partial bundles must be there
-    too."""
+def check_entries(log: Log, older: Iterable[Tile], *, tiles_hold: bool) -> str:
+    """Every entry must hash to its leaf under the head's root; bundles of `older` sizes must be the beginning of their
+    successors."""
     if log.bad_bundle:
         raise ProofError(log.bad_bundle)
     if not log.is_whole:
         _blame_entry(log, tiles_hold=tiles_hold)
-    for size in kept:
-        for tile in partial_tiles(size):
-            if tile.level == ENTRIES:
-                check_partial_bundle(log, tile)
+    for tile in older:
+        if tile.level == ENTRIES:
+            _check_older_bundle(log, tile)
     return f"{log.head.size} entries are valid and hash to the leaves under the root"
 
 
@@ -208,25 +216,22 @@ def _blame_entry(log: Log, *, tiles_hold: bool) -> None:
         raise CannotTell("the entries have the hashes that their tiles hold, but the tiles do not lead to the root")
 
 
-def check_partial_bundle(log: Log, tile: Tile) -> None:
-    """A bundle kept for an older size must be the beginning of the one that replaced it."""
+def _check_older_bundle(log: Log, tile: Tile) -> None:
     if log.files.read(tile.path) != encode_bundle(log.bundle(tile.number)[: tile.width]):
         raise ProofError(f"{tile.path} is not the beginning of {log.tile(ENTRIES, tile.number).path}")
     log.used.add(tile.path)
 
 
-def leftover_tiles(log: Log, names: Iterable[str]) -> Iterable[Tile]:
-    """Tiles within the log that no kept size asks for: a crash leaves them until the next seal. ProofError for one
-    that is not the beginning of its successor."""
+def partials(log: Log, names: Iterable[str], kept: Iterable[int]) -> tuple[list[Tile], list[Tile]]:
+    """The partial tiles beside those of the head: those that the sizes `kept` ask for, and those within the log that
+    none does (a crash leaves them until the next seal)."""
+    wanted = {tile.path: tile for size in kept for tile in partial_tiles(size)}
+    own = {tile.path for tile in tiles_of(log.head.size)}
+    left = []
     for name in names:
-        try:
+        with suppress(FormatError):  # no tile's path
             tile = parse_tile_path(name)
-        except FormatError:
-            continue
-        if name in log.used or tile.number * WIDTH + tile.width > log.head.size >> (8 * max(tile.level, 0)):
-            continue
-        if tile.level == ENTRIES:
-            check_partial_bundle(log, tile)
-        else:
-            _check_partial(log, tile)
-        yield tile
+            within = tile.number * WIDTH + tile.width <= log.head.size >> (8 * max(tile.level, 0))
+            if within and name not in own and name not in wanted:
+                left.append(tile)
+    return [tile for path, tile in wanted.items() if path not in own], left
