@@ -1,0 +1,110 @@
+"""A trace in which something of everything happens to a few samples, and what is true of them."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import block_id, keyed_id, preimage, public_id
+from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.store.vault import Vault
+from traces import DATASET, TRACE_ID, Made, Writing, start_trace
+
+SAMPLES = 12
+STAGES = "crops"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The trace and the ids of its crops, made of rows 0 and 1."""
+
+    made: Made
+    crops: tuple[bytes, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.made.trace.path
+
+    def name(self, row: int) -> str:
+        return f"id:{self.made.ids[row].hex()}"
+
+
+def live(folder: Path, *, scheme: str = "public", vault: bool = False, parts: int = 3) -> Life:
+    """Rows 0 to 3 are used in steps 1 and 2 (with losses in step 2), row 4 is delivered in vain, row 5 dropped as
+    equal to row 0, rows 0 and 1 become three crops, row 2 is predicted at the kept checkpoint of step 2, row 6 looks on
+    as a neighbour in step 3, row 7 gets a contribution; the rest is registered and no more."""
+    made, writing = start_trace(folder, samples=SAMPLES, scheme=scheme, parts=parts)
+    ordinal = writing.placement.ordinals
+    drop(writing, ordinal)
+    crops = crop(writing, ordinal, scheme)
+    batch(writing, 1, [0, 1, 2, 3], 1)
+    batch(writing, 2, [3, 2, 1, 0], 2, losses=[0.5, 0.25, 2.0, 1.0])
+    batch(writing, 3, [4], None)
+    fields = {"step": 2, "epoch": 0, "val_loss": 0.5, "kept": True, "rule": "kept: the first"}
+    reference = writing.recorder.record("checkpoint", fields)
+    writing.recorder.record("checkpoint", {"step": 3, "kept": False, "rule": "dropped: no better"})
+    asked = {"block": writing.block, "ordinals": ordinal[[2, 8]]}
+    outputs = {"outputs": np.array([0.1, 0.9, 0.8, 0.2], "<f4"), "losses": np.array([0.125, np.inf], "<f4")}
+    writing.recorder.record("prediction", {"checkpoint": list(reference), "step": 2, **asked, **outputs})
+    neighbour(writing, ordinal)
+    scored = {"checkpoint": list(reference), "step": 2, "target": "validation", "method": "tracin"}
+    scores = np.array([-0.5], "<f4")
+    writing.recorder.record(
+        "contribution", {**scored, "block": writing.block, "ordinals": ordinal[[7]], "scores": scores}
+    )
+    writing.end()
+    made.seal()
+    if vault:
+        keep_names(folder, made)
+    return Life(made, crops)
+
+
+def drop(writing: Writing, ordinal: np.ndarray) -> None:
+    stage = {"stage": "same", "operation": "deduplicate", "block": writing.block}
+    writing.recorder.record("transform", {**stage, "kept": np.delete(ordinal, 5)})
+    writing.recorder.record("transform", {**stage, "dropped": ordinal[[5]], "same_as": writing.made.ids[0]})
+
+
+def crop(writing: Writing, ordinal: np.ndarray, scheme: str) -> tuple[bytes, ...]:
+    """Crop 0 of row 0, crop 1 of row 0, crop 2 of rows 0 and 1."""
+    named = [preimage(STAGES, n) for n in range(3)]
+    crops = [public_id(p) if scheme == "public" else keyed_id(bytes(32), p) for p in named]
+    ids = sorted(crops)
+    block = block_id(b"".join(ids))
+    writing.recorder.record("dataset", {"name": STAGES, "id_scheme": scheme, "rows": 3})
+    fields = {"dataset": STAGES, "block": block, "part": 0, "parts": 1, "ids": b"".join(ids)}
+    writing.recorder.record("samples", fields)
+    place = np.array([ids.index(c) for c in crops], "<u4")
+    pairs = {"parents": ordinal[[0, 0, 0, 1]], "children": place[[0, 1, 2, 2]]}
+    stage = {"stage": STAGES, "operation": "record", "block": writing.block, "child_block": block}
+    writing.recorder.record("transform", {**stage, **pairs})
+    return tuple(crops)
+
+
+def batch(writing: Writing, number: int, rows: list[int], step: int | None, losses: list[float] | None = None) -> None:
+    status = "unapplied" if step is None else "applied"
+    said = (0, number - 1, 2**64 - 1 if step is None else step, STATUS[status], ATTRIBUTION["exact"])
+    half = None if losses is None else np.array(losses, "<f2")
+    writing.recorder.use(writing.placement, 1, 1, said, array("I", rows), half)
+    writing.recorder.flush()
+
+
+def neighbour(writing: Writing, ordinal: np.ndarray) -> None:
+    """Step 3 of optimizer 1: row 9 is the seed, rows 6 and 10 are its neighbours at hops 1 and 2."""
+    one = np.ones(1, "<u4")
+    columns = {"epoch": 0 * one, "batch": 3 * one, "step": np.array([3], "<u8"), "count": one}
+    codes = {"status": np.array([STATUS["applied"]], "<u1"), "attribution": np.array([ATTRIBUTION["exact"]], "<u1")}
+    hops = {"hops": 2, "hop_count": np.ones(2, "<u4"), "hop_ordinals": ordinal[[6, 10]]}
+    fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": ordinal[[9]]}
+    writing.recorder.record("use", {**fields, **columns, **codes, **hops})
+
+
+def keep_names(folder: Path, made: Made) -> None:
+    """A vault that knows the rows of the data set."""
+    vault = Vault.create(folder / "run.vault", TRACE_ID)
+    vault.put_names((sample, DATASET, encode(row), None) for row, sample in enumerate(made.ids))
+    vault.close()
