@@ -51,6 +51,7 @@ class Traced:
     trained: Trained
     own: OwnTime
     checkpoints_s: tuple[float, ...]
+    sealing_s: float  # processor time of the seals that ran beside the training
     seal_s: float
 
 
@@ -136,7 +137,7 @@ def train_traced(
         )
         record_predictions(run, trained, prepared)
         seal_s = timed(run.close)
-    return Traced(run.path, prepared, trained, own, tuple(checkpoints), seal_s)
+    return Traced(run.path, prepared, trained, own, tuple(checkpoints), run._sealer.cpu_s, seal_s)
 
 
 def record_predictions(run: Run, trained: Trained, prepared: Prepared) -> None:
@@ -210,7 +211,7 @@ def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
         "loop_s": traced.trained.loop_s,
         "own_s": own_s,
         "own_time_share": own_s / traced.trained.loop_s,
-        "share_with_checkpoints": (own_s + checkpoints_s) / (traced.trained.loop_s + checkpoints_s),
+        "share_with_checkpoints": (own_s + checkpoints_s + traced.sealing_s) / (traced.trained.loop_s + checkpoints_s),
         "checkpoints": len(traced.checkpoints_s),
         "checkpoint_ms": 1e3 * checkpoints_s / len(traced.checkpoints_s),
         "events": events,

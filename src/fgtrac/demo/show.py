@@ -63,7 +63,7 @@ def cost(console: Console, f: Figures) -> None:
     rows = [
         ("fgtrac's own time inside the loop", own),
         ("... with checkpoints and their seals", together),
-        ("a checkpoint: state saved, log sealed", f"{f['checkpoint_ms']:.1f} ms (of {f['checkpoints']})"),
+        ("a checkpoint, on the training thread", f"{f['checkpoint_ms']:.1f} ms (of {f['checkpoints']})"),
         ("sample uses recorded", f"{f['events']:,}"),
         ("entries in the log", f"{f['entries']:,}"),
         ("bytes a use, in the log", f"{f['log_bytes_per_event']:.2f}"),
