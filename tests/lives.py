@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fgtrac.commit.signer import Signer
 from fgtrac.events.codec import encode
-from fgtrac.events.identity import block_id, keyed_id, preimage, public_id
+from fgtrac.events.identity import block_id, content_preimage, make_ids, preimage
 from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
-from traces import DATASET, TRACE_ID, Made, Writing, start_trace
+from traces import DATASET, SECRET_SEED, TRACE_ID, Made, Writing, start_trace
 
 SAMPLES = 12
 STAGES = "crops"
+SECRET = hashlib.sha256(SECRET_SEED).digest()  # the id key of keyed traces made here
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,8 @@ def drop(writing: Writing, ordinal: np.ndarray) -> None:
 
 def crop(writing: Writing, ordinal: np.ndarray, scheme: str) -> tuple[bytes, ...]:
     """Crop 0 of row 0, crop 1 of row 0, crop 2 of rows 0 and 1."""
-    named = [preimage(STAGES, n) for n in range(3)]
-    crops = [public_id(p) if scheme == "public" else keyed_id(bytes(32), p) for p in named]
+    key = SECRET if scheme == "keyed" else b""
+    crops = split(make_ids(scheme, key, [preimage(STAGES, n) for n in range(3)]))
     ids = sorted(crops)
     block = block_id(b"".join(ids))
     writing.recorder.record("dataset", {"name": STAGES, "id_scheme": scheme, "rows": 3})
@@ -108,3 +113,29 @@ def keep_names(folder: Path, made: Made) -> None:
     vault = Vault.create(folder / "run.vault", TRACE_ID)
     vault.put_names((sample, DATASET, encode(row), None) for row, sample in enumerate(made.ids))
     vault.close()
+
+
+def live_with_contents(folder: Path, *, scheme: str = "public", known: bool = True) -> Made:
+    """Four samples of one data set `photos` whose sources are the bytes b"0", b"1", b"1", b"2", sealed.
+
+    The id key of a keyed trace is SECRET. With known=False the data set does not say what its sources are.
+    """
+    key = SECRET if scheme == "keyed" else b""
+    sources = [content_preimage(hashlib.sha256(source).digest()) for source in (b"0", b"1", b"1", b"2")]
+    ids, contents = (split(make_ids(scheme, key, p)) for p in ([preimage("photos", row) for row in range(4)], sources))
+    signer = Signer(TRACE_ID, Ed25519PrivateKey.from_private_bytes(bytes(32)), folder / "heads" / TRACE_ID.hex())
+    made = Made(TraceDir.create(folder / "run.trace"), signer, tuple(ids))
+    writing = Writing(made, bytes((1,)) * 16)
+    writing.run_entry(scheme)
+    fields = {"name": "photos", "id_scheme": scheme, "rows": 4} | ({"content": "file"} if known else {})
+    writing.recorder.record("dataset", fields)
+    pairs = sorted(zip(ids, contents, strict=True))
+    columns = {"ids": b"".join(i for i, _ in pairs), "contents": b"".join(c for _, c in pairs)}
+    writing.recorder.record("samples", {"dataset": "photos", "block": writing.block, "part": 0, "parts": 1, **columns})
+    writing.end()
+    made.seal()
+    return made
+
+
+def split(joined: bytes) -> list[bytes]:
+    return [joined[i : i + 32] for i in range(0, len(joined), 32)]

@@ -12,7 +12,7 @@ from fgtrac.query.seals import FullSeal
 from fgtrac.tlog.index import CONTENT, SAMPLE
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import ABSENCES, CLAIMS, CONTENT_CLAIMS, MAX_ENTRIES, Bundle, Shown, format_bundle
-from fgtrac.verify.claims import USES, has_children, sentence
+from fgtrac.verify.claims import USES, has_children, needs_run_entry, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,13 @@ def _check_fits(claim: str, asked: Proof, value: bytes | None) -> None:
 
 
 def _context(seal: FullSeal, asked: Proof) -> tuple[Shown, ...]:
-    """What an absence of a name needs: how ids are made (the `run` entry and every `dataset` entry)."""
+    """What an absence of a name needs: every `dataset` entry, and the `run` entry where ids are keyed."""
     if asked.preimage is None:
         return ()
     counts = seal.event["counts"]
-    numbers = [n for kind in ("run", "dataset") for n in seal.log.find_kind(kind, counts.get(kind, 0))]
+    numbers = seal.log.find_kind("dataset", counts.get("dataset", 0))
+    if needs_run_entry([seal.log.event(n) for n in numbers]):
+        numbers += seal.log.find_kind("run", counts.get("run", 0))
     if len(numbers) > MAX_ENTRIES:
         raise ValueError(f"the trace has {len(numbers)} data sets, more than a bundle shows; name the sample by id:HEX")
     return tuple(Shown(n, seal.log.entry(n), seal.log.path(n)) for n in sorted(numbers))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,8 @@ class _Examination:
             self._shown.append(decode_event(shown.entry))
         if len({shown.number for shown in self._bundle.entries}) < len(self._bundle.entries):
             raise ProofError("an entry is shown twice")
+        if self._shown and (self._bundle.claim not in ABSENCES or self._bundle.preimage is None):
+            raise ProofError(f"{len(self._shown)} entries are shown, and the claim needs none of them")
         return f"{len(self._shown)} other entries are shown, each of them in the log"
 
     # -- the name -----------------------------------------------------------------------------------------------
@@ -158,6 +160,8 @@ class _Examination:
         datasets = [e for e in self._shown if e["kind"] == "dataset"]
         if len(datasets) != self._seal["counts"].get("dataset", 0):
             raise ProofError(f"{len(datasets)} data sets are shown and the seal counts others")
+        if len(self._shown) != len(datasets) + needs_run_entry(datasets):
+            raise ProofError("the run entry is shown where some ids are keyed, and no entry beside it")
         if self._bundle.claim == "content absent":
             if any("content" not in e for e in datasets):
                 raise CannotTell("the source of some data set is not known to the log, so any content may be in it")
@@ -179,6 +183,11 @@ class _Examination:
         if bundle.claim == "never used" and bundle.value is not None and has_children(bundle.value):
             raise CannotTell("the sample was made into others, whose uses are not shown here; prove each of them")
         return f"holds as committed at size {self._head.size}: {words}"
+
+
+def needs_run_entry(datasets: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an absence among these data sets needs the key's commitment, which stands in the `run` entry."""
+    return any(e["id_scheme"] == "keyed" for e in datasets)
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
