@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_the_sentences_say_what_happened(bundles: Any) -> None:
     assert said["used"] == f"The {who.format(0)} was used 2 times in optimizer updates, first in step 1, last in step 2"
     assert said["never used"] == (
         f"The {who.format(4)} is registered and was never used in an optimizer update "
-        "(it was delivered 1 times, and no update was applied)"
+        "(it was delivered once, and no update was applied)"
     )
     assert said["never registered"] == f"The {who.format(99)} was never registered"
     assert said["content present"].endswith("is held by 2 registered samples")

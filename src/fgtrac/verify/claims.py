@@ -237,9 +237,10 @@ def _used(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str:
     if not len(mine):
         raise ProofError(f"{who} has no row of use, so it cannot be shown as used")
     neighbour = int((mine["kind"] == KIND["neighbour"]).sum())
-    how = f" ({neighbour} times as a neighbour)" if neighbour else ""
-    steps = f"first in step {mine['step'].min()}, last in step {mine['step'].max()}"
-    return f"{_capital(who)} was used {len(mine)} times in optimizer updates{how}, {steps}"
+    how = f" ({_times(neighbour)} as a neighbour)" if neighbour else ""
+    first, last = mine["step"].min(), mine["step"].max()
+    steps = f"in step {first}" if first == last else f"first in step {first}, last in step {last}"
+    return f"{_capital(who)} was used {_times(len(mine))} in optimizer updates{how}, {steps}"
 
 
 def _history(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str:
@@ -254,7 +255,7 @@ def _never_used(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> 
     if np.isin(rows["kind"], USES).any():
         raise ProofError(f"{who} has {int(np.isin(rows['kind'], USES).sum())} rows of use, so it was used")
     delivered = int((rows["kind"] == KIND["delivered"]).sum())
-    also = f" (it was delivered {delivered} times, and no update was applied)" if delivered else ""
+    also = f" (it was delivered {_times(delivered)}, and no update was applied)" if delivered else ""
     return f"{_capital(who)} is registered and was never used in an optimizer update{also}"
 
 
@@ -269,6 +270,10 @@ def _content_present(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]
 def _content_absent(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str:
     sources = ", ".join(f"{e['name']} by {e.get('content', 'nothing')}" for e in datasets)
     return f"{_capital(who)} is held by no registered sample (sources digested: {sources})"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _capital(words: str) -> str:
