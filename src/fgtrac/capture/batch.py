@@ -1,11 +1,14 @@
-"""What a watched loader hands over: one batch, and the pass over the loader that it belongs to."""
+"""What grounding keeps in mind: delivered batches and their loaders, watched parameters and their optimizers."""
 
 from __future__ import annotations
 
+import weakref
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -29,3 +32,25 @@ class Iteration:
     trains: bool  # the loader was watched with the role "train"
     ahead: bool = False  # batches were delivered faster than consumed: order can only be assumed
     delivered: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Watcher:
+    """One parameter whose gradient tells that a backward pass reached its optimizer."""
+
+    parameter: weakref.ref[torch.Tensor]
+    handle: Any = None
+    pending: dict[Batch, int] = field(default_factory=dict)  # contributed, no update yet -> attribution
+    grad: tuple[int, int] = (0, -1)  # data pointer and version of .grad when last seen
+    optimizer: KnownOptimizer | None = None
+
+
+@dataclass(eq=False, slots=True)
+class KnownOptimizer:
+    """One optimizer that has used traced batches."""
+
+    number: int
+    watcher: Watcher
+    steps: int = 0
+    moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
+    learning_rates: tuple[float, ...] = ()

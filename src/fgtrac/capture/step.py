@@ -16,14 +16,13 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._C import _current_graph_task_id
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from fgtrac.capture.batch import Batch, Iteration
+from fgtrac.capture.batch import Batch, Iteration, KnownOptimizer, Watcher
 from fgtrac.capture.tensors import address_of, is_fused, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
@@ -32,28 +31,6 @@ APPLIED, DISCARDED, UNAPPLIED = STATUS["applied"], STATUS["discarded"], STATUS["
 LEDGER_LEAVES = 8  # tensors of one batch that are remembered
 NO_OPTIMIZER = 0
 UNOWNED_LIMIT = 4096  # batches that a parameter may collect before an optimizer claims it
-
-
-@dataclass(eq=False, slots=True)
-class _Watcher:
-    """One parameter whose gradient tells that a backward pass reached its optimizer."""
-
-    parameter: weakref.ref[torch.Tensor]
-    handle: Any = None
-    pending: dict[Batch, int] = field(default_factory=dict)  # contributed, no update yet -> attribution
-    grad: tuple[int, int] = (0, -1)  # data pointer and version of .grad when last seen
-    optimizer: _Optimizer | None = None
-
-
-@dataclass(eq=False, slots=True)
-class _Optimizer:
-    """One optimizer that has used traced batches."""
-
-    number: int
-    watcher: _Watcher
-    steps: int = 0
-    moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
-    learning_rates: tuple[float, ...] = ()
 
 
 Settle = Callable[[Batch, int, int, int, int], None]  # batch, optimizer, step, status, attribution
@@ -91,18 +68,18 @@ class Grounding:
         self._current: list[Batch] = []
         self._attribution = FIFO
         self._backward = -1  # the backward pass that `_current` is about
-        self._fired: list[_Watcher] = []  # the watchers that it has met
+        self._fired: list[Watcher] = []  # the watchers that it has met
         self._stepping = False
         self._new_forward = False  # since then, or a delivery
-        self._watchers: dict[int, _Watcher] = {}
-        self._optimizers: weakref.WeakKeyDictionary[torch.optim.Optimizer, _Optimizer] = weakref.WeakKeyDictionary()
+        self._watchers: dict[int, Watcher] = {}
+        self._optimizers: weakref.WeakKeyDictionary[torch.optim.Optimizer, KnownOptimizer] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._roots: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._inner: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._root_handles: list[Any] = []
         self._discovery: Any = None
         self._look_on = False  # past the present step
-        self._latest: _Optimizer | None = None
+        self._latest: KnownOptimizer | None = None
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -243,18 +220,23 @@ class Grounding:
 
     # -- backward -----------------------------------------------------------------------------------------------
 
-    def _watch(self, parameter: torch.Tensor) -> _Watcher:
+    def _watch(self, parameter: torch.Tensor) -> Watcher:
         watcher = self._watchers.get(id(parameter))
         if watcher is None or watcher.parameter() is not parameter:
-            watcher = _Watcher(weakref.ref(parameter))
+            watcher = Watcher(weakref.ref(parameter))
             hook = functools.partial(self._accumulated, watcher)
             watcher.handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
             self._watchers[id(parameter)] = watcher
         return watcher
 
-    def _accumulated(self, watcher: _Watcher, parameter: torch.Tensor) -> None:
+    def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
         grad = parameter.grad
         if grad is None:
+            return
+        backward = _current_graph_task_id()
+        alone, first_met = self._alone, backward not in (-1, self._backward)
+        if alone is not None and first_met and not (watcher.pending or self._reached or self._stepping):
+            self._take_alone(backward, watcher, alone[1], grad)
             return
         pointer, version = address_of(grad), grad._version
         added = pointer == watcher.grad[0] and version == watcher.grad[1] + 1
@@ -270,7 +252,21 @@ class Grounding:
             self._drop(watcher, UNAPPLIED)
             del self._watchers[id(parameter)]
 
-    def _contribute(self, watcher: _Watcher, batches: Iterable[Batch], attribution: int) -> None:
+    def _take_alone(self, backward: int, watcher: Watcher, batches: dict[Batch, None], grad: torch.Tensor) -> None:
+        """The usual case in one piece, as calls into cold code are what a step pays for: see `_accumulated`."""
+        watcher.grad = (address_of(grad), grad._version)
+        self._backward, self._fired = backward, [watcher]
+        self._current, self._attribution = list(batches), EXACT
+        self._forwarded, self._alone, self._new_forward = {}, None, False
+        outstanding, pending = self._outstanding, watcher.pending
+        if len(outstanding) > len(batches):
+            self._pass_over_before(self._current[-1])
+        for batch in batches:
+            pending[batch] = EXACT
+            if outstanding.pop(batch, 0) == 0:
+                self._passed.pop(batch, None)
+
+    def _contribute(self, watcher: Watcher, batches: Iterable[Batch], attribution: int) -> None:
         for batch in batches:
             watcher.pending.setdefault(batch, attribution)
             if self._outstanding.pop(batch, 0) == 0:
@@ -304,13 +300,16 @@ class Grounding:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
         self._current, self._attribution = list(dict.fromkeys(batches)), EXACT
         self._forwarded, self._alone, self._new_forward = {}, None, False
-        if len(self._outstanding) <= len(self._current):
-            return
-        of, number = self._current[-1].iteration, self._current[-1].number
+        if len(self._outstanding) > len(self._current):
+            self._pass_over_before(self._current[-1])
+
+    def _pass_over_before(self, last: Batch) -> None:
+        """What the same pass over the loader delivered before this batch was skipped."""
+        of, number = last.iteration, last.number
         earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
         self._pass_over([b for b in earlier if b.iteration is of])
 
-    def _take_for(self, watcher: _Watcher) -> None:
+    def _take_for(self, watcher: Watcher) -> None:
         """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
         self._backward, self._current = -1, []
         self._consume()
@@ -328,7 +327,7 @@ class Grounding:
                 del self._outstanding[batch]
                 self._passed[batch] = None
 
-    def _drop(self, watcher: _Watcher, status: int) -> None:
+    def _drop(self, watcher: Watcher, status: int) -> None:
         """What contributed will not be applied. A parameter of no optimizer speaks only for what nobody settled."""
         owner = watcher.optimizer
         for batch, attribution in watcher.pending.items():
@@ -366,7 +365,7 @@ class Grounding:
         if not changed and not (pending and is_fused(optimizer) and not skipped_inside(optimizer)):
             return  # nothing moved: what contributed waits for a later update, or is discarded
         known.steps += 1
-        known.learning_rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
+        known.learning_rates = tuple([float(group["lr"]) for group in optimizer.param_groups])
         self._latest = known
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
@@ -376,7 +375,7 @@ class Grounding:
             self._discovery = None
         self._look_on = False
 
-    def _recognise(self, optimizer: torch.optim.Optimizer) -> _Optimizer | None:
+    def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
         """First step of an optimizer: keep one watched parameter of it, or None where no traced batch reached it."""
         if not (self._outstanding or self._reached or self._watchers):
             return None
@@ -398,7 +397,7 @@ class Grounding:
                 other.handle.remove()
                 parameter = other.parameter()
                 self._watchers.pop(id(parameter), None)
-        known = _Optimizer(next(self._numbers), kept, steps=self._first_step)
+        known = KnownOptimizer(next(self._numbers), kept, steps=self._first_step)
         kept.optimizer = known
         self._optimizers[optimizer] = known
         return known
