@@ -11,6 +11,7 @@ from fgtrac.api.prior import run_entry, trace_id_of
 from fgtrac.commit.gather import read_segments
 from fgtrac.commit.state import sealed_writers
 from fgtrac.events.schema import STATUS, decode_event
+from fgtrac.query.log import whole
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
 from fgtrac.tlog.tiles import read_entries
@@ -64,6 +65,11 @@ class Summary:
 def summarize(path: Path) -> Summary:
     """Read every entry of a trace once. FileNotFoundError, FormatError where it is none or its files are damaged."""
     trace = TraceDir.open(path)
+    with whole("a summary"):
+        return _summarize(trace)
+
+
+def _summarize(trace: TraceDir) -> Summary:
     head = trace.head()
     size = head.size if head is not None else 0
     counts: Counter[str] = Counter()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from fgtrac.cli.demo import demo
@@ -18,6 +18,8 @@ from fgtrac.errors import AnchorError, FgtracError
 EPILOG = (
     "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage, 3 cannot tell, 4 an outside service did not answer."
 )
+
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own click along, or uses the one installed
 
 app = typer.Typer(
     name="fgtrac",
@@ -35,12 +37,11 @@ def main() -> None:
     """Run the command line; ends the process with the documented exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         code = stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except UsageError as error:
+        code = fail(f"{error.format_message().rstrip('.')}; fgtrac --help lists what there is", 2)
+    except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
     except (FileNotFoundError, FileExistsError, ValueError, TypeError) as error:
         code = fail(error, 2)

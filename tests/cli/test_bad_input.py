@@ -1,0 +1,137 @@
+"""Whatever is wrong with the input: one line that says what, the documented exit code, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lives import Life
+from traces import make_trace
+
+WRONG = "11" * 32
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-7])
+    return path
+
+
+def bundle(life: Life, run, folder: Path) -> Path:
+    run("prove", life.path, "digits:0", "-o", folder / "bundle.json")
+    return folder / "bundle.json"
+
+
+def entries_of(life: Life) -> Path:
+    return life.path / next(n for n in life.made.trace.names() if n.startswith("tile/entries"))
+
+
+def column_of(life: Life, name: str) -> Path:
+    return life.path / next(n for n in life.made.trace.names() if n.endswith(f"{name}.npy"))
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty.trace").mkdir()
+    return folder / "empty.trace"
+
+
+def text_file(folder: Path, text: str = "nothing of the kind\n") -> Path:
+    (folder / "text").write_text(text)
+    return folder / "text"
+
+
+Make = Callable[[Life, object, Path], list[object]]
+CASES: dict[str, tuple[Make, int, str]] = {
+    "no such trace, history": (lambda _l, _r, f: ["history", f / "x.trace", "d:0"], 2, "there is no trace at"),
+    "no such trace, show": (lambda _l, _r, f: ["show", f / "x.trace"], 2, "there is no trace at"),
+    "no such trace, verify": (lambda _l, _r, f: ["verify", f / "x.trace"], 2, "there is no trace at"),
+    "no such trace, seal": (lambda _l, _r, f: ["seal", f / "x.trace"], 2, "there is no trace at"),
+    "no such trace, prove": (lambda _l, _r, f: ["prove", f / "x.trace", "d:0", "-o", f / "o"], 2, "there is no trace"),
+    "not a trace": (lambda _l, _r, f: ["show", empty_folder(f)], 1, "is no trace"),
+    "a file in place of a trace": (lambda _l, _r, f: ["history", text_file(f), "d:0"], 1, "is no trace"),
+    "not sealed yet": (
+        lambda _l, _r, f: ["history", make_trace(f / "u", sealed=False).trace.path, "digits:0"], 2, "run fgtrac seal"),
+    "unknown sample": (lambda i, _r, _f: ["history", i.path, "digits:99"], 2, "no sample digits:99 is registered"),
+    "unknown id": (lambda i, _r, _f: ["history", i.path, "id:" + "ab" * 32], 2, "no sample id:abab"),
+    "unknown data set": (lambda i, _r, _f: ["history", i.path, "nosuch:1"], 2, "no data set 'nosuch'"),
+    "no name at all": (lambda i, _r, _f: ["history", i.path, "seven"], 2, "names no sample"),
+    "an id that is cut": (lambda i, _r, _f: ["history", i.path, "id:ab"], 2, "64 hex digits"),
+    "a key that is no JSON": (lambda i, _r, _f: ["history", i.path, "key:{"], 2, "no key in JSON"),
+    "an unknown key": (lambda i, _r, _f: ["history", i.path, 'key:"x"'], 2, "no key of any sample"),
+    "a vault that is none": (
+        lambda i, _r, _f: i.path.with_suffix(".vault").write_bytes(b"x") and ["history", i.path, "digits:0"], 1,
+        "is no vault"),
+    "wrong key for a history": (
+        lambda i, _r, _f: ["history", i.path, "digits:0", "--key", WRONG], 1, "not by"),
+    "a key that is none": (lambda i, _r, _f: ["verify", i.path, "--key", "secret"], 2, "is no key and no file"),
+    "a file that holds no key": (
+        lambda i, _r, f: ["verify", i.path, "--key", text_file(f)], 2, "is no key and no file"),
+    "a verifier key with another id": (
+        lambda i, _r, _f: ["verify", i.path, "--key", "fgtrac/x+00000000+AQ" + "A" * 42], 1, "key id"),
+    "a claim that is not true": (
+        lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "o", "--claim", "never used"], 2, "is not true"),
+    "a claim that is none": (
+        lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "o", "--claim", "x"], 2, "is no claim"),
+    "nowhere to write": (
+        lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "no" / "o"], 2, "there is no folder"),
+    "a bundle that is there already": (
+        lambda i, r, f: ["prove", i.path, "digits:0", "-o", bundle(i, r, f)], 2, "is there already"),
+    "no such file to look for": (
+        lambda i, _r, f: ["prove", i.path, f"file:{f / 'photo'}", "-o", f / "o"], 2, "there is no file"),
+    "a truncated bundle": (lambda i, r, f: ["verify", cut(bundle(i, r, f))], 1, "no strict JSON"),
+    "a text in place of a bundle": (lambda _l, _r, f: ["verify", text_file(f)], 1, "no strict JSON"),
+    "another kind of JSON": (lambda _l, _r, f: ["verify", text_file(f, "{}")], 1, "a bundle lacks"),
+    "an id key for a trace": (lambda i, _r, _f: ["verify", i.path, "--id-key", WRONG], 2, "belongs to a bundle"),
+    "an id key that is none": (
+        lambda i, r, f: ["verify", bundle(i, r, f), "--id-key", f / "nothing"], 2, "there is no vault at"),
+    "truncated entries": (lambda i, _r, _f: cut(entries_of(i)) and ["history", i.path, "digits:0"], 1, "is cut"),
+    "a missing bundle of entries": (
+        lambda i, _r, _f: entries_of(i).unlink() or ["history", i.path, "digits:0"], 1, "has no file tile/entries"),
+    "a missing bundle of entries, show": (
+        lambda i, _r, _f: entries_of(i).unlink() or ["show", i.path], 1, "has no file tile/entries"),
+    "a truncated index column": (
+        lambda i, _r, _f: cut(column_of(i, "keys")) and ["history", i.path, "digits:0"], 1, "keys.npy is no .npy file"),
+    "a missing index column": (
+        lambda i, _r, _f: column_of(i, "values").unlink() or ["prove", i.path, "digits:0", "-o", _f / "o"], 1,
+        "values.npy"),
+    "a truncated head": (
+        lambda i, _r, _f: cut(i.path / "checkpoint") and ["history", i.path, "digits:0"], 1, "the note"),
+    "no verb": (lambda _l, _r, _f: ["explain"], 2, "No such command 'explain'"),
+    "no sample given": (lambda i, _r, _f: ["history", i.path], 2, "Missing argument 'sample'"),
+    "an unknown option": (lambda i, _r, _f: ["show", i.path, "--nosuch"], 2, "No such option"),
+    "an unknown demo": (lambda _l, _r, _f: ["demo", "nosuch"], 2, "nosuch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_gives_one_line_and_an_exit_code_and_writes_nothing(
+    case: str, life: Life, run, tmp_path: Path
+) -> None:
+    make, code, words = CASES[case]
+    arguments = make(life, run, tmp_path)
+    before = files_below(tmp_path)
+    done = run(*arguments)
+    assert done.code == code, done
+    assert done.err.startswith("fgtrac: ")
+    assert done.err.count("\n") == 1
+    assert words in done.err
+    assert done.out == ""
+    assert files_below(tmp_path) == before
+
+
+def test_every_case_has_its_own_message(life: Life) -> None:
+    assert len({(words, code) for _make, code, words in CASES.values()}) > 25
+
+
+def test_the_wrong_key_refutes_a_trace_and_a_bundle(life: Life, run, tmp_path: Path) -> None:
+    for path in (life.path, bundle(life, run, tmp_path)):
+        done = run("verify", path, "--key", WRONG, "--json")
+        assert (done.code, done.json["verdict"]) == (1, "refuted")
+        refuted = [f for f in done.json["findings"] if f["verdict"] == "refuted"]
+        assert [f["check"] for f in refuted] == ["signature"]
+        assert "not by" in refuted[0]["words"]

@@ -1,0 +1,154 @@
+"""Each verb says what is so, in words and as JSON, and ends with the documented exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from fgtrac.tlog.note import format_vkey, parse_vkey
+from lives import Life, live
+from traces import make_trace
+
+
+def test_show_says_what_a_trace_holds(life: Life, run) -> None:
+    said = run("show", life.path, "--json").json
+    head = life.made.trace.head()
+    assert (said["size"], said["indexed"], said["unsealed"]) == (head.size, head.size - 1, 0)
+    assert said["entries"]["use"] == 4
+    assert [d["name"] for d in said["datasets"]] == ["digits", "crops"]
+    assert [c["kept"] for c in said["checkpoints"]] == [True, False]
+    words = run("show", life.path)
+    assert words.code == 0
+    assert "the index covers all of them" in words.out
+
+
+def test_show_prints_the_verifier_key_and_nothing_else(life: Life, run) -> None:
+    done = run("show", life.path, "--vkey")
+    assert done.out == format_vkey(life.made.verifier) + "\n"
+    assert parse_vkey(done.out.strip()) == life.made.verifier
+
+
+@pytest.mark.parametrize("name", ["digits:0", "key:0", "id"])
+def test_a_sample_can_be_named_in_three_ways(life: Life, run, name: str) -> None:
+    named = life.name(0) if name == "id" else name
+    said = run("history", life.path, named, "--json").json
+    assert (said["id"], said["name"], said["uses"]) == (life.made.ids[0].hex(), "digits:0", 2)
+
+
+def test_a_history_in_words_has_a_line_for_each_event(life: Life, run) -> None:
+    done = run("history", life.path, "digits:0")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == f"sample {life.made.ids[0].hex()} (digits:0)"
+    assert sum(line.startswith("  entry") for line in lines) == 8
+    assert "contributed to the kept checkpoints at steps 2" in done.out
+    assert "used in step 2 (epoch 0, batch 1, loader 1; exact), loss 1" in done.out
+
+
+def keys(life: Life, folder: Path) -> list[str]:
+    """The log's public key in every form that a verifier may name it in."""
+    public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    (folder / "key.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (folder / "key.hex").write_text(public.public_bytes_raw().hex() + "\n")
+    vkey = format_vkey(life.made.verifier)
+    (folder / "key.vkey").write_text(vkey)
+    return [public.public_bytes_raw().hex(), vkey, *(str(folder / f"key.{form}") for form in ("pem", "hex", "vkey"))]
+
+
+def test_a_trace_and_a_bundle_hold_under_the_key_in_every_form(life: Life, run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.json"
+    assert run("prove", life.path, "digits:0", "-o", bundle).code == 0
+    for path in (life.path, bundle):
+        for key in keys(life, tmp_path):
+            done = run("verify", path, "--key", key, "--json")
+            assert (done.code, done.json["verdict"]) == (0, "holds"), (path, key, done)
+
+
+def test_without_a_key_verify_cannot_tell_and_says_why(life: Life, run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.json"
+    run("prove", life.path, "digits:0", "-o", bundle)
+    for path in (life.path, bundle):
+        done = run("verify", path)
+        assert done.code == 3
+        assert "no key was named" in done.out
+        assert done.out.endswith("cannot tell\n")
+
+
+def test_a_bundle_is_checked_where_its_trace_is_not(life: Life, run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.json"
+    said = run("prove", life.path, "digits:99", "-o", bundle, "--json").json
+    assert said["claim"] == "never registered"
+    assert said["bytes"] == bundle.stat().st_size
+    life.path.rename(tmp_path / "gone")
+    done = run("verify", bundle, "--key", life.made.signer.public_key.hex())
+    assert done.code == 0
+    assert "was never registered, as committed by" in done.out
+
+
+def test_an_absence_under_keyed_ids_is_decided_with_the_id_key(run, tmp_path: Path) -> None:
+    life = live(tmp_path / "keyed", scheme="keyed")
+    key, bundle = life.made.signer.public_key.hex(), tmp_path / "bundle.json"
+    run("prove", life.path, life.name(0), "-o", bundle)
+    assert run("verify", bundle, "--key", key).code == 0
+    assert run("prove", life.path, "digits:99", "-o", tmp_path / "absent").code == 2  # nobody here has the id key
+
+
+def test_seal_takes_the_journal_and_then_has_nothing_to_do(run, tmp_path: Path, monkeypatch) -> None:
+    made = make_trace(tmp_path / "trace", sealed=False)
+    mine = tmp_path / "trace" / "key.pem"
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    mine.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    monkeypatch.setenv("FGTRAC_KEY", str(mine))
+    before = run("verify", made.trace.path)
+    assert before.code == 3
+    said = run("seal", made.trace.path, "--json").json
+    assert (said["full"], said["new_entries"]) == (True, said["size"])
+    assert run("seal", made.trace.path, "--json").json["new_entries"] == 0
+    assert run("verify", made.trace.path).code == 0  # with the user's own key
+    assert run("history", made.trace.path, "digits:0").code == 0
+
+
+def test_a_tampered_trace_is_refuted_and_the_file_named(life: Life, run) -> None:
+    name = next(n for n in life.made.trace.names() if n.startswith("tile/entries"))
+    data = bytearray((life.path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (life.path / name).write_bytes(bytes(data))
+    done = run("verify", life.path, "--key", life.made.signer.public_key.hex())
+    assert done.code == 1
+    assert name in done.out
+    assert done.out.endswith("refuted\n")
+
+
+def test_without_a_terminal_nothing_is_colored_and_no_progress_is_shown(life: Life) -> None:
+    script = "import sys; from fgtrac.cli.main import main; sys.argv = ['fgtrac', *sys.argv[1:]]; main()"
+    environment = {**os.environ, "FGTRAC_KEY": "/nonexistent/key.pem"}
+    command = [sys.executable, "-c", script, "verify", str(life.path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "\x1b" not in done.stdout
+
+
+def test_help_lists_the_verbs_and_the_exit_codes(run) -> None:
+    done = run("--help")
+    assert done.code == 0
+    for word in ("demo", "show", "history", "prove", "verify", "seal", "3 cannot tell"):
+        assert word in done.out
+
+
+def test_json_is_one_object_on_one_line(life: Life, run) -> None:
+    for verb in (["show"], ["history", "digits:0"], ["verify"]):
+        out = run(verb[0], life.path, *verb[1:], "--json").out
+        assert out.count("\n") == 1
+        assert isinstance(json.loads(out), dict)
