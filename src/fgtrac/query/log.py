@@ -98,8 +98,8 @@ class SealedLog:
         with whole("the log"), ThreadPoolExecutor(8) as pool:
             bundles = range(-(-self.head.size // WIDTH))
             list(pool.map(self._starts, bundles))
-            for bundle in bundles:
-                self._nodes.node(0, bundle * WIDTH)
+            for bundle in range(self.head.size // WIDTH):
+                self._nodes.node(7, 2 * bundle)  # hashes the tile's levels, which every path through it needs
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Let the disk fetch these entries side by side, before they are read one by one."""
