@@ -12,7 +12,7 @@ from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import partial_tiles, tiles_of
 
@@ -33,7 +33,7 @@ def after_seal(trace: TraceDir, plan: Plan, segments: Sequence[Segment]) -> None
 def kept_sizes(trace: TraceDir, head: int) -> set[int]:
     """The sizes whose partial tiles stay: the head, full seals, anchored heads."""
     receipts = trace.path / "receipts"
-    anchored = [int(p.name) for p in receipts.iterdir() if p.name.isdigit()] if receipts.is_dir() else []
+    anchored = [int(p.name) for p in receipts.iterdir() if is_size(p.name)] if receipts.is_dir() else []
     return {size for size in (head, *trace.full_seals(), *anchored) if size <= head}
 
 
@@ -72,7 +72,7 @@ def remove_unfinished_artifacts(trace: TraceDir) -> None:
 def _plans(trace: TraceDir) -> list[tuple[int, str]]:
     if not trace.journal.is_dir():
         return []
-    found = [p.name for p in trace.journal.iterdir() if p.suffix == SUFFIX and p.stem.isdigit()]
+    found = [p.name for p in trace.journal.iterdir() if p.suffix == SUFFIX and is_size(p.stem)]
     return sorted((int(name.removesuffix(SUFFIX)), f"journal/{name}") for name in found)
 
 

@@ -103,4 +103,9 @@ class TraceDir:
     def full_seals(self) -> list[int]:
         """The sizes at which an index is kept, ascending."""
         folder = self.path / "index"
-        return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+        return sorted(int(p.name) for p in folder.iterdir() if is_size(p.name)) if folder.is_dir() else []
+
+
+def is_size(name: str) -> bool:
+    """Whether a name is a log's size in decimal, as index and receipt folders are named."""
+    return name.isascii() and name.isdecimal() and len(name) < 20
