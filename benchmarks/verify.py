@@ -1,8 +1,10 @@
 """How long a stranger needs to check 5 million uses over 1 million samples, against a bare loop of SHA-256.
 
-ratio_to_hashing   a full verification in a fresh process, over hashing inputs of 48, 178, 65 and 65 bytes a sample
+ratio_to_hashing   a full verification in a fresh process, none of the trace in the page cache, over hashing inputs of
+                   48, 178, 65 and 65 bytes a sample
 peak_gb            the most memory that this process had (ru_maxrss)
-open_ms            fgtrac.open in another fresh process; history_ms, one sample's history then
+open_ms            fgtrac.open in another fresh process, the page cache as the verification left it
+history_ms         one sample's history then, the first that this process asks for
 plain_seal_s       a plain seal of 1,000 new entries on that trace
 """
 
@@ -92,7 +94,6 @@ def forget_cached(trace: TraceDir) -> None:
 
 def in_fresh_process(trace: TraceDir, what: str, *arguments: str) -> dict[str, float]:
     """Run one of the measurements below in a process of its own."""
-    forget_cached(trace)
     command = [sys.executable, __file__, "--measure", what, str(trace.path), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -176,6 +177,7 @@ def main() -> None:
         seal(trace, signer, full=True, clock=time.time_ns)
         full_seal_s = time.perf_counter() - start
         key = signer.public_key.hex()
+        forget_cached(trace)
         verified = in_fresh_process(trace, "verify", key)
         if verified["exit_code"] != 0:
             raise SystemExit("the trace as it was recorded does not verify")

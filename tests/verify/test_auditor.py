@@ -14,7 +14,7 @@ from fgtrac.api.audit import audit_trace
 from fgtrac.commit.plan import Plan, Taken, format_plan, parse_plan
 from fgtrac.events.schema import encode_event
 from fgtrac.store.journal import encode_frame
-from fgtrac.tlog.note import Verifier
+from fgtrac.tlog.note import Note, TreeHead, Verifier, format_note, format_tree_head, sign_note
 from fgtrac.tlog.tiles import decode_bundle
 from fgtrac.verify.report import Report, Verdict
 from signed import (
@@ -140,6 +140,12 @@ def test_a_head_of_another_log_under_the_same_key_is_refuted() -> None:
     assert_refuted(whole() | {"checkpoint": note(entries, 8, KEY, "fgtrac/other")}, "signature", "fgtrac/other")
 
 
+def test_a_head_that_names_another_log_in_a_signature_of_this_one_is_refuted() -> None:
+    text = format_tree_head(TreeHead("fgtrac/other", 8, bytes(32)))
+    forged = format_note(Note(text, (sign_note(text, VERIFIER.name, KEY),)))
+    assert_refuted(whole() | {"checkpoint": forged}, "signature", "checkpoint is a head of 'fgtrac/other'")
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"no note", b"a\n1\nb\n\n\xe2\x80\x94 a AAAAAAAA\n"])
 def test_a_head_that_is_no_note_is_refuted(data: bytes) -> None:
     assert_refuted(whole() | {"checkpoint": data}, "signature", "checkpoint")
@@ -212,6 +218,36 @@ def test_a_log_of_several_tiles_is_checked_level_by_level() -> None:
     assert_refuted(files | {"tile/1/000.p/2": upper[32:] + upper[:32]}, "tiles", "tile/1/000.p/2")
     for name in ("tile/0/001", "tile/entries/001", "tile/entries/002.p/189", "tile/0/002.p/189"):
         assert audit(without(files, name)).exit_code == 1
+
+
+def test_an_entry_and_an_upper_tile_that_are_both_wrong_are_both_named() -> None:
+    files = write(run(), *[metrics(n) for n in range(700)])
+    bundle, upper = bytearray(files["tile/entries/001"]), files["tile/1/000.p/2"]
+    bundle[-3] ^= 1
+    report = audit(files | {"tile/entries/001": bytes(bundle), "tile/1/000.p/2": upper[:32] + bytes(32)})
+    assert {f.check for f in report.findings if f.verdict is Verdict.REFUTED} == {"tiles", "entries"}
+    assert "tile/1/000.p/2 holds another hash of tile/0/001" in words_of(report, "tiles")
+    assert "entry 511 in tile/entries/001" in words_of(report, "entries")
+
+
+def test_a_tile_of_another_length_is_refuted_with_both_lengths() -> None:
+    assert_refuted(whole() | {"tile/0/000.p/8": bytes(31)}, "tiles", "has 31 bytes", "256")
+
+
+def test_a_bundle_that_changes_between_two_looks_is_refuted() -> None:
+    class Changing(MemoryTrace):
+        looks = 0
+
+        def read(self, path: str) -> bytes:
+            data = super().read(path)
+            if path == "tile/entries/000.p/8":
+                self.looks += 1
+                data = data if self.looks == 1 else data[:-3] + b"\1\1\1"
+            return data
+
+    report = audit_trace(Changing(whole()), VERIFIER)
+    assert report.exit_code == 1
+    assert "entry 7 changed while it was read" in words_of(report, "entries")
 
 
 def test_a_partial_tile_of_an_older_plain_head_is_a_leftover_if_it_is_true() -> None:
