@@ -72,7 +72,7 @@ def run_demo(
     """
     quiet = Console(quiet=True)
     console, progress = console or quiet, progress or quiet
-    with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary, training.one_thread():
         base = out if out is not None else Path(temporary) / "cnn"
         source = load_images(data_dir, small)
         epochs = SMALL_EPOCHS if small else EPOCHS

@@ -47,7 +47,9 @@ def data(console: Console, f: Figures) -> None:
 
 def trained(console: Console, f: Figures) -> None:
     """The same training, with and without."""
-    table = grid(f"2. A CNN trained twice: {f['epochs']} epochs, {f['steps']} updates", "", "with fgtrac", "without")
+    table = grid(
+        f"2. A CNN trained twice: {f['epochs']} epochs, {f['steps']} updates, one thread", "", "with fgtrac", "without"
+    )
     table.add_row("accuracy on test", f"{f['accuracy_with']:.4f}", f"{f['accuracy_without']:.4f}")
     table.add_row("weights, SHA-256", f["weights_with"][:16], f["weights_without"][:16])
     table.add_row("random generators, SHA-256", f["generators_with"][:16], f["generators_without"][:16])
