@@ -86,7 +86,7 @@ def train(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread: on a busy machine, two wait for each other ten times longer than one computes."""
+    """Let torch compute on one thread: on a busy machine two of them mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
