@@ -49,7 +49,7 @@ class Options:
     keep_improvement: float = 0.01
     flush_interval_s: float = 1.0
     sync_interval_s: float = 5.0
-    seal_interval_s: float = 2.0
+    seal_interval_s: float = 5.0
     on_flush: Callable[[int], None] | None = None
 
 
@@ -335,7 +335,7 @@ def start_run(
     keep_improvement: float = 0.01,
     flush_interval_s: float = 1.0,
     sync_interval_s: float = 5.0,
-    seal_interval_s: float = 2.0,
+    seal_interval_s: float = 5.0,
     key: str | os.PathLike[str] | None = None,
     on_flush: Callable[[int], None] | None = None,
 ) -> Run:
