@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,3 +136,44 @@ def test_the_wrong_key_refutes_a_trace_and_a_bundle(life: Life, run, tmp_path: P
         refuted = [f for f in done.json["findings"] if f["verdict"] == "refuted"]
         assert [f["check"] for f in refuted] == ["signature"]
         assert "not by" in refuted[0]["words"]
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def link(path: Path, target: str) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+ODD_FILES: dict[str, tuple[Callable[[Life], object], str, str]] = {
+    "a pipe in place of a column": (lambda i: pipe(column_of(i, "offsets")), "index", "offsets.npy is no plain file"),
+    "a link in place of a column": (lambda i: link(column_of(i, "keys"), "/dev/zero"), "index", "keys.npy is no plain"),
+    "a link in place of entries": (lambda i: link(entries_of(i), "/dev/zero"), "entries", "is no plain file"),
+    "a link to another folder": (lambda i: link(i.path / "extra", "/etc"), "files", "extra is no plain file"),
+    "a link to nowhere": (lambda i: link(i.path / "tile" / "x", "nowhere"), "files", "tile/x is no plain file"),
+    "a pipe among what a crash leaves": (
+        lambda i: pipe(i.path / "journal" / "x.wal.damaged"),
+        "files",
+        "x.wal.damaged",
+    ),
+    "a pipe as a journal": (lambda i: pipe(i.path / "journal" / f"{'ab' * 16}-0.wal"), "journal", "is no plain file"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_FILES)
+def test_what_is_no_plain_file_is_refuted_unread(case: str, life: Life, run) -> None:
+    make, check, words = ODD_FILES[case]
+    make(life)
+    done = run("verify", life.path, "--json")
+    refuted = {f["check"]: f["words"] for f in done.json["findings"] if f["verdict"] == "refuted"}
+    assert done.code == 1
+    assert words in refuted[check]
+
+
+def test_a_head_that_is_a_link_to_a_device_is_refused(life: Life, run) -> None:
+    link(life.path / "checkpoint", "/dev/zero")
+    done = run("verify", life.path)
+    assert (done.code, "checkpoint is no plain file" in done.err) == (1, True)

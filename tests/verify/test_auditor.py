@@ -391,8 +391,10 @@ def test_an_artifact_that_is_lost_or_changed_is_refuted(data: bytes | None) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["checkpoint", "../x", "artifacts", "artifacts/../checkpoint", "artifacts//x", "/etc/x"]
-)
+    "path",
+    ["checkpoint", "../x", "artifacts", "artifacts/../checkpoint", "artifacts//x", "/etc/x", "artifacts/a\0b",
+     "artifacts/..\\..\\x"],
+)  # fmt: skip
 def test_an_artifact_outside_its_folder_is_refused_unread(path: str) -> None:
     files = write(run(), artifact(path=path), seal())
     assert_refuted(files, "artifacts", "outside artifacts/", "entry 1")

@@ -44,7 +44,7 @@ def audit_trace(
     make = audit.checks.make
     make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
-    make("files", lambda: _check_files(audit, names, pending), ("tiles", "entries"))
+    make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
 
 
@@ -217,8 +217,8 @@ def _compare_plan(path: str, plan: Plan, audit: Audit) -> None:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def _check_files(audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
-    """Every file is explained by the log, by the journal, or by a crash."""
+def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
+    """Every file is explained by the log, by the journal, or by a crash, and is a plain file."""
     assert audit.log is not None
     size, names = audit.log.head.size, list(names)
     known = audit.known | {f"{JOURNAL}{size}{SUFFIX}"}
@@ -232,6 +232,7 @@ def _check_files(audit: Audit, names: Iterable[str], pending: Plan | None) -> st
     for name in names:
         if name in known:
             continue
+        next(iter(trace.pieces(name)), b"")  # raises for what is no plain file: no other check reads these
         if name.endswith(durable.TEMPORARY):
             audit.checks.notes.append(f"{name} was not written whole; the next seal removes it")
         elif name in older:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,37 +59,47 @@ class TraceDir:
         return self.path.with_suffix(".vault")
 
     def read(self, path: str) -> bytes:
-        """A file's bytes. FileNotFoundError naming it where it is not there (or is no plain file)."""
-        try:
-            return (self.path / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+        """A file's bytes. FileNotFoundError naming it where there is none, FormatError for a link, a pipe or a device:
+        a stranger's trace must not lead its reader out of the folder, nor keep it waiting."""
+        return self._plain(path).read_bytes()
 
     def pieces(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
-        """A file's bytes, `size` at a time. FileNotFoundError as `read`."""
-        try:
-            with (self.path / path).open("rb") as file:
-                while piece := file.read(size):
-                    yield piece
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+        """A file's bytes, `size` at a time. FileNotFoundError and FormatError as `read`."""
+        with self._plain(path).open("rb") as file:
+            while piece := file.read(size):
+                yield piece
 
     def names(self) -> list[str]:
-        """The path of every file, relative, sorted."""
-        return sorted(str(p.relative_to(self.path)) for p in self.path.rglob("*") if not p.is_dir())
+        """The path of everything that is no folder, relative, sorted; a link to a folder is named, not followed."""
+        found = []
+        for folder, folders, files in os.walk(self.path):
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            found += [str(Path(folder, name).relative_to(self.path)) for name in files + links]
+        return sorted(found)
+
+    def _plain(self, path: str) -> Path:
+        """Where a plain file lies; raises as `read`."""
+        try:
+            mode = (self.path / path).lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+        if stat.S_ISDIR(mode):
+            raise FileNotFoundError(f"{self.path} has no file {path}: it is a folder")
+        if not stat.S_ISREG(mode):
+            raise FormatError(f"{path} is no plain file (a link, a pipe or a device); a trace has none, so remove it")
+        return self.path / path
 
     def mapped(self, path: str) -> NDArray[np.generic]:
-        """A .npy file, memory-mapped and read-only. FormatError for what is none, FileNotFoundError as `read`.
+        """A .npy file, memory-mapped and read-only. FormatError for what is none, otherwise raises as `read`.
 
         numpy evaluates a header as an expression: only one that fgtrac could have written is given to it.
         """
+        file_path = self._plain(path)
         try:
-            with (self.path / path).open("rb") as file:
+            with file_path.open("rb") as file:
                 if _NPY_HEADER.match(file.read(_NPY_HEADER_BYTES)) is None:
                     raise FormatError(f"{path} does not begin like a .npy file of fgtrac; fgtrac seal rebuilds it")
-            array = np.load(self.path / path, mmap_mode="r", allow_pickle=False)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(f"{self.path} has no file {path}") from error
+            array = np.load(file_path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise FormatError(f"{path} is no .npy file: {error}") from error
         return array  # type: ignore[no-any-return]

@@ -201,7 +201,8 @@ def _check_artifacts(audit: Audit, files: TraceFiles) -> str:
 
 def _check_artifact(files: TraceFiles, artifact: Artifact) -> None:
     parts = artifact.path.split("/")
-    if parts[0] != "artifacts" or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+    is_odd = any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts)
+    if parts[0] != "artifacts" or len(parts) < 2 or is_odd:
         raise ProofError(f"entry {artifact.number} (artifact) names {artifact.path!r:.100}, outside artifacts/")
     digest, size = hashlib.sha256(), 0
     for piece in files.pieces(artifact.path):

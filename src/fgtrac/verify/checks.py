@@ -42,7 +42,7 @@ class Checks:
             finding = Finding(name, Verdict.HOLDS, examine())
         except CannotTell as reason:
             finding = Finding(name, Verdict.CANNOT_TELL, str(reason))
-        except (FgtracError, OSError) as error:
+        except (FgtracError, OSError, ValueError) as error:  # whatever the files hold, it is no mistake of the caller
             finding = Finding(name, Verdict.REFUTED, str(error))
         self.findings.append(finding)
         return finding.verdict is Verdict.HOLDS
