@@ -352,3 +352,15 @@ def test_a_closed_run_records_nothing_more(run: Run) -> None:
     run.close()
     with pytest.raises(CaptureError, match="this run is closed"):
         run.log(loss=1.0)
+
+
+def test_somebody_else_sealing_at_a_checkpoint_loses_nothing(run: Run, log: Read) -> None:
+    run.register(numbers(3))
+    with durable.lock(run._signer.lock_path, "the trace"):
+        run.checkpoint(nn.Linear(1, 1))
+        with pytest.raises(BlockingIOError):
+            run._sealer.finish()
+    run.close()
+    kinds = [e["kind"] for e in log(run.path).events]
+    assert "gap" not in kinds
+    assert kinds[-2:] == ["end", "seal"]

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fgtrac.commit.signer import Signer, default_key_path, load_key
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.codec import encode
+from fgtrac.store import durable
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import TreeHead, verify_note
 
@@ -83,3 +84,26 @@ def test_only_the_last_two_plans_are_believed(tmp_path: Path) -> None:
     for plan in (b"one", b"two", b"three"):
         signer.remember_plan(plan)
     assert [signer.is_known_plan(p) for p in (b"one", b"two", b"three", b"four")] == [False, True, True, False]
+
+
+def test_processes_that_make_the_first_key_at_once_all_get_the_same(tmp_path: Path, monkeypatch) -> None:
+    path, create = tmp_path / "k.pem", durable.create_file
+    others: list[bytes] = []
+
+    def beaten(*arguments, **named) -> None:
+        monkeypatch.undo()
+        others.append(Signer.open(TRACE_ID, path).public_key)  # another process makes its key just before
+        create(*arguments, **named)
+
+    monkeypatch.setattr(durable, "create_file", beaten)
+    assert [Signer.open(TRACE_ID, path).public_key] == others
+    assert [p.name for p in tmp_path.iterdir()] == ["k.pem"]
+
+
+def test_an_existing_trace_is_signed_with_its_own_key_only(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no key at"):
+        Signer.of(TRACE_ID, b"p" * 32, tmp_path / "k.pem")
+    mine = Signer.open(TRACE_ID, tmp_path / "k.pem")
+    assert Signer.of(TRACE_ID, mine.public_key, tmp_path / "k.pem").public_key == mine.public_key
+    with pytest.raises(ValueError, match=f"{mine.public_key.hex()}; name the right one"):
+        Signer.of(TRACE_ID, b"p" * 32, tmp_path / "k.pem")

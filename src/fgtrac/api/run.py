@@ -40,6 +40,8 @@ from fgtrac.store.vault import Vault
 
 MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample
 
+WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -271,7 +273,10 @@ class Run:
             self._heed(self._sealer.finish)
             self._recorder.flush()
             if finished:
-                writers = {**sequencer.last_seqs(self._trace), self._recorder.writer: self._recorder.next_seq - 1}
+                writers = {
+                    **sequencer.last_seqs(self._trace, self._signer),
+                    self._recorder.writer: self._recorder.next_seq - 1,
+                }
                 self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
 
     def _interrupted(self) -> None:
@@ -290,15 +295,18 @@ class Run:
         """Say so where the seal of a checkpoint failed."""
         try:
             ask_sealer()
+        except BlockingIOError:
+            if self._open:  # somebody else is sealing this trace: nothing is lost, and the next seal takes it all
+                self._sealer.ask()
         except OSError as error:
             self._recorder.lose("the log could not be sealed at a checkpoint", error)
 
     def _seal_last(self) -> None:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
         try:
-            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns)
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
         except ProofError:
-            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
             raise
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
@@ -383,13 +391,14 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
     trace_id = prior.trace_id_of(trace)
-    signer = Signer.open(trace_id, signing_key)
+    run_entry = prior.run_entry(trace)
+    signer = Signer.of(trace_id, run_entry["public_key"], signing_key)
     vault = Vault.open(trace.vault_path, trace_id, read_only=False)
     tidy.remove_unfinished_artifacts(trace)
-    sequencer.seal(trace, signer, full=False, clock=time.time_ns)
-    scheme = prior.run_entry(trace)["id_scheme"]
+    sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+    scheme = run_entry["id_scheme"]
     first_step = prior.last_checkpoint_step(trace) if step is None else step
-    writers = sorted(sequencer.last_seqs(trace).items())
+    writers = sorted(sequencer.last_seqs(trace, signer).items())
     run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options)
     run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
     run._recorder.sync()

@@ -138,12 +138,12 @@ def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> No
     A damaged one is set aside under another name instead: the gap entry says what it lost.
     """
     for segment in segments:
-        whole = all(frame.seq < sealed.get(segment.writer, 0) for frame in segment.frames)
-        if not whole or not segment.path.exists() or durable.is_held(segment.path):
+        if any(frame.seq >= sealed.get(segment.writer, 0) for frame in segment.frames):
             continue
-        if segment.path.stat().st_size != segment.size_bytes:
-            continue  # its writer added something after it was read, and let go since: the next seal takes that
-        if segment.damage:
-            durable.rename(segment.path, segment.path.with_name(segment.path.name + ".damaged"))
-        else:
-            durable.remove(segment.path)
+        with durable.alone_with(segment.path) as size_bytes:
+            if size_bytes != segment.size_bytes:
+                continue  # held; or its writer added something after it was read, which the next seal takes
+            if segment.damage:
+                durable.rename(segment.path, segment.path.with_name(segment.path.name + ".damaged"))
+            else:
+                durable.remove(segment.path)

@@ -49,15 +49,16 @@ class SealResult:
     full: bool
 
 
-def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock) -> SealResult:
+def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock, wait_s: float = 0.0) -> SealResult:
     """Move every whole journal frame into the log and sign its head; with `full`, commit the index too.
 
     First finishes a seal that was interrupted. Where nothing is new, nothing is written (but a lost index is rebuilt).
-    BlockingIOError where somebody else is sealing this trace; TamperError for a state that no crash can leave;
+    BlockingIOError where somebody else seals this trace for longer than `wait_s`;
+    TamperError for a state that no crash can leave;
     ProofError where an entry speaks of samples that are not registered (a plain seal is still possible);
     OSError where the disk refuses: nothing is lost, and the next seal goes on from there.
     """
-    with durable.lock(signer.lock_path, str(trace.path)):
+    with durable.lock(signer.lock_path, str(trace.path), wait_s):
         segments = read_segments(trace)
         state = recover(trace, signer, segments)
         plan, entries, index = _make_plan(trace, state, segments, full=full, clock=clock)
@@ -73,9 +74,9 @@ def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock) -> SealRe
         return SealResult(head.size, head.root, plan.stop - plan.start, plan.index_size == plan.stop)
 
 
-def last_seqs(trace: TraceDir) -> dict[bytes, int]:
-    """Each writer's last sequence number, sealed or in the journal."""
-    last = {writer: stop - 1 for writer, stop in sealed_writers(trace).items()}
+def last_seqs(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]:
+    """Each writer's last sequence number, sealed or in the journal; with `signer`, from no plan but its own."""
+    last = {writer: stop - 1 for writer, stop in sealed_writers(trace, signer).items()}
     for segment in read_segments(trace):
         for frame in segment.frames:
             last[segment.writer] = max(last.get(segment.writer, -1), frame.seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -31,10 +32,14 @@ from fgtrac.tlog.note import (
 
 
 def default_key_path(environment: Mapping[str, str]) -> Path:
-    """Where the user's key lies: $FGTRAC_KEY, else key.pem in the user's configuration folder."""
+    """Where the user's key lies: $FGTRAC_KEY, else key.pem in the user's configuration folder. ValueError where the
+    user has none."""
     if named := environment.get("FGTRAC_KEY"):
         return Path(named)
-    folder = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    try:
+        folder = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    except RuntimeError as error:
+        raise ValueError(f"there is no folder for your key: {error}; name the key's file in FGTRAC_KEY") from error
     return Path(folder) / "fgtrac" / "key.pem"
 
 
@@ -50,11 +55,11 @@ def load_key(path: Path) -> Ed25519PrivateKey:
 
 
 def make_key(path: Path) -> Ed25519PrivateKey:
-    """A new private key, written for its owner's eyes only."""
+    """A new private key, for its owner's eyes only; where several processes make one at once, all get the first's."""
     key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    durable.write_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
-    return key
+    with contextlib.suppress(FileExistsError):  # somebody else was faster: that one is everybody's
+        durable.create_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+    return load_key(path)
 
 
 class Signer:
@@ -73,10 +78,29 @@ class Signer:
 
     @classmethod
     def open(cls, trace_id: bytes, key_path: Path | None = None) -> Signer:
-        """The signer of a trace under a key file (default: the user's, made on first use)."""
+        """The signer of a new trace under a key file (default: the user's), which is made on first use."""
         path = key_path or default_key_path(os.environ)
         key = load_key(path) if path.exists() else make_key(path)
         return cls(trace_id, key, path.parent / "heads" / trace_id.hex())
+
+    @classmethod
+    def of(cls, trace_id: bytes, public_key: bytes, key_path: Path | None = None) -> Signer:
+        """The signer of an existing trace, whose `run` entry names `public_key`.
+
+        FileNotFoundError where there is no key file (none is made), ValueError where it is another key.
+        """
+        path = key_path or default_key_path(os.environ)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"there is no key at {path}; name the one that this trace is signed with: FGTRAC_KEY"
+            )
+        signer = cls.open(trace_id, path)
+        if signer.public_key != public_key:
+            raise ValueError(
+                f"this trace is signed with the key {public_key.hex()}, and {path} holds {signer.public_key.hex()}; "
+                "name the right one: FGTRAC_KEY"
+            )
+        return signer
 
     @property
     def public_key(self) -> bytes:

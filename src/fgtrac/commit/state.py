@@ -53,10 +53,10 @@ def plan_from_log(trace: TraceDir, size: int) -> Plan:
     return Plan(size, size, (), writers, (), index_size, {})
 
 
-def sealed_writers(trace: TraceDir) -> dict[bytes, int]:
+def sealed_writers(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]:
     """How far each writer is sealed: the next sequence number of each."""
     head = trace.head()
     if head is None:
         return {}
-    plan = _read_plan(trace, head.size, None)
+    plan = _read_plan(trace, head.size, signer)
     return (plan if plan is not None else plan_from_log(trace, head.size)).writers

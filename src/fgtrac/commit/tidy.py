@@ -63,10 +63,11 @@ def remove_temporaries(trace: TraceDir) -> None:
 
 
 def remove_unfinished_artifacts(trace: TraceDir) -> None:
-    """Artifacts that a process was cut short in writing; where somebody is recording, they may not be cut short."""
-    if not any(durable.is_held(path) for path in trace.journal.glob("*.wal")):
-        for path in sorted((trace.path / "artifacts").glob(f"*{durable.TEMPORARY}")):
-            durable.remove(path)
+    """Artifacts that a process was cut short in writing; one that somebody is writing now is held, and stays."""
+    for path in sorted((trace.path / "artifacts").glob(f"*{durable.TEMPORARY}")):
+        with durable.alone_with(path) as size_bytes:
+            if size_bytes is not None:
+                durable.remove(path)
 
 
 def _plans(trace: TraceDir) -> list[tuple[int, str]]:

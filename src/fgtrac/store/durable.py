@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,24 +35,58 @@ def _remove(path: Path) -> None:
 def write_file(path: Path, data: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644, sync: bool = True) -> None:
     """Put a whole file in place: the old one, or nothing, until the new one is complete and on disk.
 
-    A crash before the rename leaves a file ending in .tmp, which recovery removes. OSError where the disk refuses.
+    A crash before the rename leaves a file ending in .tmp, which recovery removes unless somebody still holds it.
+    OSError where the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = _open_held(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         for piece in [data] if isinstance(data, bytes) else data:
             _write_all(fd, piece)
         if sync:
             _fsync(fd)
+        _rename(temporary, path)
     except BaseException:
-        os.close(fd)
         temporary.unlink(missing_ok=True)
         raise
-    os.close(fd)
-    _rename(temporary, path)
+    finally:
+        _let_go(fd)
     if sync:
         sync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Put a whole file in place where there is none. FileExistsError where there is one, even one made just now."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        _write_all(fd, data)
+        _fsync(fd)
+        os.link(temporary, path)
+    finally:
+        os.close(fd)
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def _open_held(path: Path, flags: int, mode: int) -> int:
+    """Open a file and hold it (flock); never one that was removed between the two."""
+    while True:
+        fd = os.open(path, flags | os.O_CLOEXEC, mode)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass  # whoever held it has removed it: a new one is opened
+        os.close(fd)
+
+
+def _let_go(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_UN)  # for forked children's copies too
+    os.close(fd)
 
 
 def _write_all(fd: int, data: bytes | memoryview) -> None:
@@ -110,9 +146,7 @@ class AppendFile:
     def append(self, data: bytes) -> None:
         """Add bytes at the end, all or none: what a failed write left is cut off again. OSError where it fails."""
         if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self.path, flags, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._fd = _open_held(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             self._size = os.fstat(self._fd).st_size
             self._named = False  # for certain on disk
         try:
@@ -133,47 +167,68 @@ class AppendFile:
     def close(self) -> None:
         """Close the file; appending opens it again."""
         if self._fd >= 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-            os.close(self._fd)
+            _let_go(self._fd)
             self._fd = -1
 
 
-def is_held(path: Path) -> bool:
-    """Whether some AppendFile has this file open. False where it is not there."""
+@contextmanager
+def alone_with(path: Path) -> Iterator[int | None]:
+    """Hold a file that nobody is writing, and give its size; None where somebody is, or where it is not there."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        yield None
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        size = os.fstat(fd).st_size
     except BlockingIOError:
-        return True
+        size = None
+    try:
+        yield size
     finally:
         os.close(fd)
-    return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody is writing this file. False where it is not there."""
+    with alone_with(path) as size:
+        return size is None and path.exists()
 
 
 _locked_here: set[Path] = set()  # a POSIX lock does not keep out its own process
+_locking = threading.Lock()
 
 
 @contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the file's lock; BlockingIOError, at once and naming `what`, where somebody does.
+def lock(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the file's lock; BlockingIOError, naming `what`, where somebody else does for longer than `wait_s`.
 
     fcntl.lockf: the lock belongs to the process, so a forked data-loader worker does not inherit it.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    busy = f"{what} is being sealed by another process or thread; wait for it, then try again"
-    if path in _locked_here:
-        raise BlockingIOError(busy)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    while (fd := _try_lock(path)) is None:
+        if time.monotonic() >= deadline:
+            raise BlockingIOError(f"{what} is being sealed by another process or thread; wait for it, then try again")
+        time.sleep(0.05)
     try:
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BlockingIOError(busy) from error
-        _locked_here.add(path)
         yield
     finally:
-        _locked_here.discard(path)
-        os.close(fd)
+        with _locking:
+            _locked_here.discard(path)
+            os.close(fd)
+
+
+def _try_lock(path: Path) -> int | None:
+    with _locking:
+        if path in _locked_here:
+            return None
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)  # somebody else's: the caller decides whether to wait
+            return None
+        _locked_here.add(path)
+        return fd
