@@ -351,6 +351,21 @@ def test_limits_are_checked_before_anything_is_decoded() -> None:
 
 
 @pytest.mark.parametrize(
+    "data", [b'"' + b'\\"' * 500_000, b'"a\\' * 300_000, b'"' * 999_999, b'["' + b"\\" * 1_000_000]
+)
+def test_a_megabyte_of_quotes_and_backslashes_is_refused_in_one_pass(data: bytes) -> None:
+    """A scan that began anew at each quote would take an hour."""
+    with pytest.raises(FormatError, match="no strict JSON"):
+        parse_bundle(data)
+
+
+def test_a_string_hides_its_brackets_and_nothing_after_it() -> None:
+    assert decode_json(b'["[[[[[[[[\\\\", "\\"[[[[[[[["]') == ["[[[[[[[[\\", '"[[[[[[[[']
+    with pytest.raises(FormatError, match="nested"):
+        decode_json(b'["\\\\",' + b"[" * 9)
+
+
+@pytest.mark.parametrize(
     ("data", "words"),
     [
         (b'{"a":1,"a":1}', "key stands twice"),

@@ -31,7 +31,8 @@ MAX_ROWS = 1_000_000
 MAX_ENTRIES = 256
 MAX_TEXT = 4096
 _ROW = struct.Struct("<BHQQ")
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive, and an unterminated string is one too: what was passed over is never tried again, so it is linear.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
