@@ -24,7 +24,7 @@ from fgtrac.tlog.index import Absence, LeafProof
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import MAX_BYTES, MAX_DEPTH, Bundle, Shown, decode_json, format_bundle, parse_bundle
-from fgtrac.verify.claims import check_bundle
+from fgtrac.verify.claims import check_bundle, head_of, sentence
 from fgtrac.verify.report import Report, Verdict
 from lives import SECRET, live, live_with_contents
 from traces import make_trace
@@ -277,6 +277,23 @@ def test_absent_content_cannot_be_told_where_some_source_is_unknown(tmp_path: Pa
     (tmp_path / "photo").write_bytes(b"3")
     absent = fgtrac.open(made.trace.path).prove(f"file:{tmp_path / 'photo'}")
     assert examine(absent, made.verifier).verdict is Verdict.CANNOT_TELL
+
+
+def test_absent_content_cannot_be_told_without_the_data_sets(tmp_path: Path, bundles: Any) -> None:
+    """Also where the bundle names the digest alone."""
+    verifier, made = bundles
+    true = parse_bundle(made["content absent"])
+    for preimage_of in (true.preimage, None):
+        forged = replace(true, preimage=preimage_of, entries=())
+        forged = replace(forged, words=sentence(forged, head_of(forged), []))
+        assert check_bundle(forged, verifier).verdict is not Verdict.HOLDS
+        assert [f.verdict for f in check_bundle(forged, verifier).findings if f.check == "sources"] == [
+            Verdict.CANNOT_TELL
+        ]
+    known, unknown = live_with_contents(tmp_path / "a"), live_with_contents(tmp_path / "b", known=False)
+    for life, verdict in ((known, Verdict.HOLDS), (unknown, Verdict.CANNOT_TELL)):
+        bare = prove(fgtrac.open(life.trace.path)._seal, Proof(bytes(32), is_content=True))
+        assert examine(bare, life.verifier).verdict is verdict
 
 
 def test_non_use_is_not_shown_by_a_sample_that_was_made_into_others(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fgtrac.query.seals import FullSeal
 from fgtrac.tlog.index import CONTENT, SAMPLE
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import ABSENCES, CLAIMS, CONTENT_CLAIMS, MAX_ENTRIES, Bundle, Shown, format_bundle
-from fgtrac.verify.claims import USES, has_children, needs_run_entry, sentence
+from fgtrac.verify.claims import USES, has_children, needs_datasets, needs_run_entry, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def prove(seal: FullSeal, asked: Proof, claim: str | None = None) -> bytes:
             seal.absence(type, asked.id) if presence is None else None,
             seal.entry,
             TlogProof(seal.head.size - 1, seal.log.path(seal.head.size - 1), seal.note),
-            _context(seal, asked) if presence is None else (),
+            _context(seal) if needs_datasets(claim, asked.preimage) else (),
         )
         datasets = [e for e in (seal.log.event(s.number) for s in bundle.entries) if e["kind"] == "dataset"]
         return format_bundle(replace(bundle, words=sentence(bundle, seal.head, datasets)))
@@ -82,10 +82,8 @@ def _check_fits(claim: str, asked: Proof, value: bytes | None) -> None:
         raise ValueError(f"{asked.id.hex()} was made into other samples: prove each of those, and this one's history")
 
 
-def _context(seal: FullSeal, asked: Proof) -> tuple[Shown, ...]:
-    """What an absence of a name needs: every `dataset` entry, and the `run` entry where ids are keyed."""
-    if asked.preimage is None:
-        return ()
+def _context(seal: FullSeal) -> tuple[Shown, ...]:
+    """What an absence needs: every `dataset` entry, and the `run` entry where ids are keyed."""
     counts = seal.event["counts"]
     numbers = seal.log.find_kind("dataset", counts.get("dataset", 0))
     if needs_run_entry([seal.log.event(n) for n in numbers]):

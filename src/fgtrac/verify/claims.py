@@ -5,6 +5,7 @@ seal        the last leaf under that head is a `seal` entry that covers all the 
 index       the sample's value, or its neighbours, stand under the root that the seal commits to
 entries     every other entry that the bundle shows is in the log
 identity    the id is that of the name, where the bundle gives one
+sources     where a content is absent: every data set says what its contents are the digests of
 claim       the value says what is claimed, and the sentence is the one that follows from it
 """
 
@@ -65,6 +66,8 @@ class _Examination:
         checks.make("index", self._check_index, ("seal",))
         checks.make("entries", self._check_entries, ("head",))
         checks.make("identity", self._check_identity, ("seal", "entries"))
+        if self._bundle.claim == "content absent":
+            checks.make("sources", self._check_sources, ("seal", "entries"))
         checks.make("claim", self._check_claim, ("signature", "index", "identity"))
         return Report(tuple(checks.findings), tuple(checks.notes))
 
@@ -112,7 +115,7 @@ class _Examination:
             self._shown.append(decode_event(shown.entry))
         if len({shown.number for shown in self._bundle.entries}) < len(self._bundle.entries):
             raise ProofError("an entry is shown twice")
-        if self._shown and (self._bundle.claim not in ABSENCES or self._bundle.preimage is None):
+        if self._shown and not needs_datasets(self._bundle.claim, self._bundle.preimage):
             raise ProofError(f"{len(self._shown)} entries are shown, and the claim needs none of them")
         return f"{len(self._shown)} other entries are shown, each of them in the log"
 
@@ -157,15 +160,12 @@ class _Examination:
 
     def _scheme_of(self, preimage: bytes) -> str:
         """The id scheme that holds for a name, from all the data sets of the log."""
-        datasets = [e for e in self._shown if e["kind"] == "dataset"]
+        datasets = self._datasets()
         if len(datasets) != self._seal["counts"].get("dataset", 0):
             raise ProofError(f"{len(datasets)} data sets are shown and the seal counts others")
         if len(self._shown) != len(datasets) + needs_run_entry(datasets):
             raise ProofError("the run entry is shown where some ids are keyed, and no entry beside it")
-        if self._bundle.claim == "content absent":
-            if any("content" not in e for e in datasets):
-                raise CannotTell("the source of some data set is not known to the log, so any content may be in it")
-        else:
+        if self._bundle.claim != "content absent":
             name = decode(preimage)[1]
             datasets = [e for e in datasets if e["name"] == name]
             if not datasets:
@@ -175,14 +175,35 @@ class _Examination:
 
     # -- the claim ----------------------------------------------------------------------------------------------
 
+    def _datasets(self) -> list[Mapping[str, Any]]:
+        return [e for e in self._shown if e["kind"] == "dataset"]
+
+    def _check_sources(self) -> str:
+        """A digest that is not there says nothing of samples whose content was never digested."""
+        datasets, there = self._datasets(), self._seal["counts"].get("dataset", 0)
+        if not datasets or len(datasets) != there:
+            raise CannotTell(f"{len(datasets)} of the log's {there} data sets are shown, so any content may be in it")
+        unknown = [e["name"] for e in datasets if "content" not in e]
+        if unknown:
+            raise CannotTell(
+                f"the source of data set {unknown[0]!r:.60} is not known to the log, so any content may be in it"
+            )
+        return f"each of the {there} data sets says what its content digests are taken from"
+
     def _check_claim(self) -> str:
         bundle = self._bundle
-        words = sentence(bundle, self._head, [e for e in self._shown if e["kind"] == "dataset"])
+        words = sentence(bundle, self._head, self._datasets())
         if words != bundle.words:
             raise ProofError(f"the bundle says {bundle.words!r:.200}, and what it shows is: {words}")
         if bundle.claim == "never used" and bundle.value is not None and has_children(bundle.value):
             raise CannotTell("the sample was made into others, whose uses are not shown here; prove each of them")
         return f"holds as committed at size {self._head.size}: {words}"
+
+
+def needs_datasets(claim: str, preimage: bytes | None) -> bool:
+    """Whether the claim rests on what the data sets say: of an absent name how its id is made, of an absent content
+    what was digested."""
+    return claim == "content absent" or (claim in ABSENCES and preimage is not None)
 
 
 def needs_run_entry(datasets: Sequence[Mapping[str, Any]]) -> bool:
