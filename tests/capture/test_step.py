@@ -163,6 +163,58 @@ def test_a_gradient_thrown_away_makes_its_batch_discarded(run: Run, log: Read, n
     assert with_status(said, "discarded") == [2, 3]
 
 
+def clip(model: nn.Module) -> None:
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+
+
+def scale(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(0.5)
+
+
+def replace(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad * 0.5
+
+
+@pytest.mark.parametrize("change", [clip, scale, replace])
+@pytest.mark.parametrize("dead", [False, True])
+def test_gradients_changed_between_accumulations_still_count(
+    run: Run, log: Read, net: Net, change: Callable[[nn.Module], None], dead: bool
+) -> None:
+    if dead:
+        nn.init.zeros_(net.head.weight)  # then the true gradient of the body is zero at first
+    optimizer = sgd(net)
+    for number, (features,) in enumerate(watched(run)):
+        net(features).sum().backward()
+        change(net)
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    run.close()
+    said = log(run.path)
+    assert applied(said) == {1: [0, 1], 2: [2, 3], 3: [4, 5]}
+    assert sureness(said) == {"exact"}
+
+
+def test_a_gradient_changed_after_the_next_forward_pass_counts_as_assumed(run: Run, log: Read, net: Net) -> None:
+    optimizer = sgd(net)
+    for number, (features,) in enumerate(watched(run)):
+        loss = net(features).sum()
+        if number % 2:
+            clip(net)
+        loss.backward()
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    run.close()
+    said = log(run.path)
+    assert applied(said) == {1: [0, 1], 2: [2, 3], 3: [4, 5]}
+    assert {(batch % 2, sure) for (_, _, batch), (_, sure, _) in said.batches().items()} == {(0, "fifo"), (1, "exact")}
+
+
 def test_two_optimizers_that_share_a_backward_pass_both_used_the_batch(run: Run, log: Read) -> None:
     first, second = nn.Linear(4, 3), nn.Linear(3, 1)
     optimizers = [sgd(first), sgd(second)]

@@ -23,7 +23,7 @@ from torch._C import _current_graph_task_id
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from fgtrac.capture.batch import Batch, Iteration, KnownOptimizer, Watcher
-from fgtrac.capture.tensors import address_of, is_fused, skipped_inside, tensors_in
+from fgtrac.capture.tensors import address_of, all_zero, is_fused, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
@@ -188,6 +188,9 @@ class Grounding:
         if not torch.is_grad_enabled():
             self._pass_over(batches)
             return
+        for watcher in list(self._watchers.values()):
+            if watcher.pending and not self._stepping:
+                self._look_at_gradient(watcher)
         self._new_forward = True
         self._reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if not batches:
@@ -199,6 +202,22 @@ class Grounding:
             for out, known in ((output, batches), *((first,) if first else ())):
                 self._follow(out, known)
         self._forwarded.update(batches)
+
+    def _look_at_gradient(self, watcher: Watcher) -> None:
+        """Before more is accumulated: was what waits for an update zeroed in place, or only clipped or scaled?"""
+        parameter = watcher.parameter()
+        grad = None if parameter is None else parameter.grad
+        if grad is None or (seen := (address_of(grad), grad._version)) == watcher.grad or not seen[0]:
+            return
+        owner = watcher.optimizer
+        owned = [
+            p for o, known in self._optimizers.items() if known is owner for g in o.param_groups for p in g["params"]
+        ]
+        free = [p for w in self._watchers.values() if w.optimizer is None and (p := w.parameter()) is not None]
+        if all_zero(owned if owner else free):
+            self._drop(watcher, DISCARDED)
+        else:
+            watcher.grad = seen
 
     def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
         """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
@@ -242,7 +261,10 @@ class Grounding:
         added = pointer == watcher.grad[0] and version == watcher.grad[1] + 1
         unclear = self._stepping or pointer == 0 or grad.requires_grad  # a closure's, sparse, or with create_graph
         if watcher.pending and not added and not unclear:
-            self._drop(watcher, DISCARDED)  # the gradient of those was thrown away
+            if pointer == watcher.grad[0] and version > watcher.grad[1]:  # clipped, scaled or zeroed after the forward
+                watcher.pending = dict.fromkeys(watcher.pending, FIFO)
+            else:
+                self._drop(watcher, DISCARDED)  # the gradient of those was thrown away
         watcher.grad = (pointer, version)
         self._consume()
         self._fired.append(watcher)

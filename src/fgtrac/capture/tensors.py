@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,11 @@ def skipped_inside(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a GradScaler told the fused kernel of infinite gradients: then it was called and changed nothing."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
+
+
+def all_zero(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether no gradient holds anything: one parameter alone may have a true gradient of zero."""
+    return not any(p.grad is not None and bool(p.grad.any()) for p in parameters)
 
 
 def address_of(tensor: torch.Tensor) -> int:
