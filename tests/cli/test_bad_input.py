@@ -70,6 +70,11 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "wrong key for a history": (
         lambda i, _r, _f: ["history", i.path, "digits:0", "--key", WRONG], 1, "not by"),
     "a key that is none": (lambda i, _r, _f: ["verify", i.path, "--key", "secret"], 2, "is no key and no file"),
+    "an empty key": (lambda i, _r, _f: ["verify", i.path, "--key", ""], 2, "'' is no key and no file"),
+    "an empty key for a bundle": (
+        lambda i, r, f: ["verify", bundle(i, r, f), "--key", ""], 2, "'' is no key and no file"),
+    "an empty key for a history": (
+        lambda i, _r, _f: ["history", i.path, "digits:0", "--key", ""], 2, "'' is no key and no file"),
     "a file that holds no key": (
         lambda i, _r, f: ["verify", i.path, "--key", text_file(f)], 2, "is no key and no file"),
     "a verifier key with another id": (
@@ -177,3 +182,12 @@ def test_a_head_that_is_a_link_to_a_device_is_refused(life: Life, run) -> None:
     link(life.path / "checkpoint", "/dev/zero")
     done = run("verify", life.path)
     assert (done.code, "checkpoint is no plain file" in done.err) == (1, True)
+
+
+def test_a_user_without_a_home_is_told_how_to_name_a_key(life: Life, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FGTRAC_KEY", "XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # no such user
+    done = run("verify", life.path)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "FGTRAC_KEY" in done.err

@@ -83,7 +83,7 @@ class Trace:
     def verify(self, key: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
         64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own."""
-        verifier, whose = trusted_verifier(key or self._key, self.id)
+        verifier, whose = trusted_verifier(self._key if key is None else key, self.id)
         report = audit_trace(self._directory, verifier, progress=progress)
         return Report(
             report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
