@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from fgtrac.api.run import Run
 
@@ -133,6 +133,48 @@ def test_a_watched_validation_loader_never_counts_as_trained_on(
     assert len(said.uses()) == 4 * 12
     assert sureness(said) == ({"exact"} if recognised else {"sole"})
     assert applied(said) == {n + 1: [n] for n in range(6)}
+
+
+@pytest.mark.parametrize("role", [None, "validation"])
+@pytest.mark.parametrize("registered", ["validation", "test", "excluded"])
+def test_an_evaluation_batch_copied_in_the_loop_is_never_taken_by_a_later_backward_pass(
+    run: Run, log: Read, net: Net, role: str | None, registered: str
+) -> None:
+    optimizer = sgd(net)
+    data = TensorDataset(torch.randn(6, 4))
+    run.register(data, role=registered)
+    validation = run.watch(DataLoader(data, batch_size=2), role=role)
+    train = watched(run)
+    for (features,) in train:
+        optimizer.zero_grad()
+        net(features * 2).sum().backward()
+        optimizer.step()
+    for (seen,) in validation:
+        with torch.no_grad():
+            net(seen * 2)
+        optimizer.zero_grad()
+        net(torch.ones(1, 4)).sum().backward()  # on data that nobody watches
+        optimizer.step()
+    run.close()
+    said = log(run.path)
+    assert {(u.loader, u.status) for u in said.uses()} == {(1, "unapplied"), (2, "applied")}
+
+
+@pytest.mark.parametrize("roles", [{}, {"validation": [0, 1]}, {"train": [0], "test": [0, 1, 2, 3]}])
+def test_a_loader_over_samples_that_may_be_trained_on_trains(
+    run: Run, log: Read, net: Net, roles: dict[str, list[int]]
+) -> None:
+    data = TensorDataset(torch.randn(4, 4))
+    for role, positions in roles.items():
+        run.register(Subset(data, positions), role=role)
+    optimizer = sgd(net)
+    validation = watched(run, rows=4, role="validation")
+    for (features,), _ in zip(run.watch(DataLoader(data, batch_size=2)), validation, strict=True):
+        optimizer.zero_grad()
+        net(features * 2).sum().backward()
+        optimizer.step()
+    run.close()
+    assert {(u.loader, u.status) for u in log(run.path).uses()} == {(1, "unapplied"), (2, "applied")}
 
 
 def test_a_saliency_map_of_a_validation_batch_is_no_use_in_training(run: Run, log: Read, net: Net) -> None:

@@ -138,7 +138,8 @@ class Run:
     def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
         """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
 
-        Registers the data set behind it if that has not been done, and its role. Returns the same loader.
+        Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
+        registered for its samples tell whether it trains. Returns the same loader.
         Raises TypeError for what is no DataLoader, CaptureError where this torch is not known.
         """
         if not isinstance(loader, DataLoader):
@@ -149,8 +150,10 @@ class Run:
         if loader in self._loaders:
             return loader  # watched already: the role is added, and the batches are not counted twice
         self._loaders.add(loader)
-        placement = self._registry.resolve(loader.dataset).placement
-        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), role in (None, "train"))
+        resolved = self._registry.resolve(loader.dataset)
+        placement = resolved.placement
+        trains = self._registry.may_train(resolved) if role is None else role == "train"
+        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), trains)
         watch_loader(loader, watch)
         self._watches[watch.number] = (watch, placement)
         return loader

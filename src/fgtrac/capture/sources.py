@@ -109,6 +109,7 @@ class Registry:
         self._names = names
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._taken: set[str] = set()
+        self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 0 no role, 1 another than train, 2 train
 
     def resolve(self, data: Any) -> Resolved:
         """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them.
@@ -190,6 +191,7 @@ class Registry:
         self._write_samples(name, block, ids, contents, pseudonyms, order)
         root = Root(data, name, block, ordinals, ids, contents)
         self._roots[id(data)] = root
+        self._roles[block] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(name)
         return root
 
@@ -202,6 +204,14 @@ class Registry:
             ordinals = np.unique(placement.ordinals[here])
             for piece in pieces(ordinals, 4):
                 self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
+            roles = self._roles[block]
+            roles[ordinals] = np.maximum(roles[ordinals], 2 if role == "train" else 1)
+
+    def may_train(self, resolved: Resolved) -> bool:
+        """False where every position has a role and none of them has the role "train"."""
+        placement = resolved.placement
+        roles = [self._roles[block][placement.ordinals[here]] for block, here in resolved.by_block()]
+        return not roles or any(bool((r != 1).any()) for r in roles)
 
     def _free_name(self, data: Any, name: str | None) -> str:
         if name is not None:

@@ -186,6 +186,9 @@ class Grounding:
             if found is not None and found[1] is not None and found[0]() is not None:
                 batches[found[1]] = None
         if not torch.is_grad_enabled():
+            if not batches:  # an evaluation of a copied input: of the one evaluation batch there is, if there is one
+                evaluated = list(itertools.islice((b for b in self._outstanding if not b.iteration.trains), 2))
+                batches = dict.fromkeys(evaluated if len(evaluated) == 1 else ())
             self._pass_over(batches)
             return
         for watcher in list(self._watchers.values()):
