@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 import struct
@@ -24,7 +25,7 @@ from fgtrac.tlog.index import Absence, LeafProof
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import MAX_BYTES, MAX_DEPTH, Bundle, Shown, decode_json, format_bundle, parse_bundle
-from fgtrac.verify.claims import check_bundle, head_of, sentence
+from fgtrac.verify.claims import check_bundle, head_of, name_words, sentence
 from fgtrac.verify.report import Report, Verdict
 from lives import SECRET, live, live_with_contents
 from traces import make_trace
@@ -218,6 +219,26 @@ def test_a_proof_is_made_against_the_full_seal_even_behind_a_later_plain_head(tm
 
 
 # -- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("digits", "x" * 300 + "a"), ("digits", "x" * 300 + "b")),
+        (("d" * 300 + "a", 1), ("d" * 300 + "b", 1)),
+        (("digits", "x" * 198), ("digits", "x" * 198 + "...")),
+        (("digits", "1"), ("digits", 1)),
+        (("digits", b"1"), ("digits", "b'1'")),
+    ],
+)
+def test_two_names_are_never_told_in_the_same_words(bundles: Any, one: Any, other: Any) -> None:
+    bundle = parse_bundle(bundles[1]["used"])
+    said = [name_words(replace(bundle, preimage=preimage(*name))) for name in (one, other)]
+    assert said[0] != said[1]
+    for words, name in zip(said, (one, other), strict=True):
+        whole = repr(name[0]) in words and repr(name[1]) in words
+        assert whole or hashlib.sha256(preimage(*name)).hexdigest() in words
+        assert len(words) < 1000
 
 
 def test_presence_under_a_keyed_id_is_opened_for_one_sample(tmp_path: Path) -> None:

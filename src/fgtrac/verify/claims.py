@@ -31,6 +31,7 @@ from fgtrac.verify.checks import CannotTell, Checks
 from fgtrac.verify.report import Report
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
+MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
 USES = (KIND["used"], KIND["neighbour"])
 
 
@@ -235,7 +236,16 @@ def name_words(bundle: Bundle) -> str:
         return f"the content whose source has SHA-256 {parts[1].hex()}"
     if not _is_form(parts, "fgtrac id v1", 3) or not isinstance(parts[1], str):
         raise FormatError(f"{bundle.preimage.hex():.80} is no preimage of a sample id")
-    return f"the sample with key {parts[2]!r:.200} of data set {parts[1]!r:.200}"
+    key, dataset = repr(parts[2]), repr(parts[1])
+    if len(key) <= MAX_NAME and len(dataset) <= MAX_NAME:
+        return f"the sample with key {key} of data set {dataset}"
+    digest = hashlib.sha256(bundle.preimage).hexdigest()  # two long names may begin alike
+    shown = f"key {_begin(key)} of data set {_begin(dataset)}, shown in part"
+    return f"the sample whose preimage has SHA-256 {digest} ({shown})"
+
+
+def _begin(text: str) -> str:
+    return text if len(text) <= MAX_NAME else text[:MAX_NAME] + "..."
 
 
 def _is_form(parts: Any, form: str, length: int) -> bool:
