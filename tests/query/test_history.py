@@ -9,11 +9,12 @@ import pytest
 
 import fgtrac
 from fgtrac.api.trace import Trace, UnknownSampleError
+from fgtrac.commit.sequencer import last_seqs
 from fgtrac.errors import FgtracError, ProofError, TamperError
 from fgtrac.query.history import History
 from fgtrac.query.seals import NotSealedError
 from lives import SAMPLES, Life, live
-from traces import make_trace, start_trace
+from traces import Made, Writing, make_trace, start_trace
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +253,65 @@ def test_a_missing_file_of_the_trace_is_named(tmp_path: Path) -> None:
             with pytest.raises(TamperError, match=name.partition(".p/")[0]):
                 answers(fgtrac.open(life.path), life)
             (tmp_path / "away").rename(path)
+
+
+# -- a run that was resumed --------------------------------------------------------------------------------------------
+
+
+def resumed_trace(folder: Path) -> Made:
+    """Row 0 is used in steps 1 and 3, row 1 in step 2, row 2 in step 3 only; then the process dies. The run goes on
+    from step 2 and uses row 1 in step 3. Kept are the states of step 2, of the lost step 3 and of the new step 3."""
+    made, first = start_trace(folder, samples=SAMPLES)
+    first.use([0])
+    first.use([1])
+    keep(first, 2)
+    first.use([0, 2])
+    keep(first, 3)
+    first.recorder.close()
+    made.seal(full=False)
+    second = Writing(made, bytes((2,)) * 16)
+    second.step = 2
+    writers = [list(pair) for pair in sorted(last_seqs(made.trace).items())]
+    second.recorder.record("resume", {"writers": writers, "step": 2})
+    second.use([1])
+    keep(second, 3)
+    second.end()
+    made.seal()
+    return made
+
+
+def keep(writing: Writing, step: int) -> None:
+    writing.recorder.record("checkpoint", {"step": step, "kept": True, "rule": "kept: improved"})
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize(
+    ("row", "uses", "superseded", "checkpoints"), [(0, 2, 1, (2, 3)), (1, 2, 0, (2, 3)), (2, 1, 1, ())]
+)
+def test_what_a_resumed_run_did_not_go_on_from_is_told_as_superseded(
+    tmp_path: Path, row: int, uses: int, superseded: int, checkpoints: tuple[int, ...], details: bool
+) -> None:
+    made = resumed_trace(tmp_path)
+    told = fgtrac.open(made.trace.path).history(f"id:{made.ids[row].hex()}", details=details)
+    assert (told.uses, told.superseded, told.checkpoints) == (uses, superseded, checkpoints)
+    assert (told.as_json()["uses"], told.as_json()["superseded"]) == (uses, superseded)
+    marked = [event for event in told.events if event.superseded_by is not None]
+    assert [(event.kind, event.step) for event in marked] == [("used", 3)] * superseded
+    assert all(event.words.endswith("(superseded: the run was resumed from step 2)") for event in marked)
+    assert (f"{superseded} of its {uses} uses were superseded" in str(told)) == bool(superseded)
+
+
+def test_a_lost_state_is_no_kept_checkpoint_of_the_resumed_run(tmp_path: Path) -> None:
+    """The state of step 5 was lost with its process: the run went on from step 1 and kept that of step 2."""
+    made, first = start_trace(tmp_path, samples=SAMPLES)
+    first.use([0])
+    keep(first, 5)
+    first.recorder.close()
+    made.seal(full=False)
+    second = Writing(made, bytes((2,)) * 16)
+    writers = [list(pair) for pair in sorted(last_seqs(made.trace).items())]
+    second.recorder.record("resume", {"writers": writers, "step": 1})
+    keep(second, 2)
+    second.end()
+    made.seal()
+    assert fgtrac.open(made.trace.path).history(f"id:{made.ids[0].hex()}").checkpoints == (2,)

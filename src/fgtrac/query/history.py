@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -24,7 +24,9 @@ NameOf = Callable[[bytes], str | None]
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened to a sample: its kind (as in the index), the entry that says so, the optimizer's step
-    and the epoch where it has them, a readable line, and what the entry says (plain data)."""
+    and the epoch where it has them, a readable line, and what the entry says (plain data).
+
+    `superseded_by` is the `resume` entry that went on from an earlier step: no later model state contains this one."""
 
     kind: str
     entry: int
@@ -32,10 +34,12 @@ class Event:
     epoch: int | None
     words: str
     details: dict[str, Any] = field(default_factory=dict)
+    superseded_by: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; what is not known is left out."""
         said = {"kind": self.kind, "entry": self.entry, "step": self.step, "epoch": self.epoch, "words": self.words}
+        said["superseded_by"] = self.superseded_by
         return {k: v for k, v in said.items() if v is not None} | {"details": self.details}
 
 
@@ -44,7 +48,8 @@ class History:
     """Everything that a trace's index says of one sample, in the order of the log.
 
     `size` is the full seal that it is complete for; `checkpoints` are the steps of the kept model states that it
-    contributed to; `pending` is how many later entries are in no index yet; `rests_on` says what was checked.
+    contributed to and that the run went on from; `pending` is how many later entries are in no index yet; `rests_on`
+    says what was checked.
     """
 
     id: bytes
@@ -57,12 +62,19 @@ class History:
 
     @property
     def uses(self) -> int:
-        """In how many optimizer updates the sample took part."""
+        """In how many optimizer updates the sample took part, the superseded ones among them."""
         return sum(event.kind == "used" for event in self.events)
+
+    @property
+    def superseded(self) -> int:
+        """How many of the uses were superseded: the run was later resumed from a step before them."""
+        return sum(event.kind == "used" and event.superseded_by is not None for event in self.events)
 
     def __str__(self) -> str:
         lines = [f"sample {self.id.hex()}" + (f" ({self.name})" if self.name else "")]
         lines += [f"  entry {event.entry:>7}  {event.words}" for event in self.events]
+        if self.superseded:
+            lines.append(f"  {self.superseded} of its {self.uses} uses were superseded: no later model rests on them")
         if self.checkpoints:
             lines.append(f"  contributed to the kept checkpoints at steps {', '.join(map(str, self.checkpoints))}")
         lines.append(f"  complete up to entry {self.size - 1}, {self.rests_on}")
@@ -77,6 +89,7 @@ class History:
             **({"name": self.name} if self.name else {}),
             "size": self.size,
             "uses": self.uses,
+            "superseded": self.superseded,
             "events": [event.as_json() for event in self.events],
             "checkpoints": list(self.checkpoints),
             "pending": self.pending,
@@ -92,6 +105,7 @@ class Historian:
         self._name_of = name_of
         self._reader = Reader(seal, Places(seal.log), name_of)
         self._kept: list[int] | None = None
+        self._resumed: list[tuple[int, int]] | None = None
 
     def history(
         self, sample_id: bytes, *, pending: int = 0, rests_on: str = "", details: bool | None = None
@@ -107,18 +121,39 @@ class Historian:
         if details is None:
             details = len(set(rows["entry"].tolist())) <= READ_ENTRIES
         events = self._read(sample_id, rows) if details else [self._outline(row) for row in rows.tolist()]
-        steps = [event.step for event in events if event.kind in ("used", "neighbour") and event.step is not None]
+        events = [self._mark(event) for event in events]
+        live = [event for event in events if event.kind in ("used", "neighbour") and event.superseded_by is None]
+        steps = [event.step for event in live if event.step is not None]
         kept = tuple(s for s in self.kept_checkpoints() if s >= min(steps)) if steps else ()
         name = self._name_of(sample_id)
         return History(sample_id, name, self._seal.head.size, tuple(events), kept, pending, rests_on)
 
     def kept_checkpoints(self) -> Sequence[int]:
-        """The steps of the checkpoints that were kept, ascending."""
+        """The steps of the checkpoints that were kept and not superseded, ascending."""
         if self._kept is None:
-            log, counts = self._seal.log, self._seal.event["counts"]
-            events = [log.event(n) for n in log.find_kind("checkpoint", counts.get("checkpoint", 0))]
-            self._kept = sorted({int(e["step"]) for e in events if e["kept"]})
+            events = [(n, e) for n, e in self._entries("checkpoint") if e["kept"]]
+            self._kept = sorted({int(e["step"]) for n, e in events if self._superseding(n, e["step"]) is None})
         return self._kept
+
+    def _entries(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """Every entry of a kind with its number."""
+        log, counts = self._seal.log, self._seal.event["counts"]
+        return [(n, log.event(n)) for n in log.find_kind(kind, counts.get(kind, 0))]
+
+    def _superseding(self, entry: int, step: int) -> tuple[int, int] | None:
+        """The first `resume` entry behind `entry` that went on from before `step`, and from which step. A resumed run
+        seals what the one before it left, so that the log's order tells the two apart."""
+        if self._resumed is None:
+            self._resumed = [(n, int(e["step"])) for n, e in self._entries("resume")]
+        return next(((n, start) for n, start in self._resumed if n > entry and start < step), None)
+
+    def _mark(self, event: Event) -> Event:
+        """The event, said to be superseded where it is."""
+        by = None if event.step is None else self._superseding(event.entry, event.step)
+        if by is None:
+            return event
+        words = f"{event.words} (superseded: the run was resumed from step {by[1]})"
+        return replace(event, words=words, superseded_by=by[0])
 
     def _read(self, sample_id: bytes, rows: NDArray[np.void]) -> list[Event]:
         """One event a row, with what its entry says; within an entry by step."""
