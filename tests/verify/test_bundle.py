@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import fgtrac
 from fgtrac.api.trace import Trace
 from fgtrac.errors import FgtracError, FormatError
 from fgtrac.events.identity import keyed_id, open_key, preimage, public_id
+from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.query.prove import Proof, prove
 from fgtrac.tlog.index import Absence, LeafProof
 from fgtrac.tlog.note import Verifier
@@ -28,7 +30,7 @@ from fgtrac.verify.bundle import MAX_BYTES, MAX_DEPTH, Bundle, Shown, decode_jso
 from fgtrac.verify.claims import check_bundle, head_of, name_words, sentence
 from fgtrac.verify.report import Report, Verdict
 from lives import SECRET, live, live_with_contents
-from traces import make_trace
+from traces import make_trace, start_trace
 
 WRONG_KEY = bytes(range(32))
 
@@ -89,11 +91,31 @@ def test_the_sentences_say_what_happened(bundles: Any) -> None:
     assert said["used"] == f"The {who.format(0)} was used 2 times in optimizer updates, first in step 1, last in step 2"
     assert said["never used"] == (
         f"The {who.format(4)} is registered and was never used in an optimizer update "
-        "(it was delivered once, and no update was applied)"
+        "(delivered once without being applied, as far as the recorder could tell)"
     )
     assert said["never registered"] == f"The {who.format(99)} was never registered"
     assert said["content present"].endswith("is held by 2 registered samples")
     assert said["content absent"].endswith("is held by no registered sample (sources digested: photos by file)")
+
+
+def test_the_sentences_count_the_uses_that_rest_on_an_assumed_order(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    for step, attribution in enumerate(("exact", "fifo", "sole", "fifo"), 1):
+        batch = (0, step - 1, step, STATUS["applied"], ATTRIBUTION[attribution])
+        writing.recorder.use(writing.placement, 1, 1, batch, array("I", [0, step]))
+        writing.recorder.flush()
+    writing.end()
+    made.seal()
+    trace = fgtrac.open(made.trace.path)
+    said = {}
+    for name, claim in (("digits:0", "used"), ("digits:0", "history"), ("digits:1", "used"), ("digits:2", "used")):
+        data = trace.prove(name, claim)
+        assert examine(data, made.verifier).verdict is Verdict.HOLDS
+        said[name, claim] = parse_bundle(data).words
+    assert "used 4 times in optimizer updates (in 2 of them by assumed order), first" in said["digits:0", "used"]
+    assert "4 x used (2 of the uses by assumed order), as committed" in said["digits:0", "history"]
+    assert "assumed" not in said["digits:1", "used"]
+    assert "used once in optimizer updates (in 1 of them by assumed order), in step 2" in said["digits:2", "used"]
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

@@ -22,7 +22,7 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.codec import decode
 from fgtrac.events.identity import id_from_opening, key_commitment, keyed_id, public_id
 from fgtrac.events.postings import KIND, decode_rows
-from fgtrac.events.schema import TRANSFORM, decode_event
+from fgtrac.events.schema import ATTRIBUTION, TRANSFORM, decode_event
 from fgtrac.tlog.index import CONTENT, SAMPLE, LeafProof, Presence, check_absent, check_present
 from fgtrac.tlog.merkle import check_inclusion, leaf_hash
 from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
@@ -268,7 +268,9 @@ def _used(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str:
     if not len(mine):
         raise ProofError(f"{who} has no row of use, so it cannot be shown as used")
     neighbour = int((mine["kind"] == KIND["neighbour"]).sum())
-    how = f" ({_times(neighbour)} as a neighbour)" if neighbour else ""
+    hows = [f"{_times(neighbour)} as a neighbour"] if neighbour else []
+    hows += [f"in {assumed} of them by assumed order"] if (assumed := _count_assumed(mine)) else []
+    how = f" ({', '.join(hows)})" if hows else ""
     first, last = mine["step"].min(), mine["step"].max()
     steps = f"in step {first}" if first == last else f"first in step {first}, last in step {last}"
     return f"{_capital(who)} was used {_times(len(mine))} in optimizer updates{how}, {steps}"
@@ -278,7 +280,14 @@ def _history(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str
     rows = decode_rows(bundle.value or b"")
     counts = Counter(KIND_WORDS[kind] for kind in rows["kind"].tolist())
     said = ", ".join(f"{count} x {kind}" for kind, count in counts.items())
-    return f"The whole history of {who} is {len(rows)} rows: {said}"
+    assumed = _count_assumed(rows)
+    how = f" ({assumed} of the uses by assumed order)" if assumed else ""
+    return f"The whole history of {who} is {len(rows)} rows: {said}{how}"
+
+
+def _count_assumed(rows: np.ndarray[Any, np.dtype[np.void]]) -> int:
+    """The uses that the recorder gave to an update only because batches were assumed to be taken in their order."""
+    return int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
 
 
 def _never_used(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> str:
@@ -286,7 +295,9 @@ def _never_used(bundle: Bundle, who: str, datasets: list[Mapping[str, Any]]) -> 
     if np.isin(rows["kind"], USES).any():
         raise ProofError(f"{who} has {int(np.isin(rows['kind'], USES).sum())} rows of use, so it was used")
     delivered = int((rows["kind"] == KIND["delivered"]).sum())
-    also = f" (it was delivered {_times(delivered)}, and no update was applied)" if delivered else ""
+    # The rows do not say how it was decided that no update was made of a batch: so neither does the sentence.
+    also = f" (delivered {_times(delivered)} without being applied, as far as the recorder could tell)"
+    also = also if delivered else ""
     return f"{_capital(who)} is registered and was never used in an optimizer update{also}"
 
 
