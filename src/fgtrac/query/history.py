@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -135,7 +135,7 @@ class Historian:
             self._kept = sorted({int(e["step"]) for n, e in events if self._superseding(n, e["step"]) is None})
         return self._kept
 
-    def _entries(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+    def _entries(self, kind: str) -> list[tuple[int, Mapping[str, Any]]]:
         """Every entry of a kind with its number."""
         log, counts = self._seal.log, self._seal.event["counts"]
         return [(n, log.event(n)) for n in log.find_kind(kind, counts.get(kind, 0))]
