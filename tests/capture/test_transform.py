@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
@@ -82,6 +83,36 @@ def test_deduplication_by_a_function_needs_no_content(run: Run) -> None:
     items = [(1,), (1,)]
     with pytest.raises(ValueError, match="source content of list is not known"):
         run.transform("blind", items).deduplicate()
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        lambda item: item[0] % 10,
+        lambda item: (item[0] % 10).repeat(2).bfloat16(),
+        lambda item: (item[0] % 10).numpy(),
+        lambda item: (item[0] % 10).repeat(2).numpy(),
+        lambda item: [(item[0] % 10).repeat(2), None],
+    ],
+    ids=["scalar tensor", "tensor", "scalar array", "array", "nested"],
+)
+def test_deduplication_compares_tensors_and_arrays_by_content(run: Run, by: Callable[[Any], Any]) -> None:
+    assert values_of(run.transform("by", numbers(1, 11, 2)).deduplicate(by=by)) == [1, 2]
+
+
+def test_tensors_of_another_shape_or_type_are_not_duplicates(run: Run) -> None:
+    made = iter([torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.int32), torch.zeros(4)])
+    assert values_of(run.transform("by", numbers(0, 1, 2, 3)).deduplicate(by=lambda _: next(made))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "named"), [(object, "object"), (dict, "dict"), (lambda: np.array([None]), "ndarray")]
+)
+def test_values_that_only_identity_tells_apart_are_no_basis_for_deduplication(
+    run: Run, value: Callable[[], Any], named: str
+) -> None:
+    with pytest.raises(TypeError, match=f"got a {named}, which says nothing of its content"):
+        run.transform("by", numbers(1, 1)).deduplicate(by=lambda _: value())
 
 
 def test_a_split_names_its_parts_and_what_fell_out(run: Run, log: Read) -> None:

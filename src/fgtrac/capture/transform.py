@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
@@ -65,13 +66,14 @@ class Stage:
         self._write("map", everything, None, code=function)
         return View(self._data, everything.tolist(), function)
 
-    def deduplicate(self, by: Callable[[Any], Hashable] | None = None) -> View:
+    def deduplicate(self, by: Callable[[Any], Any] | None = None) -> View:
         """Keep the first of equal items: equal in `by(item)`, or by default in their registered source content.
 
-        ValueError where `by` is missing and some source content is unknown.
+        Tensors and arrays from `by` are compared by type, shape and bytes, those of no dimension by their value.
+        ValueError where `by` is missing and some source content is unknown, TypeError for values without equality.
         """
         if by is not None:
-            values: Sequence[Hashable] = [by(item) for item in self._items()]
+            values: Sequence[Hashable] = [_comparable(by(item)) for item in self._items()]
         else:
             contents = self._resolved.contents()
             if contents is None:
@@ -204,3 +206,21 @@ class Stage:
         self._recorder.record(
             "transform", {"stage": self._name, "operation": operation, "block": block, **said, **columns}
         )
+
+
+def _comparable(value: Any) -> Hashable:
+    """The value as one that is equal where its content is; TypeError where only identity would be compared."""
+    if isinstance(value, list | tuple):
+        return tuple([_comparable(v) for v in value])
+    if isinstance(value, torch.Tensor):
+        if not value.dim():
+            return _comparable(value.item())
+        octets = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return str(value.dtype), tuple(value.shape), octets
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return (value.dtype.str, value.shape, value.tobytes()) if value.ndim else _comparable(value.item())
+    kind: Any = type(value)
+    if value is not None and kind.__hash__ in (None, object.__hash__):
+        raise TypeError(f"deduplicate(by=...) got a {kind.__name__}, which says nothing of its content; return bytes")
+    hashed: Hashable = value
+    return hashed
