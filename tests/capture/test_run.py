@@ -276,6 +276,21 @@ def test_predictions_that_do_not_fit_are_refused(run: Run) -> None:
         run.predictions(numbers(1), torch.ones(1, 20_000))
 
 
+@pytest.mark.parametrize("position", [99, 3, -1])
+def test_predictions_about_positions_that_the_data_lacks_are_refused(run: Run, log: Read, position: int) -> None:
+    with pytest.raises(ValueError, match=f"got position {position}; positions are 0 to 2"):
+        run.predictions(numbers(3), torch.ones(2, 1), positions=[0, position])
+    run.close()
+    assert log(run.path).kind("prediction") == []
+
+
+def test_predictions_about_no_samples_record_nothing(run: Run, log: Read) -> None:
+    run.predictions(numbers(3), torch.ones(0, 2), positions=[])
+    run.predictions(numbers(3), torch.ones(0), positions=[], losses=torch.ones(0))
+    run.close()
+    assert log(run.path).kind("prediction") == []
+
+
 def test_losses_are_filed_with_their_samples(run: Run, log: Read) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -305,6 +320,26 @@ def test_metrics_are_said_of_the_present_step(run: Run, log: Read) -> None:
         (0, {"loss": 0.5, "seen": 3}),
         (9, {"accuracy": 1.0}),
     ]
+
+
+def test_metrics_that_are_not_finite_are_left_out_with_a_warning(run: Run, log: Read) -> None:
+    with pytest.warns(RuntimeWarning, match=r"left out loss=nan, norm=inf; only finite"):
+        run.log(loss=float("nan"), norm=torch.tensor(float("inf")), seen=3)
+    with pytest.warns(RuntimeWarning, match=r"left out loss=-inf;"):
+        run.log(loss=float("-inf"))
+    run.close()
+    assert [m["values"] for m in log(run.path).kind("metrics")] == [{"seen": 3}]
+
+
+def test_integers_of_numpy_and_torch_are_steps_epochs_and_metrics(run: Run, log: Read) -> None:
+    run.log(step=np.int64(7), seen=np.uint8(3), good=True)
+    run.checkpoint(nn.Linear(1, 1), epoch=torch.tensor(4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="float"):
+        run.log(step=1.5, seen=3)  # type: ignore[arg-type]
+    run.close()
+    said = log(run.path)
+    assert [(m["step"], m["values"]) for m in said.kind("metrics")] == [(7, {"seen": 3, "good": 1})]
+    assert [c["epoch"] for c in said.kind("checkpoint")] == [4]
 
 
 # -- beginning and ending -------------------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import math
+import operator
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -185,9 +188,18 @@ class Run:
             start += len(batch.positions)
 
     def log(self, step: int | None = None, **values: float) -> None:
-        """Record metrics of this step (by default the current one)."""
-        read = {k: v if isinstance(v, int) else float(v) for k, v in values.items()}
-        self._recorder.record("metrics", {"step": self.step if step is None else step, "values": read})
+        """Record metrics of this step (by default the current one).
+
+        NaN and infinity have no place in an entry: they are left out, and a RuntimeWarning names them.
+        """
+        read = {k: int(v) if isinstance(v, int | np.integer) else float(v) for k, v in values.items()}
+        finite = {k: v for k, v in read.items() if isinstance(v, int) or math.isfinite(v)}
+        if finite or not read:
+            at = self.step if step is None else operator.index(step)
+            self._recorder.record("metrics", {"step": at, "values": finite})
+        if len(finite) < len(read):
+            names = ", ".join(f"{k}={v}" for k, v in read.items() if k not in finite)
+            warnings.warn(f"fgtrac: log() left out {names}; only finite numbers are kept", RuntimeWarning, stacklevel=2)
 
     def checkpoint(
         self,
@@ -213,7 +225,7 @@ class Run:
             kept, rule = (False, f"dropped: {failed}"[:200]) if failed else (True, rule)
         fields |= {"kept": kept, "rule": rule}
         if epoch is not None:
-            fields["epoch"] = epoch
+            fields["epoch"] = operator.index(epoch)
         if loss is not None:
             fields["val_loss"] = loss
         rates = self._grounding.learning_rates
@@ -237,11 +249,14 @@ class Run:
         """Record what the model said about samples, at the last checkpoint (or the current step).
 
         `outputs` is (n, m) or (n,), row i about position i of `data`, or about `positions[i]`; `losses` is (n,).
-        ValueError for lengths that do not fit.
+        ValueError for lengths that do not fit, and for positions that `data` does not have.
         """
         resolved = self._registry.resolve(data)
         where = np.arange(len(resolved.rows)) if positions is None else np.asarray(positions, dtype=np.int64)
-        said = outputs.detach().float().cpu().reshape(len(outputs), -1).numpy()
+        outside = where[(where < 0) | (where >= len(resolved.rows))]
+        if len(outside):
+            raise ValueError(f"predictions() got position {outside[0]}; positions are 0 to {len(resolved.rows) - 1}")
+        said = outputs.detach().float().cpu().reshape(len(outputs), math.prod(outputs.shape[1:])).numpy()
         cost = None if losses is None else losses.detach().float().cpu().reshape(-1).numpy()
         if len(said) != len(where) or (cost is not None and len(cost) != len(where)):
             raise ValueError(f"predictions() got {len(said)} outputs for {len(where)} samples; pass one row for each")
