@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from fgtrac.commit.gather import read_segments
 from fgtrac.errors import FormatError
+from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.tiles import WIDTH, read_bundle
@@ -55,6 +57,29 @@ def last_checkpoint_step(trace: TraceDir) -> int:
             if event["kind"] == "checkpoint":
                 return int(event["step"])
     return 0
+
+
+def registered_before(trace: TraceDir) -> dict[str, tuple[bytes, bytes | None]]:
+    """What the log registers under each data set's name: its block, and the SHA-256 over its content digests in the
+    order of the ids (None where it has none, or where a part was lost). Reads the whole log once."""
+    head = trace.head()
+    size = head.size if head is not None else 0
+    found: dict[str, tuple[bytes, bytes | None]] = {}
+    contents: dict[tuple[bytes, str], list[bytes]] = {}  # (writer, name) -> the parts that have come so far
+    wanted = encode("kind") + encode("samples")  # in the bytes of every such entry, and of few others
+    for number in range(-(-size // WIDTH)):
+        for event in [decode_event(e) for e in read_bundle(trace, number, size) if wanted in e]:
+            if event["kind"] != "samples":
+                continue
+            name, block = event["dataset"], bytes(event["block"])
+            parts = contents.setdefault((event["writer"], name), [])
+            if "contents" in event and len(parts) == event["part"]:
+                parts.append(event["contents"])
+            earlier = found.get(name, (block, None))
+            is_whole = len(parts) == event["parts"]
+            digest = hashlib.sha256(b"".join(parts)).digest() if is_whole else None
+            found[name] = (block, digest or (earlier[1] if earlier[0] == block else None))
+    return found
 
 
 def _journal_events(trace: TraceDir) -> Iterator[dict[str, Any]]:

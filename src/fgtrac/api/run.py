@@ -73,6 +73,7 @@ class Run:
         scheme: str,
         first_step: int,
         options: Options,
+        before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
     ) -> None:
         self.path = trace.path
         self._trace = trace
@@ -88,7 +89,7 @@ class Run:
             on_flush=options.on_flush,
         )
         self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
-        self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names)
+        self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names, before)
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._keep = states.KeepImproved(options.keep_improvement)
         self._watches: dict[int, tuple[Watch, Placement]] = {}
@@ -417,7 +418,8 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
     scheme = run_entry["id_scheme"]
     first_step = prior.last_checkpoint_step(trace) if step is None else step
     writers = sorted(sequencer.last_seqs(trace, signer).items())
-    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options)
+    before = prior.registered_before(trace)
+    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options, before=before)
     run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
     run._recorder.sync()
     return run

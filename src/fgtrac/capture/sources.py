@@ -100,15 +100,26 @@ class Resolved:
 
 
 class Registry:
-    """The data sets of one run: every root is registered once, whoever comes across it first."""
+    """The data sets of one run: every root is registered once, whoever comes across it first.
 
-    def __init__(self, recorder: Recorder, scheme: str, secrets: Secrets, names: Names) -> None:
+    `before` is what the log of a resumed run has under each name: the block, and the SHA-256 over the content digests
+    in the order of the ids, where there are any."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        scheme: str,
+        secrets: Secrets,
+        names: Names,
+        before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+    ) -> None:
         self._recorder = recorder
         self._scheme = scheme
         self._secrets = secrets
         self._names = names
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._taken: set[str] = set()
+        self._before = before or {}
         self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 0 no role, 1 another than train, 2 train
 
     def resolve(self, data: Any) -> Resolved:
@@ -160,7 +171,8 @@ class Registry:
     ) -> Root:
         """Name every row of `data` and write its `dataset` and `samples` entries.
 
-        Raises ValueError for a data set without a length, a name that is taken, or two rows with one key.
+        Raises ValueError for a data set without a length, a name that is taken or had other samples or contents before
+        the run was resumed, or two rows with one key.
         """
         rows = count_rows(data)
         name = self._free_name(data, name)
@@ -176,6 +188,7 @@ class Registry:
         if digests is not None:
             contents = ids_of(scheme, secrets, content_preimages(digests))
         block = block_id(ids[order].tobytes())
+        self._check_same(name, block, None if contents is None else contents[order])
         ordinals = np.empty(rows, dtype=np.uint32)
         ordinals[order] = np.arange(rows, dtype=np.uint32)
         pseudonyms = None
@@ -223,6 +236,18 @@ class Registry:
         while (candidate := base if number == 1 else f"{base}-{number}") in self._taken:
             number += 1
         return candidate
+
+    def _check_same(self, name: str, block: bytes, contents: NDArray[np.uint8] | None) -> None:
+        """ValueError where the resumed run had something else under that name; `contents` in the order of the ids."""
+        earlier, digest = self._before.get(name, (block, None))
+        what = "samples" if earlier != block else ""
+        if not what and digest is not None and contents is not None:
+            what = "contents" if hashlib.sha256(contents.tobytes()).digest() != digest else ""
+        if what:
+            raise ValueError(
+                f"data set {name!r} was registered with other {what} before this run was resumed; "
+                "register the same data, or give it another name="
+            )
 
     def _secrets_of(self, scheme: str, subjects: Sequence[Any] | None, rows: int) -> list[bytes]:
         if scheme == "public":
