@@ -115,10 +115,11 @@ def keep_names(folder: Path, made: Made) -> None:
     vault.close()
 
 
-def live_with_contents(folder: Path, *, scheme: str = "public", known: bool = True) -> Made:
+def live_with_contents(folder: Path, *, scheme: str = "public", known: bool = True, ended: bool = True) -> Made:
     """Four samples of one data set `photos` whose sources are the bytes b"0", b"1", b"1", b"2", sealed.
 
-    The id key of a keyed trace is SECRET. With known=False the data set does not say what its sources are.
+    The id key of a keyed trace is SECRET. With known=False the data set does not say what its sources are;
+    with ended=False the run has no end.
     """
     key = SECRET if scheme == "keyed" else b""
     sources = [content_preimage(hashlib.sha256(source).digest()) for source in (b"0", b"1", b"1", b"2")]
@@ -132,7 +133,10 @@ def live_with_contents(folder: Path, *, scheme: str = "public", known: bool = Tr
     pairs = sorted(zip(ids, contents, strict=True))
     columns = {"ids": b"".join(i for i, _ in pairs), "contents": b"".join(c for _, c in pairs)}
     writing.recorder.record("samples", {"dataset": "photos", "block": writing.block, "part": 0, "parts": 1, **columns})
-    writing.end()
+    if ended:
+        writing.end()
+    else:
+        writing.recorder.close()
     made.seal()
     return made
 

@@ -30,7 +30,7 @@ from fgtrac.verify.bundle import MAX_BYTES, MAX_DEPTH, Bundle, Shown, decode_jso
 from fgtrac.verify.claims import check_bundle, head_of, name_words, sentence
 from fgtrac.verify.report import Report, Verdict
 from lives import SECRET, live, live_with_contents
-from traces import make_trace, start_trace
+from traces import Made, make_trace, start_trace
 
 WRONG_KEY = bytes(range(32))
 
@@ -382,6 +382,77 @@ def test_a_flipped_bit_in_any_file_gives_a_true_bundle_or_an_error(tmp_path: Pat
                 refused += 1
         (life.path / name).write_bytes(data)
     assert refused > 60
+
+
+# -- a whole run ----------------------------------------------------------------------------------------------------
+
+
+def proved(made: Made, unused: int = 9) -> dict[str, tuple[str, Verdict]]:
+    """Of each claim about a sample what the bundle says of the record, and its verdict."""
+    trace, out = fgtrac.open(made.trace.path), {}
+    asked = {"used": row(0), "history": row(0), "never used": row(unused), "never registered": row(99)}
+    for claim, proof in asked.items():
+        data = prove(trace._seal, proof, claim)
+        end = parse_bundle(data).words.partition(f" at size {trace._seal.head.size}")[2]
+        report = examine(data, made.verifier)
+        if claim == "used":
+            assert "complete" not in [f.check for f in report.findings]
+        else:
+            assert [f.verdict for f in report.findings if f.check in ("complete", "claim")] == [report.verdict] * 2
+        out[claim] = (end, report.verdict)
+    return out
+
+
+def test_of_a_run_that_has_not_ended_only_what_was_used_can_be_told(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    writing.use([0, 1])
+    writing.recorder.rotate()
+    made.seal()
+    said = proved(made)
+    assert said.pop("used") == (".", Verdict.HOLDS)
+    assert set(said.values()) == {(" of a run that has not ended.", Verdict.CANNOT_TELL)}
+    writing.end()
+    made.seal()
+    assert set(proved(made).values()) == {(".", Verdict.HOLDS)}
+
+
+@pytest.mark.parametrize(("gaps", "words"), [(1, "1 gap"), (2, "2 gaps")])
+@pytest.mark.parametrize("ended", [True, False])
+def test_of_a_record_with_gaps_only_what_was_used_can_be_told(
+    tmp_path: Path, gaps: int, words: str, ended: bool
+) -> None:
+    made, writing = start_trace(tmp_path)
+    writing.use([0, 1])
+    for _ in range(gaps):
+        writing.recorder.record("gap", {"reason": "a worker died"})
+    if ended:
+        writing.end()
+    else:
+        writing.recorder.rotate()
+    made.seal()
+    said = proved(made)
+    record = f" of a run{'' if ended else ' that has not ended,'} with {words} in its record."
+    assert said.pop("used") == (".", Verdict.HOLDS)
+    assert set(said.values()) == {(record, Verdict.CANNOT_TELL)}
+
+
+def test_no_absent_content_is_shown_by_a_run_that_has_not_ended(tmp_path: Path) -> None:
+    made = live_with_contents(tmp_path, ended=False)
+    data = prove(fgtrac.open(made.trace.path)._seal, Proof(bytes(32), is_content=True))
+    assert parse_bundle(data).words.endswith(" of a run that has not ended.")
+    report = examine(data, made.verifier)
+    assert report.verdict is Verdict.CANNOT_TELL
+    assert [f.check for f in report.failures()] == ["complete", "claim"]
+
+
+def test_leaving_out_that_a_run_has_not_ended_is_a_lie(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    writing.recorder.rotate()
+    made.seal()
+    bundle = parse_bundle(fgtrac.open(made.trace.path).prove("digits:9"))
+    told = replace(bundle, words=bundle.words.replace(" of a run that has not ended", ""))
+    assert told != bundle
+    assert check_bundle(told, made.verifier).verdict is Verdict.REFUTED
 
 
 # -- sizes and limits -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ seal        the last leaf under that head is a `seal` entry that covers all the 
 index       the sample's value, or its neighbours, stand under the root that the seal commits to
 entries     every other entry that the bundle shows is in the log
 identity    the id is that of the name, where the bundle gives one
+complete    where the claim is about the whole run: it has ended, and nothing is known to be lost of its record
 sources     where a content is absent: every data set says what its contents are the digests of
 claim       the value says what is claimed, and the sentence is the one that follows from it
 """
@@ -31,6 +32,7 @@ from fgtrac.verify.checks import CannotTell, Checks
 from fgtrac.verify.report import Report
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
+WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole run, and so need its end
 MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
 USES = (KIND["used"], KIND["neighbour"])
 
@@ -67,6 +69,8 @@ class _Examination:
         checks.make("index", self._check_index, ("seal",))
         checks.make("entries", self._check_entries, ("head",))
         checks.make("identity", self._check_identity, ("seal", "entries"))
+        if self._bundle.claim in WHOLE_CLAIMS:
+            checks.make("complete", self._check_complete, ("seal",))
         if self._bundle.claim == "content absent":
             checks.make("sources", self._check_sources, ("seal", "entries"))
         checks.make("claim", self._check_claim, ("signature", "index", "identity"))
@@ -179,6 +183,16 @@ class _Examination:
     def _datasets(self) -> list[Mapping[str, Any]]:
         return [e for e in self._shown if e["kind"] == "dataset"]
 
+    def _check_complete(self) -> str:
+        """Whether the record says by itself that it is whole, as a claim about what did not happen needs it."""
+        lacks = _record_words(self._seal)
+        if lacks:
+            raise CannotTell(
+                f"this is the record{lacks}: what it does not hold may have happened; prove it under a head over the "
+                "whole run, or prove what was used"
+            )
+        return "the run has ended, and no gap is known in its record"
+
     def _check_sources(self) -> str:
         """A digest that is not there says nothing of samples whose content was never digested."""
         datasets, there = self._datasets(), self._seal["counts"].get("dataset", 0)
@@ -198,6 +212,10 @@ class _Examination:
             raise ProofError(f"the bundle says {bundle.words!r:.200}, and what it shows is: {words}")
         if bundle.claim == "never used" and bundle.value is not None and has_children(bundle.value):
             raise CannotTell("the sample was made into others, whose uses are not shown here; prove each of them")
+        if bundle.claim in WHOLE_CLAIMS:
+            self._check_complete()
+        if bundle.claim == "content absent":
+            self._check_sources()
         return f"holds as committed at size {self._head.size}: {words}"
 
 
@@ -219,7 +237,18 @@ def sentence(bundle: Bundle, head: TreeHead, datasets: list[Mapping[str, Any]]) 
     """The claim in words, from what the bundle shows. ProofError where that does not bear the claim out."""
     who = name_words(bundle)
     said = _CLAIM_WORDS[bundle.claim](bundle, who, datasets)
-    return f"{said}, as committed by {head.origin} at size {head.size}."
+    record = _record_words(decode_event(bundle.seal)) if bundle.claim in WHOLE_CLAIMS else ""
+    return f"{said}, as committed by {head.origin} at size {head.size}{record}."
+
+
+def _record_words(seal: Mapping[str, Any]) -> str:
+    """What the counts of a `seal` entry say against its record being the whole one; empty where nothing does."""
+    counts = seal.get("counts", {})
+    gaps = counts.get("gap", 0)
+    lost = f"with {gaps} {'gap' if gaps == 1 else 'gaps'} in its record" if gaps else ""
+    if not counts.get("end"):
+        return " of a run that has not ended" + (f", {lost}" if lost else "")
+    return f" of a run {lost}" if lost else ""
 
 
 def name_words(bundle: Bundle) -> str:
