@@ -191,3 +191,16 @@ def test_a_user_without_a_home_is_told_how_to_name_a_key(life: Life, run, monkey
     done = run("verify", life.path)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "FGTRAC_KEY" in done.err
+
+
+@pytest.mark.parametrize("verb", ["history", "show"])
+def test_a_pipe_in_place_of_what_a_verb_reads_keeps_nobody_waiting(life: Life, run, verb: str) -> None:
+    pipe(entries_of(life))
+    done = run(verb, life.path, *(["digits:0"] if verb == "history" else []))
+    assert (done.code, "is no plain file" in done.err) == (1, True)
+
+
+def test_a_pipe_in_the_journal_keeps_nobody_waiting(life: Life, run) -> None:
+    pipe(life.path / "journal" / f"{'ab' * 16}-0.wal")
+    done = run("history", life.path, "digits:0")
+    assert (done.code, "is no plain file" in done.err) == (1, True)

@@ -52,7 +52,7 @@ def read_segments(trace: TraceDir) -> list[Segment]:
     if not trace.journal.is_dir():
         return []
     named = [(*parse_segment_name(p.name), p) for p in trace.journal.iterdir() if p.suffix == ".wal"]
-    return [_read_segment(path, writer, number) for writer, number, path in sorted(named)]
+    return [_read_segment(trace.plain(f"journal/{p.name}"), writer, number) for writer, number, p in sorted(named)]
 
 
 def _read_segment(path: Path, writer: bytes, number: int) -> Segment:

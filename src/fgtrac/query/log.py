@@ -153,7 +153,7 @@ class SealedLog:
         tile = self._tile(bundle * WIDTH)
         for path in (tile.path, tile_path(tile.level, tile.number, WIDTH)):  # a partial bundle may have become full
             try:
-                return FileIO(self._trace.path / path)
+                return FileIO(self._trace.plain(path))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:

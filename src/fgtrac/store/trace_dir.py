@@ -61,11 +61,11 @@ class TraceDir:
     def read(self, path: str) -> bytes:
         """A file's bytes. FileNotFoundError naming it where there is none, FormatError for a link, a pipe or a device:
         a stranger's trace must not lead its reader out of the folder, nor keep it waiting."""
-        return self._plain(path).read_bytes()
+        return self.plain(path).read_bytes()
 
     def pieces(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
         """A file's bytes, `size` at a time. FileNotFoundError and FormatError as `read`."""
-        with self._plain(path).open("rb") as file:
+        with self.plain(path).open("rb") as file:
             while piece := file.read(size):
                 yield piece
 
@@ -77,8 +77,8 @@ class TraceDir:
             found += [str(Path(folder, name).relative_to(self.path)) for name in files + links]
         return sorted(found)
 
-    def _plain(self, path: str) -> Path:
-        """Where a plain file lies; raises as `read`."""
+    def plain(self, path: str) -> Path:
+        """Where a plain file lies, for opening it; raises as `read`."""
         try:
             mode = (self.path / path).lstat().st_mode
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -94,7 +94,7 @@ class TraceDir:
 
         numpy evaluates a header as an expression: only one that fgtrac could have written is given to it.
         """
-        file_path = self._plain(path)
+        file_path = self.plain(path)
         try:
             with file_path.open("rb") as file:
                 if _NPY_HEADER.match(file.read(_NPY_HEADER_BYTES)) is None:
