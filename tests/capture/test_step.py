@@ -410,6 +410,43 @@ def test_batches_read_ahead_and_copied_are_attributed_in_order_and_said_to_be(ru
     assert sureness(said) == {"fifo"}
 
 
+@pytest.mark.parametrize("skipped", [[0], [0, 1, 4], [5]])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_skipped_in_a_loop_that_copies_its_inputs_is_not_taken_for_its_successor(
+    run: Run, log: Read, net: Net, skipped: list[int], workers: int
+) -> None:
+    optimizer = sgd(net)
+    data = TensorDataset(torch.randn(12, 4))
+    for number, (features,) in enumerate(run.watch(DataLoader(data, batch_size=2, num_workers=workers), role="train")):
+        if number in skipped:
+            continue
+        optimizer.zero_grad()
+        net(features * 2).sum().backward()
+        optimizer.step()
+    run.close()
+    said = log(run.path)
+    assert [batch for batches in applied(said).values() for batch in batches] == sorted({*range(6)} - {*skipped})
+    assert with_status(said, "unapplied") == skipped
+    assert ("fifo" in sureness(said)) == (skipped[0] < 5)
+
+
+def test_copied_batches_of_a_loop_that_prefetches_one_are_attributed_in_order(run: Run, log: Read, net: Net) -> None:
+    optimizer = sgd(net)
+    batches = iter(watched(run))
+    upcoming = next(batches)[0] * 2
+    for number in range(6):
+        features = upcoming
+        if number < 5:
+            upcoming = next(batches)[0] * 2
+        optimizer.zero_grad()
+        net(features).sum().backward()
+        optimizer.step()
+    run.close()
+    said = log(run.path)
+    assert applied(said) == {n + 1: [n] for n in range(6)}
+    assert sureness(said) == {"fifo"}
+
+
 def test_items_that_are_views_of_the_data_set_are_not_taken_for_one_another(run: Run, log: Read, net: Net) -> None:
     data = TensorDataset(torch.randn(5, 4))
     loader = run.watch(DataLoader(data, batch_size=None))

@@ -21,6 +21,11 @@ class Batch:
     positions: array[int]
     settled: bool = False
     losses: NDArray[np.float16] | None = None
+    first: weakref.ref[torch.Tensor] | None = None  # of its tensors
+
+    def is_let_go(self) -> bool:
+        """Whether nobody holds its first tensor any more."""
+        return self.first is None or self.first() is None
 
 
 @dataclass(eq=False, slots=True)

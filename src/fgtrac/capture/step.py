@@ -112,7 +112,9 @@ class Grounding:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
         self._outstanding[batch] = None
         self._forwarded, self._alone, self._new_forward = {}, None, True
-        for leaf in tensors_in(data)[:LEDGER_LEAVES]:
+        leaves = tensors_in(data)[:LEDGER_LEAVES]
+        batch.first = weakref.ref(leaves[0]) if leaves else None
+        for leaf in leaves:
             address = address_of(leaf)
             known = self._ledger.get(address)
             if known is not None and known[1] in self._outstanding and known[1] is not batch and known[0]() is not None:
@@ -320,6 +322,8 @@ class Grounding:
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
             self._current, self._new_forward = [batch], False
+            if len(candidates) > 1 and batch.number > candidates[1].number:
+                self._pass_over_before(batch)
 
     def _recognised(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
@@ -341,9 +345,14 @@ class Grounding:
         self._contribute(watcher, self._current, self._attribution)
 
     def _candidates(self) -> list[Batch]:
-        """The next two batches in order of delivery, those of training loaders if there are any."""
+        """The two batches that may be next, the likelier first; those of training loaders if there are any."""
         trains = list(itertools.islice((b for b in self._outstanding if b.iteration.trains), 2))
-        return trains or list(itertools.islice(self._outstanding, 2))
+        first = trains or list(itertools.islice(self._outstanding, 2))
+        if len(first) == 2 and first[0].is_let_go():  # by the loop, which skipped it if it still holds the newest
+            newest = next(reversed(self._outstanding))
+            if newest.iteration is first[0].iteration and not newest.is_let_go():
+                return [newest, first[0]]
+        return first
 
     def _pass_over(self, batches: Iterable[Batch]) -> None:
         """They are out of turn: what trains on one of them later must be recognised by its memory."""
