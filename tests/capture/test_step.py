@@ -461,6 +461,23 @@ def test_items_that_are_views_of_the_data_set_are_not_taken_for_one_another(run:
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_items_that_share_one_memory_are_attributed_in_order_and_said_to_be(
+    run: Run, log: Read, net: Net, rows: int
+) -> None:
+    same = torch.randn(4)
+    loader = run.watch(DataLoader([same] * rows, batch_size=None))
+    optimizer = sgd(net)
+    for features in list(loader):
+        optimizer.zero_grad()
+        net(features).sum().backward()
+        optimizer.step()
+    run.close()
+    said = log(run.path)
+    assert applied(said) == {n + 1: [n] for n in range(rows)}
+    assert sureness(said) == {"fifo"}
+
+
 def test_two_batches_in_one_loss_are_both_used(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     batches = iter(watched(run))

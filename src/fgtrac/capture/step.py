@@ -110,6 +110,7 @@ class Grounding:
         iteration.delivered += 1
         if self._outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
+        others = bool(self._outstanding)
         self._outstanding[batch] = None
         self._forwarded, self._alone, self._new_forward = {}, None, True
         leaves = tensors_in(data)[:LEDGER_LEAVES]
@@ -117,8 +118,9 @@ class Grounding:
         for leaf in leaves:
             address = address_of(leaf)
             known = self._ledger.get(address)
-            if known is not None and known[1] in self._outstanding and known[1] is not batch and known[0]() is not None:
-                self._ledger[address] = (known[0], None)  # two batches show the same memory of the data set
+            shown = known is not None and known[1] is not batch and known[0]() is not None
+            if known is not None and shown and (known[1] in self._outstanding or (known[1] is None and others)):
+                self._ledger[address] = (known[0], None)  # several batches show the same memory of the data set
             elif address:
                 self._ledger[address] = (weakref.ref(leaf), batch)
         if len(self._ledger) > self._ledger_limit:
