@@ -30,6 +30,7 @@ def record(folder: Path) -> TraceDir:
                 torch.nn.functional.cross_entropy(model(inputs), labels).backward()
                 optimizer.step()
             run.checkpoint(model, optimizer, val_loss=1.0 / (epoch + 1))
+        run._sealer.finish()  # a seal runs beside the training: the copy is taken behind it, not amid it
         shutil.copytree(run.path, folder / "older.trace")
         run.predictions(data, model(data.tensors[0]))
     return TraceDir.open(run.path)
