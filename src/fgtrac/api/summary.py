@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.api.prior import run_entry, trace_id_of
-from fgtrac.commit.gather import read_segments
-from fgtrac.commit.state import sealed_writers
+from fgtrac.commit.state import count_unsealed
 from fgtrac.events.schema import STATUS, decode_event
 from fgtrac.query.log import whole
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
@@ -85,15 +84,13 @@ def _summarize(trace: TraceDir) -> Summary:
         elif event["kind"] == "seal":
             indexed = number
     run = run_entry(trace)
-    sealed = sealed_writers(trace)
-    unsealed = sum(f.seq >= sealed.get(s.writer, 0) for s in read_segments(trace) for f in s.frames)
     return Summary(
         trace_id_of(trace),
         run["public_key"],
         size,
         head.root if head is not None else b"",
         indexed,
-        unsealed,
+        count_unsealed(trace),
         counts["end"] > 0,
         dict(counts),
         uses,

@@ -11,8 +11,7 @@ from fgtrac.api.audit import audit_trace
 from fgtrac.api.naming import Named, Namer, key_of, words_of
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
-from fgtrac.commit.gather import read_segments
-from fgtrac.commit.state import sealed_writers
+from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.query.history import Historian, History
 from fgtrac.query.log import whole
@@ -98,9 +97,7 @@ class Trace:
         """How many entries are in no index yet: sealed after the newest full seal, or still in the journal."""
         head = self._directory.head()
         plain = head.size - self._seal.head.size if head is not None else 0
-        segments = read_segments(self._directory)
-        sealed = sealed_writers(self._directory) if segments else {}
-        return plain + sum(f.seq >= sealed.get(s.writer, 0) for s in segments for f in s.frames)
+        return plain + count_unsealed(self._directory)
 
     @cached_property
     def _seal(self) -> FullSeal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fgtrac.commit.gather import read_segments
 from fgtrac.commit.plan import Plan, parse_plan
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
@@ -60,3 +61,10 @@ def sealed_writers(trace: TraceDir, signer: Signer | None = None) -> dict[bytes,
         return {}
     plan = _read_plan(trace, head.size, signer)
     return (plan if plan is not None else plan_from_log(trace, head.size)).writers
+
+
+def count_unsealed(trace: TraceDir) -> int:
+    """How many whole frames of the journal are in no log yet."""
+    segments = read_segments(trace)
+    sealed = sealed_writers(trace) if segments else {}
+    return sum(f.seq >= sealed.get(s.writer, 0) for s in segments for f in s.frames)
