@@ -27,27 +27,10 @@ from fgtrac.verify import auditor
 from fgtrac.verify.facts import Facts, read_facts
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import Log
+from signed import MemoryTrace
 from traces import Made, make_trace
 
 Files = dict[str, bytes]
-
-
-class MemoryTrace:
-    """A trace's files as a dictionary."""
-
-    def __init__(self, files: Files) -> None:
-        self.files = files
-
-    def read(self, path: str) -> bytes:
-        if path not in self.files:
-            raise FileNotFoundError(f"the trace has no file {path}")
-        return self.files[path]
-
-    def pieces(self, path: str) -> Iterator[bytes]:
-        yield self.read(path)
-
-    def names(self) -> list[str]:
-        return sorted(self.files)
 
 
 def files_of(trace: TraceDir) -> Files:
