@@ -70,7 +70,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "contribution": {
         "checkpoint": REF, "step": 3, "target": "validation", "method": "tracin", "block": BLOCK,
-        "ordinals": u4(0, 1), "scores": f4(-1, 1),
+        "ordinals": u4(0, 1), "scores": f4(-1, 1), "parameters": {"layers": ["fc"], "learning_rates": [0.1]},
     },
     "prediction": {
         "checkpoint": REF, "step": 3, "block": BLOCK, "ordinals": u4(0, 1), "outputs": f4(1, 2, 3, 4),

@@ -31,7 +31,7 @@ DESIGN = {
     "attention": {"checkpoint", "modalities", "ordinals", "weights"},
     "checkpoint": {"step", "epoch", "val_loss", "learning_rates", "digest", "kept", "rule"},
     "artifact": {"path", "sha256", "size", "media_type", "about"},
-    "contribution": {"checkpoint", "target", "method", "ordinals", "scores"},
+    "contribution": {"checkpoint", "target", "method", "ordinals", "scores", "parameters"},
     "prediction": {"checkpoint", "ordinals", "outputs", "losses"},
     "resume": {"writers"},
     "gap": {"reason", "first", "stop"},

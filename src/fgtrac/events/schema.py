@@ -122,7 +122,7 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     "artifact": {"path": _text, "sha256": _DIGEST, "size": _integer, "media_type": _text, "about": _text},
     "contribution": {
         "checkpoint": _ref, "step": _integer, "target": _text, "method": _text, "block": _BLOCK, "ordinals": _U32,
-        "scores": _F32,
+        "scores": _F32, "parameters?": _map,
     },
     "prediction": {
         "checkpoint?": _ref, "step": _integer, "block": _BLOCK, "ordinals": _U32, "outputs?": _F32, "losses?": _F32,
