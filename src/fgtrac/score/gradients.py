@@ -75,7 +75,7 @@ def parse_layer(value: Any) -> Layer:
         raise FormatError(f"{value!r:.80} describes no layer")
     types = _TYPES | (_PROJECTION if value["form"] == "projected" else {})
     error = value.get("error")
-    if set(value) - {"error"} != set(types) or any(type(value[name]) is not of for name, of in types.items()):
+    if set(value) - {"error"} != set(types) or any(type(value[name]) is not kind for name, kind in types.items()):
         raise FormatError(f"{value!r:.80} describes no layer; it has the fields {', '.join(types)}")
     if error is not None and type(error) is not float:
         raise FormatError(f"the error of a projection is a number, not {error!r:.40}")
@@ -109,7 +109,8 @@ class Gradients:
         """(n, layer.size): the gradients multiplied out."""
         if self.dense is not None:
             return self.dense
-        assert self.inputs is not None and self.deltas is not None
+        assert self.inputs is not None
+        assert self.deltas is not None
         inputs = with_ones(self.inputs) if self.layer.bias else self.inputs
         return (self.deltas[:, :, None] * inputs[:, None, :]).reshape(len(inputs), -1)
 
@@ -117,7 +118,8 @@ class Gradients:
         """(n,): the squared length of each gradient."""
         if self.dense is not None:
             return np.einsum("ij,ij->i", self.dense, self.dense)
-        assert self.inputs is not None and self.deltas is not None
+        assert self.inputs is not None
+        assert self.deltas is not None
         inputs = np.einsum("ij,ij->i", self.inputs, self.inputs)
         return (inputs + np.float32(self.layer.bias)) * np.einsum("ij,ij->i", self.deltas, self.deltas)
 

@@ -1,0 +1,178 @@
+"""The factors of a trace, read as they are needed, without torch.
+
+    artifacts/scoring/rows-ROLE-DIGEST8.safetensors         which sample each row is
+    artifacts/scoring/STEP-DIGEST8/ROLE-PART.safetensors    the rows' gradients at one model state
+    artifacts/scoring/STEP-DIGEST8/losses-ROLE.safetensors  their losses
+    artifacts/scoring/STEP-DIGEST8/ggn.safetensors          the Gauss-Newton matrix of each layer (optional)
+
+Every file is an `artifact` of the log, and is compared with the digest that stands there when it is first opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fgtrac.errors import FormatError, ScoreError, TamperError
+from fgtrac.score.factor_files import (
+    FOLDER,
+    Rows,
+    ShardHead,
+    State,
+    ggn_path,
+    gradients_of,
+    losses_path,
+    parse_head,
+    parse_rows,
+)
+from fgtrac.score.gradients import Floats, Gradients, concatenate
+from fgtrac.store.tensor_files import TensorFile, open_tensors
+from fgtrac.store.trace_dir import TraceDir
+
+_ROWS = re.compile(rf"{FOLDER}/rows-(train|validation|test)-[0-9a-f]{{8}}\.safetensors")
+_SHARD = re.compile(rf"({FOLDER}/[0-9]{{8,20}}-[0-9a-f]{{8}})/(train|validation|test)-([0-9]{{5}})\.safetensors")
+
+
+class Cache:
+    """The factors of one trace, read as they are needed. `artifacts` is path -> SHA-256, as the log says; of `states`
+    (in the order of training) those are used whose training factors are complete.
+
+    ScoreError where there are none, or where states were scored by different layers; TamperError where a file is not
+    the one of the log.
+    """
+
+    def __init__(self, trace: TraceDir, artifacts: Mapping[str, bytes], states: Sequence[State]) -> None:
+        self._trace = trace
+        self._artifacts = artifacts
+        self._files: dict[str, TensorFile] = {}
+        self._heads: dict[str, ShardHead] = {}
+        self._rows: dict[str, Rows] = {}
+        self.kept: dict[Any, Any] = {}  # curvatures, by those who compute them
+        self._shards = self._find_shards(states)
+        self.states = tuple(s for s in states if self._complete(s, "train"))
+        if not self.states:
+            kept = f"{len(states)} kept checkpoints and factors of none" if states else "no kept checkpoint"
+            raise ScoreError(
+                f"{trace.path.name} has {kept}; record with run.score_with(...), or use fgtrac score --with"
+            )
+        self.layers = self._head(0, "train").layers
+        for k, state in enumerate(self.states):
+            if self._head(k, "train").layers != self.layers:
+                raise ScoreError(
+                    f"the states at steps {self.states[0].step} and {state.step} were scored by different layers; "
+                    "choose checkpoints of one kind"
+                )
+
+    def _find_shards(self, states: Sequence[State]) -> dict[tuple[str, str], list[str]]:
+        """(folder, role) -> paths of its shards, in order."""
+        folders = {state.folder for state in states}
+        found: dict[tuple[str, str], list[str]] = {}
+        for path in sorted(self._artifacts):
+            match = _SHARD.fullmatch(path)
+            if match and match[1] in folders:
+                found.setdefault((match[1], match[2]), []).append(path)
+        return found
+
+    def _complete(self, state: State, role: str) -> bool:
+        """Whether every row of a role has its factors at a state."""
+        at, total = 0, None
+        for path in self._shards.get((state.folder, role), ()):
+            head = self._parse(path)
+            if head.digest != state.digest or head.step != state.step or head.role != role:
+                raise TamperError(f"{path} holds factors of another state or role than its name says")
+            if head.start != at or total not in (None, head.total):
+                return False
+            at, total = head.stop, head.total
+        return total is not None and at == total
+
+    def has(self, role: str) -> bool:
+        """Whether every used state has factors of this role."""
+        return all(self._complete(state, role) for state in self.states)
+
+    def rows(self, role: str) -> Rows:
+        """Which sample each row of a role is. ScoreError where the role has no factors."""
+        if role not in self._rows:
+            heads = [self._head(k, role) for k in range(len(self.states))]
+            names = {hashes: p for p, hashes in self._artifacts.items() if _ROWS.fullmatch(p)}
+            if len({head.rows for head in heads}) != 1 or heads[0].rows not in names:
+                raise ScoreError(f"the {role} factors of these states are not of the same rows; score them anew")
+            rows = parse_rows(self._open(names[heads[0].rows]))
+            if len(rows) != heads[0].total:
+                raise TamperError(f"{names[heads[0].rows]} has {len(rows)} rows and its factors have {heads[0].total}")
+            self._rows[role] = rows
+        return self._rows[role]
+
+    def learning_rates(self, k: int) -> tuple[float, ...]:
+        """Of each layer at state k, in force at its last update."""
+        head = self._head(k, "train")
+        self._open(self._shards[self.states[k].folder, "train"][0])  # not believed before its digest is
+        return head.learning_rates
+
+    def read(self, k: int, role: str, start: int, stop: int) -> tuple[Gradients, ...]:
+        """Rows `start` up to `stop` of a role at state k: float32, one `Gradients` for each layer."""
+        parts: list[tuple[Gradients, ...]] = []
+        for path in self._shards[self.states[k].folder, role]:
+            head = self._heads[path]
+            first, last = max(start, head.start), min(stop, head.stop)
+            if first < last:
+                parts.append(gradients_of(self._open(path), head, first - head.start, last - head.start))
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(concatenate([part[i] for part in parts]) for i in range(len(self.layers)))
+
+    def losses(self, k: int, role: str) -> Floats | None:
+        """(n,) losses of a role at state k, where they were kept."""
+        path = losses_path(self.states[k], role)
+        if path not in self._artifacts:
+            return None
+        tensor = self._open(path).tensors.get("losses")
+        if tensor is None or tensor.type != "F32" or tensor.array.shape != (len(self.rows(role)),):
+            raise FormatError(f"{path} has no losses of {len(self.rows(role))} rows")
+        return tensor.float32()
+
+    def ggn(self, k: int) -> dict[str, Floats] | None:
+        """Layer's name -> (p, p) Gauss-Newton matrix at state k, where it was kept."""
+        path = ggn_path(self.states[k])
+        if path not in self._artifacts:
+            return None
+        found = {name: tensor.float32() for name, tensor in self._open(path).tensors.items()}
+        for layer in self.layers:
+            if layer.name in found and found[layer.name].shape != (layer.size, layer.size):
+                raise FormatError(f"{path}: the matrix of {layer.name!r} is not {layer.size} x {layer.size}")
+        return found
+
+    def check(self, paths: Iterable[str] | None = None) -> None:
+        """Compare files (default: all that belong to factors) with the log's digests now. TamperError names one."""
+        for path in [p for p in self._artifacts if p.startswith(FOLDER)] if paths is None else paths:
+            self._open(path)
+
+    def _head(self, k: int, role: str) -> ShardHead:
+        state = self.states[k]
+        if not self._complete(state, role):
+            raise ScoreError(f"there are no complete {role} factors at step {state.step}; score with {role}= given")
+        return self._heads[self._shards[state.folder, role][0]]
+
+    def _parse(self, path: str) -> ShardHead:
+        if path not in self._heads:
+            try:
+                self._heads[path] = parse_head(open_tensors(self._trace.plain(path)).metadata)
+            except FileNotFoundError as error:
+                raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
+        return self._heads[path]
+
+    def _open(self, path: str) -> TensorFile:
+        if path not in self._files:
+            try:
+                file = self._trace.plain(path)
+                with file.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").digest()
+                if digest != self._artifacts[path]:
+                    raise TamperError(
+                        f"{path} has SHA-256 {digest.hex()} and the log says {self._artifacts[path].hex()}; restore it"
+                    )
+                self._files[path] = open_tensors(file)
+            except FileNotFoundError as error:
+                raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
+        return self._files[path]
