@@ -28,11 +28,7 @@ KIND = {
     "registered": 1, "role": 2, "transformed": 3, "derived": 4, "used": 5, "neighbour": 6, "delivered": 7,
     "attention": 8, "contribution": 9, "prediction": 10, "erased": 11,
 }  # fmt: skip
-_NAMED_WITH_STEP = {
-    "attention": KIND["attention"],
-    "contribution": KIND["contribution"],
-    "prediction": KIND["prediction"],
-}
+_NAMED_WITH_STEP = {name: KIND[name] for name in ("attention", "contribution", "prediction")}
 _DETAILS = np.zeros((len(KIND) + 1, 2), dtype=np.uint16)  # of each kind the least and the greatest detail
 for _kind, _least, _most in (
     ("role", 1, len(ROLES)), ("transformed", 1, len(TRANSFORM)), ("used", 1, len(ATTRIBUTION)),
@@ -183,9 +179,9 @@ class PostingTable:
         chosen: NDArray[np.bool_],
     ) -> None:
         """One chunk of the chosen batches, in ascending order of (detail, step)."""
+        if not chosen.any():
+            return
         if not chosen.all():
-            if not chosen.any():
-                return
             ordinals = ordinals[np.repeat(chosen, counts)]
             detail, step, counts = detail[chosen], step[chosen], counts[chosen]
         order = np.lexsort((step, detail))
@@ -215,12 +211,13 @@ class PostingTable:
     def _append(
         self, name: bytes, ordinals: NDArray[np.uint32], runs: NDArray[np.void], lengths: NDArray[np.int64]
     ) -> None:
-        ids = self._ids(name)
+        ids = self.ids(name)
         if len(ordinals) and int(ordinals.max()) >= len(ids):
             raise ProofError(f"ordinal {ordinals.max()} of block {name.hex()}, which has {len(ids)} samples")
         self._chunks.append(_Chunk(name, ordinals, runs, lengths))
 
-    def _ids(self, name: bytes) -> Bytes2D:
+    def ids(self, name: bytes) -> Bytes2D:
+        """A block's ids (n, 32) by ordinal. ProofError where the entries added so far do not register all of it."""
         block = self._blocks.get(name)
         if block is None or block.ids is None:
             state = "not registered" if block is None else f"registered in {len(block.pieces)} of {block.parts} parts"
@@ -229,7 +226,7 @@ class PostingTable:
 
     def _ranks_in(self, chunk: _Chunk, ranks: NDArray[np.uint32]) -> NDArray[np.uint32]:
         if chunk.ordinals.ndim == 2:
-            start = _find(chunk.block, self._ids(chunk.block), chunk.ordinals)
+            start = _find(chunk.block, self.ids(chunk.block), chunk.ordinals)
             return ranks[start : start + len(chunk.ordinals)]
         found: NDArray[np.uint32] = ranks[chunk.ordinals]
         return found

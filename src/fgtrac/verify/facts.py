@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.postings import PostingTable, merge
@@ -29,6 +30,18 @@ class Artifact:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a `checkpoint` entry says of a model state, as far as contributions rest on it."""
+
+    number: int
+    step: int
+    kept: bool
+    digest: bytes | None
+    val_loss: float | None
+    learning_rates: tuple[float, ...]
+
+
 class Facts:
     """Everything that later checks need of the entries; the entries themselves are not kept."""
 
@@ -38,6 +51,8 @@ class Facts:
         self.key_changes: list[int] = []
         self.artifacts: list[Artifact] = []
         self.withdrawn: dict[str, int] = {}  # path -> the erasure entry that names it
+        self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
+        self.contributions: list[int] = []  # numbers of the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.has_end = False
         self.unregistered = ""
@@ -56,6 +71,10 @@ class Facts:
             self.artifacts.append(Artifact(number, event["path"], event["sha256"], event["size"]))
         elif kind == "erasure":
             self.withdrawn |= dict.fromkeys(event["artifacts"], number)
+        elif kind == "checkpoint":
+            self._checkpoint(number, event)
+        elif kind == "contribution":
+            self.contributions.append(number)
         elif kind == "key":
             self.key_changes.append(number)
         elif kind == "seal":
@@ -68,6 +87,11 @@ class Facts:
             except ProofError as error:
                 self.unregistered = str(error)
         self._totals.add(event)
+
+    def _checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
+        rates = tuple(event.get("learning_rates", np.empty(0)).tolist())
+        said = Checkpoint(number, event["step"], event["kept"], event.get("digest"), event.get("val_loss"), rates)
+        self.checkpoints[event["writer"], event["seq"]] = said
 
     def _seal(self, number: int, event: Mapping[str, Any]) -> None:
         """Rebuild the index over the entries before `number`, from the one before it, and compare what is sealed."""
@@ -89,6 +113,10 @@ class Facts:
             if said != found:
                 self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
                 return
+
+    def ids_of(self, block: bytes) -> NDArray[np.uint8]:
+        """The ids (n, 32) of a block by ordinal. ProofError where it is not registered as a whole."""
+        return self._postings.ids(block)
 
     def incomplete_blocks(self) -> list[bytes]:
         """Blocks of which some part was never registered."""
