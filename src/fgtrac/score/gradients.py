@@ -75,9 +75,10 @@ def parse_layer(value: Any) -> Layer:
         raise FormatError(f"{value!r:.80} describes no layer")
     types = _TYPES | (_PROJECTION if value["form"] == "projected" else {})
     error = value.get("error")
-    if set(value) - {"error"} != set(types) or any(type(value[name]) is not kind for name, kind in types.items()):
+    optional = {"error"} if value["form"] == "projected" else set()
+    if set(value) - optional != set(types) or any(type(value[name]) is not kind for name, kind in types.items()):
         raise FormatError(f"{value!r:.80} describes no layer; it has the fields {', '.join(types)}")
-    if error is not None and type(error) is not float:
+    if "error" in value and not (type(error) is float and 0 <= error < float("inf")):
         raise FormatError(f"the error of a projection is a number, not {error!r:.40}")
     sizes = [value[name] for name in ("d_in", "d_out", "k_in", "k_out") if name in types]
     if not all(1 <= size < 1 << 31 for size in sizes):

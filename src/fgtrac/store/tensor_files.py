@@ -70,7 +70,7 @@ def encode_tensors(tensors: Mapping[str, NDArray[Any] | Tensor], metadata: Mappi
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     pieces, at = [], 0
     for name in sorted(held, key=lambda n: (-held[n].array.itemsize, n)):
-        array = np.ascontiguousarray(held[name].array)
+        array = np.asarray(held[name].array, order="C")
         header[name] = {"dtype": held[name].type, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
         pieces.append(array.tobytes())
         at += array.nbytes
@@ -99,7 +99,7 @@ def parse_tensors(data: bytes | mmap.mmap) -> TensorFile:
     if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
         raise FormatError(f"{size} bytes, with a header of {length}")
     try:
-        header = json.loads(bytes(data[8 : 8 + length]).decode())
+        header = json.loads(bytes(data[8 : 8 + length]).decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"its header is no JSON: {error}") from error
     if not isinstance(header, dict):
@@ -117,6 +117,14 @@ def parse_tensors(data: bytes | mmap.mmap) -> TensorFile:
         raise FormatError(f"{size} bytes, of which its header names {8 + length + at}")
     front = 8 + length
     return TensorFile(metadata, {name: _view(data, front, place) for name, place in places.items()})
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a repeated name one reader would take the first and another the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
 
 
 def _place(name: str, said: Any) -> tuple[str, tuple[int, ...], int, int]:
