@@ -7,10 +7,13 @@ from array import array
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from fgtrac.errors import ProofError
 from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.query.blocks import Blocks
 from fgtrac.query.seals import open_full_seal
-from fgtrac.query.spikes import Spikes, find_spikes
+from fgtrac.query.spikes import InSpike, Spikes, find_spikes
 from traces import Made, Writing, start_trace
 
 SAMPLES, BATCH = 200, 20
@@ -34,7 +37,8 @@ def finish(made: Made, writing: Writing) -> None:
 
 
 def spikes_of(made: Made, **options: int) -> Spikes:
-    return find_spikes(open_full_seal(made.trace).log, **options)
+    seal = open_full_seal(made.trace)
+    return find_spikes(seal.log, Blocks(seal.log, seal.event["counts"]["samples"]), **options)
 
 
 def usual_losses(generator: np.random.Generator, epoch: int) -> np.ndarray:
@@ -56,8 +60,8 @@ def trained(folder: Path, corrupt: dict[tuple[int, int], float], epochs: int = 8
     return made
 
 
-def row_of(made: Made, ordinal: int) -> int:
-    return made.ids.index(sorted(made.ids)[ordinal])
+def row_of(made: Made, sample: InSpike) -> int:
+    return made.ids.index(sample.id)
 
 
 def test_a_sample_that_was_corrupt_once_is_the_first_of_the_highest_jump(tmp_path: Path) -> None:
@@ -67,8 +71,8 @@ def test_a_sample_that_was_corrupt_once_is_the_first_of_the_highest_jump(tmp_pat
     assert first.epoch == 5
     assert first.loss > 3 * first.usual
     assert not first.shared
-    assert row_of(made, first.samples[0].ordinal) == 17
-    assert first.samples[0].rank_by_loss == 0
+    assert row_of(made, first.samples[0]) == 17
+    assert first.samples[0].rank_by_loss == 1
     assert first.samples[0].other_uses == 7
     assert (found.steps, found.events, found.without, found.not_numbers) == (80, 1600, 0, 0)
 
@@ -78,7 +82,7 @@ def test_a_sample_that_is_always_corrupt_is_among_the_first_three_of_every_jump(
     found = spikes_of(made)
     assert len(found.spikes) >= 5
     for spike in found.spikes:
-        assert 23 in [row_of(made, s.ordinal) for s in spike.samples[:3]]
+        assert 23 in [row_of(made, s) for s in spike.samples[:3]]
 
 
 def test_a_sample_worse_than_usual_for_it_comes_before_one_that_is_always_hard(tmp_path: Path) -> None:
@@ -94,9 +98,9 @@ def test_a_sample_worse_than_usual_for_it_comes_before_one_that_is_always_hard(t
     finish(made, writing)
     step = 4 * 10 + 1
     (spike,) = spikes_of(made, step=step, samples=20).spikes
-    by_excess = [row_of(made, s.ordinal) for s in spike.samples]
+    by_excess = [row_of(made, s) for s in spike.samples]
     assert by_excess[0] < SAMPLES // 20
-    assert spike.samples[0].rank_by_loss > 0
+    assert spike.samples[0].rank_by_loss > 1
 
 
 def test_losses_that_fall_fast_at_the_start_are_no_jump(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_two_loaders_are_measured_by_their_own_losses(tmp_path: Path) -> None:
         write_epoch(writing, generator.permutation(SAMPLES), high, epoch, loader=2)
     finish(made, writing)
     (spike,) = spikes_of(made).spikes
-    assert row_of(made, spike.samples[0].ordinal) == 9
+    assert row_of(made, spike.samples[0]) == 9
 
 
 def test_losses_that_are_no_numbers_are_counted_and_too_large_ones_are_jumps(tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_losses_that_are_no_numbers_are_counted_and_too_large_ones_are_jumps(tmp
     finish(made, writing)
     found = spikes_of(made)
     assert (found.not_numbers, found.events) == (6, 6 * (SAMPLES - 1))
-    assert row_of(made, found.spikes[0].samples[0].ordinal) == 4
+    assert row_of(made, found.spikes[0].samples[0]) == 4
 
 
 def test_uses_without_losses_are_counted_and_nothing_is_made_of_them(tmp_path: Path) -> None:
@@ -186,4 +190,23 @@ def test_a_million_sample_events_take_less_than_two_seconds(tmp_path: Path) -> N
     found = spikes_of(made)
     assert time.process_time() - started < 2.0
     assert found.events == 1_000_000
-    assert row_of(made, found.spikes[0].samples[0].ordinal) == 4_123
+    assert row_of(made, found.spikes[0].samples[0]) == 4_123
+
+
+def test_blocks_give_ids_contents_and_places_of_a_block_in_parts(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path, samples=50, parts=4)
+    finish(made, writing)
+    seal = open_full_seal(made.trace)
+    blocks = Blocks(seal.log, seal.event["counts"]["samples"])
+    assert [blocks.id(writing.block, n) for n in range(50)] == sorted(made.ids)
+    assert blocks.find(made.ids[7]) == [(writing.block, sorted(made.ids).index(made.ids[7]))]
+    assert blocks.find(bytes(32)) == []
+    assert blocks.dataset(writing.block) == "digits"
+    contents = blocks.contents(writing.block)
+    assert contents is not None
+    assert len(np.unique(contents, axis=0)) == 25
+    assert blocks.subjects(writing.block) is None
+    with pytest.raises(ProofError, match="which block"):
+        blocks.id(writing.block, 50)
+    with pytest.raises(ProofError, match="no entries register"):
+        blocks.ids(bytes(16))

@@ -13,10 +13,12 @@ from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import ProofError, TamperError
+from fgtrac.query.blocks import Blocks
 from fgtrac.query.history import Historian, History
 from fgtrac.query.log import whole
 from fgtrac.query.prove import Proof, prove
 from fgtrac.query.seals import FullSeal, open_full_seal
+from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.tables import Samples, read_samples
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
@@ -67,6 +69,14 @@ class Trace:
         names = None if vault is None else {n.id: words_of(n.dataset, key_of(n.key)) for n in vault.names()}
         with whole("the table of samples"):
             return read_samples(self._seal, names)
+
+    def spikes(self, *, top: int = 10, samples: int = 10, step: int | None = None) -> Spikes:
+        """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is
+        usual for them; with `step`, that step whether or not it jumped. From the losses that `run.losses` recorded:
+        where there are none, the answer's `is_known` is False."""
+        if top < 1 or samples < 1 or (step is not None and step < 0):
+            raise ValueError(f"top={top}, samples={samples}, step={step}; at least one of each, and no step below 0")
+        return find_spikes(self._seal.log, self._blocks, self._namer.name_of, top=top, samples=samples, step=step)
 
     def prove(self, sample: str, claim: str | None = None) -> bytes:
         """A bundle: one JSON file that proves a claim about a sample to anyone who trusts the log's key.
@@ -127,6 +137,10 @@ class Trace:
     @cached_property
     def _historian(self) -> Historian:
         return Historian(self._seal, self._namer.name_of)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self._seal.log, self._seal.event["counts"].get("samples", 0))
 
     @cached_property
     def _namer(self) -> Namer:

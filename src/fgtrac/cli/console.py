@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +23,12 @@ def answers() -> Console:
 def print_json(value: Any) -> None:
     """One JSON object on standard output, keys as given."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def cannot_tell(words: str) -> NoReturn:
+    """One line on standard error, and exit code 3."""
+    print(f"fgtrac: cannot tell: {words}", file=sys.stderr)
+    raise typer.Exit(3)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fgtrac.cli.history import history
 from fgtrac.cli.prove import prove
 from fgtrac.cli.seal import seal
 from fgtrac.cli.show import show
+from fgtrac.cli.spikes import spikes
 from fgtrac.cli.verify import verify
 from fgtrac.errors import AnchorError, FgtracError
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, show, history, prove, verify, seal):
+for verb in (demo, show, history, prove, verify, seal, spikes):
     app.command()(verb)
 
 
