@@ -15,6 +15,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fgtrac.errors import FormatError, ScoreError, TamperError
 from fgtrac.score.factor_files import (
     FOLDER,
@@ -117,10 +120,29 @@ class Cache:
             head = self._heads[path]
             first, last = max(start, head.start), min(stop, head.stop)
             if first < last:
-                parts.append(gradients_of(self._open(path), head, first - head.start, last - head.start))
+                parts.append(gradients_of(self._open(path), head, slice(first - head.start, last - head.start)))
+        if not parts:
+            path = self._shards[self.states[k].folder, role][0]
+            return gradients_of(self._open(path), self._heads[path], slice(0, 0))
         if len(parts) == 1:
             return parts[0]
         return tuple(concatenate([part[i] for part in parts]) for i in range(len(self.layers)))
+
+    def take(self, k: int, role: str, rows: NDArray[np.int64]) -> tuple[Gradients, ...]:
+        """Single rows of a role at state k, in the order of `rows`; nothing else is read."""
+        order, parts, shards = [], [], self._shards[self.states[k].folder, role]
+        for path in shards:
+            head = self._heads[path]
+            mine = np.flatnonzero((rows >= head.start) & (rows < head.stop))
+            if len(mine):
+                order.append(mine)
+                parts.append(gradients_of(self._open(path), head, rows[mine] - head.start))
+        if sum(map(len, order)) != len(rows):
+            raise ValueError(f"of {len(rows)} rows {sum(map(len, order))} are among the {role} factors")
+        if not parts:
+            return self.read(k, role, 0, 0)
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return tuple(concatenate([part[i] for part in parts]).rows(back) for i in range(len(self.layers)))
 
     def losses(self, k: int, role: str) -> Floats | None:
         """(n,) losses of a role at state k, where they were kept."""

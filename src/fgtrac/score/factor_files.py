@@ -130,7 +130,11 @@ def encode_shard(head: ShardHead, gradients: Sequence[Gradients], dtype: str) ->
         for name, values in columns.items():
             assert values is not None
             tensors[f"{g.layer.name}/{name}"] = _rounded(values, dtype, head, f"{name} of layer {g.layer.name!r}")
-    said = {
+    return b"".join(encode_tensors(tensors, _metadata(head)))
+
+
+def _metadata(head: ShardHead) -> dict[str, str]:
+    return {
         "format": FORMAT,
         "digest": head.digest.hex(),
         "step": str(head.step),
@@ -138,9 +142,8 @@ def encode_shard(head: ShardHead, gradients: Sequence[Gradients], dtype: str) ->
         "range": json.dumps([head.start, head.stop, head.total]),
         "rows": head.rows.hex(),
         "layers": json.dumps([layer.as_json() for layer in head.layers], separators=(",", ":")),
-        "learning_rates": json.dumps(list(head.learning_rates)),
+        "learning_rates": json.dumps([float(rate) for rate in head.learning_rates]),
     }
-    return b"".join(encode_tensors(tensors, said))
 
 
 def _rounded(values: Floats, dtype: str, head: ShardHead, what: str) -> NDArray[Any] | Tensor:
@@ -225,6 +228,8 @@ def parse_head(metadata: Mapping[str, str]) -> ShardHead:
         raise FormatError(f"rows {start} to {stop} of {total}, {len(layers)} layers and {len(rates)} learning rates")
     if not all(np.isfinite(rates)) or len(head.digest) != 32 or len(head.rows) != 32:
         raise FormatError("its learning rates or digests are none")
+    if head.role not in ("train", "validation", "test") or _metadata(head) != metadata:
+        raise FormatError("its metadata are not written as fgtrac writes them")  # one head has one form
     return head
 
 
@@ -234,8 +239,8 @@ def _natural(value: Any) -> int:
     return value
 
 
-def gradients_of(file: TensorFile, head: ShardHead, start: int, stop: int) -> tuple[Gradients, ...]:
-    """Rows `start` up to `stop` of a shard (counted within it), as float32."""
+def gradients_of(file: TensorFile, head: ShardHead, rows: slice | NDArray[np.int64]) -> tuple[Gradients, ...]:
+    """Some rows of a shard (counted within it), as float32. FormatError where the file is not as its head says."""
     found = []
     for layer in head.layers:
         parts: dict[str, Floats] = {}
@@ -245,6 +250,6 @@ def gradients_of(file: TensorFile, head: ShardHead, start: int, stop: int) -> tu
                 raise FormatError(f"it has no {name} of {head.stop - head.start} x {width} for layer {layer.name!r}")
             if tensor.type not in ("F16", "BF16", "F32"):
                 raise FormatError(f"the {name} of layer {layer.name!r} are of type {tensor.type}")
-            parts["dense" if name == "gradients" else name] = Tensor(tensor.type, tensor.array[start:stop]).float32()
+            parts["dense" if name == "gradients" else name] = Tensor(tensor.type, tensor.array[rows]).float32()
         found.append(Gradients(layer, **parts))
     return tuple(found)

@@ -118,11 +118,11 @@ class Gradients:
     def squared_norms(self) -> Floats:
         """(n,): the squared length of each gradient."""
         if self.dense is not None:
-            return np.einsum("ij,ij->i", self.dense, self.dense)
+            return row_dots(self.dense, self.dense)
         assert self.inputs is not None
         assert self.deltas is not None
-        inputs = np.einsum("ij,ij->i", self.inputs, self.inputs)
-        return (inputs + np.float32(self.layer.bias)) * np.einsum("ij,ij->i", self.deltas, self.deltas)
+        inputs = row_dots(self.inputs, self.inputs)
+        return (inputs + np.float32(self.layer.bias)) * row_dots(self.deltas, self.deltas)
 
     def scaled(self, factors: Floats | float) -> Gradients:
         """Each gradient times its factor, (n,) or one for all; a copy."""
@@ -142,6 +142,12 @@ class Gradients:
 def with_ones(inputs: Floats) -> Floats:
     """(n, d + 1): the inputs with a column of ones for the bias."""
     return np.concatenate([inputs, np.ones((len(inputs), 1), dtype=np.float32)], axis=1)
+
+
+def row_dots(left: Floats, right: Floats) -> Floats:
+    """(n,): the inner product of each row of two (n, d) arrays."""
+    dots: Floats = np.einsum("ij,ij->i", left, right)
+    return dots
 
 
 def concatenate(parts: list[Gradients]) -> Gradients:

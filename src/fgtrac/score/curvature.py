@@ -1,0 +1,192 @@
+"""What a gradient is preconditioned with: the damped inverse of a layer's curvature, estimated on the cached factors.
+
+Each curvature prepares targets (`apply`) and measures training rows (`quadratic`: g^T H^-1 g). Damping is relative:
+`damping` times the mean eigenvalue is added to every eigenvalue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots, with_ones
+from fgtrac.score.kernel import PreparedLayer
+
+EXACT_SIZE = 4096  # gradients of up to so many numbers have their Fisher matrix inverted as it is
+
+
+class Curvature(Protocol):
+    """The inverse curvature of one layer at one state."""
+
+    def apply(self, targets: Gradients) -> PreparedLayer: ...
+
+    def quadratic(self, rows: Gradients) -> Floats: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """No curvature: the learning rate (TracIn, arXiv:2002.08484 eq. 1)."""
+
+    rate: float
+
+    def apply(self, targets: Gradients) -> PreparedLayer:
+        """Targets times the learning rate."""
+        if not targets.is_factored:
+            return PreparedLayer(targets.layer, dense=targets.scaled(self.rate).dense)
+        inputs, deltas = factors_of(targets)
+        return PreparedLayer(targets.layer, inputs, deltas * np.float32(self.rate))
+
+    def quadratic(self, rows: Gradients) -> Floats:
+        """(n,)"""
+        return rows.squared_norms() * np.float32(self.rate)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exact:
+    """The whole damped matrix, inverted: `inverse` (p, p)."""
+
+    inverse: Floats
+
+    def apply(self, targets: Gradients) -> PreparedLayer:
+        """Dense targets: H^-1 g is no outer product any more."""
+        return PreparedLayer(targets.layer, dense=targets.whole() @ self.inverse)
+
+    def quadratic(self, rows: Gradients) -> Floats:
+        """(n,)"""
+        whole = rows.whole()
+        return row_dots(whole @ self.inverse, whole)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kronecker:
+    """A Kronecker product of two damped inverses: of the deltas' second moments, and of the inputs' (arXiv:1503.05671
+    section 3). Outer products stay outer products."""
+
+    deltas: Floats
+    inputs: Floats
+
+    def apply(self, targets: Gradients) -> PreparedLayer:
+        """Both factors whitened; dense targets from both sides."""
+        if targets.is_factored:
+            inputs, deltas = factors_of(targets)
+            return PreparedLayer(targets.layer, inputs @ self.inputs, deltas @ self.deltas)
+        matrices = targets.whole().reshape(len(targets), *targets.layer.shape)
+        dense: Floats = np.matmul(self.deltas @ matrices, self.inputs)
+        return PreparedLayer(targets.layer, dense=dense.reshape(len(targets), -1))
+
+    def quadratic(self, rows: Gradients) -> Floats:
+        """(n,)"""
+        if not rows.is_factored:
+            whole = rows.whole()
+            dense = self.apply(rows).dense
+            assert dense is not None
+            return row_dots(dense, whole)
+        inputs, deltas = factors_of(rows)
+        return row_dots(inputs @ self.inputs, inputs) * row_dots(deltas @ self.deltas, deltas)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eigen:
+    """EKFAC (arXiv:1806.03884): a Kronecker eigenbasis, and in it the second moment of each coordinate, damped.
+
+    `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns, `values` (r, c) is damped already.
+    """
+
+    rows: Floats
+    columns: Floats
+    values: Floats
+
+    def apply(self, targets: Gradients) -> PreparedLayer:
+        """Dense targets."""
+        matrices = targets.whole().reshape(len(targets), *self.values.shape)
+        turned = (self.rows.T @ matrices @ self.columns) / self.values
+        dense: Floats = np.matmul(self.rows @ turned, self.columns.T)
+        return PreparedLayer(targets.layer, dense=dense.reshape(len(targets), -1))
+
+    def quadratic(self, rows: Gradients) -> Floats:
+        """(n,)"""
+        if rows.is_factored:
+            inputs, deltas = factors_of(rows)
+            squares = np.square(deltas @ self.rows)
+            return row_dots(squares @ (1 / self.values), np.square(inputs @ self.columns))
+        matrices = rows.whole().reshape(len(rows), *self.values.shape)
+        sums: Floats = (np.square(self.rows.T @ matrices @ self.columns) / self.values).sum(axis=(1, 2))
+        return sums
+
+
+def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
+    """The exact empirical Fisher matrix of a layer, damped and inverted. `blocks` are all training rows."""
+    total, n = None, 0
+    for rows in blocks:
+        whole = rows.whole()
+        product = whole.T @ whole
+        total, n = (product if total is None else total + product), n + len(rows)
+    assert total is not None
+    return from_matrix(total / np.float32(n), damping)
+
+
+def from_matrix(matrix: Floats, damping: float) -> Exact:
+    """A curvature matrix (p, p), damped and inverted."""
+    return Exact(damped_inverse(matrix, damping))
+
+
+def kronecker(blocks: Iterable[Gradients], damping: float) -> Kronecker:
+    """Both Kronecker factors of a layer whose rows are outer products (or matrices), damped and inverted."""
+    deltas, inputs = moments(blocks)
+    return Kronecker(damped_inverse(deltas, damping), damped_inverse(inputs, damping))
+
+
+def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float) -> Eigen:
+    """The eigenbasis of the two Kronecker factors, and the moments in it; `read` gives all training rows, twice."""
+    deltas, inputs = moments(read())
+    rows, columns = (np.linalg.eigh(m.astype(np.float64))[1].astype(np.float32) for m in (deltas, inputs))
+    total, n = np.zeros(layer.shape, dtype=np.float64), 0
+    for block in read():
+        n += len(block)
+        if block.is_factored:
+            x, d = factors_of(block)
+            total += np.square(d @ rows).T @ np.square(x @ columns)
+        else:
+            matrices = block.whole().reshape(len(block), *layer.shape)
+            total += np.square(rows.T @ matrices @ columns).sum(axis=0)
+    values = total / n
+    return Eigen(rows, columns, (values + damping * max(float(values.mean()), TINY)).astype(np.float32))
+
+
+TINY = 1e-30  # a layer without any gradient: nothing to divide by
+
+
+def moments(blocks: Iterable[Gradients]) -> tuple[Floats, Floats]:
+    """Second moments: of deltas (d_out, d_out) and inputs (d_in + bias, d_in + bias) where rows are outer products
+    (arXiv:1503.05671 eq. 1); else E[G G^T] and E[G^T G] of the gradients as matrices (arXiv:1802.09568)."""
+    left, right, n = None, None, 0
+    for block in blocks:
+        n += len(block)
+        if block.is_factored:
+            inputs, deltas = factors_of(block)
+            a, b = deltas.T @ deltas, inputs.T @ inputs
+        else:
+            matrices = block.whole().reshape(len(block), *block.layer.shape)
+            a = np.tensordot(matrices, matrices, axes=([0, 2], [0, 2]))
+            b = np.tensordot(matrices, matrices, axes=([0, 1], [0, 1]))
+        left, right = (a, b) if left is None or right is None else (left + a, right + b)
+    assert left is not None
+    assert right is not None
+    return left / np.float32(n), right / np.float32(n)
+
+
+def damped_inverse(matrix: Floats, damping: float) -> Floats:
+    """(M + damping * tr(M) / p I)^-1, in float64."""
+    p = len(matrix)
+    shift = max(damping * float(np.trace(matrix)) / p, TINY)
+    return np.linalg.inv(matrix.astype(np.float64) + shift * np.eye(p)).astype(np.float32)
+
+
+def factors_of(gradients: Gradients) -> tuple[Floats, Floats]:
+    """Inputs with the bias's ones, and deltas."""
+    assert gradients.inputs is not None
+    assert gradients.deltas is not None
+    return with_ones(gradients.inputs) if gradients.layer.bias else gradients.inputs, gradients.deltas

@@ -1,0 +1,171 @@
+"""The kernel: scores of training rows toward prepared targets, block by block over the cached factors.
+
+A block's score is the sum, over states and layers, of `(E E'^T) * (A A'^T)` (inputs A with the bias's column of ones,
+deltas E; arXiv:2002.08484 section 3.3 for one layer), or of `G G'^T` where one of the two sides is no outer product.
+The matrix of all pairs is never formed: a block stays in the processor's cache, and of each target only the k best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.score.cache import Cache
+from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots, with_ones
+from fgtrac.score.topk import TopK
+
+Progress = Callable[[int, int], None]
+
+BLOCK_NUMBERS = 1 << 20  # of one block's scores, or of its gradients where they are multiplied out
+FEW = 16  # up to so many dense targets, factored rows are not multiplied out
+TARGETS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedLayer:
+    """The target side of one layer, with all weights in it: `inputs` (m, d_in + bias) and `deltas` (m, d_out), or
+    `dense` (m, layer.size); float32."""
+
+    layer: Layer
+    inputs: Floats | None = None
+    deltas: Floats | None = None
+    dense: Floats | None = None
+
+    def __len__(self) -> int:
+        some = self.deltas if self.deltas is not None else self.dense
+        assert some is not None
+        return len(some)
+
+    def cut(self, start: int, stop: int) -> PreparedLayer:
+        """Targets `start` up to `stop`."""
+        parts = {n: v[start:stop] for n in ("inputs", "deltas", "dense") if (v := getattr(self, n)) is not None}
+        return PreparedLayer(self.layer, **parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """m targets at one state; with `unit_rows` every training row's gradient (all layers together) counts with length
+    one."""
+
+    layers: tuple[PreparedLayer, ...]
+    unit_rows: bool = False
+
+    def __len__(self) -> int:
+        return len(self.layers[0])
+
+    def cut(self, start: int, stop: int) -> Prepared:
+        """Targets `start` up to `stop`."""
+        return Prepared(tuple(layer.cut(start, stop) for layer in self.layers), self.unit_rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """For each of m targets its k proponents (largest scores first) and k opponents (smallest first): rows (m, k)
+    int64 and scores (m, k) float32, summed over states. Equal scores stand in the order of rows."""
+
+    proponents: NDArray[np.int64]
+    proponent_scores: Floats
+    opponents: NDArray[np.int64]
+    opponent_scores: Floats
+
+
+def rank(
+    cache: Cache, targets: Sequence[Prepared], k: int, *, role: str = "train", progress: Progress | None = None
+) -> Ranking:
+    """The k strongest proponents and opponents of each target among a role's rows, in one pass over the factors.
+
+    `targets` has one item for each of the cache's states. With fewer than k rows, all of them. ValueError for k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"the {k} strongest are none; ask for at least 1")
+    n, m = len(cache.rows(role)), len(targets[0])
+    k = min(k, n)
+    found = []
+    for start in range(0, m, TARGETS_AT_ONCE):
+        part = [prepared.cut(start, min(m, start + TARGETS_AT_ONCE)) for prepared in targets]
+        best, worst = TopK(len(part[0]), k, largest=True), TopK(len(part[0]), k, largest=False)
+        for first, block in blocks(cache, part, 0, n, role):
+            best.add(first, block)
+            worst.add(first, block)
+            if progress is not None:
+                progress(start * n + (first + len(block)) * len(part[0]), m * n)
+        found.append((*best.result(), *worst.result()))
+    return Ranking(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def scores(cache: Cache, targets: Sequence[Prepared], start: int, stop: int, *, role: str = "train") -> Floats:
+    """(stop - start, m): the scores of some rows toward each target, summed over states."""
+    out = np.empty((stop - start, len(targets[0])), dtype=np.float32)
+    for first, block in blocks(cache, targets, start, stop, role):
+        out[first - start : first - start + len(block)] = block
+    return out
+
+
+def traces(cache: Cache, targets: Sequence[Prepared], rows: NDArray[np.int64], *, role: str = "train") -> Floats:
+    """(states, len(rows), m): the contribution traces, one share for each state."""
+    out = np.zeros((len(targets), len(rows), len(targets[0])), dtype=np.float32)
+    for state, prepared in enumerate(targets):
+        add_scores(cache.take(state, role, rows), prepared, out[state])
+    return out
+
+
+def blocks(cache: Cache, targets: Sequence[Prepared], start: int, stop: int, role: str) -> Iterator[tuple[int, Floats]]:
+    """(first row, its block's scores (b, m)) over the rows; a block is overwritten by the next one."""
+    size = block_rows(targets[0])
+    out, spare = (np.empty((min(size, stop - start), len(targets[0])), dtype=np.float32) for _ in range(2))
+    for first in range(start, stop, size):
+        last = min(stop, first + size)
+        block = out[: last - first]
+        block[:] = 0
+        for state, prepared in enumerate(targets):
+            add_scores(cache.read(state, role, first, last), prepared, block, spare[: last - first])
+        yield first, block
+
+
+def block_rows(targets: Prepared) -> int:
+    """Rows of one block: few enough for the processor's cache, many enough for the matrix product."""
+    widest = max(layer.layer.size if layer.deltas is None else 1 for layer in targets.layers)
+    return max(64, min(2048, BLOCK_NUMBERS // max(len(targets), widest)))
+
+
+def add_scores(train: Sequence[Gradients], targets: Prepared, out: Floats, spare: Floats | None = None) -> None:
+    """Add to `out` (b, m) the scores of b training rows toward m targets at one state."""
+    weights = None
+    if targets.unit_rows:
+        lengths = np.sqrt(sum(g.squared_norms() for g in train))
+        weights = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(np.float32)
+    for rows, target in zip(train, targets.layers, strict=True):
+        if weights is not None:
+            rows = rows.scaled(weights)
+        if rows.is_factored and target.deltas is not None:
+            _add_products(rows, target, out, spare)
+        elif rows.is_factored and len(target) <= FEW:
+            _add_few(rows, target, out)
+        else:
+            assert target.dense is not None
+            out += rows.whole() @ target.dense.T
+
+
+def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Floats | None) -> None:
+    """Both sides are outer products: two matrix products, multiplied element by element."""
+    assert rows.inputs is not None
+    assert rows.deltas is not None
+    assert target.inputs is not None
+    assert target.deltas is not None
+    inputs = with_ones(rows.inputs) if rows.layer.bias else rows.inputs
+    product = np.matmul(inputs, target.inputs.T, out=spare)
+    product *= rows.deltas @ target.deltas.T
+    out += product
+
+
+def _add_few(rows: Gradients, target: PreparedLayer, out: Floats) -> None:
+    """A few targets that are no outer products: delta^T M x for each matrix M."""
+    assert rows.inputs is not None
+    assert rows.deltas is not None
+    assert target.dense is not None
+    inputs = with_ones(rows.inputs) if rows.layer.bias else rows.inputs
+    for j, matrix in enumerate(target.dense.reshape(len(target), *rows.layer.shape)):
+        out[:, j] += row_dots(inputs @ matrix.T, rows.deltas)

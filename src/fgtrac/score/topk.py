@@ -1,0 +1,54 @@
+"""The k largest (or smallest) scores of each target, kept while blocks of scores go by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.score.gradients import Floats
+
+
+class TopK:
+    """The k best of each of m targets. Of equal scores the earlier row is the better one, however rows are cut."""
+
+    def __init__(self, m: int, k: int, *, largest: bool) -> None:
+        self._m, self._k, self._largest = m, k, largest
+        self._columns = np.empty(0, dtype=np.int64)
+        self._rows = np.empty(0, dtype=np.int64)
+        self._scores = np.empty(0, dtype=np.float32)
+        self._bar: Floats | None = None  # the k-th best of each target as of the last merge
+        self._seen = 0
+
+    def add(self, first: int, block: Floats) -> None:
+        """A block (b, m) of scores, of the rows from `first` on; rows ascend from block to block."""
+        self._seen += len(block)
+        if self._bar is not None:
+            hits = block > self._bar if self._largest else block < self._bar
+        elif len(block) > self._k:
+            place = len(block) - self._k if self._largest else self._k - 1
+            bar = np.partition(block, place, axis=0)[place]
+            hits = block >= bar if self._largest else block <= bar
+        else:
+            hits = np.ones(block.shape, dtype=bool)
+        rows, columns = np.divmod(np.flatnonzero(hits), self._m)
+        self._columns = np.append(self._columns, columns)
+        self._rows = np.append(self._rows, rows + first)
+        self._scores = np.append(self._scores, block[rows, columns])
+        if self._bar is None or len(self._rows) > 3 * self._m * self._k:
+            self._merge()
+
+    def result(self) -> tuple[NDArray[np.int64], Floats]:
+        """Rows and scores, (m, k) each, the best first."""
+        self._merge()
+        shape = (self._m, -1)
+        return self._rows.reshape(shape), self._scores.reshape(shape)
+
+    def _merge(self) -> None:
+        order = np.lexsort((self._rows, -self._scores if self._largest else self._scores, self._columns))
+        columns = self._columns[order]
+        counts = np.bincount(columns, minlength=self._m)
+        within = np.arange(len(columns)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept = order[within < self._k]
+        self._columns, self._rows, self._scores = self._columns[kept], self._rows[kept], self._scores[kept]
+        if self._seen >= self._k:
+            self._bar = self._scores.reshape(self._m, self._k)[:, -1].copy()
