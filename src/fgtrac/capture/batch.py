@@ -59,3 +59,9 @@ class KnownOptimizer:
     steps: int = 0
     moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
     learning_rates: tuple[float, ...] = ()
+
+    def rate_of(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> float | None:
+        """The learning rate of one of the optimizer's parameters, in force at the last applied update; None where it
+        is none of them."""
+        groups = zip(optimizer.param_groups, self.learning_rates, strict=False)
+        return next((rate for group, rate in groups if any(p is parameter for p in group["params"])), None)

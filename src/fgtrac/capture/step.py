@@ -14,8 +14,8 @@ import functools
 import itertools
 import weakref
 from array import array
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -79,6 +79,7 @@ class Grounding:
         self._root_handles: list[Any] = []
         self._discovery: Any = None
         self._look_on = False  # past the present step
+        self._looks_away = False
         self._latest: KnownOptimizer | None = None
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
@@ -95,6 +96,21 @@ class Grounding:
     def learning_rates(self) -> tuple[float, ...]:
         """The learning rates, one a parameter group, in force at the last applied update."""
         return self._latest.learning_rates if self._latest is not None else ()
+
+    def learning_rate_of(self, parameter: torch.Tensor) -> float | None:
+        """The learning rate of one parameter, in force at the last applied update; None where no optimizer that has
+        stepped under trace holds it."""
+        rates = (known.rate_of(optimizer, parameter) for optimizer, known in list(self._optimizers.items()))
+        return next((rate for rate in rates if rate is not None), None)
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What models compute meanwhile is no part of the training: it is not looked at."""
+        before, self._looks_away = self._looks_away, True
+        try:
+            yield
+        finally:
+            self._looks_away = before
 
     @property
     def current(self) -> list[Batch]:
@@ -167,7 +183,9 @@ class Grounding:
             self._discovery = torch.nn.modules.module.register_module_forward_pre_hook(self._found)
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
-        if not self._outstanding or not torch.is_grad_enabled() or module in self._roots or module in self._inner:
+        if self._looks_away or not self._outstanding or not torch.is_grad_enabled():
+            return
+        if module in self._roots or module in self._inner:
             return
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
@@ -182,7 +200,7 @@ class Grounding:
 
     def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Look the call's inputs up in the ledger; let a backward pass through its outputs tell us."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self._looks_away:
             return
         batches: dict[Batch, None] = {}
         for leaf in tensors_in((*args, kwargs) if kwargs else args):
