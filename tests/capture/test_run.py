@@ -15,7 +15,6 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.checkpoint import KeepImproved
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import key_commitment, preimage, public_id, subject_commitment
@@ -195,8 +194,6 @@ def test_the_learning_rate_is_the_one_of_the_last_update(run: Run, log: Read) ->
 def test_a_loss_that_is_no_number_is_refused(run: Run) -> None:
     with pytest.raises(ValueError, match="val_loss is nan"):
         run.checkpoint(nn.Linear(1, 1), val_loss=float("nan"))
-    with pytest.raises(ValueError, match="keep_improvement is 1"):
-        KeepImproved(1)
 
 
 def test_a_checkpoint_seals_what_it_rests_on(run: Run, log: Read) -> None:
@@ -351,7 +348,7 @@ def test_integers_of_numpy_and_torch_are_steps_epochs_and_metrics(run: Run, log:
         ({"ids": "secret"}, "'secret' is no id scheme"),
         ({"config": {"text": "x" * 70_000}}, "and the most is 65,535"),
         ({"config": {"where": Path("/")}}, "config cannot be recorded"),
-        ({"keep_improvement": 2.0}, r"keep_improvement is 2\.0"),
+        ({"keep": "improved:2"}, r"keep='improved:2' is no rule"),
         ({"step": -1}, "step=-1"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from fgtrac.api.run import Run
-from fgtrac.capture.sources import code_digest
+from fgtrac.capture.contents import code_digest
 from fgtrac.events.codec import encode
 
 Read = Callable[[Path], Any]

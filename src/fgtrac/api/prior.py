@@ -11,6 +11,7 @@ from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.store.vault import Vault
 from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 
@@ -80,6 +81,17 @@ def registered_before(trace: TraceDir) -> dict[str, tuple[bytes, bytes | None]]:
             digest = hashlib.sha256(b"".join(parts)).digest() if is_whole else None
             found[name] = (block, digest or (earlier[1] if earlier[0] == block else None))
     return found
+
+
+def known_secret(vault: Vault, scope: str) -> bytes:
+    """The secret of a scope, which the vault must have. ValueError where it has none: what is named by it is new."""
+    secret = vault.find_secret(scope)
+    if secret is None:
+        raise ValueError(
+            f"{vault.path.name} has no secret for {scope.partition(':')[0]!r} ids of these samples: they are not in "
+            "this trace, or their key was destroyed; pass the data that the run was recorded with"
+        )
+    return secret
 
 
 def _journal_events(trace: TraceDir) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
+import functools
 import math
 import operator
 import os
@@ -22,13 +22,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-import fgtrac.capture.checkpoint as states
 from fgtrac.api import prior
+from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.environment import describe_run
+from fgtrac.api.ledger import Ledger, read_ledger
+from fgtrac.api.predictions import record_predictions
+from fgtrac.api.scoring import Scoring
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
-from fgtrac.capture.recorder import Placement, Recorder, Ref
-from fgtrac.capture.sources import Keys, Registry, pieces
+from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.sources import Keys, Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer, tidy
@@ -36,12 +39,10 @@ from fgtrac.commit.background import BackgroundSealer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError, ProofError
 from fgtrac.events.identity import key_commitment
-from fgtrac.store import durable
+from fgtrac.score.select import parse_rule
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
-
-MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample
 
 WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
 
@@ -51,7 +52,7 @@ class Options:
     """How a run records: see `start_run`."""
 
     strict: bool = False
-    keep_improvement: float = 0.01
+    keep: str = "improved:0.01"
     flush_interval_s: float = 1.0
     sync_interval_s: float = 5.0
     seal_interval_s: float = 5.0
@@ -74,6 +75,8 @@ class Run:
         first_step: int,
         options: Options,
         before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+        ledger: Ledger | None = None,
+        trains: bool = True,
     ) -> None:
         self.path = trace.path
         self._trace = trace
@@ -89,12 +92,17 @@ class Run:
             on_flush=options.on_flush,
         )
         self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
-        self._registry = Registry(self._recorder, scheme, vault.secret, vault.put_names, before)
+        self._ledger = ledger if ledger is not None else Ledger()
+        secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
+        self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, adds=trains)
         self._grounding = Grounding(self._settled, first_step=first_step)
-        self._keep = states.KeepImproved(options.keep_improvement)
+        self._trains = trains
+        if not trains:
+            self._grounding.close()
+        self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._watches: dict[int, tuple[Watch, Placement]] = {}
         self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
-        self._checkpoint: Ref | None = None
+        self._scoring: Scoring | None = None
         self._pid = os.getpid()
         self._open = True
         atexit.register(self._interrupted)
@@ -146,6 +154,7 @@ class Run:
         registered for its samples tell whether it trains. Returns the same loader.
         Raises TypeError for what is no DataLoader, CaptureError where this torch is not known.
         """
+        self._check_training("watch()")
         if not isinstance(loader, DataLoader):
             raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
         if loader._dataset_kind != 0:
@@ -178,6 +187,7 @@ class Run:
 
         `values` is (n,) with n the batch's size; kept as float16. ValueError for another length.
         """
+        self._check_training("losses()")
         batches = self._grounding.current
         n = sum(len(b.positions) for b in batches)
         flat = values.detach().reshape(-1).to(torch.float16).cpu().numpy()
@@ -210,34 +220,24 @@ class Run:
         val_loss: Any = None,
         epoch: int | None = None,
     ) -> bool:
-        """Record the model's state; keep it where the validation loss improved. Returns whether it was kept.
+        """Record the model's state; keep it where the rule `keep` of `start_run` says so. Returns whether it was kept.
 
         Everything that this state rests on is on disk before it; the log is sealed behind it, beside the
         training and at most once in `seal_interval_s`.
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
-        loss = states.loss_of(val_loss)
-        kept, rule = self._keep.decide(loss)
+        self._check_training("checkpoint()")
         self._heed(self._sealer.check)
-        self._recorder.sync()
-        fields: dict[str, Any] = {"step": self.step}
-        if kept:
-            fields["digest"], failed = self._save_state(model)
-            kept, rule = (False, f"dropped: {failed}"[:200]) if failed else (True, rule)
-        fields |= {"kept": kept, "rule": rule}
-        if epoch is not None:
-            fields["epoch"] = operator.index(epoch)
-        if loss is not None:
-            fields["val_loss"] = loss
         rates = self._grounding.learning_rates
         if not rates and optimizer is not None:
             rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-        if rates:
-            fields["learning_rates"] = np.array(rates, dtype=np.float64)
-        self._checkpoint = self._recorder.record("checkpoint", fields)
+        remark = self._scoring.remark() if self._scoring is not None else ""
+        state = self._checkpoints.record(model, self.step, val_loss, epoch, rates, remark)
         self._recorder.flush()
         self._sealer.ask()
-        return kept
+        if state is not None and self._scoring is not None:
+            self._scoring.at_checkpoint(model, optimizer, state)
+        return state is not None
 
     def predictions(
         self,
@@ -252,27 +252,9 @@ class Run:
         `outputs` is (n, m) or (n,), row i about position i of `data`, or about `positions[i]`; `losses` is (n,).
         ValueError for lengths that do not fit, and for positions that `data` does not have.
         """
-        resolved = self._registry.resolve(data)
-        where = np.arange(len(resolved.rows)) if positions is None else np.asarray(positions, dtype=np.int64)
-        outside = where[(where < 0) | (where >= len(resolved.rows))]
-        if len(outside):
-            raise ValueError(f"predictions() got position {outside[0]}; positions are 0 to {len(resolved.rows) - 1}")
-        said = outputs.detach().float().cpu().reshape(len(outputs), math.prod(outputs.shape[1:])).numpy()
-        cost = None if losses is None else losses.detach().float().cpu().reshape(-1).numpy()
-        if len(said) != len(where) or (cost is not None and len(cost) != len(where)):
-            raise ValueError(f"predictions() got {len(said)} outputs for {len(where)} samples; pass one row for each")
-        if said.shape[1] > MAX_OUTPUTS:
-            raise ValueError(f"{said.shape[1]:,} outputs a sample do not fit an entry, {MAX_OUTPUTS:,} do; pass a part")
-        fields: dict[str, Any] = {"step": self.step}
-        if self._checkpoint is not None:
-            fields["checkpoint"] = list(self._checkpoint)
-        placement = resolved.placement
-        for block, here in resolved.by_block(where):
-            for piece in pieces(here, 8 + 4 * said.shape[1]):
-                columns = {"ordinals": placement.ordinals[where[piece]], "outputs": said[piece].reshape(-1)}
-                if cost is not None:
-                    columns["losses"] = cost[piece]
-                self._recorder.record("prediction", {**fields, "block": block, **columns})
+        at = self._checkpoints.last
+        said: dict[str, Any] = {"step": self.step} | ({} if at is None else {"checkpoint": list(at)})
+        record_predictions(self._recorder, self._registry.resolve(data), said, outputs, losses, positions)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -291,7 +273,7 @@ class Run:
             self._grounding.close()
             self._heed(self._sealer.finish)
             self._recorder.flush()
-            if finished:
+            if finished and self._trains:
                 writers = {
                     **sequencer.last_seqs(self._trace, self._signer),
                     self._recorder.writer: self._recorder.next_seq - 1,
@@ -300,10 +282,19 @@ class Run:
 
     def _interrupted(self) -> None:
         if self._open and os.getpid() == self._pid:
-            print(f"fgtrac: {self.path} was not closed; sealing it without an end", file=sys.stderr)
+            how = "sealing it without an end" if self._trains else "sealing it"
+            print(f"fgtrac: {self.path} was not closed; {how}", file=sys.stderr)
             self.close(finished=False)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_training(self, verb: str) -> None:
+        """ValueError in a trace that was opened again for scores and predictions."""
+        if not self._trains:
+            raise ValueError(
+                f"{verb} belongs to training, and this trace was reopened for scores and predictions; "
+                "continue the training with start_run(..., resume=True)"
+            )
 
     def _seal_here(self) -> None:
         """A plain seal of everything recorded so far; runs beside the training thread."""
@@ -336,20 +327,6 @@ class Run:
         row = (iteration.epoch, batch.number, step, status, attribution)
         self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses)
 
-    def _save_state(self, model: torch.nn.Module) -> tuple[bytes, OSError | None]:
-        data = states.state_bytes(model)
-        digest = hashlib.sha256(data).digest()
-        name = f"artifacts/checkpoint-{self.step:08d}-{digest.hex()[:8]}.safetensors"
-        try:
-            durable.write_file(self._trace.path / name, data)
-        except OSError as error:
-            self._recorder.lose("a model state could not be written", error)
-            return digest, error
-        about = f"model state after {self.step} updates"
-        fields = {"path": name, "sha256": digest, "size": len(data), "about": about}
-        self._recorder.record("artifact", {**fields, "media_type": "application/vnd.safetensors"})
-        return digest, None
-
 
 def start_run(
     path: str | os.PathLike[str],
@@ -359,7 +336,7 @@ def start_run(
     strict: bool = False,
     resume: bool = False,
     step: int | None = None,
-    keep_improvement: float = 0.01,
+    keep: str = "improved:0.01",
     flush_interval_s: float = 1.0,
     sync_interval_s: float = 5.0,
     seal_interval_s: float = 5.0,
@@ -371,6 +348,8 @@ def start_run(
     `ids` is "keyed" (default: ids say nothing to who has no key) or "public" (anyone can prove presence and
     absence); `config` is anything made of maps, lists, texts, numbers and booleans, and is written into the log;
     `strict` raises where an event cannot be written, instead of recording a gap; `key` is the signing key's file.
+    `keep` says which checkpoints are kept: "improved:SHARE" (where the validation loss fell by that share since the
+    last one kept), "budget:K" (the K steepest falls), "every:N" or "all".
     With `resume`, an existing trace is repaired and continued, updates counted on from `step` (by default that of
     its last checkpoint). `on_flush(next_seq)` is called after each write to the journal.
     Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds; the end always is.
@@ -381,8 +360,8 @@ def start_run(
         raise ValueError(f"ids={ids!r} is no id scheme; choose 'keyed' or 'public'")
     if step is not None and step < 0:
         raise ValueError(f"step={step}; updates are counted from 0")
-    states.KeepImproved(keep_improvement)  # raises for a share that is none
-    options = Options(strict, keep_improvement, flush_interval_s, sync_interval_s, seal_interval_s, on_flush)
+    parse_rule(keep)  # raises for what is none
+    options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush)
     base = Path(path)
     folder = base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
     signing_key = None if key is None else Path(key)
@@ -418,8 +397,9 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
     scheme = run_entry["id_scheme"]
     first_step = prior.last_checkpoint_step(trace) if step is None else step
     writers = sorted(sequencer.last_seqs(trace, signer).items())
-    before = prior.registered_before(trace)
-    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options, before=before)
+    before, ledger = prior.registered_before(trace), read_ledger(trace)
+    ledger.go_back(first_step)
+    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options, before=before, ledger=ledger)
     run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
     run._recorder.sync()
     return run

@@ -1,11 +1,14 @@
-"""Model states: the canonical bytes of a state dict, and the rule that decides which ones are kept."""
+"""Model states: the canonical bytes of a state dict, and putting one back into a model; the validation loss."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from fgtrac.errors import FormatError, ScoreError
 
 
 def state_bytes(model: torch.nn.Module) -> bytes:
@@ -17,27 +20,23 @@ def state_bytes(model: torch.nn.Module) -> bytes:
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())})
 
 
-class KeepImproved:
-    """Keep a checkpoint where the validation loss fell by at least `share` of its value since the last one kept."""
-
-    def __init__(self, share: float = 0.01) -> None:
-        if not 0 <= share < 1:
-            raise ValueError(f"keep_improvement is {share}; it is a share of the loss, from 0 up to but not 1")
-        self.share = share
-        self.best: float | None = None
-
-    def decide(self, val_loss: float | None) -> tuple[bool, str]:
-        """Whether to keep this one, and the rule in words. A checkpoint without a loss is always kept."""
-        if val_loss is None:
-            return True, "kept: no validation loss was given"
-        if self.best is None:
-            self.best = val_loss
-            return True, "kept: the first with a validation loss"
-        if val_loss <= self.best - self.share * abs(self.best):
-            words = f"kept: {val_loss:.6g} is at least {self.share:.3g} below {self.best:.6g}"
-            self.best = val_loss
-            return True, words
-        return False, f"dropped: {val_loss:.6g} is not {self.share:.3g} below {self.best:.6g}"
+def load_state(model: torch.nn.Module, data: bytes, what: str) -> None:
+    """Put the tensors that `state_bytes` wrote into a model. ScoreError, naming the first tensor that differs and
+    `what` it was to be loaded from, for a model of another architecture; FormatError for bytes that are no state."""
+    try:
+        saved = load(data)
+    except SafetensorError as error:
+        raise FormatError(f"{what} is no safetensors file: {error}") from error
+    have = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    for name in sorted(saved.keys() | have.keys()):
+        shapes = [tuple(t[name].shape) if name in t else None for t in (saved, have)]
+        if shapes[0] != shapes[1]:
+            there, here = ("no such tensor" if s is None else f"shape {s}" for s in shapes)
+            raise ScoreError(
+                f"{what} is of another architecture: {name!r} has {there} there and {here} in the model; "
+                "pass the model that was trained"
+            )
+    model.load_state_dict(saved, strict=False)  # what is no tensor was left out, and stays as it is
 
 
 def loss_of(value: Any) -> float | None:

@@ -1,23 +1,20 @@
-"""Naming samples: data sets and views resolved to their root rows, keys to ids, source bytes to content digests."""
+"""Naming samples: data sets and views resolved to their root rows, and keys to ids."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
-import os
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset
 
+from fgtrac.capture.contents import source_digests
 from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder
-from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import (
     block_id,
@@ -103,7 +100,8 @@ class Registry:
     """The data sets of one run: every root is registered once, whoever comes across it first.
 
     `before` is what the log of a resumed run has under each name: the block, and the SHA-256 over the content digests
-    in the order of the ids, where there are any."""
+    in the order of the ids, where there are any. With `adds` false nothing is written: what is registered must be in
+    `before`."""
 
     def __init__(
         self,
@@ -112,7 +110,10 @@ class Registry:
         secrets: Secrets,
         names: Names,
         before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+        *,
+        adds: bool = True,
     ) -> None:
+        self.adds = adds
         self._recorder = recorder
         self._scheme = scheme
         self._secrets = secrets
@@ -175,37 +176,38 @@ class Registry:
         the run was resumed, or two rows with one key.
         """
         rows = count_rows(data)
-        name = self._free_name(data, name)
+        names = self._free_names(data, name)
         keys = keys_of(data, key, rows, "key")
         subjects = None if subject is None else keys_of(data, subject, rows, "subject")
         scheme = "subject" if subjects is not None else self._scheme
         secrets = self._secrets_of(scheme, subjects, rows)
-        named = row_preimages(name, rows) if isinstance(keys, range) else preimages(name, keys)
-        ids = ids_of(scheme, secrets, named)
-        order = sort_ids(ids, keys)
         described, digests = source_digests(data, rows, source) if content else (None, None)
         contents = None
         if digests is not None:
             contents = ids_of(scheme, secrets, content_preimages(digests))
-        block = block_id(ids[order].tobytes())
-        self._check_same(name, block, None if contents is None else contents[order])
+        for called in names:  # one, unless a trace that has several is only added to
+            named = row_preimages(called, rows) if isinstance(keys, range) else preimages(called, keys)
+            ids = ids_of(scheme, secrets, named)
+            order = sort_ids(ids, keys)
+            block = block_id(ids[order].tobytes())
+            differs = self._difference(called, block, None if contents is None else contents[order])
+            if not differs:
+                break
+        self._check_same(data, rows, names, differs)
         ordinals = np.empty(rows, dtype=np.uint32)
         ordinals[order] = np.arange(rows, dtype=np.uint32)
-        pseudonyms = None
-        if subjects is not None:
-            known = {k: subject_commitment(k) for k in set(secrets)}
-            pseudonyms = np.frombuffer(b"".join(known[k] for k in secrets), dtype=np.uint8).reshape(rows, 32)
-        front, listed = len(preimage(name, 0)) - 1, rows_of(ids)  # a preimage ends with its key's CBOR
-        self._names(
-            (listed[n], name, named[n][front:], None if subjects is None else str(subjects[n])) for n in order.tolist()
-        )
-        fields: dict[str, Any] = {"name": name, "id_scheme": scheme, "rows": rows}
-        self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
-        self._write_samples(name, block, ids, contents, pseudonyms, order)
-        root = Root(data, name, block, ordinals, ids, contents)
+        if self.adds:
+            front, listed = len(preimage(called, 0)) - 1, rows_of(ids)  # a preimage ends with its key's CBOR
+            subject_of = [None] * rows if subjects is None else [str(s) for s in subjects]
+            self._names((listed[n], called, named[n][front:], subject_of[n]) for n in order.tolist())
+            fields: dict[str, Any] = {"name": called, "id_scheme": scheme, "rows": rows}
+            self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
+            pseudonyms = None if subjects is None else pseudonyms_of(secrets)
+            self._write_samples(called, block, ids, contents, pseudonyms, order)
+        root = Root(data, called, block, ordinals, ids, contents)
         self._roots[id(data)] = root
         self._roles[block] = np.zeros(rows, dtype=np.uint8)
-        self._taken.add(name)
+        self._taken.add(called)
         return root
 
     def record_role(self, resolved: Resolved, role: str) -> None:
@@ -215,7 +217,7 @@ class Registry:
         placement = resolved.placement
         for block, here in resolved.by_block():
             ordinals = np.unique(placement.ordinals[here])
-            for piece in pieces(ordinals, 4):
+            for piece in pieces(ordinals, 4) if self.adds else ():
                 self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
             roles = self._roles[block]
             roles[ordinals] = np.maximum(roles[ordinals], 2 if role == "train" else 1)
@@ -226,28 +228,44 @@ class Registry:
         roles = [self._roles[block][placement.ordinals[here]] for block, here in resolved.by_block()]
         return not roles or any(bool((r != 1).any()) for r in roles)
 
-    def _free_name(self, data: Any, name: str | None) -> str:
+    def _free_names(self, data: Any, name: str | None) -> list[str]:
+        """The name to register under; where nothing is added, those of the trace that may be meant."""
         if name is not None:
             if name in self._taken:
                 raise ValueError(f"a data set named {name!r} is registered already; give this one another name=")
-            return name
+            return [name]
         base = type(data).__name__
-        number = 1
-        while (candidate := base if number == 1 else f"{base}-{number}") in self._taken:
-            number += 1
-        return candidate
+        numbered = (base if number == 1 else f"{base}-{number}" for number in itertools.count(1))
+        if self.adds:
+            return [next(n for n in numbered if n not in self._taken)]
+        there = itertools.takewhile(lambda n: n in self._before, numbered)
+        return [n for n in there if n not in self._taken] or [base]
 
-    def _check_same(self, name: str, block: bytes, contents: NDArray[np.uint8] | None) -> None:
-        """ValueError where the resumed run had something else under that name; `contents` in the order of the ids."""
-        earlier, digest = self._before.get(name, (block, None))
-        what = "samples" if earlier != block else ""
-        if not what and digest is not None and contents is not None:
-            what = "contents" if hashlib.sha256(contents.tobytes()).digest() != digest else ""
-        if what:
+    def _difference(self, name: str, block: bytes, contents: NDArray[np.uint8] | None) -> str:
+        """What the trace had else under that name, in a word; `contents` in the order of the ids."""
+        if name not in self._before:
+            return "" if self.adds else "no data set"
+        earlier, digest = self._before[name]
+        if earlier != block:
+            return "other samples"
+        if digest is None or contents is None or hashlib.sha256(contents.tobytes()).digest() == digest:
+            return ""
+        return "other contents"
+
+    def _check_same(self, data: Any, rows: int, names: Sequence[str], differs: str) -> None:
+        """ValueError where the trace has something else under the name."""
+        if not differs:
+            return
+        if self.adds:
             raise ValueError(
-                f"data set {name!r} was registered with other {what} before this run was resumed; "
+                f"data set {names[0]!r} was registered with {differs} before this run was resumed; "
                 "register the same data, or give it another name="
             )
+        there = ", ".join(map(repr, self._before)) or "none"
+        raise ValueError(
+            f"the trace has {differs} as {' or '.join(map(repr, names))}, which is not this {type(data).__name__} of "
+            f"{rows} rows; it has {there:.200}: register the same data under the same name= first"
+        )
 
     def _secrets_of(self, scheme: str, subjects: Sequence[Any] | None, rows: int) -> list[bytes]:
         if scheme == "public":
@@ -308,6 +326,12 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
     return [v.item() if isinstance(v, np.generic) else v for v in values]
 
 
+def pseudonyms_of(secrets: Sequence[bytes]) -> NDArray[np.uint8]:
+    """(n, 32) uint8: what the log calls the subject behind each secret."""
+    known = {secret: subject_commitment(secret) for secret in set(secrets)}
+    return np.frombuffer(b"".join(known[s] for s in secrets), dtype=np.uint8).reshape(-1, 32)
+
+
 def ids_of(scheme: str, secrets: Sequence[bytes], preimages: Sequence[bytes]) -> NDArray[np.uint8]:
     """(n, 32) uint8 ids (or content digests) of the preimages, each under its own secret."""
     rows_under: dict[bytes, list[int]] = defaultdict(list)
@@ -345,61 +369,3 @@ def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
     size = ENTRY_PAYLOAD_BYTES // bytes_each
     for start in range(0, len(column), size):
         yield column[start : start + size]
-
-
-# -- contents ---------------------------------------------------------------------------------------------------
-
-
-def source_digests(
-    data: Any, rows: int, source: Callable[[int], bytes] | None
-) -> tuple[str | None, list[bytes] | None]:
-    """SHA-256 of each row's source bytes and a word for what they are, or (None, None) where no source is known.
-
-    Sources are taken before any transform: `source(row)`, the first tensor of a TensorDataset as CBOR
-    [dtype, shape, little-endian bytes], or the files of an image folder.
-    """
-    if source is not None:
-        return "source", [hashlib.sha256(source(row)).digest() for row in range(rows)]
-    if isinstance(data, TensorDataset):
-        return "tensor", tensor_digests(data.tensors[0])
-    files = getattr(data, "samples", None)
-    if isinstance(files, list) and len(files) == rows and isinstance(files[0], tuple | list):
-        paths = [f[0] for f in files]
-        if all(isinstance(p, str | os.PathLike) for p in paths):
-            return "file", [file_digest(Path(p)) for p in paths]
-    return None, None
-
-
-def tensor_digests(tensor: torch.Tensor) -> list[bytes]:
-    """SHA-256 over the canonical CBOR [dtype, shape, little-endian bytes] of each row of `tensor` (n, ...)."""
-    flat = tensor.detach().cpu().contiguous()
-    n = flat.shape[0]
-    raw = flat.reshape(n, -1).view(torch.uint8).numpy() if flat.numel() else np.empty((n, 0), np.uint8)
-    first = raw[0].tobytes()
-    whole = encode([str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:]), first])
-    prefix = hashlib.sha256(whole[: len(whole) - len(first)])
-    digests = []
-    for row in raw:
-        state = prefix.copy()
-        state.update(row.data)
-        digests.append(state.digest())
-    return digests
-
-
-def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file's bytes. CaptureError names the file that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise CaptureError(
-            f"the source file {path} cannot be read ({error}); repair it or pass content=False"
-        ) from error
-
-
-def code_digest(function: Callable[..., Any]) -> bytes | None:
-    """SHA-256 of a function's source text, or None where Python does not have it."""
-    try:
-        return hashlib.sha256(inspect.getsource(function).encode()).digest()
-    except (OSError, TypeError):
-        return None  # a builtin or something typed at a prompt: the entry then has no code digest

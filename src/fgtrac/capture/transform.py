@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
+from fgtrac.capture.contents import code_digest
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Registry, Resolved, code_digest, count_rows, pieces, rows_of
+from fgtrac.capture.sources import Registry, Resolved, count_rows, pieces, rows_of
 
 
 class View(Subset[Any]):
@@ -203,9 +204,9 @@ class Stage:
             "output": output,
         }
         said = {name: value for name, value in optional.items() if value is not None}
-        self._recorder.record(
-            "transform", {"stage": self._name, "operation": operation, "block": block, **said, **columns}
-        )
+        if self._registry.adds:
+            said |= {"stage": self._name, "operation": operation, "block": block}
+            self._recorder.record("transform", {**said, **columns})
 
 
 def _comparable(value: Any) -> Hashable:

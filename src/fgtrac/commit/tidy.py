@@ -64,7 +64,7 @@ def remove_temporaries(trace: TraceDir) -> None:
 
 def remove_unfinished_artifacts(trace: TraceDir) -> None:
     """Artifacts that a process was cut short in writing; one that somebody is writing now is held, and stays."""
-    for path in sorted((trace.path / "artifacts").glob(f"*{durable.TEMPORARY}")):
+    for path in sorted((trace.path / "artifacts").rglob(f"*{durable.TEMPORARY}")):
         with durable.alone_with(path) as size_bytes:
             if size_bytes is not None:
                 durable.remove(path)
