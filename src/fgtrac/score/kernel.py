@@ -115,13 +115,13 @@ def traces(cache: Cache, targets: Sequence[Prepared], rows: NDArray[np.int64], *
 def blocks(cache: Cache, targets: Sequence[Prepared], start: int, stop: int, role: str) -> Iterator[tuple[int, Floats]]:
     """(first row, its block's scores (b, m)) over the rows; a block is overwritten by the next one."""
     size = block_rows(targets[0])
-    out, spare = (np.empty((min(size, stop - start), len(targets[0])), dtype=np.float32) for _ in range(2))
+    held = np.empty((3, min(size, stop - start), len(targets[0])), dtype=np.float32)
     for first in range(start, stop, size):
         last = min(stop, first + size)
-        block = out[: last - first]
+        block, *spare = held[:, : last - first]
         block[:] = 0
         for state, prepared in enumerate(targets):
-            add_scores(cache.read(state, role, first, last), prepared, block, spare[: last - first])
+            add_scores(cache.read(state, role, first, last), prepared, block, spare)
         yield first, block
 
 
@@ -131,8 +131,12 @@ def block_rows(targets: Prepared) -> int:
     return max(64, min(2048, BLOCK_NUMBERS // max(len(targets), widest)))
 
 
-def add_scores(train: Sequence[Gradients], targets: Prepared, out: Floats, spare: Floats | None = None) -> None:
-    """Add to `out` (b, m) the scores of b training rows toward m targets at one state."""
+def add_scores(
+    train: Sequence[Gradients], targets: Prepared, out: Floats, spare: Sequence[Floats] | None = None
+) -> None:
+    """Add to `out` (b, m) the scores of b training rows toward m targets at one state; `spare` are two arrays of the
+    same shape, whose content is lost."""
+    spare = list(np.empty((2, *out.shape), dtype=np.float32)) if spare is None else spare
     weights = None
     if targets.unit_rows:
         lengths = np.sqrt(sum(g.squared_norms() for g in train))
@@ -149,15 +153,15 @@ def add_scores(train: Sequence[Gradients], targets: Prepared, out: Floats, spare
             out += rows.whole() @ target.dense.T
 
 
-def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Floats | None) -> None:
+def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Sequence[Floats]) -> None:
     """Both sides are outer products: two matrix products, multiplied element by element."""
     assert rows.inputs is not None
     assert rows.deltas is not None
     assert target.inputs is not None
     assert target.deltas is not None
     inputs = with_ones(rows.inputs) if rows.layer.bias else rows.inputs
-    product = np.matmul(inputs, target.inputs.T, out=spare)
-    product *= rows.deltas @ target.deltas.T
+    product = np.matmul(inputs, target.inputs.T, out=spare[0])
+    product *= np.matmul(rows.deltas, target.deltas.T, out=spare[1])
     out += product
 
 

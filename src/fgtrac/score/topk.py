@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from fgtrac.score.gradients import Floats
 
+SOME_ROWS = 256
+
 
 class TopK:
     """The k best of each of m targets. Of equal scores the earlier row is the better one, however rows are cut."""
@@ -25,8 +27,7 @@ class TopK:
         if self._bar is not None:
             hits = block > self._bar if self._largest else block < self._bar
         elif len(block) > self._k:
-            place = len(block) - self._k if self._largest else self._k - 1
-            bar = np.partition(block, place, axis=0)[place]
+            bar = self._first_bar(block)
             hits = block >= bar if self._largest else block <= bar
         else:
             hits = np.ones(block.shape, dtype=bool)
@@ -43,8 +44,16 @@ class TopK:
         shape = (self._m, -1)
         return self._rows.reshape(shape), self._scores.reshape(shape)
 
+    def _first_bar(self, block: Floats) -> Floats:
+        """(m,): the k-th best of the first few rows, which the k-th best of all is not worse than."""
+        some = np.ascontiguousarray(block[: max(SOME_ROWS, 4 * self._k)].T)
+        place = some.shape[1] - self._k if self._largest else self._k - 1
+        bar: Floats = np.partition(some, place, axis=1)[:, place]
+        return bar
+
     def _merge(self) -> None:
-        order = np.lexsort((self._rows, -self._scores if self._largest else self._scores, self._columns))
+        ranks = ranks_of(-self._scores if self._largest else self._scores)
+        order = np.argsort(self._columns << 32 | ranks, kind="stable")  # earlier rows stand first already
         columns = self._columns[order]
         counts = np.bincount(columns, minlength=self._m)
         within = np.arange(len(columns)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -52,3 +61,9 @@ class TopK:
         self._columns, self._rows, self._scores = self._columns[kept], self._rows[kept], self._scores[kept]
         if self._seen >= self._k:
             self._bar = self._scores.reshape(self._m, self._k)[:, -1].copy()
+
+
+def ranks_of(scores: Floats) -> NDArray[np.int64]:
+    """Numbers below 2^32 in the order of the scores: equal for equal ones (0 and -0 too)."""
+    bits = (scores + np.float32(0)).view(np.uint32).astype(np.int64)
+    return np.where(bits >> 31, 0xFFFFFFFF - bits, bits + (1 << 31))
