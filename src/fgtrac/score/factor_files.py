@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,17 +119,20 @@ def shard_path(head: ShardHead, part: int) -> str:
     return f"{head.folder}/{head.role}-{part:05d}.safetensors"
 
 
-def encode_shard(head: ShardHead, gradients: Sequence[Gradients], dtype: str) -> bytes:
+def encode_shard(
+    head: ShardHead, gradients: Sequence[Gradients], dtype: str, name_of: Callable[[int], str] = "row {}".format
+) -> bytes:
     """The shard's file, its numbers rounded to `dtype`: "float16", "bfloat16" or "float32".
 
-    ScoreError for NaN and infinity, and for what is too large for float16, with a count and the first row.
+    ScoreError for NaN and infinity, and for what is too large for float16, with a count and the first row, called as
+    `name_of` says.
     """
     tensors: dict[str, NDArray[Any] | Tensor] = {}
     for g in gradients:
         columns = {"inputs": g.inputs, "deltas": g.deltas} if g.is_factored else {"gradients": g.dense}
         for name, values in columns.items():
             assert values is not None
-            tensors[f"{g.layer.name}/{name}"] = _rounded(values, dtype, head, f"{name} of layer {g.layer.name!r}")
+            tensors[f"{g.layer.name}/{name}"] = _rounded(values, dtype, head, f"{name} of layer {g.layer.name!r}", name_of)
     return b"".join(encode_tensors(tensors, _metadata(head)))
 
 
@@ -146,11 +149,13 @@ def _metadata(head: ShardHead) -> dict[str, str]:
     }
 
 
-def _rounded(values: Floats, dtype: str, head: ShardHead, what: str) -> NDArray[Any] | Tensor:
+def _rounded(
+    values: Floats, dtype: str, head: ShardHead, what: str, name_of: Callable[[int], str]
+) -> NDArray[Any] | Tensor:
     if not (finite := np.isfinite(values)).all():
         bad = np.flatnonzero(~finite.all(axis=1))
         raise ScoreError(
-            f"{len(bad)} of {len(values)} rows have NaN or infinite {what}, the first is row {head.start + bad[0]} "
+            f"{len(bad)} of {len(values)} rows have NaN or infinite {what}, the first is {name_of(head.start + int(bad[0]))} "
             f"({head.role}); look at its data, or at the model at step {head.step}"
         )
     if dtype == "bfloat16":
@@ -162,7 +167,7 @@ def _rounded(values: Floats, dtype: str, head: ShardHead, what: str) -> NDArray[
     if not np.isfinite(half).all():
         bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
         raise ScoreError(
-            f"{len(bad)} of {len(values)} rows have {what} above 65,504, the first is row {head.start + bad[0]} "
+            f"{len(bad)} of {len(values)} rows have {what} above 65,504, the first is {name_of(head.start + int(bad[0]))} "
             f"({head.role}): too large for float16; choose dtype='bfloat16' or 'float32'"
         )
     return half
