@@ -132,7 +132,8 @@ def encode_shard(
         columns = {"inputs": g.inputs, "deltas": g.deltas} if g.is_factored else {"gradients": g.dense}
         for name, values in columns.items():
             assert values is not None
-            tensors[f"{g.layer.name}/{name}"] = _rounded(values, dtype, head, f"{name} of layer {g.layer.name!r}", name_of)
+            what = f"{name} of layer {g.layer.name!r}"
+            tensors[f"{g.layer.name}/{name}"] = _rounded(values, dtype, head, what, name_of)
     return b"".join(encode_tensors(tensors, _metadata(head)))
 
 
@@ -155,8 +156,8 @@ def _rounded(
     if not (finite := np.isfinite(values)).all():
         bad = np.flatnonzero(~finite.all(axis=1))
         raise ScoreError(
-            f"{len(bad)} of {len(values)} rows have NaN or infinite {what}, the first is {name_of(head.start + int(bad[0]))} "
-            f"({head.role}); look at its data, or at the model at step {head.step}"
+            f"{len(bad)} of {len(values)} rows have NaN or infinite {what}, the first is "
+            f"{name_of(head.start + int(bad[0]))} ({head.role}); look at its data, or at the model at step {head.step}"
         )
     if dtype == "bfloat16":
         return bfloat16(values)
@@ -167,8 +168,8 @@ def _rounded(
     if not np.isfinite(half).all():
         bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
         raise ScoreError(
-            f"{len(bad)} of {len(values)} rows have {what} above 65,504, the first is {name_of(head.start + int(bad[0]))} "
-            f"({head.role}): too large for float16; choose dtype='bfloat16' or 'float32'"
+            f"{len(bad)} of {len(values)} rows have {what} above 65,504, the first is "
+            f"{name_of(head.start + int(bad[0]))} ({head.role}): too large for float16; choose dtype='bfloat16' or 'float32'"
         )
     return half
 
