@@ -22,6 +22,10 @@ from fgtrac.store.vault import Name, Vault
 FORMS = "id:HEX, key:JSON, NAME:ROW or file:PATH"
 
 
+class UnknownSampleError(ValueError):
+    """The name is well formed, but no sample of the trace has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A sample (or with `is_content` a content) that somebody names: its id, and where they are known the name's

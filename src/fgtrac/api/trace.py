@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fgtrac.api.audit import audit_trace
-from fgtrac.api.naming import Named, Namer, key_of, words_of
+from fgtrac.api.explain import Explainer
+from fgtrac.api.explanation import Explanation
+from fgtrac.api.naming import Named, Namer, UnknownSampleError, key_of, words_of
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
@@ -20,16 +23,13 @@ from fgtrac.query.prove import Proof, prove
 from fgtrac.query.seals import FullSeal, open_full_seal
 from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.tables import Samples, read_samples
+from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import parse_note, verify_note
 from fgtrac.verify.report import Report
 
 EAGER_ENTRIES = 1 << 14  # up to here `open` looks for the data sets and checkpoints, so that the first answer is fast
-
-
-class UnknownSampleError(ValueError):
-    """The name is well formed, but no sample of the trace has it."""
 
 
 class Trace:
@@ -77,6 +77,49 @@ class Trace:
         if top < 1 or samples < 1 or (step is not None and step < 0):
             raise ValueError(f"top={top}, samples={samples}, step={step}; at least one of each, and no step below 0")
         return find_spikes(self._seal.log, self._blocks, self._namer.name_of, top=top, samples=samples, step=step)
+
+    def explain(
+        self,
+        *targets: Any,
+        model: Any = None,
+        loss: Callable[..., Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        k: int = 10,
+        checkpoints: Sequence[int] | None = None,
+        by: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Explanation:
+        """Which training samples lowered the loss of each target most and which raised it, and by how much at each
+        kept checkpoint (`checkpoints` chooses some by step). A positive score: the sample lowered the loss.
+
+        A target is a sample's name whose factors are in the trace, a list of names (the mean of their losses),
+        "class:K", "class:K:ROLE" or "role:ROLE". With `model` it is one batch of unseen data, as `forward` (by default
+        `(inputs, targets)`) and `loss` take it: each kept state is put into a copy of the model. That needs torch;
+        all else reads factor files only, and checks each against the log once.
+
+        `method` is "tracin" (arXiv:2002.08484, the default: the paper's), "tracin-cos", "fisher" (nearer to what
+        retraining shows; with `ggn` by the Gauss-Newton matrix) or "ekfac"; `damping` belongs to the last two. `by`
+        adds the sums over training samples of one "source" (data set), "class" or "subject".
+
+        ValueError for names and settings that say nothing here, ScoreError where there are no factors to answer
+        from, TamperError where a factor file is not the one of the log.
+        """
+        how, explainer = Method(method, damping, ggn), self._explainer
+        if model is None:
+            if loss is not None or forward is not None:
+                raise ValueError("loss= and forward= belong to a batch of unseen data; pass model= too")
+            return explainer.explain(targets, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
+        if len(targets) != 1:
+            raise ValueError(f"explain() with model= takes one batch of unseen data, not {len(targets)} targets")
+        if loss is None:
+            raise ValueError("explain() with model= needs loss=, the one that the model was trained with")
+        from fgtrac.api.unseen import explain_batch  # the only part that needs torch
+
+        given = (targets[0], model, loss, forward)
+        return explain_batch(explainer, *given, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
 
     def prove(self, sample: str, claim: str | None = None) -> bytes:
         """A bundle: one JSON file that proves a claim about a sample to anyone who trusts the log's key.
@@ -137,6 +180,10 @@ class Trace:
     @cached_property
     def _historian(self) -> Historian:
         return Historian(self._seal, self._namer.name_of)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self._directory, self._seal, self._blocks, self._namer)
 
     @cached_property
     def _blocks(self) -> Blocks:

@@ -1,0 +1,193 @@
+"""Explaining targets by the factors of an opened trace: without the model, the training data or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.explanation import Explanation, Fidelity, Scored, Share, Toward
+from fgtrac.api.groups import check_group, group_rows
+from fgtrac.api.ledger import Ledger
+from fgtrac.api.naming import Namer, UnknownSampleError
+from fgtrac.api.targets import Target, prepare_targets, resolve
+from fgtrac.events.codec import encode
+from fgtrac.query.blocks import Blocks
+from fgtrac.query.seals import FullSeal
+from fgtrac.score.cache import Cache
+from fgtrac.score.gradients import Floats, Layer
+from fgtrac.score.kernel import Prepared, Progress, block_rows, rank, scores, traces
+from fgtrac.score.methods import Method
+from fgtrac.store.trace_dir import TraceDir
+
+KINDS = ("checkpoint", "resume", "artifact")
+
+
+class Explainer:
+    """The scores that one full seal's factors give; each factor file that is used is checked against the log once."""
+
+    def __init__(self, trace: TraceDir, seal: FullSeal, blocks: Blocks, namer: Namer) -> None:
+        self.trace = trace
+        self.seal = seal
+        self.blocks = blocks
+        self.namer = namer
+        self._caches: dict[tuple[int, ...] | None, Cache] = {}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The kept model states and the files that the log names; every entry is checked against the root."""
+        ledger, log = Ledger(), self.seal.log
+        wanted = [encode("kind") + encode(kind) for kind in KINDS]
+        for number in range(log.head.size):
+            if any(words in log.peek(number) for words in wanted):
+                event = log.event(number)
+                if event["kind"] in KINDS:
+                    ledger.take(event["kind"], event, (event["writer"], event["seq"]))
+        return ledger
+
+    def cache(self, checkpoints: Sequence[int] | None = None) -> Cache:
+        """The factors at the checkpoints of these steps, by default at all. ScoreError where there are none,
+        ValueError for a step at which no state with factors is kept."""
+        chosen = None if checkpoints is None else tuple(sorted(set(checkpoints)))
+        if chosen not in self._caches:
+            states = self.ledger.states
+            if chosen is not None:
+                there = [state.step for state in self.cache().states]
+                if lacking := [step for step in chosen if step not in there]:
+                    raise ValueError(f"no state with factors is kept at step {lacking[0]}; there are {there}")
+                states = tuple(state for state in states if state.step in chosen)
+            self._caches[chosen] = Cache(self.trace, self.ledger.artifacts, states)
+        return self._caches[chosen]
+
+    def resolve(self, cache: Cache, targets: Sequence[str | Sequence[str]]) -> list[Target]:
+        """The targets of these names. ValueError without any."""
+        if not targets:
+            raise ValueError("nothing was named to be explained; name a sample, a class or a role")
+        return [resolve(cache, target, self.find) for target in targets]
+
+    def find(self, name: str) -> list[tuple[bytes, int]]:
+        """Where the sample of that name is registered. UnknownSampleError where it is not."""
+        sample = self.namer.find(name)
+        places = self.blocks.find(sample.id)
+        if not places:
+            raise UnknownSampleError(f"no sample {name} is registered (id {sample.id.hex()})")
+        return places
+
+    def explain(
+        self,
+        targets: Sequence[str | Sequence[str]],
+        method: Method,
+        *,
+        k: int = 10,
+        checkpoints: Sequence[int] | None = None,
+        by: str | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """The k strongest proponents and opponents of each target."""
+        check_group(by)
+        cache = self.cache(checkpoints)
+        resolved = self.resolve(cache, targets)
+        return self.answer(cache, resolved, list(prepare_targets(cache, resolved, method)), method, k, by, progress)
+
+    def answer(
+        self,
+        cache: Cache,
+        targets: Sequence[Target],
+        prepared: Sequence[tuple[list[int], list[Prepared]]],
+        method: Method,
+        k: int,
+        by: str | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """The answer toward targets that are made ready (as `prepare_targets` gives them)."""
+        groups = None if by is None else group_rows(cache.rows("train"), self.blocks, by)
+        found: dict[int, Toward] = {}
+        for numbers, ready in prepared:
+            mine = [targets[i] for i in numbers]
+            found |= zip(numbers, self._toward(cache, mine, ready, k, groups, progress), strict=True)
+        steps = tuple(state.step for state in cache.states)
+        return Explanation(
+            tuple(found[i] for i in range(len(targets))), str(method), tuple(map(words_of_layer, cache.layers)), steps,
+            tuple(f"step {step}" for step in steps), len(cache.rows("train")), by, self.fidelity(method, steps),
+        )  # fmt: skip
+
+    def fidelity(self, method: Method, steps: tuple[int, ...]) -> Fidelity | None:
+        """What was measured of this method at these checkpoints, if the trace says so."""
+        return None
+
+    def scored(
+        self, cache: Cache, row: int, score: float, trace: Sequence[float] = (), *, itself: bool = False
+    ) -> Scored:
+        """A training row with its score."""
+        rows = cache.rows("train")
+        sample_id = self.blocks.id(*rows.place(row))
+        label = int(rows.labels[row]) if rows.labels is not None else None
+        name = self.namer.name_of(sample_id)
+        return Scored(sample_id, name, "train", label, score, tuple(trace), itself)
+
+    def _toward(
+        self,
+        cache: Cache,
+        targets: Sequence[Target],
+        prepared: Sequence[Prepared],
+        k: int,
+        groups: tuple[NDArray[np.intp], list[str]] | None,
+        progress: Progress | None,
+    ) -> list[Toward]:
+        ranking = rank(cache, prepared, k, progress=progress)
+        shares = [()] * len(targets) if groups is None else self._shares(cache, prepared, *groups)
+        out = []
+        for j, target in enumerate(targets):
+            rows = np.concatenate([ranking.proponents[j], ranking.opponents[j]])
+            whole = np.concatenate([ranking.proponent_scores[j], ranking.opponent_scores[j]])
+            parts = traces(cache, [p.cut(j, j + 1) for p in prepared], rows)[:, :, 0]
+            own = set(target.rows.get("train", np.empty(0)).tolist()) if target.is_single else set()
+            listed = [
+                self.scored(cache, row, score, parts[:, i].tolist(), itself=row in own)
+                for i, (row, score) in enumerate(zip(rows.tolist(), whole.tolist(), strict=True))
+            ]
+            half = len(listed) // 2
+            pro, con = [s for s in listed[:half] if s.score > 0], [s for s in listed[half:] if s.score < 0]
+            baseline = self._highest_losses(cache, target.label, k)
+            out.append(Toward(target.words, target.samples, target.label, tuple(pro), tuple(con), baseline, shares[j]))
+        return out
+
+    def _highest_losses(self, cache: Cache, label: int | None, k: int) -> tuple[Scored, ...]:
+        """The training samples (of a class) with the highest loss, the mean over checkpoints."""
+        losses, labels = mean_losses(cache), cache.rows("train").labels
+        if losses is None:
+            return ()
+        rows = np.arange(len(losses)) if label is None or labels is None else np.flatnonzero(labels == label)
+        order = rows[np.argsort(-losses[rows], kind="stable")[:k]]
+        return tuple(self.scored(cache, row, float(losses[row])) for row in order.tolist())
+
+    def _shares(
+        self, cache: Cache, prepared: Sequence[Prepared], codes: NDArray[np.intp], names: list[str]
+    ) -> list[tuple[Share, ...]]:
+        """The sums of scores of each group toward each target."""
+        sums = np.zeros((len(names), len(prepared[0])))
+        size = block_rows(prepared[0])
+        for start in range(0, len(codes), size):
+            part = scores(cache, prepared, start, min(len(codes), start + size))
+            np.add.at(sums, codes[start : start + size], part)
+        counts = np.bincount(codes, minlength=len(names))
+        out = []
+        for column in sums.T:
+            order = np.argsort(-column, kind="stable").tolist()
+            out.append(tuple(Share(names[i], int(counts[i]), float(column[i])) for i in order))
+        return out
+
+
+def mean_losses(cache: Cache) -> Floats | None:
+    """(n,) each training sample's loss, the mean over checkpoints; None where they were not kept at all of them."""
+    known = [losses for k in range(len(cache.states)) if (losses := cache.losses(k, "train")) is not None]
+    if len(known) < len(cache.states):
+        return None
+    return np.asarray(np.mean(known, axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def words_of_layer(layer: Layer) -> str:
+    """A layer's name; of a projection with its error."""
+    return layer.name if layer.error is None else f"{layer.name} (projected, error {layer.error:.2g})"

@@ -1,0 +1,165 @@
+"""What `explain` answers: who lowered the loss of a target and who raised it, and by how much at each checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+UNMEASURED = "fidelity not measured"
+CAUTION = "a score estimates an influence; influence is not causation"
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well the scores of this method agreed with retraining: the linear datamodeling score with its standard
+    error, over how many subsets, as recorded in the trace or measured now."""
+
+    lds: float
+    error: float
+    subsets: int
+
+    def __str__(self) -> str:
+        return f"fidelity: LDS {self.lds:.3f} +- {self.error:.3f} (standard error, {self.subsets} subsets)"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"lds": self.lds, "standard_error": self.error, "subsets": self.subsets}
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One training sample with its score toward a target; `trace` has the share of each checkpoint (of each trace for
+    an ensemble), which add up to the score (whose mean is the score). `label` is its class where classes are known."""
+
+    id: bytes
+    name: str | None
+    role: str
+    label: int | None
+    score: float
+    trace: tuple[float, ...] = ()
+    is_target: bool = False
+
+    @property
+    def words(self) -> str:
+        """What to call it: its name where the vault knows it, else the beginning of its id; with its class."""
+        called = self.name or f"id:{self.id.hex()[:16]}"
+        return called + (f" (class {self.label})" if self.label is not None else "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the id as hex."""
+        said: dict[str, Any] = {"id": self.id.hex(), "name": self.name, "role": self.role, "label": self.label}
+        said = {k: v for k, v in said.items() if v is not None} | {"score": self.score}
+        said |= {"trace": list(self.trace)} if self.trace else {}
+        return said | ({"is_target": True} if self.is_target else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the training samples of one group (a data set, class or subject) contributed together."""
+
+    group: str
+    samples: int
+    sum: float
+
+    @property
+    def mean(self) -> float:
+        """For each sample."""
+        return self.sum / self.samples
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"group": self.group, "samples": self.samples, "sum": self.sum, "mean": self.mean}
+
+
+@dataclass(frozen=True, slots=True)
+class Toward:
+    """The answer for one target: proponents (their scores lowered its loss), largest first; opponents, smallest
+    first; with `by` the shares of groups, largest first.
+
+    `baseline` is what costs nothing beside the opponents: the training samples of the highest loss (`score` is that
+    loss, the mean over checkpoints), of the target's class where it has one; empty where no losses were kept."""
+
+    target: str
+    samples: int
+    label: int | None
+    proponents: tuple[Scored, ...]
+    opponents: tuple[Scored, ...]
+    baseline: tuple[Scored, ...] = ()
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        first = next((s for s in self.proponents if s.score > 0 and not s.is_target), None)
+        last = next((s for s in self.opponents if s.score < 0 and not s.is_target), None)
+        said = [
+            f"{s.words} {verb} its loss most ({s.score:+.4g})"
+            for s, verb in ((first, "lowered"), (last, "raised"))
+            if s
+        ]
+        called = self.target + (f" (class {self.label})" if self.label is not None and self.samples == 1 else "")
+        return f"toward {called}: {' and '.join(said) or 'no training sample contributed anything'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        said: dict[str, Any] = {"target": self.target, "samples": self.samples}
+        said |= {"label": self.label} if self.label is not None else {}
+        for name in ("proponents", "opponents", "baseline", "shares"):
+            said[name] = [one.as_json() for one in getattr(self, name)]
+        return said | {"sentence": self.sentence}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer of `explain`, for one target or several, and all that the numbers rest on.
+
+    `method` in words as entries write it; `layers` the names of the prediction layers, with the error of a projection;
+    `steps` the checkpoints (for an ensemble `columns` are the traces instead); `rows` how many training samples were
+    scored; `by` what the shares are grouped by."""
+
+    toward: tuple[Toward, ...]
+    method: str
+    layers: tuple[str, ...]
+    steps: tuple[int, ...]
+    columns: tuple[str, ...]
+    rows: int
+    by: str | None = None
+    fidelity: Fidelity | None = None
+
+    @property
+    def basis(self) -> str:
+        """What the numbers rest on, in words."""
+        where = ", ".join(self.layers)
+        steps = (
+            f"the checkpoints of steps {', '.join(map(str, self.steps))}"
+            if self.steps
+            else f"{len(self.columns)} traces"
+        )
+        said = [f"{self.rows:,} training samples by {self.method}, layer {where}, {steps}"]
+        return "; ".join([*said, str(self.fidelity or UNMEASURED), CAUTION])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: contribution traces have one number for each of `columns`."""
+        return {
+            "method": self.method,
+            "layers": list(self.layers),
+            "steps": list(self.steps),
+            "columns": list(self.columns),
+            "training_samples": self.rows,
+            **({"by": self.by} if self.by else {}),
+            "fidelity": self.fidelity.as_json() if self.fidelity else UNMEASURED,
+            "toward": [one.as_json() for one in self.toward],
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for one in self.toward:
+            lines += [one.sentence, *_listed("proponents", one.proponents), *_listed("opponents", one.opponents)]
+            lines += _listed("for comparison, the highest training losses", one.baseline, "")
+            lines += [f"  {s.group}: {s.sum:+.4g} by {s.samples:,} samples" for s in one.shares]
+        return "\n".join([*lines, self.basis])
+
+
+def _listed(title: str, samples: Sequence[Scored], sign: str = "+") -> list[str]:
+    return [f"  {title}: " + ", ".join(f"{s.words} {s.score:{sign}.4g}" for s in samples)] if samples else []

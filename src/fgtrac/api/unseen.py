@@ -1,0 +1,101 @@
+"""Explaining a batch of unseen data: its gradients at every kept state, by a copy of the model. Needs torch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fgtrac.api.explain import Explainer
+from fgtrac.api.explanation import Explanation
+from fgtrac.api.groups import check_group
+from fgtrac.api.targets import Target
+from fgtrac.capture.checkpoint import load_state
+from fgtrac.errors import ScoreError, TamperError
+from fgtrac.score.cache import Cache
+from fgtrac.score.calls import unwrapped
+from fgtrac.score.factor_files import State
+from fgtrac.score.factors import FactorPass, Pass
+from fgtrac.score.kernel import Progress
+from fgtrac.score.methods import Method, prepare
+from fgtrac.score.untouched import untouched
+
+
+def explain_batch(
+    explainer: Explainer,
+    batch: Any,
+    model: Any,
+    loss: Callable[..., Any],
+    forward: Callable[[Any, Any], Any] | None,
+    method: Method,
+    *,
+    k: int = 10,
+    checkpoints: Sequence[int] | None = None,
+    by: str | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """The answer toward each sample of a batch. The model stays as it is; TypeError for what is none, ScoreError where
+    its architecture is not that of the kept states, or its layers are not those that were scored."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model= takes a torch.nn.Module, not {type(model).__name__}")
+    check_group(by)
+    cache = explainer.cache(checkpoints)
+    passes = [_pass(explainer, cache, state, copied(model), batch, loss, forward) for state in cache.states]
+    targets = _targets(passes[0])
+    ready = [prepare(cache, k_state, found.gradients, method) for k_state, found in enumerate(passes)]
+    prepared = [(list(range(len(targets))), ready)]
+    return explainer.answer(cache, targets, prepared, method, k, by, progress)
+
+
+def copied(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy to load states into, without the wrapper of a compiled or distributed model."""
+    return copy.deepcopy(unwrapped(model))
+
+
+def _pass(
+    explainer: Explainer,
+    cache: Cache,
+    state: State,
+    model: torch.nn.Module,
+    batch: Any,
+    loss: Callable[..., Any],
+    forward: Callable[[Any, Any], Any] | None,
+) -> Pass:
+    load_state(model, read_state(explainer, state), f"the checkpoint of step {state.step}")
+    names = [layer.name for layer in cache.layers]
+    with untouched(model):
+        found = FactorPass.prepare(model, batch, loss=loss, forward=forward, layer=names)
+        for ours, theirs in zip(found.layers, cache.layers, strict=True):
+            if (ours.d_in, ours.d_out, ours.bias) != (theirs.d_in, theirs.d_out, theirs.bias):
+                raise ScoreError(
+                    f"layer {ours.name!r} is {ours.d_out} x {ours.d_in} (bias: {ours.bias}) in the model and was scored "
+                    f"as {theirs.d_out} x {theirs.d_in} (bias: {theirs.bias}); pass the model that was trained"
+                )
+        return replace(found, layers=cache.layers)(batch)
+
+
+def read_state(explainer: Explainer, state: State) -> bytes:
+    """A kept state's file, checked against the log. TamperError where it is gone or another."""
+    path = explainer.ledger.state_path(state)
+    try:
+        data = explainer.trace.read(path)
+    except FileNotFoundError as error:
+        raise TamperError(f"{error}, which the log names; restore it, or choose other checkpoints") from error
+    digest = hashlib.sha256(data).digest()
+    if digest != state.digest:
+        raise TamperError(f"{path} has SHA-256 {digest.hex()} and the log says {state.digest.hex()}; restore it")
+    return data
+
+
+def _targets(found: Pass) -> list[Target]:
+    """A target for each sample of the batch."""
+    labels = [None] * len(found.losses) if found.labels is None else found.labels.tolist()
+    return [
+        Target(f"sample {i} of the batch", {"unseen": np.array([i])}, label, is_single=True)
+        for i, label in enumerate(labels)
+    ]
