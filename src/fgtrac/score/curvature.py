@@ -1,19 +1,23 @@
 """What a gradient is preconditioned with: the damped inverse of a layer's curvature, estimated on the cached factors.
 
 Each curvature prepares targets (`apply`) and measures training rows (`quadratic`: g^T H^-1 g). Damping is relative:
-`damping` times the mean eigenvalue is added to every eigenvalue.
+`damping` times the mean eigenvalue is added to every eigenvalue. Curvatures are summed, inverted and applied to targets
+in float64: an inverse multiplies rounding by up to p / damping, and an auditor's BLAS must come to the same scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots, with_ones
 from fgtrac.score.kernel import PreparedLayer
+
+Doubles = NDArray[np.float64]
 
 EXACT_SIZE = 4096  # gradients of up to so many numbers have their Fisher matrix inverted as it is
 
@@ -48,16 +52,16 @@ class Scaled:
 class Exact:
     """The whole damped matrix, inverted: `inverse` (p, p)."""
 
-    inverse: Floats
+    inverse: Doubles
 
     def apply(self, targets: Gradients) -> PreparedLayer:
         """Dense targets: H^-1 g is no outer product any more."""
-        return PreparedLayer(targets.layer, dense=targets.whole() @ self.inverse)
+        return PreparedLayer(targets.layer, dense=single(targets.whole() @ self.inverse))
 
     def quadratic(self, rows: Gradients) -> Floats:
         """(n,)"""
         whole = rows.whole()
-        return row_dots(whole @ self.inverse, whole)
+        return row_dots(whole @ single(self.inverse), whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,17 +69,17 @@ class Kronecker:
     """A Kronecker product of two damped inverses: of the deltas' second moments, and of the inputs' (arXiv:1503.05671
     section 3). Outer products stay outer products."""
 
-    deltas: Floats
-    inputs: Floats
+    deltas: Doubles
+    inputs: Doubles
 
     def apply(self, targets: Gradients) -> PreparedLayer:
         """Both factors whitened; dense targets from both sides."""
         if targets.is_factored:
             inputs, deltas = factors_of(targets)
-            return PreparedLayer(targets.layer, inputs @ self.inputs, deltas @ self.deltas)
+            return PreparedLayer(targets.layer, single(inputs @ self.inputs), single(deltas @ self.deltas))
         matrices = targets.whole().reshape(len(targets), *targets.layer.shape)
-        dense: Floats = np.matmul(self.deltas @ matrices, self.inputs)
-        return PreparedLayer(targets.layer, dense=dense.reshape(len(targets), -1))
+        dense = np.matmul(self.deltas @ matrices, self.inputs).reshape(len(targets), -1)
+        return PreparedLayer(targets.layer, dense=single(dense))
 
     def quadratic(self, rows: Gradients) -> Floats:
         """(n,)"""
@@ -85,7 +89,7 @@ class Kronecker:
             assert dense is not None
             return row_dots(dense, whole)
         inputs, deltas = factors_of(rows)
-        return row_dots(inputs @ self.inputs, inputs) * row_dots(deltas @ self.deltas, deltas)
+        return row_dots(inputs @ single(self.inputs), inputs) * row_dots(deltas @ single(self.deltas), deltas)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,25 +99,25 @@ class Eigen:
     `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns, `values` (r, c) is damped already.
     """
 
-    rows: Floats
-    columns: Floats
-    values: Floats
+    rows: Doubles
+    columns: Doubles
+    values: Doubles
 
     def apply(self, targets: Gradients) -> PreparedLayer:
         """Dense targets."""
         matrices = targets.whole().reshape(len(targets), *self.values.shape)
         turned = (self.rows.T @ matrices @ self.columns) / self.values
-        dense: Floats = np.matmul(self.rows @ turned, self.columns.T)
-        return PreparedLayer(targets.layer, dense=dense.reshape(len(targets), -1))
+        dense = np.matmul(self.rows @ turned, self.columns.T).reshape(len(targets), -1)
+        return PreparedLayer(targets.layer, dense=single(dense))
 
     def quadratic(self, rows: Gradients) -> Floats:
         """(n,)"""
+        left, right, inverse = single(self.rows), single(self.columns), single(1 / self.values)
         if rows.is_factored:
             inputs, deltas = factors_of(rows)
-            squares = np.square(deltas @ self.rows)
-            return row_dots(squares @ (1 / self.values), np.square(inputs @ self.columns))
+            return row_dots(np.square(deltas @ left) @ inverse, np.square(inputs @ right))
         matrices = rows.whole().reshape(len(rows), *self.values.shape)
-        sums: Floats = (np.square(self.rows.T @ matrices @ self.columns) / self.values).sum(axis=(1, 2))
+        sums: Floats = (np.square(left.T @ matrices @ right) * inverse).sum(axis=(1, 2))
         return sums
 
 
@@ -121,14 +125,14 @@ def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
     """The exact empirical Fisher matrix of a layer, damped and inverted. `blocks` are all training rows."""
     total, n = None, 0
     for rows in blocks:
-        whole = rows.whole()
+        whole = double(rows.whole())
         product = whole.T @ whole
         total, n = (product if total is None else total + product), n + len(rows)
     assert total is not None
-    return from_matrix(total / np.float32(n), damping)
+    return from_matrix(total / n, damping)
 
 
-def from_matrix(matrix: Floats, damping: float) -> Exact:
+def from_matrix(matrix: Floats | Doubles, damping: float) -> Exact:
     """A curvature matrix (p, p), damped and inverted."""
     return Exact(damped_inverse(matrix, damping))
 
@@ -142,7 +146,7 @@ def kronecker(blocks: Iterable[Gradients], damping: float) -> Kronecker:
 def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float) -> Eigen:
     """The eigenbasis of the two Kronecker factors, and the moments in it; `read` gives all training rows, twice."""
     deltas, inputs = moments(read())
-    rows, columns = (np.linalg.eigh(m.astype(np.float64))[1].astype(np.float32) for m in (deltas, inputs))
+    rows, columns = (double(np.linalg.eigh(m)[1]) for m in (deltas, inputs))
     total, n = np.zeros(layer.shape, dtype=np.float64), 0
     for block in read():
         n += len(block)
@@ -153,36 +157,46 @@ def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float)
             matrices = block.whole().reshape(len(block), *layer.shape)
             total += np.square(rows.T @ matrices @ columns).sum(axis=0)
     values = total / n
-    return Eigen(rows, columns, (values + damping * max(float(values.mean()), TINY)).astype(np.float32))
+    return Eigen(rows, columns, values + damping * max(float(values.mean()), TINY))
 
 
 TINY = 1e-30  # a layer without any gradient: nothing to divide by
 
 
-def moments(blocks: Iterable[Gradients]) -> tuple[Floats, Floats]:
+def moments(blocks: Iterable[Gradients]) -> tuple[Doubles, Doubles]:
     """Second moments: of deltas (d_out, d_out) and inputs (d_in + bias, d_in + bias) where rows are outer products
     (arXiv:1503.05671 eq. 1); else E[G G^T] and E[G^T G] of the gradients as matrices (arXiv:1802.09568)."""
     left, right, n = None, None, 0
     for block in blocks:
         n += len(block)
         if block.is_factored:
-            inputs, deltas = factors_of(block)
+            inputs, deltas = map(double, factors_of(block))
             a, b = deltas.T @ deltas, inputs.T @ inputs
         else:
-            matrices = block.whole().reshape(len(block), *block.layer.shape)
+            matrices = double(block.whole()).reshape(len(block), *block.layer.shape)
             a = np.tensordot(matrices, matrices, axes=([0, 2], [0, 2]))
             b = np.tensordot(matrices, matrices, axes=([0, 1], [0, 1]))
         left, right = (a, b) if left is None or right is None else (left + a, right + b)
     assert left is not None
     assert right is not None
-    return left / np.float32(n), right / np.float32(n)
+    return left / n, right / n
 
 
-def damped_inverse(matrix: Floats, damping: float) -> Floats:
-    """(M + damping * tr(M) / p I)^-1, in float64."""
+def damped_inverse(matrix: Floats | Doubles, damping: float) -> Doubles:
+    """(M + damping * tr(M) / p I)^-1."""
     p = len(matrix)
     shift = max(damping * float(np.trace(matrix)) / p, TINY)
-    return np.linalg.inv(matrix.astype(np.float64) + shift * np.eye(p)).astype(np.float32)
+    return double(np.linalg.inv(double(matrix) + shift * np.eye(p)))
+
+
+def single(values: NDArray[Any]) -> Floats:
+    """float32"""
+    return values.astype(np.float32, copy=False)
+
+
+def double(values: NDArray[Any]) -> Doubles:
+    """float64"""
+    return values.astype(np.float64, copy=False)
 
 
 def factors_of(gradients: Gradients) -> tuple[Floats, Floats]:
