@@ -169,7 +169,8 @@ def _rounded(
         bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
         raise ScoreError(
             f"{len(bad)} of {len(values)} rows have {what} above 65,504, the first is "
-            f"{name_of(head.start + int(bad[0]))} ({head.role}): too large for float16; choose dtype='bfloat16' or 'float32'"
+            f"{name_of(head.start + int(bad[0]))} ({head.role}): too large for float16; "
+            "choose dtype='bfloat16' or 'float32'"
         )
     return half
 
