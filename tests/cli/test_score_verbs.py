@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fgtrac
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from lives import Life, keep_names
+from scored import Problem, scored_trace
 from traces import Made, make_trace, start_trace
 
 from .conftest import Run
@@ -67,3 +70,88 @@ def test_spikes_of_too_few_steps_shows_none(run: Run, lived: Life) -> None:
     done = run("spikes", lived.path)
     assert (done.code, done.err) == (0, "")
     assert "no step's loss jumped" in done.out
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    return scored_trace(tmp_path_factory.mktemp("scored"))
+
+
+def test_score_shows_proponents_and_opponents_by_name_and_what_they_rest_on(run: Run, scored: Problem) -> None:
+    done = run("score", scored.path, "--toward", "digits:345", "--top", "4", "--by", "source")
+    assert (done.code, done.err) == (0, "")
+    (one,) = fgtrac.open(scored.path).explain("digits:345", k=4).toward
+    for sample in (*one.proponents, *one.opponents, *one.baseline):
+        assert str(sample.name) in done.out
+    assert one.sentence in done.out
+    assert "added up by source" in done.out
+    assert "fidelity not measured" in done.out
+
+
+def test_score_as_json_has_the_contribution_traces(run: Run, scored: Problem) -> None:
+    said = run(
+        "score", scored.path, "--toward", "digits:345", "--toward", "class:2", "--method", "fisher", "--json"
+    ).json
+    assert said["method"] == "fisher 0.1"
+    assert [one["target"] for one in said["toward"]] == ["digits:345", "class 2 of the validation samples"]
+    best = said["toward"][0]["proponents"][0]
+    assert sum(best["trace"]) == pytest.approx(best["score"], rel=1e-4)
+    together = run(
+        "score", scored.path, "--toward", "digits:345", "--toward", "digits:346", "--together", "--json"
+    ).json
+    assert [one["samples"] for one in together["toward"]] == [2]
+
+
+def test_score_without_a_target_explains_the_validation_samples(run: Run, scored: Problem) -> None:
+    said = run("score", scored.path, "--checkpoints", "10,30", "--json").json
+    assert said["toward"][0]["target"] == "all validation samples"
+    assert said["steps"] == [10, 30]
+
+
+def test_score_writes_the_whole_matrix_with_the_users_own_keys(run: Run, scored: Problem, tmp_path: Path) -> None:
+    folder = tmp_path / "scores"
+    done = run("score", scored.path, "--toward", "digits:345", "--toward", "role:test", "-o", folder)
+    assert (done.code, done.err) == (0, "")
+    matrix = scored.matrix("test")
+    written = np.load(folder / "scores-00000.npy")
+    np.testing.assert_allclose(written, np.stack([matrix[:, 5], matrix.mean(axis=1)], axis=1), rtol=1e-3, atol=1e-4)
+    with (folder / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [f"{row['dataset']}:{row['key']}" for row in rows] == scored.names["train"]
+    assert [int(row["label"]) for row in rows] == scored.labels["train"].tolist()
+    refused = run("score", scored.path, "--toward", "digits:346", "-o", folder)
+    assert refused.code == 2
+    assert "has the scores of another query" in refused.err
+    assert run("score", scored.path, "--toward", "digits:346", "-o", tmp_path).code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--toward", "digits:9999"), 2, "no sample digits:9999 is registered"),
+        (("--toward", "class:9"), 2, "no sample with factors is of class 9"),
+        (("--method", "magic"), 2, "method 'magic' is none of"),
+        (("--damping", "0"), 2, "damping 0.0 of tracin"),
+        (("--checkpoints", "ten"), 2, "--checkpoints ten are no steps"),
+        (("--checkpoints", "11"), 2, "there are [10, 20, 30]"),
+        (("--by", "colour"), 2, "by='colour' is none of"),
+        (("--method", "fisher", "--ggn"), 1, "no Gauss-Newton matrix"),
+    ],
+)
+def test_score_refuses_in_one_line(
+    run: Run, scored: Problem, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = run("score", scored.path, *arguments, "-o", tmp_path / "scores")
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "scores").exists()
+
+
+def test_score_without_factors_names_the_remedy(run: Run, lived: Life) -> None:
+    done = run("score", lived.path)
+    assert done.code == 1
+    assert "record with run.score_with(...), or use fgtrac score --with" in done.err

@@ -70,6 +70,10 @@ class Namer:
         known = self._vault.find_by_id(sample_id) if self._vault is not None else None
         return None if known is None else words_of(known.dataset, key_of(known.key))
 
+    def keys(self) -> dict[bytes, Any]:
+        """id -> key of every sample that the vault knows."""
+        return {} if self._vault is None else {name.id: key_of(name.key) for name in self._vault.names()}
+
     def _by_id(self, digits: str) -> Named:
         try:
             sample_id = bytes.fromhex(digits)
@@ -153,6 +157,17 @@ class Namer:
 def words_of(dataset: str, key: Any) -> str:
     """A sample's name as `find` takes it where it can, for people to read."""
     return f"{dataset}:{key}" if type(key) is int else f"{key!r} in {dataset}"
+
+
+def key_text(key: Any) -> str:
+    """The key as its user writes it: text as it is, a number in digits, the rest in JSON as `key:` takes it."""
+    return key if isinstance(key, str) else json.dumps(_plain(key), ensure_ascii=False)
+
+
+def _plain(key: Any) -> Any:
+    if isinstance(key, bytes):
+        return {"hex": key.hex()}
+    return [_plain(k) for k in key] if isinstance(key, tuple) else key
 
 
 def key_of(encoded: bytes) -> Any:

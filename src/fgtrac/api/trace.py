@@ -11,6 +11,7 @@ from typing import Any
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.explain import Explainer
 from fgtrac.api.explanation import Explanation
+from fgtrac.api.matrix import write_matrix
 from fgtrac.api.naming import Named, Namer, UnknownSampleError, key_of, words_of
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
@@ -69,6 +70,22 @@ class Trace:
         names = None if vault is None else {n.id: words_of(n.dataset, key_of(n.key)) for n in vault.names()}
         with whole("the table of samples"):
             return read_samples(self._seal, names)
+
+    def write_scores(
+        self,
+        folder: str | os.PathLike[str],
+        *targets: Any,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Write the scores of all training samples toward all targets (as `explain` takes them) into `folder`, part by
+        part: `scores-PART.npy` of shape (rows, targets), rows.csv with your own keys, targets.csv. An interrupted job
+        goes on where it stopped. ValueError where the folder holds another query's scores, or anything else."""
+        how = Method(method, damping, ggn)
+        return write_matrix(self._explainer, targets, how, Path(folder), checkpoints=checkpoints, progress=progress)
 
     def spikes(self, *, top: int = 10, samples: int = 10, step: int | None = None) -> Spikes:
         """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is

@@ -73,8 +73,8 @@ def _pass(
         for ours, theirs in zip(found.layers, cache.layers, strict=True):
             if (ours.d_in, ours.d_out, ours.bias) != (theirs.d_in, theirs.d_out, theirs.bias):
                 raise ScoreError(
-                    f"layer {ours.name!r} is {ours.d_out} x {ours.d_in} (bias: {ours.bias}) in the model and was scored "
-                    f"as {theirs.d_out} x {theirs.d_in} (bias: {theirs.bias}); pass the model that was trained"
+                    f"layer {ours.name!r} is {ours.d_out} x {ours.d_in} (bias: {ours.bias}) in the model, and was "
+                    f"scored as {theirs.d_out} x {theirs.d_in} (bias: {theirs.bias}); pass the model that was trained"
                 )
         return replace(found, layers=cache.layers)(batch)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TimeRemainingColumn
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 
@@ -35,6 +35,7 @@ def cannot_tell(words: str) -> NoReturn:
 def progress(words: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error while the block runs; call what it yields with (done, total)."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(words, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

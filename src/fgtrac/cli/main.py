@@ -10,6 +10,7 @@ import typer
 from fgtrac.cli.demo import demo
 from fgtrac.cli.history import history
 from fgtrac.cli.prove import prove
+from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
 from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, show, history, prove, verify, seal, spikes):
+for verb in (demo, show, history, prove, verify, seal, score, spikes):
     app.command()(verb)
 
 

@@ -1,0 +1,135 @@
+"""The whole matrix of scores, part by part into a folder: an interrupted job goes on where it stopped.
+
+query.json           what was asked: trace, method, checkpoints, layers, targets; how many rows a part has
+rows.csv             a line for each training sample, in the order of the scores' rows: row, data set, key, id, label
+targets.csv          a line for each target, in the order of the scores' columns: column, target
+scores-00000.npy     (rows, targets) float32, the scores of the rows from part * rows_a_part on
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgtrac.api.explain import Explainer
+from fgtrac.api.groups import ids_of, rows_by_block
+from fgtrac.api.naming import key_text
+from fgtrac.api.targets import Target, prepare_targets
+from fgtrac.score.cache import Cache
+from fgtrac.score.gradients import Floats
+from fgtrac.score.kernel import Prepared, Progress, scores
+from fgtrac.score.methods import Method
+from fgtrac.store import durable
+
+PART_NUMBERS = 1 << 22  # of one part: 16 MB
+FORMAT = "fgtrac scores 1"
+
+
+def write_matrix(
+    explainer: Explainer,
+    targets: Sequence[str | Sequence[str]],
+    method: Method,
+    folder: Path,
+    *,
+    checkpoints: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the scores of every training sample toward every target; parts that are there already are kept, and never
+    more than one is in memory. ValueError where the folder has something else in it."""
+    cache = explainer.cache(checkpoints)
+    resolved = explainer.resolve(cache, targets)
+    n, m = len(cache.rows("train")), len(resolved)
+    size = max(1, PART_NUMBERS // m)
+    prepared = list(prepare_targets(cache, resolved, method))
+    _claim(folder, _query(explainer, cache, resolved, method, size))
+    durable.write_file(folder / "rows.csv", lines(_rows(explainer, cache)).encode())
+    durable.write_file(folder / "targets.csv", lines(_columns(resolved)).encode())
+    for part, start in enumerate(range(0, n, size)):
+        stop = min(n, start + size)
+        path = folder / f"scores-{part:05d}.npy"
+        if not path.exists():
+            durable.write_file(path, _npy(_part(cache, prepared, start, stop, m)))
+        if progress is not None:
+            progress(stop, n)
+    return folder
+
+
+def _query(explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int) -> dict[str, Any]:
+    """What tells one query from another: the factor files that it reads, and what it computes of them."""
+    roles = {"train"}.union(*(target.rows for target in targets))
+    wanted = tuple(f"{state.folder}/{role}-" for state in cache.states for role in roles)
+    files = sorted((path, sha.hex()) for path, sha in explainer.ledger.artifacts.items() if path.startswith(wanted))
+    return {
+        "format": FORMAT,
+        "trace": explainer.seal.head.origin,
+        "factors": _digest(files),
+        "method": str(method),
+        "layers": [layer.name for layer in cache.layers],
+        "checkpoints": [state.step for state in cache.states],
+        "targets": [[t.words, t.samples, _digest([(r, rows.tolist()) for r, rows in t.rows.items()])] for t in targets],
+        "rows": len(cache.rows("train")),
+        "rows_a_part": size,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _claim(folder: Path, query: dict[str, Any]) -> None:
+    """Make the folder this query's own, or see that it is. ValueError where it is another's."""
+    path, text = folder / "query.json", json.dumps(query, ensure_ascii=False, indent=1) + "\n"
+    if path.is_file():
+        if path.read_text() != text:
+            raise ValueError(f"{folder} has the scores of another query (see query.json in it); name another folder")
+        return
+    if folder.exists() and (not folder.is_dir() or any(p for p in folder.iterdir() if p.suffix != ".tmp")):
+        raise ValueError(f"{folder} exists and holds no scores; name a new folder")
+    durable.write_file(path, text.encode())
+
+
+def _rows(explainer: Explainer, cache: Cache) -> Iterator[list[Any]]:
+    """rows.csv: the user's own keys where the vault has them."""
+    rows = cache.rows("train")
+    datasets = [""] * len(rows)
+    for block, mine in rows_by_block(rows):
+        for row in mine.tolist():
+            datasets[row] = explainer.blocks.dataset(block)
+    keys = explainer.namer.keys()
+    yield ["row", "dataset", "key", "id", "label"]
+    for row, sample in enumerate(ids_of(rows, explainer.blocks)):
+        name = sample.tobytes()
+        label = "" if rows.labels is None else int(rows.labels[row])
+        yield [row, datasets[row], key_text(keys[name]) if name in keys else "", name.hex(), label]
+
+
+def _columns(targets: Sequence[Target]) -> Iterator[list[Any]]:
+    yield ["column", "target", "samples"]
+    yield from ([j, target.words, target.samples] for j, target in enumerate(targets))
+
+
+def lines(rows: Iterator[list[Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _part(cache: Cache, prepared: Sequence[tuple[list[int], list[Prepared]]], start: int, stop: int, m: int) -> Floats:
+    out = np.empty((stop - start, m), dtype=np.float32)
+    for numbers, ready in prepared:
+        out[:, numbers] = scores(cache, ready, start, stop)
+    return out
+
+
+def _npy(values: Floats) -> bytes:
+    text = io.BytesIO()
+    np.save(text, values)
+    return text.getvalue()
