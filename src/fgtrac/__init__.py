@@ -1,6 +1,7 @@
 """fgtrac: what happened to every single training sample, in a log that anyone can check.
 
     with fgtrac.start_run("runs/first") as run: ...     record (needs torch)
+    with fgtrac.reopen("runs/first") as run: ...        add scores afterwards (needs torch)
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
 
 The names below are loaded on first use (PEP 562), so that `import fgtrac` loads neither torch nor anything else.
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgtrac import errors
-    from fgtrac.api.run import Run, start_run
+    from fgtrac.api.recording import Run
+    from fgtrac.api.run import reopen, start_run
     from fgtrac.api.trace import Trace
     from fgtrac.api.trace import open_trace as open
 
-__all__ = ["Run", "Trace", "errors", "open", "start_run"]
+__all__ = ["Run", "Trace", "errors", "open", "reopen", "start_run"]
 
 _HOMES = {
-    "Run": ("fgtrac.api.run", "Run"),
+    "Run": ("fgtrac.api.recording", "Run"),
+    "reopen": ("fgtrac.api.run", "reopen"),
     "start_run": ("fgtrac.api.run", "start_run"),
     "Trace": ("fgtrac.api.trace", "Trace"),
     "open": ("fgtrac.api.trace", "open_trace"),

@@ -100,12 +100,12 @@ def record_file(
         durable.write_file(trace.path / path, data)
     except OSError as error:
         return error
-    say_file(recorder, ledger, path, data, about)
+    say_file(recorder, ledger, path, hashlib.sha256(data).digest(), len(data), about)
     return None
 
 
-def say_file(recorder: Recorder, ledger: Ledger, path: str, data: bytes, about: str) -> None:
+def say_file(recorder: Recorder, ledger: Ledger, path: str, sha256: bytes, size: int, about: str) -> None:
     """The `artifact` entry of a safetensors file that lies in the trace."""
-    fields = {"path": path, "sha256": hashlib.sha256(data).digest(), "size": len(data), "about": about}
+    fields = {"path": path, "sha256": sha256, "size": size, "about": about}
     ref = recorder.record("artifact", {**fields, "media_type": "application/vnd.safetensors"})
     ledger.take("artifact", fields, ref)

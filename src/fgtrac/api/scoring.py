@@ -1,18 +1,385 @@
-"""Scoring beside the training: factors at each kept checkpoint, and contributions toward the validation set."""
+"""Scoring beside the training: factors at each kept checkpoint, and contributions toward the validation samples."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
 import torch
 
-from fgtrac.score.factor_files import State
+from fgtrac.api.contributions import record_contributions
+from fgtrac.api.cost import Cost, Progress, in_words, say, shown
+from fgtrac.api.factor_passes import Files, StatePass, remove_unnamed
+from fgtrac.api.learning_rates import rate_now, rate_then
+from fgtrac.api.ledger import Ledger
+from fgtrac.api.naming import key_of, words_of
+from fgtrac.api.scored_rows import ScoredRows, check_same, read_labels
+from fgtrac.capture.checkpoint import load_state
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.step import Grounding
+from fgtrac.errors import ScoreError, TamperError
+from fgtrac.score.factor_files import (
+    BYTES,
+    FOLDER,
+    Rows,
+    ShardHead,
+    State,
+    encode_rows,
+    parse_head,
+    parse_rows,
+    rows_path,
+)
+from fgtrac.score.factors import FactorPass
+from fgtrac.score.finite import NotFinite
+from fgtrac.score.gradients import Layer
+from fgtrac.score.methods import Method, parse_method
+from fgtrac.score.untouched import untouched
+from fgtrac.store.tensor_files import open_tensors
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+
+Forward = Callable[[torch.nn.Module, Any], tuple[Any, Any]]
+TIMED_BATCHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How to score, as `Run.score_with` was told. `when` is "now" or "later"."""
+
+    loss: Callable[..., Any]
+    forward: Forward | None
+    layer: str | Sequence[str] | None
+    when: str
+    dtype: str
+    max_kept: int | None
+    factor_budget_bytes: int | None
+    batch_size: int
+    ggn: bool
+    method: Method
+
+
+class Writing(Protocol):
+    """What scoring needs of a run."""
+
+    _trace: TraceDir
+    _recorder: Recorder
+    _ledger: Ledger
+    _grounding: Grounding
+    _vault: Vault
 
 
 class Scoring:
-    """What `run.score_with` asked for."""
+    """Factors of `rows` (one for each role, training rows first) as `wish` says, in the trace of `run`.
 
-    def remark(self) -> str:
-        """What the log says of the next kept checkpoint beside its reason."""
-        return ""
+    ScoreError where the trace has factors of other samples.
+    """
 
-    def at_checkpoint(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, state: State) -> None:
-        """A checkpoint was kept."""
+    def __init__(self, run: Writing, wish: Wish, rows: Sequence[ScoredRows], *, strict: bool) -> None:
+        self._run = run
+        self._wish = wish
+        self._rows = rows
+        self._strict = strict
+        self._labelled: dict[str, tuple[bytes, bool]] = {}  # role -> the rows file, and whether the log names it
+        self._prepared: tuple[Any, FactorPass] | None = None  # the model (as it is wrapped), and its passes
+        self._layers: tuple[Layer, ...] = self._layers_before()
+        self.cost: Cost | None = None
+        self._limit = ""
+        self.rates: tuple[float, ...] = ()  # of the scored layers, at the checkpoint under way
+        self._skips = True
+        for one in rows:
+            self._find_rows(one)
+
+    # -- beside the training --------------------------------------------------------------------------------------
+
+    def before_checkpoint(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, rates: Sequence[float]
+    ) -> str:
+        """Look at the model, and give what the log is to say behind the reason of a checkpoint that is kept. `rates`
+        are those of the checkpoint.
+
+        ValueError or ScoreError where the model cannot be scored as asked; nothing has been written then.
+        """
+        self.rates, self._skips = (), True
+        if self._wish.when == "later":
+            return ""
+        try:
+            with self._unseen(model):
+                weights = self._prepare(model).weights
+        except NotFinite as error:
+            self._warn(self._run._grounding.step, error)
+            return ""
+        self._skips = False
+        self.rates = tuple(rate_now(self._run._grounding, weight, optimizer, rates) for weight in weights)
+        self._limit = self._limit or self._reached()
+        return f"; without factors: {self._limit}" if self._limit else ""
+
+    def at_checkpoint(self, model: torch.nn.Module, state: State) -> None:
+        """The checkpoint was kept: make its factors. What cannot be computed raises in strict mode only."""
+        if self._skips or self._limit:
+            return
+        try:
+            self._score(model, state, self.rates, lambda rows: None)
+        except ScoreError as error:
+            self._warn(state.step, error)
+
+    def _warn(self, step: int, error: ScoreError) -> None:
+        if self._strict:
+            raise error
+        warnings.warn(f"fgtrac: step {step} is not scored: {error}", RuntimeWarning, stacklevel=4)
+
+    def _reached(self) -> str:
+        """The limit that the next checkpoint would pass, in words."""
+        assert self.cost is not None
+        wish, made = self._wish, self.cost.measured_bytes
+        reached = ""
+        if wish.max_kept is not None and len(self._scored_states()) >= wish.max_kept:
+            reached = f"max_kept={wish.max_kept} is reached"
+        elif wish.factor_budget_bytes is not None and made + self.cost.size_bytes > wish.factor_budget_bytes:
+            reached = f"factor_budget_bytes={wish.factor_budget_bytes:,} does not hold {in_words(self.cost.size_bytes)}"
+            reached += f" more than {in_words(made)}"
+        if reached:
+            say(f"{reached}: no factors are made from now on")
+        return reached
+
+    def _scored_states(self) -> list[State]:
+        named = self._run._ledger.scored_files()
+        return [s for s in self._run._ledger.states if f"{s.folder}/losses-train.safetensors" in named]
+
+    # -- at once, or afterwards -----------------------------------------------------------------------------------
+
+    def complete(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress | None
+    ) -> None:
+        """Make what is missing of every kept checkpoint, from its saved state put into a copy of the model.
+
+        ScoreError where no checkpoint is kept, the model is of another architecture, or factors are not finite.
+        """
+        ledger = self._run._ledger
+        if not ledger.states:
+            raise ScoreError(f"{self._run._trace.path.name} has no kept checkpoint; record some with run.checkpoint()")
+        remove_unnamed(self._run._trace, ledger)
+        mine = copy.deepcopy(model)
+        self._load(mine, ledger.states[0])
+        with self._unseen(mine):
+            self._prepare(mine)
+        todo = self._todo()
+        rows, done, show = sum(map(len, self._rows)), 0, shown(progress)
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            show(min(done, rows * len(todo)), rows * len(todo))
+
+        for number, state in enumerate(todo):
+            self._load(mine, state)
+            self._score(mine, state, self._rates_then(state, model, mine, optimizer), advance)
+            done = rows * (number + 1)
+            show(done, rows * len(todo))
+
+    def _todo(self) -> list[State]:
+        """The states to look at: those that have factors, and as many others as the limits allow."""
+        scored, limit = self._scored_states(), self._wish.max_kept
+        others = [state for state in self._run._ledger.states if state not in scored]
+        if limit is not None:
+            others = others[: max(0, limit - len(scored))]
+        budget = self._wish.factor_budget_bytes
+        if budget is not None and self.cost is not None:
+            others = others[: max(0, budget // max(1, self.cost.size_bytes) - len(scored))]
+        return [state for state in self._run._ledger.states if state in scored or state in others]
+
+    def _rates_then(
+        self,
+        state: State,
+        model: torch.nn.Module,
+        mine: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> tuple[float, ...]:
+        """Of each layer, at a state of the past: as factors of it say already, or as its checkpoint does."""
+        heads = self._heads(state.folder)
+        if heads:
+            return heads[0].learning_rates
+        names = {id(p): name for name, p in mine.named_parameters()}
+        weights = [model.get_parameter(names[id(weight)]) for weight in self._prepare(mine).weights]
+        rates = self._run._ledger.learning_rates(state)
+        return tuple(rate_then(state.step, weight, optimizer, rates) for weight in weights)
+
+    def _heads(self, folder: str) -> list[ShardHead]:
+        """What the shards of training rows that the log names say of themselves."""
+        named = sorted(p for p in self._run._ledger.scored_files() if p.startswith(f"{folder}/train-"))
+        return [parse_head(open_tensors(self._run._trace.plain(path)).metadata) for path in named]
+
+    def _load(self, model: torch.nn.Module, state: State) -> None:
+        path = self._run._ledger.state_path(state)
+        data = self._run._trace.read(path)
+        if hashlib.sha256(data).digest() != state.digest:
+            raise TamperError(f"{path} is not the model state that the log names; restore it from a copy")
+        load_state(model, data, f"the checkpoint of step {state.step}")
+
+    # -- what the trace has already -------------------------------------------------------------------------------
+
+    def _layers_before(self) -> tuple[Layer, ...]:
+        """The layers of factors that there are."""
+        folders = {path.rpartition("/")[0] for path in self._run._ledger.scored_files() if "/train-" in path}
+        return next((self._heads(folder)[0].layers for folder in sorted(folders)), ())
+
+    def _find_rows(self, rows: ScoredRows) -> None:
+        """Take the file of these rows where the log names it: with it, their labels."""
+        run = self._run
+        paths = sorted(p for p in run._ledger.scored_files() if p.startswith(f"{FOLDER}/rows-{rows.role}-"))
+        before: list[Rows] = []
+        for path in paths:
+            if hashlib.sha256(run._trace.read(path)).digest() != run._ledger.artifacts[path]:
+                raise TamperError(f"{path} is not the file that the log names; restore it from a copy")
+            before.append(parse_rows(open_tensors(run._trace.plain(path))))
+        same = check_same(rows.role, rows.rows, before)
+        if same is not None:
+            path = paths[next(n for n, found in enumerate(before) if found is same)]
+            self._labelled[rows.role] = (run._trace.read(path), True)
+
+    def _rows_file(self, rows: ScoredRows, model: torch.nn.Module, files: Files) -> bytes:
+        """The bytes of the rows file; it is written where the log does not name it yet."""
+        data, is_named = self._labelled.get(rows.role, (b"", False))
+        if not data:
+            labels = read_labels(rows, self._wish.batch_size, lambda batch: self._targets(model, batch))
+            data = encode_rows(replace(rows.rows, labels=labels), rows.role)
+            self._labelled[rows.role] = (data, False)
+        if not is_named:
+            files.write(rows_path(rows.role, data), data, f"which sample each row of factors is: {rows.about}")
+        return data
+
+    def _targets(self, model: torch.nn.Module, batch: Any) -> Any:
+        if self._wish.forward is None:
+            return batch[1]
+        with torch.no_grad():
+            return self._wish.forward(model, batch)[1]
+
+    def _name_of(self, rows: ScoredRows, row: int) -> str:
+        sample_id = rows.ids[row].tobytes()
+        known = self._run._vault.find_by_id(sample_id)
+        return f"id:{sample_id.hex()}" if known is None else words_of(known.dataset, key_of(known.key))
+
+    # -- one state ------------------------------------------------------------------------------------------------
+
+    def _score(
+        self, model: torch.nn.Module, state: State, rates: tuple[float, ...], advance: Callable[[int], None]
+    ) -> None:
+        """Files, then entries, then contributions; what fails leaves no file."""
+        run, wish, began = self._run, self._wish, time.perf_counter()
+        files, named = Files(run._trace), run._ledger.scored_files()
+        with self._unseen(model):
+            factors = self._prepare(model)
+            how = (self._layers, rates, wish.dtype, wish.batch_size, wish.ggn)
+            one = StatePass(state, factors, *how, self._name_of)
+            missing = [rows for rows in self._rows if one.missing(rows, named)]
+            try:
+                for rows in missing:
+                    data = self._rows_file(rows, model, files)
+                    one.run(rows, hashlib.sha256(data).digest(), files, named, advance)
+            except OSError as error:
+                files.remove()
+                run._recorder.lose("factors could not be written", error)
+                return
+            except BaseException:
+                files.remove()
+                raise
+        size = files.name_all(run._recorder, run._ledger)
+        run._recorder.flush()
+        self._labelled |= {rows.role: (self._labelled[rows.role][0], True) for rows in missing}
+        if len(missing) == len(self._rows) and self.cost is not None:
+            self.cost.add(time.perf_counter() - began, size)
+        if any(rows.role == "validation" for rows in self._rows):
+            record_contributions(run._trace, run._recorder, run._ledger, state, wish.method)
+            run._recorder.flush()
+
+    @contextmanager
+    def _unseen(self, model: torch.nn.Module) -> Iterator[None]:
+        """Neither the training nor its record notices a pass over the model."""
+        with self._run._grounding.unseen(), untouched(model):
+            yield
+
+    def _prepare(self, model: torch.nn.Module) -> FactorPass:
+        """The pass over this model; with the first one, the estimate of what it costs."""
+        if self._prepared is not None and self._prepared[0] is model:
+            return self._prepared[1]
+        wish, train = self._wish, self._rows[0]
+        batch = next(iter(train.batches(0, len(train), wish.batch_size)))
+        given: dict[str, Any] = {"loss": wish.loss, "forward": wish.forward, "layer": wish.layer}
+        factors = FactorPass.prepare(model, batch, **given, hessians=wish.ggn)
+        plain = [replace(layer, error=None) for layer in factors.layers]
+        if self._layers and [replace(layer, error=None) for layer in self._layers] != plain:
+            named = [", ".join(layer.name for layer in some) for some in (self._layers, factors.layers)]
+            raise ScoreError(
+                f"the trace has factors of layers {named[0]} and this model gives {named[1]} or other sizes; "
+                "score the same layers of the same model"
+            )
+        self._layers = self._layers or factors.layers
+        self._prepared = (model, factors)
+        if self.cost is None:
+            self.cost = self._estimate(factors)
+            where = ", ".join(layer.name or "the model itself" for layer in self._layers)
+            say(f"scoring a kept checkpoint takes {self.cost.estimate}, layer {where}")
+        return factors
+
+    def _estimate(self, factors: FactorPass) -> Cost:
+        """From a few batches: the time of a pass over all rows, and the bytes of its files."""
+        train, size = self._rows[0], self._wish.batch_size
+        rows, began = 0, 0.0
+        batches = train.batches(0, min(len(train), TIMED_BATCHES * size), size)
+        began = time.perf_counter()
+        for batch in batches:
+            found = self._try(factors, batch)
+            rows += found
+        seconds = time.perf_counter() - began
+        total = sum(map(len, self._rows))
+        width = sum(sum(layer.columns.values()) for layer in self._layers) * BYTES[self._wish.dtype] + 4
+        return Cost(seconds * total / max(1, rows), width * total, total)
+
+    def _try(self, factors: FactorPass, batch: Any) -> int:
+        try:
+            return len(factors(batch).losses)
+        except ScoreError:
+            return self._wish.batch_size  # the pass itself will say so
+
+
+def read_wish(
+    loss: Callable[..., Any],
+    *,
+    forward: Forward | None,
+    layer: str | Sequence[str] | None,
+    factors: str,
+    dtype: str,
+    max_kept: int | None,
+    factor_budget_bytes: int | None,
+    batch_size: int,
+    ggn: bool,
+    method: str,
+) -> tuple[Wish, int | None]:
+    """What `Run.score_with` was told, checked; with the number of training rows to choose, if not all.
+
+    ValueError and TypeError for what makes no sense.
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"loss= is a {type(loss).__name__}; give a function (outputs, targets) -> a loss for each sample"
+        )
+    if forward is not None and not callable(forward):
+        raise TypeError(f"forward= is a {type(forward).__name__}; give a function (model, batch) -> (outputs, targets)")
+    name, _, number = factors.partition(":")
+    sample = int(number) if name == "sample" and number.isdecimal() else None
+    if factors not in ("now", "later") and not sample:
+        raise ValueError(f"factors={factors!r:.40} is none of 'now', 'sample:N' (N training rows) and 'later'")
+    if dtype not in BYTES:
+        raise ValueError(f"dtype={dtype!r:.40} is none of {', '.join(BYTES)}")
+    limits = {"batch_size": batch_size, "max_kept": max_kept, "factor_budget_bytes": factor_budget_bytes}
+    for what, limit in limits.items():
+        if limit is not None and limit < 1:
+            raise ValueError(f"{what}={limit}; give at least 1")
+    how = parse_method(method) if " " in method else Method(method)
+    when = "later" if factors == "later" else "now"
+    return Wish(loss, forward, layer, when, dtype, max_kept, factor_budget_bytes, batch_size, ggn, how), sample

@@ -222,6 +222,11 @@ class Registry:
             roles = self._roles[block]
             roles[ordinals] = np.maximum(roles[ordinals], 2 if role == "train" else 1)
 
+    def lacks_role(self, resolved: Resolved) -> bool:
+        """Whether some position has no role yet."""
+        placement = resolved.placement
+        return any(not self._roles[block][placement.ordinals[here]].all() for block, here in resolved.by_block())
+
     def may_train(self, resolved: Resolved) -> bool:
         """False where every position has a role and none of them has the role "train"."""
         placement = resolved.placement

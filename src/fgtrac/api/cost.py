@@ -1,0 +1,79 @@
+"""What scoring costs: estimated before the first pass, measured after the last, and how much time is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Cost:
+    """For one kept checkpoint: `seconds` of the passes over all scored rows and `size_bytes` of their files, as
+    estimated; `checkpoints` that were scored, and their seconds and bytes together, as measured."""
+
+    seconds: float
+    size_bytes: int
+    rows: int
+    checkpoints: int = 0
+    measured_seconds: float = 0.0
+    measured_bytes: int = 0
+
+    @property
+    def estimate(self) -> str:
+        """What is said before the first pass."""
+        return f"about {self.seconds:.3g} s and {in_words(self.size_bytes)} for {self.rows:,} samples"
+
+    @property
+    def measurement(self) -> str:
+        """What is said after the last."""
+        n = max(1, self.checkpoints)
+        return (
+            f"{self.measured_seconds / n:.3g} s and {in_words(self.measured_bytes // n)} each, measured over "
+            f"{self.checkpoints} (estimated: {self.seconds:.3g} s and {in_words(self.size_bytes)})"
+        )
+
+    def add(self, seconds: float, size_bytes: int) -> None:
+        """One more checkpoint."""
+        self.checkpoints += 1
+        self.measured_seconds += seconds
+        self.measured_bytes += size_bytes
+
+
+def in_words(size_bytes: int) -> str:
+    """A size for people."""
+    for unit, word in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {word}"
+    return f"{size_bytes} bytes"
+
+
+def say(words: str) -> None:
+    """One line on stderr."""
+    print(f"fgtrac: {words}", file=sys.stderr)
+
+
+class TimeLeft:
+    """Progress on stderr, rewritten in place at most five times a second, with the time left; for terminals only."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < 0.2 and done < total:
+            return
+        self._last = now
+        left = (now - self._began) * (total - done) / max(1, done)
+        end = "\n" if done >= total else ""
+        print(f"\rfgtrac: scored {done:,} of {total:,} rows, about {left:.0f} s left ", end=end, file=sys.stderr)
+
+
+def shown(progress: Progress | None) -> Progress:
+    """Where progress goes: to the caller's function, else to a terminal, else nowhere."""
+    if progress is not None:
+        return progress
+    return TimeLeft() if sys.stderr.isatty() else (lambda done, total: None)

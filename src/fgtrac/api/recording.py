@@ -1,0 +1,404 @@
+"""Recording: the verbs of a run. Loop, batches and random state stay as they are."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import operator
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from fgtrac.api import prior
+from fgtrac.api.checkpoints import Checkpoints
+from fgtrac.api.cost import Cost, say
+from fgtrac.api.ledger import Ledger
+from fgtrac.api.predictions import record_predictions
+from fgtrac.api.scored_rows import resolve_rows
+from fgtrac.api.scoring import Scoring, read_wish
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.loader import Watch, unwatch, watch_loader
+from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.sources import Keys, Registry
+from fgtrac.capture.step import Grounding
+from fgtrac.capture.transform import Stage
+from fgtrac.commit import sequencer
+from fgtrac.commit.background import BackgroundSealer
+from fgtrac.commit.signer import Signer
+from fgtrac.errors import CaptureError, ProofError
+from fgtrac.store.journal import JournalWriter
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+
+WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run records: see `start_run`."""
+
+    strict: bool = False
+    keep: str = "improved:0.01"
+    flush_interval_s: float = 1.0
+    sync_interval_s: float = 5.0
+    seal_interval_s: float = 5.0
+    on_flush: Callable[[int], None] | None = None
+
+
+class Run:
+    """One process's recording of one training run; made by `start_run`, used as a context.
+
+    A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
+    """
+
+    def __init__(
+        self,
+        trace: TraceDir,
+        vault: Vault,
+        signer: Signer,
+        *,
+        scheme: str,
+        first_step: int,
+        options: Options,
+        before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+        ledger: Ledger | None = None,
+        trains: bool = True,
+    ) -> None:
+        self.path = trace.path
+        self._trace = trace
+        self._vault = vault
+        self._signer = signer
+        writer = os.urandom(16)
+        self._recorder = Recorder(
+            JournalWriter(trace.journal, writer),
+            writer,
+            strict=options.strict,
+            flush_interval_s=options.flush_interval_s,
+            sync_interval_s=options.sync_interval_s,
+            on_flush=options.on_flush,
+        )
+        self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
+        self._ledger = ledger if ledger is not None else Ledger()
+        secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
+        self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, adds=trains)
+        self._grounding = Grounding(self._settled, first_step=first_step)
+        self._trains = trains
+        if not trains:
+            self._grounding.close()
+        self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
+        self._watches: dict[int, tuple[Watch, Placement]] = {}
+        self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
+        self._scoring: Scoring | None = None
+        self._strict = options.strict
+        self._pid = os.getpid()
+        self._open = True
+        atexit.register(self._interrupted)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finished=kind is None)
+
+    # -- samples ------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        data: Any,
+        *,
+        role: str | None = None,
+        name: str | None = None,
+        key: Keys = None,
+        subject: Keys = None,
+        content: bool = True,
+        source: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """Register the samples of the data set(s) behind `data`, and their role.
+
+        `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
+        column's name or a sequence; `source(row)` gives the bytes that a content digest is taken from where fgtrac
+        does not know them; `content=False` takes none. Registering the same data set again adds the role only.
+        Raises ValueError for a taken name, keys that collide, or options for a data set that is registered already.
+        """
+        options: dict[str, Any] = {"name": name, "key": key, "subject": subject, "source": source}
+        given = [k for k, v in options.items() if v is not None]
+        roots = self._registry.roots_of(data)
+        new = [r for r in roots if not self._registry.is_registered(r)]
+        if given and (len(roots) != 1 or not new):
+            what = "is registered already" if not new else f"is made of {len(roots)} data sets"
+            raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
+        for root in new:
+            self._registry.register_root(root, content=content, **options)
+        if role is not None:
+            self._registry.record_role(self._registry.resolve(data), role)
+
+    def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
+        """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
+
+        Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
+        registered for its samples tell whether it trains. Returns the same loader.
+        Raises TypeError for what is no DataLoader, CaptureError where this torch is not known.
+        """
+        self._check_training("watch()")
+        if not isinstance(loader, DataLoader):
+            raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
+        if loader._dataset_kind != 0:
+            raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
+        self.register(loader.dataset, role=role)
+        if loader in self._loaders:
+            return loader  # watched already: the role is added, and the batches are not counted twice
+        self._loaders.add(loader)
+        resolved = self._registry.resolve(loader.dataset)
+        placement = resolved.placement
+        trains = self._registry.may_train(resolved) if role is None else role == "train"
+        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), trains)
+        watch_loader(loader, watch)
+        self._watches[watch.number] = (watch, placement)
+        return loader
+
+    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
+        """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it."""
+        return Stage(self._recorder, self._registry, stage, data, parameters)
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Applied updates so far of the optimizer that stepped last."""
+        return self._grounding.step
+
+    def losses(self, values: torch.Tensor) -> None:
+        """Record the loss of each sample of the batch now being trained on; call it before the optimizer's step.
+
+        `values` is (n,) with n the batch's size; kept as float16. ValueError for another length.
+        """
+        self._check_training("losses()")
+        batches = self._grounding.current
+        n = sum(len(b.positions) for b in batches)
+        flat = values.detach().reshape(-1).to(torch.float16).cpu().numpy()
+        if len(flat) != n:
+            raise ValueError(f"losses() got {len(flat)} values for a batch of {n} samples; pass one loss for each")
+        start = 0
+        for batch in batches:
+            batch.losses = flat[start : start + len(batch.positions)]
+            start += len(batch.positions)
+
+    def log(self, step: int | None = None, **values: float) -> None:
+        """Record metrics of this step (by default the current one).
+
+        NaN and infinity have no place in an entry: they are left out, and a RuntimeWarning names them.
+        """
+        read = {k: int(v) if isinstance(v, int | np.integer) else float(v) for k, v in values.items()}
+        finite = {k: v for k, v in read.items() if isinstance(v, int) or math.isfinite(v)}
+        if finite or not read:
+            at = self.step if step is None else operator.index(step)
+            self._recorder.record("metrics", {"step": at, "values": finite})
+        if len(finite) < len(read):
+            names = ", ".join(f"{k}={v}" for k, v in read.items() if k not in finite)
+            warnings.warn(f"fgtrac: log() left out {names}; only finite numbers are kept", RuntimeWarning, stacklevel=2)
+
+    def checkpoint(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        val_loss: Any = None,
+        epoch: int | None = None,
+    ) -> bool:
+        """Record the model's state; keep it where the rule `keep` of `start_run` says so. Returns whether it was kept.
+
+        Everything that this state rests on is on disk before it; the log is sealed behind it, beside the
+        training and at most once in `seal_interval_s`.
+        `optimizer` gives the learning rates where none has stepped under trace yet.
+        """
+        self._check_training("checkpoint()")
+        self._heed(self._sealer.check)
+        rates = self._grounding.learning_rates
+        if not rates and optimizer is not None:
+            rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
+        scoring = self._scoring
+        remark = ""
+        if scoring is not None:
+            remark = scoring.before_checkpoint(model, optimizer, rates)
+            rates += tuple(rate for rate in scoring.rates if rate not in rates)  # of an optimizer that stepped earlier
+        state = self._checkpoints.record(model, self.step, val_loss, epoch, rates, remark)
+        self._recorder.flush()
+        self._sealer.ask()
+        if state is not None and scoring is not None:
+            scoring.at_checkpoint(model, state)
+        return state is not None
+
+    def predictions(
+        self,
+        data: Any,
+        outputs: torch.Tensor,
+        *,
+        losses: torch.Tensor | None = None,
+        positions: Sequence[int] | None = None,
+    ) -> None:
+        """Record what the model said about samples, at the last checkpoint (or the current step).
+
+        `outputs` is (n, m) or (n,), row i about position i of `data`, or about `positions[i]`; `losses` is (n,).
+        ValueError for lengths that do not fit, and for positions that `data` does not have.
+        """
+        at = self._checkpoints.last
+        said: dict[str, Any] = {"step": self.step} | ({} if at is None else {"checkpoint": list(at)})
+        record_predictions(self._recorder, self._registry.resolve(data), said, outputs, losses, positions)
+
+    # -- contributions ------------------------------------------------------------------------------------------
+
+    def score_with(
+        self,
+        *,
+        loss: Callable[..., Any],
+        train: Any,
+        validation: Any = None,
+        test: Any = None,
+        forward: Callable[[torch.nn.Module, Any], tuple[Any, Any]] | None = None,
+        layer: str | Sequence[str] | None = None,
+        factors: str = "now",
+        dtype: str = "float16",
+        max_kept: int | None = None,
+        factor_budget_bytes: int | None = None,
+        batch_size: int = 256,
+        ggn: bool = False,
+        method: str = "tracin",
+    ) -> None:
+        """Say what contributions are computed from: the per-sample gradients ("factors") of the prediction layer, for
+        the rows of `train`, `validation` and `test` at each kept checkpoint, kept in the trace.
+
+        Each is a map-style data set without random augmentation, or a loader over one, read in row order. `loss` is
+        (outputs, targets) -> (n,), or a torch loss, which is taken without its reduction. `forward` is
+        (model, batch) -> (outputs, targets), by default for batches that are pairs. `layer` is the last trained
+        linear or convolution layer, or a name, several, or "all". `factors`: "now" at each kept checkpoint,
+        "sample:N" the same for N training rows, "later" when `score` is called. At most `max_kept` checkpoints and
+        `factor_budget_bytes` are spent. What one checkpoint costs is printed before, and measured: `scoring_cost`.
+        With `validation`, every training sample's contribution toward its mean loss is recorded, by `method`
+        ("tracin" is the paper's, arXiv:2002.08484); `ggn` keeps the Gauss-Newton matrix for the method "fisher".
+
+        Raises ValueError, TypeError or ScoreError for what cannot be scored; the model is looked at when it is first
+        seen, before that checkpoint is recorded.
+        """
+        if self._scoring is not None:
+            raise ValueError("score_with() was called before in this run; call it once, with everything")
+        wish, sample = read_wish(
+            loss, forward=forward, layer=layer, factors=factors, dtype=dtype, max_kept=max_kept,
+            factor_budget_bytes=factor_budget_bytes, batch_size=batch_size, ggn=ggn, method=method,
+        )  # fmt: skip
+        given = {"train": train, "validation": validation, "test": test}
+        rows = [
+            resolve_rows(self._registry, role, data, sample if role == "train" else None)
+            for role, data in given.items()
+            if data is not None
+        ]
+        self._scoring = Scoring(self, wish, rows, strict=self._strict)
+
+    def score(
+        self,
+        model: torch.nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Make the factors and contributions that kept checkpoints still lack, as `score_with` says, from their saved
+        states; `model` is not changed. What was done before an interruption is not done again.
+
+        `optimizer` tells which parameter group the scored layer is in, where they have different learning rates.
+        `progress(rows done, rows in all)`; by default the time left is shown on a terminal. ScoreError where no
+        checkpoint is kept, the model is of another architecture, or factors are not finite.
+        """
+        if self._scoring is None:
+            raise ValueError("score() needs to know the loss and the data: call score_with() first")
+        self._scoring.complete(model, optimizer, progress)
+
+    @property
+    def scoring_cost(self) -> Cost | None:
+        """What scoring one kept checkpoint takes, estimated and measured; None before the model was seen."""
+        return self._scoring.cost if self._scoring is not None else None
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self, *, finished: bool = True) -> None:
+        """Settle and seal everything; with `finished`, say first that the run is complete. Idempotent."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        self._open = False
+        if self.scoring_cost is not None and self.scoring_cost.checkpoints:
+            say(f"scored checkpoints took {self.scoring_cost.measurement}")
+        atexit.unregister(self._interrupted)
+        for watch, _placement in self._watches.values():
+            unwatch(watch)
+        with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
+            last.callback(self._vault.close)
+            last.callback(self._seal_last)
+            last.callback(self._recorder.close)
+            self._grounding.close()
+            self._heed(self._sealer.finish)
+            self._recorder.flush()
+            if finished and self._trains:
+                writers = {
+                    **sequencer.last_seqs(self._trace, self._signer),
+                    self._recorder.writer: self._recorder.next_seq - 1,
+                }
+                self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
+
+    def _interrupted(self) -> None:
+        if self._open and os.getpid() == self._pid:
+            how = "sealing it without an end" if self._trains else "sealing it"
+            print(f"fgtrac: {self.path} was not closed; {how}", file=sys.stderr)
+            self.close(finished=False)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_training(self, verb: str) -> None:
+        """ValueError in a trace that was opened again for scores and predictions."""
+        if not self._trains:
+            raise ValueError(
+                f"{verb} belongs to training, and this trace was reopened for scores and predictions; "
+                "continue the training with start_run(..., resume=True)"
+            )
+
+    def _seal_here(self) -> None:
+        """A plain seal of everything recorded so far; runs beside the training thread."""
+        self._recorder.rotate()
+        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
+
+    def _heed(self, ask_sealer: Callable[[], None]) -> None:
+        """Say so where the seal of a checkpoint failed."""
+        try:
+            ask_sealer()
+        except BlockingIOError:
+            if self._open:  # somebody else is sealing this trace: nothing is lost, and the next seal takes it all
+                self._sealer.ask()
+        except OSError as error:
+            self._recorder.lose("the log could not be sealed at a checkpoint", error)
+
+    def _seal_last(self) -> None:
+        """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
+        try:
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
+        except ProofError:
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+            raise
+
+    def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child's copy of the hooks: what it trains is not this process's run
+        iteration = batch.iteration
+        placement = self._watches[iteration.loader][1]
+        row = (iteration.epoch, batch.number, step, status, attribution)
+        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses)
