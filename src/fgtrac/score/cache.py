@@ -34,24 +34,35 @@ from fgtrac.score.gradients import Floats, Gradients, concatenate
 from fgtrac.store.tensor_files import TensorFile, open_tensors
 from fgtrac.store.trace_dir import TraceDir
 
+KEEP_BYTES = 1 << 27
 _ROWS = re.compile(rf"{FOLDER}/rows-(train|validation|test)-[0-9a-f]{{8}}\.safetensors")
 _SHARD = re.compile(rf"({FOLDER}/[0-9]{{8,20}}-[0-9a-f]{{8}})/(train|validation|test)-([0-9]{{5}})\.safetensors")
 
 
 class Cache:
     """The factors of one trace, read as they are needed. `artifacts` is path -> SHA-256, as the log says; of `states`
-    (in the order of training) those are used whose training factors are complete.
+    (in the order of training) those are used whose training factors are complete. Up to `keep_bytes` of what was read
+    stay in memory as float32, so that the next query need not convert them.
 
     ScoreError where there are none, or where states were scored by different layers; TamperError where a file is not
     the one of the log.
     """
 
-    def __init__(self, trace: TraceDir, artifacts: Mapping[str, bytes], states: Sequence[State]) -> None:
+    def __init__(
+        self,
+        trace: TraceDir,
+        artifacts: Mapping[str, bytes],
+        states: Sequence[State],
+        *,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
         self._trace = trace
         self._artifacts = artifacts
         self._files: dict[str, TensorFile] = {}
         self._heads: dict[str, ShardHead] = {}
         self._rows: dict[str, Rows] = {}
+        self._converted: dict[str, tuple[Gradients, ...]] = {}
+        self._room = keep_bytes
         self.kept: dict[Any, Any] = {}  # curvatures, by those who compute them
         self._shards = self._find_shards(states)
         self.states = tuple(s for s in states if self._complete(s, "train"))
@@ -120,10 +131,10 @@ class Cache:
             head = self._heads[path]
             first, last = max(start, head.start), min(stop, head.stop)
             if first < last:
-                parts.append(gradients_of(self._open(path), head, slice(first - head.start, last - head.start)))
+                parts.append(self._gradients(path, head, slice(first - head.start, last - head.start)))
         if not parts:
             path = self._shards[self.states[k].folder, role][0]
-            return gradients_of(self._open(path), self._heads[path], slice(0, 0))
+            return self._gradients(path, self._heads[path], slice(0, 0))
         if len(parts) == 1:
             return parts[0]
         return tuple(concatenate([part[i] for part in parts]) for i in range(len(self.layers)))
@@ -169,6 +180,17 @@ class Cache:
         """Compare files (default: all that belong to factors) with the log's digests now. TamperError names one."""
         for path in [p for p in self._artifacts if p.startswith(FOLDER)] if paths is None else paths:
             self._open(path)
+
+    def _gradients(self, path: str, head: ShardHead, rows: slice) -> tuple[Gradients, ...]:
+        """Some rows of a shard; all of it is converted, and kept, where there is room."""
+        if path not in self._converted:
+            width = sum(w for layer in head.layers for w in layer.columns.values()) + len(head.layers)
+            needed = 4 * width * (head.stop - head.start)
+            if needed > self._room:
+                return gradients_of(self._open(path), head, rows)
+            self._room -= needed
+            self._converted[path] = gradients_of(self._open(path), head, slice(None))
+        return tuple(g.rows(rows) for g in self._converted[path])
 
     def _head(self, k: int, role: str) -> ShardHead:
         state = self.states[k]

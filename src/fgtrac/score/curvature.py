@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots, with_ones
+from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots
 from fgtrac.score.kernel import PreparedLayer
 
 Doubles = NDArray[np.float64]
@@ -201,6 +201,5 @@ def double(values: NDArray[Any]) -> Doubles:
 
 def factors_of(gradients: Gradients) -> tuple[Floats, Floats]:
     """Inputs with the bias's ones, and deltas."""
-    assert gradients.inputs is not None
     assert gradients.deltas is not None
-    return with_ones(gradients.inputs) if gradients.layer.bias else gradients.inputs, gradients.deltas
+    return gradients.with_bias(), gradients.deltas

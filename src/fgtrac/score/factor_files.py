@@ -257,6 +257,12 @@ def gradients_of(file: TensorFile, head: ShardHead, rows: slice | NDArray[np.int
                 raise FormatError(f"it has no {name} of {head.stop - head.start} x {width} for layer {layer.name!r}")
             if tensor.type not in ("F16", "BF16", "F32"):
                 raise FormatError(f"the {name} of layer {layer.name!r} are of type {tensor.type}")
-            parts["dense" if name == "gradients" else name] = Tensor(tensor.type, tensor.array[rows]).float32()
+            values = Tensor(tensor.type, tensor.array[rows])
+            if name == "inputs" and layer.bias:
+                extended = np.ones((len(values.array), layer.d_in + 1), dtype=np.float32)
+                extended[:, :-1] = values.float32()
+                parts |= {"inputs": extended[:, :-1], "extended": extended}
+            else:
+                parts["dense" if name == "gradients" else name] = values.float32()
         found.append(Gradients(layer, **parts))
     return tuple(found)

@@ -86,15 +86,21 @@ def parse_layer(value: Any) -> Layer:
     return Layer(**value)
 
 
+PARTS = ("inputs", "deltas", "dense", "extended")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gradients:
     """The gradients of n samples (or targets) in one layer: `inputs` (n, d_in) and `deltas` (n, d_out), or `dense`
-    (n, layer.size); float32. Targets may be dense where the layer is factored; then both sides are multiplied out."""
+    (n, layer.size); float32. Targets may be dense where the layer is factored; then both sides are multiplied out.
+
+    `extended` is what `with_bias` gives, where it is at hand already: `inputs` is then a view of it."""
 
     layer: Layer
     inputs: Floats | None = None
     deltas: Floats | None = None
     dense: Floats | None = None
+    extended: Floats | None = None
 
     def __len__(self) -> int:
         some = self.deltas if self.deltas is not None else self.dense
@@ -110,10 +116,15 @@ class Gradients:
         """(n, layer.size): the gradients multiplied out."""
         if self.dense is not None:
             return self.dense
-        assert self.inputs is not None
         assert self.deltas is not None
-        inputs = with_ones(self.inputs) if self.layer.bias else self.inputs
-        return (self.deltas[:, :, None] * inputs[:, None, :]).reshape(len(inputs), -1)
+        return (self.deltas[:, :, None] * self.with_bias()[:, None, :]).reshape(len(self.deltas), -1)
+
+    def with_bias(self) -> Floats:
+        """(n, d_in + bias): the inputs, and a column of ones where the layer has a bias."""
+        assert self.inputs is not None
+        if not self.layer.bias:
+            return self.inputs
+        return self.extended if self.extended is not None else with_ones(self.inputs)
 
     def squared_norms(self) -> Floats:
         """(n,): the squared length of each gradient."""
@@ -135,7 +146,7 @@ class Gradients:
 
     def rows(self, which: NDArray[np.intp] | slice) -> Gradients:
         """The gradients of some samples."""
-        parts = {n: v[which] for n in ("inputs", "deltas", "dense") if (v := getattr(self, n)) is not None}
+        parts = {n: v[which] for n in PARTS if (v := getattr(self, n)) is not None}
         return Gradients(self.layer, **parts)
 
 

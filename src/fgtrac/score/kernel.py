@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.score.cache import Cache
-from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots, with_ones
+from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots
 from fgtrac.score.topk import TopK
 
 Progress = Callable[[int, int], None]
@@ -155,21 +155,18 @@ def add_scores(
 
 def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Sequence[Floats]) -> None:
     """Both sides are outer products: two matrix products, multiplied element by element."""
-    assert rows.inputs is not None
     assert rows.deltas is not None
     assert target.inputs is not None
     assert target.deltas is not None
-    inputs = with_ones(rows.inputs) if rows.layer.bias else rows.inputs
-    product = np.matmul(inputs, target.inputs.T, out=spare[0])
+    product = np.matmul(rows.with_bias(), target.inputs.T, out=spare[0])
     product *= np.matmul(rows.deltas, target.deltas.T, out=spare[1])
     out += product
 
 
 def _add_few(rows: Gradients, target: PreparedLayer, out: Floats) -> None:
     """A few targets that are no outer products: delta^T M x for each matrix M."""
-    assert rows.inputs is not None
     assert rows.deltas is not None
     assert target.dense is not None
-    inputs = with_ones(rows.inputs) if rows.layer.bias else rows.inputs
+    inputs = rows.with_bias()
     for j, matrix in enumerate(target.dense.reshape(len(target), *rows.layer.shape)):
         out[:, j] += row_dots(inputs @ matrix.T, rows.deltas)
