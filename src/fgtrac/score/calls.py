@@ -7,7 +7,7 @@ the first of the layers, whose output becomes a leaf; only what lies behind it b
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,13 @@ Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 
 @dataclass(slots=True)
 class Call:
-    """One call of a module: what it got, without history, and where the gradient of what it returned arrives."""
+    """One call of a module: what it got, without history, what shape it returned, and where the gradient with respect
+    to that arrives (None where gradients were off)."""
 
+    name: str
     module: nn.Module
     inputs: torch.Tensor
-    output: torch.Tensor
+    shape: tuple[int, ...]
     edge: GradientEdge | None
 
 
@@ -35,6 +37,7 @@ class Call:
 class Recorder:
     """Forward hooks of some modules. `cut`: gradients begin at the first of their outputs."""
 
+    names: Mapping[nn.Module, str]
     cut: bool
     calls: list[Call] = field(default_factory=list)
     is_on: bool = True
@@ -52,26 +55,31 @@ class Recorder:
             output = output.clone()  # what comes next may write into it, and a gradient could not be taken then
         inputs = args[0] if args else kwargs["input"]
         edge = get_gradient_edge(output) if output.requires_grad else None
-        self.calls.append(Call(module, inputs.detach(), output.detach(), edge))
+        self.calls.append(Call(self.names[module], module, inputs.detach(), tuple(output.shape), edge))
         return output
 
 
 @contextmanager
-def recording(modules: list[nn.Module], cut: bool) -> Iterator[Recorder]:
-    """Notes the calls of these modules; gradient mode is as before afterwards. Compiled parts run uncompiled."""
-    recorder = Recorder(cut)
+def recording(names: Mapping[nn.Module, str], cut: bool) -> Iterator[Recorder]:
+    """Notes the calls of these modules; gradient mode is as before afterwards.
+
+    Compiled parts run uncompiled, and torch's fused transformer layers unfused: both would pass the hooks by.
+    """
+    recorder = Recorder(names, cut)
     with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(not cut))
-        for module in modules:
+        for module in names:
             stack.callback(module.register_forward_hook(recorder.hook, prepend=True, with_kwargs=True).remove)
         yield recorder
         recorder.is_on = False
 
 
-def gradients_at(losses: torch.Tensor, calls: list[Call], weights: torch.Tensor) -> list[torch.Tensor | None]:
+def gradients_at(losses: torch.Tensor, calls: Sequence[Call], weights: torch.Tensor) -> list[torch.Tensor | None]:
     """d (weights . losses) / d output of each call, None where the losses do not depend on it."""
     edges = [call.edge for call in calls if call.edge is not None]
     if not edges or not losses.requires_grad:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fgtrac.errors import ScoreError
-from fgtrac.score.calls import Call, Forward, default_forward, gradients_at, recording, unwrapped
+from fgtrac.score.calls import Call, Forward, default_forward, unwrapped
+from fgtrac.score.finite import check_finite
 from fgtrac.score.gradients import Floats, Gradients, Layer
-from fgtrac.score.layers import Choice, Scored, candidates, choose, weight_of
+from fgtrac.score.layers import Choice
 from fgtrac.score.losses import PerSample, per_sample
-from fgtrac.score.untouched import refuse_lazy
-
-
-class NotFinite(ScoreError):
-    """NaN or infinity in a loss or a gradient. `count`: in how many rows of the batch; `row`: the first of them."""
-
-    def __init__(self, what: str, count: int, row: int) -> None:
-        super().__init__(f"NaN or infinity in the {what} of {count} samples of this batch, first in row {row}")
-        self.count, self.row = count, row
+from fgtrac.score.owners import NOBODY, Placement, in_order, items_of, likely_order
+from fgtrac.score.probe import Plan, Run, find_placements, is_same, plan, run, sites_of, used_of
+from fgtrac.score.sums import positions_of, sides_of, summed
+from fgtrac.score.untouched import own_generators, refuse_lazy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pass:
     """What one batch of n samples gave: a Gradients for each layer; `losses` (n,) float32; `labels` (n,) int64 where
-    the targets are one whole number a sample; `hessians` (n, d_out, d_out) float32 where asked for."""
+    the targets are one whole number a sample; `hessians` (n, d_out, d_out) float32 where asked for: the second
+    derivative of each loss with respect to the layer's output."""
 
     gradients: tuple[Gradients, ...]
     losses: Floats
@@ -40,17 +37,21 @@ class Pass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FactorPass:
-    """Made by `prepare`, then called with batches while the model is in eval mode (`untouched`).
+    """Made by `prepare` from a first batch, then called with batches, both inside `untouched(model)`.
 
-    `layers` says how the gradients are written down; `weights` are the layers' weights, in the same order.
+    `layers` says how the gradients are written down; `weights` are the layers' weights in the same order. No `.grad`
+    and no `requires_grad` is changed. Which row of a layer's output belongs to which sample follows from backward
+    passes: of the first batch, and of each batch where the output's shape does not say it.
     """
 
     layers: tuple[Layer, ...]
     weights: tuple[nn.Parameter, ...]
-    model: nn.Module
-    forward: Forward
-    loss: PerSample
-    hessians: bool
+    _model: nn.Module
+    _forward: Forward
+    _loss: PerSample
+    _plans: tuple[Plan, ...]
+    _cut: bool
+    _hessians: bool
 
     @classmethod
     def prepare(
@@ -64,54 +65,129 @@ class FactorPass:
         seed: int = 0,
         hessians: bool = False,
     ) -> FactorPass:
-        """Runs one batch to see what the model does."""
-        model = unwrapped(model)
+        """Runs one batch, of two samples or more where there are any, and checks all that later passes rely on.
+
+        `forward(model, batch)` returns (outputs, targets), by default of a batch (inputs, targets); `loss` see
+        `per_sample`. `layer`: None is the last trained linear or convolution layer that the forward pass calls, "all"
+        each of them, otherwise a name or several. `seed` is for the projections of large layers.
+
+        Raises ValueError for a name that does not exist, ScoreError (the caller's fault both) for what cannot be
+        scored: samples that are mixed, a frozen layer, a weight that acts otherwise than in its layer, NaN.
+        """
+        model, forward, terms = unwrapped(model), forward or default_forward, per_sample(loss)
         refuse_lazy(model)
-        forward, terms = forward or default_forward, per_sample(loss)
-        found = candidates(model)
-        names: dict[nn.Module, str] = {module: name for name, module in found.items()}
-        with recording(list(found.values()), cut=False) as recorder:
-            outputs, targets = forward(model, batch)
-            losses = terms(outputs, targets)
-        grads = gradients_at(losses, recorder.calls, torch.ones_like(losses))
-        called = [names[call.module] for call, grad in zip(recorder.calls, grads, strict=True) if grad is not None]
-        chosen = [found[name] for name in choose(model, layer, called)]
-        layers = tuple(_describe(names[module], module) for module in chosen)
-        return cls(layers, tuple(weight_of(module) for module in chosen), model, forward, terms, hessians)
+        _refuse_training(model)
+        with own_generators():
+            sites, seen = sites_of(model, layer, batch, forward, terms)
+        plans = tuple(plan(site, seen, seed) for site in sites)
+        if hessians and (len(plans) > 1 or plans[0].layer.form != "factored"):
+            raise ScoreError("hessians are of one layer that sees each sample at one position; name such a layer")
+        with own_generators():  # the same random numbers again, where the model draws any
+            short = run(model, batch, forward, terms, _holders(plans), cut=True)
+        cut = all(is_same(used_of(site, seen), used_of(site, short)) for site in sites)
+        layers = tuple(of.layer for of in plans)
+        return cls(layers, tuple(site.weight for site in sites), model, forward, terms, plans, cut, hessians)
 
     def __call__(self, batch: Any) -> Pass:
-        """The gradients of each sample of a batch."""
-        modules = [self.model.get_submodule(layer.name) for layer in self.layers]
-        with recording(list(modules), cut=True) as recorder:
-            outputs, targets = self.forward(self.model, batch)
-            torch.set_grad_enabled(True)
-            losses = self.loss(outputs, targets)
-        grads = gradients_at(losses, recorder.calls, torch.ones_like(losses))
-        _check_finite("loss", losses)
-        gradients = []
-        for layer, module in zip(self.layers, modules, strict=True):
-            (found,) = [(c, g) for c, g in zip(recorder.calls, grads, strict=True) if c.module is module]
-            gradients.append(_factored(layer, *found, n=len(losses)))
-        return Pass(tuple(gradients), _floats(losses), _labels(targets, len(losses)), None)
+        """The gradients of each sample of a batch. ScoreError for NaN or infinity (`NotFinite`), and where a layer is
+        used otherwise than in the first batch."""
+        _refuse_training(self._model)
+        seen = run(self._model, batch, self._forward, self._loss, _holders(self._plans), self._cut)
+        check_finite("loss", seen.losses)
+        gradients = tuple(_written(of, seen) for of in self._plans)
+        second = _hessians(self._plans[0], seen) if self._hessians else None
+        return Pass(gradients, _floats(seen.losses), _labels(seen.targets, len(seen.losses)), second)
 
 
-def _describe(name: str, module: Scored) -> Layer:
-    bias = module.bias is not None and module.bias.requires_grad
-    return Layer(name, "factored", module.weight[0].numel(), len(module.weight), bias)
+def _refuse_training(model: nn.Module) -> None:
+    if any(module.training for module in model.modules()):
+        raise ScoreError("the model is in training mode, where samples mix; run the pass inside untouched(model)")
 
 
-def _factored(layer: Layer, call: Call, grad: torch.Tensor | None, n: int) -> Gradients:
-    if grad is None or call.output.shape != (n, layer.d_out):
-        raise ScoreError(f"layer {layer.name!r} sees several positions a sample, which is not done yet")
-    _check_finite("inputs", call.inputs)
-    _check_finite("deltas", grad)
-    return Gradients(layer, inputs=_floats(call.inputs), deltas=_floats(grad))
+def _holders(plans: Sequence[Plan]) -> dict[nn.Module, str]:
+    return {module: name for of in plans for module, name in of.site.holders.items()}
 
 
-def _check_finite(what: str, rows: torch.Tensor) -> None:
-    if not torch.isfinite(rows).all():
-        bad = (~torch.isfinite(rows)).flatten(1).any(1) if rows.ndim > 1 else ~torch.isfinite(rows)
-        raise NotFinite(what, int(bad.sum()), int(bad.nonzero()[0]))
+def _placements(of: Plan, seen: Run, used: list[tuple[Call, torch.Tensor]]) -> list[Placement]:
+    """By the shape where the first batch has shown it to be right, otherwise by backward passes."""
+    n = len(seen.losses)
+    if of.order is not None and all(likely_order(call, n) == of.order for call, _ in used):
+        return [in_order(of.order, len(items_of(call, grad)), n, grad.device) for call, grad in used]
+    return find_placements(seen, used)
+
+
+def _written(of: Plan, seen: Run) -> Gradients:
+    """One layer's gradients, in its form."""
+    n, layer, used = len(seen.losses), of.layer, used_of(of.site, seen)
+    if not used:  # no sample of this batch came by
+        return Gradients(
+            layer, **{name: np.zeros((n, width), dtype=np.float32) for name, width in _kept(layer).items()}
+        )
+    placements = _placements(of, seen, used)
+    if layer.form == "factored":
+        return _factored(of, used, _row_of_each(layer, used, placements))
+    whole = summed([sides_of(of.site, call, grad, of.through) for call, grad in used], placements).flatten(1)
+    check_finite(f"gradients of layer {layer.name!r}", whole)
+    return Gradients(layer, dense=_floats(whole))
+
+
+def _kept(layer: Layer) -> dict[str, int]:
+    return {name.replace("gradients", "dense"): width for name, width in layer.columns.items()}
+
+
+def _factored(of: Plan, used: list[tuple[Call, torch.Tensor]], row: torch.Tensor | None) -> Gradients:
+    """Inputs and deltas of the one row that each sample has."""
+    sides = sides_of(replace(of.site, bias=None), *used[0])
+    inputs, deltas = _taken(sides.into.flatten(1), row), _taken(sides.out.flatten(1), row)
+    check_finite(f"inputs of layer {of.layer.name!r}", inputs)
+    check_finite(f"deltas of layer {of.layer.name!r}", deltas)
+    return Gradients(of.layer, _floats(inputs), _floats(deltas))
+
+
+def _row_of_each(layer: Layer, used: list[tuple[Call, torch.Tensor]], placed: list[Placement]) -> torch.Tensor | None:
+    """(n,) the item of each sample, or NOBODY; None where item i is of sample i."""
+    placement, is_one = placed[0], len(used) == 1 and positions_of(used[0][0]) == 1
+    if is_one and placement.order is not None and placement.items == placement.n:
+        return None
+    rows = (placement.owners != NOBODY).nonzero()[:, 0]
+    owners = placement.owners[rows]
+    if not is_one or len(torch.unique(owners)) < len(owners):
+        raise ScoreError(
+            f"layer {layer.name!r} sees a sample at several positions, but at one in the first batch; "
+            "prepare the pass with a batch that shows it"
+        )
+    found = torch.full((placement.n,), NOBODY, device=owners.device)
+    found[owners] = rows
+    return found
+
+
+def _taken(side: torch.Tensor, row: torch.Tensor | None) -> torch.Tensor:
+    """The side's row of each sample, 0 for one that has none."""
+    if row is None:
+        return side
+    return side[row.clamp(min=0)] * (row != NOBODY).view(-1, *[1] * (side.ndim - 1))
+
+
+def _hessians(of: Plan, seen: Run) -> Floats:
+    """(n, d_out, d_out): by one backward pass through the gradient for each output of the layer."""
+    used, size = used_of(of.site, seen), of.layer.d_out
+    if not used:
+        return np.zeros((len(seen.losses), size, size), dtype=np.float32)
+    call = used[0][0]
+    assert call.edge is not None
+    ones = torch.ones_like(seen.losses)
+    (first,) = torch.autograd.grad(seen.losses, [call.edge], ones, create_graph=True)
+    deltas = items_of(call, first)
+    if not deltas.requires_grad:  # a loss that is linear in the outputs
+        return np.zeros((len(seen.losses), size, size), dtype=np.float32)
+    rows = [
+        torch.autograd.grad(deltas[:, k].sum(), [call.edge], retain_graph=True, materialize_grads=True)[0]
+        for k in range(size)
+    ]
+    second = torch.stack([items_of(call, row) for row in rows], dim=1)
+    second = _taken(second, _row_of_each(of.layer, used, _placements(of, seen, used)))
+    check_finite(f"hessians of layer {of.layer.name!r}", second)
+    return _floats(second)
 
 
 def _labels(targets: Any, n: int) -> NDArray[np.int64] | None:

@@ -28,7 +28,7 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     copies = [(tensor, tensor.detach().clone()) for tensor in _may_change(model)]
-    with _own_generators():
+    with own_generators():
         try:
             for module, _ in modes:
                 module.training = False  # not .eval(): some models override it, and merge weights there
@@ -50,7 +50,8 @@ def refuse_lazy(model: nn.Module) -> None:
 
 
 @contextmanager
-def _own_generators() -> Iterator[None]:
+def own_generators() -> Iterator[None]:
+    """Random draws inside leave the global generators as they were."""
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = list(range(torch.cuda.device_count())) if in_use else []
     of_numpy, of_python = np.random.get_state(), random.getstate()

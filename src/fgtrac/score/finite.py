@@ -1,0 +1,25 @@
+"""NaN and infinity are an error with a count and a row, never a zero."""
+
+from __future__ import annotations
+
+import torch
+
+from fgtrac.errors import ScoreError
+
+
+class NotFinite(ScoreError):
+    """NaN or infinity in a loss or a gradient: in `count` rows of the batch; `row` is the first of them, and the
+    sample's place in the batch, or None where the layer's rows could not be matched with samples."""
+
+    def __init__(self, what: str, count: int, row: int | None) -> None:
+        first = "" if row is None else f", first in row {row}"
+        super().__init__(f"NaN or infinity in the {what} in {count} rows of the batch{first}")
+        self.count, self.row = count, row
+
+
+def check_finite(what: str, values: torch.Tensor) -> None:
+    """NotFinite unless every number is finite; `values` (n, ...), a row for each sample."""
+    if torch.isfinite(values).all():
+        return
+    bad = ~torch.isfinite(values.reshape(len(values), -1)).all(1)
+    raise NotFinite(what, int(bad.sum()), int(bad.nonzero()[0]))

@@ -1,0 +1,123 @@
+"""Which sample each row of a layer's output belongs to: found through the gradients, not guessed from the shape.
+
+A row that feeds the loss of one sample only has, in a backward pass that weighs sample i's loss by 2^e(i), exactly
+2^e(i) times its plain gradient: a power of two changes no digit. So a few such passes spell the sample's number, and
+a row with another ratio feeds the losses of several samples, whose gradients cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fgtrac.errors import ScoreError
+from fgtrac.score.calls import Call, gradients_at
+
+Order = Literal["major", "minor"]
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Which of n samples each item of a call belongs to. An item is a row of a linear layer, an image of a convolution.
+
+    `order` "major": item r is of sample r // (items / n); "minor": of sample r % n; None: as `owners` (items,) int64
+    says, where NOBODY has no gradient.
+    """
+
+    n: int
+    order: Order | None
+    owners: torch.Tensor
+
+    @property
+    def items(self) -> int:
+        """How many there are."""
+        return len(self.owners)
+
+
+def in_order(order: Order, items: int, n: int, device: torch.device) -> Placement:
+    """The placement of a regular order."""
+    row = torch.arange(items, device=device)
+    return Placement(n, order, row // (items // n) if order == "major" else row % n)
+
+
+def placement_of(owners: torch.Tensor, n: int) -> Placement:
+    """The regular order of these owners, if they have one."""
+    items = len(owners)
+    orders: tuple[Order, ...] = ("major", "minor") if items and items % n == 0 else ()
+    for order in orders:
+        given = in_order(order, items, n, owners.device)
+        if ((owners == given.owners) | (owners == NOBODY)).all():
+            return given
+    return Placement(n, None, owners)
+
+
+def items_of(call: Call, rows: torch.Tensor) -> torch.Tensor:
+    """The call's output, or its gradient, as (items, numbers)."""
+    if isinstance(call.module, nn.Linear | nn.Embedding):
+        return rows.reshape(-1, rows.shape[-1])
+    batched = rows if rows.ndim == call.module.weight.ndim else rows.unsqueeze(0)
+    return batched.flatten(1)
+
+
+def likely_order(call: Call, n: int) -> Order | None:
+    """The order that the shape of the output suggests: samples first, or second; None where it suggests neither."""
+    shape = call.shape if isinstance(call.module, nn.Linear | nn.Embedding) else (*call.shape[:1], 1)
+    if len(shape) >= 2 and shape[0] == n:
+        return "major"
+    return "minor" if len(shape) >= 3 and shape[1] == n and math.prod(shape[2:-1]) == 1 else None
+
+
+def find_owners(
+    losses: torch.Tensor, calls: Sequence[Call], plain: Sequence[torch.Tensor | None]
+) -> list[torch.Tensor]:
+    """(items,) int64 for each call: its items' samples, or NOBODY. `plain`: the gradients of the sum of all losses.
+
+    ScoreError, the caller's fault, where an item feeds several samples.
+    """
+    n, base = len(losses), 8 if any(grad is not None and grad.dtype == torch.float16 for grad in plain) else 64
+    rows = [_rows(call, grad, losses) for call, grad in zip(calls, plain, strict=True)]
+    owners = [torch.zeros(len(of), dtype=torch.int64, device=of.device) for of in rows]
+    place = 1
+    while True:
+        digits = torch.arange(n, device=losses.device) // place % base
+        step = (base - 1) // max(1, min(base, -(-n // place)) - 1)  # far apart, so that even little mixing shows
+        powers = torch.exp2((digits * step - base // 2).to(losses.dtype))
+        for k, (call, grad) in enumerate(zip(calls, gradients_at(losses, calls, powers), strict=True)):
+            exponents = _exponents(call, rows[k], _rows(call, grad, losses)) + base // 2
+            owners[k] += place * torch.div(exponents, step, rounding_mode="floor")
+        place *= base
+        if place >= n:
+            return [of.masked_fill(_is_nothing(plain), NOBODY) for of, plain in zip(owners, rows, strict=True)]
+
+
+def _rows(call: Call, grad: torch.Tensor | None, losses: torch.Tensor) -> torch.Tensor:
+    return items_of(call, losses.new_zeros(call.shape) if grad is None else grad).float()
+
+
+def _is_nothing(rows: torch.Tensor) -> torch.Tensor:
+    """Rows without a gradient, or with one so small (1e-25) that its multiples would not be exact."""
+    return rows.abs().amax(1) < 1e-25
+
+
+def _exponents(call: Call, plain: torch.Tensor, weighed: torch.Tensor) -> torch.Tensor:
+    """(items,) the powers of two between two gradients; 0 where there is none. ScoreError where it is no power."""
+    nothing = _is_nothing(plain)
+    scale = plain.abs().amax(1).masked_fill(nothing, 1)[:, None]
+    plain, weighed = plain / scale, weighed / scale
+    ratio = (plain * weighed).sum(1) / (plain * plain).sum(1).masked_fill(nothing, 1)
+    exponents = torch.log2(ratio.masked_fill(nothing, 1)).nan_to_num(0).round()
+    power = torch.exp2(exponents).masked_fill(nothing, 1)
+    off = ~((weighed - power[:, None] * plain).abs().amax(1) <= 0.01 * power)
+    if off.any():
+        raise ScoreError(
+            f"{int(off.sum())} of {len(off)} rows of layer {call.name!r} feed several samples: a loss without "
+            "per-sample terms, or a model that mixes samples behind this layer; use a loss whose term i takes sample i "
+            "only, or name a layer behind the mixing"
+        )
+    return exponents.to(torch.int64)
