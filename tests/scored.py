@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.commit.signer import Signer
 from fgtrac.events.codec import encode
-from fgtrac.events.identity import block_id, make_ids, preimage
+from fgtrac.events.identity import block_id, key_commitment, make_ids, preimage
 from fgtrac.score import factor_files as files
 from fgtrac.score.factor_files import Rows, ShardHead, State
 from fgtrac.score.gradients import Gradients, Layer
@@ -56,29 +56,30 @@ def scored_trace(
     seed: int = 0,
     roles: tuple[str, ...] = tuple(PARTS),
     unscored: int = 0,
+    extra: int = EXTRA,
+    shuffled: bool = False,
     trace_id: bytes = TRACE_ID,
+    secret: bytes = b"",
 ) -> Problem:
     """Factors of `roles` in shards of 128 rows; `unscored` more rows of `digits` are registered and have no factors.
-    Data sets `digits` and `extra` with subjects: row n belongs to subject n % 5."""
+    Data sets `digits` and `extra` with subjects: row n belongs to subject n % 5. With a secret, ids are keyed."""
     signer = Signer(trace_id, Ed25519PrivateKey.from_private_bytes(bytes(32)), folder / "heads" / trace_id.hex())
-    rows = max(stop for _, stop in PARTS.values()) + unscored
-    ids = {
-        name: split(make_ids("public", b"", [preimage(name, n) for n in range(count)]))
-        for name, count in (("digits", rows), ("extra", EXTRA))
-    }
+    scheme, counts = (
+        "keyed" if secret else "public",
+        {"digits": max(b for _, b in PARTS.values()) + unscored, "extra": extra},
+    )
+    ids = {s: split(make_ids(scheme, secret, [preimage(s, n) for n in range(count)])) for s, count in counts.items()}
     made = Made(TraceDir.create(folder / "run.trace"), signer, tuple(ids["digits"]))
     writing = Writing(made, bytes((1,)) * 16)
-    run = {
-        "trace": trace_id,
-        "format": 1,
-        "public_key": signer.public_key,
-        "id_scheme": "public",
-        "versions": {"fgtrac": "0"},
-    }
-    writing.recorder.record("run", run)
-    blocks = {name: register(writing, name, mine) for name, mine in ids.items()}
+    run = {"trace": trace_id, "format": 1, "public_key": signer.public_key, "id_scheme": scheme}
+    run |= {"key_commitment": key_commitment(secret)} if secret else {}
+    writing.recorder.record("run", run | {"versions": {"fgtrac": "0"}})
+    blocks = {name: register(writing, name, mine, scheme) for name, mine in ids.items()}
     names = {role: [f"digits:{n}" for n in range(*PARTS[role])] for role in roles}
-    names["train"] += [f"extra:{n}" for n in range(EXTRA)]
+    names["train"] += [f"extra:{n}" for n in range(extra)]
+    if shuffled:
+        for some in names.values():
+            np.random.default_rng(5).shuffle(some)
     x, _true, told = data(names, seed)
     rows_data = {role: write_rows(writing, role, names[role], blocks, told[role]) for role in roles}
     gradients, losses = {}, {}
@@ -130,12 +131,12 @@ def gradients_of(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[Gra
     return Gradients(LAYER, x, (p - np.eye(4)[y]).astype(np.float32)), losses.astype(np.float32)
 
 
-def register(writing: Writing, name: str, ids: list[bytes]) -> tuple[bytes, dict[str, int]]:
+def register(writing: Writing, name: str, ids: list[bytes], scheme: str) -> tuple[bytes, dict[str, int]]:
     """A data set with subjects and contents; its block, and the ordinal of each sample's name."""
     place = {sample: row for row, sample in enumerate(ids)}
     ordered = sorted(ids)
     block = block_id(b"".join(ordered))
-    writing.recorder.record("dataset", {"name": name, "id_scheme": "public", "rows": len(ids)})
+    writing.recorder.record("dataset", {"name": name, "id_scheme": scheme, "rows": len(ids)})
     subjects = b"".join(hashlib.sha256(b"subject %d" % (place[i] % 5)).digest() for i in ordered)
     contents = b"".join(hashlib.sha256(b"%s %d" % (name.encode(), place[i] // 2)).digest() for i in ordered)
     fields = {"dataset": name, "block": block, "part": 0, "parts": 1, "ids": b"".join(ordered)}

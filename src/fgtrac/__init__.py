@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from fgtrac import errors
     from fgtrac.api.recording import Run
     from fgtrac.api.run import reopen, start_run
-    from fgtrac.api.trace import Trace
+    from fgtrac.api.trace import Trace, ensemble
     from fgtrac.api.trace import open_trace as open
 
-__all__ = ["Run", "Trace", "errors", "open", "reopen", "start_run"]
+__all__ = ["Run", "Trace", "ensemble", "errors", "open", "reopen", "start_run"]
 
 _HOMES = {
     "Run": ("fgtrac.api.recording", "Run"),
     "reopen": ("fgtrac.api.run", "reopen"),
     "start_run": ("fgtrac.api.run", "start_run"),
     "Trace": ("fgtrac.api.trace", "Trace"),
+    "ensemble": ("fgtrac.api.trace", "ensemble"),
     "open": ("fgtrac.api.trace", "open_trace"),
 }
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from fgtrac.api.explain import Explainer
 from fgtrac.api.groups import ids_of, rows_by_block
-from fgtrac.api.naming import key_text
+from fgtrac.api.naming import key_of, key_text
 from fgtrac.api.targets import Target, prepare_targets
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats
@@ -102,12 +102,12 @@ def _rows(explainer: Explainer, cache: Cache) -> Iterator[list[Any]]:
     for block, mine in rows_by_block(rows):
         for row in mine.tolist():
             datasets[row] = explainer.blocks.dataset(block)
-    keys = explainer.namer.keys()
+    known = explainer.namer.names()
     yield ["row", "dataset", "key", "id", "label"]
     for row, sample in enumerate(ids_of(rows, explainer.blocks)):
         name = sample.tobytes()
         label = "" if rows.labels is None else int(rows.labels[row])
-        yield [row, datasets[row], key_text(keys[name]) if name in keys else "", name.hex(), label]
+        yield [row, datasets[row], key_text(key_of(known[name][1])) if name in known else "", name.hex(), label]
 
 
 def _columns(targets: Sequence[Target]) -> Iterator[list[Any]]:

@@ -70,9 +70,9 @@ class Namer:
         known = self._vault.find_by_id(sample_id) if self._vault is not None else None
         return None if known is None else words_of(known.dataset, key_of(known.key))
 
-    def keys(self) -> dict[bytes, Any]:
-        """id -> key of every sample that the vault knows."""
-        return {} if self._vault is None else {name.id: key_of(name.key) for name in self._vault.names()}
+    def names(self) -> dict[bytes, tuple[str, bytes]]:
+        """id -> (data set, key as CBOR) of every sample that the vault knows."""
+        return {} if self._vault is None else {name.id: (name.dataset, name.key) for name in self._vault.names()}
 
     def _by_id(self, digits: str) -> Named:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.api.audit import audit_trace
+from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.explain import Explainer
 from fgtrac.api.explanation import Explanation
 from fgtrac.api.matrix import write_matrix
@@ -222,6 +223,14 @@ class Trace:
             self._seal.warm()
             self._historian.kept_checkpoints()
             _ = self._namer
+
+
+def ensemble(traces: Sequence[Trace]) -> Ensemble:
+    """Several opened traces whose training scored the same samples; its `explain` gives the mean of their scores.
+
+    ValueError where they scored different samples; ScoreError where one has no factors.
+    """
+    return Ensemble([trace._explainer for trace in traces], [str(trace.path) for trace in traces])
 
 
 def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
