@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
 from fgtrac.tlog.tiles import read_entries
 
+_FACTORS = re.compile(
+    r"artifacts/scoring/(?P<folder>(?P<step>[0-9]{8,20})-[0-9a-f]{8})/(?:(?P<role>[a-z]+)-[0-9]{5}|[a-z-]+)\.safetensors"
+)
 SHOWN = ("step", "epoch", "val_loss", "kept", "rule")
 
 
@@ -33,6 +38,8 @@ class Summary:
     uses: int
     datasets: tuple[dict[str, Any], ...]
     checkpoints: tuple[dict[str, Any], ...]
+    factors: tuple[dict[str, Any], ...]
+    contributions: tuple[dict[str, Any], ...]
     gaps: tuple[str, ...]
     versions: dict[str, str]
 
@@ -56,6 +63,8 @@ class Summary:
             "uses": self.uses,
             "datasets": list(self.datasets),
             "checkpoints": list(self.checkpoints),
+            "factors": list(self.factors),
+            "contributions": list(self.contributions),
             "gaps": list(self.gaps),
             "versions": self.versions,
         }
@@ -74,11 +83,17 @@ def _summarize(trace: TraceDir) -> Summary:
     counts: Counter[str] = Counter()
     uses = indexed = 0
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
+    factors: dict[str, dict[str, Any]] = {}
+    scores: Counter[tuple[int, str, str]] = Counter()
     for number, entry in enumerate(read_entries(trace, 0, size, size)):
         event = decode_event(entry)
         counts[event["kind"]] += 1
         if event["kind"] in found:
             found[event["kind"]].append(event)
+        elif event["kind"] == "artifact":
+            _add_factors(factors, event)
+        elif event["kind"] == "contribution":
+            scores[event["step"], event["target"], event["method"]] += len(event["ordinals"])
         elif event["kind"] == "use":
             uses += int(event["count"][event["status"] == STATUS["applied"]].sum())
         elif event["kind"] == "seal":
@@ -96,6 +111,20 @@ def _summarize(trace: TraceDir) -> Summary:
         uses,
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
         tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
+        tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
+        tuple({"step": s, "target": t, "method": m, "samples": n} for (s, t, m), n in sorted(scores.items())),
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
     )
+
+
+def _add_factors(factors: dict[str, dict[str, Any]], event: Mapping[str, Any]) -> None:
+    """Count a file of factors for its model state: which roles there are, how many files and bytes."""
+    match = _FACTORS.fullmatch(event["path"])
+    if match is None:
+        return
+    said = factors.setdefault(match["folder"], {"step": int(match["step"]), "roles": [], "files": 0, "bytes": 0})
+    said["files"] += 1
+    said["bytes"] += event["size"]
+    if match["role"] and match["role"] not in said["roles"]:
+        said["roles"].append(match["role"])

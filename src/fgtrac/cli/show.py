@@ -49,7 +49,12 @@ def _print(summary: Summary, console: Console) -> None:
     for kind, count in sorted(summary.counts.items()):
         counts.add_row(kind, str(count))
     console.print(counts)
-    for title, rows in (("data sets", summary.datasets), ("checkpoints", summary.checkpoints)):
+    for title, rows in (
+        ("data sets", summary.datasets),
+        ("checkpoints", summary.checkpoints),
+        ("factors", summary.factors),
+        ("contributions", summary.contributions),
+    ):
         if rows:
             names = list(dict.fromkeys(name for row in rows for name in row))
             table = Table(*names, title=title, title_justify="left")

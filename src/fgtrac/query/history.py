@@ -129,10 +129,17 @@ class Historian:
         return History(sample_id, name, self._seal.head.size, tuple(events), kept, pending, rests_on)
 
     def kept_checkpoints(self) -> Sequence[int]:
-        """The steps of the checkpoints that were kept and not superseded, ascending."""
+        """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
         if self._kept is None:
-            events = [(n, e) for n, e in self._entries("checkpoint") if e["kept"]]
-            self._kept = sorted({int(e["step"]) for n, e in events if self._superseding(n, e["step"]) is None})
+            kept: dict[tuple[int, bytes], list[int]] = {}
+            for number, event in self._entries("checkpoint"):
+                mark = (int(event["step"]), event.get("digest", b""))
+                if event["kept"]:
+                    kept.setdefault(mark, []).append(number)
+                elif mark[1]:
+                    kept.pop(mark, None)  # a second entry of a state says that it was displaced
+            live = (s for (s, _), numbers in kept.items() for n in numbers if self._superseding(n, s) is None)
+            self._kept = sorted(set(live))
         return self._kept
 
     def _entries(self, kind: str) -> list[tuple[int, Mapping[str, Any]]]:

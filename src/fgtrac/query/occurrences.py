@@ -184,7 +184,8 @@ class Reader:
         for place in _where(event, "ordinals", ordinal):
             score = event["scores"][place]
             details = {"target": event["target"], "method": event["method"], "score": plain(score)}
-            words = f"contribution {score:+.4g} to {event['target']} at the checkpoint of step {event['step']}"
+            details |= {"parameters": plain(event["parameters"])} if "parameters" in event else {}
+            words = f"contributed {score:+.4g} toward {event['target']} at step {event['step']} ({event['method']})"
             out.append(Occurrence(words, event["step"], details=details))
         return out
 
