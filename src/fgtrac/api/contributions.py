@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.ledger import Ledger
-from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import pieces
+from fgtrac.capture.recorder import Recorder, pieces
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows, State
 from fgtrac.score.kernel import scores
@@ -27,30 +26,30 @@ def record_contributions(trace: TraceDir, recorder: Recorder, ledger: Ledger, st
     rows = cache.rows("train")
     missing = [
         (block, here)
-        for block, here in _parts(rows)
+        for block, here in parts_of(rows)
         if not ledger.has_contribution(state.ref, TARGET, str(method), block, rows.ordinals[here])
     ]
     if not missing:
         return
     values = scores(cache, prepare_role(cache, "validation", method), 0, len(rows))[:, 0]
     fields: dict[str, Any] = {"checkpoint": list(state.ref), "step": state.step, "target": TARGET}
-    fields |= {"method": str(method), "parameters": parameters_of(cache, state, method)}
+    fields |= {"method": str(method), "parameters": parameters_of(cache, 0, method)}
     for block, here in missing:
         said = {**fields, "block": block, "ordinals": rows.ordinals[here], "scores": values[here]}
         ledger.take("contribution", said, recorder.record("contribution", said))
 
 
-def parameters_of(cache: Cache, state: State, method: Method) -> dict[str, Any]:
-    """What computing the scores of a cache's first state again takes."""
+def parameters_of(cache: Cache, k: int, method: Method) -> dict[str, Any]:
+    """What computing the scores at state k of a cache again takes."""
     said: dict[str, Any] = {
-        "factors": state.folder,
+        "factors": cache.states[k].folder,
         "layers": [layer.name for layer in cache.layers],
-        "learning_rates": list(cache.learning_rates(0)),
+        "learning_rates": list(cache.learning_rates(k)),
     }
     return said | ({"damping": method.damped_by} if method.damped_by else {})
 
 
-def _parts(rows: Rows) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
+def parts_of(rows: Rows) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
     """Rows of one block, as many as fit an entry."""
     which = np.zeros(len(rows), np.uint16) if rows.which is None else rows.which
     for number, block in enumerate(rows.blocks):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Resolved, pieces
+from fgtrac.capture.recorder import Recorder, pieces
+from fgtrac.capture.sources import Resolved
 
 MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample
 

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -348,3 +348,10 @@ def split_batches(
             size = min(most, whole - piece)
             yield first, first + 1, start + piece, start + piece + size, np.array([size], dtype=np.uint32)
         first, start = first + 1, start + whole
+
+
+def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
+    """A long column cut into pieces that fit one entry, at `bytes_each` a row of at most `ENTRY_PAYLOAD_BYTES`."""
+    size = ENTRY_PAYLOAD_BYTES // bytes_each
+    for start in range(0, len(column), size):
+        yield column[start : start + size]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.contents import source_digests
-from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder
+from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, pieces
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import (
     block_id,
@@ -367,10 +367,3 @@ def rows_of(ids: NDArray[np.uint8]) -> list[bytes]:
     """The rows of an (n, 32) array as bytes."""
     joined = ids.tobytes()
     return [joined[i : i + 32] for i in range(0, len(joined), 32)]
-
-
-def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
-    """A long column cut into pieces that fit one entry, at `bytes_each` a row of at most `ENTRY_PAYLOAD_BYTES`."""
-    size = ENTRY_PAYLOAD_BYTES // bytes_each
-    for start in range(0, len(column), size):
-        yield column[start : start + size]

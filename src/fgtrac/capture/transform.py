@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from fgtrac.capture.contents import code_digest
-from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Registry, Resolved, count_rows, pieces, rows_of
+from fgtrac.capture.recorder import Recorder, pieces
+from fgtrac.capture.sources import Registry, Resolved, count_rows, rows_of
 
 
 class View(Subset[Any]):
