@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fgtrac
-from scored import Problem, scored_trace
+from softmax_traces import Problem, scored_trace
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import fgtrac
 from fgtrac.api.explanation import Explanation, Scored
 from fgtrac.api.naming import UnknownSampleError
 from fgtrac.errors import ScoreError, TamperError
-from scored import EXTRA, FLIPPED, PARTS, Problem, scored_trace
+from softmax_traces import EXTRA, FLIPPED, PARTS, Problem, scored_trace
 from traces import make_trace
 
 

@@ -12,7 +12,7 @@ import pytest
 import fgtrac
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from lives import Life, keep_names
-from scored import Problem, scored_trace
+from softmax_traces import Problem, scored_trace
 from traces import Made, make_trace, start_trace
 
 from .conftest import Run
