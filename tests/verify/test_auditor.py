@@ -110,7 +110,7 @@ def test_a_whole_trace_holds_in_every_check() -> None:
     report = audit(whole())
     assert report.verdict is Verdict.HOLDS
     checks = ["signature", "tiles", "entries", "run", "sequences", "registered", "seals", "index", "artifacts"]
-    assert [f.check for f in report.findings] == [*checks, "plan", "journal", "files"]
+    assert [f.check for f in report.findings] == [*checks, "contributions", "plan", "journal", "files"]
     assert report.notes == ()
 
 

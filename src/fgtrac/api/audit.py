@@ -1,8 +1,9 @@
-"""The verb `verify`: the auditor's checks of the log, and those of what only the writing side knows.
+"""The verb `verify`: the auditor's checks of the log, of the scores in it, and of what only the writing side knows.
 
-plan       the plan of the newest seal says what the log says
-journal    what is not sealed yet: whole, and where it is sealed already, the same
-files      every file in the folder is one that the log explains
+contributions  every recorded score is what the factors in the log give
+plan           the plan of the newest seal says what the log says
+journal        what is not sealed yet: whole, and where it is sealed already, the same
+files          every file in the folder is one that the log explains
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from fgtrac.api.recompute import check_contributions
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import decode_event
@@ -35,13 +37,14 @@ def audit_trace(
     """Read everything again and answer check by check, whatever the files hold.
 
     Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
-    bundles in all.
+    bundles in all, then with contribution entries computed again and in all.
     """
     names = trace.names()
     segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
     pending = _find_pending(trace, names, segments)
     audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
     make = audit.checks.make
+    make("contributions", lambda: check_contributions(trace, audit, progress), ("entries", "registered"))
     make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from fgtrac.errors import FgtracError, FormatError, ProofError
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
@@ -85,10 +86,14 @@ class Log:
         except FormatError as error:
             raise FormatError(f"{tile.path}: {error}") from error
 
-    def entries(self) -> Iterator[tuple[int, bytes]]:
-        """Every entry with its number, read once more. ProofError where one is no longer what was hashed."""
-        for bundle in range(-(-self.head.size // WIDTH)):
-            for number, entry in enumerate(self.bundle(bundle), bundle * WIDTH):
+    def entries(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, bytes]]:
+        """Every entry (or those of some numbers) with its number, in order, read once more. ProofError where one is no
+        longer what was hashed."""
+        wanted = range(self.head.size) if numbers is None else sorted(numbers)
+        for bundle, some in groupby(wanted, lambda number: number // WIDTH):
+            entries = self.bundle(bundle)
+            for number in some:
+                entry = entries[number % WIDTH]
                 if leaf_hash(entry) != self.leaf(number):
                     raise ProofError(f"entry {number} changed while it was read; verify a trace that nobody writes to")
                 yield number, entry

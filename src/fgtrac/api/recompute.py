@@ -1,0 +1,259 @@
+"""The check `contributions`: every score that the log records is computed again from the factor files it commits to.
+
+Nothing but numpy is needed: no model, no training data, no torch. What holds then is that a score follows from the
+factors in the log. Whether the factors follow from the model state and the data is another question, which takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import FgtracError, ProofError, ScoreError
+from fgtrac.events.schema import decode_event
+from fgtrac.score.cache import Cache
+from fgtrac.score.factor_files import FOLDER, Rows, State
+from fgtrac.score.gradients import Floats, Gradients
+from fgtrac.score.kernel import scores
+from fgtrac.score.methods import Method, mean_target, parse_method, prepare, read_all
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify.auditor import Audit
+from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.facts import Checkpoint, Facts
+from fgtrac.verify.report import Verdict
+
+TOLERANCE = 1e-4  # of the largest score: sums in another order differ by less than a tenth of that
+USUAL_DAMPING = 0.1  # a weaker one multiplies rounding, by as much as it is weaker
+KEPT_SCORES = 2  # results for (state, target, method): entries of one stand together in the log
+ROLES = ("train", "validation", "test")
+
+Progress = Callable[[int, int], None]
+Ref = tuple[bytes, int]
+
+
+def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | None = None) -> str:
+    """Compute every recorded score again, within TOLERANCE of the largest of its entry's state, target and method.
+
+    ProofError naming entry and sample for one that is not what the factors give; CannotTell where some could not be
+    computed, with why. `progress` is called with contribution entries done and in all.
+    """
+    facts, numbers = audit.facts, audit.facts.contributions
+    if not numbers:
+        return "no entry records contributions"
+    if any(f.check == "artifacts" and f.verdict is Verdict.REFUTED for f in audit.checks.findings):
+        raise CannotTell("not checked, since the check of artifacts does not hold")
+    if not isinstance(trace, TraceDir):
+        raise CannotTell("not checked: factors are read from a trace that lies in a folder")
+    assert audit.log is not None
+    again, right, left = _Again(trace, facts), 0, []
+    for done, (number, entry) in enumerate(audit.log.entries(numbers), 1):
+        event = decode_event(entry)
+        try:
+            again.check(number, event)
+            right += len(event["scores"])
+        except CannotTell as reason:
+            left.append(f"entry {number} (contribution): {reason}")
+        if progress is not None:
+            progress(done, len(numbers))
+    words = f"{right:,} scores in {len(numbers) - len(left)} entries were computed again from the factors in the log"
+    if left:
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        raise CannotTell(left[0] + more + (f"; {words} and are right" if right else ""))
+    return words
+
+
+class _Found:
+    """What the factors give: the scores (n,) of the rows that were scored."""
+
+    def __init__(self, rows: Rows, found: Floats) -> None:
+        self.scores = found
+        self._blocks = rows.blocks
+        self._keys = rows.ordinals.astype(np.uint64)
+        if rows.which is not None:
+            self._keys += rows.which.astype(np.uint64) << np.uint64(32)
+        self._order = np.argsort(self._keys, kind="stable")
+
+    def of(self, block: bytes, ordinals: NDArray[np.uint32]) -> Floats:
+        """The scores of some samples of a block. CannotTell for one that has no factors."""
+        place = self._blocks.index(block) if block in self._blocks else 1 << 16  # no row is there
+        wanted = ordinals.astype(np.uint64) + np.uint64(place << 32)
+        at = np.searchsorted(self._keys, wanted, sorter=self._order)
+        rows = self._order[np.minimum(at, len(self._keys) - 1)]
+        lacking = ordinals[self._keys[rows] != wanted]
+        if len(lacking):
+            words = f"{len(lacking)} of its samples have no factors"
+            raise CannotTell(f"{words}, the first is ordinal {lacking[0]} of block {block.hex()}")
+        return self.scores[rows]
+
+
+class _Again:
+    """Recomputes the scores of one entry after another."""
+
+    def __init__(self, trace: TraceDir, facts: Facts) -> None:
+        self._trace = trace
+        self._facts = facts
+        present = set(trace.names())
+        self._withdrawn = {path: n for path, n in facts.withdrawn.items() if path not in present}
+        self._artifacts = {a.path: a.sha256 for a in facts.artifacts if a.path not in self._withdrawn}
+        self._caches: dict[Ref, Cache] = {}
+        self._found: dict[tuple[Ref, str, str], _Found] = {}
+
+    def check(self, number: int, event: Mapping[str, Any]) -> None:
+        """One entry. ProofError, or CannotTell."""
+        writer, seq = event["checkpoint"]
+        try:
+            method = _method_of(event["method"])
+            checkpoint = self._checkpoint((writer, seq), event["step"])
+            cache = self._cache((writer, seq), checkpoint)
+            _compare_parameters(event.get("parameters", {}), cache, method)
+            found = self._scores((writer, seq), cache, event["target"], method)
+            self._compare(event, method, found)
+        except CannotTell:
+            raise
+        except ScoreError as error:
+            raise CannotTell(str(error)) from error
+        except MemoryError as error:
+            raise CannotTell(f"recomputing {event['method']} takes more memory than there is") from error
+        except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
+            raise ProofError(f"entry {number} (contribution): {error}") from error
+
+    def _compare(self, event: Mapping[str, Any], method: Method, found: _Found) -> None:
+        block, ordinals, said = event["block"], event["ordinals"], event["scores"]
+        given = found.of(block, ordinals)
+        largest = float(np.abs(found.scores).max(initial=0.0))
+        wrong = np.flatnonzero(~(np.abs(said - given) <= tolerance_of(method) * largest))  # NaN is never within
+        if len(wrong):
+            first = wrong[0]
+            sample = self._facts.ids_of(block)[ordinals[first]].tobytes().hex()
+            raise ProofError(
+                f"it says {said[first]:.9g} for sample {sample} toward {event['target']:.80} by {event['method']} at "
+                f"step {event['step']}; the factors in the log give {given[first]:.9g} ({len(wrong)} of {len(said)} "
+                "scores differ)"
+            )
+
+    def _checkpoint(self, ref: Ref, step: int) -> Checkpoint:
+        """The kept model state that an entry names."""
+        found, (writer, seq) = self._facts.checkpoints.get(ref), ref
+        if found is None:
+            if self._facts.sequences.is_explained(writer, seq, seq + 1):
+                raise CannotTell(f"its checkpoint, number {seq} of writer {writer.hex()}, is lost, as a gap entry says")
+            raise ProofError(f"it names number {seq} of writer {writer.hex()} as its checkpoint, and that is none")
+        if not found.kept or found.step != step:
+            said = f"is of step {found.step} and {'' if found.kept else 'not '}kept"
+            raise ProofError(f"it rests on a state of step {step}; its checkpoint, entry {found.number}, {said}")
+        return found
+
+    def _cache(self, ref: Ref, checkpoint: Checkpoint) -> Cache:
+        """The factors at a model state, once they are known to belong to it and to registered samples."""
+        if ref not in self._caches:
+            if checkpoint.digest is None:
+                raise CannotTell(f"its checkpoint, entry {checkpoint.number}, names no model state")
+            state = State(ref, checkpoint.step, checkpoint.digest, checkpoint.val_loss)
+            for path, erasure in self._withdrawn.items():
+                if path.startswith((f"{state.folder}/", f"{FOLDER}/rows-")):
+                    raise CannotTell(f"{path} was withdrawn by entry {erasure} (erasure)")
+            try:
+                cache = Cache(self._trace, self._artifacts, [state])
+            except ScoreError as error:
+                raise CannotTell(
+                    f"no complete factors of training samples at step {state.step} are in the log"
+                ) from error
+            _check_rates(cache, checkpoint)
+            for role in ROLES:
+                if cache.has(role):
+                    self._check_rows(cache.rows(role), role)
+            self._caches = {ref: cache}  # one at a time: every opened file holds a descriptor
+        return self._caches[ref]
+
+    def _check_rows(self, rows: Rows, role: str) -> None:
+        """ProofError unless each row is a registered sample, and another one."""
+        which = np.zeros(len(rows), np.uint16) if rows.which is None else rows.which
+        for place, block in enumerate(rows.blocks):
+            ordinals, n = rows.ordinals[which == place], len(self._facts.ids_of(block))
+            if len(ordinals) and int(ordinals.max()) >= n:
+                raise ProofError(
+                    f"its {role} factors name ordinal {ordinals.max()} of block {block.hex()}, which has {n} samples"
+                )
+            if len(np.unique(ordinals)) < len(ordinals) or block in rows.blocks[:place]:
+                raise ProofError(f"its {role} factors name samples of block {block.hex()} twice")
+
+    def _scores(self, ref: Ref, cache: Cache, target: str, method: Method) -> _Found:
+        """All training rows' scores toward a target at the cache's one state."""
+        key = (ref, target, str(method))
+        if key not in self._found:
+            with np.errstate(all="ignore"):  # a stranger's numbers: what is not finite is never within the tolerance
+                prepared = prepare(cache, 0, self._target(cache, target), method)
+                rows = cache.rows("train")
+                if not len(rows):
+                    raise CannotTell("its checkpoint has factors of no training sample")
+                found = _Found(rows, scores(cache, [prepared], 0, len(rows))[:, 0])
+            older = list(self._found.items())[1 - KEPT_SCORES :]
+            self._found = {**dict(older), key: found}
+        return self._found[key]
+
+    def _target(self, cache: Cache, words: str) -> tuple[Gradients, ...]:
+        """The gradients of what an entry's scores are toward, one target."""
+        form, _, rest = words.partition(":")
+        if words == "validation":
+            if not cache.has("validation"):
+                raise CannotTell("there are no factors of validation samples at its checkpoint")
+            return mean_target(rows for _start, rows in read_all(cache, 0, "validation"))
+        if form == "id":
+            return self._sample(cache, rest)
+        raise CannotTell(f"its target {words!r:.80} is of a kind that this version cannot compute")
+
+    def _sample(self, cache: Cache, name: str) -> tuple[Gradients, ...]:
+        """The gradients of one sample, in whichever role it has factors."""
+        for role in ROLES:
+            rows = cache.rows(role) if cache.has(role) else None
+            for block in () if rows is None else rows.blocks:
+                found = np.flatnonzero((self._facts.ids_of(block) == _id_of(name)).all(axis=1))
+                row = rows.find(block, int(found[0])) if rows is not None and len(found) else None
+                if row is not None:
+                    return cache.take(0, role, np.array([row]))
+        raise CannotTell(f"there are no factors of its target, sample {name:.64}, at its checkpoint")
+
+
+def tolerance_of(method: Method) -> float:
+    """How far, relative to the largest score, a score may be from what is computed again."""
+    return TOLERANCE * max(1.0, USUAL_DAMPING / method.damped_by) if method.damped_by else TOLERANCE
+
+
+def _method_of(words: str) -> Method:
+    try:
+        return parse_method(words)
+    except ValueError as error:
+        raise CannotTell(f"this version cannot compute it: {error}") from error
+
+
+def _id_of(name: str) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(bytes.fromhex(name), dtype=np.uint8).reshape(32)
+    except ValueError as error:
+        raise ProofError(f"its target id:{name:.80} is no sample id") from error
+
+
+def _check_rates(cache: Cache, checkpoint: Checkpoint) -> None:
+    """ProofError where a layer's learning rate is none of those that the checkpoint's entry has."""
+    for layer, rate in zip(cache.layers, cache.learning_rates(0), strict=True):
+        if checkpoint.learning_rates and rate not in checkpoint.learning_rates:
+            raise ProofError(
+                f"its factors give layer {layer.name!r:.60} the learning rate {rate:.9g}; its checkpoint, entry "
+                f"{checkpoint.number}, says {', '.join(f'{r:.9g}' for r in checkpoint.learning_rates[:8])}"
+            )
+
+
+def _compare_parameters(said: Mapping[str, Any], cache: Cache, method: Method) -> None:
+    """ProofError where an entry's parameters are not those of the factors."""
+    found: dict[str, Any] = {
+        "factors": cache.states[0].folder,
+        "layers": [layer.name for layer in cache.layers],
+        "learning_rates": list(cache.learning_rates(0)),
+        "damping": method.damped_by,
+    }
+    for name in sorted(found.keys() & said.keys()):
+        if said[name] != found[name]:
+            raise ProofError(f"it says {name} {said[name]!r:.100}; its factors say {found[name]!r:.100}")
