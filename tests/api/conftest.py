@@ -1,0 +1,108 @@
+"""What the tests of scoring share: a small problem, trained under trace, and what its log and folder say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from fgtrac.api.ledger import Ledger, read_ledger
+from fgtrac.api.run import Run, start_run
+from fgtrac.events.schema import decode_event
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.tiles import read_entries
+
+EPOCHS = 3
+
+
+def points(rows: int, seed: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(rows, 8, generator=generator)
+    return TensorDataset(inputs, (inputs[:, :3].argmax(1)).long())
+
+
+@dataclass
+class Problem:
+    """Three classes in eight dimensions, a net with dropout and batch normalisation, and where it is recorded."""
+
+    folder: Path
+    rows: int = 90
+    train: TensorDataset = field(init=False)
+    validation: TensorDataset = field(default_factory=lambda: points(20, 2))
+    test: TensorDataset = field(default_factory=lambda: points(15, 3))
+
+    def __post_init__(self) -> None:
+        self.train = points(self.rows, 1)
+
+    @property
+    def trace(self) -> TraceDir:
+        return TraceDir.open(self.folder / "run.trace")
+
+    @property
+    def ledger(self) -> Ledger:
+        return read_ledger(self.trace)
+
+    def start(self, **options: Any) -> Run:
+        return start_run(self.folder / "run", key=self.folder / "key.pem", **({"keep": "all"} | options))
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3))
+
+    def score_with(self, run: Run, **options: Any) -> None:
+        run.score_with(**({"loss": nn.CrossEntropyLoss()} | self.data | options))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def fit(self, run: Run, model: nn.Module, *, epochs: int = EPOCHS, workers: int = 0) -> torch.optim.Optimizer:
+        """Train under trace, with a checkpoint after each epoch."""
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        loader = run.watch(DataLoader(self.train, batch_size=16, shuffle=True, num_workers=workers), role="train")
+        for epoch in range(epochs):
+            model.train()
+            for inputs, targets in loader:
+                optimizer.zero_grad()
+                cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+            run.checkpoint(model, optimizer, val_loss=1.0 / (epoch + 1), epoch=epoch)
+        return optimizer
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        trace, head = self.trace, self.trace.head()
+        assert head is not None
+        found = [decode_event(entry) for entry in read_entries(trace, 0, head.size, head.size)]
+        return [event for event in found if event["kind"] in kinds]
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of factors: path -> bytes."""
+        folder = self.folder / "run.trace" / "artifacts" / "scoring"
+        paths = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+        return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+@pytest.fixture
+def problem(tmp_path: Path) -> Problem:
+    return Problem(tmp_path)
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Problem:
+    """The same problem, recorded elsewhere."""
+    return Problem(tmp_path / "another")
+
+
+@pytest.fixture
+def random_state() -> Callable[[], tuple[bytes, Any, Any]]:
+    """The state of every generator."""
+    return lambda: (torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes(), random.getstate())
