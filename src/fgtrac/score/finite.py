@@ -19,7 +19,7 @@ class NotFinite(ScoreError):
 
 def check_finite(what: str, values: torch.Tensor) -> None:
     """NotFinite unless every number is finite; `values` (n, ...), a row for each sample."""
-    if torch.isfinite(values).all():
+    if values.sum().isfinite() or torch.isfinite(values).all():  # a sum is quicker, and hides neither
         return
     bad = ~torch.isfinite(values.reshape(len(values), -1)).all(1)
     raise NotFinite(what, int(bad.sum()), int(bad.nonzero()[0]))
