@@ -68,12 +68,20 @@ def keys(life: Life, folder: Path) -> list[str]:
 
 
 def test_a_trace_and_a_bundle_hold_under_the_key_in_every_form(life: Life, run, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle.json"
+    bundle, whole = tmp_path / "bundle.json", make_trace(tmp_path / "whole").trace.path
     assert run("prove", life.path, "digits:0", "-o", bundle).code == 0
-    for path in (life.path, bundle):
+    for path in (whole, bundle):
         for key in keys(life, tmp_path):
             done = run("verify", path, "--key", key, "--json")
             assert (done.code, done.json["verdict"]) == (0, "holds"), (path, key, done)
+
+
+def test_scores_whose_factors_are_not_in_the_trace_are_never_called_good(life: Life, run, tmp_path: Path) -> None:
+    done = run("verify", life.path, "--key", keys(life, tmp_path)[0], "--json")
+    assert (done.code, done.json["verdict"]) == (3, "cannot tell")
+    (found,) = [f for f in done.json["findings"] if f["verdict"] != "holds"]
+    assert found["check"] == "contributions"
+    assert "names no model state" in found["words"]
 
 
 def test_without_a_key_verify_cannot_tell_and_says_why(life: Life, run, tmp_path: Path) -> None:
