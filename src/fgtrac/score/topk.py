@@ -19,18 +19,21 @@ class TopK:
         self._rows = np.empty(0, dtype=np.int64)
         self._scores = np.empty(0, dtype=np.float32)
         self._bar: Floats | None = None  # the k-th best of each target as of the last merge
+        self._hits = np.empty((0, m), dtype=bool)
         self._seen = 0
 
     def add(self, first: int, block: Floats) -> None:
         """A block (b, m) of scores, of the rows from `first` on; rows ascend from block to block."""
         self._seen += len(block)
+        if len(self._hits) < len(block):
+            self._hits = np.empty(block.shape, dtype=bool)
+        hits = self._hits[: len(block)]
         if self._bar is not None:
-            hits = block > self._bar if self._largest else block < self._bar
+            (np.greater if self._largest else np.less)(block, self._bar, out=hits)
         elif len(block) > self._k:
-            bar = self._first_bar(block)
-            hits = block >= bar if self._largest else block <= bar
+            (np.greater_equal if self._largest else np.less_equal)(block, self._first_bar(block), out=hits)
         else:
-            hits = np.ones(block.shape, dtype=bool)
+            hits[:] = True
         rows, columns = np.divmod(np.flatnonzero(hits), self._m)
         self._columns = np.append(self._columns, columns)
         self._rows = np.append(self._rows, rows + first)
