@@ -117,7 +117,7 @@ class Gradients:
         if self.dense is not None:
             return self.dense
         assert self.deltas is not None
-        return (self.deltas[:, :, None] * self.with_bias()[:, None, :]).reshape(len(self.deltas), -1)
+        return (self.deltas[:, :, None] * self.with_bias()[:, None, :]).reshape(-1, self.layer.size)
 
     def with_bias(self) -> Floats:
         """(n, d_in + bias): the inputs, and a column of ones where the layer has a bias."""
