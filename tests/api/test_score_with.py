@@ -204,38 +204,44 @@ def test_training_is_bit_for_bit_the_same_with_scoring_on(
     assert len(problem.ledger.scored_files()) > 0
 
 
-def test_the_record_of_uses_is_the_same_with_scoring_on(problem: Any, another: Any) -> None:
-    """A batch that has been delivered, a gradient that waits, an evaluation that goes on: a pass touches none."""
+def evaluate_meanwhile(run: Run, one: Any, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A batch that has been delivered, a gradient that waits, an evaluation that goes on: a checkpoint amid each."""
+    loader = run.watch(DataLoader(one.train, batch_size=30), role="train")
+    evaluation = run.watch(DataLoader(one.validation, batch_size=20), role="validation")
+    for inputs, targets in loader:
+        run.checkpoint(model, optimizer)
+        cross_entropy(model(inputs), targets).backward()
+        run.checkpoint(model, optimizer)
+        for held, _ in evaluation:
+            run.checkpoint(model, optimizer)
+            with torch.no_grad():
+                model(held + 1)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def go_back_twice(run: Run, one: Any, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Batches read ahead, and a checkpoint between two backward passes through the same forward pass."""
+    for inputs, targets in list(run.watch(DataLoader(one.train, batch_size=30), role="train")):
+        loss = cross_entropy(model(inputs), targets)
+        loss.backward(retain_graph=True)
+        run.checkpoint(model, optimizer)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("loop", [evaluate_meanwhile, go_back_twice])
+def test_the_record_of_uses_is_the_same_with_scoring_on(problem: Any, another: Any, loop: Any) -> None:
     told = []
     for one, scored in ((problem, True), (another, False)):
         model = one.model()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         torch.manual_seed(1)
         with one.start(ids="public") as run:
             if scored:
                 one.score_with(run)
-            loader = run.watch(DataLoader(one.train, batch_size=30), role="train")
-            evaluation = run.watch(DataLoader(one.validation, batch_size=20), role="validation")
-            for inputs, targets in loader:
-                run.checkpoint(model, optimizer)
-                cross_entropy(model(inputs), targets).backward()
-                run.checkpoint(model, optimizer)
-                for held, _ in evaluation:
-                    run.checkpoint(model, optimizer)
-                    with torch.no_grad():
-                        model(held + 1)
-                optimizer.step()
-                optimizer.zero_grad()
-        told.append(
-            [
-                {
-                    k: v.tolist() if isinstance(v, np.ndarray) else v
-                    for k, v in e.items()
-                    if k not in ("time", "writer", "seq")
-                }
-                for e in one.events("use")
-            ]
-        )
+            loop(run, one, model, torch.optim.SGD(model.parameters(), lr=0.1))
+        told.append([plain({k: e[k] for k in e if k not in ("time", "writer", "seq")}) for e in one.events("use")])
     assert told[0] == told[1]
     assert NO_STEP not in {step for e in told[0] if e["loader"] == 1 for step in e["step"]}
 
