@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fgtrac.commit.signer import Signer
 from fgtrac.events.codec import encode
@@ -41,6 +42,11 @@ class Problem:
     @property
     def path(self) -> Path:
         return self.made.trace.path
+
+    @property
+    def key(self) -> Path:
+        """The signing key's file."""
+        return self.path.with_name("key.pem")
 
     def matrix(self, role: str, *, k: int | None = None) -> np.ndarray:
         """(train rows, rows of a role) by tracin, in float64 from whole gradients; at one state, or their sum."""
@@ -91,6 +97,8 @@ def scored_trace(
             write_factors(writing, state, k, role, rows_data[role], g, loss)
     writing.end()
     made.seal()
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     if vault:
         keep = Vault.create(folder / "run.vault", trace_id)
         keep.put_names((i, name, encode(n), None) for name, mine in ids.items() for n, i in enumerate(mine))

@@ -281,7 +281,12 @@ def test_a_method_that_cannot_be_computed_cannot_be_told(tmp_path: Path, method:
     assert_cannot_tell(finding, "entry ", words, f"{TRAIN + 6 + 6} scores in 3 entries were computed again")
 
 
-@pytest.mark.parametrize("target", ["", "the moon", "artifact:artifacts/none", "class:3"])
+def test_a_target_whose_file_is_not_in_the_log_cannot_be_told(tmp_path: Path) -> None:
+    finding = told(tmp_path, lambda f: f | {"target": "artifact:artifacts/none"})
+    assert_cannot_tell(finding, "its target, artifacts/none, is no file that the log names")
+
+
+@pytest.mark.parametrize("target", ["", "the moon", "class:3"])
 def test_a_target_of_another_kind_cannot_be_told(tmp_path: Path, target: str) -> None:
     assert_cannot_tell(told(tmp_path, lambda f: f | {"target": target}), f"its target {target!r} is of a kind")
 

@@ -19,6 +19,8 @@ from fgtrac.score.factor_files import FOLDER, Rows, State
 from fgtrac.score.gradients import Floats, Gradients
 from fgtrac.score.kernel import scores
 from fgtrac.score.methods import Method, mean_target, parse_method, prepare, read_all
+from fgtrac.score.target_files import target_of
+from fgtrac.store.tensor_files import open_tensors
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
@@ -203,6 +205,11 @@ class _Again:
             return mean_target(rows for _start, rows in read_all(cache, 0, "validation"))
         if form == "id":
             return self._sample(cache, rest)
+        if form == "artifact":
+            if rest not in self._artifacts:
+                gone = "was withdrawn" if rest in self._withdrawn else "is no file that the log names"
+                raise CannotTell(f"its target, {rest:.80}, {gone}")
+            return target_of(open_tensors(self._trace.plain(rest)), cache.states[0], cache.layers)
         raise CannotTell(f"its target {words!r:.80} is of a kind that this version cannot compute")
 
     def _sample(self, cache: Cache, name: str) -> tuple[Gradients, ...]:

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.api import prior
+from fgtrac.api.adding import take_up
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
 from fgtrac.api.recording import WAIT_S, Options, Run
 from fgtrac.commit import sequencer, tidy
-from fgtrac.commit.gather import read_segments
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import CaptureError
 from fgtrac.events.identity import key_commitment
 from fgtrac.score.select import parse_rule
-from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
@@ -111,13 +109,8 @@ def reopen(path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None =
     Raises FileNotFoundError or FormatError where there is no trace, CaptureError where it is being recorded now.
     """
     trace = TraceDir.open(_folder(path))
-    if any(durable.is_held(segment.path) for segment in read_segments(trace)):
-        raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
-    trace_id, entry = prior.trace_id_of(trace), prior.run_entry(trace)
-    signer = Signer.of(trace_id, entry["public_key"], None if key is None else Path(key))
-    vault = Vault.open(trace.vault_path, trace_id)
-    tidy.remove_unfinished_artifacts(trace)
-    sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+    vault, entry = Vault.open(trace.vault_path, prior.trace_id_of(trace)), prior.run_entry(trace)
+    signer = take_up(trace, None if key is None else Path(key))
     step, before, ledger = prior.last_checkpoint_step(trace), prior.registered_before(trace), read_ledger(trace)
     known = {"scheme": entry["id_scheme"], "first_step": step, "options": Options(strict=strict)}
     return Run(trace, vault, signer, **known, before=before, ledger=ledger, trains=False)

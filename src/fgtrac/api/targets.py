@@ -114,14 +114,17 @@ def prepare_targets(
     cache: Cache, targets: Sequence[Target], method: Method
 ) -> Iterator[tuple[list[int], list[Prepared]]]:
     """Targets made ready, those of one kind together: (their numbers, one `Prepared` for each state)."""
-    singles = [i for i, target in enumerate(targets) if target.is_single]
-    others = [i for i, target in enumerate(targets) if not target.is_single]
-    if singles:
-        mine = [targets[i] for i in singles]
-        yield singles, [prepare(cache, k, _taken(cache, k, mine), method) for k in range(len(cache.states))]
-    if others:
-        means = [_means(cache, k, [targets[i] for i in others]) for k in range(len(cache.states))]
-        yield others, [prepare(cache, k, mean, method) for k, mean in enumerate(means)]
+    for numbers, by_state in read_targets(cache, targets):
+        yield numbers, [prepare(cache, k, gradients, method) for k, gradients in enumerate(by_state)]
+
+
+def read_targets(cache: Cache, targets: Sequence[Target]) -> Iterator[tuple[list[int], list[tuple[Gradients, ...]]]]:
+    """The gradients of targets, those of one kind together: (their numbers, for each state one `Gradients` a layer)."""
+    states = range(len(cache.states))
+    if singles := [i for i, target in enumerate(targets) if target.is_single]:
+        yield singles, [_taken(cache, k, [targets[i] for i in singles]) for k in states]
+    if others := [i for i, target in enumerate(targets) if not target.is_single]:
+        yield others, [_means(cache, k, [targets[i] for i in others]) for k in states]
 
 
 def _taken(cache: Cache, k: int, targets: Sequence[Target]) -> tuple[Gradients, ...]:

@@ -15,6 +15,8 @@ from fgtrac.api.explanation import Explanation
 from fgtrac.api.matrix import write_matrix
 from fgtrac.api.naming import Named, Namer, UnknownSampleError, key_of, words_of
 from fgtrac.api.prior import trace_id_of
+from fgtrac.api.record_scores import Recorded, record_scores
+from fgtrac.api.targets import read_targets
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import ProofError, TamperError
@@ -71,6 +73,37 @@ class Trace:
         names = None if vault is None else {n.id: words_of(n.dataset, key_of(n.key)) for n in vault.names()}
         with whole("the table of samples"):
             return read_samples(self._seal, names)
+
+    def record(
+        self,
+        *targets: Any,
+        model: Any = None,
+        loss: Callable[..., Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Recorded:
+        """Write the contributions of all training samples toward these targets (as `explain` takes them) into the log,
+        and seal it with the trace's own key (`key` is the signing key's file). What the log has already is not written
+        again; `fgtrac verify` computes it again. This opened trace still answers as of before: open it anew."""
+        how, explainer = Method(method, damping, ggn), self._explainer
+        cache = explainer.cache(checkpoints)
+        if model is None:
+            resolved = explainer.resolve(cache, targets)
+            gradients = list(read_targets(cache, resolved))
+        else:
+            from fgtrac.api.unseen import read_batch
+
+            if len(targets) != 1 or loss is None:
+                raise ValueError("record() with model= takes one batch of unseen data, and loss=")
+            resolved, by_state = read_batch(explainer, cache, targets[0], model, loss, forward)
+            gradients = [(list(range(len(resolved))), by_state)]
+        signing_key = None if key is None else Path(key)
+        return record_scores(explainer, cache, resolved, gradients, how, signing_key, progress)
 
     def write_scores(
         self,

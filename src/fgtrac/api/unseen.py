@@ -21,6 +21,7 @@ from fgtrac.score.cache import Cache
 from fgtrac.score.calls import unwrapped
 from fgtrac.score.factor_files import State
 from fgtrac.score.factors import FactorPass, Pass
+from fgtrac.score.gradients import Gradients
 from fgtrac.score.kernel import Progress
 from fgtrac.score.methods import Method, prepare
 from fgtrac.score.untouched import untouched
@@ -41,15 +42,26 @@ def explain_batch(
 ) -> Explanation:
     """The answer toward each sample of a batch. The model stays as it is; TypeError for what is none, ScoreError where
     its architecture is not that of the kept states, or its layers are not those that were scored."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model= takes a torch.nn.Module, not {type(model).__name__}")
     check_group(by)
     cache = explainer.cache(checkpoints)
+    targets, gradients = read_batch(explainer, cache, batch, model, loss, forward)
+    ready = [prepare(cache, k_state, state, method) for k_state, state in enumerate(gradients)]
+    return explainer.answer(cache, targets, [(list(range(len(targets))), ready)], method, k, by, progress)
+
+
+def read_batch(
+    explainer: Explainer,
+    cache: Cache,
+    batch: Any,
+    model: Any,
+    loss: Callable[..., Any],
+    forward: Callable[[Any, Any], Any] | None,
+) -> tuple[list[Target], list[tuple[Gradients, ...]]]:
+    """Each sample of a batch as a target, and their gradients at every state. Errors as `explain_batch`."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model= takes a torch.nn.Module, not {type(model).__name__}")
     passes = [_pass(explainer, cache, state, copied(model), batch, loss, forward) for state in cache.states]
-    targets = _targets(passes[0])
-    ready = [prepare(cache, k_state, found.gradients, method) for k_state, found in enumerate(passes)]
-    prepared = [(list(range(len(targets))), ready)]
-    return explainer.answer(cache, targets, prepared, method, k, by, progress)
+    return _targets(passes[0]), [found.gradients for found in passes]
 
 
 def copied(model: torch.nn.Module) -> torch.nn.Module:
