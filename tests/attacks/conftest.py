@@ -1,4 +1,4 @@
-"""A small sealed trace to lie about: some training, two kept models, predictions."""
+"""A small sealed trace to lie about: some training, kept models with their factors, contributions, predictions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from fgtrac.store.trace_dir import TraceDir
 def record(folder: Path) -> TraceDir:
     """A run of 48 samples and three epochs at folder/run.trace; folder/older.trace is a copy made before its end."""
     torch.manual_seed(0)
-    data = TensorDataset(torch.randn(48, 4), torch.randint(0, 2, (48,)))
+    data, held = (TensorDataset(torch.randn(n, 4), torch.randint(0, 2, (n,))) for n in (48, 12))
     loader = DataLoader(data, batch_size=16, shuffle=True)
     model = torch.nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with start_run(folder / "run", key=folder / "key.pem") as run:
         run.watch(loader, role="train")
+        run.register(held, name="held", role="validation")
+        run.score_with(loss=torch.nn.CrossEntropyLoss(), train=data, validation=held)
         for epoch in range(3):
             for inputs, labels in loader:
                 optimizer.zero_grad()

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import Verifier
 from fgtrac.verify.report import Report, Verdict
+from traces import make_trace
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,3 +86,16 @@ def test_the_attacks_run_as_a_script(sealed: TraceDir, monkeypatch: pytest.Monke
     unknown = subprocess.run([*command, "tell the truth"], capture_output=True, text=True, check=False)
     assert unknown.returncode == 2
     assert "no lie is called tell the truth" in unknown.stdout
+
+
+def test_a_lie_about_something_that_is_not_there_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_trace(tmp_path, artifact_bytes=100)
+    pem = made.signer._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    command = [sys.executable, str(ROOT / "attacks/run.py"), str(made.trace.path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("left out ") == 4
+    assert "has no contribution entry to lie about" in run.stdout
+    assert "has no factors to lie about" in run.stdout

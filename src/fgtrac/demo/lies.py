@@ -9,40 +9,40 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.api.audit import audit_trace
-from fgtrac.commit.plan import Plan, format_plan, parse_plan
-from fgtrac.events.postings import KIND, ROW, PostingTable
+from fgtrac.commit.plan import format_plan
+from fgtrac.demo.forge import (
+    Key,
+    all_entries,
+    factor_files,
+    find,
+    head_of,
+    plan_of,
+    put,
+    put_artifacts,
+    put_entry,
+    reseal,
+    size_of,
+    tile_at,
+    with_another_sample,
+    with_other_signs,
+    without_a_use,
+)
 from fgtrac.events.schema import decode_event, encode_event
-from fgtrac.events.totals import Totals
-from fgtrac.store import durable
 from fgtrac.store.index_files import load_index, write_index
 from fgtrac.store.journal import encode_frame, segment_name
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.merkle import leaf_hash
-from fgtrac.tlog.note import (
-    Note,
-    Signature,
-    TreeHead,
-    Verifier,
-    format_note,
-    format_tree_head,
-    parse_note,
-    sign_note,
-)
-from fgtrac.tlog.npy import column_digests
-from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, encode_bundle, grow, read_bundle, read_entries, read_tile
+from fgtrac.tlog.note import Note, Signature, Verifier, format_note, format_tree_head, parse_note
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, encode_bundle, read_bundle, read_tile
 from fgtrac.verify.report import Report, Verdict
-
-Key = Ed25519PrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,15 @@ def hide_use_in_index(trace: TraceDir, key: Key) -> None:
 
 def swap_artifact(trace: TraceDir, key: Key) -> None:
     """A saved model becomes another saved model (or, where there is one only, loses a byte)."""
-    first, *others = sorted((trace.path / "artifacts").iterdir())
+    first, *others = sorted((trace.path / "artifacts").glob("checkpoint-*"))
     data = others[0].read_bytes() if others else first.read_bytes()[:-1]
     put(trace, str(first.relative_to(trace.path)), data)
+
+
+def swap_factors(trace: TraceDir, key: Key) -> None:
+    """A file of factors becomes that of another checkpoint (or, where there is one only, loses a byte)."""
+    first, *others = factor_files(trace)
+    put(trace, first, trace.read(others[-1]) if others else trace.read(first)[:-1])
 
 
 def alter_plan(trace: TraceDir, key: Key) -> None:
@@ -186,6 +192,37 @@ def claim_another_run(trace: TraceDir, key: Key) -> None:
     reseal(trace, entries, key)
 
 
+def change_score_and_sign(trace: TraceDir, key: Key) -> None:
+    """The signer makes one contribution larger than all others."""
+    number, event = find(trace, "contribution")
+    scores = event["scores"].copy()
+    scores[0] = 2 * np.abs(scores).max() + 1
+    entries = all_entries(trace)
+    entries[number] = encode_event(event | {"scores": scores})
+    reseal(trace, entries, key)
+
+
+def replace_factors_and_sign(trace: TraceDir, key: Key) -> None:
+    """The signer turns the gradients of one file of factors around and lets its entry fit; the scores stay."""
+    _number, event = find(trace, "contribution")
+    path = factor_files(trace, event["step"])[0]
+    files = {path: with_other_signs(trace.read(path))}
+    reseal(trace, put_artifacts(trace, all_entries(trace), files), key)
+
+
+def invent_factors_and_sign(trace: TraceDir, key: Key) -> None:
+    """The signer turns all gradients of a checkpoint around, and the scores with them: only who runs the model on the
+    data can tell."""
+    _number, last = find(trace, "contribution")
+    files = {path: with_other_signs(trace.read(path)) for path in factor_files(trace, last["step"])}
+    entries = put_artifacts(trace, all_entries(trace), files)
+    for number, entry in enumerate(entries):
+        event = decode_event(entry)
+        if event["kind"] == "contribution" and event["step"] == last["step"]:
+            entries[number] = encode_event(event | {"scores": -event["scores"]})
+    reseal(trace, entries, key)
+
+
 def rewrite_and_sign(trace: TraceDir, key: Key) -> None:
     """The signer names another sample, builds everything anew and signs: only an older head can tell."""
     number, event = find(trace, "use")
@@ -204,6 +241,7 @@ LIES = (
     Lie("sign as a stranger", "log, index and head rewritten, another's signature", "signature", sign_with_another_key),
     Lie("hide a use", "one use vanishes from the index, whose hashes are made to fit", "index", hide_use_in_index),
     Lie("swap an artifact", "a saved model is replaced by another", "artifacts", swap_artifact),
+    Lie("swap factors", "a file of factors is replaced by another checkpoint's", "artifacts", swap_factors),
     Lie("alter the plan", "the seal's plan claims more than was sealed", "plan", alter_plan),
     Lie("delete the plan", "the seal's plan is deleted", "plan", delete_plan),
     Lie("lose a seal's note", "the signed note of a full seal is deleted", "seals", lose_note),
@@ -214,120 +252,20 @@ LIES = (
     Lie("commit to a false index", "the signer signs an index that hides a use", "index", hide_use_and_sign),
     Lie("invent a sample", "the signer uses a sample nobody registered", "registered", use_unregistered_and_sign),
     Lie("claim another run", "the signer's run entry names another trace", "run", claim_another_run),
+    Lie("change a score", "the signer changes a recorded contribution", "contributions", change_score_and_sign),
+    Lie("replace factors", "the signer rewrites factors, not the scores", "contributions", replace_factors_and_sign),
     # not caught
     Lie("add an unknown cosignature", "a line by an unknown key joins the head", None, add_cosignature),
+    Lie(
+        "invent factors", "the signer invents factors, and scores that follow from them", None, invent_factors_and_sign
+    ),
     Lie("rewrite the past", "the signer rewrites log and index and signs again", None, rewrite_and_sign),
 )
 SHOWN = ("edit an entry", "edit an entry and its hash", "sign as a stranger", "hide a use", "swap an artifact",
          "leave an entry out")  # fmt: skip
 
 
-# -- tools --------------------------------------------------------------------------------------------------------
-
-
-def head_of(trace: TraceDir) -> TreeHead:
-    """The trace's tree head. ValueError where it has none: a lie is told about a sealed trace."""
-    head = trace.head()
-    if head is None:
-        raise ValueError(f"{trace.path} is not sealed; run fgtrac seal first")
-    return head
-
-
-def size_of(trace: TraceDir) -> int:
-    """The number of sealed entries."""
-    return head_of(trace).size
-
-
-def all_entries(trace: TraceDir) -> list[bytes]:
-    """Every sealed entry."""
-    size = size_of(trace)
-    return list(read_entries(trace, 0, size, size))
-
-
-def find(trace: TraceDir, kind: str) -> tuple[int, dict[str, Any]]:
-    """The number and event of the last entry of a kind: behind it lies less, which makes it the harder lie."""
-    for number, entry in reversed(list(enumerate(all_entries(trace)))):
-        event = decode_event(entry)
-        if event["kind"] == kind:
-            return number, event
-    raise ValueError(f"{trace.path} has no {kind} entry to lie about; record some training first")
-
-
-def with_another_sample(event: dict[str, Any]) -> dict[str, Any]:
-    """A `use` event whose first sample is its neighbour in the block, which is registered too."""
-    ordinals = event["ordinals"].copy()
-    ordinals[0] = ordinals[0] - 1 if ordinals[0] else 1
-    return event | {"ordinals": ordinals}
-
-
-def tile_at(trace: TraceDir, level: int, number: int) -> Tile:
-    """The tile of that number, as wide as the log has it."""
-    return Tile(level, number, min(WIDTH, (size_of(trace) >> 8 * max(level, 0)) - number * WIDTH))
-
-
-def put_entry(trace: TraceDir, number: int, entry: bytes) -> None:
-    """Replace one entry in its bundle."""
-    entries = read_bundle(trace, number // WIDTH, size_of(trace))
-    entries[number % WIDTH] = entry
-    put(trace, tile_at(trace, ENTRIES, number // WIDTH).path, encode_bundle(entries))
-
-
-def put(trace: TraceDir, path: str, data: bytes) -> None:
-    """Replace a file."""
-    durable.write_file(trace.path / path, data, sync=False)
-
-
-def plan_of(trace: TraceDir) -> Plan:
-    """The plan of the current head."""
-    return parse_plan(trace.read(f"journal/{size_of(trace)}.seal"))
-
-
-def without_a_use(tree: Tree) -> Tree:
-    """The tree of the same columns without the last row of use, hashed anew."""
-    columns = tree.columns
-    rows_end = int(columns.offsets[np.searchsorted(columns.keys[:, 0], 2)])
-    rows = np.frombuffer(columns.values[:rows_end].tobytes(), dtype=ROW)
-    used = np.flatnonzero(rows["kind"] == KIND["used"])[-1]
-    cut = int(used) * ROW.itemsize
-    values = np.concatenate([columns.values[:cut], columns.values[cut + ROW.itemsize :]])
-    later = np.asarray(columns.offsets) > cut
-    offsets = np.where(later, columns.offsets - np.uint64(ROW.itemsize), columns.offsets).astype(np.uint64)
-    return build(Columns(np.array(columns.keys), offsets, values))
-
-
-def reseal(
-    trace: TraceDir,
-    entries: Sequence[bytes],
-    key: Key,
-    *,
-    lie: Callable[[Tree], Tree] = lambda tree: tree,
-    skip: int | None = None,
-) -> None:
-    """Rewrite the whole trace around other entries and sign it: `lie` changes the index before it is committed to,
-    and entry `skip` is not in it."""
-    head, plan = head_of(trace), plan_of(trace)
-    table, totals = PostingTable(), Totals({}, np.empty(0, np.uint64))
-    for number, entry in enumerate(entries[:-1]):
-        event = decode_event(entry)
-        totals.add(event)
-        if number != skip:
-            table.add(number, event)
-    tree = lie(build(Columns(*table.columns())))
-    said = {"root": tree.root, "leaves": len(tree), "entries": len(entries) - 1}
-    seal = encode_event(decode_event(entries[-1]) | said | {"counts": totals.counts, "epoch_steps": totals.epoch_steps})
-    for folder in ("tile", "index"):
-        shutil.rmtree(trace.path / folder)
-    (trace.path / plan.path).unlink()
-    growth = grow(0, trace, [*entries[:-1], seal])
-    for path, data in growth.files.items():
-        put(trace, path, data)
-    write_index(trace.path, growth.size, tree)
-    text = format_tree_head(TreeHead(head.origin, growth.size, growth.root))
-    note = format_note(Note(text, (sign_note(text, head.origin, key),)))
-    put(trace, f"index/{growth.size}/checkpoint", note)
-    put(trace, "checkpoint", note)
-    fresh = Plan(growth.size, growth.size, (), plan.writers, (), growth.size, column_digests(tree))
-    put(trace, fresh.path, format_plan(fresh))
+# -- telling them -----------------------------------------------------------------------------------------------------
 
 
 def answer(trace: TraceDir, lie: Lie, key: Key) -> Report:

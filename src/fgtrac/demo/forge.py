@@ -1,0 +1,174 @@
+"""Tools of a forger: a sealed trace's entries and files, changed, and everything around them made to fit and signed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fgtrac.commit.plan import Plan, format_plan, parse_plan
+from fgtrac.events.postings import KIND, ROW, PostingTable
+from fgtrac.events.schema import decode_event, encode_event
+from fgtrac.events.totals import Totals
+from fgtrac.score.factor_files import FOLDER
+from fgtrac.store import durable
+from fgtrac.store.index_files import write_index
+from fgtrac.store.tensor_files import Tensor, encode_tensors, parse_tensors
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.index import Columns, Tree, build
+from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, sign_note
+from fgtrac.tlog.npy import column_digests
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, encode_bundle, grow, read_bundle, read_entries
+
+Key = Ed25519PrivateKey
+
+
+class NothingToForgeError(ValueError):
+    """The trace is sound, but has nothing of the kind that the lie is about."""
+
+
+def head_of(trace: TraceDir) -> TreeHead:
+    """The trace's tree head. ValueError where it has none: a lie is told about a sealed trace."""
+    head = trace.head()
+    if head is None:
+        raise ValueError(f"{trace.path} is not sealed; run fgtrac seal first")
+    return head
+
+
+def size_of(trace: TraceDir) -> int:
+    """The number of sealed entries."""
+    return head_of(trace).size
+
+
+def all_entries(trace: TraceDir) -> list[bytes]:
+    """Every sealed entry."""
+    size = size_of(trace)
+    return list(read_entries(trace, 0, size, size))
+
+
+def find(trace: TraceDir, kind: str) -> tuple[int, dict[str, Any]]:
+    """The number and event of the last entry of a kind: behind it lies less, which makes it the harder lie.
+    NothingToForgeError where there is none."""
+    for number, entry in reversed(list(enumerate(all_entries(trace)))):
+        event = decode_event(entry)
+        if event["kind"] == kind:
+            return number, event
+    raise NothingToForgeError(f"{trace.path} has no {kind} entry to lie about; record some first")
+
+
+def with_another_sample(event: dict[str, Any]) -> dict[str, Any]:
+    """A `use` event whose first sample is its neighbour in the block, which is registered too."""
+    ordinals = event["ordinals"].copy()
+    ordinals[0] = ordinals[0] - 1 if ordinals[0] else 1
+    return event | {"ordinals": ordinals}
+
+
+def factor_files(trace: TraceDir, step: int | None = None) -> list[str]:
+    """Paths of the files with training samples' factors, at one step or at all. NothingToForgeError where there are
+    none."""
+    folder = "*" if step is None else f"{step:08d}-*"
+    found = sorted(str(p.relative_to(trace.path)) for p in trace.path.glob(f"{FOLDER}/{folder}/train-*.safetensors"))
+    if not found:
+        raise NothingToForgeError(f"{trace.path} has no factors to lie about; record some with run.score_with(...)")
+    return found
+
+
+def with_other_signs(data: bytes) -> bytes:
+    """A factor file with every gradient turned around."""
+    file = parse_tensors(data)
+    turned = {name: _turned(t) if name.endswith(("/deltas", "/gradients")) else t for name, t in file.tensors.items()}
+    return b"".join(encode_tensors(turned, file.metadata))
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    size = tensor.array.itemsize
+    bits = tensor.array.view(f"<u{size}") ^ np.array(1 << (8 * size - 1), dtype=f"<u{size}")
+    return Tensor(tensor.type, bits.view(tensor.array.dtype))
+
+
+def put_artifacts(trace: TraceDir, entries: Sequence[bytes], files: Mapping[str, bytes]) -> list[bytes]:
+    """Replace files; the entries, those that name them made to fit."""
+    for path, data in files.items():
+        put(trace, path, data)
+    fitted = []
+    for entry in entries:
+        event = decode_event(entry)
+        if event["kind"] == "artifact" and event["path"] in files:
+            data = files[event["path"]]
+            entry = encode_event(event | {"sha256": hashlib.sha256(data).digest(), "size": len(data)})
+        fitted.append(entry)
+    return fitted
+
+
+def tile_at(trace: TraceDir, level: int, number: int) -> Tile:
+    """The tile of that number, as wide as the log has it."""
+    return Tile(level, number, min(WIDTH, (size_of(trace) >> 8 * max(level, 0)) - number * WIDTH))
+
+
+def put_entry(trace: TraceDir, number: int, entry: bytes) -> None:
+    """Replace one entry in its bundle."""
+    entries = read_bundle(trace, number // WIDTH, size_of(trace))
+    entries[number % WIDTH] = entry
+    put(trace, tile_at(trace, ENTRIES, number // WIDTH).path, encode_bundle(entries))
+
+
+def put(trace: TraceDir, path: str, data: bytes) -> None:
+    """Replace a file."""
+    durable.write_file(trace.path / path, data, sync=False)
+
+
+def plan_of(trace: TraceDir) -> Plan:
+    """The plan of the current head."""
+    return parse_plan(trace.read(f"journal/{size_of(trace)}.seal"))
+
+
+def without_a_use(tree: Tree) -> Tree:
+    """The tree of the same columns without the last row of use, hashed anew."""
+    columns = tree.columns
+    rows_end = int(columns.offsets[np.searchsorted(columns.keys[:, 0], 2)])
+    rows = np.frombuffer(columns.values[:rows_end].tobytes(), dtype=ROW)
+    used = np.flatnonzero(rows["kind"] == KIND["used"])[-1]
+    cut = int(used) * ROW.itemsize
+    values = np.concatenate([columns.values[:cut], columns.values[cut + ROW.itemsize :]])
+    later = np.asarray(columns.offsets) > cut
+    offsets = np.where(later, columns.offsets - np.uint64(ROW.itemsize), columns.offsets).astype(np.uint64)
+    return build(Columns(np.array(columns.keys), offsets, values))
+
+
+def reseal(
+    trace: TraceDir,
+    entries: Sequence[bytes],
+    key: Key,
+    *,
+    lie: Callable[[Tree], Tree] = lambda tree: tree,
+    skip: int | None = None,
+) -> None:
+    """Rewrite the whole trace around other entries and sign it: `lie` changes the index before it is committed to,
+    and entry `skip` is not in it."""
+    head, plan = head_of(trace), plan_of(trace)
+    table, totals = PostingTable(), Totals({}, np.empty(0, np.uint64))
+    for number, entry in enumerate(entries[:-1]):
+        event = decode_event(entry)
+        totals.add(event)
+        if number != skip:
+            table.add(number, event)
+    tree = lie(build(Columns(*table.columns())))
+    said = {"root": tree.root, "leaves": len(tree), "entries": len(entries) - 1}
+    seal = encode_event(decode_event(entries[-1]) | said | {"counts": totals.counts, "epoch_steps": totals.epoch_steps})
+    for folder in ("tile", "index"):
+        shutil.rmtree(trace.path / folder)
+    (trace.path / plan.path).unlink()
+    growth = grow(0, trace, [*entries[:-1], seal])
+    for path, data in growth.files.items():
+        put(trace, path, data)
+    write_index(trace.path, growth.size, tree)
+    text = format_tree_head(TreeHead(head.origin, growth.size, growth.root))
+    note = format_note(Note(text, (sign_note(text, head.origin, key),)))
+    put(trace, f"index/{growth.size}/checkpoint", note)
+    put(trace, "checkpoint", note)
+    fresh = Plan(growth.size, growth.size, (), plan.writers, (), growth.size, column_digests(tree))
+    put(trace, fresh.path, format_plan(fresh))
