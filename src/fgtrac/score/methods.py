@@ -23,7 +23,8 @@ from fgtrac.score.gradients import Floats, Gradients
 from fgtrac.score.kernel import Prepared, PreparedLayer, Progress
 
 METHODS = ("tracin", "tracin-cos", "fisher", "ekfac")
-DAMPING = {"fisher": 0.1, "ekfac": 0.1}
+DAMPING = {"fisher": 0.1, "ekfac": 0.3}  # of benchmarks/lds.py: flat around these
+GGN_DAMPING = 0.03
 READ_NUMBERS = 1 << 22  # of training gradients at once, multiplied out
 
 
@@ -48,7 +49,8 @@ class Method:
     @property
     def damped_by(self) -> float:
         """The damping in force."""
-        return self.damping if self.damping is not None else DAMPING.get(self.name, 0.0)
+        usual = GGN_DAMPING if self.ggn else DAMPING.get(self.name, 0.0)
+        return self.damping if self.damping is not None else usual
 
     def __str__(self) -> str:
         words = f"{self.name}{' ggn' if self.ggn else ''}"
