@@ -53,9 +53,17 @@ HONEST = Hooks()
 
 class Scored:
     """A trace at folder/run.trace with two kept states, their factors, and contributions toward the validation
-    samples by some methods. Training samples come from two blocks."""
+    samples by some methods. Training samples come from two blocks; `shared` of them are validation samples too, with
+    other factors."""
 
-    def __init__(self, folder: Path, *methods: str, layers: tuple[Layer, ...] = (LAYER,), hooks: Hooks = HONEST):
+    def __init__(
+        self,
+        folder: Path,
+        *methods: str,
+        layers: tuple[Layer, ...] = (LAYER,),
+        hooks: Hooks = HONEST,
+        shared: int = 0,
+    ) -> None:
         self.made: Made
         self.writing: Writing
         self.made, self.writing = start_trace(folder, samples=TRAIN + VALIDATION)
@@ -71,7 +79,7 @@ class Scored:
             np.concatenate([mine, np.arange(6, dtype=np.uint32)]),
             np.repeat(np.array([0, 1], np.uint16), [TRAIN, 6]),
         )
-        self.validation = Rows((self.block,), np.sort(ordinals[TRAIN:]))
+        self.validation = Rows((self.block,), np.sort(ordinals[TRAIN - shared :]))
         self.states: list[State] = []
         self.gradients: dict[tuple[int, str], tuple[Gradients, ...]] = {}
         for step in RATES:

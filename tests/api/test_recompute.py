@@ -14,8 +14,10 @@ import pytest
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.recompute import TOLERANCE, tolerance_of
-from fgtrac.score.factor_files import Rows, encode_rows
+from fgtrac.score.factor_files import Rows, encode_losses, encode_rows
+from fgtrac.score.gradients import Gradients
 from fgtrac.score.methods import Method
+from fgtrac.score.target_files import encode_target
 from fgtrac.store.tensor_files import Tensor, encode_tensors, parse_tensors
 from fgtrac.verify.report import Finding, Report, Verdict
 from recorded import CONVOLUTION, LAYER, RATES, TRAIN, Hooks, Scored
@@ -94,6 +96,18 @@ def test_several_methods_and_targets_of_one_trace_hold_together(tmp_path: Path) 
     assert f"{(6 + 6 + 1) * (TRAIN + 6)} scores in 26 entries" in finding.words
 
 
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_target_sample_of_two_roles_may_be_meant_in_either(tmp_path: Path, role: str) -> None:
+    scored = Scored(tmp_path, shared=2)
+    rows = {"train": scored.train, "validation": scored.validation}
+    both = np.intersect1d(scored.train.ordinals[:TRAIN], scored.validation.ordinals)
+    assert len(both) == 2
+    row = int(np.flatnonzero(rows[role].ordinals[:TRAIN] == both[0])[0])
+    name = f"id:{sorted(scored.made.ids)[both[0]].hex()}"
+    scored.contribute(3, "tracin", name, scored.sample(3, role, row))
+    assert found(scored.seal()).verdict is Verdict.HOLDS
+
+
 def test_a_trace_without_contributions_says_so(tmp_path: Path) -> None:
     finding = found(Scored(tmp_path).seal())
     assert (finding.verdict, finding.words) == (Verdict.HOLDS, "no entry records contributions")
@@ -170,6 +184,13 @@ def test_scores_of_another_target_are_refuted(tmp_path: Path) -> None:
     scored = Scored(tmp_path)
     scored.contribute(3, "tracin", f"id:{scored.extra[0].hex()}")
     assert_refuted(found(scored.seal()), f"toward id:{scored.extra[0].hex()}")
+
+
+def test_scores_toward_a_sample_of_two_roles_in_neither_are_refuted(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, shared=1)
+    (both,) = np.intersect1d(scored.train.ordinals[:TRAIN], scored.validation.ordinals)
+    scored.contribute(3, "tracin", f"id:{sorted(scored.made.ids)[both].hex()}")
+    assert_refuted(found(scored.seal()), "40 of 40 scores differ")
 
 
 def test_a_lie_behind_something_that_cannot_be_computed_is_still_refuted(tmp_path: Path) -> None:
@@ -284,6 +305,39 @@ def test_a_method_that_cannot_be_computed_cannot_be_told(tmp_path: Path, method:
 def test_a_target_whose_file_is_not_in_the_log_cannot_be_told(tmp_path: Path) -> None:
     finding = told(tmp_path, lambda f: f | {"target": "artifact:artifacts/none"})
     assert_cannot_tell(finding, "its target, artifacts/none, is no file that the log names")
+
+
+def stored(folder: Path, *, put: Callable[[bytes], bytes] = bytes, scale: float = 1.0) -> Scored:
+    """Scores toward a target whose gradients are in a file of the trace."""
+    scored = Scored(folder)
+    toward = np.linspace(-1, 1, LAYER.size)
+    of = (Gradients(LAYER, dense=toward.astype(np.float32)[None]),)
+    data = put(encode_target(scored.states, [of, of]))
+    scored.put(path := "artifacts/targets/00000000.safetensors", data)
+    scored.contribute(6, "tracin", f"artifact:{path}", scale * toward)
+    return scored
+
+
+def test_scores_toward_gradients_in_a_file_are_told_right_from_wrong(tmp_path: Path) -> None:
+    assert found(stored(tmp_path / "true").seal()).verdict is Verdict.HOLDS
+    assert_refuted(found(stored(tmp_path / "false", scale=1.1).seal()), "toward artifact:artifacts/targets/")
+
+
+def test_a_file_of_gradients_that_is_none_is_refuted_and_named(tmp_path: Path) -> None:
+    cut = stored(tmp_path / "cut", put=lambda data: data[:-4])
+    assert_refuted(found(cut.seal()), "its target, artifacts/targets/00000000.safetensors", "no safetensors file")
+    other = encode_losses(np.ones(3, np.float32))
+    assert_refuted(found(stored(tmp_path / "other", put=lambda data: other).seal()), "it is no 'fgtrac target 1'")
+
+
+def test_a_withdrawn_file_of_gradients_cannot_be_told(tmp_path: Path) -> None:
+    scored = stored(tmp_path)
+    path = "artifacts/targets/00000000.safetensors"
+    (scored.made.trace.path / path).unlink()
+    nobody = {"pseudonym": bytes(32), "block": scored.block, "ordinals": np.array([0], np.uint32)}
+    scored.say("erasure", {**nobody, "artifacts": [path]})
+    (finding,) = [f for f in verify(scored.seal()).findings if f.check == "contributions"]
+    assert_cannot_tell(finding, f"its target, {path}, was withdrawn")
 
 
 @pytest.mark.parametrize("target", ["", "the moon", "class:3"])

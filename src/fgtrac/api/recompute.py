@@ -6,13 +6,14 @@ factors in the log. Whether the factors follow from the model state and the data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.errors import FgtracError, ProofError, ScoreError
+from fgtrac.errors import FgtracError, FormatError, ProofError, ScoreError
 from fgtrac.events.schema import decode_event
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import FOLDER, Rows, State
@@ -101,7 +102,7 @@ class _Again:
         self._withdrawn = {path: n for path, n in facts.withdrawn.items() if path not in present}
         self._artifacts = {a.path: a.sha256 for a in facts.artifacts if a.path not in self._withdrawn}
         self._caches: dict[Ref, Cache] = {}
-        self._found: dict[tuple[Ref, str, str], _Found] = {}
+        self._found: dict[tuple[Ref, str, str], list[_Found]] = {}
 
     def check(self, number: int, event: Mapping[str, Any]) -> None:
         """One entry. ProofError, or CannotTell."""
@@ -111,8 +112,7 @@ class _Again:
             checkpoint = self._checkpoint((writer, seq), event["step"])
             cache = self._cache((writer, seq), checkpoint)
             _compare_parameters(event.get("parameters", {}), cache, method)
-            found = self._scores((writer, seq), cache, event["target"], method)
-            self._compare(event, method, found)
+            self._compare_any(event, method, self._scores((writer, seq), cache, event["target"], method))
         except CannotTell:
             raise
         except ScoreError as error:
@@ -121,6 +121,15 @@ class _Again:
             raise CannotTell(f"recomputing {event['method']} takes more memory than there is") from error
         except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
             raise ProofError(f"entry {number} (contribution): {error}") from error
+
+    def _compare_any(self, event: Mapping[str, Any], method: Method, candidates: Sequence[_Found]) -> None:
+        """What the factors give must be what the entry says; a target sample in several roles may be meant in any."""
+        *others, last = candidates
+        for found in others:
+            with suppress(ProofError):
+                self._compare(event, method, found)
+                return
+        self._compare(event, method, last)
 
     def _compare(self, event: Mapping[str, Any], method: Method, found: _Found) -> None:
         block, ordinals, said = event["block"], event["ordinals"], event["scores"]
@@ -182,46 +191,53 @@ class _Again:
             if len(np.unique(ordinals)) < len(ordinals) or block in rows.blocks[:place]:
                 raise ProofError(f"its {role} factors name samples of block {block.hex()} twice")
 
-    def _scores(self, ref: Ref, cache: Cache, target: str, method: Method) -> _Found:
-        """All training rows' scores toward a target at the cache's one state."""
+    def _scores(self, ref: Ref, cache: Cache, target: str, method: Method) -> list[_Found]:
+        """All training rows' scores toward a target at the cache's one state, for each way to read its words."""
         key = (ref, target, str(method))
         if key not in self._found:
             with np.errstate(all="ignore"):  # a stranger's numbers: what is not finite is never within the tolerance
-                prepared = prepare(cache, 0, self._target(cache, target), method)
                 rows = cache.rows("train")
                 if not len(rows):
                     raise CannotTell("its checkpoint has factors of no training sample")
-                found = _Found(rows, scores(cache, [prepared], 0, len(rows))[:, 0])
+                ready = [prepare(cache, 0, gradients, method) for gradients in self._targets(cache, target)]
+                found = [_Found(rows, scores(cache, [one], 0, len(rows))[:, 0]) for one in ready]
             older = list(self._found.items())[1 - KEPT_SCORES :]
             self._found = {**dict(older), key: found}
         return self._found[key]
 
-    def _target(self, cache: Cache, words: str) -> tuple[Gradients, ...]:
-        """The gradients of what an entry's scores are toward, one target."""
+    def _targets(self, cache: Cache, words: str) -> list[tuple[Gradients, ...]]:
+        """The gradients of what an entry's scores are toward; of a sample, in each role that it has factors in."""
         form, _, rest = words.partition(":")
         if words == "validation":
             if not cache.has("validation"):
                 raise CannotTell("there are no factors of validation samples at its checkpoint")
-            return mean_target(rows for _start, rows in read_all(cache, 0, "validation"))
+            return [mean_target(rows for _start, rows in read_all(cache, 0, "validation"))]
         if form == "id":
             return self._sample(cache, rest)
         if form == "artifact":
-            if rest not in self._artifacts:
-                gone = "was withdrawn" if rest in self._withdrawn else "is no file that the log names"
-                raise CannotTell(f"its target, {rest:.80}, {gone}")
-            return target_of(open_tensors(self._trace.plain(rest)), cache.states[0], cache.layers)
+            return [self._stored(cache, rest)]
         raise CannotTell(f"its target {words!r:.80} is of a kind that this version cannot compute")
 
-    def _sample(self, cache: Cache, name: str) -> tuple[Gradients, ...]:
-        """The gradients of one sample, in whichever role it has factors."""
+    def _sample(self, cache: Cache, name: str) -> list[tuple[Gradients, ...]]:
+        found, sample = [], _id_of(name)
         for role in ROLES:
             rows = cache.rows(role) if cache.has(role) else None
             for block in () if rows is None else rows.blocks:
-                found = np.flatnonzero((self._facts.ids_of(block) == _id_of(name)).all(axis=1))
-                row = rows.find(block, int(found[0])) if rows is not None and len(found) else None
-                if row is not None:
-                    return cache.take(0, role, np.array([row]))
-        raise CannotTell(f"there are no factors of its target, sample {name:.64}, at its checkpoint")
+                ordinal = np.flatnonzero((self._facts.ids_of(block) == sample).all(axis=1))
+                row = rows.find(block, int(ordinal[0])) if rows is not None and len(ordinal) else None
+                found += [cache.take(0, role, np.array([row]))] if row is not None else []
+        if not found:
+            raise CannotTell(f"there are no factors of its target, sample {name:.64}, at its checkpoint")
+        return found
+
+    def _stored(self, cache: Cache, path: str) -> tuple[Gradients, ...]:
+        if path not in self._artifacts:
+            gone = "was withdrawn" if path in self._withdrawn else "is no file that the log names"
+            raise CannotTell(f"its target, {path:.80}, {gone}")
+        try:
+            return target_of(open_tensors(self._trace.plain(path)), cache.states[0], cache.layers)
+        except FormatError as error:
+            raise FormatError(f"its target, {path}: {error}") from error
 
 
 def tolerance_of(method: Method) -> float:
