@@ -34,7 +34,7 @@ def verify(
         if id_key is not None:
             raise ValueError(f"--id-key belongs to a bundle, and {path} is none; leave it out")
         trace = open_for_verification(path)
-        with progress("reading the log again") as step:
+        with progress("verifying") as step:
             report = trace.verify(key, progress=step)
     if as_json:
         print_json(report.as_json())
