@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import runpy
 from array import array
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import fgtrac
 from fgtrac.events.schema import ATTRIBUTION, STATUS
@@ -155,3 +158,98 @@ def test_score_without_factors_names_the_remedy(run: Run, lived: Life) -> None:
     done = run("score", lived.path)
     assert done.code == 1
     assert "record with run.score_with(...), or use fgtrac score --with" in done.err
+
+
+def test_score_records_into_the_log_what_verify_computes_again(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    mine = scored_trace(tmp_path / "mine")
+    no_key = run("score", mine.path, "--toward", "digits:345", "--record")
+    assert no_key.code == 2
+    assert "there is no key at" in no_key.err
+    monkeypatch.setenv("FGTRAC_KEY", str(mine.key))
+    said = run("score", mine.path, "--toward", "digits:345", "--toward", "class:1", "--record", "--json").json
+    assert said["recorded"] == {"entries": 2 * 3 * 2, "scores": 2 * 3 * 340}
+    assert "0 scores in 0 entries were added" in run("score", mine.path, "--toward", "digits:345", "--record").out
+    assert run("verify", mine.path).code == 0
+    assert "toward digits:345 at step 10 (tracin)" in run("history", mine.path, "digits:7").out
+
+
+LATER = """
+import torch
+from torch.utils.data import TensorDataset
+
+def points(seed):
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, x[:, :2].argmax(1))
+
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+
+def again(run):
+    train, validation = points(1), points(2)
+    run.register(train, name="train")
+    run.register(validation, name="validation")
+    run.score_with(loss=torch.nn.CrossEntropyLoss(), train=train, validation=validation, factors="later")
+    return model()
+
+def forgetful(run):
+    return model()
+
+def modelless(run):
+    again(run)
+
+value = 7
+"""
+
+
+@pytest.fixture
+def unscored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished training without factors, and beside it later.py with the user's functions."""
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    (tmp_path / "later.py").write_text(LATER)
+    module = runpy.run_path(str(tmp_path / "later.py"))
+    net, train, validation = module["model"](), module["points"](1), module["points"](2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with fgtrac.start_run(tmp_path / "run", keep="all", key=tmp_path / "key.pem") as recording:
+        recording.register(train, name="train", role="train")
+        recording.register(validation, name="validation", role="validation")
+        for inputs, targets in recording.watch(torch.utils.data.DataLoader(train, batch_size=10)):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(inputs), targets).backward()
+            optimizer.step()
+        recording.checkpoint(net, optimizer, val_loss=1.0)
+    return tmp_path / "run.trace"
+
+
+def test_score_with_a_function_makes_the_missing_factors_first(
+    run: Run, unscored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(unscored.parent / "key.pem"))
+    assert run("score", unscored).code == 1
+    later = unscored.parent / "later.py"
+    done = run("score", unscored, "--with", f"{later}:again", "--toward", "validation:3")
+    assert done.code == 0, done.err
+    assert "toward validation:3 (class" in done.out
+    assert run("score", unscored, "--toward", "validation:3").out == done.out
+    assert run("verify", unscored).code == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "words"),
+    [
+        ("later.py", 2, "names no function; write FILE.py:FUNCTION"),
+        ("nowhere.py:again", 2, "there is no file"),
+        ("later.py:nobody", 2, "later.py has no function nobody"),
+        ("later.py:value", 2, "later.py has no function value"),
+        ("later.py:forgetful", 2, "call score_with() first"),
+        ("later.py:modelless", 2, "modelless returned NoneType; return the model"),
+    ],
+)
+def test_score_with_what_is_no_such_function_says_so(
+    run: Run, unscored: Path, monkeypatch: pytest.MonkeyPatch, named: str, code: int, words: str
+) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(unscored.parent / "key.pem"))
+    done = run("score", unscored, "--with", f"{unscored.parent}/{named}")
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert not list(unscored.glob("artifacts/scoring/*"))

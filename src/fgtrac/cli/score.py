@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.explanation import Explanation, Scored, Toward
+from fgtrac.api.groups import check_group
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.functions import load_function
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_WITH_OUT = 20  # up to so many targets are shown when the matrix is written too
@@ -45,12 +47,23 @@ def score(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="write the scores of all training samples into this folder")
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="write the scores into the log too, and seal it with the trace's key")
+    ] = False,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", help="FILE.py:FUNCTION, called with the run: makes the factors that are missing first"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who lowered a target's loss (proponents) and who raised it (opponents), checkpoint by checkpoint.
 
-    Reads the factors in the trace, and no training data. Without --toward, the target is role:validation.
+    Reads the factors in the trace, and no training data. Without --toward, the target is role:validation. With --with,
+    FUNCTION(run) registers the data again, calls run.score_with(...) and returns the model; this needs torch.
     """
+    check_group(by)
+    if with_ is not None:
+        make_factors(trace, with_)
     opened = open_trace(trace)
     named: list[Any] = toward or ["role:validation"]
     targets = [named] if together else named
@@ -62,14 +75,36 @@ def score(
     if out is not None:
         with progress("writing the scores") as step:
             opened.write_scores(out, *targets, progress=step, **how)
+    added = None
+    if record:
+        with progress("recording the scores") as step:
+            added = opened.record(*targets, progress=step, **how)
     if as_json:
-        print_json((found.as_json() if found else {}) | ({"out": str(out)} if out is not None else {}))
+        said = found.as_json() if found else {}
+        said |= {"out": str(out)} if out is not None else {}
+        print_json(said | ({"recorded": {"entries": added.entries, "scores": added.scores}} if added else {}))
         return
     console = answers()
     if found is not None:
         print_explanation(found, console)
     if out is not None:
         console.print(f"the scores of all training samples are in {escape(str(out))}", soft_wrap=True)
+    if added is not None:
+        words = f"{added.scores:,} scores in {added.entries} entries were added to the log"
+        console.print(f"{words}; fgtrac verify computes them again", soft_wrap=True)
+
+
+def make_factors(trace: Path, named: str) -> None:
+    """Make the factors that the kept checkpoints lack, as the user's function says: it registers the data again, calls
+    run.score_with(...) and returns the model. What an interrupted job has made is not made again."""
+    function = load_function(named)
+    from fgtrac.api.run import reopen  # needs torch
+
+    with reopen(trace) as run:
+        model = function(run)
+        if not hasattr(model, "state_dict"):
+            raise TypeError(f"{named:.80} returned {type(model).__name__}; return the model")
+        run.score(model)
 
 
 def parse_steps(text: str | None) -> list[int] | None:

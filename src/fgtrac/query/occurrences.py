@@ -181,11 +181,12 @@ class Reader:
 
     def _contribution(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
         out = []
+        target = self._target(event["target"])
         for place in _where(event, "ordinals", ordinal):
             score = event["scores"][place]
             details = {"target": event["target"], "method": event["method"], "score": plain(score)}
             details |= {"parameters": plain(event["parameters"])} if "parameters" in event else {}
-            words = f"contributed {score:+.4g} toward {event['target']} at step {event['step']} ({event['method']})"
+            words = f"contributed {score:+.4g} toward {target} at step {event['step']} ({event['method']})"
             out.append(Occurrence(words, event["step"], details=details))
         return out
 
@@ -208,6 +209,12 @@ class Reader:
     def _erased(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
         words = f"erased: the key of subject {event['pseudonym'].hex()[:16]} was destroyed"
         return [Occurrence(words, details={"pseudonym": event["pseudonym"].hex()})] * _count(event, "ordinals", ordinal)
+
+    def _target(self, words: str) -> str:
+        """What a contribution is toward: a sample by its name where the vault knows it."""
+        form, _, digits = words.partition(":")
+        is_sample = form == "id" and len(digits) == 64 and not set(digits) - set("0123456789abcdef")
+        return self._called(bytes.fromhex(digits)) if is_sample else words
 
     def _called(self, sample_id: bytes) -> str:
         return self._name_of(sample_id) or f"id:{sample_id.hex()}"
