@@ -248,3 +248,21 @@ def test_a_sample_that_does_not_reach_the_layer_has_a_gradient_of_zero():
         model.head.bias.requires_grad_(False)
         prepared = FactorPass.prepare(model, batch, loss=F.cross_entropy)
         assert not prepared((-batch[0].abs(), batch[1])).gradients[0].whole().any()
+
+
+def test_one_unseen_sample_is_written_down_as_the_trace_has_its_layers():
+    words = torch.randint(0, 150, (N, 8))
+    model, loss = LanguageModel(words=150, width=40), nn.CrossEntropyLoss()
+    graph, nodes = GraphNet(hidden=90, classes=50), torch.arange(N)
+    for one, batch, options in (
+        (model, (words,), {"loss": loss, "forward": next_word}),
+        (graph, (nodes, nodes), {"loss": F.cross_entropy, "layer": "head"}),
+        (MLP(8), (torch.randn(N, 8), nodes % 4), {"loss": F.cross_entropy, "layer": "all"}),
+    ):
+        prepared, found = factors(one, batch, **options)
+        with untouched(one):
+            last = tuple(part[-1:] for part in batch)
+            again = FactorPass.prepare(one, last, **options | {"layer": prepared.layers, "seed": 5})
+            assert again.layers == prepared.layers
+            for ours, theirs in zip(again(last).gradients, found.gradients, strict=True):
+                np.testing.assert_allclose(ours.whole(), theirs.whole()[-1:], rtol=1e-4, atol=1e-6)

@@ -100,7 +100,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def default_forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-    """(outputs, targets) of a batch that is a pair (inputs, targets) of tensors, on the device of the model."""
-    inputs, targets = batch
+    """(outputs, targets) of a batch that is a pair (inputs, targets) of tensors, on the device of the model.
+    ValueError for another batch."""
+    pair = tuple(batch) if isinstance(batch, tuple | list) else ()
+    if len(pair) != 2 or not all(isinstance(part, torch.Tensor) for part in pair):
+        raise ValueError(
+            f"this batch, a {type(batch).__name__}, is no pair (inputs, targets) of tensors; give a function "
+            "forward(model, batch) that returns (outputs, targets)"
+        )
+    inputs, targets = pair
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return model(inputs.to(device)), targets.to(device)

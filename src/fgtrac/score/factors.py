@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import zip_longest
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class FactorPass:
         *,
         loss: Callable[..., Any],
         forward: Forward | None = None,
-        layer: Choice = None,
+        layer: Choice | Sequence[Layer] = None,
         seed: int = 0,
         hessians: bool = False,
     ) -> FactorPass:
@@ -69,7 +70,8 @@ class FactorPass:
 
         `forward(model, batch)` returns (outputs, targets), by default of a batch (inputs, targets); `loss` see
         `per_sample`. `layer`: None is the last trained linear or convolution layer that the forward pass calls, "all"
-        each of them, otherwise a name or several. `seed` is for the projections of large layers.
+        each of them, otherwise a name or several, or layers as a trace has them: then in their form. `seed` is for the
+        projections of large layers.
 
         Raises ValueError for a name that does not exist, ScoreError (the caller's fault both) for what cannot be
         scored: samples that are mixed, a frozen layer, a weight that acts otherwise than in its layer, NaN.
@@ -77,9 +79,11 @@ class FactorPass:
         model, forward, terms = unwrapped(model), forward or default_forward, per_sample(loss)
         refuse_lazy(model)
         _refuse_training(model)
+        known = [of for of in layer or () if isinstance(of, Layer)]
+        choice = [of.name for of in known] or cast(Choice, layer)
         with own_generators():
-            sites, seen = sites_of(model, layer, batch, forward, terms)
-        plans = tuple(plan(site, seen, seed) for site in sites)
+            sites, seen = sites_of(model, choice, batch, forward, terms)
+        plans = tuple(plan(site, seen, seed, like) for site, like in zip_longest(sites, known))
         if hessians and (len(plans) > 1 or plans[0].layer.form != "factored"):
             raise ScoreError("hessians are of one layer that sees each sample at one position; name such a layer")
         with own_generators():  # the same random numbers again, where the model draws any

@@ -8,12 +8,10 @@ from fgtrac.errors import ScoreError
 
 
 class NotFinite(ScoreError):
-    """NaN or infinity in a loss or a gradient: in `count` rows of the batch; `row` is the first of them, and the
-    sample's place in the batch, or None where the layer's rows could not be matched with samples."""
+    """NaN or infinity in a loss or a gradient: of `count` samples of the batch, the first of them in row `row`."""
 
-    def __init__(self, what: str, count: int, row: int | None) -> None:
-        first = "" if row is None else f", first in row {row}"
-        super().__init__(f"NaN or infinity in the {what} in {count} rows of the batch{first}")
+    def __init__(self, what: str, count: int, row: int) -> None:
+        super().__init__(f"NaN or infinity in the {what} in {count} rows of the batch, first in row {row}")
         self.count, self.row = count, row
 
 

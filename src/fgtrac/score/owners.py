@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,8 +26,8 @@ NOBODY = -1
 class Placement:
     """Which of n samples each item of a call belongs to. An item is a row of a linear layer, an image of a convolution.
 
-    `order` "major": item r is of sample r // (items / n); "minor": of sample r % n; None: as `owners` (items,) int64
-    says, where NOBODY has no gradient.
+    `owners` (items,) int64 says it, where NOBODY has no gradient. `order` is "major" where item r can be taken for
+    one of sample r // (items / n), "minor" for r % n, None if neither holds.
     """
 
     n: int
@@ -53,7 +53,7 @@ def placement_of(owners: torch.Tensor, n: int) -> Placement:
     for order in orders:
         given = in_order(order, items, n, owners.device)
         if ((owners == given.owners) | (owners == NOBODY)).all():
-            return given
+            return replace(given, owners=owners)
     return Placement(n, None, owners)
 
 

@@ -78,25 +78,42 @@ def sites_of(model: nn.Module, choice: Choice, batch: Any, forward: Forward, los
     return sites, seen
 
 
-def plan(site: Site, seen: Run, seed: int) -> Plan:
-    """How the gradients of a layer are written down. ScoreError where its rows feed several samples."""
+def plan(site: Site, seen: Run, seed: int, like: Layer | None = None) -> Plan:
+    """How the gradients of a layer are written down: as in `like`, where given. ScoreError where its rows feed several
+    samples, and where `like` is of another shape."""
     n, used = len(seen.losses), used_of(site, seen)
-    calls = [call for call, _ in used]
     placements = find_placements(seen, used)
-    likely = [likely_order(call, n) for call in calls]
+    likely = [likely_order(call, n) for call, _ in used]
     is_shown = n > 1 and all(guess and guess == found.order for guess, found in zip(likely, placements, strict=True))
     order = placements[0].order if is_shown and len({found.order for found in placements}) == 1 else None
+    layer = _form(site, used, placements, seed)
+    if like is not None:
+        _check_shape(layer, like)
+        layer = like
+    if layer.form != "projected":
+        return Plan(site, layer, order, None)
+    p_out, p_in = (torch.from_numpy(matrix).to(site.weight.device) for matrix in matrices(layer))
+    if like is None:
+        exactly = [(call, grad, placement) for (call, grad), placement in zip(used, placements, strict=True)]
+        layer = replace(layer, error=projection_error(site, exactly, (p_out, p_in)))
+    return Plan(site, layer, order, (p_out, p_in))
+
+
+def _form(site: Site, used: Sequence[tuple[Call, torch.Tensor]], placements: Sequence[Placement], seed: int) -> Layer:
+    """Factored where each sample is seen at one position, whole where that is small, otherwise projected."""
     d_out, d_in, bias = len(site.weight), site.weight[0].numel(), site.bias is not None
     layer = Layer(site.name, "dense", d_in, d_out, bias)
-    if len(calls) == 1 and is_single(calls[0], placements[0], layer.size > DENSE_LIMIT):
-        return Plan(site, replace(layer, form="factored"), order, None)
-    if layer.size <= DENSE_LIMIT:
-        return Plan(site, layer, order, None)
-    layer = projected_form(site.name, d_in, d_out, bias, seed)
-    p_out, p_in = (torch.from_numpy(matrix).to(site.weight.device) for matrix in matrices(layer))
-    exactly = [(call, grad, placement) for (call, grad), placement in zip(used, placements, strict=True)]
-    error = projection_error(site, exactly, (p_out, p_in))
-    return Plan(site, replace(layer, error=error), order, (p_out, p_in))
+    if len(used) == 1 and is_single(used[0][0], placements[0], layer.size > DENSE_LIMIT):
+        return replace(layer, form="factored")
+    return layer if layer.size <= DENSE_LIMIT else projected_form(site.name, d_in, d_out, bias, seed)
+
+
+def _check_shape(layer: Layer, like: Layer) -> None:
+    if (layer.d_in, layer.d_out, layer.bias) != (like.d_in, like.d_out, like.bias):
+        raise ScoreError(
+            f"layer {layer.name!r} is {layer.d_out} x {layer.d_in} (bias: {layer.bias}) in the model, and was "
+            f"scored as {like.d_out} x {like.d_in} (bias: {like.bias}); pass the model that was trained"
+        )
 
 
 def used_of(site: Site, seen: Run) -> list[tuple[Call, torch.Tensor]]:
@@ -139,13 +156,15 @@ def is_same(one: Sequence[tuple[Call, torch.Tensor]], other: Sequence[tuple[Call
 
 
 def _check_deltas(call: Call, grad: torch.Tensor, n: int) -> None:
-    """NotFinite where owners could not be found for it; the row is what the shape of the output suggests."""
+    """ScoreError where the owners could not be found for it: NotFinite if the shape of the output suggests them."""
     rows = items_of(call, grad)
     if torch.isfinite(rows).all():
         return
-    order = likely_order(call, n)
     bad = (~torch.isfinite(rows)).any(1).nonzero()[:, 0]
-    if order is not None:
-        bad = in_order(order, len(rows), n, rows.device).owners[bad]
-        bad = torch.unique(bad)
-    raise NotFinite(f"deltas of layer {call.name!r}", len(bad), None if order is None else int(bad[0]))
+    order, what = likely_order(call, n), f"deltas of layer {call.name!r}"
+    if order is None:
+        raise ScoreError(
+            f"NaN or infinity in the {what}, in {len(bad)} of its {len(rows)} rows, whose samples are unknown"
+        )
+    samples = torch.unique(in_order(order, len(rows), n, rows.device).owners[bad])
+    raise NotFinite(what, len(samples), int(samples[0]))
