@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from fgtrac.api.explanation import Explanation
 from fgtrac.api.groups import check_group
 from fgtrac.api.targets import Target
 from fgtrac.capture.checkpoint import load_state
-from fgtrac.errors import ScoreError, TamperError
+from fgtrac.errors import TamperError
 from fgtrac.score.cache import Cache
 from fgtrac.score.calls import unwrapped
 from fgtrac.score.factor_files import State
@@ -79,16 +78,8 @@ def _pass(
     forward: Callable[[Any, Any], Any] | None,
 ) -> Pass:
     load_state(model, read_state(explainer, state), f"the checkpoint of step {state.step}")
-    names = [layer.name for layer in cache.layers]
     with untouched(model):
-        found = FactorPass.prepare(model, batch, loss=loss, forward=forward, layer=names)
-        for ours, theirs in zip(found.layers, cache.layers, strict=True):
-            if (ours.d_in, ours.d_out, ours.bias) != (theirs.d_in, theirs.d_out, theirs.bias):
-                raise ScoreError(
-                    f"layer {ours.name!r} is {ours.d_out} x {ours.d_in} (bias: {ours.bias}) in the model, and was "
-                    f"scored as {theirs.d_out} x {theirs.d_in} (bias: {theirs.bias}); pass the model that was trained"
-                )
-        return replace(found, layers=cache.layers)(batch)
+        return FactorPass.prepare(model, batch, loss=loss, forward=forward, layer=cache.layers)(batch)
 
 
 def read_state(explainer: Explainer, state: State) -> bytes:
