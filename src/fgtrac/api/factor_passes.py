@@ -137,24 +137,37 @@ class StatePass:
             try:
                 found = self.factors(batch)
             except NotFinite as error:
-                raise self._not_finite(rows, at, min(stop, at + self.batch_size), error) from error
+                raise self._not_finite(rows, range(at, min(stop, at + self.batch_size)), error) from error
             at += len(found.losses)
             advance(len(found.losses))
             yield found
 
-    def _not_finite(self, rows: ScoredRows, at: int, rest: int, first: NotFinite) -> ScoreError:
-        """The error, once the rest of the rows has been gone over to count."""
-        count = first.count
-        for batch in rows.batches(rest, len(rows), self.batch_size):
+    def _not_finite(self, rows: ScoredRows, where: range, error: NotFinite) -> ScoreError:
+        """The error of a batch, once the rest of the rows has been gone over to count."""
+        count, first = self._spoiled(rows, where, error)
+        for start in range(where.stop, len(rows), self.batch_size):
+            rest = range(start, min(len(rows), start + self.batch_size))
             try:
-                self.factors(batch)
+                for batch in rows.batches(rest.start, rest.stop, self.batch_size):
+                    self.factors(batch)
             except NotFinite as more:
-                count += more.count
-        name = self.name_of(rows, at + first.row)
+                count += self._spoiled(rows, rest, more)[0]
         return ScoreError(
             f"NaN or infinity in the factors of {count:,} of {len(rows):,} {rows.role} samples at step "
-            f"{self.state.step}, the first is {name}: look at its data, or at the learning rate"
+            f"{self.state.step}, the first is {self.name_of(rows, first)}: look at its data, or at the learning rate"
         )
+
+    def _spoiled(self, rows: ScoredRows, where: range, error: NotFinite) -> tuple[int, int]:
+        """How many rows of a batch, and the first: one by one where the pass could not tell."""
+        if error.row is not None:
+            return error.count, where.start + error.row
+        found = []
+        for row in where:
+            try:
+                self.factors(next(rows.batches(row, row + 1, 1)))
+            except NotFinite:
+                found.append(row)
+        return (len(found), found[0]) if found else (len(where), where.start)
 
     def _shard(self, rows: ScoredRows, head: ShardHead, passes: Sequence[Pass]) -> bytes:
         gradients: list[Gradients] = [

@@ -24,10 +24,11 @@ _KINDS = ("checkpoint", "resume", "artifact", "contribution")
 
 
 class Ledger:
-    """Entries of a log taken one by one; `artifacts` is path -> SHA-256."""
+    """Entries of a log taken one by one; `artifacts` is path -> SHA-256, `newest` the last `checkpoint` entry."""
 
     def __init__(self) -> None:
         self.artifacts: dict[str, bytes] = {}
+        self.newest: Ref | None = None
         self._told: list[tuple[int, Told]] = []
         self._kept: dict[Mark, State] = {}
         self._rates: dict[Ref, tuple[float, ...]] = {}
@@ -81,6 +82,7 @@ class Ledger:
     def _checkpoint(self, event: Mapping[str, Any], ref: Ref) -> None:
         step, digest = event["step"], event.get("digest")
         mark = None if digest is None else (step, digest)
+        self.newest = ref
         self._told.append((step, (mark, event.get("val_loss"), event["kept"])))
         if mark is None or digest is None:
             return

@@ -95,9 +95,10 @@ class Run:
         self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, adds=trains)
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._trains = trains
+        self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         if not trains:
             self._grounding.close()
-        self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
+            self._checkpoints.last = self._ledger.newest
         self._watches: dict[int, tuple[Watch, Placement]] = {}
         self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
         self._scoring: Scoring | None = None
@@ -259,8 +260,6 @@ class Run:
         said: dict[str, Any] = {"step": self.step} | ({} if at is None else {"checkpoint": list(at)})
         record_predictions(self._recorder, self._registry.resolve(data), said, outputs, losses, positions)
 
-    # -- contributions ------------------------------------------------------------------------------------------
-
     def score_with(
         self,
         *,
@@ -300,11 +299,8 @@ class Run:
             factor_budget_bytes=factor_budget_bytes, batch_size=batch_size, ggn=ggn, method=method,
         )  # fmt: skip
         given = {"train": train, "validation": validation, "test": test}
-        rows = [
-            resolve_rows(self._registry, role, data, sample if role == "train" else None)
-            for role, data in given.items()
-            if data is not None
-        ]
+        sizes = {"train": sample}
+        rows = [resolve_rows(self._registry, role, d, sizes.get(role)) for role, d in given.items() if d is not None]
         self._scoring = Scoring(self, wish, rows, strict=self._strict)
 
     def score(
@@ -361,8 +357,6 @@ class Run:
             how = "sealing it without an end" if self._trains else "sealing it"
             print(f"fgtrac: {self.path} was not closed; {how}", file=sys.stderr)
             self.close(finished=False)
-
-    # -- inside -------------------------------------------------------------------------------------------------
 
     def _check_training(self, verb: str) -> None:
         """ValueError in a trace that was opened again for scores and predictions."""
