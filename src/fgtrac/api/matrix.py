@@ -39,14 +39,17 @@ def write_matrix(
     folder: Path,
     *,
     checkpoints: Sequence[int] | None = None,
+    rows_a_part: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write the scores of every training sample toward every target; parts that are there already are kept, and never
-    more than one is in memory. ValueError where the folder has something else in it."""
+    more than one is in memory. ValueError where the folder has something else in it, or for `rows_a_part` below 1."""
     cache = explainer.cache(checkpoints)
     resolved = explainer.resolve(cache, targets)
     n, m = len(cache.rows("train")), len(resolved)
-    size = max(1, PART_NUMBERS // m)
+    size = max(1, PART_NUMBERS // m) if rows_a_part is None else rows_a_part
+    if size < 1:
+        raise ValueError(f"rows_a_part={size}; a part has at least 1 row")
     prepared = list(prepare_targets(cache, resolved, method))
     _claim(folder, _query(explainer, cache, resolved, method, size))
     durable.write_file(folder / "rows.csv", lines(_rows(explainer, cache)).encode())

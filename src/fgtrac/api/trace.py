@@ -113,13 +113,18 @@ class Trace:
         damping: float | None = None,
         ggn: bool = False,
         checkpoints: Sequence[int] | None = None,
+        rows_a_part: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
         """Write the scores of all training samples toward all targets (as `explain` takes them) into `folder`, part by
-        part: `scores-PART.npy` of shape (rows, targets), rows.csv with your own keys, targets.csv. An interrupted job
-        goes on where it stopped. ValueError where the folder holds another query's scores, or anything else."""
+        part: `scores-PART.npy` of shape (rows, targets) (by default of 16 MB each), rows.csv with your own keys,
+        targets.csv. An interrupted job goes on where it stopped. ValueError where the folder holds another query's
+        scores, or anything else."""
         how = Method(method, damping, ggn)
-        return write_matrix(self._explainer, targets, how, Path(folder), checkpoints=checkpoints, progress=progress)
+        return write_matrix(
+            self._explainer, targets, how, Path(folder), checkpoints=checkpoints, rows_a_part=rows_a_part,
+            progress=progress,
+        )  # fmt: skip
 
     def spikes(self, *, top: int = 10, samples: int = 10, step: int | None = None) -> Spikes:
         """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is

@@ -1,0 +1,92 @@
+"""The matrix of all scores is written part by part, and a job that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fgtrac
+from softmax_traces import Problem, scored_trace
+
+TARGETS = ("digits:345", "role:validation", "class:2:test", "digits:4")
+WRITE = f"""
+import sys, fgtrac
+def told(done, total):
+    print(done, flush=True)
+    sys.stdin.readline()
+trace, folder = sys.argv[1:]
+fgtrac.open(trace).write_scores(folder, *{TARGETS!r}, method="fisher", rows_a_part=50, progress=told)
+"""
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    return scored_trace(tmp_path_factory.mktemp("scored"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write(scored: Problem, folder: Path) -> dict[str, bytes]:
+    fgtrac.open(scored.path).write_scores(folder, *TARGETS, method="fisher", rows_a_part=50)
+    return files(folder)
+
+
+def test_the_parts_together_are_the_full_matrix(scored: Problem, tmp_path: Path) -> None:
+    fgtrac.open(scored.path).write_scores(tmp_path / "all", *TARGETS, rows_a_part=50)
+    parts = [np.load(path) for path in sorted((tmp_path / "all").glob("scores-*.npy"))]
+    assert [len(part) for part in parts] == [50] * 6 + [40]
+    test, validation, train = (scored.matrix(role) for role in ("test", "validation", "train"))
+    of_class = test[:, scored.labels["test"] == 2].mean(axis=1)
+    truth = np.stack([test[:, 5], validation.mean(axis=1), of_class, train[:, 4]], axis=1)
+    np.testing.assert_allclose(np.concatenate(parts), truth, rtol=1e-3, atol=1e-5 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one(scored: Problem, tmp_path: Path, parts: int) -> None:
+    command = [sys.executable, "-c", WRITE, str(scored.path), str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdin is not None
+        assert job.stdout is not None
+        for done in range(parts):
+            job.stdout.readline()
+            if done < parts - 1:
+                job.stdin.write("\n")
+                job.stdin.flush()
+        os.kill(job.pid, signal.SIGKILL)
+    left = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("scores-*.npy")}
+    assert len(left) == parts
+    assert write(scored, tmp_path / "killed") == write(scored, tmp_path / "undisturbed")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("scores-*.npy")}
+    assert {name: after[name] for name in left} == left  # not made again
+    assert len(after) == 7
+
+
+def test_a_folder_with_anything_else_in_it_is_refused_and_left_alone(scored: Problem, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and holds no scores"):
+        write(scored, tmp_path / "notes")
+    assert files(tmp_path / "notes") == {"mine.txt": b"mine"}
+    before = write(scored, tmp_path / "scores")
+    trace = fgtrac.open(scored.path)
+    others = (
+        lambda: trace.write_scores(tmp_path / "scores", *TARGETS, method="fisher", rows_a_part=60),
+        lambda: trace.write_scores(tmp_path / "scores", *TARGETS, rows_a_part=50),
+        lambda: trace.write_scores(tmp_path / "scores", *TARGETS, method="fisher", rows_a_part=50, checkpoints=[10]),
+        lambda: trace.write_scores(tmp_path / "scores", *TARGETS[1:], method="fisher", rows_a_part=50),
+    )
+    for other in others:
+        with pytest.raises(ValueError, match="the scores of another query"):
+            other()
+    assert files(tmp_path / "scores") == before
+    with pytest.raises(ValueError, match="at least 1 row"):
+        trace.write_scores(tmp_path / "none", *TARGETS, rows_a_part=0)
+    assert not (tmp_path / "none").exists()
