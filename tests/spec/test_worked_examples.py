@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import struct
 import zlib
@@ -23,6 +24,8 @@ from fgtrac.events import identity, schema
 from fgtrac.events.codec import TYPED_ARRAYS
 from fgtrac.events.postings import KIND, PostingTable
 from fgtrac.events.schema import KINDS, REQUIRED, decode_event, encode_event
+from fgtrac.score import factor_files, projection
+from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store import journal
 from fgtrac.tlog import index, merkle, note, tiles
 from fgtrac.tlog.index import Columns
@@ -207,7 +210,43 @@ def examples_of_journal() -> dict[str, bytes | str]:
     return {"segment-name": journal.segment_name(WRITER, 0) + "\n", "frame": frame, "plan-order": written[:order]}
 
 
+def examples_of_factors() -> dict[str, bytes | str]:
+    _ids, _contents, block = registered()
+    rows = factor_files.Rows((block,), np.array([0, 2], "<u4"), None, np.array([7, 3], "<i4"))
+    rows_file = factor_files.encode_rows(rows, "train")
+    layer = Layer("fc", "factored", 2, 2, True)
+    inputs = np.array([[1, 2], [0.5, -1]], "<f4")
+    deltas = np.array([[0.25, -0.25], [-0.5, 0.5]], "<f4")
+    digest, named = hashlib.sha256(b"model").digest(), hashlib.sha256(rows_file).digest()
+    head = factor_files.ShardHead(digest, 1, "train", 0, 2, 2, named, (layer,), (0.1,))
+    shard = factor_files.encode_shard(head, [Gradients(layer, inputs=inputs, deltas=deltas)], "float16")
+    whole = [np.outer(d, [*x, 1]) for x, d in zip(inputs, deltas, strict=True)]
+    assert shard.endswith(deltas.astype("<f2").tobytes() + inputs.astype("<f2").tobytes())
+    projected = Layer("conv", "projected", 40, 2, False, 4, 2, 7)
+    first = projection.matrices(projected)[1][0]
+    assert np.allclose(np.abs(first), 0.5)
+    header, data = split_tensors(rows_file)
+    metadata = json.loads(split_tensors(shard)[0])["__metadata__"]
+    return {
+        "rows-header": header + "\n",
+        "rows-data": data,
+        "shard-metadata": json.dumps(metadata, indent=1) + "\n",
+        "shard-data": split_tensors(shard)[1],
+        "score": f"{0.1 * float((whole[0] * whole[1]).sum()):.6g}\n",
+        "projection-key": hashlib.sha256(b"7 in 4 40 conv").digest()[:16],
+        "projection-signs": "".join("+" if x > 0 else "-" for x in first) + "\n",
+    }
+
+
+def split_tensors(file: bytes) -> tuple[str, bytes]:
+    """A safetensors file's header without its padding, and what follows it."""
+    length = 8 + struct.unpack_from("<Q", file)[0]
+    assert length % 64 == 0
+    return file[8:length].decode().rstrip(" "), file[length:]
+
+
 EXAMPLES = {
+    "factors": examples_of_factors,
     "entries": examples_of_entries,
     "identity": examples_of_identity,
     "log": examples_of_log,
