@@ -75,7 +75,8 @@ def spearman(predicted: ArrayLike, actual: ArrayLike) -> Doubles:
     a, b = (_centred(ranks(values)) for values in (predicted, actual))
     lengths = np.sqrt(np.einsum("ij,ij->j", a, a) * np.einsum("ij,ij->j", b, b))
     products: Doubles = np.einsum("ij,ij->j", a, b)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    out: Doubles = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return out
 
 
 def ranks(values: ArrayLike) -> Doubles:
