@@ -17,13 +17,14 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready
-	@for benchmark in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
+	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/retrainings.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps kronfluence==1.0.1 -c constraints.txt
 	touch $@
 
 clean:
