@@ -34,7 +34,7 @@ def refused(model, match, *, batch=(X, Y), loss=F.cross_entropy, error=ScoreErro
 
 def test_a_name_that_does_not_exist_lists_those_that_do():
     refused(MLP(), r"no layer 'tail'; could be scored: 'first', 'head'", layer="tail", error=ValueError)
-    refused(MLP(), r"no layer ''; could", layer="", error=ValueError)
+    refused(MLP(), r"no layer 'head.more'; could", layer=["first", "head.more"], error=ValueError)
 
 
 @pytest.mark.parametrize("names", [[], ["head", "head"]])

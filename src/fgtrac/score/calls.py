@@ -60,7 +60,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(names: Mapping[nn.Module, str], cut: bool) -> Iterator[Recorder]:
+def recording(model: nn.Module, names: Mapping[nn.Module, str], cut: bool) -> Iterator[Recorder]:
     """Notes the calls of these modules; gradient mode is as before afterwards.
 
     Compiled parts run uncompiled, and torch's fused transformer layers unfused: both would pass the hooks by.
@@ -69,6 +69,10 @@ def recording(names: Mapping[nn.Module, str], cut: bool) -> Iterator[Recorder]:
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(
+                torch.backends.cudnn.flags(enabled=False)
+            )  # its recurrent layers go back in training only
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))

@@ -19,7 +19,7 @@ from fgtrac.score.gradients import Floats, Gradients, Layer
 from fgtrac.score.layers import Choice
 from fgtrac.score.losses import PerSample, per_sample
 from fgtrac.score.owners import NOBODY, Placement, in_order, items_of, likely_order
-from fgtrac.score.probe import Plan, Run, find_placements, is_same, plan, run, sites_of, used_of
+from fgtrac.score.probe import Plan, Run, find_placements, is_cut_right, plan, run, sites_of, used_of
 from fgtrac.score.sums import positions_of, sides_of, summed
 from fgtrac.score.untouched import own_generators, refuse_lazy
 
@@ -87,8 +87,7 @@ class FactorPass:
         if hessians and (len(plans) > 1 or plans[0].layer.form != "factored"):
             raise ScoreError("hessians are of one layer that sees each sample at one position; name such a layer")
         with own_generators():  # the same random numbers again, where the model draws any
-            short = run(model, batch, forward, terms, _holders(plans), cut=True)
-        cut = all(is_same(used_of(site, seen), used_of(site, short)) for site in sites)
+            cut = is_cut_right(model, batch, forward, terms, sites, seen)
         layers = tuple(of.layer for of in plans)
         return cls(layers, tuple(site.weight for site in sites), model, forward, terms, plans, cut, hessians)
 

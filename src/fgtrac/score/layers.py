@@ -92,7 +92,7 @@ def choose(model: nn.Module, choice: Choice, called: Sequence[str]) -> list[str]
 def _resolve(model: nn.Module, name: str, called: Sequence[str]) -> str:
     """The first name of the module of this name, which has been found fit to be scored."""
     module = dict(model.named_modules(remove_duplicate=False)).get(name)
-    if module is None or not name:
+    if module is None:
         raise ValueError(f"the model has no layer {name!r}; {_which(model)}")
     if not isinstance(module, Scored):
         raise ScoreError(f"layer {name!r} is a {type(module).__name__}, not a linear or convolution; {_which(model)}")

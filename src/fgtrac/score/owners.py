@@ -80,35 +80,48 @@ def find_owners(
 
     ScoreError, the caller's fault, where an item feeds several samples.
     """
-    n, base = len(losses), 8 if any(grad is not None and grad.dtype == torch.float16 for grad in plain) else 64
     rows = [_rows(call, grad, losses) for call, grad in zip(calls, plain, strict=True)]
-    owners = [torch.zeros(len(of), dtype=torch.int64, device=of.device) for of in rows]
-    place = 1
+    is_half = torch.float16 in (losses.dtype, *(of.dtype for of in rows))
+    found = None if is_half else _spelt(losses, calls, rows, base=64)
+    found = _spelt(losses, calls, rows, base=8) if found is None else found  # where 2^63 times a gradient is too much
+    if found is None:
+        raise ScoreError("the gradients overflow when a loss is multiplied by 128; scale the loss, or use float32")
+    return found
+
+
+def _spelt(
+    losses: torch.Tensor, calls: Sequence[Call], plain: Sequence[torch.Tensor], base: int
+) -> list[torch.Tensor] | None:
+    """The samples by their digits to this base, a backward pass for each digit; None where gradients overflow."""
+    n, place = len(losses), 1
+    owners = [torch.where(_is_nothing(rows), NOBODY, 0) for rows in plain]
     while True:
         digits = torch.arange(n, device=losses.device) // place % base
         step = (base - 1) // max(1, min(base, -(-n // place)) - 1)  # far apart, so that even little mixing shows
-        powers = torch.exp2((digits * step - base // 2).to(losses.dtype))
-        for k, (call, grad) in enumerate(zip(calls, gradients_at(losses, calls, powers), strict=True)):
-            exponents = _exponents(call, rows[k], _rows(call, grad, losses)) + base // 2
-            owners[k] += place * torch.div(exponents, step, rounding_mode="floor")
+        powers = torch.exp2((digits * step).to(losses.dtype))
+        for call, grad, rows, of in zip(calls, gradients_at(losses, calls, powers), plain, owners, strict=True):
+            weighed = _rows(call, grad, losses)
+            if not torch.isfinite(weighed).all():
+                return None
+            of += place * torch.div(_exponents(call, rows, weighed), step, rounding_mode="floor")
         place *= base
         if place >= n:
-            return [of.masked_fill(_is_nothing(plain), NOBODY) for of, plain in zip(owners, rows, strict=True)]
+            return owners
 
 
 def _rows(call: Call, grad: torch.Tensor | None, losses: torch.Tensor) -> torch.Tensor:
-    return items_of(call, losses.new_zeros(call.shape) if grad is None else grad).float()
+    return items_of(call, losses.new_zeros(call.shape) if grad is None else grad)
 
 
 def _is_nothing(rows: torch.Tensor) -> torch.Tensor:
-    """Rows without a gradient, or with one so small (1e-25) that its multiples would not be exact."""
-    return rows.abs().amax(1) < 1e-25
+    """Rows without a gradient, or with one so small that its number format has no digits left to tell by."""
+    return rows.abs().amax(1) < (1e-5 if rows.dtype == torch.float16 else 1e-34)
 
 
 def _exponents(call: Call, plain: torch.Tensor, weighed: torch.Tensor) -> torch.Tensor:
     """(items,) the powers of two between two gradients; 0 where there is none. ScoreError where it is no power."""
     nothing = _is_nothing(plain)
-    scale = plain.abs().amax(1).masked_fill(nothing, 1)[:, None]
+    scale = plain.float().abs().amax(1).masked_fill(nothing, 1)[:, None]
     plain, weighed = plain / scale, weighed / scale
     ratio = (plain * weighed).sum(1) / (plain * plain).sum(1).masked_fill(nothing, 1)
     exponents = torch.log2(ratio.masked_fill(nothing, 1)).nan_to_num(0).round()

@@ -49,7 +49,7 @@ def run(
     model: nn.Module, batch: Any, forward: Forward, loss: PerSample, names: Mapping[nn.Module, str], cut: bool
 ) -> Run:
     """Forward and, behind the first of the modules in `names` (everywhere if not `cut`), backward."""
-    with recording(names, cut) as recorder:
+    with recording(model, names, cut) as recorder:
         outputs, targets = forward(model, batch)
         with torch.enable_grad():
             losses = loss(outputs, targets)
@@ -145,7 +145,20 @@ def is_single(call: Call, placement: Placement, is_large: bool) -> bool:
     return is_large and len(owned) > 0 and int(torch.bincount(owned).max()) == 1
 
 
-def is_same(one: Sequence[tuple[Call, torch.Tensor]], other: Sequence[tuple[Call, torch.Tensor]]) -> bool:
+def is_cut_right(
+    model: nn.Module, batch: Any, forward: Forward, loss: PerSample, sites: Sequence[Site], full: Run
+) -> bool:
+    """Whether a run in which gradients begin at the layers gives what the full one gave. It does not for models that
+    switch gradients on and off themselves, or take some in their forward pass; those are run in full."""
+    names = {module: name for site in sites for module, name in site.holders.items()}
+    try:
+        short = run(model, batch, forward, loss, names, cut=True)
+    except RuntimeError:  # a gradient that the model itself takes, of what has none here
+        return False
+    return all(_is_same(used_of(site, full), used_of(site, short)) for site in sites)
+
+
+def _is_same(one: Sequence[tuple[Call, torch.Tensor]], other: Sequence[tuple[Call, torch.Tensor]]) -> bool:
     """Whether two runs of one batch called a layer alike, with the same gradients."""
     if [(call.module, call.shape) for call, _ in one] != [(call.module, call.shape) for call, _ in other]:
         return False
