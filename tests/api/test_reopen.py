@@ -21,6 +21,8 @@ from fgtrac.api.prior import trace_id_of
 from fgtrac.api.run import Run, reopen
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError, ScoreError, TamperError
+from fgtrac.score.cache import Cache
+from fgtrac.store import durable
 from fgtrac.verify.report import Verdict
 
 MOMENTS = ("00000006/train", "00000012/validation", "00000012/losses-test", "00000012/contributions")
@@ -262,11 +264,34 @@ def test_a_model_of_another_architecture_is_refused_by_its_first_tensor(problem:
 
 
 def test_other_layers_than_before_are_refused(problem: Any) -> None:
-    model = trained(problem, loss=nn.CrossEntropyLoss())
-    with again(problem) as run:
+    trained(problem, loss=nn.CrossEntropyLoss())
+    with (
+        again(problem) as run,
+        pytest.raises(ScoreError, match=r"has factors of '4' and layer= is '0'; leave layer= out"),
+    ):
         problem.score_with(run, layer="0")
-        with pytest.raises(ScoreError, match="has factors of layers 4 and this model gives 0"):
+
+
+def test_further_roles_are_scored_by_the_layers_that_there_are(problem: Any) -> None:
+    model = trained(problem, loss=nn.CrossEntropyLoss(), layer=["0", "4"], test=None)
+    with again(problem) as run:
+        problem.score_with(run)
+        run.score(model)
+    cache = Cache(problem.trace, problem.ledger.artifacts, problem.ledger.states)
+    assert [layer.name for layer in cache.layers] == ["0", "4"]
+    assert cache.has("test")
+    holds(problem)
+
+
+def test_one_process_at_a_time_scores_a_trace(problem: Any) -> None:
+    model = trained(problem)
+    with again(problem) as run:
+        problem.score_with(run)
+        other = durable.lock(run._signer.lock_path.with_suffix(".scoring"), "the trace")
+        with other, pytest.raises(ScoreError, match=r"run\.trace is being scored by another process; wait"):
             run.score(model)
+        run.score(model)
+    holds(problem)
 
 
 def test_several_learning_rates_ask_for_the_optimizer(problem: Any) -> None:

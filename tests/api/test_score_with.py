@@ -427,5 +427,9 @@ def test_a_closed_run_scores_no_more(problem: Any) -> None:
     problem.score_with(run)
     problem.fit(run, problem.model(), epochs=1)
     run.close()
-    with pytest.raises(CaptureError, match="closed"):
-        run.checkpoint(problem.model(), torch.optim.SGD(problem.model().parameters(), lr=0.1))
+    before = set(problem.trace.names())
+    model = problem.model()
+    for verb in (lambda: run.checkpoint(model), lambda: run.score(model)):
+        with pytest.raises(CaptureError, match="this run is closed"):
+            verb()
+    assert set(problem.trace.names()) == before

@@ -27,7 +27,8 @@ from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.predictions import record_predictions
 from fgtrac.api.scored_rows import resolve_rows
-from fgtrac.api.scoring import Scoring, read_wish
+from fgtrac.api.scoring import Scoring
+from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder
@@ -232,9 +233,8 @@ class Run:
         if not rates and optimizer is not None:
             rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
         scoring = self._scoring
-        remark = ""
+        remark = "" if scoring is None else scoring.before_checkpoint(model, optimizer, rates)
         if scoring is not None:
-            remark = scoring.before_checkpoint(model, optimizer, rates)
             rates += tuple(rate for rate in scoring.rates if rate not in rates)  # of an optimizer that stepped earlier
         state = self._checkpoints.record(model, self.step, val_loss, epoch, rates, remark)
         self._recorder.flush()
@@ -317,6 +317,7 @@ class Run:
         `progress(rows done, rows in all)`; by default the time left is shown on a terminal. ScoreError where no
         checkpoint is kept, the model is of another architecture, or factors are not finite.
         """
+        self._recorder.check_open()
         if self._scoring is None:
             raise ValueError("score() needs to know the loss and the data: call score_with() first")
         self._scoring.complete(model, optimizer, progress)
@@ -325,8 +326,6 @@ class Run:
     def scoring_cost(self) -> Cost | None:
         """What scoring one kept checkpoint takes, estimated and measured; None before the model was seen."""
         return self._scoring.cost if self._scoring is not None else None
-
-    # -- ending -------------------------------------------------------------------------------------------------
 
     def close(self, *, finished: bool = True) -> None:
         """Settle and seal everything; with `finished`, say first that the run is complete. Idempotent."""
@@ -359,7 +358,8 @@ class Run:
             self.close(finished=False)
 
     def _check_training(self, verb: str) -> None:
-        """ValueError in a trace that was opened again for scores and predictions."""
+        """ValueError in a trace that was opened again for scores and predictions, CaptureError in a closed run."""
+        self._recorder.check_open()
         if not self._trains:
             raise ValueError(
                 f"{verb} belongs to training, and this trace was reopened for scores and predictions; "

@@ -7,8 +7,8 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -20,9 +20,11 @@ from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.api.scored_rows import ScoredRows, check_same, read_labels
+from fgtrac.api.wish import Wish
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
+from fgtrac.commit.signer import Signer
 from fgtrac.errors import ScoreError, TamperError
 from fgtrac.score.factor_files import (
     BYTES,
@@ -38,30 +40,13 @@ from fgtrac.score.factor_files import (
 from fgtrac.score.factors import FactorPass
 from fgtrac.score.finite import NotFinite
 from fgtrac.score.gradients import Layer
-from fgtrac.score.methods import Method, parse_method
 from fgtrac.score.untouched import untouched
+from fgtrac.store import durable
 from fgtrac.store.tensor_files import open_tensors
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
-Forward = Callable[[torch.nn.Module, Any], tuple[Any, Any]]
 TIMED_BATCHES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How to score, as `Run.score_with` was told. `when` is "now" or "later"."""
-
-    loss: Callable[..., Any]
-    forward: Forward | None
-    layer: str | Sequence[str] | None
-    when: str
-    dtype: str
-    max_kept: int | None
-    factor_budget_bytes: int | None
-    batch_size: int
-    ggn: bool
-    method: Method
 
 
 class Writing(Protocol):
@@ -72,6 +57,7 @@ class Writing(Protocol):
     _ledger: Ledger
     _grounding: Grounding
     _vault: Vault
+    _signer: Signer
 
 
 class Scoring:
@@ -124,7 +110,8 @@ class Scoring:
         if self._skips or self._limit:
             return
         try:
-            self._score(model, state, self.rates, lambda rows: None)
+            with self._alone():
+                self._score(model, state, self.rates, lambda rows: None)
         except ScoreError as error:
             self._warn(state.step, error)
 
@@ -163,7 +150,14 @@ class Scoring:
         ledger = self._run._ledger
         if not ledger.states:
             raise ScoreError(f"{self._run._trace.path.name} has no kept checkpoint; record some with run.checkpoint()")
-        remove_unnamed(self._run._trace, ledger)
+        with self._alone():
+            remove_unnamed(self._run._trace, ledger)
+            self._complete(model, optimizer, progress)
+
+    def _complete(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress | None
+    ) -> None:
+        ledger = self._run._ledger
         mine = copy.deepcopy(model)
         self._load(mine, ledger.states[0])
         with self._unseen(mine):
@@ -224,9 +218,16 @@ class Scoring:
     # -- what the trace has already -------------------------------------------------------------------------------
 
     def _layers_before(self) -> tuple[Layer, ...]:
-        """The layers of factors that there are."""
+        """The layers of factors that there are: further factors are of these. ScoreError where others are named."""
         folders = {path.rpartition("/")[0] for path in self._run._ledger.scored_files() if "/train-" in path}
-        return next((self._heads(folder)[0].layers for folder in sorted(folders)), ())
+        layers = next((self._heads(folder)[0].layers for folder in sorted(folders)), ())
+        wanted, names = self._wish.layer, [layer.name for layer in layers]
+        if layers and wanted not in (None, "all") and names != ([wanted] if isinstance(wanted, str) else list(wanted)):
+            raise ScoreError(
+                f"the trace has factors of {', '.join(map(repr, names))} and layer= is {wanted!r:.80}; "
+                "leave layer= out, to score the same layers at further checkpoints"
+            )
+        return layers
 
     def _find_rows(self, rows: ScoredRows) -> None:
         """Take the file of these rows where the log names it: with it, their labels."""
@@ -291,11 +292,23 @@ class Scoring:
         size = files.name_all(run._recorder, run._ledger)
         run._recorder.flush()
         self._labelled |= {rows.role: (self._labelled[rows.role][0], True) for rows in missing}
-        if len(missing) == len(self._rows) and self.cost is not None:
-            self.cost.add(time.perf_counter() - began, size)
         if any(rows.role == "validation" for rows in self._rows):
             record_contributions(run._trace, run._recorder, run._ledger, state, wish.method)
             run._recorder.flush()
+        if len(missing) == len(self._rows) and self.cost is not None:
+            self.cost.add(time.perf_counter() - began, size)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time makes factors of a trace: files that are not named yet are nobody else's to remove."""
+        path = self._run._signer.lock_path.with_suffix(".scoring")
+        with ExitStack() as held:
+            try:
+                held.enter_context(durable.lock(path, "the trace"))
+            except BlockingIOError as error:
+                name = self._run._trace.path.name
+                raise ScoreError(f"{name} is being scored by another process; wait for it, then try again") from error
+            yield
 
     @contextmanager
     def _unseen(self, model: torch.nn.Module) -> Iterator[None]:
@@ -309,15 +322,8 @@ class Scoring:
             return self._prepared[1]
         wish, train = self._wish, self._rows[0]
         batch = next(iter(train.batches(0, len(train), wish.batch_size)))
-        given: dict[str, Any] = {"loss": wish.loss, "forward": wish.forward, "layer": wish.layer}
+        given: dict[str, Any] = {"loss": wish.loss, "forward": wish.forward, "layer": self._layers or wish.layer}
         factors = FactorPass.prepare(model, batch, **given, hessians=wish.ggn)
-        plain = [replace(layer, error=None) for layer in factors.layers]
-        if self._layers and [replace(layer, error=None) for layer in self._layers] != plain:
-            named = [", ".join(layer.name for layer in some) for some in (self._layers, factors.layers)]
-            raise ScoreError(
-                f"the trace has factors of layers {named[0]} and this model gives {named[1]} or other sizes; "
-                "score the same layers of the same model"
-            )
         self._layers = self._layers or factors.layers
         self._prepared = (model, factors)
         if self.cost is None:
@@ -345,41 +351,3 @@ class Scoring:
             return len(factors(batch).losses)
         except ScoreError:
             return self._wish.batch_size  # the pass itself will say so
-
-
-def read_wish(
-    loss: Callable[..., Any],
-    *,
-    forward: Forward | None,
-    layer: str | Sequence[str] | None,
-    factors: str,
-    dtype: str,
-    max_kept: int | None,
-    factor_budget_bytes: int | None,
-    batch_size: int,
-    ggn: bool,
-    method: str,
-) -> tuple[Wish, int | None]:
-    """What `Run.score_with` was told, checked; with the number of training rows to choose, if not all.
-
-    ValueError and TypeError for what makes no sense.
-    """
-    if not callable(loss):
-        raise TypeError(
-            f"loss= is a {type(loss).__name__}; give a function (outputs, targets) -> a loss for each sample"
-        )
-    if forward is not None and not callable(forward):
-        raise TypeError(f"forward= is a {type(forward).__name__}; give a function (model, batch) -> (outputs, targets)")
-    name, _, number = factors.partition(":")
-    sample = int(number) if name == "sample" and number.isdecimal() else None
-    if factors not in ("now", "later") and not sample:
-        raise ValueError(f"factors={factors!r:.40} is none of 'now', 'sample:N' (N training rows) and 'later'")
-    if dtype not in BYTES:
-        raise ValueError(f"dtype={dtype!r:.40} is none of {', '.join(BYTES)}")
-    limits = {"batch_size": batch_size, "max_kept": max_kept, "factor_budget_bytes": factor_budget_bytes}
-    for what, limit in limits.items():
-        if limit is not None and limit < 1:
-            raise ValueError(f"{what}={limit}; give at least 1")
-    how = parse_method(method) if " " in method else Method(method)
-    when = "later" if factors == "later" else "now"
-    return Wish(loss, forward, layer, when, dtype, max_kept, factor_budget_bytes, batch_size, ggn, how), sample

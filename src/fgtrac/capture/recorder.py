@@ -114,7 +114,7 @@ class Recorder:
 
         A field that does not fit is the caller's mistake: ValueError, and nothing is recorded.
         """
-        self._check_open()
+        self.check_open()
         with self._lock:
             return self._encode(kind, fields)
 
@@ -299,7 +299,8 @@ class Recorder:
         if self._strict and self._failure is not None:
             raise CaptureError(f"the trace cannot be written: {self._failure}; free the disk, then start a new run")
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """CaptureError where nothing more can be recorded: in another process, or after the end."""
         if os.getpid() != self._pid:
             raise CaptureError(
                 f"this run belongs to process {self._pid}, not to {os.getpid()}; start one run a process"
