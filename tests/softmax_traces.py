@@ -36,6 +36,7 @@ class Problem:
     made: Made
     names: dict[str, list[str]]
     labels: dict[str, np.ndarray]
+    inputs: dict[str, np.ndarray]
     gradients: dict[tuple[int, str], Gradients]
     losses: dict[tuple[int, str], np.ndarray]
 
@@ -64,16 +65,15 @@ def scored_trace(
     unscored: int = 0,
     extra: int = EXTRA,
     shuffled: bool = False,
+    losses: bool = True,
     trace_id: bytes = TRACE_ID,
     secret: bytes = b"",
 ) -> Problem:
     """Factors of `roles` in shards of 128 rows; `unscored` more rows of `digits` are registered and have no factors.
     Data sets `digits` and `extra` with subjects: row n belongs to subject n % 5. With a secret, ids are keyed."""
     signer = Signer(trace_id, Ed25519PrivateKey.from_private_bytes(bytes(32)), folder / "heads" / trace_id.hex())
-    scheme, counts = (
-        "keyed" if secret else "public",
-        {"digits": max(b for _, b in PARTS.values()) + unscored, "extra": extra},
-    )
+    scheme, counts = "keyed" if secret else "public", {"digits": max(b for _, b in PARTS.values()) + unscored}
+    counts |= {"extra": extra} if extra else {}
     ids = {s: split(make_ids(scheme, secret, [preimage(s, n) for n in range(count)])) for s, count in counts.items()}
     made = Made(TraceDir.create(folder / "run.trace"), signer, tuple(ids["digits"]))
     writing = Writing(made, bytes((1,)) * 16)
@@ -88,13 +88,13 @@ def scored_trace(
             np.random.default_rng(5).shuffle(some)
     x, _true, told = data(names, seed)
     rows_data = {role: write_rows(writing, role, names[role], blocks, told[role]) for role in roles}
-    gradients, losses = {}, {}
+    gradients, found = {}, {}
     for k, weights in enumerate(states_of(x["train"], told["train"])):
         state = write_state(writing, k, weights)
         for role in roles:
             g, loss = gradients_of(weights, x[role], told[role])
-            gradients[k, role], losses[k, role] = g, loss
-            write_factors(writing, state, k, role, rows_data[role], g, loss)
+            gradients[k, role], found[k, role] = g, loss
+            write_factors(writing, state, k, role, rows_data[role], g, loss if losses else None)
     writing.end()
     made.seal()
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -103,7 +103,7 @@ def scored_trace(
         keep = Vault.create(folder / "run.vault", trace_id)
         keep.put_names((i, name, encode(n), None) for name, mine in ids.items() for n, i in enumerate(mine))
         keep.close()
-    return Problem(made, names, told, gradients, losses)
+    return Problem(made, names, told, x, gradients, found)
 
 
 def data(
@@ -175,10 +175,11 @@ def write_state(writing: Writing, k: int, weights: np.ndarray) -> State:
 
 
 def write_factors(
-    writing: Writing, state: State, k: int, role: str, rows: bytes, g: Gradients, losses: np.ndarray
+    writing: Writing, state: State, k: int, role: str, rows: bytes, g: Gradients, losses: np.ndarray | None
 ) -> None:
     """Shards of 128 rows in float32, and the losses."""
-    write_file(writing, files.losses_path(state, role), files.encode_losses(losses))
+    if losses is not None:
+        write_file(writing, files.losses_path(state, role), files.encode_losses(losses))
     for part, start in enumerate(range(0, len(g), 128)):
         stop = min(len(g), start + 128)
         head = ShardHead(state.digest, state.step, role, start, stop, len(g), rows, (LAYER,), (RATES[k],))

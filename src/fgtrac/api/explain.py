@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fgtrac.api.explanation import Explanation, Fidelity, Scored, Share, Toward
 from fgtrac.api.groups import check_group, group_rows
 from fgtrac.api.ledger import Ledger
+from fgtrac.api.measured import find_fidelity
 from fgtrac.api.naming import Namer, UnknownSampleError
 from fgtrac.api.targets import Target, prepare_targets, resolve
 from fgtrac.events.codec import encode
@@ -115,7 +116,7 @@ class Explainer:
 
     def fidelity(self, method: Method, steps: tuple[int, ...]) -> Fidelity | None:
         """What was measured of this method at these checkpoints, if the trace says so."""
-        return None
+        return find_fidelity(self.trace, self.ledger.artifacts, str(method), steps)
 
     def scored(
         self, cache: Cache, row: int, score: float, trace: Sequence[float] = (), *, itself: bool = False

@@ -12,19 +12,22 @@ CAUTION = "a score estimates an influence; influence is not causation"
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How well the scores of this method agreed with retraining: the linear datamodeling score with its standard
-    error, over how many subsets, as recorded in the trace or measured now."""
+    """How well the scores of a method agreed with retraining: the linear datamodeling score (arXiv:2303.14186) with its
+    standard error, over how many retrained subsets and targets; as recorded in the trace, or measured now."""
 
     lds: float
     error: float
     subsets: int
+    targets: int
 
     def __str__(self) -> str:
-        return f"fidelity: LDS {self.lds:.3f} +- {self.error:.3f} (standard error, {self.subsets} subsets)"
+        over = f"{self.subsets} retrained subsets, {self.targets} target{'s' if self.targets > 1 else ''}"
+        return f"fidelity: LDS {self.lds:.3f} +- {self.error:.3f} (standard error; {over})"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"lds": self.lds, "standard_error": self.error, "subsets": self.subsets}
+        counts = {"subsets": self.subsets, "targets": self.targets}
+        return {"lds": self.lds, "standard_error": self.error, **counts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,12 @@ class Namer:
 
     def name_of(self, sample_id: bytes) -> str | None:
         """What the vault calls a sample, or None."""
-        known = self._vault.find_by_id(sample_id) if self._vault is not None else None
+        known = self.known(sample_id)
         return None if known is None else words_of(known.dataset, key_of(known.key))
+
+    def known(self, sample_id: bytes) -> Name | None:
+        """What the vault knows of a sample, if anything."""
+        return self._vault.find_by_id(sample_id) if self._vault is not None else None
 
     def names(self) -> dict[bytes, tuple[str, bytes]]:
         """id -> (data set, key as CBOR) of every sample that the vault knows."""
@@ -81,7 +85,7 @@ class Namer:
             sample_id = b""
         if len(sample_id) != 32 or sample_id.hex() != digits.lower():
             raise ValueError(f"id:{digits:.80} is no sample id: an id has 64 hex digits")
-        known = self._vault.find_by_id(sample_id) if self._vault is not None else None
+        known = self.known(sample_id)
         return Named(sample_id, f"id:{sample_id.hex()}") if known is None else self._known(known)
 
     def _by_key(self, text: str) -> Named:

@@ -11,11 +11,20 @@ from typing import Any
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.explain import Explainer
-from fgtrac.api.explanation import Explanation
+from fgtrac.api.explanation import Explanation, Fidelity
 from fgtrac.api.matrix import write_matrix
+from fgtrac.api.measuring import measure_fidelity, record_fidelity
 from fgtrac.api.naming import Named, Namer, UnknownSampleError, key_of, words_of
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.record_scores import Recorded, record_scores
+from fgtrac.api.suspects import (
+    Duplicates,
+    SelfInfluence,
+    SuspectList,
+    list_duplicates,
+    list_suspects,
+    measure_self_influence,
+)
 from fgtrac.api.targets import read_targets
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
@@ -125,6 +134,80 @@ class Trace:
             self._explainer, targets, how, Path(folder), checkpoints=checkpoints, rows_a_part=rows_a_part,
             progress=progress,
         )  # fmt: skip
+
+    def fidelity(
+        self,
+        retrain: Callable[[Any, int], Any],
+        *targets: Any,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        subsets: int = 64,
+        resume_path: str | os.PathLike[str] | None = None,
+        record: bool = False,
+        key: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Fidelity:
+        """How well the scores agree with retraining: the linear datamodeling score (arXiv:2303.14186) and its standard
+        error. `retrain(rows, seed)` trains on some of the training samples, named by your own keys (row numbers as an
+        array), and returns the losses of the targets in order; without targets, of all validation samples in the
+        order of their keys. Finished retrainings are kept in the file `resume_path`, and done once for all methods.
+        With `record` the log keeps the result, and later answers say it. Errors as `explain` and `score.fidelity`."""
+        how, explainer = Method(method, damping, ggn), self._explainer
+        cache = explainer.cache(checkpoints)
+        resolved = explainer.resolve(cache, targets or ("role:validation",))
+        found = measure_fidelity(
+            explainer, cache, resolved, how, retrain, subsets=subsets,
+            resume_path=None if resume_path is None else Path(resume_path), progress=progress,
+        )  # fmt: skip
+        if record:
+            record_fidelity(explainer, cache, how, found, None if key is None else Path(key))
+        return found
+
+    def self_influence(
+        self,
+        *,
+        method: str = "fisher",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SelfInfluence:
+        """Every training sample's score toward its own loss (arXiv:2002.08484 section 4.1): high where a sample is
+        learnt by itself, as rare and mislabelled ones are. ValueError for tracin-cos, otherwise as `explain`."""
+        return measure_self_influence(self._explainer, Method(method, damping, ggn), checkpoints, progress)
+
+    def suspects(
+        self,
+        k: int = 20,
+        *,
+        method: str = "fisher",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        by: str | None = None,
+        wrong: Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SuspectList:
+        """The k training samples whose labels are most suspicious, by self-influence and by the mean training loss,
+        which costs nothing. `by` orders them by "self-influence" or "mean loss"; by default the better one where
+        `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as `explain`."""
+        how = Method(method, damping, ggn)
+        return list_suspects(self._explainer, how, k, checkpoints=checkpoints, by=by, wrong=wrong, progress=progress)
+
+    def duplicates(
+        self,
+        k: int = 20,
+        *,
+        checkpoint: int | None = None,
+        by: str = "gradients",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Duplicates:
+        """The k pairs of training samples that are most alike by their "gradients" (or what the layers read: "inputs")
+        at one checkpoint, by default the last; beside them the count of equal contents, which costs nothing. Compares
+        every sample with every other. Errors as `explain`."""
+        return list_duplicates(self._explainer, k, checkpoint=checkpoint, by=by, progress=progress)
 
     def spikes(self, *, top: int = 10, samples: int = 10, step: int | None = None) -> Spikes:
         """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is

@@ -8,12 +8,14 @@ from typing import Any
 import typer
 
 from fgtrac.cli.demo import demo
+from fgtrac.cli.duplicates import duplicates
 from fgtrac.cli.history import history
 from fgtrac.cli.prove import prove
 from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
 from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
+from fgtrac.cli.suspects import suspects
 from fgtrac.cli.verify import verify
 from fgtrac.errors import AnchorError, FgtracError
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, show, history, prove, verify, seal, score, spikes):
+for verb in (demo, show, history, prove, verify, seal, score, suspects, spikes, duplicates):
     app.command()(verb)
 
 

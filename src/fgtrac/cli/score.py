@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fgtrac.api.explanation import Explanation, Scored, Toward
+from fgtrac.api.explanation import Explanation, Fidelity, Scored, Toward
 from fgtrac.api.groups import check_group
+from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import load_function
@@ -54,44 +56,82 @@ def score(
         str | None,
         typer.Option("--with", help="FILE.py:FUNCTION, called with the run: makes the factors that are missing first"),
     ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(help="FILE.py:FUNCTION(rows, seed), which trains on these rows and returns the targets' losses"),
+    ] = None,
+    subsets: Annotated[int, typer.Option(min=4, help="how many random halves --fidelity trains on")] = 64,
+    retrainings: Annotated[
+        Path | None, typer.Option(help="where --fidelity keeps what it has trained (default: NAME.retrainings)")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who lowered a target's loss (proponents) and who raised it (opponents), checkpoint by checkpoint.
 
     Reads the factors in the trace, and no training data. Without --toward, the target is role:validation. With --with,
     FUNCTION(run) registers the data again, calls run.score_with(...) and returns the model; this needs torch.
+    --fidelity measures how well the scores agree with retraining; without it, or a measurement in the log, the answer
+    says that fidelity is not measured.
     """
     check_group(by)
     if with_ is not None:
         make_factors(trace, with_)
+    retrain = None if fidelity is None else load_function(fidelity)
     opened = open_trace(trace)
     named: list[Any] = toward or ["role:validation"]
     targets = [named] if together else named
     how: dict[str, Any] = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
-    found = None
+    answer = Answer()
     if out is None or len(targets) <= SHOWN_WITH_OUT:
         with progress("scoring") as step:
-            found = opened.explain(*targets, k=top, by=by, progress=step, **how)
+            answer.found = opened.explain(*targets, k=top, by=by, progress=step, **how)
     if out is not None:
         with progress("writing the scores") as step:
-            opened.write_scores(out, *targets, progress=step, **how)
-    added = None
+            answer.out = opened.write_scores(out, *targets, progress=step, **how)
+    if retrain is not None:
+        kept = retrainings or trace.with_suffix(".retrainings")
+        with progress("retraining") as step:
+            measured = opened.fidelity(
+                retrain, *targets, subsets=subsets, resume_path=kept, record=record, progress=step, **how
+            )
+        answer.found = None if answer.found is None else replace(answer.found, fidelity=measured)
+        answer.fidelity = measured
     if record:
         with progress("recording the scores") as step:
-            added = opened.record(*targets, progress=step, **how)
+            answer.added = (open_trace(trace) if retrain else opened).record(*targets, progress=step, **how)
     if as_json:
-        said = found.as_json() if found else {}
-        said |= {"out": str(out)} if out is not None else {}
-        print_json(said | ({"recorded": {"entries": added.entries, "scores": added.scores}} if added else {}))
-        return
-    console = answers()
-    if found is not None:
-        print_explanation(found, console)
-    if out is not None:
-        console.print(f"the scores of all training samples are in {escape(str(out))}", soft_wrap=True)
-    if added is not None:
-        words = f"{added.scores:,} scores in {added.entries} entries were added to the log"
-        console.print(f"{words}; fgtrac verify computes them again", soft_wrap=True)
+        print_json(answer.as_json())
+    else:
+        answer.print(answers())
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the verb found and did."""
+
+    found: Explanation | None = None
+    out: Path | None = None
+    fidelity: Fidelity | None = None
+    added: Recorded | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        said = self.found.as_json() if self.found else {}
+        said |= {"out": str(self.out)} if self.out is not None else {}
+        said |= {"fidelity": self.fidelity.as_json()} if self.fidelity is not None else {}
+        return said | ({"recorded": {"entries": self.added.entries, "scores": self.added.scores}} if self.added else {})
+
+    def print(self, console: Console) -> None:
+        """Tables and lines."""
+        if self.found is not None:
+            print_explanation(self.found, console)
+        elif self.fidelity is not None:
+            console.print(str(self.fidelity), soft_wrap=True)
+        if self.out is not None:
+            console.print(f"the scores of all training samples are in {escape(str(self.out))}", soft_wrap=True)
+        if self.added is not None:
+            words = f"{self.added.scores:,} scores in {self.added.entries} entries were added to the log"
+            console.print(f"{words}; fgtrac verify computes them again", soft_wrap=True)
 
 
 def make_factors(trace: Path, named: str) -> None:

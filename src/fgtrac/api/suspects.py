@@ -1,0 +1,294 @@
+"""Training samples to look at: those that may be mislabelled, and those that are nearly the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.explain import Explainer, mean_losses
+from fgtrac.api.groups import ids_of, rows_by_block
+from fgtrac.api.naming import key_of, key_text
+from fgtrac.errors import ScoreError
+from fgtrac.score.cache import Cache
+from fgtrac.score.gradients import Floats
+from fgtrac.score.kernel import Progress
+from fgtrac.score.methods import Method, self_influence
+from fgtrac.score.suspects import MEASURES, near_duplicates, rank_suspects
+
+COLUMNS = (
+    "dataset", "key", "id", "label", "self_influence", "mean_loss", "rank_by_self_influence", "rank_by_mean_loss",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A training sample: its id, data set, key as its user writes it and name where the vault knows them, its class."""
+
+    id: bytes
+    dataset: str
+    key: str | None
+    name: str | None
+    label: int | None
+
+    @property
+    def words(self) -> str:
+        """What to call it."""
+        return self.name or f"id:{self.id.hex()[:16]}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; what is not known is left out."""
+        said = {"dataset": self.dataset, "key": self.key, "name": self.name, "label": self.label}
+        return {"id": self.id.hex()} | {k: v for k, v in said.items() if v is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A sample with both measures (the higher, the more suspicious) and its rank by each, 1 the most suspicious."""
+
+    row: Row
+    self_influence: float
+    mean_loss: float
+    rank_by_self_influence: int
+    rank_by_mean_loss: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return self.row.as_json() | {name: getattr(self, name) for name in COLUMNS[4:]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelfInfluence:
+    """Each training sample's score toward its own loss: `ids` (n, 32) uint8, `scores` (n,) float32 summed over the
+    checkpoints of `steps`, `labels` (n,) int32 where there are classes."""
+
+    ids: NDArray[np.uint8]
+    scores: Floats
+    labels: NDArray[np.int32] | None
+    method: str
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectList:
+    """The most suspicious of `rows` training samples, in the order of the measure `by`; `agreement` is the rank
+    correlation of the two measures; `words` says what is known of which is better."""
+
+    suspects: tuple[Suspect, ...]
+    rows: int
+    method: str
+    steps: tuple[int, ...]
+    by: str
+    agreement: float
+    words: str
+
+    @property
+    def basis(self) -> str:
+        """What the list rests on, in words."""
+        measures = f"self-influence by {self.method} and the mean loss (which costs nothing)"
+        return (
+            f"{self.rows:,} training samples, {measures} over the checkpoints of steps "
+            f"{', '.join(map(str, self.steps))}; listed by {self.by}; the two agree to {self.agreement:.2f} (rank "
+            f"correlation); {self.words}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        said = {"method": self.method, "steps": list(self.steps), "training_samples": self.rows, "by": self.by}
+        said |= {"agreement": self.agreement, "words": self.words}
+        return said | {"suspects": [suspect.as_json() for suspect in self.suspects]}
+
+    def csv(self) -> str:
+        """A line for each suspect under a heading, with the user's own keys."""
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        for s in self.suspects:
+            label = "" if s.row.label is None else s.row.label
+            numbers = (s.self_influence, s.mean_loss, s.rank_by_self_influence, s.rank_by_mean_loss)
+            lines.writerow((s.row.dataset, s.row.key or "", s.row.id.hex(), label, *numbers))
+        return text.getvalue()
+
+    def __str__(self) -> str:
+        lines = [
+            f"{s.row.words}{'' if s.row.label is None else f' (class {s.row.label})'}: self-influence "
+            f"{s.self_influence:.4g} (rank {s.rank_by_self_influence}), mean loss {s.mean_loss:.4g} (rank "
+            f"{s.rank_by_mean_loss})"
+            for s in self.suspects
+        ]
+        return "\n".join([*lines, self.basis])
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two samples that are alike: the cosine of their gradients, that of what the layers read (None where that is not
+    kept), and whether their contents are equal (None where contents are not known)."""
+
+    first: Row
+    second: Row
+    gradients: float
+    inputs: float | None
+    equal_content: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; what is not known is left out."""
+        said = {"gradients": self.gradients, "inputs": self.inputs, "equal_content": self.equal_content}
+        known = {k: v for k, v in said.items() if v is not None}
+        return {"first": self.first.as_json(), "second": self.second.as_json()} | known
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """The pairs that are most alike by the factors of one state, and for comparison what costs nothing: how many
+    samples have exactly the content of another (None where contents are not known)."""
+
+    pairs: tuple[Pair, ...]
+    rows: int
+    step: int
+    by: str
+    equal_contents: int | None
+
+    @property
+    def basis(self) -> str:
+        """What the list rests on, in words."""
+        free = "contents are not known, so that equal ones cannot be told"
+        if self.equal_contents is not None:
+            free = f"for comparison, free: {self.equal_contents:,} samples hold exactly the content of another"
+        return f"{self.rows:,} training samples by the {self.by} at the checkpoint of step {self.step}; {free}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        said: dict[str, Any] = {"training_samples": self.rows, "step": self.step, "by": self.by}
+        said |= {} if self.equal_contents is None else {"equal_contents": self.equal_contents}
+        return said | {"pairs": [pair.as_json() for pair in self.pairs]}
+
+    def __str__(self) -> str:
+        said = {True: ", equal contents", False: ", other contents", None: ""}
+        lines = [f"{p.first.words} and {p.second.words}: {p.gradients:.4f}{said[p.equal_content]}" for p in self.pairs]
+        return "\n".join([*lines, self.basis])
+
+
+def measure_self_influence(
+    explainer: Explainer, method: Method, checkpoints: Sequence[int] | None, progress: Progress | None = None
+) -> SelfInfluence:
+    """The self-influence of every training sample. Errors as `Explainer.cache` and `methods.self_influence`."""
+    cache = explainer.cache(checkpoints)
+    found, rows = self_influence(cache, method, progress), cache.rows("train")
+    steps = tuple(state.step for state in cache.states)
+    return SelfInfluence(ids_of(rows, explainer.blocks), found, rows.labels, str(method), steps)
+
+
+def list_suspects(
+    explainer: Explainer,
+    method: Method,
+    k: int,
+    *,
+    checkpoints: Sequence[int] | None = None,
+    by: str | None = None,
+    wrong: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> SuspectList:
+    """The k training samples whose labels are most suspicious. `by` is "self-influence" or "mean loss", `wrong` names
+    the samples whose labels are known to be wrong (all others being right): then the better measure is known.
+
+    ScoreError where the losses were not kept; ValueError for an unknown measure or name.
+    """
+    if by not in (None, *MEASURES) or k < 1:
+        raise ValueError(f"the {k} first by {by!r:.40}; ask for at least 1, by {' or '.join(MEASURES)}")
+    cache = explainer.cache(checkpoints)
+    known = None if wrong is None else _marked(explainer, cache, wrong)
+    losses = mean_losses(cache)
+    if losses is None:
+        raise ScoreError("the losses of the training samples were not kept at every checkpoint; score these anew")
+    own = self_influence(cache, method, progress)
+    found = rank_suspects(own, losses, k, by=by, wrong=known)
+    places = [_ranks(values) for values in (own, losses)]
+    rows = _rows(explainer, cache, found.rows.tolist())
+    suspects = tuple(
+        Suspect(row, float(own[n]), float(losses[n]), int(places[0][n]), int(places[1][n]))
+        for row, n in zip(rows, found.rows.tolist(), strict=True)
+    )
+    steps = tuple(state.step for state in cache.states)
+    return SuspectList(suspects, len(own), str(method), steps, found.by, found.agreement, found.words)
+
+
+def list_duplicates(
+    explainer: Explainer,
+    k: int,
+    *,
+    checkpoint: int | None = None,
+    by: str = "gradients",
+    progress: Progress | None = None,
+) -> Duplicates:
+    """The k pairs of training samples that are most alike by "gradients" or "inputs" at one checkpoint, by default the
+    last. Errors as `Explainer.cache` and `near_duplicates`."""
+    cache = explainer.cache(None if checkpoint is None else [checkpoint])
+    last, n = len(cache.states) - 1, len(cache.rows("train"))
+    found = near_duplicates(lambda start, stop: cache.read(last, "train", start, stop), n, k, by=by, progress=progress)
+    contents = _contents(explainer, cache)
+    flat = _rows(explainer, cache, found.rows.reshape(-1).tolist())
+    pairs = tuple(
+        Pair(
+            flat[2 * i], flat[2 * i + 1], float(found.gradients[i]),
+            None if np.isnan(found.inputs[i]) else float(found.inputs[i]),
+            None if contents is None else bool((contents[a] == contents[b]).all()),
+        )
+        for i, (a, b) in enumerate(found.rows.tolist())
+    )  # fmt: skip
+    return Duplicates(pairs, n, cache.states[last].step, by, None if contents is None else _shared(contents))
+
+
+def _rows(explainer: Explainer, cache: Cache, rows: Sequence[int]) -> list[Row]:
+    of, out = cache.rows("train"), []
+    for row in rows:
+        block, ordinal = of.place(row)
+        sample_id = explainer.blocks.id(block, ordinal)
+        known = explainer.namer.known(sample_id)
+        key = None if known is None else key_text(key_of(known.key))
+        label = None if of.labels is None else int(of.labels[row])
+        out.append(Row(sample_id, explainer.blocks.dataset(block), key, explainer.namer.name_of(sample_id), label))
+    return out
+
+
+def _marked(explainer: Explainer, cache: Cache, names: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) whether a row is one of the named samples. ScoreError for a name that is not among the training factors."""
+    rows = cache.rows("train")
+    out = np.zeros(len(rows), dtype=bool)
+    for name in names:
+        places = [rows.find(*place) for place in explainer.find(name)]
+        mine = [row for row in places if row is not None]
+        if not mine:
+            raise ScoreError(f"{name} is not among the training samples that were scored")
+        out[mine] = True
+    return out
+
+
+def _ranks(values: Floats) -> NDArray[np.intp]:
+    """(n,) 1 for the largest."""
+    out = np.empty(len(values), dtype=np.intp)
+    out[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
+    return out
+
+
+def _contents(explainer: Explainer, cache: Cache) -> NDArray[np.uint8] | None:
+    """(n, 32) the content digests of the rows; None where those of a data set are not known."""
+    rows = cache.rows("train")
+    out = np.empty((len(rows), 32), dtype=np.uint8)
+    for block, mine in rows_by_block(rows):
+        contents = explainer.blocks.contents(block)
+        if contents is None:
+            return None
+        out[mine] = contents[rows.ordinals[mine]]
+    return out
+
+
+def _shared(contents: NDArray[np.uint8]) -> int:
+    """How many rows have the content of another."""
+    counts = Counter(row.tobytes() for row in contents)
+    return sum(count for count in counts.values() if count > 1)
