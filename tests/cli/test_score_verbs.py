@@ -15,7 +15,7 @@ import torch
 import fgtrac
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from lives import Life, keep_names
-from softmax_traces import Problem, scored_trace
+from softmax_traces import FLIPPED, Problem, scored_trace
 from traces import Made, make_trace, start_trace
 
 from .conftest import Run
@@ -253,3 +253,84 @@ def test_score_with_what_is_no_such_function_says_so(
     assert (done.code, done.out) == (code, "")
     assert words in done.err
     assert not list(unscored.glob("artifacts/scoring/*"))
+
+
+TRAINING = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from softmax_traces import data, gradients_of, states_of
+
+NAMES = {names!r}
+x, _, y = data(NAMES, 0)
+
+def again(rows, seed):
+    place = {{name: row for row, name in enumerate(NAMES["train"])}}
+    mine = [place[f"{{dataset}}:{{key}}"] for dataset, key in rows]
+    return gradients_of(states_of(x["train"][mine], y["train"][mine])[-1], x["validation"], y["validation"])[1]
+"""
+
+
+def test_score_measures_fidelity_and_says_it_from_then_on(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    mine = scored_trace(tmp_path / "mine")
+    monkeypatch.setenv("FGTRAC_KEY", str(mine.key))
+    (tmp_path / "train.py").write_text(TRAINING.format(tests=str(Path(__file__).parents[1]), names=mine.names))
+    asked = ("score", mine.path, "--fidelity", f"{tmp_path}/train.py:again", "--subsets", "6", "--method", "fisher")
+    done = run(*asked)
+    assert done.code == 0, done.err
+    assert "fidelity: LDS 0." in done.out
+    assert (tmp_path / "mine" / "run.retrainings").exists()
+    assert "fidelity not measured" in run("score", mine.path, "--method", "fisher").out
+    said = run(*asked, "--record", "--json").json
+    assert said["fidelity"]["subsets"] == 6
+    later = run("score", mine.path, "--method", "fisher", "--toward", "digits:345", "--json").json
+    assert later["fidelity"] == said["fidelity"]
+    assert run("verify", mine.path).code == 0
+
+
+# -- suspects and duplicates -------------------------------------------------------------------------------------------
+
+
+def test_suspects_lists_both_measures_and_writes_a_table_to_relabel(run: Run, scored: Problem, tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    done = run("suspects", scored.path, "--top", "30", "-o", out)
+    assert (done.code, done.err) == (0, "")
+    assert "nobody knows" in done.out
+    assert "30 samples are in" in done.out
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["dataset"] == "digits" and int(row["key"]) < FLIPPED for row in rows) > 20
+    assert run("suspects", scored.path, "-o", out).code == 2
+    assert run("suspects", scored.path, "-o", out, "--force").code == 0
+    assert run("suspects", scored.path, "-o", tmp_path / "none" / "rows.csv").code == 2
+
+
+def test_suspects_tells_which_measure_is_better_where_wrong_labels_are_known(
+    run: Run, scored: Problem, tmp_path: Path
+) -> None:
+    (tmp_path / "wrong.txt").write_text("".join(f"digits:{n}\n" for n in range(FLIPPED)))
+    done = run("suspects", scored.path, "--wrong", tmp_path / "wrong.txt", "--by", "self-influence")
+    assert done.code == 0, done.err
+    assert "AUC self-influence 0.9" in done.out
+    said = run("suspects", scored.path, "--by", "self-influence", "--json").json
+    assert [s["rank_by_self_influence"] for s in said["suspects"]] == list(range(1, 21))
+
+
+def test_duplicates_lists_pairs_and_what_is_free_beside_them(run: Run, scored: Problem) -> None:
+    done = run("duplicates", scored.path, "--top", "5")
+    assert (done.code, done.err) == (0, "")
+    assert "340 samples hold exactly the content of another" in done.out
+    said = run("duplicates", scored.path, "--top", "5", "--by", "inputs", "--checkpoint", "20", "--json").json
+    assert (said["step"], said["by"], len(said["pairs"])) == (20, "inputs", 5)
+    assert run("duplicates", scored.path, "--by", "colour").code == 2
+    assert run("duplicates", scored.path, "--checkpoint", "21").code == 2
+
+
+@pytest.mark.parametrize("verb", ["score", "suspects", "spikes", "duplicates"])
+def test_every_verb_has_help_and_refuses_what_is_no_trace(run: Run, tmp_path: Path, verb: str) -> None:
+    told = run(verb, "--help")
+    assert told.code == 0
+    assert "--json" in told.out
+    gone = run(verb, tmp_path / "none.trace")
+    assert (gone.code, gone.out) == (2, "")
+    assert "there is no trace at" in gone.err
