@@ -65,6 +65,39 @@ def test_the_histories_run_from_source_to_prediction_and_to_the_drop(shown: Show
     assert "drop" in "\n".join(words for _, words in dropped["lines"])
 
 
+def test_one_wrong_prediction_is_explained_with_pictures(shown: Shown) -> None:
+    figures, text, trace = shown
+    found, scoring = figures["mistake"], figures["scoring"]
+    assert found["mistake"]["label"] != found["mistake"]["said"]
+    (toward,) = found["answer"]["toward"]
+    assert len(toward["proponents"]) == len(toward["opponents"]) == 5
+    assert toward["proponents"][0]["score"] > 0 > toward["opponents"][0]["score"]
+    assert len(toward["proponents"][0]["trace"]) == len(found["steps"]) == scoring["states"]
+    page = trace.with_suffix(".html").read_text(encoding="utf-8")
+    assert page.count("<img") == 11
+    for sample in (*toward["proponents"], *toward["opponents"]):
+        assert sample["name"] in page
+        assert sample["name"] in text
+    assert "fidelity not measured" in text
+    assert "█" in text
+
+
+def test_every_training_sample_has_a_score_at_every_kept_checkpoint(shown: Shown) -> None:
+    scoring = shown[0]["scoring"]
+    assert scoring["contributions"] == scoring["states"] * shown[0]["data"]["train"]
+    assert scoring["measured_s"] > 0
+    assert abs(scoring["measured_b"] / scoring["estimated_b"] - 1) < 0.1
+
+
+def test_flipped_labels_stand_out_and_the_free_baseline_stands_beside_them(shown: Shown) -> None:
+    suspects = shown[0]["suspects"]
+    assert suspects["flipped"] == shown[0]["data"]["labels_flipped"]
+    for measure in ("self_influence", "mean_loss"):
+        assert suspects[measure]["precision"] == pytest.approx(suspects[measure]["found"] / suspects["flipped"])
+        assert suspects[measure]["precision"] > 3 * suspects["share"]
+        assert suspects[measure]["auc"] > 0.8
+
+
 def test_both_proofs_are_small_and_hold_offline(shown: Shown) -> None:
     proofs = shown[0]["proofs"]
     assert len(proofs) == 2
@@ -73,9 +106,9 @@ def test_both_proofs_are_small_and_hold_offline(shown: Shown) -> None:
         assert 0 < proof["bytes"] < 20_000
 
 
-def test_six_lies_are_caught_by_six_checks(shown: Shown) -> None:
+def test_seven_lies_are_caught_by_seven_checks(shown: Shown) -> None:
     lies = shown[0]["lies"]
-    assert len(lies) == len({lie["check"] for lie in lies}) == 6
+    assert len(lies) == len({lie["check"] for lie in lies}) == 7
     assert all(lie["as_foretold"] and lie["words"] for lie in lies)
 
 

@@ -18,9 +18,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import nn
 from torch.utils.data import Subset
 
 from fgtrac.api.audit import audit_trace
+from fgtrac.api.cost import Cost
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.own_time import OwnTime, own_time
 from fgtrac.commit.signer import default_key_path, load_key
@@ -29,6 +31,7 @@ from fgtrac.demo.data import BLANKS, Planted, load_images, plant
 from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
 from fgtrac.demo.prepare import Prepared, prepare, read_through
 from fgtrac.demo.questions import find_equal, histories, proofs
+from fgtrac.demo.scores import explained, find_flipped, worst_mistake
 from fgtrac.demo.training import Trained
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
@@ -53,6 +56,7 @@ class Traced:
     checkpoints_s: tuple[float, ...]
     sealing_s: float  # processor time of the seals that ran beside the training
     seal_s: float
+    scoring: Cost
 
 
 def run_demo(
@@ -66,7 +70,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the whole demo and return its figures; `failures` among them is empty where every claim holds.
 
-    `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder); `data_dir` holds IDX files;
+    `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder), and a page of pictures at OUT.html;
+    `data_dir` holds IDX files;
     `small` takes scikit-learn's digits; `key` is the signing key's file (default: the user's). Tables go to
     `console`, progress to `progress` if that is a terminal. FileExistsError for a trace that exists already.
     """
@@ -76,11 +81,19 @@ def run_demo(
         base = out if out is not None else Path(temporary) / "cnn"
         source = load_images(data_dir, small)
         epochs = SMALL_EPOCHS if small else EPOCHS
-        return _run(base, plant(source, SEED), source.origin, epochs, key, console, progress)
+        page = None if out is None else base.with_suffix(".html")
+        return _run(base, plant(source, SEED), source.origin, epochs, key, page, console, progress)
 
 
 def _run(
-    base: Path, planted: Planted, origin: str, epochs: int, key: Path | None, console: Console, progress: Console
+    base: Path,
+    planted: Planted,
+    origin: str,
+    epochs: int,
+    key: Path | None,
+    page: Path | None,
+    console: Console,
+    progress: Console,
 ) -> dict[str, Any]:
     config = {"epochs": epochs, "batch_size": BATCH_SIZE, "seed": SEED, "source": origin}
     with bar(progress) as tick:
@@ -100,11 +113,15 @@ def _run(
         figures["verification"] = verification_figures(trace, private.public_key().public_bytes_raw())
         show.verified(console, figures["verification"])
         tick("asking for histories")()
-        figures["histories"] = histories(traced.path, traced.prepared, epochs)
+        figures["histories"] = histories(traced.path, traced.prepared, epochs, traced.scoring.checkpoints)
         for number, history in enumerate(figures["histories"]):
             show.history(console, f"5.{number + 1} {history['title']}", history["lines"])
         figures["contents"] = find_equal(traced.path, traced.prepared)
         show.contents(console, figures["contents"])
+        figures["scoring"] = scoring_figures(trace, traced)
+        show.scoring(console, figures["scoring"])
+        tick("scoring")()
+        score_figures(figures, traced, planted, page, console)
         figures["proofs"] = proofs(traced.path, traced.prepared, private.public_key().public_bytes_raw())
         show.proofs(console, figures["proofs"])
         step = tick("telling lies")
@@ -127,6 +144,8 @@ def train_traced(
         prepared = prepare(run, planted, SEED)
         loaders = training.make_loaders(prepared.train, prepared.validation, BATCH_SIZE)
         run.watch(loaders[0])  # the role is registered already
+        samples = {role: getattr(prepared, role) for role in ("train", "validation", "test")}
+        run.score_with(loss=nn.CrossEntropyLoss(), **samples)
         trained = training.train(
             loaders,
             prepared.test,
@@ -137,7 +156,10 @@ def train_traced(
         )
         record_predictions(run, trained, prepared)
         seal_s = timed(run.close)
-    return Traced(run.path, prepared, trained, own, tuple(checkpoints), run._sealer.cpu_s, seal_s)
+    assert run.scoring_cost is not None
+    return Traced(
+        run.path, prepared, trained, own, tuple(checkpoints), run._sealer.cpu_s, seal_s, run.scoring_cost
+    )  # fmt: skip
 
 
 def record_predictions(run: Run, trained: Trained, prepared: Prepared) -> None:
@@ -206,7 +228,7 @@ def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
             events += len(event["ordinals"])
             use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
     own_s = traced.own.seconds + traced.own.background_s
-    checkpoints_s = sum(traced.checkpoints_s)
+    checkpoints_s = sum(traced.checkpoints_s) - traced.scoring.measured_seconds
     return {
         "loop_s": traced.trained.loop_s,
         "own_s": own_s,
@@ -223,6 +245,39 @@ def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
         "artifacts_b": folder_bytes(trace, "artifacts"),
         "seal_s": traced.seal_s,
     }
+
+
+def scoring_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
+    """What the factors cost, estimated and measured, and what was logged of them."""
+    head, cost = trace.head(), traced.scoring
+    size = head.size if head is not None else 0
+    logged = [e for e in map(decode_event, read_entries(trace, 0, size, size)) if e["kind"] == "contribution"]
+    n = max(1, cost.checkpoints)
+    return {
+        "states": cost.checkpoints,
+        "checkpoints": len(traced.checkpoints_s),
+        "layer": ", ".join(logged[0]["parameters"]["layers"]) if logged else "",
+        "estimated_s": cost.seconds,
+        "estimated_b": cost.size_bytes,
+        "measured_s": cost.measured_seconds / n,
+        "measured_b": cost.measured_bytes / n,
+        "share": cost.measured_seconds / (traced.trained.loop_s + cost.measured_seconds),
+        "contributions": sum(len(e["ordinals"]) for e in logged),
+    }
+
+
+def score_figures(
+    figures: dict[str, Any], traced: Traced, planted: Planted, page: Path | None, console: Console
+) -> None:
+    """One wrong prediction explained, and the flipped labels looked for."""
+    mistake = worst_mistake(traced.trained, traced.prepared)
+    figures["mistake"] = None
+    if mistake is not None:
+        found = explained(traced.path, planted, traced.prepared, mistake, page)
+        show.explained(console, found)
+        figures["mistake"] = {name: value for name, value in found.items() if name != "pictures"}
+    figures["suspects"] = find_flipped(traced.path, traced.prepared)
+    show.suspects(console, figures["suspects"])
 
 
 def verification_figures(trace: TraceDir, public_key: bytes) -> dict[str, Any]:
@@ -260,9 +315,12 @@ def failures(f: dict[str, Any]) -> list[str]:
         "every history tells what was done": all(h["complete"] for h in f["histories"]),
         "every planted copy is found by content": f["contents"]["copies_found"] == f["contents"]["copies_planted"],
         "the leak is found by content": f["contents"]["leak_planted"] in f["contents"]["leaks"],
+        "every kept checkpoint was scored": f["scoring"]["states"] > 1,
+        "the contribution traces add up": f["mistake"] is None or f["mistake"]["adds_up"],
+        "flipped labels stand out": f["suspects"]["self_influence"]["precision"] > 3 * f["suspects"]["share"],
         "every proof holds": all(p["as_foretold"] for p in f["proofs"]),
         "every lie is caught by its check": all(lie["as_foretold"] for lie in f["lies"]),
-        "six lies, six checks": len({lie["check"] for lie in f["lies"]}) == len(f["lies"]) == 6,
+        "seven lies, seven checks": len({lie["check"] for lie in f["lies"]}) == len(f["lies"]) == 7,
     }
     return [words for words, holds in claims.items() if not holds]
 

@@ -262,7 +262,7 @@ LIES = (
     Lie("rewrite the past", "the signer rewrites log and index and signs again", None, rewrite_and_sign),
 )
 SHOWN = ("edit an entry", "edit an entry and its hash", "sign as a stranger", "hide a use", "swap an artifact",
-         "leave an entry out")  # fmt: skip
+         "leave an entry out", "change a score")  # fmt: skip
 
 
 # -- telling them -----------------------------------------------------------------------------------------------------

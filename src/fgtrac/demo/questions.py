@@ -20,10 +20,11 @@ from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 
 
-def histories(path: Path, prepared: Prepared, epochs: int) -> list[dict[str, Any]]:
+def histories(path: Path, prepared: Prepared, epochs: int, states: int) -> list[dict[str, Any]]:
     """The whole history of a training image whose label was flipped, and that of a dropped copy.
 
-    `complete` says whether everything that the demo did to the sample is in it.
+    `complete` says whether everything that the demo did to the sample is in it, its score at each of the `states`
+    kept among it.
     """
     trace = open_trace(path)
     asked = {
@@ -32,7 +33,7 @@ def histories(path: Path, prepared: Prepared, epochs: int) -> list[dict[str, Any
     }
     found = {title: trace.history(f"{ARCHIVE}:{row}") for title, row in asked.items()}
     kinds = [[event.kind for event in history.events] for history in found.values()]
-    trained = {"registered": 1, "transformed": 5, "role": 1, "used": epochs, "prediction": 1}
+    trained = {"registered": 1, "transformed": 5, "role": 1, "used": epochs, "prediction": 1, "contribution": states}
     dropped = {"registered": 1, "transformed": 2}
     return [
         {

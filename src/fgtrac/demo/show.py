@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fgtrac.demo.pictures import side_by_side
+
 Figures = Mapping[str, Any]
 
 
@@ -104,9 +106,52 @@ def contents(console: Console, f: Figures) -> None:
     section(console, "6. Copies and leaks, found by content in the index", rows)
 
 
+def scoring(console: Console, f: Figures) -> None:
+    """What the factors cost, as estimated before and as measured."""
+    rows = [
+        ("kept checkpoints scored", f"{f['states']} of {f['checkpoints']}, layer {f['layer']}"),
+        ("one forward pass at each, estimated", f"{1e3 * f['estimated_s']:.0f} ms and {size(f['estimated_b'])}"),
+        ("measured, with writing it down", f"{1e3 * f['measured_s']:.0f} ms and {size(f['measured_b'])}"),
+        ("of the training's time", f"{f['share']:.1%}"),
+        ("contributions toward validation, in the log", f"{f['contributions']:,}"),
+    ]
+    section(console, "7. What scoring cost", rows)
+
+
+def explained(console: Console, f: Figures) -> None:
+    """One wrong prediction: who lowered its loss and who raised it, with pictures."""
+    mistake, toward = f["mistake"], f["answer"]["toward"][0]
+    console.print(
+        f"[bold]8. Who taught it this? {mistake['sample']}: a {mistake['label']}, taken for a {mistake['said']}[/]"
+    )
+    for line in side_by_side(f["pictures"]):
+        console.print(f"  {escape(line)}", highlight=False)
+    table = grid("", "", "sample", "its label", "score", f"of it at steps {', '.join(map(str, f['steps']))}")
+    for kind in ("proponents", "opponents"):
+        for number, sample in enumerate(toward[kind]):
+            shares = " ".join(f"{100 * share / sample['score']:.0f}" for share in sample["trace"])
+            row = sample["name"], str(sample["label"]), f"{sample['score']:+.4g}", f"{shares} %"
+            table.add_row(kind if number == 0 else "", *map(escape, row))
+    console.print(table)
+    console.print(f"{escape(f['basis'])}.", soft_wrap=True)
+    if f["page"]:
+        console.print(f"With pictures: {escape(f['page'])}", soft_wrap=True)
+    console.print()
+
+
+def suspects(console: Console, f: Figures) -> None:
+    """How well flipped labels are found, beside what costs nothing."""
+    table = grid(f"9. Flipped labels among the first {f['flipped']} suspects", "ranked by", "found", "precision", "AUC")
+    for name in ("self_influence", "mean_loss"):
+        by = f[name]
+        table.add_row(by["words"], f"{by['found']} of {f['flipped']}", f"{by['precision']:.3f}", f"{by['auc']:.3f}")
+    console.print(table)
+    console.print(f"{f['better']}\n")
+
+
 def proofs(console: Console, rows: Sequence[Figures]) -> None:
     """Bundles and what checking them offline said."""
-    table = grid("7. Proofs that need no trace: each checked from its file alone", "claim", "size", "answer")
+    table = grid("10. Proofs that need no trace: each checked from its file alone", "claim", "size", "answer")
     for row in rows:
         table.add_row(brief(row["claim"]), f"{row['bytes']:,} bytes", row["verdict"])
     console.print(table)
@@ -114,7 +159,7 @@ def proofs(console: Console, rows: Sequence[Figures]) -> None:
 
 def lies(console: Console, rows: Sequence[Figures]) -> None:
     """Lies told about copies, and what caught each."""
-    table = grid("8. Lies told about copies of the trace", "lie", "what was done", "refuted by", "in words")
+    table = grid("11. Lies told about copies of the trace", "lie", "what was done", "refuted by", "in words")
     for row in rows:
         table.add_row(row["lie"], row["done"], row["check"], brief(row["words"]))
     console.print(table)
