@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import fgtrac
 from fgtrac.api.audit import audit_trace
+from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.run import Run, reopen
 from fgtrac.commit.signer import Signer
@@ -152,6 +153,10 @@ def test_scores_and_predictions_are_added_behind_the_end_and_the_trace_still_hol
     newest = problem.events("checkpoint")[-1]
     assert (tuple(prediction["checkpoint"]), prediction["step"]) == ((newest["writer"], newest["seq"]), 18)
     holds(problem)
+    bundle = problem.folder / "bundle.json"
+    bundle.write_bytes(fgtrac.open(problem.trace.path).prove("TensorDataset:5", "history"))
+    report = verify_bundle(bundle, str(problem.folder / "key.pem"))
+    assert report.verdict is Verdict.HOLDS, report.failures()
     history = fgtrac.open(problem.trace.path).history("TensorDataset:5")
     told = [event.words for event in history.events if event.kind == "contribution"]
     assert [words.split(" toward ")[1] for words in told] == [

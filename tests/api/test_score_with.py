@@ -4,6 +4,8 @@ wiser."""
 from __future__ import annotations
 
 import copy
+import io
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
+from fgtrac.api.cost import shown
 from fgtrac.api.run import Run
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.errors import CaptureError, ScoreError
@@ -128,6 +139,56 @@ def test_the_learning_rate_is_that_of_the_layers_own_parameter_group(problem: An
         run.checkpoint(model)
     cache = Cache(problem.trace, problem.ledger.artifacts, problem.ledger.states)
     assert cache.learning_rates(0) == (0.25,)
+
+
+def test_each_optimizer_gives_the_rate_of_its_own_layers(problem: Any) -> None:
+    model = problem.model()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.5)
+    last = torch.optim.SGD(model[4].parameters(), lr=0.25)
+    with problem.start() as run:
+        problem.score_with(run, layer="all")
+        for inputs, targets in run.watch(DataLoader(problem.train, batch_size=45), role="train"):
+            cross_entropy(model(inputs), targets).backward()
+            last.step()
+            first.step()
+        run.checkpoint(model)
+    cache = Cache(problem.trace, problem.ledger.artifacts, problem.ledger.states)
+    assert cache.learning_rates(0) == (0.5, 0.25)
+    assert [c["learning_rates"].tolist() for c in problem.events("checkpoint")] == [[0.5, 0.25]]
+
+
+def test_many_samples_of_several_data_sets_are_scored_and_recorded_in_pieces(problem: Any) -> None:
+    more = TensorDataset(torch.randn(9000, 8), torch.zeros(9000).long())
+    model = problem.model()
+    with problem.start() as run:
+        problem.score_with(run, train=ConcatDataset([problem.train, more]))
+        run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        blocks = [run._registry.resolve(data).placement.blocks[0] for data in (problem.train, more)]
+    events = problem.events("contribution")
+    assert [len(e["ordinals"]) for e in events] == [90, 7500, 1500]
+    assert [e["block"] for e in events] == [blocks[0], blocks[1], blocks[1]]
+    assert np.array_equal(np.concatenate([e["ordinals"] for e in events[1:]]), np.arange(9000))
+
+
+def test_a_sampler_that_takes_some_rows_says_which_are_scored(problem: Any) -> None:
+    model = problem.model()
+    with problem.start() as run:
+        problem.score_with(run, train=DataLoader(problem.train, sampler=SubsetRandomSampler([4, 2, 60])))
+        run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        ordinals = run._registry.resolve(problem.train).placement.ordinals
+    (event,) = problem.events("contribution")
+    assert set(event["ordinals"].tolist()) == set(ordinals[[4, 2, 60]].tolist())
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_terminal, expected in ((True, "\rfgtrac: scored 3 of 3 rows, about 0 s left \n"), (False, "")):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda answer=is_terminal: answer)
+        monkeypatch.setattr(sys, "stderr", stream)
+        show = shown(None)
+        show(1, 3)
+        show(3, 3)
+        assert stream.getvalue() == expected
 
 
 def test_the_cost_is_estimated_before_and_measured_after(problem: Any, capsys: pytest.CaptureFixture[str]) -> None:

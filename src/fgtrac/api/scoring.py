@@ -80,6 +80,8 @@ class Scoring:
         self._skips = True
         for one in rows:
             self._find_rows(one)
+        with self._alone():
+            remove_unnamed(run._trace, run._ledger)
 
     # -- beside the training --------------------------------------------------------------------------------------
 
@@ -151,7 +153,6 @@ class Scoring:
         if not ledger.states:
             raise ScoreError(f"{self._run._trace.path.name} has no kept checkpoint; record some with run.checkpoint()")
         with self._alone():
-            remove_unnamed(self._run._trace, ledger)
             self._complete(model, optimizer, progress)
 
     def _complete(
