@@ -46,6 +46,26 @@ def test_a_frozen_front_is_no_obstacle_and_not_scored():
         factors(Halves(), (X, Y), F.cross_entropy, layer="first")
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_layer_behind_a_part_in_any_mode_is_scored(mode):
+    class Part(MLP):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with mode():
+                hidden = self.first(x).relu()
+            return self.head(hidden.clone())
+
+    assert check_explicit(Part(), (X, Y), F.cross_entropy, layer="all")._cut
+
+
+def test_a_forward_pass_that_turns_gradients_on_itself_is_scored():
+    class Insists(MLP):
+        @torch.enable_grad()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    assert check_explicit(Insists(), (X, Y), F.cross_entropy, layer="all")._cut
+
+
 def test_a_call_without_gradients_beside_one_with_them_does_not_count():
     class Teacher(MLP):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

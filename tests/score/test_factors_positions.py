@@ -167,7 +167,7 @@ def language_loss(logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_language_model_of_many_words_is_projected_and_says_how_well(tied):
     words = torch.randint(0, 150, (N, 8))
-    words[:, 5:] = 3  # padding, which the loss does not count and whose row is not trained
+    words[:, [1, 5, 6, 7]] = 3  # padding, which the loss does not count and whose row is not trained
     model = LanguageModel(words=150, width=40, tied=tied, padding=3)
     loss = nn.CrossEntropyLoss(ignore_index=3)
     one = lambda logits, words: F.cross_entropy(logits.movedim(-1, 1), words, ignore_index=3)  # noqa: E731
@@ -236,6 +236,17 @@ def test_torchs_own_encoder_is_seen_though_it_has_a_fused_path():
         "2",
     ]
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_torchs_own_encoder_is_seen_though_it_would_nest_padded_sequences():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 12, batch_first=True), 2)
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(6, 4)})
+    padded = torch.arange(5)[None] >= torch.tensor([5, 4, 2, 3, 5, 1])[:, None]
+
+    def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+        return model.head(model.encoder(batch[0], src_key_padding_mask=batch[2])[:, 0]), batch[1]
+
+    check_explicit(model, (*SEQUENCES, padded), F.cross_entropy, forward=forward, layer="all")
 
 
 def test_a_sample_that_does_not_reach_the_layer_has_a_gradient_of_zero():

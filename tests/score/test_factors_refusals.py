@@ -85,7 +85,11 @@ def test_a_model_without_a_layer_to_score_is_refused():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_forward_pass_without_gradients_is_refused(mode):
-    refused(MLP(), "no_grad|inference mode", forward=mode()(lambda model, batch: (model(batch[0]), batch[1])))
+    refused(
+        MLP(),
+        "the forward pass runs without gradients",
+        forward=mode()(lambda model, batch: (model(batch[0]), batch[1])),
+    )
 
 
 def contrastive(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
@@ -102,6 +106,14 @@ def test_losses_that_mix_the_samples_of_a_batch_are_refused():
         lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none").mean().expand(len(outputs)),
     ):
         refused(MLP(), "'head' feed several samples: a loss without per-sample terms", loss=loss)
+
+
+def test_losses_that_mix_samples_are_refused_later_where_the_first_batch_had_only_one():
+    model = MLP()
+    with untouched(model):
+        prepared = FactorPass.prepare(model, (X[:1], Y[:1]), loss=lambda o, t: (o[:, 0] + o.mean()) ** 2)
+        with pytest.raises(ScoreError, match="feed several samples"):
+            prepared((X, Y))
 
 
 def test_a_loss_of_one_number_is_refused():
@@ -138,6 +150,8 @@ def test_a_weight_that_also_acts_outside_its_layer_is_refused():
     model.head = Cosine(8, 4)
     for one in (Reused(), model):
         refused(one, "weight of layer 'head' acts on the loss in other ways", layer="head")
+    opposite = X[[0, 0, 1, 1]], torch.tensor([1.0, -1.0, 1.0, -1.0])  # as at a minimum, all gradients sum to 0
+    refused(Reused(), "acts on the loss in other ways", batch=opposite, loss=lambda o, t: o.sum(1) * t)
 
 
 @pytest.mark.parametrize("option", [{"scale_grad_by_freq": True}, {"max_norm": 1.0}])

@@ -35,6 +35,7 @@ BY_ONE = [
     (nn.CrossEntropyLoss(), draw(N, 4, 5), TOKENS),
     (nn.CrossEntropyLoss(reduction="sum"), draw(N, 4, 5), TOKENS),
     (nn.CrossEntropyLoss(), draw(N, 4, 3, 2), IMAGE),
+    (nn.CrossEntropyLoss(), draw(N, 4, 4), TOKENS[:, :4]),  # of both readings, torch's own
     (nn.NLLLoss(), draw(N, 4).log_softmax(1), CLASSES),
     (nn.BCEWithLogitsLoss(), draw(N, 4), LABELS),
     (nn.BCEWithLogitsLoss(pos_weight=WEIGHTS, reduction="sum"), draw(N, 4), LABELS),

@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from fgtrac.errors import ScoreError
-
 Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 
 
@@ -46,9 +44,7 @@ class Recorder:
         """The output, as a leaf where gradients begin; noted."""
         if not self.is_on:
             return output
-        if torch.is_inference_mode_enabled():
-            raise ScoreError("the forward pass runs in inference mode, where no gradient can be taken; leave it out")
-        if self.cut and not torch.is_grad_enabled():
+        if self.cut and not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             torch.set_grad_enabled(True)
             output = output.detach().requires_grad_()
         if output.requires_grad and (output.is_leaf or output._is_view()):

@@ -81,12 +81,10 @@ def find_owners(
     ScoreError, the caller's fault, where an item feeds several samples.
     """
     rows = [_rows(call, grad, losses) for call, grad in zip(calls, plain, strict=True)]
-    is_half = torch.float16 in (losses.dtype, *(of.dtype for of in rows))
-    found = None if is_half else _spelt(losses, calls, rows, base=64)
-    found = _spelt(losses, calls, rows, base=8) if found is None else found  # where 2^63 times a gradient is too much
-    if found is None:
-        raise ScoreError("the gradients overflow when a loss is multiplied by 128; scale the loss, or use float32")
-    return found
+    for base in (64, 8):  # 2^63 times a gradient may be more than its number format holds, as half precision
+        if (found := _spelt(losses, calls, rows, base)) is not None:
+            return found
+    raise ScoreError("the gradients overflow when a loss is multiplied by 128; scale the loss, or use float32")
 
 
 def _spelt(

@@ -65,7 +65,7 @@ def sites_of(model: nn.Module, choice: Choice, batch: Any, forward: Forward, los
     if not seen.losses.requires_grad:
         raise ScoreError(
             "the losses do not depend on any trained weight: the forward pass runs without gradients (no_grad, "
-            "detach), or all weights are frozen; let it build a graph where gradients are on"
+            "inference_mode, detach), or all weights are frozen; let it build a graph where gradients are on"
         )
     called = [call.name for call, grad in zip(seen.calls, seen.grads, strict=True) if grad is not None]
     sites = [site_of(model, name) for name in choose(model, choice, called)]
