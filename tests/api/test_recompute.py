@@ -266,9 +266,12 @@ def test_a_checkpoint_without_a_digest_cannot_be_told(tmp_path: Path) -> None:
     assert_cannot_tell(finding, "names no model state", "46 scores in 2 entries")
 
 
-def test_learning_rates_that_the_checkpoint_does_not_have_are_refuted(tmp_path: Path) -> None:
-    finding = told(tmp_path, lambda f: f | {"learning_rates": np.array([0.3, 0.2])}, kind="checkpoint")
-    assert_refuted(finding, "layer 'fc' the learning rate 0.1", "says 0.3, 0.2")
+@pytest.mark.parametrize(("rates", "words"), [([0.3, 0.2], "says 0.3, 0.2"), ([], "says none")])
+def test_learning_rates_that_the_checkpoint_does_not_have_are_refuted(
+    tmp_path: Path, rates: list[float], words: str
+) -> None:
+    finding = told(tmp_path, lambda f: f | {"learning_rates": np.array(rates)}, kind="checkpoint")
+    assert_refuted(finding, "layer 'fc' the learning rate 0.1", words)
 
 
 def test_factors_of_another_state_are_refuted(tmp_path: Path) -> None:

@@ -262,10 +262,11 @@ def _id_of(name: str) -> NDArray[np.uint8]:
 def _check_rates(cache: Cache, checkpoint: Checkpoint) -> None:
     """ProofError where a layer's learning rate is none of those that the checkpoint's entry has."""
     for layer, rate in zip(cache.layers, cache.learning_rates(0), strict=True):
-        if checkpoint.learning_rates and rate not in checkpoint.learning_rates:
+        if rate not in checkpoint.learning_rates:
+            said = ", ".join(f"{r:.9g}" for r in checkpoint.learning_rates[:8]) or "none"
             raise ProofError(
                 f"its factors give layer {layer.name!r:.60} the learning rate {rate:.9g}; its checkpoint, entry "
-                f"{checkpoint.number}, says {', '.join(f'{r:.9g}' for r in checkpoint.learning_rates[:8])}"
+                f"{checkpoint.number}, says {said}"
             )
 
 
