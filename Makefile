@@ -17,7 +17,7 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready
-	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/retrainings.py,$(wildcard benchmarks/*.py)); do \
+	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/retrainings.py benchmarks/peers.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
 
 .venv/ready: pyproject.toml constraints.txt
