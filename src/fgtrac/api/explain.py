@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,15 +14,15 @@ from fgtrac.api.ledger import Ledger
 from fgtrac.api.measured import find_fidelity
 from fgtrac.api.naming import Namer, UnknownSampleError
 from fgtrac.api.targets import Target, prepare_targets, resolve
-from fgtrac.events.codec import encode
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.seals import FullSeal
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats, Layer
-from fgtrac.score.kernel import Prepared, Progress, block_rows, rank, scores, traces
+from fgtrac.score.kernel import Prepared, Progress, Ranking, block_rows, rank, scores, traces
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import TraceDir
 
+TRACED_TARGETS, TRACED_ROWS = 32, 1 << 15  # whose contribution traces are computed together
 KINDS = ("checkpoint", "resume", "artifact")
 
 
@@ -39,13 +39,10 @@ class Explainer:
     @cached_property
     def ledger(self) -> Ledger:
         """The kept model states and the files that the log names; every entry is checked against the root."""
-        ledger, log = Ledger(), self.seal.log
-        wanted = [encode("kind") + encode(kind) for kind in KINDS]
-        for number in range(log.head.size):
-            if any(words in log.peek(number) for words in wanted):
-                event = log.event(number)
-                if event["kind"] in KINDS:
-                    ledger.take(event["kind"], event, (event["writer"], event["seq"]))
+        ledger, log, counts = Ledger(), self.seal.log, self.seal.event["counts"]
+        for number in sorted(n for kind in KINDS for n in log.find_kind(kind, counts.get(kind, 0))):
+            event = log.event(number)
+            ledger.take(event["kind"], event, (event["writer"], event["seq"]))
         return ledger
 
     def cache(self, checkpoints: Sequence[int] | None = None) -> Cache:
@@ -138,21 +135,19 @@ class Explainer:
         progress: Progress | None,
     ) -> list[Toward]:
         ranking = rank(cache, prepared, k, progress=progress)
+        baselines = {label: self._highest_losses(cache, label, k) for label in {t.label for t in targets}}
         shares = [()] * len(targets) if groups is None else self._shares(cache, prepared, *groups)
         out = []
-        for j, target in enumerate(targets):
-            rows = np.concatenate([ranking.proponents[j], ranking.opponents[j]])
-            whole = np.concatenate([ranking.proponent_scores[j], ranking.opponent_scores[j]])
-            parts = traces(cache, [p.cut(j, j + 1) for p in prepared], rows)[:, :, 0]
+        for j, (rows, whole, parts) in enumerate(_with_traces(cache, prepared, ranking)):
+            target, half = targets[j], len(rows) // 2
             own = set(target.rows.get("train", np.empty(0)).tolist()) if target.is_single else set()
             listed = [
                 self.scored(cache, row, score, parts[:, i].tolist(), itself=row in own)
                 for i, (row, score) in enumerate(zip(rows.tolist(), whole.tolist(), strict=True))
             ]
-            half = len(listed) // 2
             pro, con = [s for s in listed[:half] if s.score > 0], [s for s in listed[half:] if s.score < 0]
-            baseline = self._highest_losses(cache, target.label, k)
-            out.append(Toward(target.words, target.samples, target.label, tuple(pro), tuple(con), baseline, shares[j]))
+            free = baselines[target.label]
+            out.append(Toward(target.words, target.samples, target.label, tuple(pro), tuple(con), free, shares[j]))
         return out
 
     def _highest_losses(self, cache: Cache, label: int | None, k: int) -> tuple[Scored, ...]:
@@ -179,6 +174,22 @@ class Explainer:
             order = np.argsort(-column, kind="stable").tolist()
             out.append(tuple(Share(names[i], int(counts[i]), float(column[i])) for i in order))
         return out
+
+
+def _with_traces(
+    cache: Cache, prepared: Sequence[Prepared], ranking: Ranking
+) -> Iterator[tuple[NDArray[np.int64], Floats, Floats]]:
+    """For each target its listed rows (2 k), their scores (2 k), and their contribution traces (states, 2 k); rows of
+    some targets at once are read together."""
+    rows = np.concatenate([ranking.proponents, ranking.opponents], axis=1)
+    whole = np.concatenate([ranking.proponent_scores, ranking.opponent_scores], axis=1)
+    size = max(1, min(TRACED_TARGETS, TRACED_ROWS // rows.shape[1]))
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        each, back = np.unique(some, return_inverse=True)
+        found = traces(cache, [p.cut(start, start + len(some)) for p in prepared], each)
+        for j, places in enumerate(back.reshape(some.shape)):
+            yield rows[start + j], whole[start + j], found[:, places, j]
 
 
 def mean_losses(cache: Cache) -> Floats | None:
