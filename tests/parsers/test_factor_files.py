@@ -7,8 +7,10 @@ parser, says how many inputs got past the first one.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fgtrac.api.explanation import Fidelity
+from fgtrac.api.measured import FOLDER as MEASURES
+from fgtrac.api.measured import find_fidelity
 from fgtrac.errors import FormatError, ScoreError
 from fgtrac.score.factor_files import (
     Rows,
     ShardHead,
+    State,
     encode_ggn,
     encode_losses,
     encode_rows,
@@ -32,7 +38,9 @@ from fgtrac.score.factor_files import (
     parse_rows,
 )
 from fgtrac.score.gradients import Gradients, Layer, parse_layer
+from fgtrac.score.target_files import encode_target, target_of
 from fgtrac.store.tensor_files import TYPES, Tensor, bfloat16, encode_tensors, open_tensors, parse_tensors
+from fgtrac.store.trace_dir import TraceDir
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 FACTORED = Layer("fc", "factored", 3, 2, True)
@@ -44,7 +52,7 @@ ROWS = Rows(
     np.array([1, -100, 3], np.int32),
 )  # fmt: skip
 HEAD = ShardHead(bytes(range(32)), 28, "train", 256, 260, 1000, bytes(32), LAYERS, (0.1, 0.05, 1e-3))
-few = settings(max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=200, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def gradients(n: int, seed: int = 0) -> tuple[Gradients, ...]:
@@ -435,3 +443,95 @@ def test_losses_and_matrices_are_plain_tensor_files() -> None:
     assert losses.tensors["losses"].float32().tolist() == [0.5, 2]
     matrix = parse_tensors(encode_ggn({"fc": np.eye(3, dtype=np.float32)}))
     assert np.array_equal(matrix.tensors["fc"].float32(), np.eye(3))
+
+
+# -- targets, and what was measured -------------------------------------------------------------------------------
+
+STATES = (State((bytes(16), 3), 28, bytes(range(32))), State((bytes(16), 9), 56, bytes(32)))
+
+
+def target_file() -> bytes:
+    """A target at two states: factored in the first layer of the first, whole everywhere else."""
+    first, second = gradients(1, 1), gradients(1, 2)
+    return encode_target(STATES, [first, (Gradients(FACTORED, dense=second[0].whole()), *second[1:])])
+
+
+def test_a_target_comes_back_and_is_written_again_byte_for_byte() -> None:
+    data = target_file()
+    found = [target_of(parse_tensors(data), state, LAYERS) for state in STATES]
+    assert encode_target(STATES, found) == data
+    assert [g.is_factored for g in found[0]] == [True, False, False]
+    assert np.array_equal(found[1][0].whole(), gradients(1, 2)[0].whole())
+
+
+@pytest.mark.parametrize("state", STATES, ids=["first", "second"])
+def test_a_target_file_that_lacks_or_adds_something_is_refused(state: State) -> None:
+    file = parse_tensors(target_file())
+    front = f"{state.step:08d}-{state.digest.hex()[:8]}/"
+    for name, tensor in file.tensors.items():
+        wrong: list[dict[str, Any]] = [
+            {n: t for n, t in file.tensors.items() if n != name},
+            dict(file.tensors) | {name: Tensor("F32", np.concatenate([tensor.array] * 2))},
+            dict(file.tensors) | {name: Tensor("F64", tensor.array.astype("<f8"))},
+        ]
+        for tensors in wrong if name.startswith(front) else ():
+            with pytest.raises(FormatError):
+                target_of(parse_tensors(b"".join(encode_tensors(tensors, file.metadata))), state, LAYERS)
+    both = dict(file.tensors) | {f"{front}fc/{n}": Tensor("F32", np.zeros((1, w), "<f4")) for n, w in SIZES}
+    with pytest.raises(FormatError, match="no gradient of layer 'fc'"):
+        target_of(parse_tensors(b"".join(encode_tensors(both, file.metadata))), state, LAYERS)
+
+
+SIZES = (("inputs", 3), ("deltas", 2), ("gradients", 8))
+
+
+@pytest.mark.parametrize("layers", [LAYERS[:2], LAYERS[::-1], (replace(FACTORED, bias=False), *LAYERS[1:])])
+def test_a_target_of_other_layers_is_refused(layers: tuple[Layer, ...]) -> None:
+    with pytest.raises(FormatError, match="of the layers"):
+        target_of(parse_tensors(target_file()), STATES[0], layers)
+
+
+MEASURED = {
+    "format": "fgtrac fidelity 1", "method": "fisher 0.1", "steps": [3, 6], "lds": 0.5, "standard_error": 0.01,
+    "subsets": 64, "targets": 200,
+}  # fmt: skip
+
+
+def measured(folder: Path, data: bytes) -> Fidelity | None:
+    """What a trace with this file says of fidelity."""
+    path = f"{MEASURES}/0.json"
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(data)
+    return find_fidelity(TraceDir(folder), {path: hashlib.sha256(data).digest()}, "fisher 0.1", (3, 6))
+
+
+def test_what_was_measured_is_read_or_refused(tmp_path: Path) -> None:
+    assert measured(tmp_path, json.dumps(MEASURED).encode()) == Fidelity(0.5, 0.01, 64, 200)
+    seen = refused = 0
+
+    @few
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        nonlocal seen, refused
+        seen += 1
+        said = change(data.draw, MEASURED)
+        try:
+            found = measured(tmp_path, json.dumps(said).encode())
+        except FormatError as error:
+            refused += 1
+            one_line(error)
+            return
+        if found is not None:
+            assert found.as_json() == {n: said[n] for n in ("lds", "standard_error", "subsets", "targets")}
+            assert -1 <= found.lds <= 1
+            assert found.error >= 0
+
+    run()
+    assert 0.3 * seen < refused < seen
+
+
+@few
+@given(st.binary(max_size=60))
+def test_arbitrary_bytes_are_no_measurement(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    with pytest.raises(FormatError):
+        measured(tmp_path_factory.getbasetemp() / "measured", data)

@@ -44,4 +44,7 @@ def _read(trace: TraceDir, path: str, digest: bytes) -> dict[str, Any]:
         raise FormatError(f"{path} is no {FORMAT!r}")
     if any(type(said[n]) is not of for n, of in {**types, "targets": int}.items()):
         raise FormatError(f"{path} has values that {FORMAT!r} does not have")
+    is_counted = min(said["subsets"], said["targets"]) >= 1
+    if not (is_counted and -1 <= said["lds"] <= 1 and 0 <= said["standard_error"] < float("inf")):
+        raise FormatError(f"{path} says a rank correlation that none can be")
     return said
