@@ -170,6 +170,25 @@ def test_many_samples_of_several_data_sets_are_scored_and_recorded_in_pieces(pro
     assert np.array_equal(np.concatenate([e["ordinals"] for e in events[1:]]), np.arange(9000))
 
 
+def test_a_state_that_is_kept_twice_contributes_once(problem: Any) -> None:
+    model = problem.model()
+    with problem.start() as run:
+        problem.score_with(run)
+        for _ in range(2):
+            assert run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    (event,) = problem.events("contribution")
+    assert len(event["scores"]) == 90
+
+
+def test_roles_are_recorded_for_samples_that_have_none(problem: Any) -> None:
+    with problem.start() as run:
+        run.register(Subset(problem.train, range(30)), role="excluded")
+        problem.score_with(run)
+        run.register(problem.validation, role="validation")  # said again by the caller
+    told = [(e["role"], len(e["ordinals"])) for e in problem.events("roles")]
+    assert told == [("excluded", 30), ("train", 60), ("validation", 20), ("test", 15), ("validation", 20)]
+
+
 def test_a_sampler_that_takes_some_rows_says_which_are_scored(problem: Any) -> None:
     model = problem.model()
     with problem.start() as run:
@@ -494,3 +513,16 @@ def test_a_closed_run_scores_no_more(problem: Any) -> None:
         with pytest.raises(CaptureError, match="this run is closed"):
             verb()
     assert set(problem.trace.names()) == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_a_model_on_a_gpu_gives_the_scores_that_it_gives_on_the_cpu(problem: Any, another: Any) -> None:
+    for one, device in ((problem, "cpu"), (another, "cuda")):
+        model = one.model()
+        torch.manual_seed(1)
+        with one.start(ids="public") as run:
+            one.score_with(run, factors="later", dtype="float32", layer="all")
+            one.fit(run, model)
+            run.score(model.to(device))
+    scores = [np.concatenate([e["scores"] for e in one.events("contribution")]) for one in (problem, another)]
+    assert np.abs(scores[0] - scores[1]).max() < 1e-4 * np.abs(scores[0]).max()

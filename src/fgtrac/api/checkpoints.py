@@ -60,8 +60,8 @@ class Checkpoints:
             fields["val_loss"] = loss
         if rates:
             fields["learning_rates"] = np.array(rates, dtype=np.float64)
-        ref = self.last = self._say(fields)
-        return State(ref, step, fields["digest"], loss) if kept else None
+        self.last = self._say(fields)
+        return self._ledger.state((step, fields["digest"])) if kept else None
 
     def _displace(self, mark: Mark, by: int, words: str) -> None:
         """Say that a kept checkpoint is not kept any more; before the newer one, which has to stay the newest."""

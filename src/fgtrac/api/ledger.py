@@ -24,10 +24,12 @@ _KINDS = ("checkpoint", "resume", "artifact", "contribution")
 
 
 class Ledger:
-    """Entries of a log taken one by one; `artifacts` is path -> SHA-256, `newest` the last `checkpoint` entry."""
+    """Entries of a log taken one by one; `artifacts` is path -> SHA-256, `sizes` path -> bytes, `newest` the last
+    `checkpoint` entry."""
 
     def __init__(self) -> None:
         self.artifacts: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
         self.newest: Ref | None = None
         self._told: list[tuple[int, Told]] = []
         self._kept: dict[Mark, State] = {}
@@ -39,6 +41,10 @@ class Ledger:
         """The model states that are kept, in the order of training: none that was displaced, or that a resumed run
         went back behind."""
         return tuple(sorted(self._kept.values(), key=lambda state: state.step))
+
+    def state(self, mark: Mark) -> State | None:
+        """The state of a checkpoint, where it is kept; of several entries about one state, the first one's."""
+        return self._kept.get(mark)
 
     @property
     def told(self) -> tuple[Told, ...]:
@@ -66,7 +72,7 @@ class Ledger:
         if kind == "checkpoint":
             self._checkpoint(event, ref)
         elif kind == "artifact":
-            self.artifacts[event["path"]] = event["sha256"]
+            self.artifacts[event["path"]], self.sizes[event["path"]] = event["sha256"], event["size"]
         elif kind == "resume":
             self.go_back(event["step"])
         elif kind == "contribution":

@@ -280,7 +280,8 @@ class Run:
         """Say what contributions are computed from: the per-sample gradients ("factors") of the prediction layer, for
         the rows of `train`, `validation` and `test` at each kept checkpoint, kept in the trace.
 
-        Each is a map-style data set without random augmentation, or a loader over one, read in row order. `loss` is
+        Each is a map-style data set without random augmentation, or a loader over one, read in row order; register one
+        that has a name or keys of its own before. `loss` is
         (outputs, targets) -> (n,), or a torch loss, which is taken without its reduction. `forward` is
         (model, batch) -> (outputs, targets), by default for batches that are pairs. `layer` is the last trained
         linear or convolution layer, or a name, several, or "all". `factors`: "now" at each kept checkpoint,

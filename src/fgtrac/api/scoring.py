@@ -125,7 +125,8 @@ class Scoring:
     def _reached(self) -> str:
         """The limit that the next checkpoint would pass, in words."""
         assert self.cost is not None
-        wish, made = self._wish, self.cost.measured_bytes
+        wish, ledger = self._wish, self._run._ledger
+        made = sum(ledger.sizes[path] for path in ledger.scored_files())
         reached = ""
         if wish.max_kept is not None and len(self._scored_states()) >= wish.max_kept:
             reached = f"max_kept={wish.max_kept} is reached"
@@ -185,7 +186,8 @@ class Scoring:
             others = others[: max(0, limit - len(scored))]
         budget = self._wish.factor_budget_bytes
         if budget is not None and self.cost is not None:
-            others = others[: max(0, budget // max(1, self.cost.size_bytes) - len(scored))]
+            made = sum(self._run._ledger.sizes[path] for path in self._run._ledger.scored_files())
+            others = others[: max(0, budget - made) // max(1, self.cost.size_bytes)]
         return [state for state in self._run._ledger.states if state in scored or state in others]
 
     def _rates_then(

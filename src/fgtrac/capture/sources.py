@@ -222,10 +222,12 @@ class Registry:
             roles = self._roles[block]
             roles[ordinals] = np.maximum(roles[ordinals], 2 if role == "train" else 1)
 
-    def lacks_role(self, resolved: Resolved) -> bool:
-        """Whether some position has no role yet."""
-        placement = resolved.placement
-        return any(not self._roles[block][placement.ordinals[here]].all() for block, here in resolved.by_block())
+    def without_role(self, resolved: Resolved) -> Resolved:
+        """The positions whose samples have no role yet."""
+        placement, lacks = resolved.placement, np.zeros(len(resolved.rows), dtype=bool)
+        for block, here in resolved.by_block():
+            lacks[here] = self._roles[block][placement.ordinals[here]] == 0
+        return Resolved(resolved.roots, resolved.which[lacks], resolved.rows[lacks])
 
     def may_train(self, resolved: Resolved) -> bool:
         """False where every position has a role and none of them has the role "train"."""
