@@ -66,10 +66,11 @@ def test_a_forward_pass_that_turns_gradients_on_itself_is_scored():
     assert check_explicit(Insists(), (X, Y), F.cross_entropy, layer="all")._cut
 
 
-def test_a_call_without_gradients_beside_one_with_them_does_not_count():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_call_without_gradients_beside_one_with_them_does_not_count(mode):
     class Teacher(MLP):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
+            with mode():
                 target = self.head(self.first(x + 1).relu())
             return self.head(self.first(x).relu()) - target
 

@@ -197,14 +197,21 @@ def test_nan_in_a_loss_is_an_error_with_the_count_and_the_first_row(bad):
 
 
 @pytest.mark.parametrize("layer", ["first", "head"])
-def test_nan_in_a_gradient_only_is_an_error_with_its_row(layer):
+@pytest.mark.parametrize("inputs", [X, X[:, None].expand(N, 3, 6)], ids=["factored", "dense"])
+def test_nan_in_a_gradient_only_is_an_error_with_its_row(layer, inputs):
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (outputs * (targets != 3)[:, None]).norm(dim=1).sqrt()
 
+    def forward(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return model(batch[0]).flatten(1), batch[1]
+
     model = MLP()
-    with pytest.raises(NotFinite, match=f"of layer '{layer}'") as caught:
-        factors(model, (X, Y), loss, layer=layer)
-    assert (caught.value.count, caught.value.row) == (1, 3)
+    with untouched(model):
+        prepared = FactorPass.prepare(model, (inputs, Y % 3), loss=loss, forward=forward, layer=layer)
+    for run in (prepared, lambda batch: factors(model, batch, loss, forward=forward, layer=layer)):
+        with pytest.raises(NotFinite, match=f"of layer '{layer}'") as caught, untouched(model):
+            run((inputs, Y))
+        assert (caught.value.count, caught.value.row) == (1, 3)
 
 
 def test_a_layer_that_is_called_otherwise_than_in_the_first_batch_is_refused():

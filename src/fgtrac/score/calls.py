@@ -44,7 +44,7 @@ class Recorder:
         """The output, as a leaf where gradients begin; noted."""
         if not self.is_on:
             return output
-        if self.cut and not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        if self.cut and not torch.is_grad_enabled():
             torch.set_grad_enabled(True)
             output = output.detach().requires_grad_()
         if output.requires_grad and (output.is_leaf or output._is_view()):
