@@ -6,7 +6,7 @@ factors in the log. Whether the factors follow from the model state and the data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,10 +27,11 @@ from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.facts import Checkpoint, Facts
 from fgtrac.verify.report import Verdict
+from fgtrac.verify.tree import Log
 
 TOLERANCE = 1e-4  # of the largest score: sums in another order differ by less than a tenth of that
 USUAL_DAMPING = 0.1  # a weaker one multiplies rounding, by as much as it is weaker
-KEPT_SCORES = 2  # results for (state, target, method): entries of one stand together in the log
+KEPT_SCORES = 2  # results for (target, method) at a state: entries of one stand together in the log
 ROLES = ("train", "validation", "test")
 
 Progress = Callable[[int, int], None]
@@ -43,8 +44,8 @@ def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | No
     ProofError naming entry and sample for one that is not what the factors give; CannotTell where some could not be
     computed, with why. `progress` is called with contribution entries done and in all.
     """
-    facts, numbers = audit.facts, audit.facts.contributions
-    if not numbers:
+    facts = audit.facts
+    if not facts.contributions:
         return "no entry records contributions"
     if any(f.check == "artifacts" and f.verdict is Verdict.REFUTED for f in audit.checks.findings):
         raise CannotTell("not checked, since the check of artifacts does not hold")
@@ -52,20 +53,27 @@ def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | No
         raise CannotTell("not checked: factors are read from a trace that lies in a folder")
     assert audit.log is not None
     again, right, left = _Again(trace, facts), 0, []
-    for done, (number, entry) in enumerate(audit.log.entries(numbers), 1):
-        event = decode_event(entry)
+    total = sum(map(len, facts.contributions.values()))
+    for done, (number, event) in enumerate(_by_state(audit.log, facts.contributions.values()), 1):
         try:
             again.check(number, event)
             right += len(event["scores"])
         except CannotTell as reason:
             left.append(f"entry {number} (contribution): {reason}")
         if progress is not None:
-            progress(done, len(numbers))
-    words = f"{right:,} scores in {len(numbers) - len(left)} entries were computed again from the factors in the log"
+            progress(done, total)
+    words = f"{right:,} scores in {total - len(left)} entries were computed again from the factors in the log"
     if left:
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise CannotTell(left[0] + more + (f"; {words} and are right" if right else ""))
     return words
+
+
+def _by_state(log: Log, groups: Iterable[Sequence[int]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Entries in the order of the log, but those of one model state together: its factors are opened once."""
+    for numbers in groups:
+        for number, entry in log.entries(numbers):
+            yield number, decode_event(entry)
 
 
 class _Found:

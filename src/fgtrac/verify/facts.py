@@ -52,7 +52,7 @@ class Facts:
         self.artifacts: list[Artifact] = []
         self.withdrawn: dict[str, int] = {}  # path -> the erasure entry that names it
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
-        self.contributions: list[int] = []  # numbers of the entries that record some
+        self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.has_end = False
         self.unregistered = ""
@@ -74,7 +74,8 @@ class Facts:
         elif kind == "checkpoint":
             self._checkpoint(number, event)
         elif kind == "contribution":
-            self.contributions.append(number)
+            writer, seq = event["checkpoint"]
+            self.contributions.setdefault((writer, seq), []).append(number)
         elif kind == "key":
             self.key_changes.append(number)
         elif kind == "seal":
