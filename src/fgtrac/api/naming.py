@@ -117,13 +117,17 @@ class Namer:
             there = ", ".join(map(repr, self._schemes)) or "none"
             raise ValueError(f"this trace has no data set {dataset!r:.60}; it has {there:.200}")
         words, named = words_of(dataset, key), preimage(dataset, key)
+        secret = self._vault.find_secret("run") if self._vault is not None and scheme == "keyed" else None
+        derived = public_id(named) if scheme == "public" else None if secret is None else keyed_id(secret, named)
         if self._vault is not None:
+            known = self.known(derived) if derived is not None else None  # the vault is sorted by id
+            if known is not None and (known.dataset, known.key) == (dataset, encode(key)):
+                return self._known(known)
             found = self._vault.find_by_key(encode(key), dataset)
             if found:
                 return self._known(found[0])
         if scheme == "public":
             return Named(public_id(named), words, named)
-        secret = self._vault.find_secret("run") if self._vault is not None and scheme == "keyed" else None
         if secret is None:
             raise ValueError(
                 f"{words}: the ids of {dataset!r} are {scheme} and their key is not at hand; put the vault beside "
