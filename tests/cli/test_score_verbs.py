@@ -288,6 +288,18 @@ def test_score_measures_fidelity_and_says_it_from_then_on(run: Run, tmp_path: Pa
     assert run("verify", mine.path).code == 0
 
 
+def test_score_also_takes_the_mean_over_several_traces(run: Run, scored: Problem, tmp_path: Path) -> None:
+    other = scored_trace(tmp_path, seed=1, trace_id=bytes(16))
+    said = run("score", scored.path, "--also", other.path, "--toward", "digits:345", "--json").json
+    together = fgtrac.ensemble([fgtrac.open(scored.path), fgtrac.open(other.path)]).explain("digits:345")
+    assert said == together.as_json()
+    assert said["columns"] == [str(scored.path), str(other.path)]
+    assert "2 traces" in run("score", scored.path, "--also", other.path).out
+    refused = run("score", scored.path, "--also", other.path, "--by", "class", "--record")
+    assert refused.code == 2
+    assert "goes without --record and --by" in refused.err
+
+
 # -- suspects and duplicates -------------------------------------------------------------------------------------------
 
 

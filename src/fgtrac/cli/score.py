@@ -14,7 +14,7 @@ from rich.table import Table
 from fgtrac.api.explanation import Explanation, Fidelity, Scored, Toward
 from fgtrac.api.groups import check_group
 from fgtrac.api.record_scores import Recorded
-from fgtrac.api.trace import open_trace
+from fgtrac.api.trace import Trace, ensemble, open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import load_function
 
@@ -56,6 +56,10 @@ def score(
         str | None,
         typer.Option("--with", help="FILE.py:FUNCTION, called with the run: makes the factors that are missing first"),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="another trace of a training on the same samples, may be repeated: the mean of their scores"),
+    ] = None,
     fidelity: Annotated[
         str | None,
         typer.Option(help="FILE.py:FUNCTION(rows, seed), which trains on these rows and returns the targets' losses"),
@@ -74,6 +78,9 @@ def score(
     says that fidelity is not measured.
     """
     check_group(by)
+    if also:
+        given = {"-o": out, "--record": record, "--by": by, "--with": with_, "--fidelity": fidelity}
+        _check_alone(given | {"--checkpoints": checkpoints})
     if with_ is not None:
         make_factors(trace, with_)
     retrain = None if fidelity is None else load_function(fidelity)
@@ -81,6 +88,9 @@ def score(
     named: list[Any] = toward or ["role:validation"]
     targets = [named] if together else named
     how: dict[str, Any] = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
+    if also:
+        _score_together([opened, *map(open_trace, also)], targets, top, how, as_json)
+        return
     answer = Answer()
     if out is None or len(targets) <= SHOWN_WITH_OUT:
         with progress("scoring") as step:
@@ -103,6 +113,23 @@ def score(
         print_json(answer.as_json())
     else:
         answer.print(answers())
+
+
+def _check_alone(given: dict[str, Any]) -> None:
+    """ValueError where an option was given that says nothing about several traces."""
+    if unfit := [name for name, value in given.items() if value]:
+        raise ValueError(f"--also gives the mean over traces, which goes without {' and '.join(unfit)}")
+
+
+def _score_together(traces: list[Trace], targets: list[Any], top: int, how: dict[str, Any], as_json: bool) -> None:
+    """The answer by the mean over several traces."""
+    how = {name: value for name, value in how.items() if name != "checkpoints"}
+    with progress("scoring") as step:
+        found = ensemble(traces).explain(*targets, k=top, progress=step, **how)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_explanation(found, answers())
 
 
 @dataclass(slots=True)
