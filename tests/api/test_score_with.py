@@ -367,6 +367,17 @@ def test_numbers_too_large_for_float16_are_named_by_their_sample(problem: Any) -
     assert problem.files() == {}
 
 
+def test_more_losses_than_samples_are_refused_and_leave_no_file(problem: Any) -> None:
+    def twice(model: nn.Module, batch: Any) -> Any:
+        return model(torch.cat([batch[0], batch[0] + 1])), torch.cat([batch[1], batch[1]])
+
+    with problem.start(strict=True) as run:
+        problem.score_with(run, forward=twice)
+        with pytest.raises(ScoreError, match=r"180 losses for 90 samples; let the loss return one for each sample"):
+            problem.fit(run, problem.model(), epochs=1)
+    assert problem.files() == {}
+
+
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Any:
         return iter([])

@@ -138,6 +138,11 @@ class StatePass:
                 found = self.factors(batch)
             except NotFinite as error:
                 raise self._not_finite(rows, range(at, min(stop, at + self.batch_size)), error) from error
+            if len(found.losses) != (expected := min(stop, at + self.batch_size) - at):
+                raise ScoreError(
+                    f"{len(found.losses)} losses for {expected} samples; let the loss return one for each sample "
+                    "(of words, for instance, from outputs (n, T, words) and targets (n, T))"
+                )
             at += len(found.losses)
             advance(len(found.losses))
             yield found
