@@ -66,9 +66,8 @@ def recording(model: nn.Module, names: Mapping[nn.Module, str], cut: bool) -> It
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(
-                torch.backends.cudnn.flags(enabled=False)
-            )  # its recurrent layers go back in training only
+            # cuDNN's recurrent layers take no gradient in eval mode
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
