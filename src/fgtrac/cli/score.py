@@ -170,7 +170,7 @@ def make_factors(trace: Path, named: str) -> None:
     with reopen(trace) as run:
         model = function(run)
         if not hasattr(model, "state_dict"):
-            raise TypeError(f"{named:.80} returned {type(model).__name__}; return the model")
+            raise TypeError(f"{named.rpartition(':')[2]} returned {type(model).__name__}; return the model")
         run.score(model)
 
 
