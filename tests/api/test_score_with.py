@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import io
+import random
 import sys
 from typing import Any
 
@@ -266,6 +267,20 @@ def test_the_gauss_newton_matrix_is_kept_where_it_is_asked_for(problem: Any) -> 
 # -- the training is none the wiser -----------------------------------------------------------------------------------
 
 
+class Drawing(Dataset[Any]):
+    """Items that draw from every generator when they are read."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> Any:
+        drawn = torch.rand(1).item() + float(np.random.rand()) + random.random()
+        return self.data[row][0] + 0 * drawn, self.data[row][1]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_is_bit_for_bit_the_same_with_scoring_on(
     problem: Any, another: Any, random_state: Any, workers: int
@@ -274,9 +289,12 @@ def test_training_is_bit_for_bit_the_same_with_scoring_on(
     for one, scored in ((problem, True), (another, False)):
         model = one.model()
         torch.manual_seed(1)
+        np.random.seed(1)
+        random.seed(1)
         with one.start(ids="public") as run:
             if scored:
-                one.score_with(run, train=DataLoader(one.train, batch_size=32, shuffle=True), layer="all")
+                plain_train = DataLoader(one.train, batch_size=32, shuffle=True)
+                one.score_with(run, train=plain_train, validation=Drawing(one.validation), layer="all")
             optimizer = one.fit(run, model, workers=workers)
         state = [*model.state_dict().values(), *(s["momentum_buffer"] for s in optimizer.state.values())]
         ends.append(([tensor.numpy().tobytes() for tensor in state], random_state(), one.model().training))
