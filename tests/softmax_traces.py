@@ -66,6 +66,7 @@ def scored_trace(
     extra: int = EXTRA,
     shuffled: bool = False,
     losses: bool = True,
+    past: int = 0,
     trace_id: bytes = TRACE_ID,
     secret: bytes = b"",
 ) -> Problem:
@@ -87,7 +88,7 @@ def scored_trace(
         for some in names.values():
             np.random.default_rng(5).shuffle(some)
     x, _true, told = data(names, seed)
-    rows_data = {role: write_rows(writing, role, names[role], blocks, told[role]) for role in roles}
+    rows_data = {role: write_rows(writing, role, names[role], blocks, told[role], past) for role in roles}
     gradients, found = {}, {}
     for k, weights in enumerate(states_of(x["train"], told["train"])):
         state = write_state(writing, k, weights)
@@ -152,7 +153,9 @@ def register(writing: Writing, name: str, ids: list[bytes], scheme: str) -> tupl
     return block, {f"{name}:{place[i]}": ordinal for ordinal, i in enumerate(ordered)}
 
 
-def write_rows(writing: Writing, role: str, names: list[str], blocks: dict[str, Any], labels: np.ndarray) -> bytes:
+def write_rows(
+    writing: Writing, role: str, names: list[str], blocks: dict[str, Any], labels: np.ndarray, past: int
+) -> bytes:
     """The rows file of a role, and the roles entries; its SHA-256."""
     sets = [name.partition(":")[0] for name in names]
     used = [name for name in blocks if name in sets]
@@ -161,6 +164,7 @@ def write_rows(writing: Writing, role: str, names: list[str], blocks: dict[str, 
     for name in used:
         mine = np.array([s == name for s in sets])
         writing.recorder.record("roles", {"role": role, "block": blocks[name][0], "ordinals": ordinals[mine]})
+    ordinals[7] += past  # a row of the factors that is no sample of the block
     rows = Rows(tuple(blocks[name][0] for name in used), ordinals, which, labels.astype(np.int32))
     encoded = files.encode_rows(rows, role)
     return write_file(writing, files.rows_path(role, encoded), encoded)

@@ -14,7 +14,7 @@ import pytest
 import fgtrac
 from fgtrac.api.explanation import Explanation, Scored
 from fgtrac.api.naming import UnknownSampleError
-from fgtrac.errors import ScoreError, TamperError
+from fgtrac.errors import ProofError, ScoreError, TamperError
 from softmax_traces import EXTRA, FLIPPED, PARTS, Problem, scored_trace
 from traces import make_trace
 
@@ -174,6 +174,13 @@ def test_every_factor_file_that_is_used_is_checked_against_the_log(own: Path) ->
     shard.unlink()
     with pytest.raises(TamperError, match="train-00001"):
         fgtrac.open(own).explain("digits:303")
+
+
+def test_factors_of_a_sample_that_was_never_registered_are_refused(tmp_path: Path) -> None:
+    trace = fgtrac.open(scored_trace(tmp_path, past=1000).path)
+    for ask in (lambda: trace.explain("digits:345"), trace.self_influence, trace.suspects, trace.duplicates):
+        with pytest.raises(ProofError, match=r"the factors name ordinal 1\d\d\d of block .* which has 360 samples"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.explanation import Explanation, Fidelity, Scored, Share, Toward
-from fgtrac.api.groups import check_group, group_rows
+from fgtrac.api.groups import check_group, check_rows, group_rows
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.measured import find_fidelity
 from fgtrac.api.naming import Namer, UnknownSampleError
@@ -56,7 +56,9 @@ class Explainer:
                 if lacking := [step for step in chosen if step not in there]:
                     raise ValueError(f"no state with factors is kept at step {lacking[0]}; there are {there}")
                 states = tuple(state for state in states if state.step in chosen)
-            self._caches[chosen] = Cache(self.trace, self.ledger.artifacts, states)
+            cache = Cache(self.trace, self.ledger.artifacts, states)
+            check_rows(cache.rows("train"), self.blocks)
+            self._caches[chosen] = cache
         return self._caches[chosen]
 
     def resolve(self, cache: Cache, targets: Sequence[str | Sequence[str]]) -> list[Target]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.errors import ScoreError
+from fgtrac.errors import ProofError, ScoreError
 from fgtrac.query.blocks import Blocks
 from fgtrac.score.factor_files import Rows
 
@@ -49,6 +49,14 @@ def group_rows(rows: Rows, blocks: Blocks, by: str) -> tuple[NDArray[np.intp], l
         numbers = [names.setdefault(f"subject {v.tobytes().hex()[:16]}", len(names)) for v in values]
         codes[mine] = np.array(numbers)[which.reshape(-1)]
     return codes, list(names)
+
+
+def check_rows(rows: Rows, blocks: Blocks) -> None:
+    """ProofError where a row is no registered sample."""
+    for block, mine in rows_by_block(rows):
+        n, last = len(blocks.ids(block)), int(rows.ordinals[mine].max(initial=0))
+        if last >= n:
+            raise ProofError(f"the factors name ordinal {last} of block {block.hex()}, which has {n} samples")
 
 
 def rows_by_block(rows: Rows) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
