@@ -192,6 +192,18 @@ def test_wrapped_models_are_scored_under_the_names_of_what_is_inside(wrap):
     np.testing.assert_array_equal(found.gradients[0].deltas, bare.gradients[0].deltas)
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_a_distributed_model_is_scored_as_the_one_inside(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = MLP()
+        prepared, _ = factors(nn.parallel.DistributedDataParallel(model), (X, Y), F.cross_entropy)
+        assert prepared.layers[0].name == "head"
+        assert prepared.weights[0] is model.head.weight
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_compiled_part_of_a_model_is_scored_uncompiled():
     model = nn.Sequential(torch.compile(MLP(), backend="eager"))
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fgtrac.score import exactness
 from fgtrac.score.factors import FactorPass
 from fgtrac.score.gradients import concatenate
 from fgtrac.score.projection import matrices
@@ -55,6 +56,7 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS, ids=repr)
 def test_each_kind_of_convolution_gives_the_explicit_gradients(convolution):
+    convolution.reset_parameters()
     model = Convolved(convolution)
     sizes = [7, 6, 5][: convolution.weight.ndim - 2]
     images = torch.randn(N, convolution.in_channels, *sizes)
@@ -164,8 +166,10 @@ def language_loss(logits: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.movedim(-1, 1), words, reduction="none").mean(1)
 
 
+@pytest.mark.parametrize("whole", [1 << 24, 30_000], ids=["from whole gradients", "position by position"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_language_model_of_many_words_is_projected_and_says_how_well(tied):
+def test_a_language_model_of_many_words_is_projected_and_says_how_well(tied, whole, monkeypatch):
+    monkeypatch.setattr(exactness, "_WHOLE", whole)
     words = torch.randint(0, 150, (N, 8))
     words[:, [1, 5, 6, 7]] = 3  # padding, which the loss does not count and whose row is not trained
     model = LanguageModel(words=150, width=40, tied=tied, padding=3)

@@ -146,12 +146,16 @@ def test_a_weight_that_also_acts_outside_its_layer_is_refused():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return F.linear(x, F.normalize(self.weight), self.bias)
 
+    class Shared(MLP):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.head.bias
+
     model = MLP()
     model.head = Cosine(8, 4)
-    for one in (Reused(), model):
-        refused(one, "weight of layer 'head' acts on the loss in other ways", layer="head")
+    for one in (Reused(), Shared(), model):
+        refused(one, "weight or bias of layer 'head' act on the loss in other ways", layer="head")
     opposite = X[[0, 0, 1, 1]], torch.tensor([1.0, -1.0, 1.0, -1.0])  # as at a minimum, all gradients sum to 0
-    refused(Reused(), "acts on the loss in other ways", batch=opposite, loss=lambda o, t: o.sum(1) * t)
+    refused(Reused(), "act on the loss in other ways", batch=opposite, loss=lambda o, t: o.sum(1) * t)
 
 
 @pytest.mark.parametrize("option", [{"scale_grad_by_freq": True}, {"max_norm": 1.0}])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fgtrac.errors import ScoreError
@@ -22,13 +23,13 @@ Seen = tuple[Call, torch.Tensor, Placement]  # a call, its gradient, whose items
 def check_weight(
     site: Site, losses: torch.Tensor, signs: torch.Tensor, seen: Sequence[tuple[Call, torch.Tensor]]
 ) -> None:
-    """The calls of the layer account for the whole gradient of its weight; `seen` has gradients of signs . losses.
-
-    ScoreError where the weight also acts in a way that no call shows: used as a matrix by other code, or by a
-    subclass that does more than a linear layer.
+    """The calls of the layer account for the whole gradient of its weight and bias; `seen` has gradients of
+    signs . losses. ScoreError where they also act in a way that no call shows: used by other code, or by a subclass
+    that does more than a linear layer.
     """
-    (true,) = torch.autograd.grad(losses, [site.weight], signs, retain_graph=True)
-    true = (true.to_dense() if true.is_sparse else true).flatten(1)
+    wanted = [site.weight] if site.bias is None else [site.weight, site.bias]
+    parts = torch.autograd.grad(losses, wanted, signs, retain_graph=True, materialize_grads=True)
+    true = torch.cat([part.to_dense().reshape(len(site.weight), -1) for part in parts], dim=1)
     ours, size = torch.zeros_like(true, dtype=torch.promote_types(true.dtype, torch.float32)), 0.0
     for call, grad in seen:
         ours += _total(site, call, grad, ours)
@@ -36,19 +37,19 @@ def check_weight(
     loose = true.dtype in (torch.float16, torch.bfloat16)
     if (ours - true).norm() > (0.1 if loose else 0.03) * true.norm() + 1e-5 * size:
         raise ScoreError(
-            f"the weight of layer {site.name!r} acts on the loss in other ways than by calls of a plain layer "
-            "(it is used as a matrix elsewhere, or its layer does more than a linear one); name another layer"
+            f"weight or bias of layer {site.name!r} act on the loss in other ways than by calls of a plain layer "
+            "(they are used elsewhere, or the layer does more than a linear one); name another layer"
         )
 
 
 def _total(site: Site, call: Call, grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A call's whole contribution to the gradient of the weight, as a matrix."""
+    """A call's whole contribution to the gradient of weight and bias, as a matrix."""
     if isinstance(call.module, nn.Embedding):
         ids, deltas = call.inputs.reshape(-1), grad.reshape(-1, grad.shape[-1]).to(like)
         if call.module.padding_idx is not None:
             deltas = deltas.masked_fill((ids == call.module.padding_idx)[:, None], 0)
-        return torch.zeros_like(like).index_add_(0, ids, deltas)
-    sides = sides_of(Site(site.name, site.weight, None, site.holders), call, grad)
+        return torch.zeros_like(like).index_add_(0, ids, F.pad(deltas, (0, like.shape[1] - deltas.shape[1])))
+    sides = sides_of(site, call, grad)
     merged = Sides(sides.out.flatten(0, 1)[None], sides.into.flatten(0, 1)[None])
     return merged.products()[0]
 
