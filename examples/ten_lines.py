@@ -12,6 +12,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
 with fgtrac.start_run("runs/first") as run:
     loader = run.watch(loader, role="train")
+    run.score_with(loss=torch.nn.functional.cross_entropy, train=data)
     for inputs, labels in loader:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs), labels).backward()
@@ -21,3 +22,4 @@ with fgtrac.start_run("runs/first") as run:
 trace = fgtrac.open("runs/first.trace")
 print(trace.verify().verdict)
 print(trace.history("TensorDataset:7"))
+print(trace.explain("TensorDataset:7", k=3))

@@ -33,7 +33,7 @@ def test_the_ten_lines_run_and_so_do_the_commands_below_them(tmp_path: Path) -> 
     assert printed.startswith("holds\n")
     assert "TensorDataset:7" in printed
     commands = re.findall(r"^    fgtrac (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         run("-c", "from fgtrac.cli.main import main; main()", *shlex.split(command))
     assert (tmp_path / "mine.json").stat().st_size < 20_000
