@@ -203,5 +203,6 @@ def mean_losses(cache: Cache) -> Floats | None:
 
 
 def words_of_layer(layer: Layer) -> str:
-    """A layer's name; of a projection with its error."""
-    return layer.name if layer.error is None else f"{layer.name} (projected, error {layer.error:.2g})"
+    """A layer's name (a model that is one layer has none in itself); of a projection with its error."""
+    name = layer.name or "the model itself"
+    return name if layer.error is None else f"{name} (projected, error {layer.error:.2g})"
