@@ -25,7 +25,10 @@ NUMBERED = 6  # up to so many shares are written out
 TracePath = Annotated[Path, typer.Argument(help="the trace, NAME.trace")]
 MethodName = Annotated[str, typer.Option("--method", help="tracin (the paper's), tracin-cos, fisher or ekfac")]
 Damping = Annotated[
-    float | None, typer.Option("--damping", help="of fisher and ekfac, in mean eigenvalues (default: fisher 0.1, with --ggn 0.03, ekfac 0.3)")
+    float | None,
+    typer.Option(
+        "--damping", help="of fisher and ekfac, in mean eigenvalues (default: fisher 0.1, with --ggn 0.03, ekfac 0.3)"
+    ),
 ]
 Ggn = Annotated[bool, typer.Option("--ggn", help="fisher by the Gauss-Newton matrix, where it was kept")]
 Steps = Annotated[str | None, typer.Option("--checkpoints", help="only those of these steps: 100,250")]
