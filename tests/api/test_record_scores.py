@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,32 @@ def test_what_the_log_has_is_not_written_again(problem: Problem) -> None:
     again = fgtrac.open(problem.path).record(*WANTED, key=problem.key)
     assert (first.entries, again.entries) == (18, 12)
     assert len(list((problem.path / "artifacts/targets").iterdir())) == len(files) + 1 == 2
+
+
+RECORD = f"""
+import sys, fgtrac
+def told(done, total):
+    print(done, flush=True)
+    if done == 3:
+        sys.stdin.readline()
+trace, key = sys.argv[1:]
+fgtrac.open(trace).record(*{WANTED!r}, key=key, progress=told)
+"""
+
+
+def test_a_killed_job_goes_on_and_records_nothing_twice(problem: Problem) -> None:
+    command = [sys.executable, "-c", RECORD, str(problem.path), str(problem.key)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        while int(job.stdout.readline()) < 3:
+            pass
+        os.kill(job.pid, signal.SIGKILL)
+    again = fgtrac.open(problem.path).record(*WANTED, key=problem.key)
+    assert again.entries == 2 * 3 * 2  # the two targets that were not reached
+    report = verify(problem)
+    assert report.verdict is Verdict.HOLDS, report
+    (found,) = [f for f in report.findings if f.check == "contributions"]
+    assert "5,100 scores in 30 entries" in found.words
 
 
 def test_no_name_of_a_sample_goes_into_the_log(problem: Problem) -> None:
