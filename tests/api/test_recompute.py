@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,15 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fgtrac.api import recompute
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.recompute import TOLERANCE, tolerance_of
-from fgtrac.score.factor_files import Rows, encode_losses, encode_rows
+from fgtrac.score.factor_files import (
+    Rows,
+    ShardHead,
+    State,
+    encode_losses,
+    encode_rows,
+    encode_shard,
+    rows_path,
+)
 from fgtrac.score.gradients import Gradients
 from fgtrac.score.methods import Method
 from fgtrac.score.target_files import encode_target
 from fgtrac.store.tensor_files import Tensor, encode_tensors, parse_tensors
 from fgtrac.verify.report import Finding, Report, Verdict
-from recorded import CONVOLUTION, LAYER, RATES, TRAIN, Hooks, Scored
+from recorded import CONVOLUTION, LAYER, RATES, TRAIN, Hooks, Scored, draw
 from signed import MemoryTrace
 from traces import Made
 
@@ -372,6 +382,32 @@ def test_training_factors_that_are_not_named_cannot_be_told(tmp_path: Path) -> N
     finding = found(made)
     assert_cannot_tell(finding, "no complete factors of training samples at step 3 are in the log", "(and 3 more)")
     assert "computed again" not in finding.words
+
+
+def test_factors_of_no_training_sample_cannot_be_told(tmp_path: Path) -> None:
+    scored = Scored(tmp_path)
+    nobody = Rows((scored.block,), np.empty(0, np.uint32))
+    data = encode_rows(nobody, "train")
+    scored.put(rows_path("train", data), data)
+    state = State(scored.states[0].ref, 3, hashlib.sha256(b"nothing").digest())
+    fields = {"step": 3, "kept": True, "rule": "kept", "digest": state.digest}
+    ref = scored.say("checkpoint", {**fields, "learning_rates": np.array([0.1])})
+    rests = (state.digest, 3, "train", 0, 0, 0, hashlib.sha256(data).digest(), (LAYER,), (0.1,))
+    scored.put(
+        f"{state.folder}/train-00000.safetensors", encode_shard(ShardHead(*rests), draw((LAYER,), 0, ""), "float16")
+    )
+    scored.hooks = changing("contribution", lambda f: f | {"checkpoint": list(ref), "parameters": {}})
+    scored.contribute(3, "tracin")
+    assert_cannot_tell(found(scored.seal()), "has factors of no training sample")
+
+
+def test_what_takes_more_memory_than_there_is_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*arguments: object) -> None:
+        raise MemoryError
+
+    made = Scored(tmp_path, "fisher 0.1").seal()
+    monkeypatch.setattr(recompute, "prepare", too_much)
+    assert_cannot_tell(found(made), "recomputing fisher 0.1 takes more memory than there is")
 
 
 def test_samples_without_factors_cannot_be_told(tmp_path: Path) -> None:
