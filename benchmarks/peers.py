@@ -37,7 +37,7 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the peers' progress bars, log lines and warnings; their generator state stays theirs."""
+    """Without the peers' progress bars, log lines and warnings, and from the same random numbers each time."""
     level = logging.root.manager.disable
     with (
         contextlib.redirect_stderr(io.StringIO()),
@@ -91,8 +91,7 @@ def trak(task: Task, model: nn.Sequential, states: States) -> Floats:
         for number, state in enumerate(states):
             traker.start_scoring_checkpoint("test", state, number, len(task.test))
             traker.score((task.test.inputs, task.test.labels), num_samples=len(task.test))
-        scores = np.array(traker.finalize_scores("test"), dtype=np.float32)
-    return scores
+        return np.array(traker.finalize_scores("test"), dtype=np.float32)
 
 
 def kronfluence_ekfac(task: Task, model: nn.Sequential, states: States, damping: float | None) -> Floats:

@@ -99,6 +99,16 @@ def precision_at(scores: ArrayLike, wrong: ArrayLike, k: int | None = None) -> f
     return float(known[above].sum() + (k - above.sum()) * known[at].mean()) / k
 
 
+def auc_difference(first: ArrayLike, second: ArrayLike, wrong: ArrayLike) -> tuple[float, float]:
+    """The 95 % interval of the first measure's AUC minus the second's, on the same rows (DeLong et al. 1988).
+    ValueError as for `auc`."""
+    ours, theirs = _placements(*_both(first, wrong)), _placements(*_both(second, wrong))
+    by_wrong, by_right = ours[0] - theirs[0], ours[1] - theirs[1]
+    middle = float(by_wrong.mean())
+    variance = sum(float(by.var(ddof=1)) / len(by) if len(by) > 1 else 1.0 for by in (by_wrong, by_right))
+    return middle - 1.96 * variance**0.5, middle + 1.96 * variance**0.5
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
     """The k pairs (k, 2) of rows that are most alike, each with the smaller row first: the cosine of their gradients,
@@ -203,24 +213,17 @@ def _both(scores: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.float64], NDA
 def _compare(values: dict[str, Floats], known: NDArray[np.bool_]) -> tuple[str | None, str]:
     """Which measure has the higher AUC, and in words how sure that is."""
     found = {name: auc(v, known) for name, v in values.items()}
-    low, high = _difference(values[MEASURES[0]], values[MEASURES[1]], known)
+    low, high = auc_difference(values[MEASURES[0]], values[MEASURES[1]], known)
     told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    ahead, sure = max(found, key=lambda name: found[name]), f"95 % of the difference from {low:.3f} to {high:.3f}"
     if low <= 0 <= high:
-        return None, f"AUC {told}: cannot tell which is better (95 % of the difference from {low:.3f} to {high:.3f})"
-    better = MEASURES[0] if low > 0 else MEASURES[1]
-    return better, f"AUC {told}: {better} is better (95 % of the difference from {low:.3f} to {high:.3f})"
+        return None, f"AUC {told}: {ahead} is ahead by no more than chance ({sure}); nobody can tell which is better"
+    return ahead, f"AUC {told}: {ahead} is better ({sure})"
 
 
-def _difference(first: Floats, second: Floats, known: NDArray[np.bool_]) -> tuple[float, float]:
-    """The 95 % interval of the first measure's AUC minus the second's, on the same rows (DeLong et al. 1988)."""
-    ours, theirs = _placements(first, known), _placements(second, known)
-    by_wrong, by_right = ours[0] - theirs[0], ours[1] - theirs[1]
-    middle = float(by_wrong.mean())
-    variance = sum(float(by.var(ddof=1)) / len(by) if len(by) > 1 else 1.0 for by in (by_wrong, by_right))
-    return middle - 1.96 * variance**0.5, middle + 1.96 * variance**0.5
-
-
-def _placements(values: Floats, known: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _placements(
+    values: NDArray[np.float64], known: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """For each wrong row the share of right rows below it, for each right row the share of wrong rows above it."""
     among_all, bad, good = ranks(values[:, None])[:, 0], int(known.sum()), int((~known).sum())
     below = among_all[known] - ranks(values[known, None])[:, 0]
