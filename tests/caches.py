@@ -63,11 +63,11 @@ def write_cache(
             whole = [random_gradients(layer, total, 1000 * r + 10 * k + i) for i, layer in enumerate(layers)]
             held[k, role] = whole
             losses = np.abs(np.random.default_rng(k).standard_normal(total)).astype(np.float32)
-            write(files.losses_path(state, role), files.encode_losses(losses))
             for part, start in enumerate(range(0, total, shard)):
                 stop = min(total, start + shard)
                 rates = (RATES[k],) * len(layers)
                 head = ShardHead(state.digest, state.step, role, start, stop, total, rows, layers, rates)
                 shown = [g.rows(slice(start, stop)) for g in whole]
                 write(files.shard_path(head, part), files.encode_shard(head, shown, dtype))
+                write(files.losses_path(files.shard_path(head, part)), files.encode_losses(losses[start:stop]))
     return Cache(TraceDir(folder), artifacts, states), held

@@ -128,7 +128,7 @@ class Scored:
             data = encode_shard(head, [g.rows(slice(start, stop)) for g in whole], "float16")
             kept.append(list(gradients_of(parse_tensors(data), head, slice(None))))
             self.put(shard_path(head, part), data)
-        self.put(losses_path(state, role), encode_losses(np.ones(n, np.float32)))
+            self.put(losses_path(shard_path(head, part)), encode_losses(np.ones(stop - start, np.float32)))
         self.gradients[state.step, role] = tuple(
             Gradients(layer, dense=np.concatenate([shard[i].whole() for shard in kept]))
             for i, layer in enumerate(self.layers)

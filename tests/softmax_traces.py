@@ -182,14 +182,13 @@ def write_factors(
     writing: Writing, state: State, k: int, role: str, rows: bytes, g: Gradients, losses: np.ndarray | None
 ) -> None:
     """Shards of 128 rows in float32, and the losses."""
-    if losses is not None:
-        write_file(writing, files.losses_path(state, role), files.encode_losses(losses))
     for part, start in enumerate(range(0, len(g), 128)):
         stop = min(len(g), start + 128)
         head = ShardHead(state.digest, state.step, role, start, stop, len(g), rows, (LAYER,), (RATES[k],))
-        write_file(
-            writing, files.shard_path(head, part), files.encode_shard(head, [g.rows(slice(start, stop))], "float32")
-        )
+        path = files.shard_path(head, part)
+        write_file(writing, path, files.encode_shard(head, [g.rows(slice(start, stop))], "float32"))
+        if losses is not None:
+            write_file(writing, files.losses_path(path), files.encode_losses(losses[start:stop]))
 
 
 def write_file(writing: Writing, path: str, data: bytes) -> bytes:

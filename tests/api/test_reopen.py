@@ -174,7 +174,7 @@ def test_a_second_method_and_a_further_role_are_added_to_what_is_there(problem: 
     new = problem.files()
     assert {k: new[k] for k in before} == before
     assert sorted(k.split("/")[-1] for k in new.keys() - before.keys() if "00000012" in k) == [
-        "losses-test.safetensors", "test-00000.safetensors",
+        "losses-test-00000.safetensors", "test-00000.safetensors",
     ]  # fmt: skip
     holds(problem)
 

@@ -231,7 +231,7 @@ def test_the_cost_is_estimated_before_and_measured_after(problem: Any, capsys: p
     ("limit", "words", "scored"),
     [
         ({"max_kept": 2}, "max_kept=2 is reached", [6, 12]),
-        ({"factor_budget_bytes": 2000}, "factor_budget_bytes=2,000 does not hold 2.7 kB more than 0 bytes", []),
+        ({"factor_budget_bytes": 2000}, "factor_budget_bytes=2,000 does not hold 2.8 kB more than 0 bytes", []),
     ],
 )
 def test_beyond_a_limit_checkpoints_are_kept_without_factors_and_the_log_says_so(

@@ -66,7 +66,7 @@ def test_states_with_factors_of_some_rows_only_are_left_out(tmp_path: Path) -> N
 
 def test_a_file_that_is_not_the_one_of_the_log_is_refused(tmp_path: Path) -> None:
     cache, _held = caches.write_cache(tmp_path)
-    for path in [*list(cache._artifacts)[:3], files.losses_path(cache.states[2], "train")]:
+    for path in [*list(cache._artifacts)[:3], f"{cache.states[2].folder}/losses-train-00000.safetensors"]:
         (file := tmp_path / path).write_bytes((data := file.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
         with pytest.raises(TamperError, match="the log says"):
             Cache(TraceDir(tmp_path), cache._artifacts, cache.states).check()

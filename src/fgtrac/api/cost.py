@@ -45,7 +45,7 @@ class Cost:
 
 def in_words(size_bytes: int) -> str:
     """A size for people."""
-    for unit, word in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")):
+    for unit, word in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size_bytes >= unit:
             return f"{size_bytes / unit:.1f} {word}"
     return f"{size_bytes} bytes"
@@ -57,17 +57,23 @@ def say(words: str) -> None:
 
 
 class TimeLeft:
-    """Progress on stderr, rewritten in place at most five times a second, with the time left; for terminals only."""
+    """Progress on stderr, rewritten in place at most five times a second, with the time left; for terminals only.
+
+    Its first call says what was done before: the time left follows from what has been done since.
+    """
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
+        self._before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if self._before is None:
+            self._began, self._before = now, done
         if now - self._last < 0.2 and done < total:
             return
         self._last = now
-        left = (now - self._began) * (total - done) / max(1, done)
+        left = (now - self._began) * (total - done) / max(1, done - self._before)
         end = "\n" if done >= total else ""
         print(f"\rfgtrac: scored {done:,} of {total:,} rows, about {left:.0f} s left ", end=end, file=sys.stderr)
 

@@ -1,25 +1,27 @@
 """The factors of one model state: passes over the rows of each role, files on disk, and then the entries that name
 them.
 
-Nothing is named before all of it is there: a pass that fails or is killed leaves files that no entry names, which are
-removed, at once or when scoring goes on. What is named with the right digest is not made again.
+Nothing is named before all of a state is there. A pass that fails removes its files. One that is killed or interrupted
+leaves whole shards that no entry names: the next one goes on behind them where they are what it would make itself, and
+removes them where they are not. What is named is not made again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fgtrac.api.checkpoints import say_file
 from fgtrac.api.ledger import Ledger
+from fgtrac.api.leftovers import are_close, find_losses, find_unnamed, is_matrix, remove_unnamed
 from fgtrac.api.scored_rows import ScoredRows
 from fgtrac.capture.recorder import Recorder
 from fgtrac.errors import ScoreError
 from fgtrac.score.factor_files import (
-    FOLDER,
     ShardHead,
     State,
     encode_ggn,
@@ -33,7 +35,7 @@ from fgtrac.score.factor_files import (
 from fgtrac.score.factors import FactorPass, Pass
 from fgtrac.score.finite import NotFinite
 from fgtrac.score.gauss_newton import GaussNewton
-from fgtrac.score.gradients import Floats, Gradients, Layer, concatenate
+from fgtrac.score.gradients import Gradients, Layer, concatenate
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 
@@ -42,15 +44,24 @@ Advance = Callable[[int], None]  # rows that a pass has gone over
 
 @dataclass(slots=True)
 class Files:
-    """Files written into the trace and not yet named by its log: path -> (SHA-256, size, words about it)."""
+    """Files in the trace that are not yet named by its log: path -> (SHA-256, size, words about it). `found` counts
+    those that an earlier pass left."""
 
     trace: TraceDir
     written: dict[str, tuple[bytes, int, str]] = field(default_factory=dict)
+    found: int = 0
 
     def write(self, path: str, data: bytes, about: str) -> None:
         """Put a file in place. OSError where the disk refuses."""
         durable.write_file(self.trace.path / path, data)
         self.written[path] = (hashlib.sha256(data).digest(), len(data), about)
+
+    def take(self, path: str, about: str) -> None:
+        """One that lies there already."""
+        with (self.trace.path / path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            self.written[path] = (digest, file.seek(0, os.SEEK_END), about)
+        self.found += 1
 
     def name_all(self, recorder: Recorder, ledger: Ledger) -> int:
         """Their entries, in the order of writing; the bytes of all."""
@@ -66,19 +77,13 @@ class Files:
         self.written.clear()
 
 
-def remove_unnamed(trace: TraceDir, ledger: Ledger) -> None:
-    """Files of factors that a killed process left before it named them."""
-    named = ledger.scored_files()
-    folder = trace.path / FOLDER
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file() and str(path.relative_to(trace.path)) not in named:
-            durable.remove(path)
-            durable.remove_empty(path.parent, trace.path)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class StatePass:
-    """A pass at one model state: which rows, how their gradients are written down, and as which numbers."""
+    """A pass at one model state: which rows, how their gradients are written down, and as which numbers.
+
+    It goes on at the shard where an earlier one was cut off. With `ggn` it begins a role anew: the matrix is a sum over
+    all training rows, which are gone over again as long as it is not there.
+    """
 
     state: State
     factors: FactorPass
@@ -89,37 +94,98 @@ class StatePass:
     ggn: bool
     name_of: Callable[[ScoredRows, int], str]
 
-    def missing(self, rows: ScoredRows, named: set[str]) -> bool:
+    def missing(self, rows: ScoredRows, named: Set[str]) -> bool:
         """Whether some file of these rows at this state is not named yet."""
-        paths = [shard_path(head, part) for part, head in enumerate(self._heads(rows, b""))]
-        return not {*paths, losses_path(self.state, rows.role), *self._matrix_path(rows)} <= named
+        return not self._paths(rows) <= named
 
-    def run(self, rows: ScoredRows, digest: bytes, files: Files, named: set[str], advance: Advance) -> None:
-        """Write what is missing: shards, losses, and for training rows the Gauss-Newton matrix where it is asked for.
-        `digest` is that of the rows file.
+    def done(self, rows: ScoredRows, there: Set[str]) -> int:
+        """How many rows need no pass where these files are there."""
+        if not set(self._matrix_path(rows)) <= there:
+            return 0
+        shards = [(head, shard_path(head, part)) for part, head in enumerate(self._heads(rows, b""))]
+        return sum(head.stop - head.start for head, path in shards if {path, losses_path(path)} <= there)
+
+    def run(self, rows: ScoredRows, digest: bytes, files: Files, named: Set[str], advance: Advance) -> None:
+        """Write what is missing: shards, their losses, and for training rows the Gauss-Newton matrix where it is asked
+        for; take what an earlier pass left, and remove what it left that does not fit. `digest` is that of the rows
+        file. `advance` is told of rows gone over; of fewer than none where what was left does not fit.
 
         ScoreError for NaN and infinity, with a count over all rows and the first sample.
         """
-        losses: list[Floats] = []
-        whole = not {losses_path(self.state, rows.role), *self._matrix_path(rows)} <= named
-        matrix = GaussNewton(self.layers[0]) if self._matrix_path(rows) else None
+        left = set(find_unnamed(files.trace, named, self.state.folder))
+        kept = self._fitting(rows, digest, files.trace, named, left)
+        advance(self.done(rows, named | kept) - self.done(rows, named | left))
+        mine = self._names(rows)
+        remove_unnamed(files.trace, named | kept, self.state.folder, lambda path: not path.startswith(mine))
+        for path in sorted(kept):
+            files.take(path, self._about(rows, path))
+        self._run(rows, digest, files, named | kept, advance)
+
+    def _run(self, rows: ScoredRows, digest: bytes, files: Files, there: Set[str], advance: Advance) -> None:
+        """Write the files that are not there."""
+        matrix = GaussNewton(self.layers[0]) if not set(self._matrix_path(rows)) <= there else None
         for part, head in enumerate(self._heads(rows, digest)):
             path = shard_path(head, part)
-            if path in named and not whole:
+            if matrix is None and {path, losses_path(path)} <= there:
                 continue
             passes = list(self._passes(rows, head.start, head.stop, advance))
-            losses += [p.losses for p in passes]
             if matrix is not None:
                 _add(matrix, passes)
-            if path not in named:
-                words = f"gradients of {rows.role} samples at the model state of step {self.state.step}"
-                files.write(path, self._shard(rows, head, passes), words)
-        if (path := losses_path(self.state, rows.role)) not in named:
-            words = f"losses of {rows.role} samples at the model state of step {self.state.step}"
-            files.write(path, encode_losses(np.concatenate(losses)), words)
-        if matrix is not None and (path := ggn_path(self.state)) not in named:
-            words = f"Gauss-Newton matrix of the training samples at the model state of step {self.state.step}"
-            files.write(path, encode_ggn({matrix.layer.name: matrix.mean()}), words)
+            if (beside := losses_path(path)) not in there:
+                losses = np.concatenate([p.losses for p in passes])
+                files.write(beside, encode_losses(losses), self._about(rows, beside))
+            if path not in there:
+                files.write(path, self._shard(rows, head, passes), self._about(rows, path))
+        if matrix is not None:
+            path = ggn_path(self.state)
+            files.write(path, encode_ggn({matrix.layer.name: matrix.mean()}), self._about(rows, path))
+
+    def _fitting(self, rows: ScoredRows, digest: bytes, trace: TraceDir, named: Set[str], left: Set[str]) -> set[str]:
+        """Those of the files that were left which this pass would make itself."""
+        kept: set[str] = set()
+        matrix = set(self._matrix_path(rows)) - named
+        if not matrix <= left:
+            return kept
+        for part, head in enumerate(self._heads(rows, digest)):
+            path = shard_path(head, part)
+            pair = {path, losses_path(path)}
+            if not pair <= named and pair <= named | left and self._is_ours(rows, head, path, trace):
+                kept |= pair & left
+        if matrix and not (
+            self.done(rows, named | kept | matrix) == len(rows)
+            and all(is_matrix(trace, path, self.layers[0]) for path in matrix)
+        ):
+            return set()
+        return kept | matrix
+
+    def _is_ours(self, rows: ScoredRows, head: ShardHead, path: str, trace: TraceDir) -> bool:
+        """Whether a shard is what its head should be, and a few of its rows still have the losses beside it."""
+        then = find_losses(trace, path, head, self.dtype)
+        if then is None:
+            return False
+        some, batch = rows.some(head.start, head.stop)
+        try:
+            now = self.factors(batch).losses
+        except ScoreError:
+            return False  # the pass itself will say so
+        return are_close(now, then[some - head.start])
+
+    def _paths(self, rows: ScoredRows) -> set[str]:
+        shards = [shard_path(head, part) for part, head in enumerate(self._heads(rows, b""))]
+        return {*shards, *map(losses_path, shards), *self._matrix_path(rows)}
+
+    def _names(self, rows: ScoredRows) -> tuple[str, ...]:
+        """How the paths of these rows' files at this state begin."""
+        matrix = (ggn_path(self.state),) if rows.role == "train" else ()
+        return (f"{self.state.folder}/{rows.role}-", f"{self.state.folder}/losses-{rows.role}-", *matrix)
+
+    def _about(self, rows: ScoredRows, path: str) -> str:
+        """What the log says of a file."""
+        where = f"at the model state of step {self.state.step}"
+        if path == ggn_path(self.state):
+            return f"Gauss-Newton matrix of the training samples {where}"
+        what = "losses" if path.startswith(f"{self.state.folder}/losses-") else "gradients"
+        return f"{what} of {rows.role} samples {where}"
 
     def _heads(self, rows: ScoredRows, digest: bytes) -> Iterator[ShardHead]:
         total, size = len(rows), shard_rows(self.layers, self.dtype)

@@ -16,6 +16,7 @@ from fgtrac.score.batches import count_rows, read_batches
 from fgtrac.score.factor_files import Rows
 
 SEED = 0  # of the choice of a sample of rows
+SOME = 16  # rows that are looked at again where a pass goes on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +39,12 @@ class ScoredRows:
         """Rows `start` up to `stop`, batch by batch."""
         some = Subset(self.data, self.positions[start:stop].tolist())
         return read_batches(some, batch_size, self.collate)
+
+    def some(self, start: int, stop: int) -> tuple[NDArray[np.int64], Any]:
+        """A few rows spread over `start` up to `stop`, and the batch that they make."""
+        rows = np.unique(np.linspace(start, stop - 1, min(SOME, stop - start)).astype(np.int64))
+        few = Subset(self.data, self.positions[rows].tolist())
+        return rows, next(iter(read_batches(few, len(rows), self.collate)))
 
 
 def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = None) -> ScoredRows:
@@ -87,24 +94,47 @@ def read_labels(rows: ScoredRows, batch_size: int, targets_of: Callable[[Any], A
     """(n,) the class of each row, where the targets of every batch are one whole number a sample; otherwise None."""
     found: list[NDArray[np.int32]] = []
     for batch in rows.batches(0, len(rows), batch_size):
-        targets = targets_of(batch)
-        if getattr(targets, "ndim", None) != 1 or str(targets.dtype) not in _WHOLE:
+        labels = labels_of(targets_of(batch))
+        if labels is None:
             return None
-        found.append(targets.detach().cpu().numpy().astype(np.int32))
+        found.append(labels)
     return np.concatenate(found)
 
 
+def labels_of(targets: Any) -> NDArray[np.int32] | None:
+    """(n,) the classes of a batch, where its targets are one whole number a sample; otherwise None."""
+    if getattr(targets, "ndim", None) != 1 or str(targets.dtype) not in _WHOLE:
+        return None
+    labels: NDArray[np.int32] = targets.detach().cpu().numpy().astype(np.int32)
+    return labels
+
+
+def has_labels(rows: ScoredRows, then: Rows, targets_of: Callable[[Any], Any]) -> bool:
+    """Whether `then` is of these samples, and a few of them still have the labels in it."""
+    if not are_same(rows.rows, then):
+        return False
+    some, batch = rows.some(0, len(rows))
+    now = labels_of(targets_of(batch))
+    if now is None or then.labels is None:
+        return now is None and then.labels is None
+    return np.array_equal(now, then.labels[some])
+
+
 _WHOLE = frozenset(f"torch.{kind}" for kind in ("uint8", "int8", "int16", "int32", "int64"))
+
+
+def are_same(a: Rows, b: Rows) -> bool:
+    """Whether both are the same samples in the same order, whatever their labels."""
+    if (a.which is None) != (b.which is None) or a.blocks != b.blocks or not np.array_equal(a.ordinals, b.ordinals):
+        return False
+    return a.which is None or np.array_equal(a.which, b.which)  # type: ignore[arg-type]
 
 
 def check_same(role: str, now: Rows, before: Sequence[Rows]) -> Rows | None:
     """The rows as the trace has them, with their labels, where it has scored this role before. ScoreError where those
     were other samples."""
     for rows in before:
-        fits = (rows.which is None) == (now.which is None) and (
-            now.which is None or np.array_equal(rows.which, now.which)  # type: ignore[arg-type]
-        )
-        if fits and rows.blocks == now.blocks and np.array_equal(rows.ordinals, now.ordinals):
+        if are_same(now, rows):
             return rows
     if before:
         raise ScoreError(

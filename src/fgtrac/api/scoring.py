@@ -9,17 +9,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from fgtrac.api.contributions import record_contributions
 from fgtrac.api.cost import Cost, Progress, in_words, say, shown
-from fgtrac.api.factor_passes import Files, StatePass, remove_unnamed
+from fgtrac.api.factor_passes import Files, StatePass
 from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger
+from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
 from fgtrac.api.naming import key_of, words_of
-from fgtrac.api.scored_rows import ScoredRows, check_same, read_labels
+from fgtrac.api.scored_rows import ScoredRows, check_same, has_labels, read_labels
 from fgtrac.api.wish import Wish
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.recorder import Recorder
@@ -29,6 +31,8 @@ from fgtrac.errors import ScoreError, TamperError
 from fgtrac.score.factor_files import (
     BYTES,
     FOLDER,
+    ROWS_PATH,
+    STATE_PATH,
     Rows,
     ShardHead,
     State,
@@ -81,7 +85,7 @@ class Scoring:
         for one in rows:
             self._find_rows(one)
         with self._alone():
-            remove_unnamed(run._trace, run._ledger)
+            remove_unnamed(run._trace, run._ledger.scored_files(), stays=self._is_for_later)
 
     # -- beside the training --------------------------------------------------------------------------------------
 
@@ -138,8 +142,13 @@ class Scoring:
         return reached
 
     def _scored_states(self) -> list[State]:
-        named = self._run._ledger.scored_files()
-        return [s for s in self._run._ledger.states if f"{s.folder}/losses-train.safetensors" in named]
+        """Those whose training factors are complete."""
+        scored = []
+        for state in self._run._ledger.states:
+            heads = self._heads(state.folder)
+            if heads and sum(head.stop - head.start for head in heads) == heads[0].total:
+                scored.append(state)
+        return scored
 
     # -- at once, or afterwards -----------------------------------------------------------------------------------
 
@@ -163,20 +172,20 @@ class Scoring:
         mine = copy.deepcopy(model)
         self._load(mine, ledger.states[0])
         with self._unseen(mine):
-            self._prepare(mine)
+            factors = self._prepare(mine)
         todo = self._todo()
-        rows, done, show = sum(map(len, self._rows)), 0, shown(progress)
+        done, show = self._done(todo, factors), shown(progress)
+        total = sum(map(len, self._rows)) * len(todo)
 
         def advance(more: int) -> None:
             nonlocal done
             done += more
-            show(min(done, rows * len(todo)), rows * len(todo))
+            show(done, total)
 
-        for number, state in enumerate(todo):
+        show(done, total)
+        for state in todo:
             self._load(mine, state)
             self._score(mine, state, self._rates_then(state, model, mine, optimizer), advance)
-            done = rows * (number + 1)
-            show(done, rows * len(todo))
 
     def _todo(self) -> list[State]:
         """The states to look at: those that have factors, and as many others as the limits allow."""
@@ -189,6 +198,13 @@ class Scoring:
             made = sum(self._run._ledger.sizes[path] for path in self._run._ledger.scored_files())
             others = others[: max(0, budget - made) // max(1, self.cost.size_bytes)]
         return [state for state in self._run._ledger.states if state in scored or state in others]
+
+    def _done(self, todo: Sequence[State], factors: FactorPass) -> int:
+        """How many rows of these states need no pass any more, as far as the names of files tell."""
+        named = self._run._ledger.scored_files()
+        there = named | set(find_unnamed(self._run._trace, named))
+        passes = [self._pass(state, factors, ()) for state in todo]
+        return sum(one.done(rows, there) for one in passes for rows in self._rows)
 
     def _rates_then(
         self,
@@ -246,14 +262,29 @@ class Scoring:
             path = paths[next(n for n, found in enumerate(before) if found is same)]
             self._labelled[rows.role] = (run._trace.read(path), True)
 
+    def _is_for_later(self, path: str) -> bool:
+        """Whether an unnamed file is one that the pass over its state may go on from."""
+        roles = {rows.role for rows in self._rows}
+        if match := ROWS_PATH.fullmatch(path):
+            return match[1] in roles - self._labelled.keys()
+        match = STATE_PATH.fullmatch(path)
+        folders = {state.folder for state in self._run._ledger.states}
+        return match is not None and match[1] in folders and (match[3] or "train") in roles
+
     def _rows_file(self, rows: ScoredRows, model: torch.nn.Module, files: Files) -> bytes:
         """The bytes of the rows file; it is written where the log does not name it yet."""
         data, is_named = self._labelled.get(rows.role, (b"", False))
+        named = self._run._ledger.scored_files()
         if not data:
-            labels = read_labels(rows, self._wish.batch_size, lambda batch: self._targets(model, batch))
+            targets_of = partial(self._targets, model)
+            data = find_rows(files.trace, named, rows.role, lambda left: has_labels(rows, left, targets_of))
+        if not data:
+            labels = read_labels(rows, self._wish.batch_size, targets_of)
             data = encode_rows(replace(rows.rows, labels=labels), rows.role)
-            self._labelled[rows.role] = (data, False)
         if not is_named:
+            self._labelled[rows.role] = (data, False)
+            mine = f"{FOLDER}/rows-{rows.role}-"
+            remove_unnamed(files.trace, named, stays=lambda path: not path.startswith(mine))
             files.write(rows_path(rows.role, data), data, f"which sample each row of factors is: {rows.about}")
         return data
 
@@ -273,33 +304,37 @@ class Scoring:
     def _score(
         self, model: torch.nn.Module, state: State, rates: tuple[float, ...], advance: Callable[[int], None]
     ) -> None:
-        """Files, then entries, then contributions; what fails leaves no file."""
+        """Files, then entries, then contributions; what fails leaves no file, and what is interrupted whole ones."""
         run, wish, began = self._run, self._wish, time.perf_counter()
         files, named = Files(run._trace), run._ledger.scored_files()
         with self._unseen(model):
             factors = self._prepare(model)
-            how = (self._layers, rates, wish.dtype, wish.batch_size, wish.ggn)
-            one = StatePass(state, factors, *how, self._name_of)
+            one = self._pass(state, factors, rates)
             missing = [rows for rows in self._rows if one.missing(rows, named)]
             try:
                 for rows in missing:
                     data = self._rows_file(rows, model, files)
                     one.run(rows, hashlib.sha256(data).digest(), files, named, advance)
-            except OSError as error:
+            except Exception as error:
                 files.remove()
+                remove_unnamed(run._trace, named, state.folder)
+                if not isinstance(error, OSError):
+                    raise
                 run._recorder.lose("factors could not be written", error)
                 return
-            except BaseException:
-                files.remove()
-                raise
         size = files.name_all(run._recorder, run._ledger)
         run._recorder.flush()
         self._labelled |= {rows.role: (self._labelled[rows.role][0], True) for rows in missing}
         if any(rows.role == "validation" for rows in self._rows):
             record_contributions(run._trace, run._recorder, run._ledger, state, wish.method)
             run._recorder.flush()
-        if len(missing) == len(self._rows) and self.cost is not None:
+        if len(missing) == len(self._rows) and not files.found and self.cost is not None:
             self.cost.add(time.perf_counter() - began, size)
+
+    def _pass(self, state: State, factors: FactorPass, rates: tuple[float, ...]) -> StatePass:
+        wish = self._wish
+        how = (self._layers, rates, wish.dtype, wish.batch_size, wish.ggn)
+        return StatePass(state, factors, *how, self._name_of)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """The factors of a trace, read as they are needed, without torch.
 
     artifacts/scoring/rows-ROLE-DIGEST8.safetensors         which sample each row is
-    artifacts/scoring/STEP-DIGEST8/ROLE-PART.safetensors    the rows' gradients at one model state
-    artifacts/scoring/STEP-DIGEST8/losses-ROLE.safetensors  their losses
+    artifacts/scoring/STEP-DIGEST8/ROLE-PART.safetensors    some rows' gradients at one model state: a shard
+    artifacts/scoring/STEP-DIGEST8/losses-ROLE-PART.safetensors     their losses
     artifacts/scoring/STEP-DIGEST8/ggn.safetensors          the Gauss-Newton matrix of each layer (optional)
 
 Every file is an `artifact` of the log, and is compared with the digest that stands there when it is first opened.
@@ -11,7 +11,6 @@ Every file is an `artifact` of the log, and is compared with the digest that sta
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +20,14 @@ from numpy.typing import NDArray
 from fgtrac.errors import FormatError, ScoreError, TamperError
 from fgtrac.score.factor_files import (
     FOLDER,
+    ROWS_PATH,
+    STATE_PATH,
     Rows,
     ShardHead,
     State,
     ggn_path,
     gradients_of,
+    losses_of,
     losses_path,
     parse_head,
     parse_rows,
@@ -35,8 +37,6 @@ from fgtrac.store.tensor_files import TensorFile, open_tensors
 from fgtrac.store.trace_dir import TraceDir
 
 KEEP_BYTES = 1 << 27
-_ROWS = re.compile(rf"{FOLDER}/rows-(train|validation|test)-[0-9a-f]{{8}}\.safetensors")
-_SHARD = re.compile(rf"({FOLDER}/[0-9]{{8,20}}-[0-9a-f]{{8}})/(train|validation|test)-([0-9]{{5}})\.safetensors")
 
 
 class Cache:
@@ -84,9 +84,9 @@ class Cache:
         folders = {state.folder for state in states}
         found: dict[tuple[str, str], list[str]] = {}
         for path in sorted(self._artifacts):
-            match = _SHARD.fullmatch(path)
-            if match and match[1] in folders:
-                found.setdefault((match[1], match[2]), []).append(path)
+            match = STATE_PATH.fullmatch(path)
+            if match and match[1] in folders and match[3] and not match[2]:
+                found.setdefault((match[1], match[3]), []).append(path)
         return found
 
     def _complete(self, state: State, role: str) -> bool:
@@ -109,7 +109,7 @@ class Cache:
         """Which sample each row of a role is. ScoreError where the role has no factors."""
         if role not in self._rows:
             heads = [self._head(k, role) for k in range(len(self.states))]
-            names = {hashes: p for p, hashes in self._artifacts.items() if _ROWS.fullmatch(p)}
+            names = {hashes: p for p, hashes in self._artifacts.items() if ROWS_PATH.fullmatch(p)}
             if len({head.rows for head in heads}) != 1 or heads[0].rows not in names:
                 raise ScoreError(f"the {role} factors of these states are not of the same rows; score them anew")
             rows = parse_rows(self._open(names[heads[0].rows]))
@@ -156,14 +156,18 @@ class Cache:
         return tuple(concatenate([part[i] for part in parts]).rows(back) for i in range(len(self.layers)))
 
     def losses(self, k: int, role: str) -> Floats | None:
-        """(n,) losses of a role at state k, where they were kept."""
-        path = losses_path(self.states[k], role)
-        if path not in self._artifacts:
-            return None
-        tensor = self._open(path).tensors.get("losses")
-        if tensor is None or tensor.type != "F32" or tensor.array.shape != (len(self.rows(role)),):
-            raise FormatError(f"{path} has no losses of {len(self.rows(role))} rows")
-        return tensor.float32()
+        """(n,) losses of a role at state k, where those of every shard were kept."""
+        self._head(k, role)
+        parts = []
+        for shard in self._shards[self.states[k].folder, role]:
+            path = losses_path(shard)
+            if path not in self._artifacts:
+                return None
+            try:
+                parts.append(losses_of(self._open(path), self._heads[shard]))
+            except FormatError as error:
+                raise FormatError(f"{path}: {error}") from error
+        return np.concatenate(parts)
 
     def ggn(self, k: int) -> dict[str, Floats] | None:
         """Layer's name -> (p, p) Gauss-Newton matrix at state k, where it was kept."""
@@ -216,7 +220,10 @@ class Cache:
                     raise TamperError(
                         f"{path} has SHA-256 {digest.hex()} and the log says {self._artifacts[path].hex()}; restore it"
                     )
-                self._files[path] = open_tensors(file)
+                opened_file = open_tensors(file)
             except FileNotFoundError as error:
                 raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
+            if (match := STATE_PATH.fullmatch(path)) and match[2]:
+                return opened_file  # losses are small and read once: they hold no file open
+            self._files[path] = opened_file
         return self._files[path]

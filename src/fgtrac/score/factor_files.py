@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,11 @@ FOLDER = "artifacts/scoring"
 FORMAT = "fgtrac factors 1"
 SHARD_BYTES = 1 << 26
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+ROWS_PATH = re.compile(rf"{FOLDER}/rows-(train|validation|test)-[0-9a-f]{{8}}\.safetensors")
+STATE_PATH = re.compile(
+    rf"({FOLDER}/[0-9]{{8,20}}-[0-9a-f]{{8}})/(?:(losses-)?(train|validation|test)-([0-9]{{5}})|ggn)\.safetensors"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +181,14 @@ def _rounded(
     return half
 
 
-def losses_path(state: State, role: str) -> str:
-    """Where the losses of a role at a model state go."""
-    return f"{state.folder}/losses-{role}.safetensors"
+def losses_path(shard: str) -> str:
+    """Where the losses of the rows of a shard go, which lies at `shard`."""
+    folder, _, name = shard.rpartition("/")
+    return f"{folder}/losses-{name}"
 
 
 def encode_losses(losses: Floats) -> bytes:
-    """The file of (n,) losses."""
+    """The file of the (n,) losses of a shard's rows."""
     return b"".join(encode_tensors({"losses": losses.astype(np.float32)}, {"format": FORMAT}))
 
 
@@ -244,6 +251,14 @@ def _natural(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError(f"{value!r:.40} is no count")
     return value
+
+
+def losses_of(file: TensorFile, head: ShardHead) -> Floats:
+    """(n,) losses of a shard's rows. FormatError for another number of them."""
+    tensor, n = file.tensors.get("losses"), head.stop - head.start
+    if tensor is None or tensor.type != "F32" or tensor.array.shape != (n,):
+        raise FormatError(f"it has no losses of {n} rows")
+    return tensor.float32()
 
 
 def gradients_of(file: TensorFile, head: ShardHead, rows: slice | NDArray[np.int64]) -> tuple[Gradients, ...]:
