@@ -15,6 +15,7 @@ from fgtrac.api.recompute import check_contributions
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import decode_event
+from fgtrac.score.factor_files import is_factor_file
 from fgtrac.store import durable
 from fgtrac.store.journal import parse_segment_name, scan
 from fgtrac.tlog.merkle import leaf_hash
@@ -232,6 +233,7 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
     older = {column_path(full, name) for full in audit.facts.full_seals for name in COLUMNS}
     older |= {path for stop, path in _plan_sizes(names).items() if stop < size}
     known |= {path for stop, path in _plan_sizes(names).items() if stop > size}  # and the check of the plan these
+    left = [n for n in names if n not in known and is_factor_file(n)]
     for name in names:
         if name in known:
             continue
@@ -242,8 +244,11 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
             audit.checks.notes.append(f"{name} is left over from an older seal; the next seal removes it")
         elif name.startswith(JOURNAL) and name.endswith(DAMAGED):
             audit.checks.notes.append(f"{name} was set aside as damaged: a gap entry says what it lost")
-        elif name.startswith("artifacts/"):
+        elif name.startswith("artifacts/") and name not in left:
             audit.checks.notes.append(f"{name} is not named by any sealed entry: nothing is said about it")
-        else:
+        elif name not in left:
             raise ProofError(f"{name} is no file that the log explains; move it out of the trace")
+    if left:
+        what = f"{len(left)} factor files ({left[0]} ...), as an interrupted scoring leaves them, are not named by any"
+        audit.checks.notes.append(f"{what} sealed entry: nothing is said about them; scoring again goes on from them")
     return f"{len(names)} files, each of them explained"

@@ -281,13 +281,14 @@ class Run:
         the rows of `train`, `validation` and `test` at each kept checkpoint, kept in the trace.
 
         Each is a map-style data set without random augmentation, or a loader over one, read in row order; register one
-        that has a name or keys of its own before. `loss` is (outputs, targets) -> (n,), or a torch loss, which is taken
-        without its reduction. `forward` is (model, batch) -> (outputs, targets), by default for batches that are pairs.
-        `layer` is the last trained linear or convolution layer, or a name, several, or "all". `factors`: "now" at each
-        kept checkpoint, "sample:N" the same for N training rows, "later" when `score` is called: it alone makes what
-        checkpoints from before a resume lack. At most `max_kept` checkpoints and `factor_budget_bytes` are spent.
-        What one checkpoint costs is printed before, and measured: `scoring_cost`. With `validation`, every training sample's contribution toward its mean loss is recorded, by `method`
-        ("tracin" is the paper's, arXiv:2002.08484); `ggn` keeps the Gauss-Newton matrix for the method "fisher".
+        that has a name or keys of its own before. `loss` is (outputs, targets) -> (n,), or a torch loss, taken without
+        its reduction. `forward` is (model, batch) -> (outputs, targets), by default of pairs. `layer` is the last
+        trained linear or convolution layer, or a name, several, or "all". `factors`: "now" at each kept checkpoint,
+        "sample:N" the same for N training rows, "later" when `score` is called, which alone makes what those from
+        before a resume lack. At most `max_kept` checkpoints and `factor_budget_bytes` are spent. What one costs is
+        printed before, and measured: `scoring_cost`. With `validation`, every training sample's contribution toward its
+        mean loss is recorded, by `method` ("tracin" is the paper's, arXiv:2002.08484); `ggn` keeps the Gauss-Newton
+        matrix for "fisher ggn".
 
         Raises ValueError, TypeError or ScoreError for what cannot be scored; the model is looked at when it is first
         seen, before that checkpoint is recorded.
@@ -311,8 +312,8 @@ class Run:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Make the factors and contributions that kept checkpoints still lack, as `score_with` says, from their saved
-        states; `model` is not changed. It goes on at the shard (up to 65,536 rows) where a pass was killed or interrupted,
-        with `ggn` at the role; all else that was done is not done again.
+        states; `model` is not changed. A pass that was killed or interrupted goes on at its shard (of up to 65,536
+        rows), with `ggn` it begins its role anew; what else was done is not done again.
 
         `optimizer` tells which parameter group the scored layer is in, where they have different learning rates.
         `progress(rows done, rows in all)`; by default the time left is shown on a terminal. ScoreError where no

@@ -202,6 +202,11 @@ def encode_ggn(matrices: Mapping[str, Floats]) -> bytes:
     return b"".join(encode_tensors({n: m.astype(np.float32) for n, m in matrices.items()}, {"format": FORMAT}))
 
 
+def is_factor_file(path: str) -> bool:
+    """Whether a path of a trace is one that a factor pass writes."""
+    return bool(ROWS_PATH.fullmatch(path) or STATE_PATH.fullmatch(path))
+
+
 # -- parsing ------------------------------------------------------------------------------------------------------
 
 
