@@ -221,7 +221,7 @@ def retrained(task: Task, subsets: int, seeds: Sequence[int], design: int) -> tu
     retrained on them, the mean over seeds; from the cache where they are there."""
     parts = leave_some_out(len(task.train), subsets, seed=design)
     jobs = [(part, seed) for part in parts for seed in seeds]
-    path = CACHE / f"{task.name}-{_digest(task, jobs)}.npy"
+    path = CACHE / f"{task.name}-{_digest(task, jobs)}.losses"
     losses = _cached(path, (len(jobs), len(task.test)))
     if losses is None:
         done = []
