@@ -1,10 +1,10 @@
 """Not a test: trains with scoring on in forked children, each of which kills itself at a moment of a factor pass.
 
-    python killed_scoring.py FOLDER MOMENT [MOMENT ...]
+    python killed_scoring.py FOLDER ROWS_A_SHARD MOMENT [MOMENT ...]
 
 A moment is the name of a file, such as 00000012/validation: the child dies where that file of factors would be put in
-place; or 00000012/contributions: where its files are named and its contributions are not yet. It trains in
-FOLDER/MOMENT, with / for a dash.
+place; or 00000012/contributions: where its files are named and its contributions are not yet. With ,ggn behind it, the
+Gauss-Newton matrix is kept. It trains in FOLDER/MOMENT, with / for a dash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import Problem
 
-from fgtrac.api import scoring
+from fgtrac.api import factor_passes, scoring
 from fgtrac.store import durable
 
 
@@ -30,7 +30,7 @@ def die(*_anything: Any) -> None:
 
 
 def child(folder: Path, moment: str) -> None:
-    step, what = moment.split("/")
+    step, what, *options = moment.replace(",", "/").split("/")
     rename, contribute = durable._rename, scoring.record_contributions
 
     def renaming(source: Path, target: Path) -> None:
@@ -49,13 +49,14 @@ def child(folder: Path, moment: str) -> None:
     model = problem.model()
     torch.manual_seed(1)
     with problem.start(ids="public", seal_interval_s=0) as run:
-        problem.score_with(run)
+        problem.score_with(run, ggn="ggn" in options)
         problem.fit(run, model)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder, *moments = sys.argv[1:]
+    folder, rows, *moments = sys.argv[1:]
+    factor_passes.shard_rows = lambda layers, dtype: int(rows)
     for moment in moments:
         pid = os.fork()
         if pid == 0:

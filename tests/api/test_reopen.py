@@ -70,7 +70,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs that were killed with SIGKILL at each moment."""
     folder = tmp_path_factory.mktemp("killed")
     program = Path(__file__).with_name("killed_scoring.py")
-    done = [sys.executable, str(program), str(folder), *MOMENTS]
+    done = [sys.executable, str(program), str(folder), "256", *MOMENTS]
     subprocess.run(done, check=True, timeout=120, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folder
 

@@ -62,12 +62,13 @@ class TimeLeft:
     Its first call says what was done before: the time left follows from what has been done since.
     """
 
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._last = clock()
         self._before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._before is None:
             self._began, self._before = now, done
         if now - self._last < 0.2 and done < total:

@@ -11,7 +11,8 @@ Every file is an `artifact` of the log, and is compared with the digest that sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,15 @@ from fgtrac.store.tensor_files import TensorFile, open_tensors
 from fgtrac.store.trace_dir import TraceDir
 
 KEEP_BYTES = 1 << 27
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """A FormatError inside is one of this file."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 class Cache:
@@ -91,11 +101,14 @@ class Cache:
 
     def _complete(self, state: State, role: str) -> bool:
         """Whether every row of a role has its factors at a state."""
-        at, total = 0, None
+        at, total, first = 0, None, None
         for path in self._shards.get((state.folder, role), ()):
             head = self._parse(path)
             if head.digest != state.digest or head.step != state.step or head.role != role:
                 raise TamperError(f"{path} holds factors of another state or role than its name says")
+            first = first or head
+            if (head.rows, head.layers, head.learning_rates) != (first.rows, first.layers, first.learning_rates):
+                raise TamperError(f"{path} is of other rows, layers or learning rates than the shard before it")
             if head.start != at or total not in (None, head.total):
                 return False
             at, total = head.stop, head.total
@@ -112,7 +125,8 @@ class Cache:
             names = {hashes: p for p, hashes in self._artifacts.items() if ROWS_PATH.fullmatch(p)}
             if len({head.rows for head in heads}) != 1 or heads[0].rows not in names:
                 raise ScoreError(f"the {role} factors of these states are not of the same rows; score them anew")
-            rows = parse_rows(self._open(names[heads[0].rows]))
+            with naming(names[heads[0].rows]):
+                rows = parse_rows(self._open(names[heads[0].rows]))
             if len(rows) != heads[0].total:
                 raise TamperError(f"{names[heads[0].rows]} has {len(rows)} rows and its factors have {heads[0].total}")
             self._rows[role] = rows
@@ -147,7 +161,7 @@ class Cache:
             mine = np.flatnonzero((rows >= head.start) & (rows < head.stop))
             if len(mine):
                 order.append(mine)
-                parts.append(gradients_of(self._open(path), head, rows[mine] - head.start))
+                parts.append(self._parsed(path, head, rows[mine] - head.start))
         if sum(map(len, order)) != len(rows):
             raise ValueError(f"of {len(rows)} rows {sum(map(len, order))} are among the {role} factors")
         if not parts:
@@ -163,10 +177,9 @@ class Cache:
             path = losses_path(shard)
             if path not in self._artifacts:
                 return None
-            try:
-                parts.append(losses_of(self._open(path), self._heads[shard]))
-            except FormatError as error:
-                raise FormatError(f"{path}: {error}") from error
+            file = self._open(path)
+            with naming(path):
+                parts.append(losses_of(file, self._heads[shard]))
         return np.concatenate(parts)
 
     def ggn(self, k: int) -> dict[str, Floats] | None:
@@ -191,10 +204,15 @@ class Cache:
             width = sum(w for layer in head.layers for w in layer.columns.values()) + len(head.layers)
             needed = 4 * width * (head.stop - head.start)
             if needed > self._room:
-                return gradients_of(self._open(path), head, rows)
+                return self._parsed(path, head, rows)
             self._room -= needed
-            self._converted[path] = gradients_of(self._open(path), head, slice(None))
+            self._converted[path] = self._parsed(path, head, slice(None))
         return tuple(g.rows(rows) for g in self._converted[path])
+
+    def _parsed(self, path: str, head: ShardHead, rows: slice | NDArray[np.int64]) -> tuple[Gradients, ...]:
+        file = self._open(path)
+        with naming(path):
+            return gradients_of(file, head, rows)
 
     def _head(self, k: int, role: str) -> ShardHead:
         state = self.states[k]
@@ -205,7 +223,8 @@ class Cache:
     def _parse(self, path: str) -> ShardHead:
         if path not in self._heads:
             try:
-                self._heads[path] = parse_head(open_tensors(self._trace.plain(path)).metadata)
+                with naming(path):
+                    self._heads[path] = parse_head(open_tensors(self._trace.plain(path)).metadata)
             except FileNotFoundError as error:
                 raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
         return self._heads[path]
