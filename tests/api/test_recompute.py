@@ -297,6 +297,25 @@ def of_another_state(path: str, data: bytes) -> bytes:
     return b"".join(encode_tensors(file.tensors, said | {"digest": said["digest"][:8] + "0" * 56}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rates", "[1.0]"),
+        ("rows", "00" * 32),
+        ("layers", '[{"name":"fc","form":"factored","d_in":5,"d_out":3,"bias":false}]'),
+    ],
+)
+def test_a_shard_unlike_the_one_before_it_is_refuted(tmp_path: Path, name: str, value: str) -> None:
+    def put(path: str, data: bytes) -> bytes:
+        if "/train-00001" not in path:
+            return data
+        file = parse_tensors(data)
+        return b"".join(encode_tensors(file.tensors, dict(file.metadata) | {name: value}))
+
+    finding = found(Scored(tmp_path, "tracin", hooks=Hooks(put=put)).seal())
+    assert_refuted(finding, "train-00001.safetensors is of other rows, layers or learning rates")
+
+
 # -- what is not there ------------------------------------------------------------------------------------------------
 
 
@@ -520,4 +539,7 @@ def test_a_shard_that_lacks_a_column_is_refuted(tmp_path: Path) -> None:
         kept = {n: t for n, t in file.tensors.items() if n != "fc/deltas" or "/train-00001" not in path}
         return b"".join(encode_tensors(kept, file.metadata))
 
-    assert_refuted(found(Scored(tmp_path, "tracin", hooks=Hooks(put=put)).seal()), "it has no deltas of 16 x 3")
+    assert_refuted(
+        found(Scored(tmp_path, "tracin", hooks=Hooks(put=put)).seal()),
+        "train-00001.safetensors: it has no deltas of 16 x 3",
+    )

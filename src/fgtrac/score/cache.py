@@ -223,10 +223,11 @@ class Cache:
     def _parse(self, path: str) -> ShardHead:
         if path not in self._heads:
             try:
-                with naming(path):
-                    self._heads[path] = parse_head(open_tensors(self._trace.plain(path)).metadata)
+                file = open_tensors(self._trace.plain(path))
             except FileNotFoundError as error:
                 raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
+            with naming(path):
+                self._heads[path] = parse_head(file.metadata)
         return self._heads[path]
 
     def _open(self, path: str) -> TensorFile:
