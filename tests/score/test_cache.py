@@ -17,8 +17,11 @@ from fgtrac.score.factor_files import Rows
 from fgtrac.store.trace_dir import TraceDir
 
 
-@pytest.mark.parametrize("keep_bytes", [0, 1 << 27])
-def test_rows_come_back_as_they_were_written(tmp_path: Path, keep_bytes: int) -> None:
+@pytest.mark.parametrize(("keep_bytes", "open_files"), [(0, 256), (0, 2), (1 << 27, 256)])
+def test_rows_come_back_as_they_were_written(
+    tmp_path: Path, keep_bytes: int, open_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgtrac.score.cache.OPEN_FILES", open_files)
     written, held = caches.write_cache(tmp_path, (FACTORED, DENSE, PROJECTED), n=450)
     cache = Cache(TraceDir(tmp_path), written._artifacts, written.states, keep_bytes=keep_bytes)
     assert cache.layers == (FACTORED, DENSE, PROJECTED)

@@ -38,6 +38,7 @@ from fgtrac.store.tensor_files import TensorFile, open_tensors
 from fgtrac.store.trace_dir import TraceDir
 
 KEEP_BYTES = 1 << 27
+OPEN_FILES = 256  # each takes one of the process's file descriptors, of which there are often 1,024
 
 
 @contextmanager
@@ -245,5 +246,7 @@ class Cache:
                 raise TamperError(f"{error}, which the log names; restore it, or score this state anew") from error
             if (match := STATE_PATH.fullmatch(path)) and match[2]:
                 return opened_file  # losses are small and read once: they hold no file open
+            if len(self._files) >= OPEN_FILES:
+                self._files.pop(next(iter(self._files)))  # the oldest; it is compared anew when it is needed again
             self._files[path] = opened_file
         return self._files[path]
