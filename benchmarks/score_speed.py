@@ -3,10 +3,12 @@
 Times are processor seconds, both sides on the same tests, checkpoints and images, in turn in one process. A query is
 everything from the test images to the answer: the test side at each checkpoint, then all pairs; fgtrac's also sorts
 out the ten strongest proponents and opponents of each test, the others return the matrix. warm_ratio is captum's
-TracInCPFast over fgtrac's repeat query; reference_ratio is fgtrac's over the reference's, which holds the same factors
-in memory as float32; gemm_share is the time of the bare matrix products over that of scoring and sorting;
-factor_pass_ratio is a factor pass over a plain forward pass. Differences are to captum's TracInCP(layers=["output"]),
-bias included, in shares of the largest score. MNIST is repeated to size where --data-dir gives fewer images.
+TracInCPFast over fgtrac's repeat query. reference_ratio is fgtrac's over the reference's, which holds the same factors
+in memory as float32: the worst of the four sizes. gemm_share is the time of the bare matrix products over that of
+scoring and sorting, of 60,000 x 1,000. factor_pass_ratio is a factor pass over a plain forward pass. Bytes are those
+of the shards and the rows file; loss_bytes_... is what a trace keeps beside them for the free baselines. Differences
+are to captum's TracInCP(layers=["output"]), bias included, in shares of the largest score. MNIST is repeated to size
+where --data-dir gives fewer images.
 """
 
 from __future__ import annotations
@@ -99,8 +101,8 @@ def make_task(data_dir: Path | None, n: int) -> Task:
     return Task(model, weights, train, tests)
 
 
-def write_cache(folder: Path, task: Task, n: int, dtype: str) -> tuple[Cache, float, int]:
-    """The factors of the first n training images at every state; with them processor seconds and bytes."""
+def write_cache(folder: Path, task: Task, n: int, dtype: str) -> tuple[Cache, float]:
+    """The factors of the first n training images at every state; with them the processor seconds that they took."""
     artifacts: dict[str, bytes] = {}
 
     def write(path: str, data: bytes) -> bytes:
@@ -117,13 +119,26 @@ def write_cache(folder: Path, task: Task, n: int, dtype: str) -> tuple[Cache, fl
         factors, batches = factor_pass(task, k), task.batches(task.train, n)
         size = files.shard_rows(factors.layers, dtype) // BATCH
         for part, first in enumerate(range(0, len(batches), size)):
-            found = [factors(batch).gradients[0] for batch in batches[first : first + size]]
-            whole, at = concatenate(found), first * BATCH
+            passes = [factors(batch) for batch in batches[first : first + size]]
+            whole, at = concatenate([p.gradients[0] for p in passes]), first * BATCH
             head = ShardHead(state.digest, state.step, "train", at, at + len(whole), n, rows, factors.layers, (RATE,))
-            write(files.shard_path(head, part), files.encode_shard(head, [whole], dtype))
+            write(path := files.shard_path(head, part), files.encode_shard(head, [whole], dtype))
+            losses = np.concatenate([p.losses for p in passes])
+            write(files.losses_path(path), files.encode_losses(losses))
     seconds = time.process_time() - start
-    size_bytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    return Cache(TraceDir(folder), artifacts, states), seconds, size_bytes
+    return Cache(TraceDir(folder), artifacts, states), seconds
+
+
+def bytes_of(folder: Path, n: int) -> dict[str, float]:
+    """Bytes on disk for each sample and state: of the factors, and of the losses beside them."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*.safetensors")}
+    losses = sum(size for path, size in sizes.items() if path.name.startswith("losses"))
+    factors = (sum(sizes.values()) - losses) / n / STATES
+    return {
+        "bytes_per_sample_per_checkpoint": factors,
+        "bytes_ratio": factors / (2 * (84 + 10)),
+        "loss_bytes_per_sample_per_checkpoint": losses / n / STATES,
+    }
 
 
 def factor_pass(task: Task, k: int) -> FactorPass:
@@ -264,7 +279,7 @@ def measure_difference(task: Task, folder: Path) -> dict[str, float]:
     theirs = tracin.influence(tuple(t[:m] for t in task.tests.tensors)).numpy().T
     found = {}
     for dtype, name in (("float32", ""), ("float16", "_fp16")):
-        cache, _seconds, _size = write_cache(folder / dtype, task, n, dtype)
+        cache, _seconds = write_cache(folder / dtype, task, n, dtype)
         ready = prepared(task, cache, factor_pass(task, 0), m)
         ours = kernel.scores(cache, ready, 0, n)
         found[f"max_relative_difference{name}"] = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
@@ -304,10 +319,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         for n in (10_000, 60_000):
-            cache, cache_s, size_bytes = write_cache(Path(name) / str(n), task, n, "float16")
+            cache, cache_s = write_cache(Path(name) / str(n), task, n, "float16")
             figures |= measure_queries(task, cache, cache_s, n)
-        figures["bytes_per_sample_per_checkpoint"] = size_bytes / 60_000 / STATES
-        figures["bytes_ratio"] = figures["bytes_per_sample_per_checkpoint"] / (2 * (84 + 10))
+        figures |= bytes_of(Path(name) / "60000", 60_000)
         figures["peak_mb_above_floor"] = measure_peak(task, cache)
         figures |= measure_difference(task, Path(name))
     figures["factor_pass_ratio"] = measure_pass(task)
