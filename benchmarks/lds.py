@@ -10,7 +10,7 @@ TASK_kronfluence, _no_damping        kronfluence's EKFAC at the final model, by 
 TASK_kronfluence_checkpoints         the latter at the checkpoints that ekfac uses
 TASK_trak, TASK_captum               TRAK (512 dimensions) and TracInCPFast at the validation-improving checkpoints
 TASK_..._se                          standard errors: over tests, and over halves by a jackknife, added
-TASK_fisher_by_default, ...          the default damping at the validation-improving checkpoints: nothing chosen
+TASK_fisher_by_default, ...          the built-in damping at the validation-improving checkpoints
 TASK_tracin_every_epoch              tracin at all 20 checkpoints
 TASK_ceiling                         the LDS that the retrainings' own noise leaves to a perfect prediction
 

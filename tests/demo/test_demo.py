@@ -79,6 +79,8 @@ def test_one_wrong_prediction_is_explained_with_pictures(shown: Shown) -> None:
         assert sample["name"] in page
         assert sample["name"] in text
     assert "fidelity not measured" in text
+    assert len(toward["baseline"]) == 5
+    assert f"For comparison, free: the highest training losses of its class: {toward['baseline'][0]['name']}" in text
     assert "█" in text
 
 

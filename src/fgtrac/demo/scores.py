@@ -76,7 +76,6 @@ def explained(path: Path, planted: Planted, prepared: Prepared, mistake: Mistake
         "steps": list(answer.steps),
         "pictures": [target, sides[0][0], sides[1][0]],
         "page": None if out is None else str(out),
-        "opponents_say_so": sum(s.label == mistake.said for s in toward.opponents),
         "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
     }
 

@@ -133,6 +133,8 @@ def explained(console: Console, f: Figures) -> None:
             row = sample["name"], str(sample["label"]), f"{sample['score']:+.4g}", f"{shares} %"
             table.add_row(kind if number == 0 else "", *map(escape, row))
     console.print(table)
+    free = ", ".join(f"{sample['name']} {sample['score']:.3g}" for sample in toward["baseline"])
+    console.print(f"For comparison, free: the highest training losses of its class: {escape(free)}.", soft_wrap=True)
     console.print(f"{escape(f['basis'])}.", soft_wrap=True)
     if f["page"]:
         console.print(f"With pictures: {escape(f['page'])}", soft_wrap=True)
