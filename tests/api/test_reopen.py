@@ -309,7 +309,9 @@ def test_several_learning_rates_ask_for_the_optimizer(problem: Any) -> None:
         run.checkpoint(model, optimizer)
     with again(problem) as run:
         problem.score_with(run)
-        with pytest.raises(ScoreError, match=r"2 learning rates \(0\.5, 0\.25\), .* pass the model's optimizer="):
+        with pytest.raises(
+            ScoreError, match=r"2 learning rates \(0\.5, 0\.25\), .* pass the optimizer= of as"
+        ):
             run.score(model)
         run.score(model, optimizer=optimizer)
     assert {tuple(e["parameters"]["learning_rates"]) for e in problem.events("contribution")} == {(0.25,)}

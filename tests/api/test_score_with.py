@@ -158,6 +158,20 @@ def test_each_optimizer_gives_the_rate_of_its_own_layers(problem: Any) -> None:
     assert [c["learning_rates"].tolist() for c in problem.events("checkpoint")] == [[0.5, 0.25]]
 
 
+def test_which_of_several_optimizers_a_past_rate_is_of_is_not_guessed(problem: Any) -> None:
+    model = problem.model()
+    body, head = torch.optim.SGD(model[0].parameters(), lr=0.5), torch.optim.SGD(model[4].parameters(), lr=0.25)
+    with problem.start() as run:
+        problem.score_with(run, factors="later")
+        for inputs, targets in run.watch(DataLoader(problem.train, batch_size=45), role="train"):
+            cross_entropy(model(inputs), targets).backward()
+            head.step()
+            body.step()
+        run.checkpoint(model, head)
+        with pytest.raises(ScoreError, match=r"2 learning rates \(0\.5, 0\.25\), .* make factors 'now'"):
+            run.score(model, optimizer=head)
+
+
 def test_many_samples_of_several_data_sets_are_scored_and_recorded_in_pieces(problem: Any) -> None:
     more = TensorDataset(torch.randn(9000, 8), torch.zeros(9000).long())
     model = problem.model()

@@ -32,11 +32,12 @@ def rate_now(
 def rate_then(
     step: int, weight: torch.Tensor, optimizer: torch.optim.Optimizer | None, rates: Sequence[float]
 ) -> float:
-    """At a checkpoint of the past, whose rates (one a group) the log has. ScoreError where they do not tell."""
+    """At a checkpoint of the past, whose rates (one a group) the log has. ScoreError where they do not tell: which of
+    several optimizers a rate is of, the log does not say."""
     if len(set(rates)) == 1:
         return float(rates[0])
     group = _group_of(weight, optimizer)
-    if rates and group is not None and group < len(rates):
+    if optimizer is not None and group is not None and len(optimizer.param_groups) == len(rates):
         return float(rates[group])
     if not rates:
         raise ScoreError(
@@ -45,7 +46,7 @@ def rate_then(
     said = ", ".join(f"{rate:g}" for rate in rates)
     raise ScoreError(
         f"the checkpoint of step {step} has {len(rates)} learning rates ({said}), one a parameter group; pass the "
-        "model's optimizer= to score(), so that the scored layer's is known"
+        "optimizer= of as many groups that trained the model to score(), or, where several did, make factors 'now'"
     )
 
 

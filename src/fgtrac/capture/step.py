@@ -94,8 +94,10 @@ class Grounding:
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
-        """The learning rates, one a parameter group, in force at the last applied update."""
-        return self._latest.learning_rates if self._latest is not None else ()
+        """The learning rates, one a parameter group, in force at the last applied update of each optimizer; the one
+        that stepped last first."""
+        known = sorted(self._optimizers.values(), key=lambda one: (one is not self._latest, one.number))
+        return tuple(rate for one in known for rate in one.learning_rates)
 
     def learning_rate_of(self, parameter: torch.Tensor) -> float | None:
         """The learning rate of one parameter, in force at the last applied update; None where no optimizer that has
