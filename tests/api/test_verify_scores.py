@@ -32,6 +32,8 @@ def verified(problem: Any) -> Finding:
         {"method": "fisher"},
         {"method": "fisher ggn 0.03", "ggn": True},
         {"method": "ekfac", "layer": "all"},
+        {"method": "ekfac", "dtype": "bfloat16"},
+        {"method": "fisher", "dtype": "float32", "layer": "all"},
     ],
     ids=lambda options: " ".join(str(v) for v in options.values()) or "as it is",
 )
@@ -53,10 +55,29 @@ def test_states_that_a_budget_displaced_keep_their_scores_verifiable(problem: An
     assert f"{90 * len(scored)} scores" in verified(problem).words
 
 
-@pytest.mark.parametrize("method", ["tracin", "fisher", "ekfac"])
-def test_another_processor_and_more_threads_come_to_the_same(problem: Any, method: str) -> None:
+def test_damping_that_rounding_overrides_cannot_be_told(problem: Any) -> None:
     with problem.start() as run:
-        problem.score_with(run, method=method, layer="all")
+        problem.score_with(run, method="fisher 1e-15", layer="all")
+        problem.fit(run, problem.model())
+    report = fgtrac.open(problem.folder / "run.trace", key=str(problem.folder / "key.pem")).verify()
+    (finding,) = report.failures()
+    assert (finding.check, finding.verdict) == ("contributions", Verdict.CANNOT_TELL)
+    assert "rounding" in finding.words
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        ("tracin", "float16"),
+        ("tracin-cos", "float32"),
+        ("fisher", "bfloat16"),
+        ("fisher 0.001", "float32"),
+        ("ekfac", "float16"),
+    ],
+)
+def test_another_processor_and_more_threads_come_to_the_same(problem: Any, method: str, dtype: str) -> None:
+    with problem.start() as run:
+        problem.score_with(run, method=method, layer="all", dtype=dtype)
         problem.fit(run, problem.model())
     trace, key = problem.folder / "run.trace", problem.folder / "key.pem"
     for other in ({"OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}):

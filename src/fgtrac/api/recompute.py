@@ -7,15 +7,16 @@ factors in the log. Whether the factors follow from the model state and the data
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.api.score_tolerance import tolerances
 from fgtrac.errors import FgtracError, FormatError, ProofError, ScoreError
 from fgtrac.events.schema import decode_event
 from fgtrac.score.cache import Cache
+from fgtrac.score.curvature import Doubles
 from fgtrac.score.factor_files import FOLDER, Rows, State
 from fgtrac.score.gradients import Floats, Gradients
 from fgtrac.score.kernel import scores
@@ -29,8 +30,6 @@ from fgtrac.verify.facts import Checkpoint, Facts
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.tree import Log
 
-TOLERANCE = 1e-4  # of the largest score: sums in another order differ by less than a tenth of that
-USUAL_DAMPING = 0.1  # a weaker one multiplies rounding, by as much as it is weaker
 KEPT_SCORES = 2  # results for (target, method) at a state: entries of one stand together in the log
 ROLES = ("train", "validation", "test")
 
@@ -39,7 +38,7 @@ Ref = tuple[bytes, int]
 
 
 def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | None = None) -> str:
-    """Compute every recorded score again, within TOLERANCE of the largest of its entry's state, target and method.
+    """Compute every recorded score again, within what rounding explains for that score alone (`tolerances`).
 
     ProofError naming entry and sample for one that is not what the factors give; CannotTell where some could not be
     computed, with why. `progress` is called with contribution entries done and in all.
@@ -52,17 +51,18 @@ def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | No
     if not isinstance(trace, TraceDir):
         raise CannotTell("not checked: factors are read from a trace that lies in a folder")
     assert audit.log is not None
-    again, right, left = _Again(trace, facts), 0, []
+    again, right, near, left = _Again(trace, facts), 0, 0, []
     total = sum(map(len, facts.contributions.values()))
     for done, (number, event) in enumerate(_by_state(audit.log, facts.contributions.values()), 1):
         try:
-            again.check(number, event)
+            near += again.check(number, event)
             right += len(event["scores"])
         except CannotTell as reason:
             left.append(f"entry {number} (contribution): {reason}")
         if progress is not None:
             progress(done, total)
     words = f"{right:,} scores in {total - len(left)} entries were computed again from the factors in the log"
+    words += f" (the sign of {near:,} is within rounding)" if near else ""
     if left:
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise CannotTell(left[0] + more + (f"; {words} and are right" if right else ""))
@@ -77,18 +77,20 @@ def _by_state(log: Log, groups: Iterable[Sequence[int]]) -> Iterator[tuple[int, 
 
 
 class _Found:
-    """What the factors give: the scores (n,) of the rows that were scored."""
+    """What the factors give: the scores (n,) of the rows that were scored, and how far each may be off; or why that
+    cannot be told."""
 
-    def __init__(self, rows: Rows, found: Floats) -> None:
-        self.scores = found
+    def __init__(self, rows: Rows, found: Floats, within: Doubles | CannotTell) -> None:
+        self._scores = found
+        self._within = within
         self._blocks = rows.blocks
         self._keys = rows.ordinals.astype(np.uint64)
         if rows.which is not None:
             self._keys += rows.which.astype(np.uint64) << np.uint64(32)
         self._order = np.argsort(self._keys, kind="stable")
 
-    def of(self, block: bytes, ordinals: NDArray[np.uint32]) -> Floats:
-        """The scores of some samples of a block. CannotTell for one that has no factors."""
+    def of(self, block: bytes, ordinals: NDArray[np.uint32]) -> tuple[Floats, Doubles]:
+        """The scores of some samples of a block, and how far they may be off. CannotTell for one without factors."""
         place = self._blocks.index(block) if block in self._blocks else 1 << 16  # no row is there
         wanted = ordinals.astype(np.uint64) + np.uint64(place << 32)
         at = np.searchsorted(self._keys, wanted, sorter=self._order)
@@ -97,7 +99,9 @@ class _Found:
         if len(lacking):
             words = f"{len(lacking)} of its samples have no factors"
             raise CannotTell(f"{words}, the first is ordinal {lacking[0]} of block {block.hex()}")
-        return self.scores[rows]
+        if isinstance(self._within, CannotTell):
+            raise self._within
+        return self._scores[rows], self._within[rows]
 
 
 class _Again:
@@ -112,15 +116,15 @@ class _Again:
         self._caches: dict[Ref, Cache] = {}
         self._found: dict[tuple[Ref, str, str], list[_Found]] = {}
 
-    def check(self, number: int, event: Mapping[str, Any]) -> None:
-        """One entry. ProofError, or CannotTell."""
+    def check(self, number: int, event: Mapping[str, Any]) -> int:
+        """One entry: how many of its scores have a sign that rounding decides. ProofError, or CannotTell."""
         writer, seq = event["checkpoint"]
         try:
             method = _method_of(event["method"])
             checkpoint = self._checkpoint((writer, seq), event["step"])
             cache = self._cache((writer, seq), checkpoint)
             _compare_parameters(event.get("parameters", {}), cache, method)
-            self._compare_any(event, method, self._scores((writer, seq), cache, event["target"], method))
+            return self._compare_any(event, self._scores((writer, seq), cache, event["target"], method))
         except CannotTell:
             raise
         except ScoreError as error:
@@ -130,20 +134,29 @@ class _Again:
         except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
             raise ProofError(f"entry {number} (contribution): {error}") from error
 
-    def _compare_any(self, event: Mapping[str, Any], method: Method, candidates: Sequence[_Found]) -> None:
+    def _compare_any(self, event: Mapping[str, Any], candidates: Sequence[_Found]) -> int:
         """What the factors give must be what the entry says; a target sample in several roles may be meant in any."""
         *others, last = candidates
+        unknown: CannotTell | None = None
         for found in others:
-            with suppress(ProofError):
-                self._compare(event, method, found)
-                return
-        self._compare(event, method, last)
+            try:
+                return self._compare(event, found)
+            except CannotTell as reason:
+                unknown = reason
+            except ProofError:
+                continue
+        try:
+            return self._compare(event, last)
+        except ProofError:
+            if unknown is not None:
+                raise unknown from None
+            raise
 
-    def _compare(self, event: Mapping[str, Any], method: Method, found: _Found) -> None:
+    def _compare(self, event: Mapping[str, Any], found: _Found) -> int:
         block, ordinals, said = event["block"], event["ordinals"], event["scores"]
-        given = found.of(block, ordinals)
-        largest = float(np.abs(found.scores).max(initial=0.0))
-        wrong = np.flatnonzero(~(np.abs(said - given) <= tolerance_of(method) * largest))  # NaN is never within
+        given, within = found.of(block, ordinals)
+        off = np.abs(said.astype(np.float64) - given)
+        wrong = np.flatnonzero(~((off <= within) & np.isfinite(within)))  # NaN is never within
         if len(wrong):
             first = wrong[0]
             sample = self._facts.ids_of(block)[ordinals[first]].tobytes().hex()
@@ -152,6 +165,7 @@ class _Again:
                 f"step {event['step']}; the factors in the log give {given[first]:.9g} ({len(wrong)} of {len(said)} "
                 "scores differ)"
             )
+        return int(np.count_nonzero((np.abs(given) <= within) & (given != 0)))
 
     def _checkpoint(self, ref: Ref, step: int) -> Checkpoint:
         """The kept model state that an entry names."""
@@ -207,8 +221,7 @@ class _Again:
                 rows = cache.rows("train")
                 if not len(rows):
                     raise CannotTell("its checkpoint has factors of no training sample")
-                ready = [prepare(cache, 0, gradients, method) for gradients in self._targets(cache, target)]
-                found = [_Found(rows, scores(cache, [one], 0, len(rows))[:, 0]) for one in ready]
+                found = [_found(cache, rows, gradients, method) for gradients in self._targets(cache, target)]
             older = list(self._found.items())[1 - KEPT_SCORES :]
             self._found = {**dict(older), key: found}
         return self._found[key]
@@ -248,9 +261,14 @@ class _Again:
             raise FormatError(f"its target, {path}: {error}") from error
 
 
-def tolerance_of(method: Method) -> float:
-    """How far, relative to the largest score, a score may be from what is computed again."""
-    return TOLERANCE * max(1.0, USUAL_DAMPING / method.damped_by) if method.damped_by else TOLERANCE
+def _found(cache: Cache, rows: Rows, target: Sequence[Gradients], method: Method) -> _Found:
+    """All training rows' scores toward one target."""
+    ready = prepare(cache, 0, target, method)
+    given = scores(cache, [ready], 0, len(rows))[:, 0]
+    try:
+        return _Found(rows, given, tolerances(cache, ready, target, method, given))
+    except CannotTell as reason:
+        return _Found(rows, given, reason)
 
 
 def _method_of(words: str) -> Method:
