@@ -95,3 +95,28 @@ def test_without_the_keys_nobody_could_train_on_the_rows(tmp_path: Path) -> None
     mine = scored_trace(tmp_path, vault=False)
     with pytest.raises(ScoreError, match=r"put run\.vault beside the trace"):
         fgtrac.open(mine.path).fidelity(lambda rows, seed: np.zeros(40), subsets=4)
+
+
+def test_a_training_function_that_raises_is_called_and_another_functions_file_is_refused(
+    scored: Problem, tmp_path: Path
+) -> None:
+    trace, path = fgtrac.open(scored.path), tmp_path / "retrainings"
+    trace.fidelity(Training(scored, scored.names["validation"]), subsets=4, resume_path=path)
+
+    def broken(rows: Any, seed: int) -> np.ndarray:
+        raise RuntimeError("no room on the device")
+
+    with pytest.raises(ValueError, match=r"retrainings by Training.__call__ \(.*, and this is .*broken"):
+        trace.fidelity(broken, subsets=4, resume_path=path)
+    with pytest.raises(RuntimeError, match="no room on the device"):
+        trace.fidelity(broken, subsets=4, resume_path=tmp_path / "own")
+    with pytest.raises(ValueError, match="nothing to rank; see that the training function"):
+        trace.fidelity(lambda rows, seed: np.ones(40), subsets=4)
+
+
+def test_retrainings_of_other_samples_under_the_same_numbers_are_refused(tmp_path: Path) -> None:
+    one, other = scored_trace(tmp_path / "one"), scored_trace(tmp_path / "other", shuffled=True)
+    retrain, path = Training(one, one.names["validation"]), tmp_path / "retrainings"
+    fgtrac.open(one.path).fidelity(retrain, subsets=4, resume_path=path)
+    with pytest.raises(ValueError, match="retrainings of other samples, targets or parts"):
+        fgtrac.open(other.path).fidelity(retrain, subsets=4, resume_path=path)

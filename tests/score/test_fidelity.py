@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import re
+import runpy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from scipy.stats import rankdata, spearmanr
 
 from fgtrac.errors import FormatError, ScoreError
 from fgtrac.score.fidelity import gain, lds, leave_some_out, measure, predict, ranks, spearman
+from fgtrac.score.functions import identify
 
 N, M = 40, 6
 TARGETS = [f"digits:{row}" for row in range(M)]
@@ -164,7 +169,7 @@ def test_other_scores_and_more_subsets_use_what_is_retrained_already(tmp_path: P
         return retrain(rows, seed)
 
     asked_for: list[int] = []
-    asked(more, -scores, subsets=20, resume_path=path)
+    asked(more, -scores, subsets=20, resume_path=path, function=identify(retrain))
     assert len(asked_for) == 4
 
 
@@ -197,6 +202,58 @@ def test_a_file_of_other_parts_is_refused(tmp_path: Path, other: dict[str, Any])
     asked(retrain, scores, resume_path=tmp_path / "retrainings")
     with pytest.raises(ValueError, match="other samples, targets or parts"):
         asked(retrain, scores, resume_path=tmp_path / "retrainings", **other)
+
+
+def test_a_file_of_another_function_is_refused_with_both_named(tmp_path: Path) -> None:
+    scores, retrain = additive()
+    path = tmp_path / "retrainings"
+    asked(retrain, scores, resume_path=path)
+    before = path.read_bytes()
+
+    def another(rows: np.ndarray, seed: int) -> np.ndarray:
+        raise AssertionError("it must not be trained")
+
+    names = rf"{re.escape(str(identify(retrain)))}, and this is {re.escape(str(identify(another)))}"
+    with pytest.raises(ValueError, match=rf"{names}; name another --retrainings file"):
+        asked(another, scores, resume_path=path)
+    assert path.read_bytes() == before
+    path.write_bytes(b"")
+    with pytest.raises(AssertionError, match="must not be trained"):
+        asked(another, scores, resume_path=path)
+    with pytest.raises(ValueError, match="other samples, targets or parts"):
+        asked(another, scores, resume_path=path, about="other samples")
+
+
+def test_a_function_is_told_by_its_file_its_name_and_the_plain_values_bound_to_it(tmp_path: Path) -> None:
+    def made(text: str) -> Any:
+        (tmp_path / "train.py").write_text(text)
+        linecache.clearcache()
+        return runpy.run_path(str(tmp_path / "train.py"))
+
+    text = "def train(rows, seed):\n    return [rate]\nrate = 0.1\n"
+    first, again = made(text)["train"], made(text)["train"]
+    assert identify(first) == identify(again)
+    faster = identify(made(text.replace("0.1", "0.2"))["train"])
+    assert faster.name == identify(first).name == "train"
+    (tmp_path / "train.py").write_text(text)
+    assert identify(first) != faster
+    assert identify(partial(first, seed=1)) != identify(partial(first, seed=2))
+    assert identify(Trained(0.1)) == identify(Trained(0.1)) != identify(Trained(0.2))
+    assert identify(Trained(0.1).train) == identify(Trained(0.1).train) != identify(Trained(0.2).train)
+    assert identify(Trained(0.1)).name == "Trained.__call__"
+    codes = [eval(f"lambda rows, seed: rows + {n}") for n in (1, 1, 2)]  # no source file
+    assert identify(codes[0]) == identify(codes[1]) != identify(codes[2])
+    assert identify(max).name == "max"
+
+
+class Trained:
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, rows: Any, seed: int) -> Any:
+        return self.rate
+
+    train = __call__
 
 
 def test_a_training_that_diverges_is_an_error_with_a_count_and_is_not_kept(tmp_path: Path) -> None:

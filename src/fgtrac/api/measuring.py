@@ -23,6 +23,7 @@ from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows
 from fgtrac.score.fidelity import measure
+from fgtrac.score.functions import identify
 from fgtrac.score.kernel import Progress, scores
 from fgtrac.score.methods import Method
 from fgtrac.store import durable
@@ -75,7 +76,10 @@ def measure_fidelity(
             )
         return found[wanted.chosen]
 
-    found = measure(losses, np.arange(n), called, matrix, subsets=subsets, resume_path=resume_path, progress=progress)
+    found = measure(
+        losses, np.arange(n), called, matrix, subsets=subsets, resume_path=resume_path, progress=progress,
+        function=identify(retrain), about=_who(explainer, cache, wanted.targets),
+    )  # fmt: skip
     return Fidelity(found.value, found.standard_error, found.subsets, found.tests)
 
 
@@ -112,6 +116,21 @@ def _named(explainer: Explainer, rows: Rows) -> list[tuple[str, Any]]:
             f"which rows to train on; put {explainer.trace.vault_path.name} beside the trace"
         )
     return [(known[sample][0], key_of(known[sample][1])) for sample in ids]
+
+
+def _who(explainer: Explainer, cache: Cache, targets: Sequence[Target]) -> str:
+    """A digest of who the training rows and the targets are, by the user's own keys or, where those are not known, ids:
+    rows and targets of another trace may be called the same."""
+    known, digest = explainer.namer.names(), hashlib.sha256()
+    roles = {"train"}.union(*(target.rows for target in targets))
+    names = {}
+    for role in sorted(roles):
+        ids = [sample.tobytes() for sample in ids_of(cache.rows(role), explainer.blocks)]
+        names[role] = [repr(known.get(sample, sample)).encode() for sample in ids]
+    for some in ([names["train"]], *([[names[r][i] for i in rows] for r, rows in t.rows.items()] for t in targets)):
+        for one in some:
+            digest.update(hashlib.sha256(b"\n".join(one)).digest())
+    return digest.hexdigest()
 
 
 def _wanted(explainer: Explainer, cache: Cache, targets: Sequence[Target]) -> Wanted:

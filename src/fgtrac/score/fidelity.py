@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fgtrac.errors import ScoreError
+from fgtrac.score.functions import Function, identify
 from fgtrac.score.retrainings import Retrainings
 
 Doubles = NDArray[np.float64]
@@ -129,13 +130,16 @@ def measure(
     seed: int = 0,
     progress: Progress | None = None,
     resume_path: Path | None = None,
+    function: Function | None = None,
+    about: str = "",
 ) -> Fidelity:
     """Retrain on `subsets` random parts, with each of `seeds`, and compare with `scores` (n, m).
 
     `rows` (n,) name the training samples that the scores are of, as `retrain(rows, seed)` takes them; it returns the
     losses (m,) of the targets, whose names are `targets`, after a training on these rows alone. `keep` is the share of
     a part, `seed` draws the parts. Each finished retraining is added to the file at `resume_path`; what stands there
-    is not done again, also when more subsets or seeds, or other scores, are asked for. `progress(done, in all)`.
+    is not done again, also when more subsets or seeds, or other scores, are asked for. `function` says which function
+    this is where `retrain` only calls it, `about` who the rows and targets are. `progress(done, in all)`.
 
     ValueError for shapes that do not fit, and a file of other retrainings; ScoreError for losses that are not finite.
     """
@@ -146,7 +150,7 @@ def measure(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds {list(seeds)}; give at least one, and each once")
     parts = leave_some_out(len(names), subsets, keep=keep, seed=seed)
-    done = Retrainings(resume_path, names, targets, keep, seed)
+    done = Retrainings(resume_path, function or identify(retrain), names, targets, keep, seed, about)
     losses = np.zeros((subsets, len(targets)))
     wanted = [(part, using) for using in seeds for part in range(subsets)]
     for number, (part, using) in enumerate(wanted):
@@ -184,7 +188,10 @@ def _checked(predicted: ArrayLike, actual: ArrayLike) -> tuple[Doubles, Doubles]
             raise ValueError(f"{bad} of {values.size} {name} are not finite")
     varies = outcome.max(axis=0) > outcome.min(axis=0)
     if not varies.any():
-        raise ValueError("no target's loss differs between the retrainings; there is nothing to rank")
+        raise ValueError(
+            "no target's loss differs between the retrainings, so there is nothing to rank; see that the training "
+            "function trains on the rows that it is given and returns the losses after it"
+        )
     return found[:, varies], outcome[:, varies]
 
 

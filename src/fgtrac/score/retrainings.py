@@ -1,7 +1,7 @@
 """The file of finished retrainings: a measurement that is interrupted goes on where it stopped.
 
-A line of JSON for each: the first says which samples, targets and parts the others are of. Every line carries the
-CRC-32 of what it says. A line that was cut short by a crash is taken away when the file is opened.
+A line of JSON for each: the first says which function, samples, targets and parts the others are of. Every line carries
+the CRC-32 of what it says. A line that was cut short by a crash is taken away when the file is opened.
 """
 
 from __future__ import annotations
@@ -17,34 +17,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError
+from fgtrac.score.functions import Function
 from fgtrac.store import durable
 
-FORMAT = "fgtrac retrainings 1"
+FORMAT = "fgtrac retrainings 2"
 Doubles = NDArray[np.float64]
 
 
 class Retrainings:
     """Losses (m,) float64 of the retraining on part `i` with a seed, kept at `path` (None: in memory only).
 
-    Opening raises ValueError where the file is of other samples, targets or parts, FormatError where a whole line is
-    damaged.
+    Opening raises ValueError where the file is of another function, other samples, targets or parts, FormatError where
+    a whole line is damaged.
     """
 
     def __init__(
-        self, path: Path | None, rows: NDArray[np.int64], targets: Sequence[str], keep: float, seed: int
+        self,
+        path: Path | None,
+        function: Function,
+        rows: NDArray[np.int64],
+        targets: Sequence[str],
+        keep: float,
+        seed: int,
+        about: str = "",
     ) -> None:
         self._path = path
         self._targets = len(targets)
         self._losses: dict[tuple[int, int], Doubles] = {}
-        told = json.dumps([rows.tolist(), list(targets), keep, seed]).encode()
-        head = {"format": FORMAT, "of": hashlib.sha256(told).hexdigest()}
+        told = json.dumps([rows.tolist(), list(targets), keep, seed, about]).encode()
+        of = hashlib.sha256(told).hexdigest()
+        head = {"format": FORMAT, "function": function.name, "digest": function.digest, "of": of}
         if path is None:
             return
         lines = _whole_lines(path)
         if not lines:
             durable.write_file(path, _line(head))
         elif lines[0] != head:
-            raise ValueError(f"{path} holds retrainings of other samples, targets or parts; name another file")
+            raise ValueError(f"{path} {_other(lines[0], function)}; name another --retrainings file (resume_path=)")
         for line in lines[1:]:
             self._take(line)
 
@@ -70,6 +79,16 @@ class Retrainings:
         if found.shape != (self._targets,) or not np.isfinite(found).all():
             raise FormatError(f"{self._path}: part {part} with seed {seed} has no {self._targets} finite losses")
         self._losses[part, seed] = found
+
+
+def _other(head: dict[str, Any], function: Function) -> str:
+    """Whose retrainings these are instead, in words."""
+    if head.get("format") != FORMAT:
+        return f"is no {FORMAT!r}, but {head.get('format')!r:.40}"
+    told = Function(str(head.get("function")), str(head.get("digest")))
+    if told != function:
+        return f"holds retrainings by {told}, and this is {function}"
+    return "holds retrainings of other samples, targets or parts"
 
 
 def _line(value: dict[str, Any]) -> bytes:
