@@ -102,17 +102,86 @@ def test_losses_that_mix_the_samples_of_a_batch_are_refused():
         contrastive,
         lambda outputs, targets: (outputs.logsumexp(1) - outputs.mean()) ** 2,
         lambda outputs, targets: (outputs[:, 0] - outputs[:, 0].mean()) ** 2,
-        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none") + 1e-4 * outputs.pow(2).sum(),
         lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none").mean().expand(len(outputs)),
     ):
-        refused(MLP(), "'head' feed several samples: a loss without per-sample terms", loss=loss)
+        refused(MLP(), "a loss without per-sample terms: a sample's loss depends on the others", loss=loss)
+
+
+def by_size(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none") / len(targets)
+
+
+def margin(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Pushes samples apart that lie near each other."""
+    near = F.relu(0.5 - torch.cdist(outputs, outputs)) * (targets[:, None] != targets)
+    return F.cross_entropy(outputs, targets, reduction="none") + near.sum(1)
+
+
+def test_a_loss_that_knows_the_size_of_the_batch_is_refused():
+    words = "a loss without per-sample terms: a sample's loss depends on the others of its batch.*takes sample i only"
+    refused(MLP(), words, loss=by_size)
+    refused(MLP().bfloat16(), words, batch=(X.bfloat16(), Y), loss=by_size)
+    refused(MLP(), words, loss=lambda o, t: by_size(*o), forward=lambda m, b: ((m(b[0]), b[1]), None))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3], [0, 2, 3, 1]])
+def test_samples_that_are_mixed_in_a_later_batch_only_are_refused_there(order):
+    near = X[[0, 0, 2, 3]] * torch.tensor([1.0, 1.0, 30.0, -30.0])[:, None]
+    model = MLP()
+    with untouched(model):
+        prepared = FactorPass.prepare(model, (X[:4] * 30, Y[:4]), loss=margin)
+        with pytest.raises(ScoreError, match=r"depends on the others of its batch.*for \d of \d samples"):
+            prepared((near[order], Y[:4]))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        lambda o, t: F.cross_entropy(o.squeeze(), t, reduction="none"),
+        lambda o, t: F.cross_entropy(o, Y, reduction="none"),
+        lambda o, t: F.cross_entropy(o.t().contiguous().t(), t, reduction="none") * 1e4,
+    ],
+    ids=["plain", "squeezed", "of one size", "large"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_of_each_sample_is_not_taken_for_a_mixing_one(loss, dtype):
+    factors(MLP().to(dtype), (X.to(dtype), Y), loss)
+
+
+def test_hooks_on_a_weight_neither_run_nor_matter_and_stay():
+    model, fired = MLP(), []
+
+    def clip(grad: torch.Tensor) -> torch.Tensor:
+        fired.append(len(grad))
+        return grad.clamp(-0.001, 0.001)
+
+    plain = factors(model, (X, Y), F.cross_entropy, layer="all")[1]
+    handles = [parameter.register_hook(clip) for parameter in model.parameters()]
+    found = factors(model, (X, Y), F.cross_entropy, layer="all")[1]
+    assert fired == []
+    for one, other in zip(plain.gradients, found.gradients, strict=True):
+        assert (one.whole() == other.whole()).all()
+    F.cross_entropy(model(X), Y).backward()
+    assert len(fired) == 4
+    assert all(parameter.grad.abs().max() <= 0.001 for parameter in model.parameters())
+    handles[0].remove()
+    F.cross_entropy(model(X), Y).backward()
+    assert len(fired) == 7
+
+
+def test_mixing_that_hardly_shows_in_the_losses_shows_in_the_gradients():
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none") + 1e-4 * outputs.pow(2).sum()
+
+    refused(MLP(), "'head' feed several samples: a loss without per-sample terms", loss=loss)
 
 
 def test_losses_that_mix_samples_are_refused_later_where_the_first_batch_had_only_one():
     model = MLP()
     with untouched(model):
         prepared = FactorPass.prepare(model, (X[:1], Y[:1]), loss=lambda o, t: (o[:, 0] + o.mean()) ** 2)
-        with pytest.raises(ScoreError, match="feed several samples"):
+        with pytest.raises(ScoreError, match="depends on the others of its batch"):
             prepared((X, Y))
 
 

@@ -122,3 +122,11 @@ def test_several_numbers_a_sample_are_refused_with_their_shape(loss):
 def test_what_is_no_tensor_of_losses_is_refused(loss):
     with pytest.raises(TypeError, match="the loss returned"):
         per_sample(loss)(draw(N), draw(N))
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.MSELoss(), nn.HuberLoss(), F.l1_loss, functools.partial(F.smooth_l1_loss, reduction="none")]
+)
+def test_outputs_and_targets_that_torch_would_pair_each_with_each_are_refused_with_both_shapes(loss):
+    with pytest.raises(ValueError, match=r"outputs are of shape \(7, 1\) and targets of \(7,\).*one shape"):
+        per_sample(loss)(draw(N, 1), draw(N))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -28,7 +29,8 @@ def check_weight(
     that does more than a linear layer.
     """
     wanted = [site.weight] if site.bias is None else [site.weight, site.bias]
-    parts = torch.autograd.grad(losses, wanted, signs, retain_graph=True, materialize_grads=True)
+    with _without_hooks(wanted):
+        parts = torch.autograd.grad(losses, wanted, signs, retain_graph=True, materialize_grads=True)
     true = torch.cat([part.to_dense().reshape(len(site.weight), -1) for part in parts], dim=1)
     ours, size = torch.zeros_like(true, dtype=torch.promote_types(true.dtype, torch.float32)), 0.0
     for call, grad in seen:
@@ -40,6 +42,19 @@ def check_weight(
             f"weight or bias of layer {site.name!r} act on the loss in other ways than by calls of a plain layer "
             "(they are used elsewhere, or the layer does more than a linear one); name another layer"
         )
+
+
+@contextmanager
+def _without_hooks(weights: Sequence[torch.Tensor]) -> Iterator[None]:
+    """What `register_hook` has put on these weights (gradients are clipped so) does not run, and stays."""
+    hooks = [(weight, weight._backward_hooks) for weight in weights if weight._backward_hooks]
+    try:
+        for weight, _ in hooks:
+            weight._backward_hooks = None
+        yield
+    finally:
+        for weight, before in hooks:
+            weight._backward_hooks = before
 
 
 def _total(site: Site, call: Call, grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

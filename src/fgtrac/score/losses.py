@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fgtrac.errors import ScoreError
@@ -16,6 +17,12 @@ from fgtrac.errors import ScoreError
 PerSample = Callable[[Any, Any], torch.Tensor]
 _REDUCTIONS = ("none", "mean", "sum", "batchmean")
 _REMEDY = 'give one that returns a loss for each sample, for instance with reduction="none"'
+_ELEMENTWISE = (
+    nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
+    nn.PoissonNLLLoss, nn.SoftMarginLoss,
+    F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy,
+    F.binary_cross_entropy_with_logits, F.kl_div, F.poisson_nll_loss, F.soft_margin_loss,
+)  # fmt: skip
 
 
 def per_sample(loss: Callable[..., Any]) -> PerSample:
@@ -27,14 +34,18 @@ def per_sample(loss: Callable[..., Any]) -> PerSample:
     last dimension, (n, T, V) with targets (n, T), unless torch itself would read them as (n, C, d).
 
     The function raises ScoreError where one number comes back for several samples, ValueError where a sample has more
-    than one and no reduction says what to do with them, and TypeError for anything but floating point tensors.
+    than one and no reduction says what to do with them, or torch would pair each output with each target, and TypeError
+    for anything but floating point tensors.
     """
     plain, reduction = _without_reduction(loss)
+    is_elementwise = _is_elementwise(loss)
     ignored = _ignore_index(loss)
 
     def losses(outputs: Any, targets: Any) -> torch.Tensor:
         if ignored is not None:
             outputs = _classes_second(outputs, targets)
+        if is_elementwise:
+            _refuse_broadcast(outputs, targets)
         terms = plain(outputs, targets)
         if not isinstance(terms, torch.Tensor) or not terms.is_floating_point():
             raise TypeError(f"the loss returned {_kind(terms)}; {_REMEDY}")
@@ -45,6 +56,66 @@ def per_sample(loss: Callable[..., Any]) -> PerSample:
         return _reduced(terms, targets, reduction, ignored)
 
     return losses
+
+
+def check_parts(loss: PerSample, outputs: Any, targets: Any, losses: torch.Tensor) -> None:
+    """ScoreError where a sample's loss is another one in a part of its batch: of the first and the second half, and of
+    every second sample. `losses` (n,) are those of the whole batch.
+
+    Nothing is compared where outputs and targets are not tensors (or tuples of tensors) of a row for each sample.
+    """
+    n, whole = len(losses), losses.detach()
+    if n < 2 or not _has_rows(outputs, n) or not (targets is None or _has_rows(targets, n)):
+        return
+    loose = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in (whole, *_tensors(outputs)))
+    room = (0.03 if loose else 1e-3) * (whole.abs() + whole.abs().mean())
+    for part in (slice(0, n // 2), slice(n // 2, n), slice(0, n, 2), slice(1, n, 2)):
+        try:
+            with torch.no_grad():
+                alone = loss(_rows(outputs, part), _rows(targets, part))
+        except (RuntimeError, ValueError, IndexError):  # it takes gradients itself, or knows one size of batches only
+            return
+        if alone.shape != whole[part].shape:
+            return  # the first dimension is not that of samples
+        off = (alone - whole[part]).abs() > room[part]  # false where either is NaN, which is said elsewhere
+        if off.any():
+            raise ScoreError(
+                "a loss without per-sample terms: a sample's loss depends on the others of its batch (or on random "
+                f"draws), for {int(off.sum())} of {len(off)} samples; use a loss whose term i takes sample i only, not "
+                "divided by the size of the batch"
+            )
+
+
+def _tensors(values: Any) -> tuple[torch.Tensor, ...]:
+    return (values,) if isinstance(values, torch.Tensor) else tuple(values)
+
+
+def _has_rows(values: Any, n: int) -> bool:
+    parts = values if isinstance(values, tuple | list) else (values,)
+    return len(parts) > 0 and all(isinstance(part, torch.Tensor) and part.ndim > 0 and len(part) == n for part in parts)
+
+
+def _rows(values: Any, part: slice) -> Any:
+    if isinstance(values, tuple | list):
+        rows = [value[part] for value in values]
+        return type(values)(*rows) if hasattr(values, "_fields") else type(values)(rows)
+    return values if values is None else values.detach()[part]
+
+
+def _is_elementwise(loss: Callable[..., Any]) -> bool:
+    """Whether it is one of torch's losses that would stretch outputs and targets to a common shape."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return any(isinstance(loss, kind) if isinstance(kind, type) else loss is kind for kind in _ELEMENTWISE)
+
+
+def _refuse_broadcast(outputs: Any, targets: Any) -> None:
+    if not (isinstance(outputs, torch.Tensor) and isinstance(targets, torch.Tensor)) or outputs.shape == targets.shape:
+        return
+    raise ValueError(
+        f"outputs are of shape {tuple(outputs.shape)} and targets of {tuple(targets.shape)}, which this loss would "
+        "pair each with each; give both one shape, for instance by outputs.squeeze(1) in forward"
+    )
 
 
 def _without_reduction(loss: Callable[..., Any]) -> tuple[Callable[..., Any], str | None]:

@@ -15,7 +15,7 @@ from fgtrac.score.exactness import check_weight, projection_error
 from fgtrac.score.finite import NotFinite, check_finite
 from fgtrac.score.gradients import Layer
 from fgtrac.score.layers import Choice, Convolution, Site, choose, recordable, site_of
-from fgtrac.score.losses import PerSample
+from fgtrac.score.losses import PerSample, check_parts
 from fgtrac.score.owners import NOBODY, Order, Placement, find_owners, in_order, items_of, likely_order, placement_of
 from fgtrac.score.projection import matrices, projected_form
 from fgtrac.score.sums import Matrices, positions_of
@@ -55,6 +55,7 @@ def run(
             losses = loss(outputs, targets)
             recorder.is_on = False
             grads = gradients_at(losses, recorder.calls, torch.ones_like(losses))
+            check_parts(loss, outputs, targets, losses)
     return Run(losses, targets, recorder.calls, grads)
 
 
