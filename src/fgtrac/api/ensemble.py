@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from fgtrac.api.explain import Explainer, words_of_layer
 from fgtrac.api.explanation import Explanation, Toward
 from fgtrac.api.groups import ids_of
-from fgtrac.api.targets import Target, prepare_targets
+from fgtrac.api.targets import Target, prepare_group, target_groups
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Prepared, Progress, block_rows, traces
 from fgtrac.score.methods import Method
 from fgtrac.score.topk import TopK
-
-Ready = list[tuple[list[int], list[Prepared]]]
 
 
 class Ensemble:
@@ -47,11 +45,10 @@ class Ensemble:
         """
         how = Method(method, damping, ggn)
         resolved = [e.resolve(c, targets) for e, c in zip(self._explainers, self._caches, strict=True)]
-        pairs = zip(self._caches, resolved, strict=True)
-        ready = [list(prepare_targets(cache, mine, how)) for cache, mine in pairs]
         found: dict[int, Toward] = {}
-        for group, (numbers, _) in enumerate(ready[0]):
-            prepared = [one[group][1] for one in ready]
+        for numbers in target_groups(self._caches, resolved[0], how):
+            pairs = zip(self._caches, resolved, strict=True)
+            prepared = [prepare_group(cache, [mine[i] for i in numbers], how) for cache, mine in pairs]
             found |= zip(numbers, self._toward([resolved[0][i] for i in numbers], prepared, k, progress), strict=True)
         layers = tuple(dict.fromkeys(words_of_layer(layer) for cache in self._caches for layer in cache.layers))
         toward = tuple(found[i] for i in range(len(targets)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from fgtrac.score.kernel import Prepared, Progress, Ranking, block_rows, rank, s
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import TraceDir
 
-TRACED_TARGETS, TRACED_ROWS = 32, 1 << 15  # whose contribution traces are computed together
+TRACED_TARGETS, TRACED_ROWS = 8, 1 << 15  # whose contribution traces are computed together
 KINDS = ("checkpoint", "resume", "artifact")
 
 
@@ -89,24 +89,26 @@ class Explainer:
         check_group(by)
         cache = self.cache(checkpoints)
         resolved = self.resolve(cache, targets)
-        return self.answer(cache, resolved, list(prepare_targets(cache, resolved, method)), method, k, by, progress)
+        return self.answer(cache, resolved, prepare_targets(cache, resolved, method), method, k, by, progress)
 
     def answer(
         self,
         cache: Cache,
         targets: Sequence[Target],
-        prepared: Sequence[tuple[list[int], list[Prepared]]],
+        prepared: Iterable[tuple[list[int], list[Prepared]]],
         method: Method,
         k: int,
         by: str | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
-        """The answer toward targets that are made ready (as `prepare_targets` gives them)."""
+        """The answer toward targets that are made ready (as `prepare_targets` gives them, group by group)."""
         groups = None if by is None else group_rows(cache.rows("train"), self.blocks, by)
         found: dict[int, Toward] = {}
         for numbers, ready in prepared:
             mine = [targets[i] for i in numbers]
-            found |= zip(numbers, self._toward(cache, mine, ready, k, groups, progress), strict=True)
+            further = _further(progress, len(cache.rows("train")), len(found), len(targets))
+            found |= zip(numbers, self._toward(cache, mine, ready, k, groups, further), strict=True)
+            del ready  # before the next group is made ready
         steps = tuple(state.step for state in cache.states)
         return Explanation(
             tuple(found[i] for i in range(len(targets))), str(method), tuple(map(words_of_layer, cache.layers)), steps,
@@ -176,6 +178,11 @@ class Explainer:
             order = np.argsort(-column, kind="stable").tolist()
             out.append(tuple(Share(names[i], int(counts[i]), float(column[i])) for i in order))
         return out
+
+
+def _further(progress: Progress | None, n: int, before: int, m: int) -> Progress | None:
+    """The progress of one group of targets as that of all m."""
+    return None if progress is None else lambda done, _group: progress(before * n + done, m * n)
 
 
 def _with_traces(

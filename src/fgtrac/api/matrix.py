@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from fgtrac.api.explain import Explainer
 from fgtrac.api.groups import ids_of, rows_by_block
 from fgtrac.api.naming import key_of, key_text
-from fgtrac.api.targets import Target, prepare_targets
+from fgtrac.api.targets import Target, prepare_targets, target_groups
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Prepared, Progress, scores
@@ -29,6 +29,7 @@ from fgtrac.score.methods import Method
 from fgtrac.store import durable
 
 PART_NUMBERS = 1 << 22  # of one part: 16 MB
+HELD_GROUPS = 2  # of prepared targets; where there are more, they are made ready anew for each part
 FORMAT = "fgtrac scores 1"
 
 
@@ -50,7 +51,8 @@ def write_matrix(
     size = max(1, PART_NUMBERS // m) if rows_a_part is None else rows_a_part
     if size < 1:
         raise ValueError(f"rows_a_part={size}; a part has at least 1 row")
-    prepared = list(prepare_targets(cache, resolved, method))
+    few = len(list(target_groups([cache], resolved, method))) <= HELD_GROUPS
+    held = list(prepare_targets(cache, resolved, method)) if few else None
     _claim(folder, _query(explainer, cache, resolved, method, size))
     durable.write_file(folder / "rows.csv", lines(_rows(explainer, cache)).encode())
     durable.write_file(folder / "targets.csv", lines(_columns(resolved)).encode())
@@ -58,6 +60,7 @@ def write_matrix(
         stop = min(n, start + size)
         path = folder / f"scores-{part:05d}.npy"
         if not path.exists():
+            prepared = prepare_targets(cache, resolved, method) if held is None else held
             durable.write_file(path, _npy(_part(cache, prepared, start, stop, m)))
         if progress is not None:
             progress(stop, n)
@@ -125,10 +128,11 @@ def lines(rows: Iterator[list[Any]]) -> str:
     return text.getvalue()
 
 
-def _part(cache: Cache, prepared: Sequence[tuple[list[int], list[Prepared]]], start: int, stop: int, m: int) -> Floats:
+def _part(cache: Cache, prepared: Iterable[tuple[list[int], list[Prepared]]], start: int, stop: int, m: int) -> Floats:
     out = np.empty((stop - start, m), dtype=np.float32)
     for numbers, ready in prepared:
         out[:, numbers] = scores(cache, ready, start, stop)
+        del ready  # before the next group is made ready
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def record_scores(
     explainer: Explainer,
     cache: Cache,
     targets: Sequence[Target],
-    gradients: Sequence[tuple[list[int], list[tuple[Gradients, ...]]]],
+    gradients: Iterable[tuple[list[int], list[tuple[Gradients, ...]]]],
     method: Method,
     key: Path | None,
     progress: Progress | None = None,

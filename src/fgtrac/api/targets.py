@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Gradients, concatenate
-from fgtrac.score.methods import Method, Prepared, mean_target, prepare, read_all
+from fgtrac.score.methods import Method, Prepared, group_size, mean_target, prepare, read_all
 
 ROLES = ("train", "validation", "test")
 BY_CLASS = ("validation", "test", "train")  # where a class is looked for
@@ -113,18 +113,34 @@ def _check_scored(cache: Cache, role: str) -> None:
 def prepare_targets(
     cache: Cache, targets: Sequence[Target], method: Method
 ) -> Iterator[tuple[list[int], list[Prepared]]]:
-    """Targets made ready, those of one kind together: (their numbers, one `Prepared` for each state)."""
-    for numbers, by_state in read_targets(cache, targets):
-        yield numbers, [prepare(cache, k, gradients, method) for k, gradients in enumerate(by_state)]
+    """Targets made ready, a group at a time: (their numbers, one `Prepared` for each state)."""
+    for numbers in target_groups([cache], targets, method):
+        yield numbers, prepare_group(cache, [targets[i] for i in numbers], method)
+
+
+def prepare_group(cache: Cache, targets: Sequence[Target], method: Method) -> list[Prepared]:
+    """Targets of one kind made ready, one `Prepared` for each state."""
+    return [prepare(cache, k, _gradients(cache, k, targets), method) for k in range(len(cache.states))]
 
 
 def read_targets(cache: Cache, targets: Sequence[Target]) -> Iterator[tuple[list[int], list[tuple[Gradients, ...]]]]:
-    """The gradients of targets, those of one kind together: (their numbers, for each state one `Gradients` a layer)."""
-    states = range(len(cache.states))
-    if singles := [i for i, target in enumerate(targets) if target.is_single]:
-        yield singles, [_taken(cache, k, [targets[i] for i in singles]) for k in states]
-    if others := [i for i, target in enumerate(targets) if not target.is_single]:
-        yield others, [_means(cache, k, [targets[i] for i in others]) for k in states]
+    """The gradients of targets, a group at a time: (their numbers, for each state one `Gradients` a layer)."""
+    for numbers in target_groups([cache], targets, Method()):
+        yield numbers, [_gradients(cache, k, [targets[i] for i in numbers]) for k in range(len(cache.states))]
+
+
+def target_groups(caches: Sequence[Cache], targets: Sequence[Target], method: Method) -> Iterator[list[int]]:
+    """The numbers of targets that are held at once, those of one kind together: what is held stays bounded however
+    many there are."""
+    for single in (True, False):
+        mine = [i for i, target in enumerate(targets) if target.is_single == single]
+        if mine:
+            size = group_size(caches, len(mine), method, dense=not single)
+            yield from (mine[start : start + size] for start in range(0, len(mine), size))
+
+
+def _gradients(cache: Cache, k: int, targets: Sequence[Target]) -> tuple[Gradients, ...]:
+    return _taken(cache, k, targets) if targets[0].is_single else _means(cache, k, targets)
 
 
 def _taken(cache: Cache, k: int, targets: Sequence[Target]) -> tuple[Gradients, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Trace:
         cache = explainer.cache(checkpoints)
         if model is None:
             resolved = explainer.resolve(cache, targets)
-            gradients = list(read_targets(cache, resolved))
+            gradients: Iterable[tuple[list[int], list[Any]]] = read_targets(cache, resolved)
         else:
             from fgtrac.api.unseen import read_batch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from fgtrac.score.calls import unwrapped
 from fgtrac.score.factor_files import State
 from fgtrac.score.factors import FactorPass, Pass
 from fgtrac.score.gradients import Gradients
-from fgtrac.score.kernel import Progress
-from fgtrac.score.methods import Method, prepare
+from fgtrac.score.kernel import Prepared, Progress
+from fgtrac.score.methods import Method, group_size, prepare
 from fgtrac.score.untouched import untouched
 
 
@@ -44,8 +44,19 @@ def explain_batch(
     check_group(by)
     cache = explainer.cache(checkpoints)
     targets, gradients = read_batch(explainer, cache, batch, model, loss, forward)
-    ready = [prepare(cache, k_state, state, method) for k_state, state in enumerate(gradients)]
-    return explainer.answer(cache, targets, [(list(range(len(targets))), ready)], method, k, by, progress)
+    return explainer.answer(cache, targets, _prepared(cache, gradients, method), method, k, by, progress)
+
+
+def _prepared(
+    cache: Cache, gradients: Sequence[tuple[Gradients, ...]], method: Method
+) -> Iterator[tuple[list[int], list[Prepared]]]:
+    """As `prepare_targets`, of gradients at every state."""
+    m = len(gradients[0][0])
+    size = group_size([cache], m, method)
+    for start in range(0, m, size):
+        some = slice(start, min(m, start + size))
+        mine = [[g.rows(some) for g in state] for state in gradients]
+        yield list(range(m))[some], [prepare(cache, k, state, method) for k, state in enumerate(mine)]
 
 
 def read_batch(

@@ -8,18 +8,19 @@ in float64: an inverse multiplies rounding by up to p / damping, and an auditor'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots
-from fgtrac.score.kernel import PreparedLayer
+from fgtrac.score.kernel import Basis, PreparedLayer
 
 Doubles = NDArray[np.float64]
 
 EXACT_SIZE = 4096  # gradients of up to so many numbers have their Fisher matrix inverted as it is
+FEW = 16  # up to so many targets, each is turned back from an eigenbasis: cheaper than turning all rows into it
 
 
 class Curvature(Protocol):
@@ -96,29 +97,37 @@ class Kronecker:
 class Eigen:
     """EKFAC (arXiv:1806.03884): a Kronecker eigenbasis, and in it the second moment of each coordinate, damped.
 
-    `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns, `values` (r, c) is damped already.
+    `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns; 1 / `mean` times `inverse` (r, c) are the
+    damped inverses, float32 whatever the gradients' size.
     """
 
-    rows: Doubles
-    columns: Doubles
-    values: Doubles
+    rows: Floats
+    columns: Floats
+    inverse: Floats
+    mean: float
 
     def apply(self, targets: Gradients) -> PreparedLayer:
-        """Dense targets."""
-        matrices = targets.whole().reshape(len(targets), *self.values.shape)
-        turned = (self.rows.T @ matrices @ self.columns) / self.values
-        dense = np.matmul(self.rows @ turned, self.columns.T).reshape(len(targets), -1)
-        return PreparedLayer(targets.layer, dense=single(dense))
+        """Many outer products are left in the eigenbasis, where they stay small; others are dense targets."""
+        if targets.is_factored and len(targets) > FEW:
+            inputs, deltas = map(double, factors_of(targets))
+            parts = single(inputs @ self.columns), single(deltas @ self.rows / self.mean)
+            return PreparedLayer(targets.layer, *parts, basis=Basis(self.rows, self.columns, self.inverse))
+        dense = np.empty((len(targets), targets.layer.size), dtype=np.float32)
+        for j in range(len(targets)):
+            matrix = double(targets.rows(slice(j, j + 1)).whole()).reshape(self.inverse.shape)
+            turned = (self.rows.T @ matrix @ self.columns) * self.inverse / self.mean
+            dense[j] = (self.rows @ turned @ self.columns.T).reshape(-1)
+        return PreparedLayer(targets.layer, dense=dense)
 
     def quadratic(self, rows: Gradients) -> Floats:
         """(n,)"""
-        left, right, inverse = single(self.rows), single(self.columns), single(1 / self.values)
         if rows.is_factored:
             inputs, deltas = factors_of(rows)
-            return row_dots(np.square(deltas @ left) @ inverse, np.square(inputs @ right))
-        matrices = rows.whole().reshape(len(rows), *self.values.shape)
-        sums: Floats = (np.square(left.T @ matrices @ right) * inverse).sum(axis=(1, 2))
-        return sums
+            found = row_dots(np.square(deltas @ self.rows) @ self.inverse, np.square(inputs @ self.columns))
+        else:
+            matrices = rows.whole().reshape(len(rows), *self.inverse.shape)
+            found = (np.square(self.rows.T @ matrices @ self.columns) * self.inverse).sum(axis=(1, 2))
+        return single(found / double(np.array(self.mean)))
 
 
 def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
@@ -156,8 +165,8 @@ def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float)
         else:
             matrices = block.whole().reshape(len(block), *layer.shape)
             total += np.square(rows.T @ matrices @ columns).sum(axis=0)
-    values = total / n
-    return Eigen(rows, columns, values + damping * max(float(values.mean()), TINY))
+    mean = max(float(total.mean()) / n, TINY)
+    return Eigen(single(rows), single(columns), single(1 / (total / n / mean + damping)), mean)
 
 
 TINY = 1e-30  # a layer without any gradient: nothing to divide by
@@ -187,6 +196,12 @@ def damped_inverse(matrix: Floats | Doubles, damping: float) -> Doubles:
     p = len(matrix)
     shift = max(damping * float(np.trace(matrix)) / p, TINY)
     return double(np.linalg.inv(double(matrix) + shift * np.eye(p)))
+
+
+def bytes_of(curvature: Curvature) -> int:
+    """What it holds in memory."""
+    names = [field.name for field in fields(curvature)]  # type: ignore[arg-type]
+    return sum(v.nbytes for name in names if isinstance(v := getattr(curvature, name), np.ndarray))
 
 
 def single(values: NDArray[Any]) -> Floats:

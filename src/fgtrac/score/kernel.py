@@ -2,6 +2,7 @@
 
 A block's score is the sum, over states and layers, of `(E E'^T) * (A A'^T)` (inputs A with the bias's column of ones,
 deltas E; arXiv:2002.08484 section 3.3 for one layer), or of `G G'^T` where one of the two sides is no outer product.
+Outer products meet a target's matrix M as `delta^T M x`: what is between is then smaller than the gradient.
 The matrix of all pairs is never formed: a block stays in the processor's cache, and of each target only the k best.
 """
 
@@ -14,25 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.score.cache import Cache
-from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots
+from fgtrac.score.gradients import Floats, Gradients, Layer
 from fgtrac.score.topk import TopK
 
 Progress = Callable[[int, int], None]
 
-BLOCK_NUMBERS = 1 << 20  # of one block's scores, or of its gradients where they are multiplied out
-FEW = 16  # up to so many dense targets, factored rows are not multiplied out
+BLOCK_NUMBERS = 1 << 20  # of one block's scores, or of what is between
+SMALL = 1 << 14  # numbers of a gradient that may be multiplied out: 64 rows of it are one block
 TARGETS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """Where outer products are weighed entry by entry: the score of two gradients is the sum over all entries of
+    `weights` times both, turned: deltas by the columns of `rows` (r, r), inputs by those of `columns` (c, c)."""
+
+    rows: Floats
+    columns: Floats
+    weights: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedLayer:
     """The target side of one layer, with all weights in it: `inputs` (m, d_in + bias) and `deltas` (m, d_out), or
-    `dense` (m, layer.size); float32."""
+    `dense` (m, layer.size); float32. With a `basis` both factors are turned into it, and its weights are still due."""
 
     layer: Layer
     inputs: Floats | None = None
     deltas: Floats | None = None
     dense: Floats | None = None
+    basis: Basis | None = None
 
     def __len__(self) -> int:
         some = self.deltas if self.deltas is not None else self.dense
@@ -42,7 +54,21 @@ class PreparedLayer:
     def cut(self, start: int, stop: int) -> PreparedLayer:
         """Targets `start` up to `stop`."""
         parts = {n: v[start:stop] for n in ("inputs", "deltas", "dense") if (v := getattr(self, n)) is not None}
-        return PreparedLayer(self.layer, **parts)
+        return PreparedLayer(self.layer, **parts, basis=self.basis)
+
+    @property
+    def is_multiplied_out(self) -> bool:
+        """Whether the gradients of training rows are, for so many targets."""
+        if self.layer.form != "factored":
+            return True
+        return self.deltas is None and len(self) > self.layer.d_in and self.layer.size <= SMALL
+
+    @property
+    def width(self) -> int:
+        """Numbers of a training row that are in the works at once, beside its scores."""
+        if self.is_multiplied_out:
+            return self.layer.size
+        return self.layer.d_out if self.deltas is None or self.basis is not None else 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +153,7 @@ def blocks(cache: Cache, targets: Sequence[Prepared], start: int, stop: int, rol
 
 def block_rows(targets: Prepared) -> int:
     """Rows of one block: few enough for the processor's cache, many enough for the matrix product."""
-    widest = max(layer.layer.size if layer.deltas is None else 1 for layer in targets.layers)
+    widest = max(layer.width for layer in targets.layers)
     return max(64, min(2048, BLOCK_NUMBERS // max(len(targets), widest)))
 
 
@@ -144,13 +170,17 @@ def add_scores(
     for rows, target in zip(train, targets.layers, strict=True):
         if weights is not None:
             rows = rows.scaled(weights)
-        if rows.is_factored and target.deltas is not None:
-            _add_products(rows, target, out, spare)
-        elif rows.is_factored and len(target) <= FEW:
-            _add_few(rows, target, out)
-        else:
+        if target.is_multiplied_out:
             assert target.dense is not None
             out += rows.whole() @ target.dense.T
+            continue
+        assert rows.deltas is not None
+        if target.deltas is None:
+            _add_between(rows.with_bias(), rows.deltas, target, out)
+        elif target.basis is None:
+            _add_products(rows, target, out, spare)
+        else:
+            _add_between(rows.with_bias() @ target.basis.columns, rows.deltas @ target.basis.rows, target, out)
 
 
 def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Sequence[Floats]) -> None:
@@ -163,10 +193,21 @@ def _add_products(rows: Gradients, target: PreparedLayer, out: Floats, spare: Se
     out += product
 
 
-def _add_few(rows: Gradients, target: PreparedLayer, out: Floats) -> None:
-    """A few targets that are no outer products: delta^T M x for each matrix M."""
-    assert rows.deltas is not None
-    assert target.dense is not None
-    inputs = rows.with_bias()
-    for j, matrix in enumerate(target.dense.reshape(len(target), *rows.layer.shape)):
-        out[:, j] += row_dots(inputs @ matrix.T, rows.deltas)
+def _add_between(inputs: Floats, deltas: Floats, target: PreparedLayer, out: Floats) -> None:
+    """delta^T M x of outer products (inputs (b, c), deltas (b, r)) for the matrix M of each target, some at a time."""
+    r, c = target.layer.shape
+    size = max(1, BLOCK_NUMBERS // (r * max(c, len(inputs))))
+    for start in range(0, len(target), size):
+        matrices = _matrices(target.cut(start, start + size))
+        product = (inputs @ matrices.reshape(-1, c).T).reshape(len(inputs), -1, r)
+        out[:, start : start + size] += np.matmul(product, deltas[:, :, None])[:, :, 0]
+
+
+def _matrices(target: PreparedLayer) -> Floats:
+    """(m, r, c): what stands between deltas and inputs."""
+    if target.basis is None:
+        assert target.dense is not None
+        return target.dense.reshape(len(target), *target.layer.shape)
+    assert target.inputs is not None
+    assert target.deltas is not None
+    return (target.deltas[:, :, None] * target.basis.weights) * target.inputs[:, None, :]

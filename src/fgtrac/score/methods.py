@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from fgtrac.errors import ScoreError
 from fgtrac.score import curvature
 from fgtrac.score.cache import Cache
-from fgtrac.score.curvature import Curvature, factors_of
-from fgtrac.score.gradients import Floats, Gradients
+from fgtrac.score.curvature import Curvature, bytes_of, factors_of
+from fgtrac.score.gradients import Floats, Gradients, Layer
 from fgtrac.score.kernel import Prepared, PreparedLayer, Progress
 
 METHODS = ("tracin", "tracin-cos", "fisher", "ekfac")
 DAMPING = {"fisher": 0.1, "ekfac": 0.3}  # of benchmarks/lds.py: flat around these
 GGN_DAMPING = 0.03
 READ_NUMBERS = 1 << 22  # of training gradients at once, multiplied out
+GROUP_BYTES = 1 << 28  # of targets that are prepared together, over all states
+KEPT_BYTES = 1 << 30  # of curvatures that stay with an opened cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,25 @@ def prepare(cache: Cache, k: int, targets: Sequence[Gradients], method: Method) 
     return Prepared(tuple(c.apply(t) for c, t in ready), unit_rows=method.name == "tracin-cos")
 
 
+def group_size(caches: Sequence[Cache], m: int, method: Method, *, dense: bool = False) -> int:
+    """How many of m targets (`dense`: means, not single samples) are prepared together: at least one, and as many as
+    stay within GROUP_BYTES over all states of all caches, in groups of about the same size."""
+    each = [_prepared_numbers(layer, m, method, dense) * len(c.states) for c in caches for layer in c.layers]
+    groups = -(-m // max(1, GROUP_BYTES // (4 * sum(each))))
+    return -(-m // groups)
+
+
+def _prepared_numbers(layer: Layer, m: int, method: Method, dense: bool) -> int:
+    """Of each of m targets, in one layer at one state."""
+    stays = {
+        "fisher": not method.ggn and layer.size > curvature.EXACT_SIZE,
+        "ekfac": m > curvature.FEW,
+    }
+    if dense or layer.form != "factored" or not stays.get(method.name, True):
+        return layer.size
+    return sum(layer.columns.values()) + layer.bias
+
+
 def mean_target(parts: Iterable[Sequence[Gradients]]) -> tuple[Gradients, ...]:
     """The mean gradient over all samples of some blocks, as one dense target a layer: of a group, a class, a role."""
     sums: list[NDArray[np.float64]] = []
@@ -122,15 +143,26 @@ def self_influence(cache: Cache, method: Method, progress: Progress | None = Non
 
 
 def curvatures(cache: Cache, k: int, method: Method) -> tuple[Curvature, ...]:
-    """Each layer's inverse curvature at state k; computed once for each opened cache."""
+    """Each layer's inverse curvature at state k; computed once for each opened cache, as far as KEPT_BYTES go: those of
+    other methods leave first."""
     known: tuple[Curvature, ...] | None
     if method.name not in DAMPING:
         return tuple(curvature.Scaled(rate) for rate in cache.learning_rates(k))
     known = cache.kept.get((method, k))
     if known is None:
         known = tuple(_curvature(cache, k, i, method) for i in range(len(cache.layers)))
-        cache.kept[method, k] = known
+        _keep(cache, method, k, known)
     return known
+
+
+def _keep(cache: Cache, method: Method, k: int, found: tuple[Curvature, ...]) -> None:
+    room = KEPT_BYTES - sum(map(bytes_of, found))
+    held = {key: sum(map(bytes_of, kept)) for key, kept in cache.kept.items()}
+    for key in [key for key in held if key[0] != method]:
+        if sum(held.values()) > room:
+            del cache.kept[key], held[key]
+    if sum(held.values()) <= room:
+        cache.kept[method, k] = found
 
 
 def _curvature(cache: Cache, k: int, i: int, method: Method) -> Curvature:
@@ -165,6 +197,6 @@ def prepare_role(cache: Cache, role: str, method: Method) -> list[Prepared]:
 
 
 __all__ = [
-    "METHODS", "Method", "Prepared", "PreparedLayer", "curvatures", "mean_target", "parse_method", "prepare",
-    "prepare_role", "read_all", "self_influence",
+    "METHODS", "Method", "Prepared", "PreparedLayer", "curvatures", "group_size", "mean_target", "parse_method",
+    "prepare", "prepare_role", "read_all", "self_influence",
 ]  # fmt: skip
