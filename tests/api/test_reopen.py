@@ -277,6 +277,35 @@ def test_other_layers_than_before_are_refused(problem: Any) -> None:
         problem.score_with(run, layer="0")
 
 
+def test_all_layers_are_not_taken_for_those_that_there_are(problem: Any) -> None:
+    model = trained(problem, loss=nn.CrossEntropyLoss())
+    with again(problem) as run:
+        problem.score_with(run, layer="all")
+        with pytest.raises(ScoreError, match=r"has factors of '4' and layer='all' means '0', '4'; leave layer= out"):
+            run.score(model)
+    holds(problem)
+
+
+def test_factors_of_two_losses_are_not_mixed(problem: Any) -> None:
+    model = trained(problem, loss=nn.CrossEntropyLoss(), max_kept=1)
+    before = scores(problem)
+    other = nn.CrossEntropyLoss(label_smoothing=0.3)
+    with again(problem) as run:
+        problem.score_with(run, loss=other)
+        with pytest.raises(ScoreError, match=r"are of another loss or forward: at step 6 row \d+ has the loss"):
+            run.score(model)
+    with problem.start(resume=True, keep="all") as run:
+        problem.score_with(run, loss=other)
+        with pytest.raises(ScoreError, match="are of another loss or forward"):
+            problem.fit(run, model)
+    assert scores(problem) == before
+    with again(problem) as run:
+        problem.score_with(run)
+        run.score(model)
+    assert len(scores(problem)) > len(before)
+    holds(problem)
+
+
 def test_further_roles_are_scored_by_the_layers_that_there_are(problem: Any) -> None:
     model = trained(problem, loss=nn.CrossEntropyLoss(), layer=["0", "4"], test=None)
     with again(problem) as run:
@@ -309,9 +338,7 @@ def test_several_learning_rates_ask_for_the_optimizer(problem: Any) -> None:
         run.checkpoint(model, optimizer)
     with again(problem) as run:
         problem.score_with(run)
-        with pytest.raises(
-            ScoreError, match=r"2 learning rates \(0\.5, 0\.25\), .* pass the optimizer= of as"
-        ):
+        with pytest.raises(ScoreError, match=r"2 learning rates \(0\.5, 0\.25\), .* pass the optimizer= of as"):
             run.score(model)
         run.score(model, optimizer=optimizer)
     assert {tuple(e["parameters"]["learning_rates"]) for e in problem.events("contribution")} == {(0.25,)}

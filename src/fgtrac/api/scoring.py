@@ -21,6 +21,7 @@ from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
 from fgtrac.api.naming import key_of, words_of
+from fgtrac.api.same_scoring import check_all_layers, check_named_layers, check_same_loss
 from fgtrac.api.scored_rows import ScoredRows, check_same, has_labels, read_labels
 from fgtrac.api.wish import Wish
 from fgtrac.capture.checkpoint import load_state
@@ -40,6 +41,7 @@ from fgtrac.score.factor_files import (
     parse_head,
     parse_rows,
     rows_path,
+    shard_path,
 )
 from fgtrac.score.factors import FactorPass
 from fgtrac.score.finite import NotFinite
@@ -82,6 +84,7 @@ class Scoring:
         self._limit = ""
         self.rates: tuple[float, ...] = ()  # of the scored layers, at the checkpoint under way
         self._skips = True
+        self._is_same_loss = False  # as that of factors which the trace has from before: not looked at yet
         for one in rows:
             self._find_rows(one)
         with self._alone():
@@ -101,6 +104,7 @@ class Scoring:
         if self._wish.when == "later":
             return ""
         try:
+            self._check_loss(model)
             with self._unseen(model):
                 weights = self._prepare(model).weights
         except NotFinite as error:
@@ -120,6 +124,16 @@ class Scoring:
                 self._score(model, state, self.rates, lambda rows: None)
         except ScoreError as error:
             self._warn(state.step, error)
+
+    def _check_loss(self, model: torch.nn.Module) -> None:
+        """ScoreError where the trace has factors of another loss. Looks once."""
+        scored, self._is_same_loss = ([] if self._is_same_loss else self._scored_states()), True
+        if scored:
+            self._load(mine := copy.deepcopy(model), scored[0])
+            head = self._heads(scored[0].folder)[0]
+            with self._unseen(mine):
+                factors = self._prepare(mine)
+                check_same_loss(self._run._trace, shard_path(head, 0), head, scored[0], self._rows[0], factors)
 
     def _warn(self, step: int, error: ScoreError) -> None:
         if self._strict:
@@ -171,6 +185,7 @@ class Scoring:
         ledger = self._run._ledger
         mine = copy.deepcopy(model)
         self._load(mine, ledger.states[0])
+        self._check_loss(model)
         with self._unseen(mine):
             factors = self._prepare(mine)
         todo = self._todo()
@@ -240,12 +255,7 @@ class Scoring:
         """The layers of factors that there are: further factors are of these. ScoreError where others are named."""
         folders = {path.rpartition("/")[0] for path in self._run._ledger.scored_files() if "/train-" in path}
         layers = next((self._heads(folder)[0].layers for folder in sorted(folders)), ())
-        wanted, names = self._wish.layer, [layer.name for layer in layers]
-        if layers and wanted not in (None, "all") and names != ([wanted] if isinstance(wanted, str) else list(wanted)):
-            raise ScoreError(
-                f"the trace has factors of {', '.join(map(repr, names))} and layer= is {wanted!r:.80}; "
-                "leave layer= out, to score the same layers at further checkpoints"
-            )
+        check_named_layers(layers, self._wish.layer)
         return layers
 
     def _find_rows(self, rows: ScoredRows) -> None:
@@ -361,6 +371,8 @@ class Scoring:
         wish, train = self._wish, self._rows[0]
         batch = next(iter(train.batches(0, len(train), wish.batch_size)))
         given: dict[str, Any] = {"loss": wish.loss, "forward": wish.forward, "layer": self._layers or wish.layer}
+        if wish.layer == "all" and self._layers and self.cost is None:
+            check_all_layers(self._layers, FactorPass.prepare(model, batch, **given | {"layer": "all"}).layers)
         factors = FactorPass.prepare(model, batch, **given, hessians=wish.ggn)
         self._layers = self._layers or factors.layers
         self._prepared = (model, factors)
