@@ -8,7 +8,7 @@ role:validation                 all samples of a role
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,9 @@ def resolve(cache: Cache, wanted: str | Sequence[str], find: Find) -> Target:
     """The target of that name, or a group of names. ValueError for what is none, ScoreError where the trace has no
     factors of it."""
     if not isinstance(wanted, str):
+        if isinstance(wanted, bytes) or not isinstance(wanted, (Sequence, Set, Iterator, np.ndarray)):
+            words = f"a target is a name ({FORMS}) or a list of names; unseen data need model="
+            raise TypeError(f"{wanted!r:.60} is no target: {words}")
         parts = [resolve(cache, name, find) for name in wanted]
         if not parts:
             raise ValueError("a group of no samples cannot be explained; name at least one")

@@ -41,10 +41,10 @@ class Method:
     def __post_init__(self) -> None:
         if self.name not in METHODS:
             raise ValueError(f"method {self.name!r:.40} is none of {', '.join(METHODS)}")
-        if self.damping is not None and (self.name not in DAMPING or not 0 < self.damping < float("inf")):
-            raise ValueError(
-                f"damping {self.damping} of {self.name}: it is above 0, and of {' and '.join(DAMPING)} only"
-            )
+        if self.damping is not None and self.name not in DAMPING:
+            raise ValueError(f"damping belongs to {' and '.join(DAMPING)}, not to {self.name}")
+        if self.damping is not None and not 0 < self.damping < float("inf"):
+            raise ValueError(f"damping {self.damping}: give a number above 0")
         if self.ggn and self.name != "fisher":
             raise ValueError(f"ggn belongs to fisher, not to {self.name}")
 
