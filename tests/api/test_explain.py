@@ -194,7 +194,7 @@ def test_factors_of_a_sample_that_was_never_registered_are_refused(tmp_path: Pat
         ("role:nobody", {}, ValueError, "role:nobody is none of"),
         ([], {}, ValueError, "group of no samples"),
         ("digits:1", {"method": "magic"}, ValueError, "method 'magic' is none of"),
-        ("digits:1", {"damping": 0.1}, ValueError, "damping 0.1 of tracin"),
+        ("digits:1", {"damping": 0.1}, ValueError, "damping belongs to fisher and ekfac, not to tracin"),
         ("digits:1", {"k": 0}, ValueError, "at least 1"),
         ("digits:1", {"by": "colour"}, ValueError, "by='colour' is none of source, class, subject"),
         ("digits:1", {"method": "fisher", "ggn": True}, ScoreError, "no Gauss-Newton matrix"),
@@ -236,3 +236,12 @@ def test_explaining_needs_neither_torch_nor_the_data(problem: Problem) -> None:
 
 def test_all_rows_of_the_data_set_have_a_place(problem: Problem) -> None:
     assert [len(problem.names[role]) for role in PARTS] == [300 + EXTRA, 40, 20]
+
+
+def test_no_step_and_what_is_no_target_are_told_as_such(problem: Problem) -> None:
+    trace = fgtrac.open(problem.path)
+    with pytest.raises(ValueError, match=r"no step named in checkpoints=\[\]; there are \[10, 20, 30\]"):
+        trace.explain("digits:345", checkpoints=[])
+    for what in (3, b"digits:345", {"digits": 345}, None):
+        with pytest.raises(TypeError, match=r"is no target: a target is a name \(NAME:ROW.* or a list of names"):
+            trace.explain(what)

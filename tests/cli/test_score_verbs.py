@@ -57,7 +57,16 @@ def test_spikes_names_the_step_and_the_sample(run: Run, jumped: Made) -> None:
 
 def test_spikes_shows_any_step_that_is_asked_for(run: Run, jumped: Made) -> None:
     assert "step 3 (epoch 0)" in run("spikes", jumped.trace.path, "--step", "3").out
-    assert "no update 999 has losses" in run("spikes", jumped.trace.path, "--step", "999").out
+    gone = run("spikes", jumped.trace.path, "--step", "999")
+    assert (gone.code, gone.out) == (2, "")
+    assert "no update 999 has losses; updates from 1 to 80 have some" in gone.err
+
+
+def test_spikes_has_the_same_defaults_and_words_in_python(run: Run, jumped: Made) -> None:
+    found = fgtrac.open(jumped.trace.path).spikes()
+    assert run("spikes", jumped.trace.path, "--json").json == found.as_json()
+    assert found.spikes[0].title in str(found)
+    assert found.spikes[0].title in run("spikes", jumped.trace.path).out
 
 
 def test_spikes_cannot_tell_without_losses(run: Run, tmp_path: Path) -> None:
@@ -137,7 +146,8 @@ def test_score_writes_the_whole_matrix_with_the_users_own_keys(run: Run, scored:
         (("--toward", "digits:9999"), 2, "no sample digits:9999 is registered"),
         (("--toward", "class:9"), 2, "no sample with factors is of class 9"),
         (("--method", "magic"), 2, "method 'magic' is none of"),
-        (("--damping", "0"), 2, "damping 0.0 of tracin"),
+        (("--damping", "0"), 2, "damping belongs to fisher and ekfac, not to tracin"),
+        (("--damping", "0", "--method", "fisher"), 2, "damping 0.0: give a number above 0"),
         (("--checkpoints", "ten"), 2, "--checkpoints ten are no steps"),
         (("--checkpoints", "11"), 2, "there are [10, 20, 30]"),
         (("--by", "colour"), 2, "by='colour' is none of"),
@@ -168,9 +178,16 @@ def test_score_records_into_the_log_what_verify_computes_again(run: Run, tmp_pat
     monkeypatch.setenv("FGTRAC_KEY", str(mine.key))
     said = run("score", mine.path, "--toward", "digits:345", "--toward", "class:1", "--record", "--json").json
     assert said["recorded"] == {"entries": 2 * 3 * 2, "scores": 2 * 3 * 340}
-    assert "0 scores in 0 entries were added" in run("score", mine.path, "--toward", "digits:345", "--record").out
+    again = run("score", mine.path, "--toward", "digits:345", "--record").out
+    assert "the log has all these scores already, and none was added; fgtrac verify computes them again" in again
     assert run("verify", mine.path).code == 0
-    assert "toward digits:345 at step 10 (tracin)" in run("history", mine.path, "digits:7").out
+    history = run("history", mine.path, "digits:7").out
+    assert "toward digits:345 at step 10 (tracin)" in history
+    assert history.count("fidelity not measured here") == 1
+    assert run("history", mine.path, "digits:7", "--json").json["fidelity"].startswith("fidelity not measured")
+    assert "fidelity" not in run("history", mine.path, "digits:345").out  # no contribution of it is in the log
+    assert "fidelity not measured" in run("show", mine.path).out
+    assert {c["fidelity"] for c in run("show", mine.path, "--json").json["contributions"]} == {"fidelity not measured"}
 
 
 LATER = """
@@ -194,6 +211,10 @@ def again(run):
 
 def forgetful(run):
     return model()
+
+def broken(run):
+    rows = []
+    return rows[3]
 
 def modelless(run):
     again(run)
@@ -242,6 +263,7 @@ def test_score_with_a_function_makes_the_missing_factors_first(
         ("later.py:nobody", 2, "later.py has no function nobody"),
         ("later.py:value", 2, "later.py has no function value"),
         ("later.py:forgetful", 2, "call score_with() first"),
+        ("later.py:broken", 1, "later.py, line 25: IndexError: list index out of range"),
         ("later.py:modelless", 2, "modelless returned NoneType; return the model"),
     ],
 )
@@ -252,6 +274,7 @@ def test_score_with_what_is_no_such_function_says_so(
     done = run("score", unscored, "--with", f"{unscored.parent}/{named}")
     assert (done.code, done.out) == (code, "")
     assert words in done.err
+    assert done.err.count("\n") == 1
     assert not list(unscored.glob("artifacts/scoring/*"))
 
 
@@ -283,9 +306,58 @@ def test_score_measures_fidelity_and_says_it_from_then_on(run: Run, tmp_path: Pa
     assert "fidelity not measured" in run("score", mine.path, "--method", "fisher").out
     said = run(*asked, "--record", "--json").json
     assert said["fidelity"]["subsets"] == 6
+    assert said["recorded"]["fidelity"] is True
+    assert "the measured fidelity stands in the log" in run(*asked, "--record").out
+    assert said["fidelity"]["lds"] == run("suspects", mine.path, "--json").json["fidelity"]["lds"]
+    assert f"LDS {said['fidelity']['lds']:.3f}" in run("show", mine.path).out
+    out = run("score", mine.path, "--method", "fisher", "-o", tmp_path / "all", *many_targets(), "--json").json
+    assert out["fidelity"] == said["fidelity"]
     later = run("score", mine.path, "--method", "fisher", "--toward", "digits:345", "--json").json
     assert later["fidelity"] == said["fidelity"]
     assert run("verify", mine.path).code == 0
+
+
+def many_targets() -> list[str]:
+    return [word for n in range(340, 360) for word in ("--toward", f"digits:{n}")] + ["--toward", "class:1"]
+
+
+def test_every_answer_with_scores_says_that_their_fidelity_is_not_measured(
+    run: Run, scored: Problem, tmp_path: Path
+) -> None:
+    for number, verb in enumerate(("score", "suspects", "duplicates")):
+        assert run(verb, scored.path).out.count("fidelity not measured") == 1
+        assert run(verb, scored.path, "--json").json["fidelity"] == "fidelity not measured"
+        if verb != "duplicates":
+            out = run(verb, scored.path, "-o", tmp_path / f"out{number}")
+            assert out.out.count("fidelity not measured") == 1
+    written = run("score", scored.path, *many_targets(), "-o", tmp_path / "many")
+    assert "toward" not in written.out
+    assert "fidelity not measured" in written.out
+    said = run("score", scored.path, *many_targets(), "-o", tmp_path / "many", "--json").json
+    assert said == {"out": str(tmp_path / "many"), "fidelity": "fidelity not measured"}
+
+
+def test_a_training_function_that_raises_is_named_with_its_line_and_no_other_functions_losses_are_taken(
+    run: Run, scored: Problem, tmp_path: Path
+) -> None:
+    own, kept = tmp_path / "train.py", tmp_path / "retrainings"
+    own.write_text("import sys\n\ndef again(rows, seed):\n    raise RuntimeError(f'no room for {len(rows)} rows')\n")
+    asked = ("score", scored.path, "--subsets", "4", "--retrainings", kept, "--fidelity")
+    done = run(*asked, f"{own}:again")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"fgtrac: {own}, line 4: RuntimeError: no room for 170 rows\n"
+    other = tmp_path / "other.py"
+    other.write_text("def constant(rows, seed):\n    return [1.0] * 40\n")
+    refused = run(*asked, f"{other}:constant")
+    assert refused.code == 2
+    assert "holds retrainings by again (" in refused.err
+    assert "and this is constant (" in refused.err
+    kept.unlink()
+    assert "nothing to rank; see that the training function" in run(*asked, f"{other}:constant").err
+    other.write_text("import nothing_of_the_kind\n")
+    missing = run(*asked, f"{other}:constant")
+    assert missing.code == 1
+    assert f"{other}, line 1: ModuleNotFoundError" in missing.err
 
 
 def test_score_also_takes_the_mean_over_several_traces(run: Run, scored: Problem, tmp_path: Path) -> None:
@@ -312,6 +384,19 @@ def test_suspects_lists_both_measures_and_writes_a_table_to_relabel(run: Run, sc
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert sum(row["dataset"] == "digits" and int(row["key"]) < FLIPPED for row in rows) > 20
+    everything = run("suspects", scored.path, "-o", tmp_path / "all.csv")
+    assert "340 samples are in" in everything.out
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 341
+    assert len(run("suspects", scored.path, "--json").json["suspects"]) == 20
+    for wrong in (tmp_path, tmp_path / "none.txt"):
+        refused = run("suspects", scored.path, "--wrong", wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"--wrong {wrong} cannot be read" in refused.err
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    assert (
+        f"--wrong {tmp_path}/bytes.txt cannot be read"
+        in run("suspects", scored.path, "--wrong", tmp_path / "bytes.txt").err
+    )
     assert run("suspects", scored.path, "-o", out).code == 2
     assert run("suspects", scored.path, "-o", out, "--force").code == 0
     assert run("suspects", scored.path, "-o", tmp_path / "none" / "rows.csv").code == 2

@@ -53,6 +53,8 @@ class Explainer:
             states = self.ledger.states
             if chosen is not None:
                 there = [state.step for state in self.cache().states]
+                if not chosen:
+                    raise ValueError(f"no step named in checkpoints=[]; there are {there}")
                 if lacking := [step for step in chosen if step not in there]:
                     raise ValueError(f"no state with factors is kept at step {lacking[0]}; there are {there}")
                 states = tuple(state for state in states if state.step in chosen)

@@ -28,6 +28,19 @@ def find_fidelity(
     return None
 
 
+def measured_methods(trace: TraceDir, artifacts: Mapping[str, bytes]) -> dict[str, str]:
+    """What was measured of each method, in words, the last measurement of each; files that cannot be read are none."""
+    found = {}
+    for path, digest in artifacts.items():
+        try:
+            said = _read(trace, path, digest) if path.startswith(FOLDER + "/") else None
+        except (TamperError, FormatError):
+            continue
+        if said is not None:
+            found[said["method"]] = f"LDS {said['lds']:.3f} +- {said['standard_error']:.3f}"
+    return found
+
+
 def _read(trace: TraceDir, path: str, digest: bytes) -> dict[str, Any]:
     try:
         data = trace.read(path)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgtrac.api.explanation import UNMEASURED
+from fgtrac.api.measured import measured_methods
 from fgtrac.api.prior import run_entry, trace_id_of
 from fgtrac.commit.state import count_unsealed
 from fgtrac.events.schema import STATUS, decode_event
@@ -85,6 +87,7 @@ def _summarize(trace: TraceDir) -> Summary:
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     factors: dict[str, dict[str, Any]] = {}
     scores: Counter[tuple[int, str, str]] = Counter()
+    artifacts: dict[str, bytes] = {}
     for number, entry in enumerate(read_entries(trace, 0, size, size)):
         event = decode_event(entry)
         counts[event["kind"]] += 1
@@ -92,6 +95,7 @@ def _summarize(trace: TraceDir) -> Summary:
             found[event["kind"]].append(event)
         elif event["kind"] == "artifact":
             _add_factors(factors, event)
+            artifacts[event["path"]] = event["sha256"]
         elif event["kind"] == "contribution":
             scores[event["step"], event["target"], event["method"]] += len(event["ordinals"])
         elif event["kind"] == "use":
@@ -112,9 +116,20 @@ def _summarize(trace: TraceDir) -> Summary:
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
         tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
         tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
-        tuple({"step": s, "target": t, "method": m, "samples": n} for (s, t, m), n in sorted(scores.items())),
+        _contributions(scores, measured_methods(trace, artifacts)),
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
+    )
+
+
+def _contributions(
+    scores: Mapping[tuple[int, str, str], int], measured: Mapping[str, str]
+) -> tuple[dict[str, Any], ...]:
+    """A row for each step, target and method, with what was measured of the method."""
+    rows = sorted(scores.items())
+    return tuple(
+        {"step": s, "target": t, "method": m, "samples": n, "fidelity": measured.get(m, UNMEASURED)}
+        for (s, t, m), n in rows
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.explain import Explainer, mean_losses
+from fgtrac.api.explanation import UNMEASURED, Fidelity
 from fgtrac.api.groups import ids_of, rows_by_block
 from fgtrac.api.naming import key_of, key_text
 from fgtrac.errors import ScoreError
@@ -87,6 +88,7 @@ class SuspectList:
     by: str
     agreement: float
     words: str
+    fidelity: Fidelity | None = None
 
     @property
     def basis(self) -> str:
@@ -95,13 +97,14 @@ class SuspectList:
         return (
             f"{self.rows:,} training samples, {measures} over the checkpoints of steps "
             f"{', '.join(map(str, self.steps))}; listed by {self.by}; the two agree to {self.agreement:.2f} (rank "
-            f"correlation); {self.words}"
+            f"correlation); {self.words}; {self.fidelity or UNMEASURED}"
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         said = {"method": self.method, "steps": list(self.steps), "training_samples": self.rows, "by": self.by}
         said |= {"agreement": self.agreement, "words": self.words}
+        said |= {"fidelity": self.fidelity.as_json() if self.fidelity else UNMEASURED}
         return said | {"suspects": [suspect.as_json() for suspect in self.suspects]}
 
     def csv(self) -> str:
@@ -160,11 +163,13 @@ class Duplicates:
         free = "contents are not known, so that equal ones cannot be told"
         if self.equal_contents is not None:
             free = f"for comparison, free: {self.equal_contents:,} samples hold exactly the content of another"
-        return f"{self.rows:,} training samples by the {self.by} at the checkpoint of step {self.step}; {free}"
+        where = f"the {self.by} at the checkpoint of step {self.step}"
+        return f"{self.rows:,} training samples by {where}; {free}; {UNMEASURED}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         said: dict[str, Any] = {"training_samples": self.rows, "step": self.step, "by": self.by}
+        said["fidelity"] = UNMEASURED
         said |= {} if self.equal_contents is None else {"equal_contents": self.equal_contents}
         return said | {"pairs": [pair.as_json() for pair in self.pairs]}
 
@@ -187,19 +192,20 @@ def measure_self_influence(
 def list_suspects(
     explainer: Explainer,
     method: Method,
-    k: int,
+    k: int | None,
     *,
     checkpoints: Sequence[int] | None = None,
     by: str | None = None,
     wrong: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> SuspectList:
-    """The k training samples whose labels are most suspicious. `by` is "self-influence" or "mean loss", `wrong` names
-    the samples whose labels are known to be wrong (all others being right): then the better measure is known.
+    """The k training samples (None: all) whose labels are most suspicious. `by` is "self-influence" or "mean loss",
+    `wrong` names the samples whose labels are known to be wrong (all others being right): then the better measure is
+    known.
 
     ScoreError where the losses were not kept; ValueError for an unknown measure or name.
     """
-    if by not in (None, *MEASURES) or k < 1:
+    if by not in (None, *MEASURES) or (k is not None and k < 1):
         raise ValueError(f"the {k} first by {by!r:.40}; ask for at least 1, by {' or '.join(MEASURES)}")
     cache = explainer.cache(checkpoints)
     known = None if wrong is None else _marked(explainer, cache, wrong)
@@ -207,7 +213,7 @@ def list_suspects(
     if losses is None:
         raise ScoreError("the losses of the training samples were not kept at every checkpoint; score these anew")
     own = self_influence(cache, method, progress)
-    found = rank_suspects(own, losses, k, by=by, wrong=known)
+    found = rank_suspects(own, losses, len(own) if k is None else k, by=by, wrong=known)
     places = [_ranks(values) for values in (own, losses)]
     rows = _rows(explainer, cache, found.rows.tolist())
     suspects = tuple(
@@ -215,7 +221,8 @@ def list_suspects(
         for row, n in zip(rows, found.rows.tolist(), strict=True)
     )
     steps = tuple(state.step for state in cache.states)
-    return SuspectList(suspects, len(own), str(method), steps, found.by, found.agreement, found.words)
+    told = (found.by, found.agreement, found.words, explainer.fidelity(method, steps))
+    return SuspectList(suspects, len(own), str(method), steps, *told)
 
 
 def list_duplicates(

@@ -165,6 +165,18 @@ class Trace:
             record_fidelity(explainer, cache, how, found, None if key is None else Path(key))
         return found
 
+    def measured(
+        self,
+        *,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+    ) -> Fidelity | None:
+        """The fidelity that the log says was measured of this method at these checkpoints; None where it says none."""
+        steps = tuple(state.step for state in self._explainer.cache(checkpoints).states)
+        return self._explainer.fidelity(Method(method, damping, ggn), steps)
+
     def self_influence(
         self,
         *,
@@ -180,7 +192,7 @@ class Trace:
 
     def suspects(
         self,
-        k: int = 20,
+        k: int | None = 20,
         *,
         method: str = "fisher",
         damping: float | None = None,
@@ -190,9 +202,9 @@ class Trace:
         wrong: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SuspectList:
-        """The k training samples whose labels are most suspicious, by self-influence and by the mean training loss,
-        which costs nothing. `by` orders them by "self-influence" or "mean loss"; by default the better one where
-        `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as `explain`."""
+        """The k training samples (None: all) whose labels are most suspicious, by self-influence and by the mean
+        training loss, which costs nothing. `by` orders them by "self-influence" or "mean loss"; by default the better
+        one where `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as `explain`."""
         how = Method(method, damping, ggn)
         return list_suspects(self._explainer, how, k, checkpoints=checkpoints, by=by, wrong=wrong, progress=progress)
 
@@ -209,10 +221,10 @@ class Trace:
         every sample with every other. Errors as `explain`."""
         return list_duplicates(self._explainer, k, checkpoint=checkpoint, by=by, progress=progress)
 
-    def spikes(self, *, top: int = 10, samples: int = 10, step: int | None = None) -> Spikes:
+    def spikes(self, *, top: int = 5, samples: int = 5, step: int | None = None) -> Spikes:
         """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is
         usual for them; with `step`, that step whether or not it jumped. From the losses that `run.losses` recorded:
-        where there are none, the answer's `is_known` is False."""
+        where there are none, the answer's `is_known` is False. ValueError for a step that has none where others do."""
         if top < 1 or samples < 1 or (step is not None and step < 0):
             raise ValueError(f"top={top}, samples={samples}, step={step}; at least one of each, and no step below 0")
         return find_spikes(self._seal.log, self._blocks, self._namer.name_of, top=top, samples=samples, step=step)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fgtrac.errors import FgtracError
+
+
+class FunctionFailedError(FgtracError):
+    """The user's own function raised: where, and what."""
 
 
 def load_function(named: str) -> Callable[..., Any]:
     """The function FUNCTION of the file FILE.py; the file's folder can be imported from, as python FILE.py would.
 
-    ValueError for what is named otherwise, FileNotFoundError for no such file. What the file itself raises is raised.
+    ValueError for what is named otherwise, FileNotFoundError for no such file, FunctionFailedError for whatever
+    the file raises when it is run, or the function when it is called.
     """
     path_text, colon, name = named.rpartition(":")
     path = Path(path_text)
@@ -26,8 +35,25 @@ def load_function(named: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)  # data loaders' workers look their classes up by it
-    spec.loader.exec_module(module)
+    _calling(path, spec.loader.exec_module)(module)
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{path} has no function {name}")
-    return function  # type: ignore[no-any-return]
+    return _calling(path, function)
+
+
+def _calling(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose exceptions name the last line of `path` that they went through."""
+
+    @functools.wraps(function, updated=())
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            mine = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
+            line = mine[-1] if mine else getattr(error, "lineno", None)
+            where = str(path) + (f", line {line}" if line else "")
+            raise FunctionFailedError(f"{where}: {type(error).__name__}: {error}") from error
+
+    return call

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fgtrac.api.explanation import Explanation, Fidelity, Scored, Toward
+from fgtrac.api.explanation import UNMEASURED, Explanation, Fidelity, Scored, Toward
 from fgtrac.api.groups import check_group
 from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
@@ -108,7 +108,9 @@ def score(
                 retrain, *targets, subsets=subsets, resume_path=kept, record=record, progress=step, **how
             )
         answer.found = None if answer.found is None else replace(answer.found, fidelity=measured)
-        answer.fidelity = measured
+        answer.fidelity, answer.is_recorded = measured, record
+    elif answer.found is None:
+        answer.fidelity = opened.measured(**how)
     if record:
         with progress("recording the scores") as step:
             answer.added = (open_trace(trace) if retrain else opened).record(*targets, progress=step, **how)
@@ -143,25 +145,34 @@ class Answer:
     out: Path | None = None
     fidelity: Fidelity | None = None
     added: Recorded | None = None
+    is_recorded: bool = False  # the fidelity
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         said = self.found.as_json() if self.found else {}
         said |= {"out": str(self.out)} if self.out is not None else {}
-        said |= {"fidelity": self.fidelity.as_json()} if self.fidelity is not None else {}
-        return said | ({"recorded": {"entries": self.added.entries, "scores": self.added.scores}} if self.added else {})
+        if self.found is None or self.fidelity is not None:
+            said["fidelity"] = UNMEASURED if self.fidelity is None else self.fidelity.as_json()
+        if self.added is not None:
+            said["recorded"] = {"entries": self.added.entries, "scores": self.added.scores}
+            said["recorded"] |= {"fidelity": True} if self.is_recorded else {}
+        return said
 
     def print(self, console: Console) -> None:
         """Tables and lines."""
         if self.found is not None:
             print_explanation(self.found, console)
-        elif self.fidelity is not None:
-            console.print(str(self.fidelity), soft_wrap=True)
+        else:
+            console.print(str(self.fidelity or UNMEASURED), soft_wrap=True)
         if self.out is not None:
             console.print(f"the scores of all training samples are in {escape(str(self.out))}", soft_wrap=True)
         if self.added is not None:
-            words = f"{self.added.scores:,} scores in {self.added.entries} entries were added to the log"
+            words = "the log has all these scores already, and none was added"
+            if self.added.scores:
+                words = f"{self.added.scores:,} scores in {self.added.entries} entries were added to the log"
             console.print(f"{words}; fgtrac verify computes them again", soft_wrap=True)
+        if self.is_recorded:
+            console.print("the measured fidelity stands in the log", soft_wrap=True)
 
 
 def make_factors(trace: Path, named: str) -> None:

@@ -34,19 +34,16 @@ def spikes(
     for spike in found.spikes:
         _print(spike, console)
     if not found.spikes:
-        console.print("no step's loss jumped" if step is None else f"no update {step} has losses")
+        console.print("no step's loss jumped")
     console.print(found.basis, soft_wrap=True)
 
 
 def _print(spike: Spike, console: Console) -> None:
-    title = f"step {spike.step}" + (f" to {spike.until}" if spike.until != spike.step else "")
-    title += f" (epoch {spike.epoch}): loss {spike.loss:.4g}, usually {spike.usual:.4g}"
-    table = Table("sample", "loss", "usual for it", "excess", "other uses", "rank by loss", title=title)
+    table = Table("sample", "loss", "usual for it", "excess", "other uses", "rank by loss", title=spike.title)
     table.title_justify = "left"
     for s in spike.samples:
         numbers = (f"{s.loss:.4g}", f"{s.usual:.4g}", f"{s.excess:+.4g}", str(s.other_uses), str(s.rank_by_loss))
         table.add_row(escape(s.name or s.id.hex()[:16]), *numbers)
     console.print(table)
-    if spike.shared:
-        words = "the whole batch rose, so the update before it is as likely the cause"
-        console.print(f"{words}: fgtrac spikes --step {spike.step - 1} lists its samples", soft_wrap=True)
+    if spike.caution:
+        console.print(spike.caution, soft_wrap=True)

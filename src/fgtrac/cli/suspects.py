@@ -21,7 +21,7 @@ SHOWN = 20  # lines of the table, where a file has them all
 def suspects(
     trace: TracePath,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="write them as CSV too, with your own keys")] = None,
-    top: Annotated[int, typer.Option(min=1, help="how many")] = 20,
+    top: Annotated[int | None, typer.Option(min=1, help="how many (default: 20; with -o all)")] = None,
     method: Annotated[str, typer.Option(help="of the self-influence: fisher, tracin or ekfac")] = "fisher",
     damping: Damping = None,
     ggn: Ggn = False,
@@ -41,16 +41,25 @@ def suspects(
         raise FileExistsError(f"{out} exists; name another file, or overwrite it with --force")
     if out is not None and not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    named = None if wrong is None else [line.strip() for line in wrong.read_text().splitlines() if line.strip()]
+    named = None if wrong is None else _read_names(wrong)
+    count = top or (SHOWN if out is None else None)
     how = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
     with progress("measuring self-influence") as step:
-        found = open_trace(trace).suspects(top, by=by, wrong=named, progress=step, **how)  # type: ignore[arg-type]
+        found = open_trace(trace).suspects(count, by=by, wrong=named, progress=step, **how)  # type: ignore[arg-type]
     if out is not None:
         write_file(out, found.csv().encode())
     if as_json:
         print_json(found.as_json() | ({"out": str(out)} if out is not None else {}))
     else:
         _print(found, out)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--wrong {path} cannot be read as text: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _print(found: SuspectList, out: Path | None) -> None:

@@ -18,6 +18,7 @@ from fgtrac.query.seals import FullSeal
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
+UNMEASURED = "fidelity not measured here; fgtrac score says what the log has of it"  # of contributions
 NameOf = Callable[[bytes], str | None]
 
 
@@ -70,6 +71,11 @@ class History:
         """How many of the uses were superseded: the run was later resumed from a step before them."""
         return sum(event.kind == "used" and event.superseded_by is not None for event in self.events)
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether contributions stand in it."""
+        return any(event.kind == "contribution" for event in self.events)
+
     def __str__(self) -> str:
         lines = [f"sample {self.id.hex()}" + (f" ({self.name})" if self.name else "")]
         lines += [f"  entry {event.entry:>7}  {event.words}" for event in self.events]
@@ -77,6 +83,8 @@ class History:
             lines.append(f"  {self.superseded} of its {self.uses} uses were superseded: no later model rests on them")
         if self.checkpoints:
             lines.append(f"  contributed to the kept checkpoints at steps {', '.join(map(str, self.checkpoints))}")
+        if self.has_scores:
+            lines.append(f"  contributions are estimates: {UNMEASURED}")
         lines.append(f"  complete up to entry {self.size - 1}, {self.rests_on}")
         if self.pending:
             lines.append(f"  not yet in the index: {self.pending} entries; run fgtrac seal")
@@ -92,6 +100,7 @@ class History:
             "superseded": self.superseded,
             "events": [event.as_json() for event in self.events],
             "checkpoints": list(self.checkpoints),
+            **({"fidelity": UNMEASURED} if self.has_scores else {}),
             "pending": self.pending,
             "rests_on": self.rests_on,
         }

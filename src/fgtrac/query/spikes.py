@@ -75,6 +75,19 @@ class Spike:
     entry: int
     samples: tuple[InSpike, ...]
 
+    @property
+    def title(self) -> str:
+        """Where it is and how high, in words."""
+        until = f" to {self.until}" if self.until != self.step else ""
+        words = f"step {self.step}{until} (epoch {self.epoch}): loss {self.loss:.4g}, usually {self.usual:.4g}"
+        return words + (f", {self.height:.0f} deviations above" if np.isfinite(self.height) else "")
+
+    @property
+    def caution(self) -> str:
+        """What else may be the cause; empty where the jump is one sample's."""
+        words = "the whole batch rose, so the update before it is as likely the cause"
+        return f"{words}: fgtrac spikes --step {self.step - 1} lists its samples" if self.shared else ""
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         names = ("step", "epoch", "until", "loss", "usual", "height", "size", "shared", "loader", "optimizer", "entry")
@@ -119,13 +132,7 @@ class Spikes:
 
 
 def _lines(spike: Spike) -> list[str]:
-    until = f" (until step {spike.until})" if spike.until != spike.step else ""
-    lines = [
-        f"step {spike.step}{until}, epoch {spike.epoch}: loss {spike.loss:.4g}, usually {spike.usual:.4g}"
-        + (f", {spike.height:.0f} deviations above" if np.isfinite(spike.height) else "")
-    ]
-    if spike.shared:
-        lines.append(f"  the whole batch rose: look at step {spike.step - 1} too, whose update came before it")
+    lines = [spike.title, *([f"  {spike.caution}"] if spike.caution else [])]
     for s in spike.samples:
         usual = f"usually {s.usual:.4g}" if s.other_uses else f"{s.usual:.4g} is usual there"
         lines.append(f"  {s.name or s.id.hex()[:16]}: loss {s.loss:.4g} (rank {s.rank_by_loss}), {usual}")
@@ -137,12 +144,12 @@ def find_spikes(
     blocks: Blocks,
     name_of: Callable[[bytes], str | None] = lambda _: None,
     *,
-    top: int = 10,
-    samples: int = 10,
+    top: int = 5,
+    samples: int = 5,
     step: int | None = None,
 ) -> Spikes:
     """The `top` highest jumps of a sealed log with the `samples` most striking samples of each; with `step`, that step
-    of every series whether or not it jumped.
+    of every series whether or not it jumped. ValueError for a step without losses, where others have some.
 
     Reads the `use` entries twice and keeps a few numbers for each batch; each entry is checked against the root.
     """
@@ -158,6 +165,9 @@ def find_spikes(
             for key, one in series.items()
             for at in np.flatnonzero(one.steps == np.uint64(step))
         ]
+        if series and not chosen:
+            first, last = (f(int(f(one.steps)) for one in series.values()) for f in (min, max))
+            raise ValueError(f"no update {step} has losses; updates from {first} to {last} have some")
     events_at = [_events_at(log, numbers, key, series[key], at) for key, at, _ in chosen]
     others = _other_uses(log, numbers, series, events_at)
     spikes = []

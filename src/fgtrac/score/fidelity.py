@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fgtrac.errors import ScoreError
 from fgtrac.score.functions import Function, identify
+from fgtrac.score.kernel import Progress
 from fgtrac.score.retrainings import Retrainings
 
 Doubles = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Retrain = Callable[[Rows, int], ArrayLike]
-Progress = Callable[[int, int], None]
 
 GROUPS = 64  # parts are left out of the jackknife in at most so many groups
 

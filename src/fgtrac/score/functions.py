@@ -30,12 +30,13 @@ class Function:
 def identify(function: Callable[..., Any]) -> Function:
     """Which function this is."""
     bound: list[str] = []
-    while isinstance(function, functools.partial):
-        bound += _plain([*function.args, *sorted(function.keywords.items())])
-        function = function.func
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        if isinstance(function, functools.partial):
+            bound += _plain([*function.args, *sorted(function.keywords.items())])
+        function = function.func if isinstance(function, functools.partial) else function.__wrapped__
     if (owner := getattr(function, "__self__", None)) is not None:
         bound += _plain(sorted(getattr(owner, "__dict__", {}).items()))
-    inner = inspect.unwrap(getattr(function, "__func__", function))
+    inner = getattr(function, "__func__", function)
     if not hasattr(inner, "__code__") and not hasattr(inner, "__qualname__"):
         bound += _plain(sorted(getattr(inner, "__dict__", {}).items()))
         inner = getattr(type(inner).__call__, "__func__", type(inner).__call__)

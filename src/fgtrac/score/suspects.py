@@ -14,11 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from fgtrac.score.curvature import Scaled
 from fgtrac.score.fidelity import ranks, spearman
 from fgtrac.score.gradients import Floats, Gradients
-from fgtrac.score.kernel import Prepared, add_scores
+from fgtrac.score.kernel import Prepared, Progress, add_scores
 
 Rows = NDArray[np.int64]
 Read = Callable[[int, int], Sequence[Gradients]]
-Progress = Callable[[int, int], None]
 
 MEASURES = ("self-influence", "mean loss")
 BLOCK = 1024
