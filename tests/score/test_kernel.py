@@ -9,9 +9,10 @@ import pytest
 
 import caches
 from caches import DENSE, FACTORED, PROJECTED, RATES
-from fgtrac.score import kernel
+from fgtrac.score import kernel, methods
+from fgtrac.score.curvature import bytes_of
 from fgtrac.score.gradients import Gradients, Layer
-from fgtrac.score.methods import Method, mean_target, parse_method, prepare, prepare_role, self_influence
+from fgtrac.score.methods import Method, curvatures, mean_target, parse_method, prepare, prepare_role, self_influence
 from fgtrac.score.topk import TopK
 
 LAYERS = [(FACTORED,), (DENSE,), (PROJECTED,), (FACTORED, DENSE, PROJECTED)]
@@ -127,6 +128,65 @@ def test_ekfac_is_the_exact_inverse_where_the_fisher_matrix_is_a_kronecker_produ
     kernel.add_scores(cache.read(0, "train", 0, 2000), found[0], a)
     kernel.add_scores(cache.read(0, "train", 0, 2000), found[1], b)
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999  # inputs and deltas were drawn independently
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: "+".join(layer.form for layer in layers))
+def test_many_targets_in_an_eigenbasis_score_as_few_that_are_turned_back(
+    tmp_path: Path, layers: tuple[Layer, ...]
+) -> None:
+    cache, held = caches.write_cache(tmp_path, layers)
+    whole = [prepare(cache, k, held[k, "validation"], Method("ekfac")) for k in range(3)]
+    assert [layer.basis is not None for layer in whole[0].layers] == [layer.form == "factored" for layer in layers]
+    for start in range(0, 100, 5):
+        some = slice(start, start + 5)
+        few = [prepare(cache, k, [g.rows(some) for g in held[k, "validation"]], Method("ekfac")) for k in range(3)]
+        assert all(layer.basis is None for layer in few[0].layers)
+        expected, found = (
+            kernel.scores(cache, ready, 0, 500) for ready in (few, [p.cut(start, start + 5) for p in whole])
+        )
+        assert np.abs(found - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("numbers", [1, 300, 1 << 20])
+def test_how_much_is_between_at_once_changes_no_score(
+    tmp_path: Path, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Layer("output", "factored", 50, 4, True)
+    cache, held = caches.write_cache(tmp_path, (layer,))
+    monkeypatch.setattr(kernel, "BLOCK_NUMBERS", numbers)
+    for method, m in ((Method("fisher"), 30), (Method("ekfac"), 30)):
+        ready = [prepare(cache, k, [held[k, "validation"][0].rows(slice(0, m))], method) for k in range(3)]
+        assert not ready[0].layers[0].is_multiplied_out
+        whole = [p.layers[0] for p in ready]
+        exact = sum(held[k, "train"][0].whole().astype(float) @ dense(whole[k]).T for k in range(3))
+        assert np.abs(kernel.scores(cache, ready, 0, 500) - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+def dense(target: kernel.PreparedLayer) -> np.ndarray:
+    """(m, layer.size) float64: targets turned back from their basis, if they have one."""
+    if target.basis is None:
+        assert target.dense is not None
+        return target.dense.astype(float)
+    assert target.inputs is not None
+    assert target.deltas is not None
+    matrices = target.deltas[:, :, None] * target.basis.weights.astype(float) * target.inputs[:, None, :]
+    return (target.basis.rows @ matrices @ target.basis.columns.T).reshape(len(target), -1)
+
+
+def test_curvatures_are_kept_as_far_as_their_room_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, held = caches.write_cache(tmp_path)
+    first = curvatures(cache, 0, Method("fisher"))
+    size = sum(map(bytes_of, first))
+    assert size == 8 * FACTORED.size**2
+    assert curvatures(cache, 0, Method("fisher")) is first
+    monkeypatch.setattr(methods, "KEPT_BYTES", 2 * size)
+    before = [prepare(cache, k, held[k, "validation"], Method("fisher")) for k in range(3)]
+    assert list(cache.kept) == [(Method("fisher"), 0), (Method("fisher"), 1)]
+    again = [prepare(cache, k, held[k, "validation"], Method("fisher")) for k in range(3)]
+    assert np.array_equal(kernel.scores(cache, before, 0, 500), kernel.scores(cache, again, 0, 500))
+    for k in range(3):
+        curvatures(cache, k, Method("fisher", 0.5))
+    assert list(cache.kept) == [(Method("fisher", 0.5), 0), (Method("fisher", 0.5), 1)]
 
 
 def test_the_score_toward_a_mean_is_the_mean_of_the_scores(tmp_path: Path) -> None:

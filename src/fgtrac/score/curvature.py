@@ -97,37 +97,39 @@ class Kronecker:
 class Eigen:
     """EKFAC (arXiv:1806.03884): a Kronecker eigenbasis, and in it the second moment of each coordinate, damped.
 
-    `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns; 1 / `mean` times `inverse` (r, c) are the
-    damped inverses, float32 whatever the gradients' size.
+    `rows` (r, r) and `columns` (c, c) hold eigenvectors in their columns; `inverse` (r, c) over `mean` are the damped
+    inverses.
     """
 
-    rows: Floats
-    columns: Floats
-    inverse: Floats
+    rows: Doubles
+    columns: Doubles
+    inverse: Doubles
     mean: float
 
     def apply(self, targets: Gradients) -> PreparedLayer:
         """Many outer products are left in the eigenbasis, where they stay small; others are dense targets."""
         if targets.is_factored and len(targets) > FEW:
-            inputs, deltas = map(double, factors_of(targets))
+            inputs, deltas = factors_of(targets)
             parts = single(inputs @ self.columns), single(deltas @ self.rows / self.mean)
-            return PreparedLayer(targets.layer, *parts, basis=Basis(self.rows, self.columns, self.inverse))
+            basis = Basis(single(self.rows), single(self.columns), single(self.inverse))
+            return PreparedLayer(targets.layer, *parts, basis=basis)
         dense = np.empty((len(targets), targets.layer.size), dtype=np.float32)
         for j in range(len(targets)):
-            matrix = double(targets.rows(slice(j, j + 1)).whole()).reshape(self.inverse.shape)
+            matrix = targets.rows(slice(j, j + 1)).whole().reshape(self.inverse.shape)
             turned = (self.rows.T @ matrix @ self.columns) * self.inverse / self.mean
             dense[j] = (self.rows @ turned @ self.columns.T).reshape(-1)
         return PreparedLayer(targets.layer, dense=dense)
 
     def quadratic(self, rows: Gradients) -> Floats:
         """(n,)"""
+        left, right, inverse = single(self.rows), single(self.columns), single(self.inverse)
         if rows.is_factored:
             inputs, deltas = factors_of(rows)
-            found = row_dots(np.square(deltas @ self.rows) @ self.inverse, np.square(inputs @ self.columns))
+            found = row_dots(np.square(deltas @ left) @ inverse, np.square(inputs @ right))
         else:
             matrices = rows.whole().reshape(len(rows), *self.inverse.shape)
-            found = (np.square(self.rows.T @ matrices @ self.columns) * self.inverse).sum(axis=(1, 2))
-        return single(found / double(np.array(self.mean)))
+            found = (np.square(left.T @ matrices @ right) * inverse).sum(axis=(1, 2))
+        return single(double(found) / self.mean)
 
 
 def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
@@ -136,9 +138,11 @@ def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
     for rows in blocks:
         whole = double(rows.whole())
         product = whole.T @ whole
-        total, n = (product if total is None else total + product), n + len(rows)
+        total = product if total is None else np.add(total, product, out=total)
+        n += len(rows)
     assert total is not None
-    return from_matrix(total / n, damping)
+    total /= n
+    return from_matrix(total, damping)
 
 
 def from_matrix(matrix: Floats | Doubles, damping: float) -> Exact:
@@ -166,7 +170,7 @@ def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float)
             matrices = block.whole().reshape(len(block), *layer.shape)
             total += np.square(rows.T @ matrices @ columns).sum(axis=0)
     mean = max(float(total.mean()) / n, TINY)
-    return Eigen(single(rows), single(columns), single(1 / (total / n / mean + damping)), mean)
+    return Eigen(rows, columns, 1 / (total / n / mean + damping), mean)
 
 
 TINY = 1e-30  # a layer without any gradient: nothing to divide by
@@ -194,8 +198,9 @@ def moments(blocks: Iterable[Gradients]) -> tuple[Doubles, Doubles]:
 def damped_inverse(matrix: Floats | Doubles, damping: float) -> Doubles:
     """(M + damping * tr(M) / p I)^-1."""
     p = len(matrix)
-    shift = max(damping * float(np.trace(matrix)) / p, TINY)
-    return double(np.linalg.inv(double(matrix) + shift * np.eye(p)))
+    damped = matrix.astype(np.float64)
+    damped[np.diag_indices(p)] += max(damping * float(np.trace(matrix)) / p, TINY)
+    return double(np.linalg.inv(damped))
 
 
 def bytes_of(curvature: Curvature) -> int:

@@ -20,7 +20,7 @@ from fgtrac.score import curvature
 from fgtrac.score.cache import Cache
 from fgtrac.score.curvature import Curvature, bytes_of, factors_of
 from fgtrac.score.gradients import Floats, Gradients, Layer
-from fgtrac.score.kernel import Prepared, PreparedLayer, Progress
+from fgtrac.score.kernel import SMALL, Prepared, PreparedLayer, Progress
 
 METHODS = ("tracin", "tracin-cos", "fisher", "ekfac")
 DAMPING = {"fisher": 0.1, "ekfac": 0.3}  # of benchmarks/lds.py: flat around these
@@ -157,7 +157,7 @@ def curvatures(cache: Cache, k: int, method: Method) -> tuple[Curvature, ...]:
 
 def _keep(cache: Cache, method: Method, k: int, found: tuple[Curvature, ...]) -> None:
     room = KEPT_BYTES - sum(map(bytes_of, found))
-    held = {key: sum(map(bytes_of, kept)) for key, kept in cache.kept.items()}
+    held = {key: sum(map(bytes_of, v)) for key, v in cache.kept.items() if isinstance(key[0], Method)}
     for key in [key for key in held if key[0] != method]:
         if sum(held.values()) > room:
             del cache.kept[key], held[key]
@@ -185,9 +185,14 @@ def _one_layer(cache: Cache, k: int, i: int) -> Iterator[Gradients]:
 
 def read_all(cache: Cache, k: int, role: str = "train") -> Iterator[tuple[int, tuple[Gradients, ...]]]:
     """(first row, gradients) over all rows of a role at state k."""
-    n, size = len(cache.rows(role)), max(64, READ_NUMBERS // max(layer.size for layer in cache.layers))
+    n, size = len(cache.rows(role)), max(64, READ_NUMBERS // max(map(_read_numbers, cache.layers)))
     for start in range(0, n, size):
         yield start, cache.read(k, role, start, min(n, start + size))
+
+
+def _read_numbers(layer: Layer) -> int:
+    """Of one gradient in memory: outer products of many numbers are not multiplied out."""
+    return layer.size if layer.form != "factored" or layer.size <= SMALL else sum(layer.columns.values())
 
 
 def prepare_role(cache: Cache, role: str, method: Method) -> list[Prepared]:
