@@ -96,7 +96,10 @@ class Grounding:
     def learning_rates(self) -> tuple[float, ...]:
         """The learning rates, one a parameter group, in force at the last applied update of each optimizer; the one
         that stepped last first."""
-        known = sorted(self._optimizers.values(), key=lambda one: (one is not self._latest, one.number))
+        others = sorted(
+            (one for one in self._optimizers.values() if one is not self._latest), key=lambda one: one.number
+        )
+        known = others if self._latest is None else [self._latest, *others]  # the latest also where it is gone by now
         return tuple(rate for one in known for rate in one.learning_rates)
 
     def learning_rate_of(self, parameter: torch.Tensor) -> float | None:
