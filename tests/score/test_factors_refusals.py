@@ -249,9 +249,9 @@ def test_a_lazy_layer_that_has_seen_no_batch_is_refused():
 
 
 def test_hessians_of_several_layers_or_of_many_positions_are_refused():
-    refused(MLP(), "hessians are of one layer", layer="all", hessians=True)
+    refused(MLP(), r"ggn \(hessians\) is of one layer", layer="all", hessians=True)
     images = torch.randn(N, 2, 8, 8), Y % 3
-    refused(CNN(), "hessians are of one layer", batch=images, layer="one", hessians=True)
+    refused(CNN(), r"ggn \(hessians\) is of one layer", batch=images, layer="one", hessians=True)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

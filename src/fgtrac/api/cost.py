@@ -12,12 +12,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Cost:
-    """For one kept checkpoint: `seconds` of the passes over all scored rows and `size_bytes` of their files, as
-    estimated; `checkpoints` that were scored, and their seconds and bytes together, as measured."""
+    """For one kept checkpoint, as estimated: `seconds` of the passes over all scored rows, of putting their `files` on
+    disk (`seconds_a_file` each) and of contributions; `size_bytes` of the files. The first checkpoint also reads all
+    rows for their labels. As measured: `checkpoints` that were scored, and their seconds and bytes together."""
 
     seconds: float
     size_bytes: int
     rows: int
+    files: int = 0
+    seconds_a_file: float = 0.0
     checkpoints: int = 0
     measured_seconds: float = 0.0
     measured_bytes: int = 0
@@ -25,7 +28,8 @@ class Cost:
     @property
     def estimate(self) -> str:
         """What is said before the first pass."""
-        return f"about {self.seconds:.3g} s and {in_words(self.size_bytes)} for {self.rows:,} samples"
+        parts = f"passes, {self.files} files, contributions"
+        return f"about {self.seconds:.3g} s ({parts}) and {in_words(self.size_bytes)} for {self.rows:,} samples"
 
     @property
     def measurement(self) -> str:

@@ -33,7 +33,7 @@ from fgtrac.score.factor_files import (
     shard_rows,
 )
 from fgtrac.score.factors import FactorPass, Pass
-from fgtrac.score.finite import NotFinite
+from fgtrac.score.finite import NotFinite, SamplesNotFinite
 from fgtrac.score.gauss_newton import GaussNewton
 from fgtrac.score.gradients import Gradients, Layer, concatenate
 from fgtrac.store import durable
@@ -223,10 +223,7 @@ class StatePass:
                     self.factors(batch)
             except NotFinite as more:
                 count += self._spoiled(rows, rest, more)[0]
-        return ScoreError(
-            f"NaN or infinity in the factors of {count:,} of {len(rows):,} {rows.role} samples at step "
-            f"{self.state.step}, the first is {self.name_of(rows, first)}: look at its data, or at the learning rate"
-        )
+        return SamplesNotFinite(count, len(rows), rows.role, self.state.step, self.name_of(rows, first))
 
     def _spoiled(self, rows: ScoredRows, where: range, error: NotFinite) -> tuple[int, int]:
         """How many rows of a batch, and the first: one by one where the pass could not tell."""

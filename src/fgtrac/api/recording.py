@@ -301,7 +301,9 @@ class Run:
         )  # fmt: skip
         given = {"train": train, "validation": validation, "test": test}
         sizes = {"train": sample}
-        rows = [resolve_rows(self._registry, role, d, sizes.get(role)) for role, d in given.items() if d is not None]
+        rows = [
+            resolve_rows(self._registry, r, d, sizes.get(r)) for r, d in given.items() if r == "train" or d is not None
+        ]
         self._scoring = Scoring(self, wish, rows, strict=self._strict)
 
     def score(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
+from fgtrac.api.wish import check_data
 from fgtrac.capture.sources import Registry
 from fgtrac.errors import ScoreError
 from fgtrac.score.batches import count_rows, read_batches
@@ -51,8 +52,10 @@ def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = 
     """The rows behind a map-style data set or a loader over one, which is then read in row order, with its collate
     function. Registers what is not registered yet, and the role of samples that have none.
 
-    With `sample`, that many of them. ScoreError for rows without identity, ValueError for a data set of no rows.
+    With `sample`, that many of them. ScoreError for rows without identity, ValueError for a data set of no rows,
+    TypeError for what is none.
     """
+    check_data(role, data)
     collate = None
     if isinstance(data, DataLoader):
         read_batches(data)  # refuses streams

@@ -17,6 +17,7 @@ import torch
 from fgtrac.api.contributions import record_contributions
 from fgtrac.api.cost import Cost, Progress, in_words, say, shown
 from fgtrac.api.factor_passes import Files, StatePass
+from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
@@ -29,8 +30,8 @@ from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import ScoreError, TamperError
+from fgtrac.score.calls import unwrapped
 from fgtrac.score.factor_files import (
-    BYTES,
     FOLDER,
     ROWS_PATH,
     STATE_PATH,
@@ -44,15 +45,14 @@ from fgtrac.score.factor_files import (
     shard_path,
 )
 from fgtrac.score.factors import FactorPass
-from fgtrac.score.finite import NotFinite
+from fgtrac.score.finite import SamplesNotFinite
 from fgtrac.score.gradients import Layer
+from fgtrac.score.layers import left_out
 from fgtrac.score.untouched import untouched
 from fgtrac.store import durable
 from fgtrac.store.tensor_files import open_tensors
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
-
-TIMED_BATCHES = 2
 
 
 class Writing(Protocol):
@@ -106,8 +106,8 @@ class Scoring:
         try:
             self._check_loss(model)
             with self._unseen(model):
-                weights = self._prepare(model).weights
-        except NotFinite as error:
+                weights = self._prepare(model, self._run._grounding.step).weights
+        except SamplesNotFinite as error:
             self._warn(self._run._grounding.step, error)
             return ""
         self._skips = False
@@ -132,7 +132,7 @@ class Scoring:
             self._load(mine := copy.deepcopy(model), scored[0])
             head = self._heads(scored[0].folder)[0]
             with self._unseen(mine):
-                factors = self._prepare(mine)
+                factors = self._prepare(mine, scored[0].step)
                 check_same_loss(self._run._trace, shard_path(head, 0), head, scored[0], self._rows[0], factors)
 
     def _warn(self, step: int, error: ScoreError) -> None:
@@ -187,7 +187,7 @@ class Scoring:
         self._load(mine, ledger.states[0])
         self._check_loss(model)
         with self._unseen(mine):
-            factors = self._prepare(mine)
+            factors = self._prepare(mine, ledger.states[0].step)
         todo = self._todo()
         done, show = self._done(todo, factors), shown(progress)
         total = sum(map(len, self._rows)) * len(todo)
@@ -233,7 +233,7 @@ class Scoring:
         if heads:
             return heads[0].learning_rates
         names = {id(p): name for name, p in mine.named_parameters()}
-        weights = [model.get_parameter(names[id(weight)]) for weight in self._prepare(mine).weights]
+        weights = [model.get_parameter(names[id(weight)]) for weight in self._prepare(mine, state.step).weights]
         rates = self._run._ledger.learning_rates(state)
         return tuple(rate_then(state.step, weight, optimizer, rates) for weight in weights)
 
@@ -318,7 +318,7 @@ class Scoring:
         run, wish, began = self._run, self._wish, time.perf_counter()
         files, named = Files(run._trace), run._ledger.scored_files()
         with self._unseen(model):
-            factors = self._prepare(model)
+            factors = self._prepare(model, state.step)
             one = self._pass(state, factors, rates)
             missing = [rows for rows in self._rows if one.missing(rows, named)]
             try:
@@ -364,40 +364,25 @@ class Scoring:
         with self._run._grounding.unseen(), untouched(model):
             yield
 
-    def _prepare(self, model: torch.nn.Module) -> FactorPass:
+    def _prepare(self, model: torch.nn.Module, step: int) -> FactorPass:
         """The pass over this model; with the first one, the estimate of what it costs."""
         if self._prepared is not None and self._prepared[0] is model:
             return self._prepared[1]
         wish, train = self._wish, self._rows[0]
-        batch = next(iter(train.batches(0, len(train), wish.batch_size)))
         given: dict[str, Any] = {"loss": wish.loss, "forward": wish.forward, "layer": self._layers or wish.layer}
-        if wish.layer == "all" and self._layers and self.cost is None:
-            check_all_layers(self._layers, FactorPass.prepare(model, batch, **given | {"layer": "all"}).layers)
-        factors = FactorPass.prepare(model, batch, **given, hessians=wish.ggn)
+
+        def make(batch: Any) -> FactorPass:
+            if wish.layer == "all" and self._layers and self.cost is None:
+                check_all_layers(self._layers, FactorPass.prepare(model, batch, **given | {"layer": "all"}).layers)
+            return FactorPass.prepare(model, batch, **given, hessians=wish.ggn)
+
+        factors = prepare(train, wish, step, make, lambda row: self._name_of(train, row))
         self._layers = self._layers or factors.layers
         self._prepared = (model, factors)
         if self.cost is None:
-            self.cost = self._estimate(factors)
+            self.cost = estimate(factors, self._rows, wish, self._layers, self._run._trace)
             where = ", ".join(layer.name or "the model itself" for layer in self._layers)
             say(f"scoring a kept checkpoint takes {self.cost.estimate}, layer {where}")
+            if wish.layer == "all" and (out := left_out(unwrapped(model), factors.weights)):
+                say(f'layer="all" leaves out {out}')
         return factors
-
-    def _estimate(self, factors: FactorPass) -> Cost:
-        """From a few batches: the time of a pass over all rows, and the bytes of its files."""
-        train, size = self._rows[0], self._wish.batch_size
-        rows, began = 0, 0.0
-        batches = train.batches(0, min(len(train), TIMED_BATCHES * size), size)
-        began = time.perf_counter()
-        for batch in batches:
-            found = self._try(factors, batch)
-            rows += found
-        seconds = time.perf_counter() - began
-        total = sum(map(len, self._rows))
-        width = sum(sum(layer.columns.values()) for layer in self._layers) * BYTES[self._wish.dtype] + 4
-        return Cost(seconds * total / max(1, rows), width * total, total)
-
-    def _try(self, factors: FactorPass, batch: Any) -> int:
-        try:
-            return len(factors(batch).losses)
-        except ScoreError:
-            return self._wish.batch_size  # the pass itself will say so

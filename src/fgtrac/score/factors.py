@@ -85,7 +85,9 @@ class FactorPass:
             sites, seen = sites_of(model, choice, batch, forward, terms)
         plans = tuple(plan(site, seen, seed, like) for site, like in zip_longest(sites, known))
         if hessians and (len(plans) > 1 or plans[0].layer.form != "factored"):
-            raise ScoreError("hessians are of one layer that sees each sample at one position; name such a layer")
+            raise ScoreError(
+                "ggn (hessians) is of one layer that sees each sample at one position; name one, or leave ggn out"
+            )
         with own_generators():  # the same random numbers again, where the model draws any
             cut = is_cut_right(model, batch, forward, terms, sites, seen)
         layers = tuple(of.layer for of in plans)

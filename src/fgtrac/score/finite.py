@@ -15,6 +15,16 @@ class NotFinite(ScoreError):
         self.count, self.row = count, row
 
 
+class SamplesNotFinite(ScoreError):
+    """The same of all rows of a role, with the name of the first such sample."""
+
+    def __init__(self, count: int, total: int, role: str, step: int, name: str) -> None:
+        super().__init__(
+            f"NaN or infinity in the factors of {count:,} of {total:,} {role} samples at step {step}, the first is "
+            f"{name}: look at its data, or at the learning rate"
+        )
+
+
 def check_finite(what: str, values: torch.Tensor) -> None:
     """NotFinite unless every number is finite; `values` (n, ...), a row for each sample."""
     if values.sum().isfinite() or torch.isfinite(values).all():  # a sum is quicker, and hides neither

@@ -69,6 +69,40 @@ def _shares(module: nn.Module, weight: nn.Parameter) -> bool:
     return isinstance(module, Scored | nn.Embedding) and module._parameters.get("weight") is weight
 
 
+def left_out(model: nn.Module, weights: Sequence[nn.Parameter]) -> str:
+    """The trained weights of linear, convolution, recurrent and attention layers that are not among `weights`, and why;
+    empty where there are none."""
+    taken = {id(weight) for weight in weights}
+    why: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if (reason := _why_not(model, name, module)) is None:
+            continue
+        for key, weight in module._parameters.items():
+            if weight is not None and weight.requires_grad and weight.ndim > 1 and id(weight) not in taken:
+                taken.add(id(weight))
+                why.setdefault(reason, []).append(f"{name}.{key}".removeprefix("."))
+    return "; ".join(f"{_listed(names)} ({reason})" for reason, names in why.items())
+
+
+def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
+    """Why a layer's weights would not be among those of "all"; None for a kind that has no such weights."""
+    if _in_attention(model, name) or isinstance(module, nn.MultiheadAttention):
+        return "MultiheadAttention uses them without calling a layer"
+    if isinstance(module, Scored):
+        return "the loss depends on no call of these layers"
+    other = nn.RNNBase | nn.RNNCellBase | nn.Bilinear | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+    return "neither linear layers nor convolutions" if isinstance(module, other) else None
+
+
+def _in_attention(model: nn.Module, name: str) -> bool:
+    """Whether it is the `out_proj` of torch's attention, whose weight is used without a call."""
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention) and bool(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
 def choose(model: nn.Module, choice: Choice, called: Sequence[str]) -> list[str]:
     """The names of the layers to score. `called`: the names of calls on which the loss of a batch depends, in order.
 
@@ -79,13 +113,13 @@ def choose(model: nn.Module, choice: Choice, called: Sequence[str]) -> list[str]
     called = [name for name in called if name in found]
     if choice is None or choice == "all":
         if not called:
-            raise ScoreError(f"the loss depends on no call of a trained linear or convolution layer; {_which(model)}")
+            raise ScoreError(f"the loss depends on no call of a trained linear or convolution layer; {_which(called)}")
         firsts = {id(found[name].weight): name for name in reversed(called)}
         return list(reversed(firsts.values())) if choice == "all" else [called[-1]]
     names = [choice] if isinstance(choice, str) else list(choice)
     chosen = [_resolve(model, name, called) for name in names]
     if not names or len({id(found[name].weight) for name in chosen}) < len(names):
-        raise ValueError(f"layers {names}: name at least one, and each weight once; {_which(model)}")
+        raise ValueError(f"layers {names}: name at least one, and each weight once; {_which(called)}")
     return chosen
 
 
@@ -93,23 +127,22 @@ def _resolve(model: nn.Module, name: str, called: Sequence[str]) -> str:
     """The first name of the module of this name, which has been found fit to be scored."""
     module = dict(model.named_modules(remove_duplicate=False)).get(name)
     if module is None:
-        raise ValueError(f"the model has no layer {name!r}; {_which(model)}")
+        raise ValueError(f"the model has no layer {name!r}; {_which(called)}")
     if not isinstance(module, Scored):
-        raise ScoreError(f"layer {name!r} is a {type(module).__name__}, not a linear or convolution; {_which(model)}")
+        raise ScoreError(f"layer {name!r} is a {type(module).__name__}, not a linear or convolution; {_which(called)}")
     weight = module._parameters.get("weight")
     if weight is None:
-        raise ScoreError(f"the weight of layer {name!r} is computed from others (parametrized); {_which(model)}")
+        raise ScoreError(f"the weight of layer {name!r} is computed from others (parametrized); {_which(called)}")
     if not weight.requires_grad:
-        raise ScoreError(f"layer {name!r} is frozen: its weight has requires_grad=False; train it, or {_which(model)}")
+        raise ScoreError(f"layer {name!r} is frozen: its weight has requires_grad=False; train it, or {_which(called)}")
     first: str = next(known for known, other in model.named_modules() if other is module)
     if first not in called:
-        raise ScoreError(f"the loss does not depend on a call of layer {name!r}; {_which(model)}")
+        why = " (MultiheadAttention uses its weight without calling it)" if _in_attention(model, name) else ""
+        raise ScoreError(f"the loss does not depend on a call of layer {name!r}{why}; {_which(called)}")
     return first
 
 
-def _which(model: nn.Module) -> str:
-    names = list(candidates(model))
-    if not names:
-        return "no layer of this model could be scored"
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"could be scored: {', '.join(map(repr, names[:12]))}{more}"
+def _which(called: Sequence[str]) -> str:
+    """What could be: the layers on whose calls the loss depends."""
+    names = [repr(name) for name in dict.fromkeys(called)]
+    return f"could be scored: {_listed(names)}" if names else "no layer of this model could be scored"

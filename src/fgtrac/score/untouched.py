@@ -44,6 +44,10 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
 
 def refuse_lazy(model: nn.Module) -> None:
     """ScoreError where a weight or buffer does not exist before the first batch."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ScoreError(
+            "the model is compiled by torch.jit, whose layers cannot be looked into; pass the module it was made from"
+        )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ScoreError(f"{name} is not initialised (a lazy module); run one batch through the model first")
