@@ -53,8 +53,10 @@ def tolerances(
         sums = np.zeros((len(rows[0]), 1), dtype=np.float32)
         add_scores([_absolute(g) for g in rows], against, sums)
         terms[here] = sums[:, 0]
-        norms = np.sqrt(np.stack([g.squared_norms().astype(np.float64) for g in rows], axis=1))
-        out[here] = SHARE * terms[here] + (norms @ (spreads * lengths) if spreads.any() else 0)
+        out[here] = SHARE * terms[here]
+        if spreads.any():
+            norms = np.sqrt(np.stack([g.squared_norms().astype(np.float64) for g in rows], axis=1))
+            out[here] += norms @ (spreads * lengths)
     if prepared.unit_rows:
         out += LENGTHS * sum(layer.size for layer in cache.layers) * np.abs(found)
     out += LEAST
@@ -67,7 +69,8 @@ def tolerances(
 
 
 def _undecided(method: Method) -> CannotTell:
-    return CannotTell(f"rounding decides what {method} gives: what is inverted is too near to singular")
+    why = "too weak, or eigenvalues are too near to equal" if method.name == "ekfac" else "too weak for its size"
+    return CannotTell(f"rounding decides what {method} gives: the damping is {why}")
 
 
 def _inversion(layer: Layer, method: Method) -> float:
