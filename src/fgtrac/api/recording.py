@@ -299,11 +299,9 @@ class Run:
             loss, forward=forward, layer=layer, factors=factors, dtype=dtype, max_kept=max_kept,
             factor_budget_bytes=factor_budget_bytes, batch_size=batch_size, ggn=ggn, method=method,
         )  # fmt: skip
-        given = {"train": train, "validation": validation, "test": test}
-        sizes = {"train": sample}
-        rows = [
-            resolve_rows(self._registry, r, d, sizes.get(r)) for r, d in given.items() if r == "train" or d is not None
-        ]
+        others = {role: data for role, data in (("validation", validation), ("test", test)) if data is not None}
+        rows = [resolve_rows(self._registry, "train", train, sample)]
+        rows += [resolve_rows(self._registry, role, data) for role, data in others.items()]
         self._scoring = Scoring(self, wish, rows, strict=self._strict)
 
     def score(
