@@ -59,7 +59,7 @@ def test_keyed_ids_are_matched_by_name_through_the_vaults(tmp_path: Path) -> Non
     truth = mean_matrix(made, "test")[:, 5]
     assert [s.name for s in told.toward[0].proponents] == [made[0].names["train"][i] for i in np.argsort(-truth)[:3]]
     made[1].path.with_suffix(".vault").unlink()
-    with pytest.raises(ValueError, match=r"340 training samples and .*run\.trace 340, of which 0 are the same"):
+    with pytest.raises(ValueError, match=r"run\.vault is missing: without it nobody can tell which"):
         fgtrac.ensemble([fgtrac.open(p.path) for p in made])
 
 
@@ -72,3 +72,41 @@ def test_traces_of_different_samples_are_refused_with_both_counts(problems: list
 def test_an_ensemble_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no traces"):
         fgtrac.ensemble([])
+
+
+def test_checkpoints_groups_and_the_free_baseline_are_those_of_the_traces(problems: list[Problem]) -> None:
+    together = fgtrac.ensemble([fgtrac.open(p.path) for p in problems])
+    some = together.explain("digits:345", checkpoints=[10, 30], by="class", method="tracin")
+    each = together.explain("digits:345", checkpoints=[[10, 30], [30, 10], [10, 30]], by="class")
+    assert some == each
+    singles = [fgtrac.open(p.path).explain("digits:345", k=340, checkpoints=[10, 30]) for p in problems]
+    (one,), first = some.toward, some.toward[0].proponents[0]
+    scores = [next(s.score for s in (*t.toward[0].proponents, *t.toward[0].opponents) if s.name == first.name)
+              for t in singles]  # fmt: skip
+    assert list(first.trace) == pytest.approx(scores, rel=1e-4)
+    every = together.explain("digits:345", k=340, checkpoints=[10, 30]).toward[0]
+    for share in one.shares:
+        mine = [s.score for s in (*every.proponents, *every.opponents) if f"class {s.label}" == share.group]
+        assert share.sum == pytest.approx(sum(mine), rel=1e-3, abs=1e-4)
+    losses = []
+    for p in problems:
+        order = [p.names["train"].index(name) for name in problems[0].names["train"]]
+        losses.append(np.mean([p.losses[k, "train"] for k in (0, 2)], axis=0)[order])
+    mean = np.mean(losses, axis=0)
+    rows = np.flatnonzero(problems[0].labels["train"] == one.label)
+    assert one.baseline[0].name == problems[0].names["train"][rows[np.argmax(mean[rows])]]
+    assert one.baseline[0].score == pytest.approx(mean[rows].max(), rel=1e-4)
+    assert "the checkpoints of steps 10, 30, the mean over 3 traces; fidelity not measured" in str(some)
+    mixed = together.explain("digits:345", checkpoints=[[10], None, [20]])
+    assert mixed.steps_of_traces == ((10,), (10, 20, 30), (20,))
+    assert "steps 10 and of 10, 20, 30 and of 20" in mixed.basis
+
+
+def test_steps_that_do_not_fit_the_traces_are_refused(problems: list[Problem]) -> None:
+    together = fgtrac.ensemble([fgtrac.open(p.path) for p in problems])
+    with pytest.raises(ValueError, match=r"2 items for 3 traces; give steps, or a list a trace"):
+        together.explain("digits:345", checkpoints=[[10], [20]])
+    with pytest.raises(ValueError, match=r"run\.trace: no state with factors is kept at step 11"):
+        together.explain("digits:345", checkpoints=[11])
+    with pytest.raises(ValueError, match="belong to a batch of unseen data"):
+        together.explain("digits:345", loss=abs)

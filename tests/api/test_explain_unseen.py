@@ -126,3 +126,16 @@ def test_scores_toward_unseen_data_are_recorded_and_verified(scored: Scored, tmp
     assert done.scores == 7 * 3 * 90
     report = own.trace.verify(str(key))
     assert report.exit_code == 0, str(report)
+
+
+def test_an_ensemble_explains_a_batch_by_one_model(scored: Scored, tmp_path: Path) -> None:
+    asked = {"model": scored.model, "loss": cross_entropy, "k": 3}
+    (tmp_path / "other").mkdir()
+    other = Scored(tmp_path / "other")
+    together = fgtrac.ensemble([scored.trace, other.trace])
+    told = together.explain(scored.batch, **asked)
+    whole = [t.explain(scored.batch, **{**asked, "k": 90}) for t in (scored.trace, other.trace)]
+    for j, one in enumerate(told.toward):
+        best = one.proponents[0]
+        each = [next(s.score for s in w.toward[j].proponents if s.name == best.name) for w in whole]
+        assert list(best.trace) == pytest.approx(each, rel=1e-3)

@@ -367,9 +367,15 @@ def test_score_also_takes_the_mean_over_several_traces(run: Run, scored: Problem
     assert said == together.as_json()
     assert said["columns"] == [str(scored.path), str(other.path)]
     assert "2 traces" in run("score", scored.path, "--also", other.path).out
-    refused = run("score", scored.path, "--also", other.path, "--by", "class", "--record")
+    asked = ("score", scored.path, "--also", other.path, "--by", "class", "--checkpoints", "20,30")
+    few = run(*asked)
+    assert "the checkpoints of steps 20, 30, the mean over 2 traces; fidelity not measured" in few.out
+    assert "added up by class" in few.out
+    assert "for comparison, free: the highest training losses" in few.out
+    assert run(*asked, "--json").json["steps_of_traces"] == [[20, 30], [20, 30]]
+    refused = run(*asked, "--record", "-o", tmp_path / "out")
     assert refused.code == 2
-    assert "goes without --record and --by" in refused.err
+    assert "goes without -o and --record" in refused.err
 
 
 # -- suspects and duplicates -------------------------------------------------------------------------------------------

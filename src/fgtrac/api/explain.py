@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ class Explainer:
         found: dict[int, Toward] = {}
         for numbers, ready in prepared:
             mine = [targets[i] for i in numbers]
-            further = _further(progress, len(cache.rows("train")), len(found), len(targets))
+            further = further_progress(progress, len(cache.rows("train")), len(found), len(targets))
             found |= zip(numbers, self._toward(cache, mine, ready, k, groups, further), strict=True)
             del ready  # before the next group is made ready
         steps = tuple(state.step for state in cache.states)
@@ -158,9 +159,12 @@ class Explainer:
 
     def _highest_losses(self, cache: Cache, label: int | None, k: int) -> tuple[Scored, ...]:
         """The training samples (of a class) with the highest loss, the mean over checkpoints."""
-        losses, labels = mean_losses(cache), cache.rows("train").labels
-        if losses is None:
-            return ()
+        losses = mean_losses(cache)
+        return () if losses is None else self.highest_losses(cache, losses, label, k)
+
+    def highest_losses(self, cache: Cache, losses: Floats, label: int | None, k: int) -> tuple[Scored, ...]:
+        """The training rows (of a class) with the highest of these losses (n,)."""
+        labels = cache.rows("train").labels
         rows = np.arange(len(losses)) if label is None or labels is None else np.flatnonzero(labels == label)
         order = rows[np.argsort(-losses[rows], kind="stable")[:k]]
         return tuple(self.scored(cache, row, float(losses[row])) for row in order.tolist())
@@ -174,15 +178,10 @@ class Explainer:
         for start in range(0, len(codes), size):
             part = scores(cache, prepared, start, min(len(codes), start + size))
             np.add.at(sums, codes[start : start + size], part)
-        counts = np.bincount(codes, minlength=len(names))
-        out = []
-        for column in sums.T:
-            order = np.argsort(-column, kind="stable").tolist()
-            out.append(tuple(Share(names[i], int(counts[i]), float(column[i])) for i in order))
-        return out
+        return shares_of(sums, codes, names)
 
 
-def _further(progress: Progress | None, n: int, before: int, m: int) -> Progress | None:
+def further_progress(progress: Progress | None, n: int, before: int, m: int) -> Progress | None:
     """The progress of one group of targets as that of all m."""
     return None if progress is None else lambda done, _group: progress(before * n + done, m * n)
 
@@ -209,6 +208,27 @@ def mean_losses(cache: Cache) -> Floats | None:
     if len(known) < len(cache.states):
         return None
     return np.asarray(np.mean(known, axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def shares_of(sums: NDArray[np.float64], codes: NDArray[np.intp], names: list[str]) -> list[tuple[Share, ...]]:
+    """For each target (column of `sums` (groups, m)) the shares of the groups, largest first."""
+    counts = np.bincount(codes, minlength=len(names))
+    return [
+        tuple(Share(names[i], int(counts[i]), float(column[i])) for i in np.argsort(-column, kind="stable").tolist())
+        for column in sums.T
+    ]
+
+
+def check_unseen(verb: str, targets: Sequence[Any], model: Any, loss: Any, forward: Any) -> None:
+    """ValueError for a batch of unseen data without its model or loss, or more than one."""
+    if model is None:
+        if loss is not None or forward is not None:
+            raise ValueError("loss= and forward= belong to a batch of unseen data; pass model= too")
+        return
+    if len(targets) != 1:
+        raise ValueError(f"{verb}() with model= takes one batch of unseen data, not {len(targets)} targets")
+    if loss is None:
+        raise ValueError(f"{verb}() with model= needs loss=, the one that the model was trained with")
 
 
 def words_of_layer(layer: Layer) -> str:

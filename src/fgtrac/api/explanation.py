@@ -118,7 +118,8 @@ class Explanation:
     """The answer of `explain`, for one target or several, and all that the numbers rest on.
 
     `method` in words as entries write it; `layers` the names of the prediction layers, with the error of a projection;
-    `steps` the checkpoints (for an ensemble `columns` are the traces instead); `rows` how many training samples were
+    `steps` the checkpoints (for an ensemble `columns` are the traces instead, and `steps_of_traces` the checkpoints of
+    each); `rows` how many training samples were
     scored; `by` what the shares are grouped by."""
 
     toward: tuple[Toward, ...]
@@ -129,16 +130,15 @@ class Explanation:
     rows: int
     by: str | None = None
     fidelity: Fidelity | None = None
+    steps_of_traces: tuple[tuple[int, ...], ...] = ()
 
     @property
     def basis(self) -> str:
         """What the numbers rest on, in words."""
         where = ", ".join(self.layers)
-        steps = (
-            f"the checkpoints of steps {', '.join(map(str, self.steps))}"
-            if self.steps
-            else f"{len(self.columns)} traces"
-        )
+        each = dict.fromkeys(self.steps_of_traces or (self.steps,))
+        steps = "the checkpoints of steps " + " and of ".join(", ".join(map(str, some)) for some in each)
+        steps += f", the mean over {len(self.columns)} traces" if self.steps_of_traces else ""
         said = [f"{self.rows:,} training samples by {self.method}, layer {where}, {steps}"]
         return "; ".join([*said, str(self.fidelity or UNMEASURED), CAUTION])
 
@@ -149,6 +149,7 @@ class Explanation:
             "layers": list(self.layers),
             "steps": list(self.steps),
             "columns": list(self.columns),
+            **({"steps_of_traces": list(map(list, self.steps_of_traces))} if self.steps_of_traces else {}),
             "training_samples": self.rows,
             **({"by": self.by} if self.by else {}),
             "fidelity": self.fidelity.as_json() if self.fidelity else UNMEASURED,

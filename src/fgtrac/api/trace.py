@@ -10,7 +10,7 @@ from typing import Any
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.ensemble import Ensemble
-from fgtrac.api.explain import Explainer
+from fgtrac.api.explain import Explainer, check_unseen
 from fgtrac.api.explanation import Explanation, Fidelity
 from fgtrac.api.matrix import write_matrix
 from fgtrac.api.measuring import measure_fidelity, record_fidelity
@@ -100,6 +100,7 @@ class Trace:
         and seal it with the trace's own key (`key` is the signing key's file). What the log has already is not written
         again; `fgtrac verify` computes it again. This opened trace still answers as of before: open it anew."""
         how, explainer = Method(method, damping, ggn), self._explainer
+        check_unseen("record", targets, model, loss, forward)
         cache = explainer.cache(checkpoints)
         if model is None:
             resolved = explainer.resolve(cache, targets)
@@ -107,8 +108,7 @@ class Trace:
         else:
             from fgtrac.api.unseen import read_batch
 
-            if len(targets) != 1 or loss is None:
-                raise ValueError("record() with model= takes one batch of unseen data, and loss=")
+            assert loss is not None
             resolved, by_state = read_batch(explainer, cache, targets[0], model, loss, forward)
             gradients = [(list(range(len(resolved))), by_state)]
         signing_key = None if key is None else Path(key)
@@ -204,7 +204,8 @@ class Trace:
     ) -> SuspectList:
         """The k training samples (None: all) whose labels are most suspicious, by self-influence and by the mean
         training loss, which costs nothing. `by` orders them by "self-influence" or "mean loss"; by default the better
-        one where `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as `explain`."""
+        one where `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as
+        `explain`."""
         how = Method(method, damping, ggn)
         return list_suspects(self._explainer, how, k, checkpoints=checkpoints, by=by, wrong=wrong, progress=progress)
 
@@ -259,14 +260,10 @@ class Trace:
         from, TamperError where a factor file is not the one of the log.
         """
         how, explainer = Method(method, damping, ggn), self._explainer
+        check_unseen("explain", targets, model, loss, forward)
         if model is None:
-            if loss is not None or forward is not None:
-                raise ValueError("loss= and forward= belong to a batch of unseen data; pass model= too")
             return explainer.explain(targets, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
-        if len(targets) != 1:
-            raise ValueError(f"explain() with model= takes one batch of unseen data, not {len(targets)} targets")
-        if loss is None:
-            raise ValueError("explain() with model= needs loss=, the one that the model was trained with")
+        assert loss is not None
         from fgtrac.api.unseen import explain_batch  # the only part that needs torch
 
         given = (targets[0], model, loss, forward)

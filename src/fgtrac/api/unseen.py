@@ -44,15 +44,15 @@ def explain_batch(
     check_group(by)
     cache = explainer.cache(checkpoints)
     targets, gradients = read_batch(explainer, cache, batch, model, loss, forward)
-    return explainer.answer(cache, targets, _prepared(cache, gradients, method), method, k, by, progress)
+    return explainer.answer(cache, targets, prepare_batch(cache, gradients, method, [cache]), method, k, by, progress)
 
 
-def _prepared(
-    cache: Cache, gradients: Sequence[tuple[Gradients, ...]], method: Method
+def prepare_batch(
+    cache: Cache, gradients: Sequence[tuple[Gradients, ...]], method: Method, together: Sequence[Cache]
 ) -> Iterator[tuple[list[int], list[Prepared]]]:
-    """As `prepare_targets`, of gradients at every state."""
+    """As `prepare_targets`, of gradients at every state; in groups that stay within what all of `together` may hold."""
     m = len(gradients[0][0])
-    size = group_size([cache], m, method)
+    size = group_size(together, m, method)
     for start in range(0, m, size):
         some = slice(start, min(m, start + size))
         mine = [[g.rows(some) for g in state] for state in gradients]

@@ -82,8 +82,7 @@ def score(
     """
     check_group(by)
     if also:
-        given = {"-o": out, "--record": record, "--by": by, "--with": with_, "--fidelity": fidelity}
-        _check_alone(given | {"--checkpoints": checkpoints})
+        _check_alone({"-o": out, "--record": record, "--with": with_, "--fidelity": fidelity})
     if with_ is not None:
         make_factors(trace, with_)
     retrain = None if fidelity is None else load_function(fidelity)
@@ -92,7 +91,7 @@ def score(
     targets = [named] if together else named
     how: dict[str, Any] = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
     if also:
-        _score_together([opened, *map(open_trace, also)], targets, top, how, as_json)
+        _score_together([opened, *map(open_trace, also)], targets, top, by, how, as_json)
         return
     answer = Answer()
     if out is None or len(targets) <= SHOWN_WITH_OUT:
@@ -126,11 +125,12 @@ def _check_alone(given: dict[str, Any]) -> None:
         raise ValueError(f"--also gives the mean over traces, which goes without {' and '.join(unfit)}")
 
 
-def _score_together(traces: list[Trace], targets: list[Any], top: int, how: dict[str, Any], as_json: bool) -> None:
+def _score_together(
+    traces: list[Trace], targets: list[Any], top: int, by: str | None, how: dict[str, Any], as_json: bool
+) -> None:
     """The answer by the mean over several traces."""
-    how = {name: value for name, value in how.items() if name != "checkpoints"}
     with progress("scoring") as step:
-        found = ensemble(traces).explain(*targets, k=top, progress=step, **how)
+        found = ensemble(traces).explain(*targets, k=top, by=by, progress=step, **how)
     if as_json:
         print_json(found.as_json())
     else:
