@@ -22,7 +22,7 @@ from fgtrac.score.methods import Method, read_all
 from fgtrac.verify.checks import CannotTell
 
 SHARE = 2.0**-18  # 4e-6 of the terms' magnitudes: four times what another BLAS, threads and float64 were seen to change
-LENGTHS = 2.0**-30  # of a score by tracin-cos, for each number of a gradient: lengths are plain float32 sums
+LENGTHS = 2.0**-30  # of a score by tracin-cos, for each number of the longest sum: lengths are plain float32 sums
 LEAST = 2.0**-116  # 1e-35: what float32 cannot hold exactly, with its products
 INVERSION = 2.0**-53 * 64  # of a prepared target, times p / damping: sums, an inverse and products in float64
 SHAKEN = 2.0**-50  # relative change of factors that stands for rounding of their moments
@@ -58,7 +58,7 @@ def tolerances(
             norms = np.sqrt(np.stack([g.squared_norms().astype(np.float64) for g in rows], axis=1))
             out[here] += norms @ (spreads * lengths)
     if prepared.unit_rows:
-        out += LENGTHS * sum(layer.size for layer in cache.layers) * np.abs(found)
+        out += LENGTHS * max(_numbers(layer) for layer in prepared.layers) * np.abs(found)
     out += LEAST
     loose = (terms > 0) & (out > TOO_MUCH * np.abs(found))
     if np.count_nonzero(loose) > MOST_LOOSE * n:
@@ -85,6 +85,11 @@ def _length(target: PreparedLayer) -> float:
     """The length of one target."""
     parts = [v for v in (target.inputs, target.deltas, target.dense) if v is not None]
     return float(np.prod([np.linalg.norm(part.astype(np.float64)) for part in parts]))
+
+
+def _numbers(target: PreparedLayer) -> int:
+    """How many numbers the length of a target or row is summed over, in this layer."""
+    return target.layer.size if target.deltas is None else sum(target.layer.columns.values())
 
 
 def _absolute(rows: Gradients) -> Gradients:
