@@ -11,7 +11,7 @@ import caches
 import fgtrac
 from caches import FACTORED, PROJECTED
 from fgtrac.api.targets import Target, prepare_targets
-from fgtrac.score import methods
+from fgtrac.score import curvature, methods
 from fgtrac.score.gradients import Layer
 from fgtrac.score.kernel import Prepared, scores
 from fgtrac.score.methods import Method
@@ -36,9 +36,11 @@ def bytes_of(ready: list[Prepared]) -> int:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("small", [0, 1 << 14])
 def test_groups_stay_within_the_budget_and_their_scores_are_the_same(
-    tmp_path: Path, method: Method, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, method: Method, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(curvature, "SMALL", small)
     cache, _held = caches.write_cache(tmp_path, LAYERS, n=300)
     assert cache.has("validation")
     targets = [*SINGLES[:30], *MEANS, *SINGLES[30:]]

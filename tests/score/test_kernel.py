@@ -9,7 +9,7 @@ import pytest
 
 import caches
 from caches import DENSE, FACTORED, PROJECTED, RATES
-from fgtrac.score import kernel, methods
+from fgtrac.score import curvature, kernel, methods
 from fgtrac.score.curvature import bytes_of
 from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.score.methods import Method, curvatures, mean_target, parse_method, prepare, prepare_role, self_influence
@@ -132,8 +132,9 @@ def test_ekfac_is_the_exact_inverse_where_the_fisher_matrix_is_a_kronecker_produ
 
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: "+".join(layer.form for layer in layers))
 def test_many_targets_in_an_eigenbasis_score_as_few_that_are_turned_back(
-    tmp_path: Path, layers: tuple[Layer, ...]
+    tmp_path: Path, layers: tuple[Layer, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(curvature, "SMALL", 0)
     cache, held = caches.write_cache(tmp_path, layers)
     whole = [prepare(cache, k, held[k, "validation"], Method("ekfac")) for k in range(3)]
     assert [layer.basis is not None for layer in whole[0].layers] == [layer.form == "factored" for layer in layers]
@@ -154,6 +155,7 @@ def test_how_much_is_between_at_once_changes_no_score(
     layer = Layer("output", "factored", 50, 4, True)
     cache, held = caches.write_cache(tmp_path, (layer,))
     monkeypatch.setattr(kernel, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(curvature, "SMALL", 0)
     for method, m in ((Method("fisher"), 30), (Method("ekfac"), 30)):
         ready = [prepare(cache, k, [held[k, "validation"][0].rows(slice(0, m))], method) for k in range(3)]
         assert not ready[0].layers[0].is_multiplied_out

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.score.gradients import Floats, Gradients, Layer, row_dots
-from fgtrac.score.kernel import Basis, PreparedLayer
+from fgtrac.score.kernel import SMALL, Basis, PreparedLayer
 
 Doubles = NDArray[np.float64]
 
@@ -107,8 +107,8 @@ class Eigen:
     mean: float
 
     def apply(self, targets: Gradients) -> PreparedLayer:
-        """Many outer products are left in the eigenbasis, where they stay small; others are dense targets."""
-        if targets.is_factored and len(targets) > FEW:
+        """Many large outer products are left in the eigenbasis, where they stay small; others are dense targets."""
+        if targets.is_factored and stay_in_eigenbasis(targets.layer, len(targets)):
             inputs, deltas = factors_of(targets)
             parts = single(inputs @ self.columns), single(deltas @ self.rows / self.mean)
             basis = Basis(single(self.rows), single(self.columns), single(self.inverse))
@@ -130,6 +130,11 @@ class Eigen:
             matrices = rows.whole().reshape(len(rows), *self.inverse.shape)
             found = (np.square(left.T @ matrices @ right) * inverse).sum(axis=(1, 2))
         return single(double(found) / self.mean)
+
+
+def stay_in_eigenbasis(layer: Layer, m: int) -> bool:
+    """Whether m outer products in a layer are not turned back by ekfac."""
+    return m > FEW and layer.size > SMALL
 
 
 def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:

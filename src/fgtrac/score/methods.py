@@ -92,7 +92,7 @@ def _prepared_numbers(layer: Layer, m: int, method: Method, dense: bool) -> int:
     """Of each of m targets, in one layer at one state."""
     stays = {
         "fisher": not method.ggn and layer.size > curvature.EXACT_SIZE,
-        "ekfac": m > curvature.FEW,
+        "ekfac": curvature.stay_in_eigenbasis(layer, m),
     }
     if dense or layer.form != "factored" or not stays.get(method.name, True):
         return layer.size
