@@ -90,3 +90,34 @@ def test_a_folder_with_anything_else_in_it_is_refused_and_left_alone(scored: Pro
     with pytest.raises(ValueError, match="at least 1 row"):
         trace.write_scores(tmp_path / "none", *TARGETS, rows_a_part=0)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_matrix_in_memory_is_the_one_on_disk_with_ids_and_names(scored: Problem, tmp_path: Path) -> None:
+    trace, steps = fgtrac.open(scored.path), []
+    found = trace.scores(*TARGETS, method="fisher", progress=lambda *step: steps.append(step))
+    trace.write_scores(tmp_path / "all", *TARGETS, method="fisher")
+    np.testing.assert_allclose(found.scores, np.load(tmp_path / "all" / "scores-00000.npy"), rtol=1e-5, atol=1e-6)
+    assert found.scores.dtype == np.float32
+    assert list(found.names) == scored.names["train"]
+    assert found.targets[0] == "digits:345"
+    assert found.labels is not None
+    assert found.labels.tolist() == scored.labels["train"].tolist()
+    assert steps[-1] == (340 * 4, 340 * 4)
+    row = found.row("extra:7")
+    assert row == found.row(trace.find("extra:7").id) == scored.names["train"].index("extra:7")
+    (one,) = trace.explain("digits:345", method="fisher", k=1).toward
+    assert found.scores[found.row(str(one.proponents[0].name)), 0] == pytest.approx(one.proponents[0].score)
+    assert str(found) == (
+        "scores of 340 training samples toward 4 targets by fisher 0.1, the checkpoints of steps 10, 20, 30; "
+        "fidelity not measured"
+    )
+    with pytest.raises(ValueError, match=r"'digits:345' is not among the 340 training samples"):
+        found.row("digits:345")
+    assert trace.scores("digits:345", checkpoints=[10]).steps == (10,)
+
+
+def test_scores_without_a_vault_are_looked_up_by_id(tmp_path: Path) -> None:
+    trace = fgtrac.open(scored_trace(tmp_path, vault=False).path)
+    found = trace.scores("role:validation")
+    assert set(found.names) == {None}
+    assert found.row(found.ids[5].tobytes()) == 5

@@ -17,6 +17,7 @@ from fgtrac.api.measuring import measure_fidelity, record_fidelity
 from fgtrac.api.naming import Named, Namer, UnknownSampleError, key_of, words_of
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.record_scores import Recorded, record_scores
+from fgtrac.api.score_arrays import Scores, compute_scores
 from fgtrac.api.suspects import (
     Duplicates,
     SelfInfluence,
@@ -113,6 +114,21 @@ class Trace:
             gradients = [(list(range(len(resolved))), by_state)]
         signing_key = None if key is None else Path(key)
         return record_scores(explainer, cache, resolved, gradients, how, signing_key, progress)
+
+    def scores(
+        self,
+        *targets: Any,
+        method: str = "tracin",
+        damping: float | None = None,
+        ggn: bool = False,
+        checkpoints: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Scores:
+        """The scores of all n training samples toward m targets (as `explain` takes them) as one array in memory: `ids`
+        (n, 32), `scores` (n, m) float32, that is 4 n m bytes beside the names and what the kernel holds (about 300 MB
+        at most); where that is too much, `write_scores`. Errors as `explain`."""
+        how = Method(method, damping, ggn)
+        return compute_scores(self._explainer, targets, how, checkpoints=checkpoints, progress=progress)
 
     def write_scores(
         self,
