@@ -172,3 +172,14 @@ def test_a_scripted_model_is_refused_in_one_line(problem: Any) -> None:
             run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
     assert "\n" not in str(caught.value)
     assert problem.events("checkpoint") == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_part_of_a_model_is_left_out_and_said(problem: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(8, 6), nn.ReLU())), nn.Linear(6, 3))
+    with problem.start() as run:
+        problem.score_with(run, layer="all")
+        run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    said = capsys.readouterr().err
+    assert "leaves out 0.0.weight (compiled by torch.jit, which cannot be looked into)" in said
+    assert len(problem.events("contribution")) == 1

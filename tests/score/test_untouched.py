@@ -149,3 +149,24 @@ def test_the_generators_of_every_cuda_device_are_as_before():
     with untouched(MLP().cuda()):
         torch.rand(3, device="cuda")
     assert all(one.equal(other) for one, other in zip(before, torch.cuda.get_rng_state_all(), strict=True))
+
+
+class Counts(nn.Module):
+    """Puts another tensor in the place of its buffer at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return x + 0 * self.calls
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_the_buffers_of_a_scripted_part_are_as_before():
+    model = nn.Sequential(torch.jit.script(Counts()), nn.Linear(6, 4))
+    with untouched(model):
+        FactorPass.prepare(model, batch(), loss=F.cross_entropy)(batch())
+        assert model[0].calls.item() > 1
+    assert model[0].calls.item() == 0

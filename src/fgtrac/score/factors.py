@@ -21,7 +21,7 @@ from fgtrac.score.losses import PerSample, per_sample
 from fgtrac.score.owners import NOBODY, Placement, in_order, items_of, likely_order
 from fgtrac.score.probe import Plan, Run, find_placements, is_cut_right, plan, run, sites_of, used_of
 from fgtrac.score.sums import positions_of, sides_of, summed
-from fgtrac.score.untouched import own_generators, refuse_lazy
+from fgtrac.score.untouched import own_generators, refuse_unready
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +77,7 @@ class FactorPass:
         scored: samples that are mixed, a frozen layer, a weight that acts otherwise than in its layer, NaN.
         """
         model, forward, terms = unwrapped(model), forward or default_forward, per_sample(loss)
-        refuse_lazy(model)
+        refuse_unready(model)
         _refuse_training(model)
         known = [of for of in layer or () if isinstance(of, Layer)]
         choice = [of.name for of in known] or cast(Choice, layer)

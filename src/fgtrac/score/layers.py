@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+import torch
 from torch import nn
 
 from fgtrac.errors import ScoreError
@@ -86,6 +87,8 @@ def left_out(model: nn.Module, weights: Sequence[nn.Parameter]) -> str:
 
 def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
     """Why a layer's weights would not be among those of "all"; None for a kind that has no such weights."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by torch.jit, which cannot be looked into"
     if _in_attention(model, name) or isinstance(module, nn.MultiheadAttention):
         return "MultiheadAttention uses them without calling a layer"
     if isinstance(module, Scored):

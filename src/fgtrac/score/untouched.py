@@ -24,9 +24,9 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises ScoreError, the caller's fault, for a lazy module that has seen no batch yet: its first pass makes weights.
     """
-    refuse_lazy(model)
+    refuse_unready(model)
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    buffers = [(module, dict(module._buffers.items())) for module in model.modules()]
     copies = [(tensor, tensor.detach().clone()) for tensor in _may_change(model)]
     with own_generators():
         try:
@@ -42,9 +42,9 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
                 _put_back_values(tensor, copy)
 
 
-def refuse_lazy(model: nn.Module) -> None:
-    """ScoreError where a weight or buffer does not exist before the first batch."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+def refuse_unready(model: nn.Module) -> None:
+    """ScoreError where a weight or buffer does not exist before the first batch, or the model cannot be looked into."""
+    if isinstance(model, torch.jit.ScriptModule):
         raise ScoreError(
             "the model is compiled by torch.jit, whose layers cannot be looked into; pass the module it was made from"
         )
@@ -78,6 +78,10 @@ def _may_change(model: nn.Module) -> list[torch.Tensor]:
 
 def _put_back_names(module: nn.Module, before: dict[str, torch.Tensor | None]) -> None:
     """The tensors that were this module's buffers are so again, also where the pass put others in their place."""
+    if isinstance(module, torch.jit.ScriptModule):
+        for name, tensor in before.items():
+            setattr(module, name, tensor)
+        return
     now = module._buffers
     if list(now) != list(before) or any(now[name] is not tensor for name, tensor in before.items()):
         now.clear()
