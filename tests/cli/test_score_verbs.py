@@ -99,6 +99,10 @@ def test_score_shows_proponents_and_opponents_by_name_and_what_they_rest_on(run:
     for sample in (*one.proponents, *one.opponents, *one.baseline):
         assert str(sample.name) in done.out
     assert one.sentence in done.out
+    assert one.free.startswith("for comparison, free: the highest training losses of class")
+    told = str(fgtrac.open(scored.path).explain("digits:345", k=4))
+    assert one.free in done.out
+    assert one.free in told
     assert "added up by source" in done.out
     assert "fidelity not measured" in done.out
 

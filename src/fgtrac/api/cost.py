@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Progress = Callable[[int, int], None]
+from fgtrac.score.kernel import Progress
 
 
 @dataclass(slots=True)

@@ -104,6 +104,13 @@ class Toward:
         called = self.target + (f" (class {self.label})" if self.label is not None and self.samples == 1 else "")
         return f"toward {called}: {' and '.join(said) or 'no training sample contributed anything'}"
 
+    @property
+    def free(self) -> str:
+        """The baseline in one line; empty where there is none."""
+        which = f" of class {self.label}" if self.label is not None else ""
+        samples = ", ".join(f"{s.name or s.id.hex()[:16]} {s.score:.3g}" for s in self.baseline)
+        return f"for comparison, free: the highest training losses{which}: {samples}" if samples else ""
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         said: dict[str, Any] = {"target": self.target, "samples": self.samples}
@@ -160,10 +167,10 @@ class Explanation:
         lines = []
         for one in self.toward:
             lines += [one.sentence, *_listed("proponents", one.proponents), *_listed("opponents", one.opponents)]
-            lines += _listed("for comparison, the highest training losses", one.baseline, "")
+            lines += [f"  {one.free}"] if one.free else []
             lines += [f"  {s.group}: {s.sum:+.4g} by {s.samples:,} samples" for s in one.shares]
         return "\n".join([*lines, self.basis])
 
 
-def _listed(title: str, samples: Sequence[Scored], sign: str = "+") -> list[str]:
-    return [f"  {title}: " + ", ".join(f"{s.words} {s.score:{sign}.4g}" for s in samples)] if samples else []
+def _listed(title: str, samples: Sequence[Scored]) -> list[str]:
+    return [f"  {title}: " + ", ".join(f"{s.words} {s.score:+.4g}" for s in samples)] if samples else []

@@ -6,7 +6,7 @@ factors in the log. Whether the factors follow from the model state and the data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fgtrac.score.cache import Cache
 from fgtrac.score.curvature import Doubles
 from fgtrac.score.factor_files import FOLDER, Rows, State
 from fgtrac.score.gradients import Floats, Gradients
-from fgtrac.score.kernel import scores
+from fgtrac.score.kernel import Progress, scores
 from fgtrac.score.methods import Method, mean_target, parse_method, prepare, read_all
 from fgtrac.score.target_files import target_of
 from fgtrac.store.tensor_files import open_tensors
@@ -33,7 +33,6 @@ from fgtrac.verify.tree import Log
 KEPT_SCORES = 2  # results for (target, method) at a state: entries of one stand together in the log
 ROLES = ("train", "validation", "test")
 
-Progress = Callable[[int, int], None]
 Ref = tuple[bytes, int]
 
 

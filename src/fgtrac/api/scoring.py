@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from fgtrac.api.contributions import record_contributions
-from fgtrac.api.cost import Cost, Progress, in_words, say, shown
+from fgtrac.api.cost import Cost, in_words, say, shown
 from fgtrac.api.factor_passes import Files, StatePass
 from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
@@ -47,6 +47,7 @@ from fgtrac.score.factor_files import (
 from fgtrac.score.factors import FactorPass
 from fgtrac.score.finite import SamplesNotFinite
 from fgtrac.score.gradients import Layer
+from fgtrac.score.kernel import Progress
 from fgtrac.score.layers import left_out
 from fgtrac.score.untouched import untouched
 from fgtrac.store import durable

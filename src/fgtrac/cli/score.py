@@ -208,7 +208,8 @@ def print_explanation(found: Explanation, console: Console) -> None:
             ("opponents: raised it", one.opponents),
         ):
             _print_samples(title, samples, over, console)
-        _print_baseline(one, console)
+        if one.free:
+            console.print(escape(one.free), soft_wrap=True)
         _print_shares(one, found.by, console)
     console.print(escape(found.basis), soft_wrap=True)
 
@@ -230,13 +231,6 @@ def _print_samples(title: str, samples: tuple[Scored, ...], over: str, console: 
         called = escape(s.name or f"id:{s.id.hex()[:16]}") + (" (itself)" if s.is_target else "")
         table.add_row(called, "" if s.label is None else str(s.label), f"{s.score:+.4g}", sparkline(s))
     console.print(table)
-
-
-def _print_baseline(one: Toward, console: Console) -> None:
-    if one.baseline:
-        samples = ", ".join(f"{s.name or s.id.hex()[:16]} {s.score:.3g}" for s in one.baseline)
-        which = f" of class {one.label}" if one.label is not None else ""
-        console.print(escape(f"for comparison, free: the highest training losses{which}: {samples}"), soft_wrap=True)
 
 
 def _print_shares(one: Toward, by: str | None, console: Console) -> None:
