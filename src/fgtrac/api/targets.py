@@ -110,7 +110,9 @@ def _sample(cache: Cache, words: str, places: Sequence[tuple[bytes, int]]) -> Ta
 
 def _check_scored(cache: Cache, role: str) -> None:
     if not cache.has(role):
-        raise ScoreError(f"there are no {role} factors at these checkpoints; give {role}= to run.score_with")
+        raise ScoreError(
+            f"there are no {role} factors at these checkpoints; give {role}= to run.score_with, or name another target"
+        )
 
 
 def prepare_targets(
