@@ -38,14 +38,15 @@ OTHERS = 20 + 15  # rows of validation and test
 
 
 class Counting:
-    """Cross-entropy that counts rows; `began` is their number when progress was first told, and `told` all of that."""
+    """Cross-entropy that counts the rows of passes, not those of losses without gradients; `began` is their number when
+    progress was first told, and `told` all of that."""
 
     def __init__(self, smoothing: float = 0.0) -> None:
         self.smoothing, self.rows, self.began = smoothing, 0, 0
         self.told: list[tuple[int, int]] = []
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        self.rows += len(targets)
+        self.rows += len(targets) if outputs.requires_grad else 0
         return cross_entropy(outputs, targets, reduction="none", label_smoothing=self.smoothing)
 
     def progress(self, done: int, total: int) -> None:
