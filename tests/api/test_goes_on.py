@@ -24,6 +24,7 @@ from fgtrac.api.prior import trace_id_of
 from fgtrac.api.run import Run, reopen
 from fgtrac.api.scored_rows import SOME
 from fgtrac.commit.signer import Signer
+from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import encode_losses, encode_rows, encode_shard, gradients_of, parse_head, parse_rows
 from fgtrac.score.factor_files import rows_path as path_of_rows
@@ -217,19 +218,26 @@ def test_a_shard_of_something_else_is_made_anew(killed: Path, problem: Any, undi
     assert notes(problem) == []
 
 
-def test_shards_of_another_loss_are_made_anew(killed: Path, problem: Any, undisturbed: Any) -> None:
+def test_shards_of_another_loss_are_made_anew_while_no_entry_names_one(
+    killed: Path, problem: Any, undisturbed: Any
+) -> None:
     """Nothing in a shard names the loss: a few rows of each are tried."""
-    take(problem, killed, MIDDLE)
+    take(problem, killed, FIRST)
     counted = go_on(problem, Counting(smoothing=0.2))
-    assert counted.passed == 90 + OTHERS + 2 * SOME
-    assert counted.told[0] == (189, 250)
-    assert counted.told[1][0] < 189  # what was counted as done is not
-    assert counted.told[-1] == (250, 250)
-    expected = undisturbed(problem, loss=nn.CrossEntropyLoss(label_smoothing=0.2))
-    assert {p: d for p, d in problem.files().items() if p.startswith("00000012")} == {
-        p: d for p, d in expected.items() if p.startswith("00000012")
-    }
+    first, second = counted.told[0][0], counted.told[1][0]
+    assert second < first  # what was counted as done is not
+    assert counted.told[-1][0] == counted.told[-1][1]
+    smoothed = nn.CrossEntropyLoss(label_smoothing=0.2)
+    assert problem.files() == up_to(6, undisturbed(problem, loss=smoothed))
     assert notes(problem) == []
+
+
+def test_another_loss_than_that_of_named_factors_is_refused_and_what_was_left_stays(killed: Path, problem: Any) -> None:
+    folder = take(problem, killed, MIDDLE)
+    before = inodes(folder)
+    with pytest.raises(ScoreError, match="are of another loss or forward: at step 6"):
+        go_on(problem, Counting(smoothing=0.2))
+    assert inodes(folder) == before
 
 
 def test_a_rows_file_with_other_labels_is_made_anew(killed: Path, problem: Any, undisturbed: Any) -> None:
