@@ -20,7 +20,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import Problem
-
 from fgtrac.api import factor_passes, scoring
 from fgtrac.store import durable
 
