@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fgtrac.errors import TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.score.factor_files import FOLDER, State
@@ -58,6 +59,20 @@ class Ledger:
     def state_path(self, state: State) -> str:
         """Where the model state itself lies."""
         return f"artifacts/checkpoint-{state.step:08d}-{state.digest.hex()[:8]}.safetensors"
+
+    def read_state(self, trace: TraceDir, state: State) -> bytes:
+        """A kept model state's file, checked against the log. TamperError where it is gone or another."""
+        path = self.state_path(state)
+        try:
+            data = trace.read(path)
+        except FileNotFoundError as error:
+            raise TamperError(f"{error}, which the log names; restore it, or choose other checkpoints") from error
+        if (digest := hashlib.sha256(data).digest()) != state.digest:
+            raise TamperError(
+                f"{path} is not the model state that the log names: it has SHA-256 {digest.hex()} and the log says "
+                f"{state.digest.hex()}; restore it from a copy"
+            )
+        return data
 
     def has_contribution(self, ref: Ref, target: str, method: str, block: bytes, ordinals: NDArray[Any]) -> bool:
         """Whether an entry with exactly these samples has been recorded."""

@@ -105,7 +105,7 @@ class Scoring:
         if self._wish.when == "later":
             return ""
         try:
-            self._check_loss(model)
+            self._check_loss(lambda: copy.deepcopy(model))
             with self._unseen(model):
                 weights = self._prepare(model, self._run._grounding.step).weights
         except SamplesNotFinite as error:
@@ -126,11 +126,11 @@ class Scoring:
         except ScoreError as error:
             self._warn(state.step, error)
 
-    def _check_loss(self, model: torch.nn.Module) -> None:
-        """ScoreError where the trace has factors of another loss. Looks once."""
+    def _check_loss(self, copied: Callable[[], torch.nn.Module]) -> None:
+        """ScoreError where the trace has factors of another loss. Looks once; a state is put into the copy."""
         scored, self._is_same_loss = ([] if self._is_same_loss else self._scored_states()), True
         if scored:
-            self._load(mine := copy.deepcopy(model), scored[0])
+            self._load(mine := copied(), scored[0])
             head = self._heads(scored[0].folder)[0]
             with self._unseen(mine):
                 factors = self._prepare(mine, scored[0].step)
@@ -186,7 +186,7 @@ class Scoring:
         ledger = self._run._ledger
         mine = copy.deepcopy(model)
         self._load(mine, ledger.states[0])
-        self._check_loss(model)
+        self._check_loss(lambda: mine)
         with self._unseen(mine):
             factors = self._prepare(mine, ledger.states[0].step)
         todo = self._todo()
@@ -244,10 +244,7 @@ class Scoring:
         return [parse_head(open_tensors(self._run._trace.plain(path)).metadata) for path in named]
 
     def _load(self, model: torch.nn.Module, state: State) -> None:
-        path = self._run._ledger.state_path(state)
-        data = self._run._trace.read(path)
-        if hashlib.sha256(data).digest() != state.digest:
-            raise TamperError(f"{path} is not the model state that the log names; restore it from a copy")
+        data = self._run._ledger.read_state(self._run._trace, state)
         load_state(model, data, f"the checkpoint of step {state.step}")
 
     # -- what the trace has already -------------------------------------------------------------------------------

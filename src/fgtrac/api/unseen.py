@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from fgtrac.api.explanation import Explanation
 from fgtrac.api.groups import check_group
 from fgtrac.api.targets import Target
 from fgtrac.capture.checkpoint import load_state
-from fgtrac.errors import TamperError
 from fgtrac.score.cache import Cache
 from fgtrac.score.calls import unwrapped
 from fgtrac.score.factor_files import State
@@ -88,22 +86,9 @@ def _pass(
     loss: Callable[..., Any],
     forward: Callable[[Any, Any], Any] | None,
 ) -> Pass:
-    load_state(model, read_state(explainer, state), f"the checkpoint of step {state.step}")
+    load_state(model, explainer.ledger.read_state(explainer.trace, state), f"the checkpoint of step {state.step}")
     with untouched(model):
         return FactorPass.prepare(model, batch, loss=loss, forward=forward, layer=cache.layers)(batch)
-
-
-def read_state(explainer: Explainer, state: State) -> bytes:
-    """A kept state's file, checked against the log. TamperError where it is gone or another."""
-    path = explainer.ledger.state_path(state)
-    try:
-        data = explainer.trace.read(path)
-    except FileNotFoundError as error:
-        raise TamperError(f"{error}, which the log names; restore it, or choose other checkpoints") from error
-    digest = hashlib.sha256(data).digest()
-    if digest != state.digest:
-        raise TamperError(f"{path} has SHA-256 {digest.hex()} and the log says {state.digest.hex()}; restore it")
-    return data
 
 
 def _targets(found: Pass) -> list[Target]:
