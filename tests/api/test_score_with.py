@@ -18,7 +18,6 @@ from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
-    IterableDataset,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -408,41 +407,6 @@ def test_more_losses_than_samples_are_refused_and_leave_no_file(problem: Any) ->
         with pytest.raises(ScoreError, match=r"180 losses for 90 samples; let the loss return one for each sample"):
             problem.fit(run, problem.model(), epochs=1)
     assert problem.files() == {}
-
-
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return iter([])
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "words"),
-    [
-        ({"loss": "mse"}, TypeError, "loss= is a str; give a function"),
-        ({"forward": 3}, TypeError, "forward= is a int; give a function"),
-        ({"factors": "sometimes"}, ValueError, "factors='sometimes' is none of 'now', 'sample:N'"),
-        ({"factors": "sample:0"}, ValueError, "factors='sample:0' is none of"),
-        ({"dtype": "int8"}, ValueError, "dtype='int8' is none of float16, bfloat16, float32"),
-        ({"batch_size": 0}, ValueError, "batch_size=0; give at least 1"),
-        ({"max_kept": 0}, ValueError, "max_kept=0; give at least 1"),
-        ({"method": "trak"}, ValueError, "method 'trak' is none of tracin"),
-        ({"train": Stream()}, ScoreError, "rows are without identity"),
-        ({"train": DataLoader(Stream())}, ScoreError, "rows without identity"),
-        ({"train": iter([1, 2])}, ScoreError, "rows are without identity"),
-        ({"train": []}, ValueError, "train= has no rows"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused_at_once_and_nothing_is_written(
-    problem: Any, options: dict[str, Any], kind: type[Exception], words: str
-) -> None:
-    with problem.start() as run:
-        before = run._recorder.next_seq
-        with pytest.raises(kind, match=words) as caught:
-            problem.score_with(run, **options)
-        assert "\n" not in str(caught.value)
-        assert run._recorder.next_seq == before
-        with pytest.raises(ValueError, match=r"call score_with\(\) first"):
-            run.score(problem.model())
 
 
 def of_the_batch(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

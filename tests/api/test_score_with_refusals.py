@@ -7,13 +7,31 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from fgtrac.errors import ScoreError
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
 
 
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
+        ({"loss": "mse"}, TypeError, "loss= is a str; give a function"),
+        ({"forward": 3}, TypeError, "forward= is a int; give a function"),
+        ({"factors": "sometimes"}, ValueError, "factors='sometimes' is none of 'now', 'sample:N'"),
+        ({"factors": "sample:0"}, ValueError, "factors='sample:0' is none of"),
+        ({"dtype": "int8"}, ValueError, "dtype='int8' is none of float16, bfloat16, float32"),
+        ({"batch_size": 0}, ValueError, "batch_size=0; give at least 1"),
+        ({"max_kept": 0}, ValueError, "max_kept=0; give at least 1"),
+        ({"method": "trak"}, ValueError, "method 'trak' is none of tracin"),
+        ({"train": Stream()}, ScoreError, "rows are without identity"),
+        ({"train": DataLoader(Stream())}, ScoreError, "rows without identity"),
+        ({"train": iter([1, 2])}, ScoreError, "rows are without identity"),
+        ({"train": []}, ValueError, "train= has no rows"),
         ({"train": None}, TypeError, "train= is None; give the data set"),
         ({"train": [1, 2]}, TypeError, "train= is a list of int; give a data set"),
         ({"layer": 3}, TypeError, "layer=3 is a int; give a layer's name"),
@@ -38,6 +56,8 @@ def test_what_makes_no_sense_is_refused_in_its_own_words_and_nothing_is_written(
             problem.score_with(run, **options)
         assert "\n" not in str(caught.value)
         assert run._recorder.next_seq == before
+        with pytest.raises(ValueError, match=r"call score_with\(\) first"):
+            run.score(problem.model())
 
 
 def test_the_gauss_newton_matrix_of_all_layers_is_refused_before_the_checkpoint_is_recorded(problem: Any) -> None:
