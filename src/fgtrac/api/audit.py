@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from fgtrac.api.recompute import check_contributions
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
@@ -32,10 +33,24 @@ DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A check that is made on request, after all others: `examine` is given the trace and what the audit found, and
+    returns in words why it holds, or raises (see `Checks.make`); `needs` names the checks that it rests on."""
+
+    name: str
+    examine: Callable[[TraceFiles, Audit], str]
+    needs: tuple[str, ...] = ("entries",)
+
+
 def audit_trace(
-    trace: TraceFiles, verifier: Verifier | None, *, progress: Callable[[int, int], None] | None = None
+    trace: TraceFiles,
+    verifier: Verifier | None,
+    *,
+    demands: Iterable[Demand] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read everything again and answer check by check, whatever the files hold.
+    """Read everything again and answer check by check, whatever the files hold; then what is demanded beyond that.
 
     Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
     bundles in all, then with contribution entries computed again and in all.
@@ -49,6 +64,8 @@ def audit_trace(
     make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
+    for demand in demands:
+        make(demand.name, partial(demand.examine, trace, audit), demand.needs)
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
 
 

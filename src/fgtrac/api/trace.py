@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fgtrac.api.audit import audit_trace
+from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.explain import Explainer, check_unseen
 from fgtrac.api.explanation import Explanation, Fidelity
@@ -296,11 +296,18 @@ class Trace:
         asked = Proof(named.id, named.preimage, named.opening, named.is_content)
         return prove(self._seal, asked, claim)
 
-    def verify(self, key: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    def verify(
+        self,
+        key: str | None = None,
+        *,
+        demands: Iterable[Demand] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Report:
         """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
-        64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own."""
+        64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own.
+        `demands` are checks beyond the usual ones, made after them."""
         verifier, whose = trusted_verifier(self._key if key is None else key, self.id)
-        report = audit_trace(self._directory, verifier, progress=progress)
+        report = audit_trace(self._directory, verifier, demands=demands, progress=progress)
         return Report(
             report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
         )

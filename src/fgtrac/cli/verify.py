@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.trace import open_for_verification
 from fgtrac.cli.console import AsJson, answers, print_json, progress
@@ -34,8 +35,9 @@ def verify(
         if id_key is not None:
             raise ValueError(f"--id-key belongs to a bundle, and {path} is none; leave it out")
         trace = open_for_verification(path)
+        demands: list[Demand] = []  # one for each option that asks for more than the usual checks
         with progress("verifying") as step:
-            report = trace.verify(key, progress=step)
+            report = trace.verify(key, demands=demands, progress=step)
     if as_json:
         print_json(report.as_json())
     else:
