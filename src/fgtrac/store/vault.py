@@ -103,6 +103,26 @@ class Vault:
         """Every sample, by id."""
         return (Name(*row) for row in self._db.execute("SELECT id, dataset, key, subject FROM names ORDER BY id"))
 
+    def put_opening(self, what: str, opening: bytes) -> None:
+        """Keep what opens a commitment in the log, on disk before this returns. ValueError where other bytes stand there.
+
+        `what` names the entry by a word and a slash: `sampler/...`, `placement/...`. Erasure removes those of a word.
+        """
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO openings VALUES (?, ?)", (what, opening))
+        if self.find_opening(what) != opening:
+            raise ValueError(f"{self.path} has another opening of {what}; an opening is written once")
+
+    def find_opening(self, what: str) -> bytes | None:
+        """The opening kept under that name, or None where it was never made or has been erased."""
+        row = self._db.execute("SELECT opening FROM openings WHERE what = ?", (what,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def openings(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Every (name, opening) whose name begins with `prefix`, by name."""
+        sql = "SELECT what, opening FROM openings WHERE substr(what, 1, ?) = ? ORDER BY what"
+        return [(what, bytes(opening)) for what, opening in self._db.execute(sql, (len(prefix), prefix))]
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
