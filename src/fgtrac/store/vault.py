@@ -104,7 +104,7 @@ class Vault:
         return (Name(*row) for row in self._db.execute("SELECT id, dataset, key, subject FROM names ORDER BY id"))
 
     def put_opening(self, what: str, opening: bytes) -> None:
-        """Keep what opens a commitment in the log, on disk before this returns. ValueError where other bytes stand there.
+        """Keep what opens a commitment in the log, on disk before this returns. ValueError where other bytes stand.
 
         `what` names the entry by a word and a slash: `sampler/...`, `placement/...`. Erasure removes those of a word.
         """
