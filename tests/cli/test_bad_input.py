@@ -53,8 +53,8 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "no such trace, verify": (lambda _l, _r, f: ["verify", f / "x.trace"], 2, "there is no trace at"),
     "no such trace, seal": (lambda _l, _r, f: ["seal", f / "x.trace"], 2, "there is no trace at"),
     "no such trace, prove": (lambda _l, _r, f: ["prove", f / "x.trace", "d:0", "-o", f / "o"], 2, "there is no trace"),
-    "not a trace": (lambda _l, _r, f: ["show", empty_folder(f)], 1, "is no trace"),
-    "a file in place of a trace": (lambda _l, _r, f: ["history", text_file(f), "d:0"], 1, "is no trace"),
+    "not a trace": (lambda _l, _r, f: ["show", empty_folder(f)], 2, "is no trace"),
+    "a file in place of a trace": (lambda _l, _r, f: ["history", text_file(f), "d:0"], 2, "is no trace"),
     "not sealed yet": (
         lambda _l, _r, f: ["history", make_trace(f / "u", sealed=False).trace.path, "digits:0"], 2, "run fgtrac seal"),
     "unknown sample": (lambda i, _r, _f: ["history", i.path, "digits:99"], 2, "no sample digits:99 is registered"),
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "a key that is no JSON": (lambda i, _r, _f: ["history", i.path, "key:{"], 2, "no key in JSON"),
     "an unknown key": (lambda i, _r, _f: ["history", i.path, 'key:"x"'], 2, "no key of any sample"),
     "a vault that is none": (
-        lambda i, _r, _f: i.path.with_suffix(".vault").write_bytes(b"x") and ["history", i.path, "digits:0"], 1,
+        lambda i, _r, _f: i.path.with_suffix(".vault").write_bytes(b"x") and ["history", i.path, "digits:0"], 2,
         "is no vault"),
     "wrong key for a history": (
         lambda i, _r, _f: ["history", i.path, "digits:0", "--key", WRONG], 1, "not by"),
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "a file that holds no key": (
         lambda i, _r, f: ["verify", i.path, "--key", text_file(f)], 2, "is no key and no file"),
     "a verifier key with another id": (
-        lambda i, _r, _f: ["verify", i.path, "--key", "fgtrac/x+00000000+AQ" + "A" * 42], 1, "key id"),
+        lambda i, _r, _f: ["verify", i.path, "--key", "fgtrac/x+00000000+AQ" + "A" * 42], 2, "key id"),
     "a claim that is not true": (
         lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "o", "--claim", "never used"], 2, "is not true"),
     "a claim that is none": (
@@ -89,24 +89,24 @@ CASES: dict[str, tuple[Make, int, str]] = {
         lambda i, r, f: ["prove", i.path, "digits:0", "-o", bundle(i, r, f)], 2, "is there already"),
     "no such file to look for": (
         lambda i, _r, f: ["prove", i.path, f"file:{f / 'photo'}", "-o", f / "o"], 2, "there is no file"),
-    "a truncated bundle": (lambda i, r, f: ["verify", cut(bundle(i, r, f))], 1, "no strict JSON"),
-    "a text in place of a bundle": (lambda _l, _r, f: ["verify", text_file(f)], 1, "no strict JSON"),
-    "another kind of JSON": (lambda _l, _r, f: ["verify", text_file(f, "{}")], 1, "a bundle lacks"),
+    "a truncated bundle": (lambda i, r, f: ["verify", cut(bundle(i, r, f))], 2, "no strict JSON"),
+    "a text in place of a bundle": (lambda _l, _r, f: ["verify", text_file(f)], 2, "no strict JSON"),
+    "another kind of JSON": (lambda _l, _r, f: ["verify", text_file(f, "{}")], 2, "a bundle lacks"),
     "an id key for a trace": (lambda i, _r, _f: ["verify", i.path, "--id-key", WRONG], 2, "belongs to a bundle"),
     "an id key that is none": (
         lambda i, r, f: ["verify", bundle(i, r, f), "--id-key", f / "nothing"], 2, "there is no vault at"),
-    "truncated entries": (lambda i, _r, _f: cut(entries_of(i)) and ["history", i.path, "digits:0"], 1, "is cut"),
+    "truncated entries": (lambda i, _r, _f: cut(entries_of(i)) and ["history", i.path, "digits:0"], 2, "is cut"),
     "a missing bundle of entries": (
         lambda i, _r, _f: entries_of(i).unlink() or ["history", i.path, "digits:0"], 1, "has no file tile/entries"),
     "a missing bundle of entries, show": (
         lambda i, _r, _f: entries_of(i).unlink() or ["show", i.path], 1, "has no file tile/entries"),
     "a truncated index column": (
-        lambda i, _r, _f: cut(column_of(i, "keys")) and ["history", i.path, "digits:0"], 1, "keys.npy is no .npy file"),
+        lambda i, _r, _f: cut(column_of(i, "keys")) and ["history", i.path, "digits:0"], 2, "keys.npy is no .npy file"),
     "a missing index column": (
         lambda i, _r, _f: column_of(i, "values").unlink() or ["prove", i.path, "digits:0", "-o", _f / "o"], 1,
         "values.npy"),
     "a truncated head": (
-        lambda i, _r, _f: cut(i.path / "checkpoint") and ["history", i.path, "digits:0"], 1, "the note"),
+        lambda i, _r, _f: cut(i.path / "checkpoint") and ["history", i.path, "digits:0"], 2, "the note"),
     "no verb": (lambda _l, _r, _f: ["explain"], 2, "No such command 'explain'"),
     "no sample given": (lambda i, _r, _f: ["history", i.path], 2, "Missing argument 'sample'"),
     "an unknown option": (lambda i, _r, _f: ["show", i.path, "--nosuch"], 2, "No such option"),
@@ -181,7 +181,7 @@ def test_what_is_no_plain_file_is_refuted_unread(case: str, life: Life, run) -> 
 def test_a_head_that_is_a_link_to_a_device_is_refused(life: Life, run) -> None:
     link(life.path / "checkpoint", "/dev/zero")
     done = run("verify", life.path)
-    assert (done.code, "checkpoint is no plain file" in done.err) == (1, True)
+    assert (done.code, "checkpoint is no plain file" in done.err) == (2, True)
 
 
 def test_a_user_without_a_home_is_told_how_to_name_a_key(life: Life, run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +197,10 @@ def test_a_user_without_a_home_is_told_how_to_name_a_key(life: Life, run, monkey
 def test_a_pipe_in_place_of_what_a_verb_reads_keeps_nobody_waiting(life: Life, run, verb: str) -> None:
     pipe(entries_of(life))
     done = run(verb, life.path, *(["digits:0"] if verb == "history" else []))
-    assert (done.code, "is no plain file" in done.err) == (1, True)
+    assert (done.code, "is no plain file" in done.err) == (2, True)
 
 
 def test_a_pipe_in_the_journal_keeps_nobody_waiting(life: Life, run) -> None:
     pipe(life.path / "journal" / f"{'ab' * 16}-0.wal")
     done = run("history", life.path, "digits:0")
-    assert (done.code, "is no plain file" in done.err) == (1, True)
+    assert (done.code, "is no plain file" in done.err) == (2, True)

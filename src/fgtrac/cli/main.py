@@ -9,6 +9,7 @@ import typer
 
 from fgtrac.cli.demo import demo
 from fgtrac.cli.duplicates import duplicates
+from fgtrac.cli.export import export
 from fgtrac.cli.history import history
 from fgtrac.cli.prove import prove
 from fgtrac.cli.score import score
@@ -17,10 +18,11 @@ from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.verify import verify
-from fgtrac.errors import AnchorError, FgtracError
+from fgtrac.errors import AnchorError, FgtracError, FormatError
 
 EPILOG = (
-    "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage, 3 cannot tell, 4 an outside service did not answer."
+    "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage or malformed input, 3 cannot tell, "
+    "4 an outside service did not answer."
 )
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own click along, or uses the one installed
@@ -35,6 +37,7 @@ app = typer.Typer(
 )
 for verb in (demo, show, history, prove, verify, seal, score, suspects, spikes, duplicates):
     app.command()(verb)
+app.add_typer(export, name="export")
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def main() -> None:
         code = fail(f"{error.format_message().rstrip('.')}; fgtrac --help lists what there is", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
-    except (FileNotFoundError, FileExistsError, ValueError, TypeError) as error:
+    except (FileNotFoundError, FileExistsError, ValueError, TypeError, FormatError) as error:
         code = fail(error, 2)
     except AnchorError as error:
         code = fail(error, 4)
