@@ -1,0 +1,43 @@
+"""`fgtrac export`: a trace's contents in forms that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fgtrac.api.export import entries_of_sample, export_proofs
+from fgtrac.cli.console import AsJson, answers, print_json
+
+export = typer.Typer(help="Write what a trace holds in forms that other tools read.")
+
+
+@export.callback()
+def _forms() -> None:
+    """A form is named even where there is one."""
+
+
+@export.command()
+def proof(
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a folder, or for one entry a file NAME.tlog-proof")],
+    entries: Annotated[list[int] | None, typer.Argument(metavar="ENTRY...", help="numbers of entries")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="all entries that name a sample: id:HEX, key:JSON or NAME:ROW")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write c2sp.org/tlog-proof@v1 files of entries, each beside the entry's bytes, against the newest tree head."""
+    if bool(entries) == (sample is not None):
+        raise ValueError("name either entries by their numbers or a sample with --sample")
+    numbers = entries or entries_of_sample(trace, sample or "")
+    written = export_proofs(trace, numbers, out, replace=force)
+    if as_json:
+        files = [{"entry": e.number, "proof": str(e.proof), "bytes": str(e.entry)} for e in written]
+        print_json({"proofs": files})
+    else:
+        lines = "\n".join(f"entry {e.number}: {e.proof}, of the bytes in {e.entry.name}" for e in written)
+        answers().print(escape(lines), soft_wrap=True)
