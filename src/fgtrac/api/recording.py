@@ -136,17 +136,7 @@ class Run:
         does not know them; `content=False` takes none. Registering the same data set again adds the role only.
         Raises ValueError for a taken name, keys that collide, or options for a data set that is registered already.
         """
-        options: dict[str, Any] = {"name": name, "key": key, "subject": subject, "source": source}
-        given = [k for k, v in options.items() if v is not None]
-        roots = self._registry.roots_of(data)
-        new = [r for r in roots if not self._registry.is_registered(r)]
-        if given and (len(roots) != 1 or not new):
-            what = "is registered already" if not new else f"is made of {len(roots)} data sets"
-            raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
-        for root in new:
-            self._registry.register_root(root, content=content, **options)
-        if role is not None:
-            self._registry.record_role(self._registry.resolve(data), role)
+        self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)
 
     def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
         """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.

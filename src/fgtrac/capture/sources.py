@@ -160,6 +160,20 @@ class Registry:
         """Whether this very object has been registered as a root."""
         return id(root) in self._roots
 
+    def register(self, data: Any, *, role: str | None, content: bool, **options: Any) -> None:
+        """Register the roots behind `data` that are new, and the role of its samples; `options` (None: not given) and
+        errors as `Run.register`."""
+        given = [k for k, v in options.items() if v is not None]
+        roots = self.roots_of(data)
+        new = [r for r in roots if not self.is_registered(r)]
+        if given and (len(roots) != 1 or not new):
+            what = "is registered already" if not new else f"is made of {len(roots)} data sets"
+            raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
+        for root in new:
+            self.register_root(root, content=content, **options)
+        if role is not None:
+            self.record_role(self.resolve(data), role)
+
     def register_root(
         self,
         data: Any,
