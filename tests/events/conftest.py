@@ -79,7 +79,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "resume": {"writers": [REF], "step": 3},
     "gap": {"reason": "disk full", "lost_writer": OTHER, "first": 3, "stop": 5, "detail": "ENOSPC"},
     "end": {"writers": [REF, [OTHER, 0]]},
-    "key": {"public_key": DIGEST, "old_signature": bytes(64), "new_signature": bytes(64)},
+    "key": {"public_key": DIGEST, "old_signature": bytes(64), "new_signature": bytes(64), "revoked": True},
     "erasure": {"pseudonym": DIGEST, "block": BLOCK, "ordinals": u4(1), "artifacts": ["artifacts/x"]},
     "seal": {"root": DIGEST, "leaves": 3, "entries": 9, "counts": {"use": 2}, "epoch_steps": u8(1, NO_STEP)},
 }  # fmt: skip

@@ -130,7 +130,7 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     "resume": {"writers": _list_of(_ref), "step": _integer},
     "gap": {"reason": _text, "lost_writer?": _BLOCK, "first?": _integer, "stop?": _integer, "detail?": _text},
     "end": {"writers": _list_of(_ref)},
-    "key": {"public_key": _DIGEST, "old_signature": _octets(64), "new_signature": _octets(64)},
+    "key": {"public_key": _DIGEST, "old_signature": _octets(64), "new_signature": _octets(64), "revoked?": _boolean},
     "erasure": {"pseudonym": _DIGEST, "block": _BLOCK, "ordinals": _U32, "artifacts": _list_of(_text)},
     "seal": {
         "root": _DIGEST, "leaves": _integer, "entries": _integer, "counts": _map_of(_integer), "epoch_steps": _U64,
