@@ -58,21 +58,7 @@ class Ledger:
 
     def state_path(self, state: State) -> str:
         """Where the model state itself lies."""
-        return f"artifacts/checkpoint-{state.step:08d}-{state.digest.hex()[:8]}.safetensors"
-
-    def read_state(self, trace: TraceDir, state: State) -> bytes:
-        """A kept model state's file, checked against the log. TamperError where it is gone or another."""
-        path = self.state_path(state)
-        try:
-            data = trace.read(path)
-        except FileNotFoundError as error:
-            raise TamperError(f"{error}, which the log names; restore it, or choose other checkpoints") from error
-        if (digest := hashlib.sha256(data).digest()) != state.digest:
-            raise TamperError(
-                f"{path} is not the model state that the log names: it has SHA-256 {digest.hex()} and the log says "
-                f"{state.digest.hex()}; restore it from a copy"
-            )
-        return data
+        return state_path(state)
 
     def has_contribution(self, ref: Ref, target: str, method: str, block: bytes, ordinals: NDArray[Any]) -> bool:
         """Whether an entry with exactly these samples has been recorded."""
@@ -112,6 +98,26 @@ class Ledger:
             self._rates[ref] = tuple(float(rate) for rate in event.get("learning_rates", ()))
         else:
             self._kept.pop(mark, None)  # displaced
+
+
+def state_path(state: State) -> str:
+    """Where a model state itself lies."""
+    return f"artifacts/checkpoint-{state.step:08d}-{state.digest.hex()[:8]}.safetensors"
+
+
+def read_state(trace: TraceDir, state: State) -> bytes:
+    """A kept model state's file, checked against the log. TamperError where it is gone or another."""
+    path = state_path(state)
+    try:
+        data = trace.read(path)
+    except FileNotFoundError as error:
+        raise TamperError(f"{error}, which the log names; restore it, or choose other checkpoints") from error
+    if (digest := hashlib.sha256(data).digest()) != state.digest:
+        raise TamperError(
+            f"{path} is not the model state that the log names: it has SHA-256 {digest.hex()} and the log says "
+            f"{state.digest.hex()}; restore it from a copy"
+        )
+    return data
 
 
 def _name(ref: Ref, target: str, method: str, block: bytes, ordinals: NDArray[Any]) -> bytes:

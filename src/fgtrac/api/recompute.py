@@ -7,6 +7,7 @@ factors in the log. Whether the factors follow from the model state and the data
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def check_contributions(trace: TraceFiles, audit: Audit, progress: Progress | No
     if not isinstance(trace, TraceDir):
         raise CannotTell("not checked: factors are read from a trace that lies in a folder")
     assert audit.log is not None
-    again, right, near, left = _Again(trace, facts), 0, 0, []
+    again, right, near, left = Recomputation(trace, facts), 0, 0, []
     total = sum(map(len, facts.contributions.values()))
     for done, (number, event) in enumerate(_by_state(audit.log, facts.contributions.values()), 1):
         try:
@@ -73,6 +74,21 @@ def _by_state(log: Log, groups: Iterable[Sequence[int]]) -> Iterator[tuple[int, 
     for numbers in groups:
         for number, entry in log.entries(numbers):
             yield number, decode_event(entry)
+
+
+@contextmanager
+def deciding(number: int, method: str) -> Iterator[None]:
+    """What goes wrong inside is known to be wrong with entry `number` (ProofError), or cannot be told (CannotTell)."""
+    try:
+        yield
+    except CannotTell:
+        raise
+    except ScoreError as error:
+        raise CannotTell(str(error)) from error
+    except MemoryError as error:
+        raise CannotTell(f"recomputing {method} takes more memory than there is") from error
+    except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
+        raise ProofError(f"entry {number} (contribution): {error}") from error
 
 
 class _Found:
@@ -103,8 +119,9 @@ class _Found:
         return self._scores[rows], self._within[rows]
 
 
-class _Again:
-    """Recomputes the scores of one entry after another."""
+class Recomputation:
+    """Recomputes the scores of one entry after another; fastest where entries of one model state, target and method
+    stand together."""
 
     def __init__(self, trace: TraceDir, facts: Facts) -> None:
         self._trace = trace
@@ -117,21 +134,17 @@ class _Again:
 
     def check(self, number: int, event: Mapping[str, Any]) -> int:
         """One entry: how many of its scores have a sign that rounding decides. ProofError, or CannotTell."""
-        writer, seq = event["checkpoint"]
-        try:
-            method = _method_of(event["method"])
-            checkpoint = self._checkpoint((writer, seq), event["step"])
-            cache = self._cache((writer, seq), checkpoint)
+        with deciding(number, event["method"]):
+            cache, method = self.basis(event)
             _compare_parameters(event.get("parameters", {}), cache, method)
+            writer, seq = event["checkpoint"]
             return self._compare_any(event, self._scores((writer, seq), cache, event["target"], method))
-        except CannotTell:
-            raise
-        except ScoreError as error:
-            raise CannotTell(str(error)) from error
-        except MemoryError as error:
-            raise CannotTell(f"recomputing {event['method']} takes more memory than there is") from error
-        except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
-            raise ProofError(f"entry {number} (contribution): {error}") from error
+
+    def basis(self, event: Mapping[str, Any]) -> tuple[Cache, Method]:
+        """The factors that an entry rests on, whose one state is its checkpoint's, and its method."""
+        writer, seq = event["checkpoint"]
+        method = _method_of(event["method"])
+        return self._cache((writer, seq), self._checkpoint((writer, seq), event["step"])), method
 
     def _compare_any(self, event: Mapping[str, Any], candidates: Sequence[_Found]) -> int:
         """What the factors give must be what the entry says; a target sample in several roles may be meant in any."""
@@ -220,12 +233,12 @@ class _Again:
                 rows = cache.rows("train")
                 if not len(rows):
                     raise CannotTell("its checkpoint has factors of no training sample")
-                found = [_found(cache, rows, gradients, method) for gradients in self._targets(cache, target)]
+                found = [_found(cache, rows, gradients, method) for gradients in self.targets(cache, target)]
             older = list(self._found.items())[1 - KEPT_SCORES :]
             self._found = {**dict(older), key: found}
         return self._found[key]
 
-    def _targets(self, cache: Cache, words: str) -> list[tuple[Gradients, ...]]:
+    def targets(self, cache: Cache, words: str) -> list[tuple[Gradients, ...]]:
         """The gradients of what an entry's scores are toward; of a sample, in each role that it has factors in."""
         form, _, rest = words.partition(":")
         if words == "validation":
@@ -239,15 +252,20 @@ class _Again:
         raise CannotTell(f"its target {words!r:.80} is of a kind that this version cannot compute")
 
     def _sample(self, cache: Cache, name: str) -> list[tuple[Gradients, ...]]:
+        found = [cache.take(0, role, np.array([row])) for role, row in self.rows_of(cache, name)]
+        if not found:
+            raise CannotTell(f"there are no factors of its target, sample {name:.64}, at its checkpoint")
+        return found
+
+    def rows_of(self, cache: Cache, name: str) -> list[tuple[str, int]]:
+        """(role, row) of a sample, named by its id in hex digits, in each role that it has factors in."""
         found, sample = [], _id_of(name)
         for role in ROLES:
             rows = cache.rows(role) if cache.has(role) else None
             for block in () if rows is None else rows.blocks:
                 ordinal = np.flatnonzero((self._facts.ids_of(block) == sample).all(axis=1))
                 row = rows.find(block, int(ordinal[0])) if rows is not None and len(ordinal) else None
-                found += [cache.take(0, role, np.array([row]))] if row is not None else []
-        if not found:
-            raise CannotTell(f"there are no factors of its target, sample {name:.64}, at its checkpoint")
+                found += [(role, row)] if row is not None else []
         return found
 
     def _stored(self, cache: Cache, path: str) -> tuple[Gradients, ...]:

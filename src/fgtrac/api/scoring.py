@@ -19,7 +19,7 @@ from fgtrac.api.cost import Cost, in_words, say, shown
 from fgtrac.api.factor_passes import Files, StatePass
 from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
-from fgtrac.api.ledger import Ledger
+from fgtrac.api.ledger import Ledger, read_state
 from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.api.same_scoring import check_all_layers, check_named_layers, check_same_loss
@@ -244,7 +244,7 @@ class Scoring:
         return [parse_head(open_tensors(self._run._trace.plain(path)).metadata) for path in named]
 
     def _load(self, model: torch.nn.Module, state: State) -> None:
-        data = self._run._ledger.read_state(self._run._trace, state)
+        data = read_state(self._run._trace, state)
         load_state(model, data, f"the checkpoint of step {state.step}")
 
     # -- what the trace has already -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from fgtrac.api.explain import Explainer
 from fgtrac.api.explanation import Explanation
 from fgtrac.api.groups import check_group
+from fgtrac.api.ledger import read_state
 from fgtrac.api.targets import Target
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.score.cache import Cache
@@ -86,7 +87,7 @@ def _pass(
     loss: Callable[..., Any],
     forward: Callable[[Any, Any], Any] | None,
 ) -> Pass:
-    load_state(model, explainer.ledger.read_state(explainer.trace, state), f"the checkpoint of step {state.step}")
+    load_state(model, read_state(explainer.trace, state), f"the checkpoint of step {state.step}")
     with untouched(model):
         return FactorPass.prepare(model, batch, loss=loss, forward=forward, layer=cache.layers)(batch)
 

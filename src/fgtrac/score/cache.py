@@ -170,6 +170,14 @@ class Cache:
         back = np.argsort(np.concatenate(order), kind="stable")
         return tuple(concatenate([part[i] for part in parts]).rows(back) for i in range(len(self.layers)))
 
+    def shard_of(self, k: int, role: str, row: int) -> tuple[str, str]:
+        """The path of the file that holds a row's gradients at state k, and the type of its numbers ("F16", ...)."""
+        for path in self._shards[self.states[k].folder, role]:
+            if self._heads[path].start <= row < self._heads[path].stop:
+                types = {tensor.type for tensor in self._open(path).tensors.values()}
+                return path, max(types, key=("F32", "F16", "BF16").index)
+        raise ValueError(f"no row {row} is among the {role} factors")
+
     def losses(self, k: int, role: str) -> Floats | None:
         """(n,) losses of a role at state k, where those of every shard were kept."""
         self._head(k, role)
