@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.identity import content_preimage, keyed_id, open_key, preimage, public_id
+from fgtrac.events.identity import content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
 from fgtrac.store.vault import Name, Vault
 
 FORMS = "id:HEX, key:JSON, NAME:ROW or file:PATH"
@@ -90,7 +90,7 @@ class Namer:
 
     def _by_key(self, text: str) -> Named:
         try:
-            key = _tuples(json.loads(text))
+            key = key_of_plain(json.loads(text))
             encoded = encode(key)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f'key:{text:.80} is no key in JSON ({error}); write key:5 or key:"name"') from error
@@ -180,17 +180,7 @@ def _plain(key: Any) -> Any:
 
 def key_of(encoded: bytes) -> Any:
     """The key that the vault holds as CBOR: lists come back as the tuples they were."""
-    return _tuples(decode(encoded))
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
-    if isinstance(value, dict) and list(value) == ["hex"] and isinstance(value["hex"], str):
-        return bytes.fromhex(value["hex"])
-    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
-        raise ValueError(f"{value!r:.40} is no key")
-    return value
+    return key_of_plain(decode(encoded))
 
 
 def _scopes(name: Name) -> list[str]:

@@ -69,6 +69,20 @@ def check_key(key: Any) -> None:
         )
 
 
+def key_of_plain(value: Any) -> Any:
+    """The key that plain data stands for, as JSON or CBOR gives it: a list is a tuple, {"hex": "00ff"} is bytes.
+
+    ValueError for what is no key.
+    """
+    if isinstance(value, list):
+        return tuple(key_of_plain(v) for v in value)
+    if isinstance(value, dict) and list(value) == ["hex"] and isinstance(value["hex"], str):
+        return bytes.fromhex(value["hex"])
+    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
+        raise ValueError(f"{value!r:.40} is no key")
+    return value
+
+
 def open_key(secret: bytes, preimage: bytes) -> bytes:
     """k_i, which opens one id and no other: HMAC-SHA256(K, "open" || preimage)."""
     return hmac.digest(secret, b"open" + preimage, "sha256")
