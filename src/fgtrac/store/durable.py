@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+ZEROS = 1 << 20  # bytes written at once by `overwrite`
 
 
 def _write(fd: int, data: bytes | memoryview) -> int:
@@ -115,6 +116,17 @@ def remove(path: Path) -> None:
     """Remove a file that may have gone already."""
     if path.exists():
         _remove(path)
+
+
+def overwrite(path: Path) -> None:
+    """Put zeros where a file's bytes are, on disk before this returns, and leave it as long as it is."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for rest in range(os.fstat(fd).st_size, 0, -ZEROS):
+            _write_all(fd, bytes(min(rest, ZEROS)))
+        _fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def remove_empty(folder: Path, top: Path) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fgtrac.errors import FormatError, TamperError
+from fgtrac.store import durable
 
 FORMAT = "fgtrac vault v1"
-_SCHEMA = """
-CREATE TABLE about (format TEXT NOT NULL, trace BLOB NOT NULL);
-CREATE TABLE secrets (scope TEXT PRIMARY KEY, key BLOB NOT NULL);
-CREATE TABLE names (id BLOB PRIMARY KEY, dataset TEXT NOT NULL, key BLOB NOT NULL, subject TEXT) WITHOUT ROWID;
-CREATE TABLE openings (what TEXT PRIMARY KEY, opening BLOB NOT NULL);
-"""
+_SCHEMA = (
+    "CREATE TABLE about (format TEXT NOT NULL, trace BLOB NOT NULL)",
+    "CREATE TABLE secrets (scope TEXT PRIMARY KEY, key BLOB NOT NULL)",
+    "CREATE TABLE names (id BLOB PRIMARY KEY, dataset TEXT NOT NULL, key BLOB NOT NULL, subject TEXT) WITHOUT ROWID",
+    "CREATE TABLE openings (what TEXT PRIMARY KEY, opening BLOB NOT NULL)",
+    "CREATE TABLE unfinished (pseudonym BLOB PRIMARY KEY, artifacts TEXT NOT NULL)",
+)
+_NAMES = "SELECT id, dataset, key, subject FROM names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,11 @@ class Name:
 
 
 class Vault:
-    """One trace's secrets. A vault opened for reading changes nothing."""
+    """One trace's secrets. A vault opened for reading takes no writes, but is repaired where a writer was killed.
+
+    What SQLite refuses is an OSError (a full or read-only disk, another process that holds the vault) or a FormatError
+    (a damaged file).
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
@@ -41,88 +51,175 @@ class Vault:
         """A new vault, readable by its owner only. FileExistsError where there is one."""
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.close(fd)
-        db = sqlite3.connect(path, check_same_thread=False)
-        with db:
-            db.executescript(_SCHEMA)
-            db.execute("INSERT INTO about VALUES (?, ?)", (FORMAT, trace_id))
-        return cls(db, path)
+        vault = cls(_connect(path, read_only=False), path)
+        with vault._writing():
+            for statement in ("BEGIN", *_SCHEMA):
+                vault._db.execute(statement)
+            vault._db.execute("INSERT INTO about VALUES (?, ?)", (FORMAT, trace_id))
+        return vault
 
     @classmethod
     def open(cls, path: Path, trace_id: bytes, *, read_only: bool = True) -> Vault:
         """An existing vault. FileNotFoundError, FormatError for what is none, TamperError for another trace's."""
         if not path.is_file():
             raise FileNotFoundError(f"there is no vault at {path}; name samples by id:HEX, or put the vault there")
-        mode = "ro" if read_only else "rw"
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False)
+        vault = cls(_connect(path, read_only=read_only), path)
         try:
-            row = db.execute("SELECT format, trace FROM about").fetchone()
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise FormatError(f"{path} is no vault: {error}") from error
-        if row is None or row[0] != FORMAT:
-            db.close()
-            raise FormatError(f"{path} is no {FORMAT} but {row!r:.80}")
-        if row[1] != trace_id:
-            db.close()
-            raise TamperError(f"{path} belongs to trace {bytes(row[1]).hex()}, not {trace_id.hex()}")
-        return cls(db, path)
+            row = vault._find("SELECT format, trace FROM about")
+            if row is None or row[0] != FORMAT:
+                raise FormatError(f"{path} is no {FORMAT} but {row!r:.80}")
+            if row[1] != trace_id:
+                raise TamperError(f"{path} belongs to trace {bytes(row[1]).hex()}, not {trace_id.hex()}")
+        except BaseException:
+            vault.close()
+            raise
+        return vault
 
     def secret(self, scope: str) -> bytes:
         """The 32 secret bytes of a scope, made on first use and on disk before they are returned."""
-        row = self._db.execute("SELECT key FROM secrets WHERE scope = ?", (scope,)).fetchone()
-        if row is None:
-            key = os.urandom(32)
-            with self._db:
-                self._db.execute("INSERT INTO secrets VALUES (?, ?)", (scope, key))
-            return key
-        return bytes(row[0])
+        found = self.find_secret(scope)
+        if found is None:
+            found = os.urandom(32)
+            with self._writing():
+                self._db.execute("INSERT INTO secrets VALUES (?, ?)", (scope, found))
+        return found
 
     def find_secret(self, scope: str) -> bytes | None:
         """The secret of a scope, or None where it was never made or has been destroyed."""
-        row = self._db.execute("SELECT key FROM secrets WHERE scope = ?", (scope,)).fetchone()
+        row = self._find("SELECT key FROM secrets WHERE scope = ?", scope)
         return None if row is None else bytes(row[0])
+
+    def secrets(self) -> list[tuple[str, bytes]]:
+        """Every (scope, secret), by scope."""
+        with self._translated():
+            return [(scope, bytes(key)) for scope, key in self._db.execute("SELECT * FROM secrets ORDER BY scope")]
 
     def put_names(self, names: Iterable[tuple[bytes, str, bytes, str | None]]) -> None:
         """Remember (id, data set, CBOR key, subject) of many samples; those known already stay as they are."""
-        with self._db:
+        with self._writing():
             self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", names)
 
     def find_by_id(self, sample_id: bytes) -> Name | None:
         """What the sample of that id is called."""
-        row = self._db.execute("SELECT id, dataset, key, subject FROM names WHERE id = ?", (sample_id,)).fetchone()
+        row = self._find(f"{_NAMES} WHERE id = ?", sample_id)
         return None if row is None else Name(*row)
 
     def find_by_key(self, key: bytes, dataset: str | None = None) -> Sequence[Name]:
         """The samples of that CBOR key, in one data set or in all."""
-        sql, arguments = "SELECT id, dataset, key, subject FROM names WHERE key = ?", [key]
-        if dataset is not None:
-            sql, arguments = sql + " AND dataset = ?", [key, dataset]  # type: ignore[list-item]
-        return [Name(*row) for row in self._db.execute(sql, arguments)]
+        found = self._list(f"{_NAMES} WHERE key = ?", key)
+        return [name for name in found if dataset is None or name.dataset == dataset]
 
     def names(self) -> Iterable[Name]:
         """Every sample, by id."""
-        return (Name(*row) for row in self._db.execute("SELECT id, dataset, key, subject FROM names ORDER BY id"))
+        return self._list(f"{_NAMES} ORDER BY id")
+
+    def names_of(self, subject: str) -> list[Name]:
+        """The samples whose subject is written like this; a number and its digits are written alike."""
+        return self._list(f"{_NAMES} WHERE subject = ?", subject)
 
     def put_opening(self, what: str, opening: bytes) -> None:
         """Keep what opens a commitment in the log, on disk before this returns. ValueError where other bytes stand.
 
         `what` names the entry by a word and a slash: `sampler/...`, `placement/...`. Erasure removes those of a word.
         """
-        with self._db:
+        with self._writing():
             self._db.execute("INSERT OR IGNORE INTO openings VALUES (?, ?)", (what, opening))
         if self.find_opening(what) != opening:
             raise ValueError(f"{self.path} has another opening of {what}; an opening is written once")
 
     def find_opening(self, what: str) -> bytes | None:
         """The opening kept under that name, or None where it was never made or has been erased."""
-        row = self._db.execute("SELECT opening FROM openings WHERE what = ?", (what,)).fetchone()
+        row = self._find("SELECT opening FROM openings WHERE what = ?", what)
         return None if row is None else bytes(row[0])
 
     def openings(self, prefix: str) -> list[tuple[str, bytes]]:
         """Every (name, opening) whose name begins with `prefix`, by name."""
         sql = "SELECT what, opening FROM openings WHERE substr(what, 1, ?) = ? ORDER BY what"
-        return [(what, bytes(opening)) for what, opening in self._db.execute(sql, (len(prefix), prefix))]
+        with self._translated():
+            return [(what, bytes(opening)) for what, opening in self._db.execute(sql, (len(prefix), prefix))]
+
+    # -- erasure ------------------------------------------------------------------------------------------------------
+
+    def erase(
+        self, scope: str, ids: Iterable[bytes], openings: Iterable[str], pseudonym: bytes, artifacts: Sequence[str]
+    ) -> None:
+        """In one transaction: the secret of `scope`, the names of `ids` and the named openings go, and `unfinished`
+        tells of the erasure until `finish`. The bytes stay in the vault's free pages until `purge`."""
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?)", (pseudonym, json.dumps(list(artifacts))))
+            self._db.execute("DELETE FROM secrets WHERE scope = ?", (scope,))
+            self._db.executemany("DELETE FROM names WHERE id = ?", ((i,) for i in ids))
+            self._db.executemany("DELETE FROM openings WHERE what = ?", ((w,) for w in openings))
+
+    def unfinished(self) -> list[tuple[bytes, list[str]]]:
+        """(pseudonym, artifacts to withdraw) of erasures that are not known to be in the log yet."""
+        with self._translated():
+            return [(bytes(p), json.loads(said)) for p, said in self._db.execute("SELECT * FROM unfinished")]
+
+    def purge(self) -> None:
+        """Write the file anew without what was deleted from it, and overwrite its journal: deleted bytes are in none of
+        the vault's files afterwards. Blocks that a file system has let go of are beyond this.
+
+        BlockingIOError where another process holds the vault.
+        """
+        with self._alone() as journal:
+            self._db.execute("VACUUM")
+            durable.overwrite(journal)  # it holds the old pages; nobody else can have begun another one
+
+    def finish(self, pseudonym: bytes) -> None:
+        """The log says that the subject is erased: `unfinished` forgets it."""
+        with self._writing():
+            self._db.execute("DELETE FROM unfinished WHERE pseudonym = ?", (pseudonym,))
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    # -- SQLite -------------------------------------------------------------------------------------------------------
+
+    def _find(self, sql: str, *arguments: Any) -> Any:
+        with self._translated():
+            return self._db.execute(sql, arguments).fetchone()
+
+    def _list(self, sql: str, *arguments: Any) -> list[Name]:
+        with self._translated():
+            return [Name(*row) for row in self._db.execute(sql, arguments)]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it is on disk at the end, or nothing."""
+        with self._translated(), self._db:
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[Path]:
+        """Keep everybody else out, with a journal that stays where it is (its path). Also of a vault that somebody has
+        set to write ahead: that is undone, and its file goes (https://sqlite.org/pragma.html#pragma_journal_mode)."""
+        with self._translated():
+            if (mode := self._find("PRAGMA journal_mode=PERSIST")[0]) != "persist":
+                raise BlockingIOError(f"{self.path} is held by another process ({mode}); end that one, then try again")
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            yield self.path.with_name(f"{self.path.name}-journal")
+            self._db.execute("PRAGMA locking_mode=NORMAL")
+            self._db.execute("PRAGMA journal_mode=DELETE")  # of the journal, which holds zeros now
+            self._find("SELECT format FROM about")  # the lock goes with the next use
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            kind = BlockingIOError if "locked" in str(error) else OSError
+            raise kind(f"{self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise FormatError(f"{self.path} is no vault: {error}") from error
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Opened for writing even where only reading is allowed, so that a killed writer's journal can be rolled back."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=False)
+    db.execute("PRAGMA temp_store=MEMORY")  # VACUUM copies through it
+    db.execute("PRAGMA secure_delete=ON")
+    if read_only:
+        db.execute("PRAGMA query_only=ON")
+    return db
