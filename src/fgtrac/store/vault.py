@@ -144,27 +144,24 @@ class Vault:
         self, scope: str, ids: Iterable[bytes], openings: Iterable[str], pseudonym: bytes, artifacts: Sequence[str]
     ) -> None:
         """In one transaction: the secret of `scope`, the names of `ids` and the named openings go, and `unfinished`
-        tells of the erasure until `finish`. The bytes stay in the vault's free pages until `purge`."""
-        with self._writing():
-            self._db.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?)", (pseudonym, json.dumps(list(artifacts))))
+        tells of the erasure until `finish`. Then `purge`; BlockingIOError where another process holds the vault."""
+        with self._purging(), self._writing():
+            said = (pseudonym, json.dumps(list(artifacts)))
+            self._db.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?)", said)
             self._db.execute("DELETE FROM secrets WHERE scope = ?", (scope,))
             self._db.executemany("DELETE FROM names WHERE id = ?", ((i,) for i in ids))
             self._db.executemany("DELETE FROM openings WHERE what = ?", ((w,) for w in openings))
+
+    def purge(self) -> None:
+        """Write the file anew without what was deleted from it, and overwrite its journal: deleted bytes are in none of
+        the vault's files afterwards. Blocks that a file system has let go of are beyond this."""
+        with self._purging():
+            pass
 
     def unfinished(self) -> list[tuple[bytes, list[str]]]:
         """(pseudonym, artifacts to withdraw) of erasures that are not known to be in the log yet."""
         with self._translated():
             return [(bytes(p), json.loads(said)) for p, said in self._db.execute("SELECT * FROM unfinished")]
-
-    def purge(self) -> None:
-        """Write the file anew without what was deleted from it, and overwrite its journal: deleted bytes are in none of
-        the vault's files afterwards. Blocks that a file system has let go of are beyond this.
-
-        BlockingIOError where another process holds the vault.
-        """
-        with self._alone() as journal:
-            self._db.execute("VACUUM")
-            durable.overwrite(journal)  # it holds the old pages; nobody else can have begun another one
 
     def finish(self, pseudonym: bytes) -> None:
         """The log says that the subject is erased: `unfinished` forgets it."""
@@ -192,16 +189,19 @@ class Vault:
             yield
 
     @contextmanager
-    def _alone(self) -> Iterator[Path]:
-        """Keep everybody else out, with a journal that stays where it is (its path). Also of a vault that somebody has
-        set to write ahead: that is undone, and its file goes (https://sqlite.org/pragma.html#pragma_journal_mode)."""
+    def _purging(self) -> Iterator[None]:
+        """Keep everybody else out, with a journal that stays where it is, and clear up behind what is done. Also of a
+        vault that somebody has set to write ahead: that is undone, and its file goes
+        (https://sqlite.org/pragma.html#pragma_journal_mode)."""
         with self._translated():
             if (mode := self._find("PRAGMA journal_mode=PERSIST")[0]) != "persist":
                 raise BlockingIOError(f"{self.path} is held by another process ({mode}); end that one, then try again")
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            yield self.path.with_name(f"{self.path.name}-journal")
+            yield
+            self._db.execute("VACUUM")
+            durable.overwrite(self.path.with_name(f"{self.path.name}-journal"))  # which holds the old pages
             self._db.execute("PRAGMA locking_mode=NORMAL")
-            self._db.execute("PRAGMA journal_mode=DELETE")  # of the journal, which holds zeros now
+            self._db.execute("PRAGMA journal_mode=DELETE")
             self._find("SELECT format FROM about")  # the lock goes with the next use
 
     @contextmanager
