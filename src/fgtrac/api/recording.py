@@ -25,6 +25,7 @@ from fgtrac.api import prior
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
+from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
@@ -97,6 +98,8 @@ class Run:
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
+        self._orders = Orders(trace, vault, self._recorder, self._ledger)
+        self._recorder.beside = self._orders.keep
         if not trains:
             self._grounding.close()
             self._checkpoints.last = self._ledger.newest
@@ -157,7 +160,8 @@ class Run:
         resolved = self._registry.resolve(loader.dataset)
         placement = resolved.placement
         trains = self._registry.may_train(resolved) if role is None else role == "train"
-        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), trains)
+        orders = self._orders.of_loader(resolved, placement)
+        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), trains, orders)
         watch_loader(loader, watch)
         self._watches[watch.number] = (watch, placement)
         return loader
@@ -334,6 +338,7 @@ class Run:
             last.callback(self._seal_last)
             last.callback(self._recorder.close)
             self._grounding.close()
+            self._orders.keep()
             self._heed(self._sealer.finish)
             self._recorder.flush()
             if finished and self._trains:

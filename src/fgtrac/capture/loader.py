@@ -13,7 +13,7 @@ import weakref
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -30,6 +30,13 @@ PRIVATE_NAMES = {
 KNOWN_VERSIONS = "torch 2.6 to 2.13"
 
 
+class Announcer(Protocol):
+    """Who writes down how a pass will be ordered, and which of its batches could not be read."""
+
+    def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None: ...
+    def unread(self, iteration: Iteration, batch: int) -> None: ...
+
+
 @dataclass(eq=False, slots=True)
 class Watch:
     """One watched loader (or every loader around one watched data set) of one run."""
@@ -38,20 +45,30 @@ class Watch:
     number: int
     rows: int  # positions that the data set has: an index outside is refused at delivery
     trains: bool
+    orders: Announcer
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
 
 
 class _Pairing:
-    """The state that a watched loader's iterator carries: which index lists are under way."""
+    """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
+    announced; `drawn` index lists so far."""
 
-    __slots__ = ("iteration", "sent", "watch")
+    __slots__ = ("drawn", "iteration", "loader", "sent", "watch")
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
+        self.loader = loader
+        self.drawn = 0
         self.sent: dict[int, Any] = {}
         self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
+
+    def announce(self, iterator: Any) -> None:
+        """The first index is about to be drawn."""
+        loader, self.loader = self.loader, None
+        if self.watch.active:
+            self.watch.orders.announce(self.iteration, iterator, loader)
 
     def deliver(self, task: int, data: Any) -> None:
         """Hand the delivered batch to the grounding, with the positions drawn for that task."""
@@ -165,14 +182,17 @@ def _begin(iterator: Any, loader: Any) -> None:
         iterator._fgtrac = None
         return
     watch.grounding.restarted(watch.number)
-    iterator._fgtrac = _Pairing(watch)
+    iterator._fgtrac = _Pairing(watch, loader)
     watch.epochs += 1
 
 
 def _patched_next_index(self: Any) -> Any:
-    index = _original["_next_index"](self)
     pairing = self._fgtrac
+    if pairing is not None and pairing.loader is not None:
+        pairing.announce(self)
+    index = _original["_next_index"](self)
     if pairing is not None:
+        pairing.drawn += 1
         if self._num_workers == 0:
             pairing.sent.clear()
             pairing.sent[0] = index
@@ -191,23 +211,24 @@ def _patched_next(self: Any) -> Any:
         pairing.watch.grounding.exhausted(pairing.iteration)
         raise
     except BaseException:
-        _answered(self, pairing, forget=True)  # a sample could not be read: that batch was never delivered
+        _forget_unread(self, pairing)  # a sample could not be read: that batch was never delivered
         raise
     if pairing.watch.active:
         pairing.deliver(_answered(self, pairing), data)
     return data
 
 
-def _answered(iterator: Any, pairing: _Pairing, forget: bool = False) -> int:
+def _answered(iterator: Any, pairing: _Pairing) -> int:
     """The task that was just answered: the one no longer in the loader's table of tasks."""
     if iterator._num_workers == 0:
-        if forget:
-            pairing.sent.clear()
         return 0
     under_way = iterator._task_info
-    for task in pairing.sent:
-        if task not in under_way:
-            if forget:
-                del pairing.sent[task]
-            return task
-    return -1
+    return next((task for task in pairing.sent if task not in under_way), -1)
+
+
+def _forget_unread(iterator: Any, pairing: _Pairing) -> None:
+    """Take back the task that was answered with an error, if one was, and have it said."""
+    task = _answered(iterator, pairing)
+    if pairing.sent.pop(task, None) is not None and pairing.watch.active:
+        batch = pairing.drawn - 1 if iterator._num_workers == 0 else task
+        pairing.watch.orders.unread(pairing.iteration, batch)

@@ -65,7 +65,8 @@ class Recorder:
     """Turns events into journal entries of one writer, in order, without holes.
 
     Safe to call from several threads. `strict` decides what a failed write means: an error, or a `gap` entry that
-    names the lost range as soon as writing works again. Clock and journal are handed in.
+    names the lost range as soon as writing works again. Clock and journal are handed in; the background thread calls
+    `beside` at each of its syncs.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Recorder:
         self._clock = clock
         self._strict = strict
         self._on_flush = on_flush
+        self.beside: Callable[[], None] = lambda: None
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._disk = threading.RLock()  # held while syncing, taken before _lock: nobody waits for the disk in `use`
@@ -313,6 +315,7 @@ class Recorder:
         while not self._closed.wait(flush_interval_s):
             try:
                 if time.monotonic() - last_sync >= sync_interval_s:
+                    self.beside()
                     self.sync()
                     last_sync = time.monotonic()
                 else:

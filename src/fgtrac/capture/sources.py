@@ -43,6 +43,7 @@ class Root:
 
     data: Any
     name: str
+    scheme: str
     block: bytes
     ordinals: NDArray[np.uint32]
     ids: NDArray[np.uint8]
@@ -160,6 +161,10 @@ class Registry:
         """Whether this very object has been registered as a root."""
         return id(root) in self._roots
 
+    def registered(self) -> list[Root]:
+        """All roots, in the order of their registration."""
+        return list(self._roots.values())
+
     def register(self, data: Any, *, role: str | None, content: bool, **options: Any) -> None:
         """Register the roots behind `data` that are new, and the role of its samples; `options` (None: not given) and
         errors as `Run.register`."""
@@ -218,7 +223,7 @@ class Registry:
             self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
             pseudonyms = None if subjects is None else pseudonyms_of(secrets)
             self._write_samples(called, block, ids, contents, pseudonyms, order)
-        root = Root(data, called, block, ordinals, ids, contents)
+        root = Root(data, called, scheme, block, ordinals, ids, contents)
         self._roots[id(data)] = root
         self._roles[block] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)

@@ -1,0 +1,107 @@
+"""The `sampler` entries of a run: how each pass over a watched loader will be ordered, on record before it begins.
+
+Where anyone can compute the ids, the entry holds what decides the order, and the longer parts are artifacts. Elsewhere
+that would tell which row each sample is: the entry holds a commitment, and the vault what opens it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections import deque
+from typing import Any
+
+from fgtrac.api.ledger import Ledger
+from fgtrac.capture.batch import Iteration
+from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.sampler import read_order
+from fgtrac.capture.sources import Resolved
+from fgtrac.events.codec import encode
+from fgtrac.events.orders import UNREAD, encode_placement, opening_name, part_name, state_commitment
+from fgtrac.store import durable
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+
+
+class Orders:
+    """Writes the `sampler` entries of one process. What goes into the vault during training waits for `keep`, which
+    the recorder's own thread calls: an epoch does not wait for the disk."""
+
+    def __init__(self, trace: TraceDir, vault: Vault, recorder: Recorder, ledger: Ledger) -> None:
+        self._trace = trace
+        self._vault = vault
+        self._recorder = recorder
+        self._ledger = ledger
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._kept: set[bytes] = set()  # digests of the parts that are in the trace or the vault, or wait
+
+    def of_loader(self, resolved: Resolved, placement: Placement) -> LoaderOrders:
+        """For one watched loader, whose positions lead to the samples that `placement` says."""
+        is_open = all(root.scheme == "public" for root in resolved.roots)
+        data = encode_placement(placement.blocks, placement.ordinals, placement.which)
+        return LoaderOrders(self, is_open, self._part(data, is_open, "where its positions lead"))
+
+    def keep(self) -> None:
+        """Put what waits into the vault."""
+        try:
+            while self._waiting:
+                self._vault.put_opening(*self._waiting.popleft())
+        except sqlite3.Error as error:
+            self._recorder.lose("what opens the order of an epoch could not be kept", OSError(str(error)))
+
+    def _part(self, data: bytes, is_open: bool, about: str) -> bytes:
+        """A part of an order that is too long for an entry; its SHA-256."""
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._kept:
+            self._kept.add(digest)
+            if is_open:
+                self._publish(digest, data, about)
+            else:
+                self._waiting.append((part_name(digest), data))
+        return digest
+
+    def _publish(self, digest: bytes, data: bytes, about: str) -> None:
+        path = f"artifacts/order-{digest.hex()[:16]}.cbor"
+        if path in self._ledger.artifacts:
+            return  # from before a resume
+        try:
+            durable.write_file(self._trace.path / path, data)
+        except OSError as error:
+            self._recorder.lose("what a sampler draws from could not be written", error)
+            return
+        fields = {"path": path, "sha256": digest, "size": len(data), "about": f"the order of a loader: {about}"}
+        ref = self._recorder.record("artifact", {**fields, "media_type": "application/cbor"})
+        self._ledger.take("artifact", fields, ref)
+
+
+class LoaderOrders:
+    """Announces the passes over one watched loader."""
+
+    def __init__(self, orders: Orders, is_open: bool, placement: bytes) -> None:
+        self._orders = orders
+        self._is_open = is_open
+        self._placement = placement
+
+    def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None:
+        """Write down how the pass will be ordered, before its first index is drawn, and hand it to the system."""
+        orders, order = self._orders, read_order(iterator, loader)
+        origin: dict[str, Any] = {"placement": self._placement, **order.origin}
+        if order.listed is not None:
+            origin["listed"] = orders._part(encode(order.listed), self._is_open, "what its sampler draws from")
+        state = encode(origin)
+        said: dict[str, Any] = {"loader": iteration.loader, "epoch": iteration.epoch, "sampler": order.sampler}
+        if order.parameters:
+            said["parameters"] = order.parameters
+        if self._is_open:
+            orders._recorder.record("sampler", said | {"state": state})
+        else:
+            opening = os.urandom(32) + state
+            ref = orders._recorder.record("sampler", said | {"state_commitment": state_commitment(opening)})
+            orders._waiting.append((opening_name(*ref), opening))
+        orders._recorder.flush()
+
+    def unread(self, iteration: Iteration, batch: int) -> None:
+        """Say that a batch of the announced order could not be read, and so was never delivered."""
+        said = {"loader": iteration.loader, "epoch": iteration.epoch, "sampler": UNREAD}
+        self._orders._recorder.record("sampler", said | {"parameters": {"batch": batch}})
