@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -53,6 +55,12 @@ class Problem:
 
     def start(self, **options: Any) -> Run:
         return start_run(self.folder / "run", key=self.folder / "key.pem", **({"keep": "all"} | options))
+
+    @property
+    def signing_key(self) -> Ed25519PrivateKey:
+        key = load_pem_private_key((self.folder / "key.pem").read_bytes(), None)
+        assert isinstance(key, Ed25519PrivateKey)
+        return key
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
@@ -106,3 +114,13 @@ def another(tmp_path: Path) -> Problem:
 def random_state() -> Callable[[], tuple[bytes, Any, Any]]:
     """The state of every generator."""
     return lambda: (torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes(), random.getstate())
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    """The problem, trained and scored: to be read, and copied where it is lied about."""
+    problem = Problem(tmp_path_factory.mktemp("scored"))
+    with problem.start() as run:
+        problem.score_with(run)
+        problem.fit(run, problem.model())
+    return problem

@@ -1,0 +1,201 @@
+"""Factors made anew: the committed model state, put into the model and run on the data that the verifier gives.
+
+Needs torch. Nothing is written, and nothing is believed: the state's file has the digest of the log, and the data sets
+are those that the log registers, by their ids and, where there are any, by the digests of their contents.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Subset
+
+from fgtrac.api import prior
+from fgtrac.api.ledger import read_state
+from fgtrac.api.scored_rows import ScoredRows, resolve_rows
+from fgtrac.api.unseen import copied
+from fgtrac.capture.checkpoint import load_state
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.sources import Keys, Registry, Secrets
+from fgtrac.capture.transform import Stage
+from fgtrac.errors import FgtracError
+from fgtrac.score.batches import read_batches
+from fgtrac.score.calls import Forward
+from fgtrac.score.factor_files import Rows, State
+from fgtrac.score.factors import FactorPass, Pass
+from fgtrac.score.gradients import Gradients, Layer, concatenate
+from fgtrac.score.untouched import untouched
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+from fgtrac.verify.checks import CannotTell
+
+SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 or bfloat16 rounds
+DRAWS = 3  # of each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remade:
+    """n rows' gradients at a state, one `Gradients` a layer, and the same with all weights shaken: `fine` and `coarse`
+    have DRAWS of them each. `labels` (n,) where the targets are whole numbers."""
+
+    gradients: tuple[Gradients, ...]
+    fine: tuple[tuple[Gradients, ...], ...]
+    coarse: tuple[tuple[Gradients, ...], ...]
+    labels: NDArray[np.int64] | None
+
+
+class GivenData:
+    """What the verifier's function is called with: it takes the verbs of a run that register data and say how scores
+    are made, and writes nothing."""
+
+    def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets) -> None:
+        before = prior.registered_before(trace)
+        recorder = cast(Recorder, None)  # never called where nothing is added
+        self._registry = Registry(recorder, scheme, secrets, lambda names: None, before, adds=False)
+        self._hashed = {name for name, (_block, contents) in before.items() if contents is not None}
+        self.rows: dict[str, ScoredRows] = {}
+        self.how: dict[str, Any] = {}
+
+    def register(
+        self,
+        data: Any,
+        *,
+        role: str | None = None,
+        name: str | None = None,
+        key: Keys = None,
+        subject: Keys = None,
+        content: bool = True,
+        source: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """As `Run.register`. ValueError where the log registers other samples, or other contents, under that name."""
+        self._registry.register(
+            data, role=role, name=name, key=key, subject=subject, content=content, source=source
+        )  # fmt: skip
+
+    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
+        """As `Run.transform`."""
+        return Stage(cast(Recorder, None), self._registry, stage, data, parameters)
+
+    def score_with(
+        self,
+        *,
+        loss: Callable[..., Any],
+        train: Any,
+        validation: Any = None,
+        test: Any = None,
+        forward: Forward | None = None,
+        **_said_by_the_factors: Any,
+    ) -> None:
+        """As `Run.score_with`; layers and types of numbers are those of the committed factors."""
+        given = {"train": train, "validation": validation, "test": test}
+        self.rows = {role: resolve_rows(self._registry, role, data) for role, data in given.items() if data is not None}
+        self.how = {"loss": loss, "forward": forward}
+
+    def unhashed(self) -> list[str]:
+        """The data sets whose contents were not compared: the log has no digests of them, or the data give none."""
+        roots = self._registry.registered()
+        return [root.name for root in roots if root.name not in self._hashed or root.contents is None]
+
+
+class Remaking:
+    """The data and the model that `function(run)` gives, and the factors that follow from them.
+
+    CannotTell where the function fails, or gives other data than the log registers: whose mistake that is does not
+    show.
+    """
+
+    def __init__(self, trace: TraceDir, run: Mapping[str, Any], function: Callable[[Any], Any]) -> None:
+        self._trace = trace
+        try:
+            with _secrets_of(trace, bytes(run["trace"])) as secrets:
+                self.given = GivenData(trace, run["id_scheme"], secrets)
+                model = function(self.given)
+        except (FgtracError, OSError, TypeError, ValueError) as error:
+            raise CannotTell(f"the model and the data were not given: {error}") from error
+        if not isinstance(model, torch.nn.Module):
+            raise CannotTell(f"no model was given: the function returned {type(model).__name__}; return the model")
+        if not self.given.rows:
+            raise CannotTell("no data were given: let the function call score_with() as the scoring did")
+        self._model = copied(model)
+
+    def remake(self, state: State, layers: Sequence[Layer], role: str, rows: Rows, which: NDArray[np.int64]) -> Remade:
+        """Rows `which` of a role, as `rows` places them, at a state. TamperError where the state's file is not the
+        committed one; ScoreError where the model is another, or cannot be scored; CannotTell where rows are not in the
+        data that were given."""
+        what = f"the checkpoint of step {state.step}"
+        load_state(self._model, read_state(self._trace, state), what)
+        data = self._found(role, rows, which)
+        with untouched(self._model):
+            factors = self._prepared(layers)
+            plain = _run(factors, data)
+            fine, coarse = (
+                tuple(self._shaken(factors, data, by, draw).gradients for draw in range(DRAWS)) for by in SHAKES
+            )
+        return Remade(plain.gradients, fine, coarse, plain.labels)
+
+    def _prepared(self, layers: Sequence[Layer]) -> FactorPass:
+        train = self.given.rows["train"]
+        _some, batch = train.some(0, len(train))
+        return FactorPass.prepare(self._model, batch, **self.given.how, layer=layers)
+
+    def _found(self, role: str, rows: Rows, which: NDArray[np.int64]) -> list[Any]:
+        """The batches of the rows."""
+        scored = self.given.rows.get(role)
+        if scored is None:
+            raise CannotTell(f"no {role} data were given: let the function pass {role}= to score_with()")
+        positions = []
+        for block, ordinal in map(rows.place, which.tolist()):
+            if (place := scored.rows.find(block, ordinal)) is None:
+                raise CannotTell(f"ordinal {ordinal} of block {block.hex()} is not among the {role} data given")
+            positions.append(int(scored.positions[place]))
+        some = Subset(scored.data, positions)
+        return list(read_batches(some, None, scored.collate))
+
+    def _shaken(self, factors: FactorPass, data: Sequence[Any], by: float, draw: int) -> Pass:
+        """The pass with each weight changed by a random share of itself; the weights are put back."""
+        generator = torch.Generator().manual_seed(draw)
+        before = [(weight, weight.detach().clone()) for weight in self._model.parameters()]
+        with torch.no_grad():
+            for weight, _copy in before:
+                if weight.is_floating_point():
+                    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
+                    weight.mul_(1 + by * noise.to(weight.device, weight.dtype))
+        try:
+            return _run(factors, data)
+        finally:
+            with torch.no_grad():
+                for weight, copy in before:
+                    weight.copy_(copy)
+
+
+def _run(factors: FactorPass, data: Sequence[Any]) -> Pass:
+    """All batches in one."""
+    passes = [factors(batch) for batch in data]
+    gradients = tuple(concatenate([p.gradients[n] for p in passes]) for n in range(len(factors.layers)))
+    labels = [p.labels for p in passes if p.labels is not None]
+    losses = np.concatenate([p.losses for p in passes])
+    return Pass(gradients, losses, np.concatenate(labels) if len(labels) == len(passes) else None, None)
+
+
+@contextmanager
+def _secrets_of(trace: TraceDir, trace_id: bytes) -> Iterator[Secrets]:
+    """The secret of each scope, from the vault beside the trace; without one, none is known."""
+    if not trace.vault_path.exists():
+
+        def missing(scope: str) -> bytes:
+            raise ValueError(f"ids are keyed, and there is no vault at {trace.vault_path} to compute them with")
+
+        yield missing
+        return
+    vault = Vault.open(trace.vault_path, trace_id)
+    try:
+        yield functools.partial(prior.known_secret, vault)
+    finally:
+        vault.close()

@@ -1,0 +1,280 @@
+"""The check `scores`, made on demand: recorded contributions, chosen at random, computed again down to model and data.
+
+Each chosen score must follow from the committed factors; and where the verifier gives the data and the model's code,
+those factors must follow from the committed model state. Nobody who recorded a trace knows beforehand which are chosen:
+of scores of which a share p rests on invented factors, N drawn at random all miss it with a chance of (1 - p)^N.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.audit import Demand
+from fgtrac.api.factor_tolerance import STORED, Difference, differences
+from fgtrac.api.ledger import state_path
+from fgtrac.api.recompute import Recomputation, deciding
+from fgtrac.errors import ProofError
+from fgtrac.events.schema import decode_event
+from fgtrac.score.cache import Cache
+from fgtrac.score.factor_files import Rows
+from fgtrac.score.kernel import add_scores
+from fgtrac.score.methods import DAMPING, Method, prepare
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify.auditor import Audit
+from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.facts import Facts
+from fgtrac.verify.tree import Log
+
+if TYPE_CHECKING:  # it needs torch
+    from fgtrac.api.remaking import Remade, Remaking
+
+LEAST_ROWS = 64  # of a target that is the mean of many samples, so many are made anew, or as many as scores are chosen
+
+Function = Callable[[Any], Any]
+Place = tuple[str, int]  # (role, row) among the factors of a state
+
+
+def scores_demand(count: int, seed: int | None = None, function: Function | None = None) -> Demand:
+    """The check `scores` of `count` contributions, chosen by `seed` (default: by the system's randomness). `function`
+    is called with what takes the verbs of a run, and returns the model (see `Remaking`).
+
+    ValueError for a count below 1 or a seed below 0.
+    """
+    if count < 1:
+        raise ValueError(f"{count} scores are none; ask for at least 1")
+    if seed is not None and seed < 0:
+        raise ValueError(f"the seed {seed} is below 0; name a whole number from 0 on")
+    chosen_by = secrets.randbits(64) if seed is None else seed
+    return Demand("scores", partial(check_scores, count, chosen_by, function), ("entries", "registered"))
+
+
+def check_scores(count: int, seed: int, function: Function | None, trace: TraceFiles, audit: Audit) -> str:
+    """ProofError naming entry, sample, file and both values; CannotTell where something was not made anew, and what."""
+    if not audit.facts.contributions:
+        raise CannotTell("no entry records contributions: there is none to compute again")
+    if not isinstance(trace, TraceDir):
+        raise CannotTell("not checked: factors are read from a trace that lies in a folder")
+    assert audit.log is not None
+    chosen, total = _choose(audit.log, audit.facts, count, seed)
+    words = f"{sum(len(one.places) for one in chosen):,} of {total:,} scores, chosen by seed {seed}"
+    rescoring = _Rescoring(trace, audit.facts, function, random.Random(seed), count)
+    for _ref, group in groupby(chosen, key=lambda one: one.event["checkpoint"]):
+        rescoring.check(list(group))
+    if rescoring.left:
+        more = f" (and {len(rescoring.left) - 1} more entries)" if len(rescoring.left) > 1 else ""
+        raise CannotTell(f"{words}: {rescoring.right:,} are right; {rescoring.left[0]}{more}")
+    return f"{words}, {rescoring.words()}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Some scores of one entry: `places` within it."""
+
+    number: int
+    event: Mapping[str, Any]
+    places: NDArray[np.int64]
+
+    def cut(self) -> dict[str, Any]:
+        """The event as if it recorded these alone."""
+        return {**self.event, **{name: self.event[name][self.places] for name in ("ordinals", "scores")}}
+
+
+def _choose(log: Log, facts: Facts, count: int, seed: int) -> tuple[list[_Chosen], int]:
+    """Scores drawn from all that are recorded, none twice, those of one state together; and how many are recorded."""
+    numbers = sorted(number for group in facts.contributions.values() for number in group)
+    starts = [0, *accumulate(len(decode_event(entry)["scores"]) for _number, entry in log.entries(numbers))]
+    drawn = np.array(sorted(random.Random(seed).sample(range(starts[-1]), min(count, starts[-1]))), dtype=np.int64)
+    of = np.searchsorted(starts, drawn, side="right") - 1
+    wanted = np.unique(of).tolist()
+    entries = log.entries([numbers[i] for i in wanted])
+    found = [
+        _Chosen(number, decode_event(entry), drawn[of == i] - starts[i])
+        for i, (number, entry) in zip(wanted, entries, strict=True)
+    ]
+    return sorted(found, key=lambda one: (one.event["checkpoint"], one.event["method"], one.event["target"])), starts[
+        -1
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of one role at one state, made anew: `rows` (n,) ascending, and what differs most in each."""
+
+    role: str
+    rows: NDArray[np.int64]
+    remade: Remade
+    differences: list[Difference]
+
+    def at(self, row: int) -> int:
+        return int(np.searchsorted(self.rows, row))
+
+
+class _Rescoring:
+    """Chosen scores, state by state: `right` counts those that are right, `left` says why others cannot be told."""
+
+    def __init__(
+        self, trace: TraceDir, facts: Facts, function: Function | None, draw: random.Random, count: int
+    ) -> None:
+        self.right = 0
+        self.left: list[str] = []
+        self._again = Recomputation(trace, facts)
+        self._trace = trace
+        self._facts = facts
+        self._function = function
+        self._draw = draw
+        self._rows_of_means = max(count, LEAST_ROWS)
+        self._remaking: Remaking | CannotTell | None = None
+        self._made = self._states = 0
+        self._curved: set[str] = set()
+        self._some_of_mean: list[int] = []  # rows of the validation samples at the state under way
+
+    def check(self, chosen: Sequence[_Chosen]) -> None:
+        """Scores at one state."""
+        self._some_of_mean = []
+        sound: list[tuple[_Chosen, list[Place]]] = []
+        for one in chosen:
+            with self._telling(one):
+                self._again.check(one.number, one.cut())
+                with deciding(one.number, one.event["method"]):
+                    sound.append((one, self._places(one)))
+        made: dict[str, _Rows | CannotTell] = {}
+        for role in {role for _one, places in sound for role, _row in places}:
+            rows = sorted({row for _one, places in sound for of, row in places if of == role})
+            cache, method = self._again.basis(sound[0][0].event)
+            try:
+                with deciding(sound[0][0].number, str(method)):
+                    made[role] = self._remake(cache, role, np.array(rows))
+            except CannotTell as reason:
+                made[role] = reason
+        self._states += bool(made)
+        for one, places in sound:
+            with self._telling(one), deciding(one.number, one.event["method"]):
+                self._judge(one, places, made)
+                self.right += len(one.places)
+
+    def words(self) -> str:
+        """What holds, where every chosen score is right."""
+        assert not isinstance(self._remaking, CannotTell | None)
+        words = (
+            f"follow from the committed factors; and {self._made:,} of these, at {self._states} model states, are what "
+            "the committed states, the model and the data that were given make, but for their storage and for rounding "
+            "as measured for each"
+        )
+        if self._curved:
+            words += f"; the curvature of {', '.join(sorted(self._curved))} was taken from the committed factors"
+        names = ", ".join(map(repr, self._remaking.given.unhashed()))
+        return words + (f"; data set {names:.200} was compared by its ids alone, without contents" if names else "")
+
+    @contextmanager
+    def _telling(self, one: _Chosen) -> Iterator[None]:
+        try:
+            yield
+        except CannotTell as reason:
+            self.left.append(f"entry {one.number} (contribution): {reason}")
+
+    def _places(self, one: _Chosen) -> list[Place]:
+        """The rows that its chosen scores rest on; of a target that is a mean, some."""
+        cache, method = self._again.basis(one.event)
+        rows, block, target = cache.rows("train"), one.event["block"], one.event["target"]
+        found = [rows.find(block, int(ordinal)) for ordinal in one.cut()["ordinals"]]
+        places: list[Place] = [("train", row) for row in found if row is not None]
+        form, _, name = target.partition(":")
+        if form == "artifact":
+            raise CannotTell(f"its target, {name:.80}, is a batch of no data set: its gradients were not made anew")
+        if form == "id":
+            places += self._again.rows_of(cache, name)
+        else:
+            n = len(cache.rows("validation"))
+            self._some_of_mean = self._some_of_mean or self._draw.sample(range(n), min(n, self._rows_of_means))
+            places += [("validation", row) for row in self._some_of_mean]
+        self._curved |= {str(method)} if method.name in DAMPING else set()
+        return places
+
+    def _remake(self, cache: Cache, role: str, rows: NDArray[np.int64]) -> _Rows:
+        """Rows of a role made anew, and compared with what is committed."""
+        state, held = cache.states[0], cache.rows(role)
+        if state_path(state) in self._facts.withdrawn:
+            entry = self._facts.withdrawn[state_path(state)]
+            raise CannotTell(f"{state_path(state)} was withdrawn by entry {entry} (erasure)")
+        remade = self._ready().remake(state, cache.layers, role, held, rows)
+        if held.labels is not None and remade.labels is not None:
+            wrong = np.flatnonzero(held.labels[rows] != remade.labels)
+            if len(wrong):
+                said, given = held.labels[rows][wrong[0]], remade.labels[wrong[0]]
+                raise CannotTell(
+                    f"the {role} sample {self._id(held, rows[wrong[0]])} has the label {given} in the data that were "
+                    f"given and {said} in the rows file: nothing in the log tells which is right"
+                )
+        type = max((cache.shard_of(0, role, int(row))[1] for row in rows), key=list(STORED).index)
+        committed = cache.take(0, role, rows)
+        self._made += len(rows)
+        return _Rows(role, rows, remade, differences(committed, remade.gradients, remade.fine, remade.coarse, type))
+
+    def _ready(self) -> Remaking:
+        if self._remaking is None:
+            self._remaking = self._begin()
+        if isinstance(self._remaking, CannotTell):
+            raise self._remaking
+        return self._remaking
+
+    def _begin(self) -> Remaking | CannotTell:
+        if self._function is None:
+            return CannotTell(
+                "they follow from the committed factors; whether these follow from the model states and the data was "
+                "not checked: name what gives both, --with FILE.py:FUNCTION"
+            )
+        try:
+            from fgtrac.api.remaking import Remaking
+        except ImportError as error:
+            return CannotTell(f"whether the factors follow from model and data takes torch: {error}")
+        try:
+            return Remaking(self._trace, self._facts.runs[0][1], self._function)
+        except CannotTell as reason:
+            return reason
+
+    def _judge(self, one: _Chosen, places: Sequence[Place], made: Mapping[str, _Rows | CannotTell]) -> None:
+        """ProofError or CannotTell where a row is not what was made anew."""
+        cache, method = self._again.basis(one.event)
+        for role, row in places:
+            rows = made[role]
+            if isinstance(rows, CannotTell):
+                raise rows
+            off = rows.differences[rows.at(row)]
+            if off.is_rounding:
+                continue
+            held, path = cache.rows(role), cache.shard_of(0, role, row)[0]
+            words = (
+                f"row {row} of {path} (sample {self._id(held, row)}) has {off.said:.9g} as number {off.at} of "
+                f"{off.column!r:.80}; the state in {state_path(cache.states[0])} and the data that were given make "
+                f"{off.found:.9g}"
+            )
+            if off.may_be:
+                raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 does")
+            raise ProofError(f"{words}{self._score_words(one, row, rows, cache, method) if role == 'train' else ''}")
+
+    def _score_words(self, one: _Chosen, row: int, rows: _Rows, cache: Cache, method: Method) -> str:
+        """What a score is said to be, and would be by the factors that were made anew."""
+        out = np.zeros((1, 1), dtype=np.float32)
+        target = self._again.targets(cache, one.event["target"])[0]
+        add_scores([g.rows(slice(at := rows.at(row), at + 1)) for g in rows.remade.gradients],
+                   prepare(cache, 0, target, method), out)  # fmt: skip
+        block, ordinal = cache.rows("train").place(row)
+        said = one.event["scores"][(one.event["ordinals"] == ordinal) & (one.event["block"] == block)]
+        return (
+            f"; its score toward {one.event['target']:.80} by {method} at step {one.event['step']} is said to be "
+            f"{said[0]:.9g}, and would be {out[0, 0]:.9g}"
+        )
+
+    def _id(self, rows: Rows, row: int | np.int64) -> str:
+        block, ordinal = rows.place(int(row))
+        return bytes(self._facts.ids_of(block)[ordinal]).hex()
