@@ -16,11 +16,13 @@ from fgtrac.events.schema import encode_event
 from fgtrac.store.journal import encode_frame
 from fgtrac.tlog.note import Note, TreeHead, Verifier, format_note, format_tree_head, sign_note
 from fgtrac.tlog.tiles import decode_bundle
+from fgtrac.verify.keys import rotation_message
 from fgtrac.verify.report import Report, Verdict
 from signed import (
     KEY,
     OTHER,
     PUBLIC_KEY,
+    TRACE_ID,
     VERIFIER,
     WRITER,
     Event,
@@ -39,11 +41,16 @@ from signed import (
 )
 
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
+NEXT = Ed25519PrivateKey.from_private_bytes(bytes([2]) * 32)
 MODEL = b"weights"
 
 
 def audit(files: Files, verifier: Verifier | None = VERIFIER) -> Report:
     return audit_trace(MemoryTrace(files), verifier)
+
+
+def verifier_of(key: Ed25519PrivateKey) -> Verifier:
+    return Verifier(VERIFIER.name, key.public_key().public_bytes_raw())
 
 
 def verdict_of(report: Report, check: str) -> Verdict:
@@ -143,7 +150,7 @@ def test_a_head_of_another_log_under_the_same_key_is_refuted() -> None:
 def test_a_head_that_names_another_log_in_a_signature_of_this_one_is_refuted() -> None:
     text = format_tree_head(TreeHead("fgtrac/other", 8, bytes(32)))
     forged = format_note(Note(text, (sign_note(text, VERIFIER.name, KEY),)))
-    assert_refuted(whole() | {"checkpoint": forged}, "signature", "checkpoint is a head of 'fgtrac/other'")
+    assert_refuted(whole() | {"checkpoint": forged}, "signature", "checkpoint: a head of the log 'fgtrac/other'")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"no note", b"a\n1\nb\n\n\xe2\x80\x94 a AAAAAAAA\n"])
@@ -242,7 +249,7 @@ def test_a_bundle_that_changes_between_two_looks_is_refuted() -> None:
             data = super().read(path)
             if path == "tile/entries/000.p/8":
                 self.looks += 1
-                data = data if self.looks == 1 else data[:-3] + b"\1\1\1"
+                data = data if self.looks <= 2 else data[:-3] + b"\1\1\1"
             return data
 
     report = audit_trace(Changing(whole()), VERIFIER)
@@ -276,9 +283,64 @@ def test_a_log_has_one_run_entry_which_is_the_first_and_names_trace_and_key(even
     assert_refuted(write(*events), "run", words)
 
 
-def test_a_changed_key_cannot_be_followed() -> None:
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def key(old: Ed25519PrivateKey, new: Ed25519PrivateKey, *, revoked: bool = False) -> Event:
+    """The entry by which one key takes another's place."""
+    public = [k.public_key().public_bytes_raw() for k in (old, new)]
+    message = rotation_message(TRACE_ID, *public, revoked)
+    fields = {"public_key": public[1], "old_signature": old.sign(message), "new_signature": new.sign(message)}
+    return {"kind": "key", **fields, **({"revoked": True} if revoked else {})}
+
+
+def rotated(*, revoked: bool = False, signer: Ed25519PrivateKey = NEXT) -> Files:
+    """A full seal under the first key, then another key takes its place, and a full seal by `signer`."""
+    events = [run(), seal(), key(KEY, NEXT, revoked=revoked), by(OTHER, 0, seal())]
+    files = write(*events)
+    entries = decode_bundle(files["tile/entries/000.p/4"], 4)
+    last = note(entries, 4, signer)
+    return files | {"checkpoint": last, "index/4/checkpoint": last}
+
+
+def test_a_replaced_key_is_followed_to_the_one_that_signs_now() -> None:
+    for named in (KEY, NEXT):
+        report = audit(rotated(), verifier_of(named))
+        assert report.exit_code == 0, report.failures()
+    assert "through entry 2 (key), signed by the key that you named" in words_of(audit(rotated()), "signature")
+    assert "1 key entries lead from its key" in words_of(audit(rotated()), "run")
+
+
+def test_who_names_a_revoked_key_cannot_tell_and_everything_else_is_still_checked() -> None:
+    assert_cannot_tell(rotated(revoked=True), "signature", "entry 2 (key) revokes", "get the new key from")
+    assert audit(rotated(revoked=True), verifier_of(NEXT)).exit_code == 0
+    files = rotated(revoked=True) | {"tile/0/000.p/4": bytes(128)}
+    assert verdict_of(audit(files), "tiles") is Verdict.REFUTED
+
+
+@pytest.mark.parametrize(("revoked", "verb"), [(False, "replaced"), (True, "revoked")])
+def test_a_head_that_holds_a_rotation_and_is_signed_by_the_key_before_is_refuted(revoked: bool, verb: str) -> None:
+    for named in (KEY, NEXT):
+        files = rotated(revoked=revoked, signer=KEY)
+        assert_refuted(files, "signature", f"which entry 2 (key) {verb}", verifier=verifier_of(named))
+
+
+def test_a_full_seal_is_signed_by_the_key_that_was_in_force_then() -> None:
+    files = rotated()
+    entries = decode_bundle(files["tile/entries/000.p/4"], 4)
+    assert_refuted(files | {"index/2/checkpoint": note(entries, 2, NEXT)}, "seals", "index/2/checkpoint", "not by")
+
+
+def test_a_key_entry_whose_signatures_fail_is_refuted_whichever_key_is_named() -> None:
     change = {"kind": "key", "public_key": bytes(32), "old_signature": bytes(64), "new_signature": bytes(64)}
-    assert_cannot_tell(write(run(), change, seal()), "run", "entry 1 changes the signing key")
+    words = "entry 1 (key) is not signed by the key before it"
+    assert_refuted(write(run(), change, seal()), "signature", words)
+    assert verdict_of(audit(write(run(), change, seal()), None), "run") is Verdict.REFUTED
+    files = write(run(), key(STRANGER, NEXT), seal())
+    last = note(decode_bundle(files["tile/entries/000.p/3"], 3), 3, NEXT)
+    files |= {"checkpoint": last, "index/3/checkpoint": last}
+    for named in (KEY, STRANGER, NEXT):
+        assert_refuted(files, "signature", words, verifier=verifier_of(named))
 
 
 @pytest.mark.parametrize(
@@ -398,12 +460,6 @@ def test_an_artifact_that_is_lost_or_changed_is_refuted(data: bytes | None) -> N
 def test_an_artifact_outside_its_folder_is_refused_unread(path: str) -> None:
     files = write(run(), artifact(path=path), seal())
     assert_refuted(files, "artifacts", "outside artifacts/", "entry 1")
-
-
-def test_a_withdrawn_artifact_cannot_be_told() -> None:
-    said = {"pseudonym": bytes(32), "block": samples()["block"], "ordinals": np.array([0], np.uint32)}
-    erasure = {"kind": "erasure", **said, "artifacts": ["artifacts/model"]}
-    assert_cannot_tell(write(run(), samples(), artifact(), erasure, seal()), "artifacts", "withdrawn by entry 3")
 
 
 # -- the plan ---------------------------------------------------------------------------------------------------------

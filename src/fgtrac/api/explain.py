@@ -24,7 +24,7 @@ from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import TraceDir
 
 TRACED_TARGETS, TRACED_ROWS = 8, 1 << 15  # whose contribution traces are computed together
-KINDS = ("checkpoint", "resume", "artifact")
+KINDS = ("checkpoint", "resume", "artifact", "erasure")
 
 
 class Explainer:

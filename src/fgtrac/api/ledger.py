@@ -21,7 +21,7 @@ from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 Told = tuple[Mark | None, float | None, bool]  # a checkpoint as a rule of selection is told of it
 Ref = tuple[bytes, int]
-_KINDS = ("checkpoint", "resume", "artifact", "contribution")
+_KINDS = ("checkpoint", "resume", "artifact", "erasure", "contribution")
 
 
 class Ledger:
@@ -74,6 +74,9 @@ class Ledger:
             self._checkpoint(event, ref)
         elif kind == "artifact":
             self.artifacts[event["path"]], self.sizes[event["path"]] = event["sha256"], event["size"]
+        elif kind == "erasure":
+            for path in event["artifacts"]:
+                self.artifacts.pop(path, None)
         elif kind == "resume":
             self.go_back(event["step"])
         elif kind == "contribution":

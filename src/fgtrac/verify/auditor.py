@@ -8,7 +8,8 @@ sequences    no writer's sequence has a hole that no gap entry names
 registered   whatever names a sample comes after its registration
 seals        every full seal's note is there, signed, and says the root of its size
 index        rebuilt from the log, it is the one that was sealed, and byte for byte the one on disk
-artifacts    every file that an entry names has its size and SHA-256
+artifacts    every file that an entry names has its size and SHA-256, or was withdrawn
+erasures     where there are some: each names all of its subject's samples and no others, and none came later
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, fla
 from fgtrac.tlog.tiles import Tile
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
+from fgtrac.verify.report import Verdict
 from fgtrac.verify.tree import (
     HEAD,
     Log,
@@ -72,12 +74,14 @@ def audit_log(
     audit.known.add(HEAD)
     _check_log(audit, log, names)
     make, facts = audit.checks.make, audit.facts
-    make("run", lambda: check_run(facts, head, verifier, ORIGIN_PREFIX), ("entries",))
+    make("run", lambda: check_run(facts, files.read(HEAD), verifier, ORIGIN_PREFIX), ("entries",))
     make("sequences", facts.sequences.check, ("entries",))
     make("registered", lambda: check_registered(facts), ("entries",))
     make("seals", lambda: _check_seals(audit, files, names, verifier), ("entries",))
     make("index", lambda: _check_index(audit, files), ("entries", "registered"))
     make("artifacts", lambda: _check_artifacts(audit, files), ("entries",))
+    if facts.erasures.subjects:
+        make("erasures", lambda: facts.erasures.check(facts.ids_of), ("entries", "registered"))
     audit.known |= log.used
     _note(audit)
     return audit
@@ -95,8 +99,8 @@ def _start(audit: Audit, files: TraceFiles, verifier: Verifier | None, *, is_new
             raise CannotTell("nothing is sealed yet; run fgtrac seal")
         return check_signature(files, verifier)
 
-    holds = audit.checks.make("signature", check)
-    if not holds and verifier is not None:
+    audit.checks.make("signature", check)
+    if audit.checks.findings[-1].verdict is Verdict.REFUTED:
         return None
     try:
         return read_head(files)
@@ -138,7 +142,7 @@ def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier
     audit.known |= {f"index/{size}/{HEAD}" for size in sizes} | set(stray)
     for size in sizes:
         path = f"index/{size}/{HEAD}"
-        head = check_note(files, path, verifier)
+        head = check_note(files, path, _signer_of(audit, size, verifier))
         expected = TreeHead(audit.log.head.origin, size, audit.log.root_at(size))
         if head != expected:
             raise ProofError(
@@ -152,6 +156,13 @@ def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier
     return (
         f"{len(sizes)} full seals, each with its signed note" if sizes else "there is no full seal, and no note of one"
     )
+
+
+def _signer_of(audit: Audit, size: int, verifier: Verifier | None) -> Verifier | None:
+    """Who must have signed a head of that size, where the newest one is by the verifier or by who took its place."""
+    if verifier is None or not audit.facts.rotations:
+        return verifier
+    return Verifier(verifier.name, audit.facts.signer_at(size) or verifier.public_key)
 
 
 def _size_of(path: str) -> int:
@@ -186,17 +197,20 @@ def _compare_column(files: TraceFiles, path: str, tree: Tree, name: str) -> None
 
 
 def _check_artifacts(audit: Audit, files: TraceFiles) -> str:
-    withdrawn = []
-    audit.known |= {artifact.path for artifact in audit.facts.artifacts}
-    present = set(files.names())
-    for artifact in audit.facts.artifacts:
-        if artifact.path not in present and artifact.path in audit.facts.withdrawn:
-            withdrawn.append(artifact.path)
-            continue
-        _check_artifact(files, artifact)
+    artifacts, gone = audit.facts.artifacts, audit.facts.withdrawn
+    audit.known |= {artifact.path for artifact in artifacts}
+    present, withdrawn = set(files.names()), [a.path for a in artifacts if a.path in gone]
+    for path in withdrawn:
+        if path in present:
+            raise ProofError(f"entry {gone[path]} (erasure) says that {path} was withdrawn, and it is there: remove it")
+    for artifact in artifacts:
+        if artifact.path not in gone:
+            _check_artifact(files, artifact)
+    held = f"{len(artifacts) - len(withdrawn)} artifacts have the size and SHA-256 that the log says"
     if withdrawn:
-        raise CannotTell(f"{withdrawn[0]} was withdrawn by entry {audit.facts.withdrawn[withdrawn[0]]} (erasure)")
-    return f"{len(audit.facts.artifacts)} artifacts have the size and SHA-256 that the log says"
+        more = f" (and {len(withdrawn) - 1} more)" if len(withdrawn) > 1 else ""
+        raise CannotTell(f"{withdrawn[0]} was withdrawn by entry {gone[withdrawn[0]]} (erasure){more}; {held}")
+    return held
 
 
 def _check_artifact(files: TraceFiles, artifact: Artifact) -> None:

@@ -14,9 +14,11 @@ from fgtrac.events.postings import PostingTable, merge
 from fgtrac.events.schema import decode_event
 from fgtrac.events.totals import Totals
 from fgtrac.tlog.index import Columns, Tree, build
-from fgtrac.tlog.note import TreeHead, Verifier
+from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import ENTRIES, WIDTH
 from fgtrac.verify.checks import CannotTell, Sequences
+from fgtrac.verify.erasures import Erasures
+from fgtrac.verify.keys import Rotation, check_chain, follow, key_in_force, rotations_of
 from fgtrac.verify.tree import Log
 
 
@@ -48,9 +50,10 @@ class Facts:
     def __init__(self) -> None:
         self.sequences = Sequences()
         self.runs: list[tuple[int, Mapping[str, Any]]] = []
-        self.key_changes: list[int] = []
+        self.rotations: tuple[Rotation, ...] = ()
         self.artifacts: list[Artifact] = []
-        self.withdrawn: dict[str, int] = {}  # path -> the erasure entry that names it
+        self.withdrawn: dict[str, int] = {}  # path -> the erasure entry that names it, until it is named anew
+        self.erasures = Erasures()
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
@@ -68,6 +71,8 @@ class Facts:
         if kind == "run":
             self.runs.append((number, event))
         elif kind == "artifact":
+            if self.withdrawn.pop(event["path"], None) is not None:
+                self.artifacts = [a for a in self.artifacts if a.path != event["path"]]
             self.artifacts.append(Artifact(number, event["path"], event["sha256"], event["size"]))
         elif kind == "erasure":
             self.withdrawn |= dict.fromkeys(event["artifacts"], number)
@@ -77,7 +82,7 @@ class Facts:
             writer, seq = event["checkpoint"]
             self.contributions.setdefault((writer, seq), []).append(number)
         elif kind == "key":
-            self.key_changes.append(number)
+            self.rotations += rotations_of([(number, event)])
         elif kind == "seal":
             self.full_seals.append(number + 1)
             self._seal(number, event)
@@ -88,6 +93,7 @@ class Facts:
             except ProofError as error:
                 self.unregistered = str(error)
         self._totals.add(event)
+        self.erasures.add(number, event)
 
     def _checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
         rates = tuple(event.get("learning_rates", np.empty(0)).tolist())
@@ -115,6 +121,10 @@ class Facts:
                 self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
                 return
 
+    def signer_at(self, size: int) -> bytes | None:
+        """The public key that signs heads of that size, by the `run` and `key` entries; None without a `run` entry."""
+        return key_in_force(self.runs[0][1]["public_key"], self.rotations, size) if self.runs else None
+
     def ids_of(self, block: bytes) -> NDArray[np.uint8]:
         """The ids (n, 32) of a block by ordinal. ProofError where it is not registered as a whole."""
         return self._postings.ids(block)
@@ -136,20 +146,25 @@ def read_facts(log: Log) -> Facts:
     return facts
 
 
-def check_run(facts: Facts, head: TreeHead, verifier: Verifier | None, prefix: str) -> str:
-    """One `run` entry, the first of all, of the trace that the head names, under the verifier's key."""
+def check_run(facts: Facts, note: bytes, verifier: Verifier | None, prefix: str) -> str:
+    """One `run` entry, the first of all, of the trace that the head names; and the keys that it and the `key` entries
+    name, to the one that signed the head."""
     if len(facts.runs) != 1 or facts.runs[0][0] != 0:
         raise ProofError(f"a log has one run entry, entry 0; this one has {[n for n, _ in facts.runs]}")
     _number, run = facts.runs[0]
-    trace_id = run["trace"].hex()
-    if head.origin != prefix + trace_id:
-        raise ProofError(f"entry 0 (run) is of trace {trace_id}, and the head of {head.origin!r:.100}")
-    if facts.key_changes:
-        raise CannotTell(f"entry {facts.key_changes[0]} changes the signing key, which this version cannot follow")
-    if verifier is not None and run["public_key"] != verifier.public_key:
+    trace_id, origin = run["trace"].hex(), parse_tree_head(parse_note(note).text).origin
+    if origin != prefix + trace_id:
+        raise ProofError(f"entry 0 (run) is of trace {trace_id}, and the head of {origin!r:.100}")
+    check_chain(run["trace"], run["public_key"], facts.rotations)
+    if verifier is not None and not facts.rotations and run["public_key"] != verifier.public_key:
         said, key = run["public_key"].hex(), verifier.public_key.hex()
         raise ProofError(f"entry 0 (run) names the public key {said}, and the head is checked with {key}")
-    return f"entry 0 is the only run entry, of trace {trace_id}"
+    words = f"entry 0 is the only run entry, of trace {trace_id}"
+    if facts.rotations:
+        if verifier is not None:
+            follow(verifier, note, facts.rotations, run["public_key"])
+        words += f"; {len(facts.rotations)} key entries lead from its key to {facts.rotations[-1].public_key.hex()}"
+    return words
 
 
 def check_registered(facts: Facts) -> str:
