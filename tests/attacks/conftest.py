@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.utils.data import DataLoader, TensorDataset
 
 from fgtrac.api.run import start_run
-from fgtrac.commit.signer import load_key
+from fgtrac.commit.keys import load_key
 from fgtrac.store.trace_dir import TraceDir
 
 

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fgtrac.commit.signer import Signer, default_key_path, load_key
+from fgtrac.commit.keys import default_key_path, load_key
+from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.store import durable

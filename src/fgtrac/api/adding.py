@@ -28,6 +28,7 @@ class Adding:
     """A trace that is being added to: `ledger` is what its log says so far."""
 
     trace: TraceDir
+    signer: Signer
     recorder: Recorder
     ledger: Ledger
 
@@ -39,7 +40,7 @@ def take_up(trace: TraceDir, key: Path | None) -> Signer:
     """
     if any(durable.is_held(segment.path) for segment in read_segments(trace)):
         raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
-    signer = Signer.of(prior.trace_id_of(trace), prior.run_entry(trace)["public_key"], key)
+    signer = prior.signer_of(trace, key)
     tidy.remove_unfinished_artifacts(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
     return signer
@@ -52,7 +53,7 @@ def adding(trace: TraceDir, key: Path | None = None) -> Iterator[Adding]:
     writer = os.urandom(16)
     recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
     try:
-        yield Adding(trace, recorder, read_ledger(trace))
+        yield Adding(trace, signer, recorder, read_ledger(trace))
     finally:
         recorder.close()
         sequencer.seal(trace, signer, full=True, clock=time.time_ns, wait_s=WAIT_S)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fgtrac.commit.gather import read_segments
+from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
@@ -46,6 +48,15 @@ def run_entry(trace: TraceDir) -> dict[str, Any]:
         if event["kind"] == "run":
             return event
     raise FormatError(f"{trace.path} has no run entry among its first; it was not made by fgtrac")
+
+
+def signer_of(trace: TraceDir, key_path: Path | None = None) -> Signer:
+    """Who signs a trace's heads: with the user's key (default: the user's own file) that signed the newest one.
+
+    FormatError where it is no trace; FileNotFoundError or ValueError as `Signer.of`.
+    """
+    note = trace.read("checkpoint") if trace.head() is not None else None
+    return Signer.of(trace_id_of(trace), run_entry(trace)["public_key"], key_path, note)
 
 
 def last_checkpoint_step(trace: TraceDir) -> int:

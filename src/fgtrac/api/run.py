@@ -84,7 +84,7 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
     trace = TraceDir.open(folder)
     trace_id = prior.trace_id_of(trace)
     run_entry = prior.run_entry(trace)
-    signer = Signer.of(trace_id, run_entry["public_key"], signing_key)
+    signer = prior.signer_of(trace, signing_key)
     vault = Vault.open(trace.vault_path, trace_id, read_only=False)
     tidy.remove_unfinished_artifacts(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)

@@ -40,7 +40,9 @@ from fgtrac.query.tables import Samples, read_samples
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
-from fgtrac.tlog.note import parse_note, verify_note
+from fgtrac.tlog.note import parse_note
+from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.keys import follow, rotations_of
 from fgtrac.verify.report import Report
 
 EAGER_ENTRIES = 1 << 14  # up to here `open` looks for the data sets and checkpoints, so that the first answer is fast
@@ -306,7 +308,8 @@ class Trace:
         """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
         64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own.
         `demands` are checks beyond the usual ones, made after them."""
-        verifier, whose = trusted_verifier(self._key if key is None else key, self.id)
+        named = self._key if key is None else key
+        verifier, whose = trusted_verifier(named, self.id, note=self._directory.head_note())
         report = audit_trace(self._directory, verifier, demands=demands, progress=progress)
         return Report(
             report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
@@ -336,16 +339,20 @@ class Trace:
     def _rests_on(self) -> str:
         """What stands behind the root. ProofError where a signature by the trusted key is wrong, or, where the key was
         named, missing."""
-        verifier, whose = trusted_verifier(self._key, self.id)
+        verifier, whose = trusted_verifier(self._key, self.id, note=self._seal.note)
         if verifier is None:
             return f"as its log says, whose signature was not checked: {whose}"
         lines = parse_note(self._seal.note).signatures
         if self._key is None and not any((s.name, s.key_id) == (verifier.name, verifier.key_id) for s in lines):
             return "as its log says, whose signature was not checked: it is not by your own key; name the one it is by"
+        log, count = self._seal.log, self._seal.event["counts"].get("key", 0)
+        rotations = rotations_of((n, log.event(n)) for n in log.find_kind("key", count))
         try:
-            verify_note(self._seal.note, [verifier])
+            follow(verifier, self._seal.note, rotations)
         except ProofError as error:
             raise ProofError(f"index/{self._seal.head.size}/checkpoint: {error}") from error
+        except CannotTell as reason:
+            return f"as its log says, whose signature says nothing here: {reason}"
         return f"as signed with {whose}"
 
     @cached_property

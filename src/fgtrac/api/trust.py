@@ -4,38 +4,64 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from fgtrac.commit.signer import default_key_path, load_key
+from fgtrac.commit.keys import Keyring, default_key_path, load_key
+from fgtrac.errors import FormatError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
-from fgtrac.tlog.note import Verifier, parse_vkey
+from fgtrac.tlog.note import Verifier, parse_note, parse_vkey
 
 FORMS = "64 hex digits, a C2SP verifier key (name+id+base64), or a file that holds one of these or a PEM key"
 MAX_KEY_FILE_BYTES = 10_000
 
 
 def trusted_verifier(
-    named: str | None, trace_id: bytes, environment: Mapping[str, str] = os.environ
+    named: str | None, trace_id: bytes, environment: Mapping[str, str] = os.environ, *, note: bytes | None = None
 ) -> tuple[Verifier | None, str]:
     """The verifier of a trace's heads, and whose key it is in words.
 
-    `named` is one of FORMS; None means the user's own key, and where there is none, no verifier at all.
-    ValueError for a name that is none of the forms, FormatError for a vkey that contradicts itself.
+    `named` is one of FORMS; None means the user's own: of several, the one that signed `note`. There is no verifier
+    where there is no such key, and for a key that the user has revoked.
+    ValueError for a name that is none of the forms, FormatError for a vkey that contradicts itself, a file that holds
+    no Ed25519 key, and a damaged list of revoked keys.
     """
     name = ORIGIN_PREFIX + trace_id.hex()
     if named is None:
         path = default_key_path(environment)
         if not path.exists():
             return None, "no key was named, and there is no key of yours"
-        return Verifier(name, load_key(path).public_key().public_bytes_raw()), "your own key"
-    path = Path(named)
-    if _is_file(path):
-        return _from_text(path.read_bytes()[:MAX_KEY_FILE_BYTES], name, named), f"the key in {path.name}"
-    return _from_text(named.encode(), name, named), "the key that you named"
+        verifier, whose = Verifier(name, _own_key(path, name, note)), "your own key"
+    elif _is_file(path := Path(named)):
+        verifier, whose = _from_text(path.read_bytes()[:MAX_KEY_FILE_BYTES], name, named), f"the key in {path.name}"
+    else:
+        verifier, whose = _from_text(named.encode(), name, named), "the key that you named"
+    if verifier.public_key in _revoked(environment):
+        return None, (
+            f"{whose}, {verifier.public_key.hex()}, is one that you have revoked: whoever holds it can sign anything; "
+            "name the key that took its place"
+        )
+    return verifier, whose
+
+
+def _own_key(path: Path, name: str, note: bytes | None) -> bytes:
+    """The user's public key that signed the note; the present one where none did."""
+    keys, signers = list(Keyring(path).keys()), set()
+    with suppress(FormatError):  # a damaged note: the check of its signature says so
+        signers = {line.key_id for line in parse_note(note or b"").signatures}
+    return next((key for key in keys if Verifier(name, key).key_id in signers), keys[0])
+
+
+def _revoked(environment: Mapping[str, str]) -> frozenset[bytes]:
+    try:
+        path = default_key_path(environment)
+    except ValueError:
+        return frozenset()  # who has no folder for keys has no list of them
+    return Keyring(path).revoked()
 
 
 def _is_file(path: Path) -> bool:

@@ -32,9 +32,10 @@ from fgtrac.store import durable
 from fgtrac.store.index_files import write_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import hash_leaves, root
-from fgtrac.tlog.note import TreeHead, verify_note
+from fgtrac.tlog.note import TreeHead
 from fgtrac.tlog.npy import column_digests
-from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle
+from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle, read_entries
+from fgtrac.verify.keys import last_named_key
 
 Clock = Callable[[], int]
 
@@ -132,9 +133,17 @@ def _execute(trace: TraceDir, signer: Signer, plan: Plan, entries: tuple[bytes, 
             index = _check_rebuilt(build_index(trace, plan.start, entries[:-1]), entries[-1])
         write_index(trace.path, plan.stop, index.tree)
     head = TreeHead(signer.name, growth.size, growth.root)
-    note = signer.sign(head)
+    note = signer.sign(head, _key_for(trace, signer, entries))
     publish(trace, note, head.size, full=full)
     return head
+
+
+def _key_for(trace: TraceDir, signer: Signer, entries: Sequence[bytes]) -> bytes:
+    """The key that signs a head behind these entries: that which they name last, else that of the present head."""
+    named = last_named_key(entries)
+    if named is None and (trace.path / "checkpoint").exists():
+        named = signer.key_of(trace.read("checkpoint"))
+    return named or signer.public_key
 
 
 def publish(trace: TraceDir, note: bytes, size: int, *, full: bool) -> None:
@@ -179,9 +188,8 @@ def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment]) -> Sta
     tidy.remove_temporaries(trace)
     state = load_state(trace, signer)
     last = signer.last()
-    signed = last[0] if last is not None else None
     if state.size:
-        _check_own(trace, signer, state, signed)
+        _check_own(trace, signer, state)
     pending = tidy.pending_plan(trace, signer, state.size)
     entries = _planned_entries(segments, pending) if pending is not None else None
     if pending is not None and entries is not None:
@@ -224,15 +232,20 @@ def _rolled_back(trace: TraceDir, head: TreeHead) -> str:
     )
 
 
-def _check_own(trace: TraceDir, signer: Signer, state: State, signed: TreeHead | None) -> None:
-    """The head in place must be this key's, its right edge must lead to it, and no other head of its size be signed."""
+def _check_own(trace: TraceDir, signer: Signer, state: State) -> None:
+    """The head in place must be by the key in force, the log's right edge must lead to it, and no other head of its
+    size be signed."""
     note = trace.read("checkpoint")
-    verify_note(note, [signer.verifier])
-    if signed is None or signed.size < state.size:
+    key, last = signer.key_of(note), signer.last()
+    if last is None or last[0].size < state.size:
+        in_force = last_named_key(read_entries(trace, 0, state.size, state.size))
+        if in_force not in (None, key):
+            raise TamperError(f"the log says that {in_force.hex()} signs its head, and {key.hex()} did; restore it")
         signer.adopt(note)  # signed where the key's state is not at hand
-    elif signed.size == state.size and signed.root != state.root:
+    elif last[0].size == state.size and (last[0].root != state.root or signer.key_of(last[1]) != key):
         raise TamperError(
-            f"size {state.size} was signed with root {signed.root.hex()}; the trace says {state.root.hex()}"
+            f"size {state.size} was signed with root {last[0].root.hex()} by {signer.key_of(last[1]).hex()}; the trace "
+            f"says {state.root.hex()} by {key.hex()}"
         )
     nodes = TileNodes(trace, state.size)
     if root(state.size, nodes) != state.root:

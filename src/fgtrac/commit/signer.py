@@ -1,22 +1,16 @@
-"""The user's signing key and what it has signed: never two tree heads of one size, whatever crashes."""
+"""Who signs a trace's heads, and what was signed: never two tree heads of one size, whatever crashes."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from fgtrac.errors import FormatError, TamperError
+from fgtrac.commit.keys import Keyring, default_key_path, load_key, make_key, public_bytes
+from fgtrac.errors import TamperError
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import (
@@ -28,38 +22,8 @@ from fgtrac.tlog.note import (
     parse_note,
     parse_tree_head,
     sign_note,
+    verify_note,
 )
-
-
-def default_key_path(environment: Mapping[str, str]) -> Path:
-    """Where the user's key lies: $FGTRAC_KEY, else key.pem in the user's configuration folder. ValueError where the
-    user has none."""
-    if named := environment.get("FGTRAC_KEY"):
-        return Path(named)
-    try:
-        folder = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    except RuntimeError as error:
-        raise ValueError(f"there is no folder for your key: {error}; name the key's file in FGTRAC_KEY") from error
-    return Path(folder) / "fgtrac" / "key.pem"
-
-
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """The private key in a PKCS8 PEM file. FileNotFoundError, or FormatError for anything but an Ed25519 key."""
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise FormatError(f"{path} is no unencrypted PKCS8 key: {error}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise FormatError(f"{path} holds a {type(key).__name__}; tree heads are signed with Ed25519")
-    return key
-
-
-def make_key(path: Path) -> Ed25519PrivateKey:
-    """A new private key, for its owner's eyes only; where several processes make one at once, all get the first's."""
-    key = Ed25519PrivateKey.generate()
-    with contextlib.suppress(FileExistsError):  # somebody else was faster: that one is everybody's
-        durable.create_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
-    return load_key(path)
 
 
 class Signer:
@@ -70,10 +34,13 @@ class Signer:
     heads/TRACE-ID.lock    held by the one sealer at work
     """
 
-    def __init__(self, trace_id: bytes, key: Ed25519PrivateKey, state: Path) -> None:
+    def __init__(
+        self, trace_id: bytes, key: Ed25519PrivateKey, state: Path, others: Iterable[Ed25519PrivateKey] = ()
+    ) -> None:
+        """`key` signs what no entry names another key for; `others` are the user's keys before and after it."""
         self.trace_id = trace_id
         self.name = ORIGIN_PREFIX + trace_id.hex()
-        self._key = key
+        self._keys = {public_bytes(k): k for k in (key, *others)}
         self._state = state
 
     @classmethod
@@ -84,33 +51,54 @@ class Signer:
         return cls(trace_id, key, path.parent / "heads" / trace_id.hex())
 
     @classmethod
-    def of(cls, trace_id: bytes, public_key: bytes, key_path: Path | None = None) -> Signer:
-        """The signer of an existing trace, whose `run` entry names `public_key`.
+    def of(cls, trace_id: bytes, public_key: bytes, key_path: Path | None = None, note: bytes | None = None) -> Signer:
+        """The signer of an existing trace: with the key of its newest head, `note`, or before there is one with that of
+        its `run` entry, `public_key`. The user's other keys, retired ones too, are at hand for `key` entries.
 
-        FileNotFoundError where there is no key file (none is made), ValueError where it is another key.
+        FileNotFoundError where there is no key file (none is made), ValueError where none of the keys is the right one.
         """
         path = key_path or default_key_path(os.environ)
         if not path.exists():
             raise FileNotFoundError(
                 f"there is no key at {path}; name the one that this trace is signed with: FGTRAC_KEY"
             )
-        signer = cls.open(trace_id, path)
-        if signer.public_key != public_key:
+        keys, name = Keyring(path).keys(), ORIGIN_PREFIX + trace_id.hex()
+        lines = parse_note(note).signatures if note is not None else ()
+        mine = [k for line in lines for k in keys if Verifier(name, k).key_id == line.key_id]
+        mine += [public_key] if public_key in keys else []
+        if not mine:
             raise ValueError(
-                f"this trace is signed with the key {public_key.hex()}, and {path} holds {signer.public_key.hex()}; "
+                f"this trace is signed with the key {public_key.hex()}, and {path} holds {next(iter(keys)).hex()}; "
                 "name the right one: FGTRAC_KEY"
             )
-        return signer
+        return cls(trace_id, keys[mine[0]], path.parent / "heads" / trace_id.hex(), keys.values())
 
     @property
     def public_key(self) -> bytes:
-        """The 32-byte Ed25519 public key."""
-        return self._key.public_key().public_bytes_raw()
+        """The 32-byte Ed25519 public key that signs what no entry names another key for."""
+        return next(iter(self._keys))
 
     @property
     def verifier(self) -> Verifier:
-        """What checks this signer's notes."""
+        """What checks this signer's notes under that key."""
         return Verifier(self.name, self.public_key)
+
+    def key_of(self, note: bytes) -> bytes:
+        """Which of the user's keys signed a note. ProofError where none of them did, or its signature fails."""
+        signers = {s.key_id for s in verify_note(note, [Verifier(self.name, k) for k in self._keys]).signatures}
+        return next(k for k in self._keys if Verifier(self.name, k).key_id in signers)
+
+    def rotate(self, old: bytes, new: bytes, message: bytes) -> tuple[bytes, bytes]:
+        """Both keys' signatures over a rotation's message (`fgtrac.verify.keys.rotation_message`)."""
+        return self._key(old).sign(message), self._key(new).sign(message)
+
+    def _key(self, public_key: bytes) -> Ed25519PrivateKey:
+        if public_key not in self._keys:
+            raise ValueError(
+                f"the log says that the key {public_key.hex()} signs from here on, and it is not among yours; name the "
+                "file that it lies in, or beside: FGTRAC_KEY"
+            )
+        return self._keys[public_key]
 
     @property
     def lock_path(self) -> Path:
@@ -144,11 +132,13 @@ class Signer:
         """Take a note that this key signed elsewhere as the last one signed."""
         durable.write_file(self._state, note, mode=0o600)
 
-    def sign(self, head: TreeHead) -> bytes:
-        """The signed note of a head. The state is on disk before the signature leaves this function.
+    def sign(self, head: TreeHead, public_key: bytes | None = None) -> bytes:
+        """The signed note of a head, by the key that the log says. The state is on disk before the signature leaves.
 
-        The same head gives the same note again. TamperError for another root of the same size, or a smaller size.
+        The same head gives the same note again. TamperError for another root of the same size, or a smaller size;
+        ValueError for a key that is not the user's.
         """
+        key = self._key(public_key or self.public_key)
         last = self.last()
         if last is not None:
             signed, note = last
@@ -160,6 +150,6 @@ class Signer:
                     f"{head.size} with root {head.root.hex()}: the trace is not the one that was sealed"
                 )
         text = format_tree_head(head)
-        note = format_note(Note(text, (sign_note(text, self.name, self._key),)))
+        note = format_note(Note(text, (sign_note(text, self.name, key),)))
         self.adopt(note)
         return note

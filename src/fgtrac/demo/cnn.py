@@ -25,7 +25,7 @@ from fgtrac.api.audit import audit_trace
 from fgtrac.api.cost import Cost
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.own_time import OwnTime, own_time
-from fgtrac.commit.signer import default_key_path, load_key
+from fgtrac.commit.keys import default_key_path, load_key
 from fgtrac.demo import show, training
 from fgtrac.demo.data import BLANKS, Planted, load_images, plant
 from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold

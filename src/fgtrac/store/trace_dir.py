@@ -112,6 +112,13 @@ class TraceDir:
             return None
         return parse_tree_head(parse_note(data).text)
 
+    def head_note(self) -> bytes | None:
+        """The newest tree head's note as it stands; None where there is none that can be read."""
+        try:
+            return self.read("checkpoint")
+        except (FileNotFoundError, FormatError):
+            return None
+
     def full_seals(self) -> list[int]:
         """The sizes at which an index is kept, ascending."""
         folder = self.path / "index"

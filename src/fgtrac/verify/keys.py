@@ -14,11 +14,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fgtrac.errors import ProofError
+from fgtrac.events.codec import encode
+from fgtrac.events.schema import decode_event
 from fgtrac.tlog.note import Note, Verifier, parse_note, parse_tree_head
 from fgtrac.verify.checks import CannotTell
 
 CONTEXT = b"fgtrac key rotation v1\n"
 MAX_NAMED_SIGNERS = 4
+_MARKS = tuple(encode("kind") + encode(kind) for kind in ("run", "key"))
+_MARK_WITHIN = 24  # a map's head, `seq` with its number, then `kind`: the shorter names come first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,26 @@ def rotations_of(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[Rota
         if e["kind"] == "key"
     ]
     return tuple(sorted(found, key=lambda rotation: rotation.number))
+
+
+def is_about_keys(entry: bytes) -> bool:
+    """Whether an entry's bytes are a `run` or a `key` entry's; looks at their beginning only."""
+    return any(mark in entry[:_MARK_WITHIN] for mark in _MARKS)
+
+
+def may_hold_key(bundle: bytes) -> bool:
+    """Whether a `key` entry may stand in a bundle of entries; False is certain."""
+    return _MARKS[1] in bundle
+
+
+def last_named_key(entries: Iterable[bytes]) -> bytes | None:
+    """The public key that signs a head behind these entries, as the last `run` or `key` entry among them says; None
+    where there is none."""
+    found = None
+    for entry in entries:
+        if is_about_keys(entry):
+            found = decode_event(entry)["public_key"]
+    return found
 
 
 def key_in_force(first: bytes, rotations: Sequence[Rotation], size: int) -> bytes:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from fgtrac.errors import FgtracError, FormatError, ProofError
+from fgtrac.events.schema import decode_event
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
-from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
+from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import (
     ENTRIES,
     WIDTH,
@@ -21,6 +23,7 @@ from fgtrac.tlog.tiles import (
     tiles_of,
 )
 from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.keys import Rotation, follow, is_about_keys, may_hold_key, rotations_of
 
 HEAD = "checkpoint"
 
@@ -38,20 +41,40 @@ def check_note(files: TraceFiles, path: str, verifier: Verifier | None) -> TreeH
     if verifier is None:
         return read_head(files, path)
     try:
-        head = parse_tree_head(verify_note(files.read(path), [verifier]).text)
+        follow(verifier, files.read(path))
     except FgtracError as error:
         raise type(error)(f"{path}: {error}") from error
-    if head.origin != verifier.name:
-        raise ProofError(f"{path} is a head of {head.origin!r:.100}, and the key is that of {verifier.name!r:.100}")
-    return head
+    return read_head(files, path)
 
 
 def check_signature(files: TraceFiles, verifier: Verifier | None) -> str:
-    """The newest head must be signed by the verifier. CannotTell without a verifier."""
-    head = check_note(files, HEAD, verifier)
+    """The newest head must be signed by the key in force, to which the verifier's leads through `key` entries.
+    CannotTell without a verifier, and where a key on the way was revoked."""
+    head = read_head(files)
     if verifier is None:
         raise CannotTell(f"{HEAD} says {head.size} entries; name the public key that you trust to check who signed it")
-    return f"{HEAD}: {head.size} entries, signed by {verifier.name} (key id {verifier.key_id.hex()})"
+    rotations, first = find_rotations(files, head)
+    try:
+        words = follow(verifier, files.read(HEAD), rotations, first)
+    except FgtracError as error:
+        raise type(error)(f"{HEAD}: {error}") from error
+    return f"{HEAD}: {head.size} entries, {words}"
+
+
+def find_rotations(files: TraceFiles, head: TreeHead) -> tuple[tuple[Rotation, ...], bytes | None]:
+    """The `key` entries of a log, and where there are some the `run` entry's key, before anything of them is checked:
+    they are believed for their signatures, and the check of `run` looks whether these were all. A bundle that cannot be
+    read is passed over: the check of the entries says so."""
+    log = Log(files, head)
+    found: list[tuple[int, dict[str, Any]]] = []
+    for number in range(-(-head.size // WIDTH)):
+        with suppress(FormatError, OSError):
+            if number == 0 or may_hold_key(files.read(log.tile(ENTRIES, number).path)):
+                entries = enumerate(log.bundle(number), number * WIDTH)
+                found += [(n, decode_event(entry)) for n, entry in entries if is_about_keys(entry)]
+    rotations = rotations_of(found)
+    runs = [event["public_key"] for _, event in found if event["kind"] == "run"]
+    return rotations, runs[0] if rotations and runs else None
 
 
 @dataclass(slots=True)
