@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 from collections import deque
 from typing import Any
 
@@ -47,8 +46,8 @@ class Orders:
         try:
             while self._waiting:
                 self._vault.put_opening(*self._waiting.popleft())
-        except sqlite3.Error as error:
-            self._recorder.lose("what opens the order of an epoch could not be kept", OSError(str(error)))
+        except OSError as error:
+            self._recorder.lose("what opens the order of an epoch could not be kept", error)
 
     def _part(self, data: bytes, is_open: bool, about: str) -> bytes:
         """A part of an order that is too long for an entry; its SHA-256."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Vault:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
+        self._turn = threading.Lock()  # a run's threads share one connection, and so one transaction
         self.path = path
 
     @classmethod
@@ -185,7 +187,7 @@ class Vault:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it is on disk at the end, or nothing."""
-        with self._translated(), self._db:
+        with self._turn, self._translated(), self._db:
             yield
 
     @contextmanager
