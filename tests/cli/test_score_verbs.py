@@ -282,6 +282,61 @@ def test_score_with_what_is_no_such_function_says_so(
     assert not list(unscored.glob("artifacts/scoring/*"))
 
 
+GIVEN = """
+from later import again, broken, model
+
+def unknown(run):
+    run.watch(None)
+"""
+
+
+def test_scores_are_verified_down_to_the_model_and_the_data(
+    run: Run, unscored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(unscored.parent / "key.pem"))
+    (unscored.parent / "given.py").write_text(GIVEN)
+    given = unscored.parent / "given.py"
+    assert run("score", unscored, "--with", f"{given}:again").code == 0
+    done = run("verify", unscored, "--scores", 10, "--with", f"{given}:again", "--seed", 3)
+    assert done.code == 0, done.out
+    assert "10 of 30 scores, chosen by seed 3, follow from the committed factors; and 40 of these" in done.out
+    for named, code, words in [
+        (["--with", f"{given}:unknown"], 3, "given.py, line 5: AttributeError: 'GivenData' object has no attribute"),
+        (["--with", f"{given}:broken"], 3, "given.py: IndexError: list index out of range"),
+        (["--with", f"{given}:model"], 3, "model() takes 0 positional arguments"),
+        ([], 3, "--with FILE.py:FUNCTION"),
+    ]:
+        done = run("verify", unscored, "--scores", 10, *named)
+        assert (done.code, words in done.out) == (code, True), done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--scores", "0"], "ask for at least 1"),
+        (["--scores", "-1"], "ask for at least 1"),
+        (["--scores", "2", "--seed", "-1"], "the seed -1 is below 0"),
+        (["--scores", "x"], "Invalid value for '--scores'"),
+        (["--seed", "1"], "belong to --scores"),
+        (["--with", "a.py:b"], "belong to --scores"),
+        (["--scores", "2", "--with", "a.py:b"], "there is no file a.py"),
+    ],
+)
+def test_options_of_scores_that_make_no_sense_are_a_mistake_in_the_call(
+    run: Run, lived: Life, options: list[str], words: str
+) -> None:
+    done = run("verify", lived.path, *options)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert words in done.err
+
+
+def test_a_file_that_cannot_be_run_is_a_mistake_in_the_call(run: Run, lived: Life, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    done = run("verify", lived.path, "--scores", 1, "--with", f"{tmp_path / 'bad.py'}:f")
+    assert (done.code, done.out) == (2, "")
+    assert "bad.py, line 1: ZeroDivisionError" in done.err
+
+
 TRAINING = """
 import sys
 sys.path.insert(0, {tests!r})

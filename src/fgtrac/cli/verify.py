@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
 from fgtrac.verify.report import Report, Verdict
 
@@ -26,16 +29,33 @@ def verify(
         str | None,
         typer.Option("--id-key", help="for an absence under keyed ids: their key, 64 hex digits or a vault"),
     ] = None,
+    scores: Annotated[
+        int | None,
+        typer.Option(help="also compute so many recorded scores again, chosen at random, down to model and data"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="choose those of --scores by this number (default: at random)")
+    ] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", help="FILE.py:FUNCTION, called with what takes a run's verbs: gives data and model"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell."""
+    if scores is None and (seed is not None or with_ is not None):
+        raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
     if path.is_file():
+        if scores is not None:
+            raise ValueError(f"--scores belongs to a trace, and {path} is none; leave it out")
         report = verify_bundle(path, key, id_key)
     else:
         if id_key is not None:
             raise ValueError(f"--id-key belongs to a bundle, and {path} is none; leave it out")
         trace = open_for_verification(path)
         demands: list[Demand] = []  # one for each option that asks for more than the usual checks
+        if scores is not None:
+            demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
         with progress("verifying") as step:
             report = trace.verify(key, demands=demands, progress=step)
     if as_json:
@@ -43,6 +63,14 @@ def verify(
     else:
         _print(report)
     raise typer.Exit(report.exit_code)
+
+
+def _load(named: str) -> Callable[[Any], Any]:
+    """The function of `--with`. ValueError too where its file cannot be run: nothing has been verified then."""
+    try:
+        return load_function(named)
+    except FunctionFailedError as error:
+        raise ValueError(str(error)) from error
 
 
 def _print(report: Report) -> None:
