@@ -38,12 +38,17 @@ def take_up(trace: TraceDir, key: Path | None) -> Signer:
 
     CaptureError where it is being recorded now, FileNotFoundError or ValueError where the key is not at hand.
     """
-    if any(durable.is_held(segment.path) for segment in read_segments(trace)):
-        raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
+    check_idle(trace)
     signer = prior.signer_of(trace, key)
     tidy.remove_unfinished_artifacts(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
     return signer
+
+
+def check_idle(trace: TraceDir) -> None:
+    """CaptureError where a process is recording into the trace now."""
+    if any(durable.is_held(segment.path) for segment in read_segments(trace)):
+        raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
 
 
 @contextmanager

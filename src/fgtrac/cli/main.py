@@ -9,8 +9,10 @@ import typer
 
 from fgtrac.cli.demo import demo
 from fgtrac.cli.duplicates import duplicates
+from fgtrac.cli.erase import erase
 from fgtrac.cli.export import export
 from fgtrac.cli.history import history
+from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
 from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
@@ -35,9 +37,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, show, history, prove, verify, seal, score, suspects, spikes, duplicates):
+for verb in (demo, show, history, prove, verify, seal, erase, score, suspects, spikes, duplicates):
     app.command()(verb)
 app.add_typer(export, name="export")
+app.add_typer(key, name="key")
 
 
 def main() -> None:

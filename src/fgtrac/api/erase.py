@@ -1,0 +1,319 @@
+"""The verb `erase`: a subject's key, its names and what opens the order of epochs go, and the log says so.
+
+The order of writes, and what a kill behind each of them leaves:
+
+    1  one transaction of the vault: key, names and openings go;    before: nothing is erased. Behind: `erase` goes on
+       a note stays of what is left to do                           here; the deleted bytes may lie in the vault's files
+    2  the vault is written anew, its journal overwritten           as 1, without the bytes
+    3  artifacts that hold the subject's rows are removed           as 2; `fgtrac verify` misses the files
+    4  the `erasure` entries, synced in the journal                 as 3; the next seal takes them
+    5  a seal                                                       done, but for the note
+    6  the vault forgets the note
+
+The log speaks last: a sealed `erasure` entry tells of a key and of files that are gone. `erase`, whoever it is asked to
+erase, first finishes what was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.adding import WAIT_S, check_idle, take_up
+from fgtrac.api.naming import key_of
+from fgtrac.api.prior import trace_id_of
+from fgtrac.capture.recorder import Recorder
+from fgtrac.commit import sequencer
+from fgtrac.commit.signer import Signer
+from fgtrac.errors import FormatError, ProofError, TamperError
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import keyed_id, preimage, subject_commitment
+from fgtrac.events.postings import PostingTable
+from fgtrac.events.schema import decode_event
+from fgtrac.score import target_files
+from fgtrac.score.factor_files import FOLDER, Rows, losses_path, parse_head, parse_rows
+from fgtrac.store import durable
+from fgtrac.store.journal import JournalWriter
+from fgtrac.store.tensor_files import open_tensors
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+from fgtrac.tlog.tiles import WIDTH, read_bundle
+
+Subject = int | str | bytes | tuple[Any, ...]
+OPENINGS = ("sampler/", "placement/")  # they tell which row of a data set each sample is, of every subject
+ORDINALS_AN_ENTRY, PATHS_AN_ENTRY = 10_000, 100  # together below the 65,535 bytes of an entry
+_KINDS = ("samples", "artifact", "erasure")
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What an erasure takes, or took: the subject's pseudonym, how many samples of it the log registers, how many names
+    and openings the vault has, and the paths of the artifacts. `resumed`: an earlier erasure was interrupted, and is
+    done now; the names and openings that it took are not counted."""
+
+    pseudonym: bytes
+    samples: int
+    names: int
+    openings: int
+    artifacts: tuple[str, ...]
+    resumed: bool = False
+
+
+def erase(
+    trace: str | os.PathLike[str],
+    *,
+    subject: Subject,
+    key: str | os.PathLike[str] | None = None,
+    agree: Callable[[Erasure], bool] = lambda found: True,
+) -> list[Erasure]:
+    """Erase a subject from the trace at `trace`; what was erased, interrupted erasures first. This cannot be undone.
+
+    `subject` is what `register(subject=...)` was given; a text of digits names the number where no subject has it as
+    text. `key` is the signing key's file. `agree` is asked before anything of this subject is destroyed; False leaves
+    it. What can still be linked to the subject afterwards: docs/erasure.md.
+
+    ValueError for a subject that the vault has no key of; FileNotFoundError without the trace, its vault or the signing
+    key; CaptureError or BlockingIOError while another process records, seals or erases here; TamperError for a file of
+    factors that is not the log's; OSError where the disk refuses: erase again goes on from there.
+    """
+    folder = TraceDir.open(Path(trace))
+    trace_id = trace_id_of(folder)
+    if not folder.vault_path.exists():
+        raise FileNotFoundError(
+            f"there is no vault at {folder.vault_path}: the keys that an erasure destroys lie in it; erase where it is"
+        )
+    signer = take_up(folder, None if key is None else Path(key))
+    vault = Vault.open(folder.vault_path, trace_id, read_only=False)
+    try:
+        done = [_resume(folder, vault, signer, *note) for note in vault.unfinished()]
+        try:
+            scope = _scope_of(vault, subject)
+        except ValueError:
+            if done:
+                return done  # of a subject whose name nobody knows any more: very likely this one
+            raise
+        found, names = _look(folder, vault, scope)
+        if agree(found):
+            openings = [what for prefix in OPENINGS for what, _opening in vault.openings(prefix)]
+            with durable.lock(signer.lock_path, str(folder.path), WAIT_S):
+                check_idle(folder)  # whoever begins to record here now waits for the lock first
+                vault.erase(scope, names, openings, found.pseudonym, found.artifacts)
+                _withdraw(folder, found.pseudonym, found.artifacts)
+            _conclude(folder, vault, signer, found.pseudonym)
+            done.append(found)
+        return done
+    finally:
+        vault.close()
+
+
+# -- who, and what is there -----------------------------------------------------------------------------------------
+
+
+def _scope_of(vault: Vault, subject: Subject) -> str:
+    """The vault's scope of a subject's key. ValueError where it has none."""
+    named: list[Subject] = [subject]
+    if isinstance(subject, str) and subject.isascii() and subject.isdigit() and len(subject) < 20:
+        named.append(int(subject))
+    for one in named:
+        scope = f"subject:{encode(one).hex()}"
+        if vault.find_secret(scope) is not None:
+            return scope
+    if any(scope.startswith("subject:") for scope, _key in vault.secrets()):
+        why = "it was erased before, or no data set was registered with it"
+    else:
+        why = (
+            "no data set has subjects, or all are erased. Samples without one share the run's key and cannot be erased "
+            "one by one: register them with subject= in the next run, or destroy this whole vault"
+        )
+    raise ValueError(f"{vault.path.name} has no key of a subject {subject!r:.80}: {why}")
+
+
+def _look(trace: TraceDir, vault: Vault, scope: str) -> tuple[Erasure, list[bytes]]:
+    """What erasing that subject takes, and the ids of its names in the vault. Changes nothing."""
+    secret = vault.find_secret(scope)
+    assert secret is not None
+    pseudonym, subject = subject_commitment(secret), key_of(bytes.fromhex(scope.partition(":")[2]))
+    named = vault.names_of(str(subject))  # a number and its digits alike: the ids tell them apart
+    names = [n.id for n in named if keyed_id(secret, preimage(n.dataset, key_of(n.key))) == n.id]
+    log = _Log(trace, pseudonym)
+    samples = log.samples()
+    artifacts = tuple(_artifacts_of(trace, log.artifacts, samples)) if samples else ()
+    openings = sum(len(vault.openings(prefix)) for prefix in OPENINGS)
+    return Erasure(pseudonym, sum(map(len, samples.values())), len(names), openings, artifacts), names
+
+
+class _Log:
+    """What the log says of one subject: its samples, the artifacts that there are, what is erased already."""
+
+    def __init__(self, trace: TraceDir, pseudonym: bytes) -> None:
+        self.artifacts: dict[str, bytes] = {}  # path -> SHA-256
+        self.erased: dict[bytes, list[NDArray[np.uint32]]] = {}
+        self._blocks, self._mine = PostingTable(), dict[bytes, list[NDArray[np.void]]]()
+        self._pseudonym = np.array([pseudonym], dtype="V32")
+        for number, event in _events(trace):
+            if event["kind"] == "samples":
+                self._register(number, event)
+            elif event["kind"] == "artifact":
+                self.artifacts[event["path"]] = event["sha256"]
+            else:
+                for path in event["artifacts"]:
+                    self.artifacts.pop(path, None)
+                if event["pseudonym"] == pseudonym:
+                    self.erased.setdefault(event["block"], []).append(event["ordinals"])
+
+    def _register(self, number: int, event: dict[str, Any]) -> None:
+        self._blocks.recall(number, event)
+        if "subjects" in event:
+            ids, subjects = (np.frombuffer(event[column], dtype="V32") for column in ("ids", "subjects"))
+            self._mine.setdefault(event["block"], []).append(ids[np.isin(subjects, self._pseudonym)])
+
+    def samples(self) -> dict[bytes, NDArray[np.uint32]]:
+        """Block -> the ordinals of the subject's samples, ascending. A registration that was cut short has none."""
+        found = {}
+        for block, mine in self._mine.items():
+            if block not in self._blocks.missing_parts():
+                ids = np.ascontiguousarray(self._blocks.ids(block)).view("V32").reshape(-1)
+                ordinals = np.flatnonzero(np.isin(ids, np.concatenate(mine))).astype(np.uint32)
+                if len(ordinals):
+                    found[block] = ordinals
+        return found
+
+
+def _events(trace: TraceDir) -> Iterator[tuple[int, dict[str, Any]]]:
+    head = trace.head()
+    size = head.size if head is not None else 0
+    wanted = [encode("kind") + encode(kind) for kind in _KINDS]
+    for bundle in range(-(-size // WIDTH)):
+        for place, entry in enumerate(read_bundle(trace, bundle, size)):
+            if any(words in entry for words in wanted):
+                event = decode_event(entry)
+                if event["kind"] in _KINDS:
+                    yield bundle * WIDTH + place, event
+
+
+def _artifacts_of(
+    trace: TraceDir, artifacts: dict[str, bytes], samples: dict[bytes, NDArray[np.uint32]]
+) -> Iterator[str]:
+    """The artifacts that hold rows of these samples, or may: lists of rows with their labels, shards of factors with
+    their losses, and every file of a target's gradients, which does not say of whom they are."""
+    held: dict[bytes, NDArray[np.intp]] = {}  # SHA-256 of a rows file -> the subject's rows in it
+    for path, digest in artifacts.items():
+        if path.startswith(f"{target_files.FOLDER}/") and (trace.path / path).exists():
+            yield path
+        elif path.startswith(f"{FOLDER}/rows-") and _is_there(trace, path, digest):
+            held[digest] = _rows_of(parse_rows(open_tensors(trace.plain(path))), samples)
+            if len(held[digest]):
+                yield path
+    for path, digest in artifacts.items():
+        is_shard = path.startswith(f"{FOLDER}/") and path.count("/") == 3
+        if is_shard and not path.endswith("/ggn.safetensors") and losses_path(path) in artifacts:
+            if not _is_there(trace, path, digest):
+                continue
+            head = parse_head(open_tensors(trace.plain(path)).metadata)
+            rows = held.get(head.rows, np.empty(0, np.intp))
+            if ((rows >= head.start) & (rows < head.stop)).any():
+                yield path
+                if (trace.path / losses_path(path)).exists():
+                    yield losses_path(path)
+
+
+def _is_there(trace: TraceDir, path: str, digest: bytes) -> bool:
+    """Whether the file is there. TamperError where it is not the log's: then it does not say whose rows it holds."""
+    try:
+        found = hashlib.sha256()
+        for piece in trace.pieces(path):
+            found.update(piece)
+    except FileNotFoundError:
+        return False  # it cannot be withdrawn; `verify` misses it
+    except FormatError as error:
+        raise TamperError(str(error)) from error
+    if found.digest() != digest:
+        raise TamperError(
+            f"{path} has SHA-256 {found.hexdigest()} and the log says {digest.hex()}: whose rows it holds cannot be "
+            "told; restore it, or remove it (fgtrac verify will miss it), and erase again"
+        )
+    return True
+
+
+def _rows_of(rows: Rows, samples: dict[bytes, NDArray[np.uint32]]) -> NDArray[np.intp]:
+    mine = np.zeros(len(rows), dtype=bool)
+    for number, block in enumerate(rows.blocks):
+        here = np.isin(rows.ordinals, samples.get(block, np.empty(0, np.uint32)))
+        mine |= here if rows.which is None else here & (rows.which == number)
+    return np.flatnonzero(mine)
+
+
+# -- steps 2 to 6 ---------------------------------------------------------------------------------------------------
+
+
+def _resume(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes, artifacts: Sequence[str]) -> Erasure:
+    """Go on with an erasure that was interrupted, from wherever it stopped."""
+    with durable.lock(signer.lock_path, str(trace.path), WAIT_S):
+        check_idle(trace)
+        vault.purge()
+        samples = _withdraw(trace, pseudonym, artifacts)
+    _conclude(trace, vault, signer, pseudonym)
+    return Erasure(pseudonym, samples, 0, 0, tuple(artifacts), resumed=True)
+
+
+def _withdraw(trace: TraceDir, pseudonym: bytes, artifacts: Sequence[str]) -> int:
+    """Steps 3 and 4, as far as they are not done; how many samples the subject has."""
+    for path in artifacts:
+        durable.remove(trace.path / path)
+    for folder in {(trace.path / path).parent for path in artifacts}:
+        if folder.is_dir():
+            durable.sync_folder(folder)
+            durable.remove_empty(folder, trace.path)
+    log = _Log(trace, pseudonym)
+    samples = log.samples()
+    _record(trace, pseudonym, _left(samples, log.erased), [path for path in artifacts if path in log.artifacts])
+    return sum(map(len, samples.values()))
+
+
+def _conclude(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes) -> None:
+    """Steps 5 and 6."""
+    try:
+        sequencer.seal(trace, signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
+    except ProofError:  # registrations were lost, so that no index can be made; the log itself can be sealed
+        sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+    vault.finish(pseudonym)
+
+
+def _left(
+    samples: dict[bytes, NDArray[np.uint32]], erased: dict[bytes, list[NDArray[np.uint32]]]
+) -> dict[bytes, NDArray[np.uint32]]:
+    """Of the samples in each block, those that no `erasure` entry names yet."""
+    nothing = [np.empty(0, np.uint32)]
+    return {block: np.setdiff1d(all_, np.concatenate(erased.get(block, nothing))) for block, all_ in samples.items()}
+
+
+def _record(
+    trace: TraceDir, pseudonym: bytes, samples: dict[bytes, NDArray[np.uint32]], artifacts: Sequence[str]
+) -> None:
+    """Put the `erasure` entries into the journal, on disk before this returns; none where nothing is left to say."""
+    cut = [
+        (block, ordinals[at : at + ORDINALS_AN_ENTRY])
+        for block, ordinals in samples.items()
+        for at in range(0, len(ordinals), ORDINALS_AN_ENTRY)
+    ]
+    paths = [artifacts[at : at + PATHS_AN_ENTRY] for at in range(0, len(artifacts), PATHS_AN_ENTRY)]
+    spare = next(iter(samples), b"")
+    writer = os.urandom(16)
+    recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
+    try:
+        for part, withdrawn in itertools.zip_longest(cut, paths):
+            block, ordinals = part or (spare, np.empty(0, np.uint32))
+            said = {"pseudonym": pseudonym, "block": block, "ordinals": ordinals, "artifacts": list(withdrawn or ())}
+            recorder.record("erasure", said)
+        recorder.sync()
+    finally:
+        recorder.close()
