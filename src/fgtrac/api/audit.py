@@ -30,6 +30,7 @@ from fgtrac.verify.tree import HEAD, read_head
 
 JOURNAL = "journal/"
 DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
+REPLAY = "samplers"  # the check on demand that draws the order of every epoch again
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
@@ -55,7 +56,7 @@ def audit_trace(
     Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
     bundles in all, then with contribution entries computed again and in all.
     """
-    names = trace.names()
+    names, demands = trace.names(), list(demands)
     segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
     pending = _find_pending(trace, names, segments)
     audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
@@ -66,6 +67,8 @@ def audit_trace(
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     for demand in demands:
         make(demand.name, partial(demand.examine, trace, audit), demand.needs)
+    if audit.facts.announced and all(demand.name != REPLAY for demand in demands):
+        audit.checks.notes.append(f"the order of {audit.facts.announced} epochs was not drawn again; --replay does")
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
 
 

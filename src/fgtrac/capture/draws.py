@@ -7,7 +7,8 @@ generator in the same state draw the same numbers. The process's own generators 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]
 VERSION = str(torch.__version__)
+MACHINE = platform.machine()
 CHUNK = 32  # RandomSampler with replacement draws so many at a time
 
 
@@ -23,33 +25,46 @@ def draw(sampler: str, said: Mapping[str, Any], origin: Mapping[str, Any], liste
     """The positions that a pass draws, and how many of them are drawn at once at its beginning: what comes after those
     is as predicted only if nobody else used the generator meanwhile.
 
-    `said`, `origin` and `listed` are as in `fgtrac.capture.sampler.Order`, their types and sizes checked. ValueError
-    for a generator's state that torch refuses, and for weights that it does.
+    `said`, `origin` and `listed` are as in `fgtrac.capture.sampler.Order`, those of `said` checked. ValueError where
+    the origin is missing, and for a state, a seed or weights that torch refuses.
     """
-    if sampler == "SequentialSampler":
-        return _certain(torch.arange(said["rows"]))
-    if sampler == "DistributedSampler":
-        return _distributed(said, origin)
-    generator = torch.Generator()
     try:
-        generator.set_state(torch.frombuffer(bytearray(origin["generator"]), dtype=torch.uint8))
-        if sampler == "SubsetRandomSampler":
-            listed_at, _n = _certain(torch.randperm(len(listed), generator=generator))
-            return np.asarray(listed, dtype=np.int64)[listed_at], len(listed)
-        if sampler == "WeightedRandomSampler":
-            weights = torch.from_numpy(np.array(listed, dtype=np.float64))
-            return _certain(torch.multinomial(weights, said["num_samples"], said["replacement"], generator=generator))
-    except RuntimeError as error:
-        raise ValueError(f"torch cannot draw from it: {str(error).splitlines()[0]:.120}") from error
-    return _random(said, generator)
+        return _DRAWS[sampler](said, origin, listed)
+    except KeyError as error:
+        raise ValueError(f"its state has no {error.args[0]}, which was not recorded") from error
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"torch cannot draw from its state: {str(error).splitlines()[0]:.120}") from error
+
+
+def _at(state: Any) -> torch.Generator:
+    """A generator in that state. TypeError for what is no bytes, RuntimeError for what is no state."""
+    if type(state) is not bytes:
+        raise TypeError(f"a generator's state is bytes, not {type(state).__name__}")
+    generator = torch.Generator()
+    generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    return generator
 
 
 def _certain(drawn: torch.Tensor) -> tuple[Positions, int]:
     return drawn.numpy(), len(drawn)
 
 
-def _random(said: Mapping[str, Any], generator: torch.Generator) -> tuple[Positions, int]:
-    n, wanted = said["rows"], said["num_samples"]
+def _sequential(said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Positions, int]:
+    return _certain(torch.arange(said["rows"]))
+
+
+def _subset(said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Positions, int]:
+    order = torch.randperm(len(listed), generator=_at(origin["generator"])).numpy()
+    return listed.astype(np.int64)[order], len(order)
+
+
+def _weighted(said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Positions, int]:
+    weights, generator = torch.from_numpy(listed.astype(np.float64)), _at(origin["generator"])
+    return _certain(torch.multinomial(weights, said["num_samples"], said["replacement"], generator=generator))
+
+
+def _random(said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Positions, int]:
+    n, wanted, generator = said["rows"], said["num_samples"], _at(origin["generator"])
     seeded = said["generator"] == "global"
     if seeded:
         seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
@@ -65,7 +80,7 @@ def _random(said: Mapping[str, Any], generator: torch.Generator) -> tuple[Positi
     return drawn, len(drawn) if seeded else len(parts[0])
 
 
-def _distributed(said: Mapping[str, Any], origin: Mapping[str, Any]) -> tuple[Positions, int]:
+def _distributed(said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Positions, int]:
     n, replicas, rank = said["rows"], said["num_replicas"], said["rank"]
     order = np.arange(n)
     if said["shuffle"]:
@@ -76,3 +91,12 @@ def _distributed(said: Mapping[str, Any], origin: Mapping[str, Any]) -> tuple[Po
     each = math.ceil((n - replicas) / replicas) if cut else math.ceil(n / replicas)
     mine: Positions = np.resize(order, each * replicas)[rank::replicas]  # filled up from the beginning, or cut
     return mine, len(mine)
+
+
+_DRAWS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], Any], tuple[Positions, int]]] = {
+    "SequentialSampler": _sequential,
+    "RandomSampler": _random,
+    "WeightedRandomSampler": _weighted,
+    "SubsetRandomSampler": _subset,
+    "DistributedSampler": _distributed,
+}

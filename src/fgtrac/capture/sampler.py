@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,8 @@ from torch.utils.data import (
 )
 from torch.utils.data import dataloader as torch_dataloader
 
-MACHINE = platform.machine()
+from fgtrac.capture.draws import MACHINE, VERSION
+
 _OWN_ITERATORS = ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter")
 
 
@@ -55,7 +55,7 @@ def read_order(iterator: Any, loader: DataLoader[Any]) -> Order:
     if reader is None:
         return Order(_dotted(type(sampler)))
     order: Order = reader(sampler)
-    order.parameters |= {**batching, "torch": str(torch.__version__), "machine": MACHINE}
+    order.parameters |= {**batching, "torch": VERSION, "machine": MACHINE}
     if loader.num_workers and not loader.in_order:
         order.parameters["in_order"] = False
     return order

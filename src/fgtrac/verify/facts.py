@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.orders import UNREAD
 from fgtrac.events.postings import PostingTable, merge
 from fgtrac.events.schema import decode_event
 from fgtrac.events.totals import Totals
@@ -57,6 +58,7 @@ class Facts:
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
+        self.announced = 0  # epochs whose order a `sampler` entry announces
         self.has_end = False
         self.unregistered = ""
         self.bad_seal = ""
@@ -83,6 +85,8 @@ class Facts:
             self.contributions.setdefault((writer, seq), []).append(number)
         elif kind == "key":
             self.rotations += rotations_of([(number, event)])
+        elif kind == "sampler":
+            self.announced += event["sampler"] != UNREAD
         elif kind == "seal":
             self.full_seals.append(number + 1)
             self._seal(number, event)

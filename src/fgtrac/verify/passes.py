@@ -1,0 +1,200 @@
+"""Passes over watched loaders as the log tells them: what was announced, what was delivered, and whether they agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import ProofError
+from fgtrac.events.codec import encode
+from fgtrac.events.orders import UNREAD, Places
+from fgtrac.events.schema import STATUS, decode_event
+
+NAMED = 2  # samples named in one sentence
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap"))
+_APPLIED = STATUS["applied"]
+
+Key = tuple[bytes, int, int]  # writer, loader, epoch
+Entries = Iterable[tuple[int, bytes]]
+Found = dict[tuple[int, int, int], dict[bytes, list[NDArray[np.uint32]]]]  # (optimizer, step, status) -> by block
+
+
+@dataclass(slots=True)
+class Pass:
+    """One pass over a loader: the `sampler` entry that announced it, the `use` entries that have its batches, and the
+    batches of its order that an entry says could not be read."""
+
+    key: Key
+    number: int = -1
+    event: Mapping[str, Any] = field(default_factory=dict)
+    uses: list[int] = field(default_factory=list)
+    unread: dict[int, int] = field(default_factory=dict)
+    may_be_cut: str = ""  # why batches between delivered ones may be missing though nobody left them out
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return f"loader {self.key[1]}, epoch {self.key[2]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The order of a pass: (n,) `positions`, cut into batches of `size` (None: no batches, one position each), and
+    where they lead. Positions from `certain` on are as predicted only if nobody else used the generator."""
+
+    positions: NDArray[np.int64]
+    certain: int
+    size: int | None
+    drop_last: bool
+    places: Places
+
+    def __len__(self) -> int:
+        size = self.size or 1
+        return len(self.positions) // size if self.drop_last else -(-len(self.positions) // size)
+
+    def batch(self, number: int) -> NDArray[np.int64]:
+        """The positions of a batch."""
+        size = self.size or 1
+        return self.positions[number * size : (number + 1) * size]
+
+    def is_certain(self, number: int) -> bool:
+        """Whether the whole batch was drawn at the beginning."""
+        return min((number + 1) * (self.size or 1), len(self.positions)) <= self.certain
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Where a pass differs from its order, in words: `differs` for certain, `doubtful` where the generator may have
+    been used by others; `missing` batches before a delivered one, and `tail`, how many at the end."""
+
+    differs: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    tail: int = 0
+
+
+def read_passes(entries: Entries) -> list[Pass]:
+    """Every pass that an entry announces or has batches of, in the order of the log. ProofError for a pass that is
+    announced twice, or behind its own batches."""
+    passes: dict[Key, Pass] = {}
+    ended: set[bytes] = set()
+    gaps: dict[bytes, int] = {}
+    for number, entry in entries:
+        if not any(words in entry for words in _KINDS):
+            continue
+        event = decode_event(entry)
+        if event["kind"] == "sampler":
+            _take_sampler(passes, number, event)
+        elif event["kind"] == "use":
+            for epoch in np.unique(event["epoch"]).tolist():
+                key = (event["writer"], event["loader"], epoch)
+                passes.setdefault(key, Pass(key)).uses.append(number)
+        elif event["kind"] == "end":
+            ended.add(event["writer"])
+        elif "lost_writer" in event:
+            gaps[event["lost_writer"]] = number
+    _mark_cut(passes.values(), ended, gaps)
+    return list(passes.values())
+
+
+def _take_sampler(passes: dict[Key, Pass], number: int, event: Mapping[str, Any]) -> None:
+    key = (event["writer"], event["loader"], event["epoch"])
+    known = passes.setdefault(key, Pass(key))
+    if event["sampler"] == UNREAD:
+        batch = event.get("parameters", {}).get("batch")
+        if type(batch) is int:
+            known.unread[batch] = number
+        return
+    if known.number >= 0:
+        raise ProofError(f"entries {known.number} and {number} both announce {known.words} of one process")
+    if known.uses:
+        raise ProofError(f"entry {number} announces {known.words}, whose batches entry {known.uses[0]} has already")
+    known.number, known.event = number, event
+
+
+def _mark_cut(passes: Iterable[Pass], ended: set[bytes], gaps: Mapping[bytes, int]) -> None:
+    """A process that was killed lost batches that waited for their update: they are of its last two passes over each
+    loader. A gap entry says that entries were lost anywhere."""
+    latest: dict[tuple[bytes, int], list[Pass]] = {}
+    for one in passes:
+        writer, loader, _epoch = one.key
+        latest.setdefault((writer, loader), []).append(one)
+        if writer in gaps:
+            one.may_be_cut = f"entry {gaps[writer]} (gap) says that entries were lost"
+    for (writer, _loader), some in latest.items():
+        for one in sorted(some, key=lambda p: p.key[2])[-2:] if writer not in ended else ():
+            one.may_be_cut = one.may_be_cut or "its process wrote no end, and may have been killed"
+
+
+def compare(one: Pass, drawn: Drawn, entries: Entries, name: Callable[[bytes, int], str]) -> Comparison:
+    """Hold the batches of a pass, which `entries` have, against its order; `name` calls a sample of a block by name."""
+    found, where = _gather(entries, one.key)
+    order = [number for number in range(len(drawn)) if number not in one.unread]
+    result = Comparison()
+    for batch in sorted(found):
+        if batch >= len(order):
+            result.differs.append(
+                f"{one.words}: entry {where[batch]} has batch {batch}, and the order has {len(order)} batches"
+            )
+            continue
+        words = _differences(drawn, order[batch], found[batch], name)
+        if words:
+            told = result.differs if drawn.is_certain(order[batch]) else result.doubtful
+            told.append(f"{one.words}, batch {batch}, entry {where[batch]}: {words}")
+    within = [batch for batch in found if batch < len(order)]
+    last = max(within, default=-1)
+    result.missing = sorted(set(range(last)) - set(within))
+    result.tail = len(order) - last - 1
+    return result
+
+
+def _gather(entries: Entries, key: Key) -> tuple[dict[int, Found], dict[int, int]]:
+    """The samples of each batch of the pass, as each update of each optimizer has them; and the first entry of each."""
+    found: dict[int, Found] = {}
+    where: dict[int, int] = {}
+    for number, entry in entries:
+        event = decode_event(entry)
+        stops = np.cumsum(event["count"], dtype=np.int64)
+        columns = (event[name].tolist() for name in ("epoch", "batch", "step", "status", "count"))
+        for (epoch, batch, step, status, count), stop in zip(zip(*columns, strict=True), stops.tolist(), strict=True):
+            if epoch != key[2]:
+                continue
+            where.setdefault(batch, number)
+            parts = found.setdefault(batch, {}).setdefault((event["optimizer"], step, status), {})
+            parts.setdefault(event["block"], []).append(event["ordinals"][stop - count : stop])
+    return found, where
+
+
+def _differences(drawn: Drawn, number: int, found: Found, name: Callable[[bytes, int], str]) -> str:
+    """In words, how a batch differs from the one that the order has there; nothing where it does not."""
+    positions, places = drawn.batch(number), drawn.places
+    which, ordinals = places.which[positions], places.ordinals[positions]
+    wanted = {places.blocks[w]: ordinals[which == w] for w in np.unique(which).tolist()}
+    for (_optimizer, _step, status), parts in found.items():
+        for block in wanted.keys() | parts.keys():
+            want = wanted.get(block, ordinals[:0])
+            have = np.concatenate(parts.get(block, [ordinals[:0]]))
+            times = max(1, len(have) // len(want)) if status != _APPLIED and len(want) else 1  # discarded repeatedly
+            if not np.array_equal(have, np.tile(want, times)):
+                return _blame(want, have, lambda ordinal, block=block: name(block, ordinal))  # type: ignore[misc]
+    return ""
+
+
+def _blame(want: NDArray[Any], have: NDArray[Any], name: Callable[[int], str]) -> str:
+    wanted, had = Counter(want.tolist()), Counter(have.tolist())
+    foreign, lacking = list((had - wanted).elements()), list((wanted - had).elements())
+    if not foreign and not lacking:
+        at = int(np.flatnonzero(want != have)[0])
+        return f"{name(int(have[at]))} stands where the order has {name(int(want[at]))}, of the same batch"
+    told = [f"{verb} {_list(some, name)}" for verb, some in (("has", foreign), ("lacks", lacking)) if some]
+    return " and ".join(told) + ", against the order"
+
+
+def _list(ordinals: Sequence[int], name: Callable[[int], str]) -> str:
+    more = f" and {len(ordinals) - NAMED} more" if len(ordinals) > NAMED else ""
+    return ", ".join(name(o) for o in ordinals[:NAMED]) + more
