@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.replay import replay_demand
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.cli.console import AsJson, answers, print_json, progress
@@ -40,12 +41,17 @@ def verify(
         str | None,
         typer.Option("--with", help="FILE.py:FUNCTION, called with what takes a run's verbs: gives data and model"),
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="also draw the order of every epoch again (needs torch), and compare")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell."""
     if scores is None and (seed is not None or with_ is not None):
         raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
     if path.is_file():
+        if replay:
+            raise ValueError(f"--replay belongs to a trace, and {path} is none; leave it out")
         if scores is not None:
             raise ValueError(f"--scores belongs to a trace, and {path} is none; leave it out")
         report = verify_bundle(path, key, id_key)
@@ -56,6 +62,8 @@ def verify(
         demands: list[Demand] = []  # one for each option that asks for more than the usual checks
         if scores is not None:
             demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
+        if replay:
+            demands.append(replay_demand(trace.path, trace.id))
         with progress("verifying") as step:
             report = trace.verify(key, demands=demands, progress=step)
     if as_json:
