@@ -150,6 +150,22 @@ def test_children_are_named_by_stage_and_parents(run: Run, log: Read) -> None:
     assert sorted(pairs) == sorted(truth)
 
 
+def test_children_belong_to_their_parents_subject_where_that_is_one(run: Run, log: Read) -> None:
+    data = numbers(4, 5, 6, 7)
+    run.register(data, subject=["ann", "bob", "ann", 7])
+    run.transform("crops", data).record(numbers(1, 2, 3), parents=[3, [0, 2], 1])
+    run.transform("mixed", data).record(numbers(1, 2), parents=[[0, 1], 2])
+    run.close()
+    said = log(run.path)
+    schemes = {e["name"]: e["id_scheme"] for e in said.kind("dataset")}
+    assert schemes == {"TensorDataset": "subject", "crops": "subject", "mixed": "keyed"}
+    parents, crops, mixed = said.kind("samples")
+    pseudonyms = {bytes(parents["subjects"][i : i + 32]) for i in range(0, 128, 32)}
+    assert {bytes(crops["subjects"][i : i + 32]) for i in range(0, 96, 32)} == pseudonyms
+    assert sorted(said.names[crops["ids"][i : i + 32]][2] for i in range(0, 96, 32)) == ["7", "ann", "bob"]
+    assert "subjects" not in mixed
+
+
 def test_a_parent_that_is_no_position_is_refused(run: Run) -> None:
     with pytest.raises(ValueError, match=r"child 1 names parents \[7\]; positions are 0 to 1"):
         run.transform("crop", numbers(1, 2)).record(numbers(3, 4), parents=[0, 7])

@@ -38,7 +38,7 @@ class Root:
     """One registered root data set: row -> ordinal in its block, and row -> id.
 
     `ordinals` is (n,) uint32; `ids` is (n, 32) uint8 in row order; `contents` likewise, or None where no source is
-    known.
+    known; `subjects` has n, or is None where samples have none.
     """
 
     data: Any
@@ -48,6 +48,7 @@ class Root:
     ordinals: NDArray[np.uint32]
     ids: NDArray[np.uint8]
     contents: NDArray[np.uint8] | None
+    subjects: Sequence[Any] | None
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -87,6 +88,14 @@ class Resolved:
             mine = self.which == number
             out[mine] = root.contents[self.rows[mine]]
         return out
+
+    def subjects(self) -> list[Any] | None:
+        """The subject at each position, or None where some root's samples have none."""
+        columns = [root.subjects for root in self.roots]
+        known = [column for column in columns if column is not None]
+        if len(known) < len(columns):
+            return None
+        return [known[which][row] for which, row in zip(self.which.tolist(), self.rows.tolist(), strict=True)]
 
     def by_block(self, positions: NDArray[np.int64] | None = None) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
         """For each block touched: its id and the places within `positions` (default: all) that lie in it."""
@@ -223,7 +232,7 @@ class Registry:
             self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
             pseudonyms = None if subjects is None else pseudonyms_of(secrets)
             self._write_samples(called, block, ids, contents, pseudonyms, order)
-        root = Root(data, called, scheme, block, ordinals, ids, contents)
+        root = Root(data, called, scheme, block, ordinals, ids, contents, subjects)
         self._roots[id(data)] = root
         self._roles[block] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)

@@ -112,7 +112,8 @@ class Stage:
 
     def record(self, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
         """Register `children`, new samples made from this stage's: `parents[i]` is the position (or positions) behind
-        child i. Each child is named by [stage, [parent ids], n]. Returns `children`.
+        child i. Each child is named by [stage, [parent ids], n]. Where the parents have subjects, and each child is of
+        one subject's only, the children are that subject's too. Returns `children`.
 
         ValueError where the lengths differ or a parent is no position of the stage's data set.
         """
@@ -134,7 +135,8 @@ class Stage:
             family = tuple(ids[p] for p in positions)
             keys.append((self._name, family, seen[family]))
             seen[family] += 1
-        root = self._registry.register_root(children, name=self._name, key=keys)
+        subject = _subjects_of(lists, self._resolved.subjects())
+        root = self._registry.register_root(children, name=self._name, key=keys, subject=subject)
         flat = np.array([p for positions in lists for p in positions], dtype=np.int64)
         owner = np.repeat(np.arange(rows), [len(positions) for positions in lists])
         placement = self._resolved.placement
@@ -207,6 +209,14 @@ class Stage:
         if self._registry.adds:
             said |= {"stage": self._name, "operation": operation, "block": block}
             self._recorder.record("transform", {**said, **columns})
+
+
+def _subjects_of(parents: Sequence[Sequence[int]], subjects: Sequence[Any] | None) -> list[Any] | None:
+    """The subject of each child; None where there are none, or a child is of several, which no one key can name."""
+    if subjects is None:
+        return None
+    of_child = [{subjects[p] for p in positions} for positions in parents]
+    return [one for (one,) in of_child] if all(len(some) == 1 for some in of_child) else None
 
 
 def _comparable(value: Any) -> Hashable:
