@@ -1,25 +1,28 @@
 """How a person names a sample: id:HEX, key:JSON or NAME:ROW, and what an opening of that name takes.
 
-id:3f9a...        64 hex digits
-key:"img_17.png"  the key in JSON; a list stands for a tuple, {"hex": "00ff"} for bytes
-digits:17         row 17 of the data set `digits` (whose keys are row numbers)
-file:PATH         not a sample but a content: whatever samples hold these very bytes
+id:3f9a...                64 hex digits
+key:"img_17.png"          the key in JSON; a list stands for a tuple, {"hex": "00ff"} for bytes
+faces:key:"img_17.png"    the same, in the data set `faces`
+digits:17                 row 17 of the data set `digits` (whose keys are row numbers)
+file:PATH                 not a sample but a content: whatever samples hold these very bytes
+row:FILE.npy:17           a content too: row 17 of an array
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from fgtrac.api import contents
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.identity import content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
+from fgtrac.events.identity import check_key, content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
 from fgtrac.store.vault import Name, Vault
+from fgtrac.verify.claims import About
+from fgtrac.verify.sentences import as_json
 
-FORMS = "id:HEX, key:JSON, NAME:ROW or file:PATH"
+FORMS = "id:HEX, key:JSON, NAME:key:JSON, NAME:ROW, file:PATH or row:FILE.npy:INDEX"
 
 
 class UnknownSampleError(ValueError):
@@ -50,20 +53,19 @@ class Namer:
 
     def find(self, text: str) -> Named:
         """The sample of that name, registered or not. ValueError, with the reason, for a name that says nothing."""
-        form, colon, rest = (
-            text.rpartition(":") if not text.startswith(("id:", "key:", "file:")) else text.partition(":")
-        )
-        if not colon:
-            raise ValueError(f"{text!r:.80} names no sample; write {FORMS}")
+        return self.find_all(text)[0]
+
+    def find_all(self, text: str) -> list[Named]:
+        """What a name can mean: one sample, or of a content its digest under each id scheme of the trace."""
         if text.startswith("id:"):
-            return self._by_id(rest)
+            sample_id = _parse_id(text)
+            known = self.known(sample_id)
+            return [Named(sample_id, f"id:{sample_id.hex()}") if known is None else self._known(known)]
         if text.startswith("key:"):
-            return self._by_key(rest)
-        if text.startswith("file:"):
-            return self._by_content(Path(rest))
-        if not (rest.isascii() and rest.isdigit() and len(rest) < 20):
-            raise ValueError(f"{rest!r:.40} in {text!r:.80} is no row number; write {FORMS}")
-        return self._in_dataset(form, int(rest))
+            return [self._by_key(text)]
+        if text.startswith(contents.FORMS):
+            return self._by_content(text)
+        return [self._in_dataset(*_parse_name(text))]
 
     def name_of(self, sample_id: bytes) -> str | None:
         """What the vault calls a sample, or None."""
@@ -78,36 +80,21 @@ class Namer:
         """id -> (data set, key as CBOR) of every sample that the vault knows."""
         return {} if self._vault is None else {name.id: (name.dataset, name.key) for name in self._vault.names()}
 
-    def _by_id(self, digits: str) -> Named:
-        try:
-            sample_id = bytes.fromhex(digits)
-        except ValueError:
-            sample_id = b""
-        if len(sample_id) != 32 or sample_id.hex() != digits.lower():
-            raise ValueError(f"id:{digits:.80} is no sample id: an id has 64 hex digits")
-        known = self.known(sample_id)
-        return Named(sample_id, f"id:{sample_id.hex()}") if known is None else self._known(known)
-
     def _by_key(self, text: str) -> Named:
-        try:
-            key = key_of_plain(json.loads(text))
-            encoded = encode(key)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f'key:{text:.80} is no key in JSON ({error}); write key:5 or key:"name"') from error
+        key = _parse_key(text.removeprefix("key:"))
+        encoded = encode(key)
         if self._vault is None:
             if len(self._schemes) == 1:
                 return self._in_dataset(next(iter(self._schemes)), key)
-            raise ValueError(
-                f"key:{text:.80}: there is no vault beside this trace to look keys up in; name it by id:HEX"
-            )
+            raise ValueError(f"{text:.80}: there is no vault beside this trace to look keys up in; name it by id:HEX")
         found = self._vault.find_by_key(encoded)
         if not found and len(self._schemes) == 1:
             return self._in_dataset(next(iter(self._schemes)), key)
         if not found:
-            raise ValueError(f"key:{text:.80} is no key of any sample in {self._vault.path.name}")
+            raise ValueError(f"{text:.80} is no key of any sample in {self._vault.path.name}")
         if len(found) > 1:
             named = ", ".join(f"id:{n.id.hex()} in {n.dataset!r}" for n in found[:4])
-            raise ValueError(f"key:{text:.80} names {len(found)} samples: {named}; name one by its id")
+            raise ValueError(f"{text:.80} names {len(found)} samples: {named}; name one by its id")
         return self._known(found[0])
 
     def _in_dataset(self, dataset: str, key: Any) -> Named:
@@ -147,35 +134,74 @@ class Namer:
                 return Named(name.id, words, named, open_key(secret, named))
         return Named(name.id, words)  # its key was destroyed, or belongs to another vault: it stays unopened
 
-    def _by_content(self, path: Path) -> Named:
-        """The content digest of a file's bytes, under the trace's scheme."""
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        with path.open("rb") as file:
-            named = content_preimage(hashlib.file_digest(file, "sha256").digest())
-        words, schemes = f"file {path.name}", set(self._schemes.values())
-        if schemes == {"public"}:
-            return Named(public_id(named), words, named, is_content=True)
-        secret = self._vault.find_secret("run") if self._vault is not None and schemes == {"keyed"} else None
-        if secret is None:
-            raise ValueError(f"{words}: content digests here are {'/'.join(sorted(schemes))}; their key is not at hand")
-        return Named(keyed_id(secret, named), words, named, open_key(secret, named), is_content=True)
+    def _by_content(self, text: str) -> list[Named]:
+        """The content digests of a source: under the public scheme, the run's key and each subject's, as there are."""
+        words, digest = contents.source_digest(text)
+        named, schemes = content_preimage(digest), set(self._schemes.values())
+        found = [Named(public_id(named), words, named, is_content=True)] if "public" in schemes else []
+        for scope, secret in self._vault.secrets() if self._vault is not None else ():
+            if ("keyed" if scope == "run" else "subject") in schemes:
+                found.append(Named(keyed_id(secret, named), words, named, open_key(secret, named), is_content=True))
+        if not found:
+            there = "/".join(sorted(schemes)) or "of no data set"
+            raise ValueError(f"{words}: content digests here are {there}; their key is not at hand")
+        return found
+
+
+def about(text: str) -> About:
+    """Whom a verifier asks about who has no trace and no vault. ValueError for a name that says too little."""
+    if text.startswith("id:"):
+        return About(text, id=_parse_id(text))
+    if text.startswith("key:"):
+        raise ValueError(f"{text:.80} does not say in which data set; write NAME:{text:.80}")
+    if text.startswith(contents.FORMS):
+        words, digest = contents.source_digest(text)
+        return About(words, preimage=content_preimage(digest), is_content=True)
+    return About(text, preimage=preimage(*_parse_name(text)))
+
+
+def _parse_id(text: str) -> bytes:
+    digits = text.removeprefix("id:")
+    try:
+        sample_id = bytes.fromhex(digits)
+    except ValueError:
+        sample_id = b""
+    if len(sample_id) != 32 or sample_id.hex() != digits.lower():
+        raise ValueError(f"{text:.80} is no sample id: an id has 64 hex digits")
+    return sample_id
+
+
+def _parse_key(text: str) -> Any:
+    try:
+        key = key_of_plain(json.loads(text))
+        check_key(key)
+        encode(key)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f'key:{text:.80} is no key in JSON ({error}); write key:5 or key:"name"') from error
+    return key
+
+
+def _parse_name(text: str) -> tuple[str, Any]:
+    """Data set and key of NAME:key:JSON or NAME:ROW."""
+    dataset, mark, key = text.partition(":key:")
+    if mark:
+        return dataset, _parse_key(key)
+    dataset, colon, row = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r:.80} names no sample; write {FORMS}")
+    if not (row.isascii() and row.isdigit() and len(row) < 20):
+        raise ValueError(f"{row!r:.40} in {text!r:.80} is no row number; write {FORMS}")
+    return dataset, int(row)
 
 
 def words_of(dataset: str, key: Any) -> str:
-    """A sample's name as `find` takes it where it can, for people to read."""
-    return f"{dataset}:{key}" if type(key) is int else f"{key!r} in {dataset}"
+    """A sample's name as `find` takes it, for people to read."""
+    return f"{dataset}:{key}" if type(key) is int else f"{dataset}:key:{as_json(key)}"
 
 
 def key_text(key: Any) -> str:
     """The key as its user writes it: text as it is, a number in digits, the rest in JSON as `key:` takes it."""
-    return key if isinstance(key, str) else json.dumps(_plain(key), ensure_ascii=False)
-
-
-def _plain(key: Any) -> Any:
-    if isinstance(key, bytes):
-        return {"hex": key.hex()}
-    return [_plain(k) for k in key] if isinstance(key, tuple) else key
+    return key if isinstance(key, str) else as_json(key)
 
 
 def key_of(encoded: bytes) -> Any:

@@ -33,13 +33,14 @@ from fgtrac.errors import ProofError, TamperError
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.history import Historian, History
 from fgtrac.query.log import whole
-from fgtrac.query.prove import Proof, prove
+from fgtrac.query.prove import Proof, Prover
 from fgtrac.query.seals import FullSeal, open_full_seal
 from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.tables import Samples, read_samples
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
+from fgtrac.tlog.index import CONTENT
 from fgtrac.tlog.note import parse_note
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.keys import follow, rotations_of
@@ -287,16 +288,23 @@ class Trace:
         given = (targets[0], model, loss, forward)
         return explain_batch(explainer, *given, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
 
-    def prove(self, sample: str, claim: str | None = None) -> bytes:
+    def prove(
+        self, sample: str, claim: str | None = None, *, entries: bool = False, checkpoint: int | None = None
+    ) -> bytes:
         """A bundle: one JSON file that proves a claim about a sample to anyone who trusts the log's key.
 
         `claim` is "used", "history", "never used" or "never registered"; by default the strongest that is true:
-        "used", else "never used", else "never registered". For `file:PATH`: "content present" or "content absent".
-        ValueError where the claim is not true.
+        "used", else "never used", else "never registered". For `file:PATH` and `row:FILE.npy:INDEX`: "content present"
+        or "content absent". With `entries` it holds every entry that is about the sample, and says when; of a use it
+        says how many came before the kept state of step `checkpoint` (default: the last). ValueError where the claim
+        is not true, or no bundle can hold what proves it.
         """
-        named = self.find(sample)
+        meant = self._namer.find_all(sample)
+        named = meant[0]
+        if len(meant) > 1:  # a content whose digest depends on whose it is
+            named = next((m for m in meant if self._seal.find(CONTENT, m.id) is not None), named)
         asked = Proof(named.id, named.preimage, named.opening, named.is_content)
-        return prove(self._seal, asked, claim)
+        return self._prover.prove(asked, claim, entries=entries, checkpoint=checkpoint)
 
     def verify(
         self,
@@ -358,6 +366,10 @@ class Trace:
     @cached_property
     def _historian(self) -> Historian:
         return Historian(self._seal, self._namer.name_of)
+
+    @cached_property
+    def _prover(self) -> Prover:
+        return Prover(self._seal, self._historian.timeline)
 
     @cached_property
     def _explainer(self) -> Explainer:

@@ -17,11 +17,20 @@ from fgtrac.verify.bundle import parse_bundle
 
 def prove(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
-    sample: Annotated[str, typer.Argument(help="id:HEX, key:JSON, NAME:ROW, or file:PATH for a content")],
+    sample: Annotated[
+        str,
+        typer.Argument(help="id:HEX, key:JSON, NAME:key:JSON, NAME:ROW; of a content file:PATH or row:FILE.npy:INDEX"),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")],
     claim: Annotated[
         str | None,
         typer.Option(help="used, history, never used, never registered, content present or content absent"),
+    ] = None,
+    entries: Annotated[
+        bool, typer.Option("--entries", help="carry every entry about the sample: proves the rows, and says when")
+    ] = False,
+    checkpoint: Annotated[
+        int | None, typer.Option(metavar="STEP", help="of a use: say how many came before this kept state [last]")
     ] = None,
     key: Key = None,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
@@ -32,7 +41,7 @@ def prove(
         raise FileExistsError(f"{out} is there already; name another file, or replace it with --force")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    data = open_trace(trace, key=key).prove(sample, claim)
+    data = open_trace(trace, key=key).prove(sample, claim, entries=entries, checkpoint=checkpoint)
     write_file(out, data)
     bundle = parse_bundle(data)
     if as_json:

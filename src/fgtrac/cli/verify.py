@@ -30,6 +30,13 @@ def verify(
         str | None,
         typer.Option("--id-key", help="for an absence under keyed ids: their key, 64 hex digits or a vault"),
     ] = None,
+    about: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="refuse a bundle about anybody else: id:HEX, NAME:ROW, NAME:key:JSON, file:PATH or row:FILE.npy:INDEX",
+        ),
+    ] = None,
     scores: Annotated[
         int | None,
         typer.Option(help="also compute so many recorded scores again, chosen at random, down to model and data"),
@@ -54,10 +61,12 @@ def verify(
             raise ValueError(f"--replay belongs to a trace, and {path} is none; leave it out")
         if scores is not None:
             raise ValueError(f"--scores belongs to a trace, and {path} is none; leave it out")
-        report = verify_bundle(path, key, id_key)
+        report = verify_bundle(path, key, id_key, about)
     else:
         if id_key is not None:
             raise ValueError(f"--id-key belongs to a bundle, and {path} is none; leave it out")
+        if about is not None:
+            raise ValueError(f"--about belongs to a bundle, and {path} is none; leave it out")
         trace = open_for_verification(path)
         demands: list[Demand] = []  # one for each option that asks for more than the usual checks
         if scores is not None:

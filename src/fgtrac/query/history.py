@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from fgtrac.events.schema import NO_STEP
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
+from fgtrac.query.timeline import Timeline
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
@@ -113,8 +114,7 @@ class Historian:
         self._seal = seal
         self._name_of = name_of
         self._reader = Reader(seal, Places(seal.log), name_of)
-        self._kept: list[int] | None = None
-        self._resumed: list[tuple[int, int]] | None = None
+        self.timeline = Timeline(seal)
 
     def history(
         self, sample_id: bytes, *, pending: int = 0, rests_on: str = "", details: bool | None = None
@@ -139,33 +139,11 @@ class Historian:
 
     def kept_checkpoints(self) -> Sequence[int]:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
-        if self._kept is None:
-            kept: dict[tuple[int, bytes], list[int]] = {}
-            for number, event in self._entries("checkpoint"):
-                mark = (int(event["step"]), event.get("digest", b""))
-                if event["kept"]:
-                    kept.setdefault(mark, []).append(number)
-                elif mark[1]:
-                    kept.pop(mark, None)  # a second entry of a state says that it was displaced
-            live = (s for (s, _), numbers in kept.items() for n in numbers if self._superseding(n, s) is None)
-            self._kept = sorted(set(live))
-        return self._kept
-
-    def _entries(self, kind: str) -> list[tuple[int, Mapping[str, Any]]]:
-        """Every entry of a kind with its number."""
-        log, counts = self._seal.log, self._seal.event["counts"]
-        return [(n, log.event(n)) for n in log.find_kind(kind, counts.get(kind, 0))]
-
-    def _superseding(self, entry: int, step: int) -> tuple[int, int] | None:
-        """The first `resume` entry behind `entry` that went on from before `step`, and from which step. A resumed run
-        seals what the one before it left, so that the log's order tells the two apart."""
-        if self._resumed is None:
-            self._resumed = [(n, int(e["step"])) for n, e in self._entries("resume")]
-        return next(((n, start) for n, start in self._resumed if n > entry and start < step), None)
+        return sorted({step for _, step in self.timeline.kept})
 
     def _mark(self, event: Event) -> Event:
         """The event, said to be superseded where it is."""
-        by = None if event.step is None else self._superseding(event.entry, event.step)
+        by = None if event.step is None else self.timeline.superseding(event.entry, event.step)
         if by is None:
             return event
         words = f"{event.words} (superseded: the run was resumed from step {by[1]})"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, STATUS
-from fgtrac.query.places import Places, find_id
+from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
+from fgtrac.verify.evidence import find_id
 
 Row = tuple[int, int, int, int]  # kind, detail, entry, step
 NAMED = 8  # children or outputs that a line lists; the details have them all

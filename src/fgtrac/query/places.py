@@ -6,7 +6,6 @@ the last part two, say where any of its samples stands: a million samples have a
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from fgtrac.errors import ProofError
 from fgtrac.events.codec import encode
 from fgtrac.query.log import SealedLog
+from fgtrac.verify.evidence import find_id
 
 _IDS = encode("ids")
 
@@ -47,6 +47,10 @@ class Places:
                 raise ProofError(f"ordinal {ordinal} is named, which block {block.hex()} does not have")
             out.append(bytes(event["ids"][at : at + 32]))
         return out
+
+    def first_part(self, registered: int) -> int:
+        """The entry of part 0 of the block of which `registered` registers a later part."""
+        return self._find(self._log.event(registered)["block"], 0, registered)
 
     def _size(self, registered: int) -> int:
         """How many samples each part but the last holds, of the block of which `registered` registers a part."""
@@ -97,10 +101,3 @@ def _may_register(data: bytes, block: bytes) -> bool:
     size_bytes = {0x58: 1, 0x59: 2}.get(data[5], 0)
     after = 6 + size_bytes + int.from_bytes(data[6 : 6 + size_bytes], "big")
     return block in data[after : after + 256]
-
-
-def find_id(ids: bytes, sample_id: bytes) -> int | None:
-    """The place of an id among ascending ids laid end to end, or None."""
-    n = len(ids) // 32
-    at = bisect.bisect_left(range(n), sample_id, key=lambda i: ids[32 * i : 32 * i + 32])
-    return at if at < n and ids[32 * at : 32 * at + 32] == sample_id else None

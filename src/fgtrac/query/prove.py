@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from fgtrac.events.postings import decode_rows
+from fgtrac.errors import ProofError
+from fgtrac.events.postings import ROW, decode_rows
 from fgtrac.query.log import whole
+from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
-from fgtrac.tlog.index import CONTENT, SAMPLE
+from fgtrac.query.timeline import Timeline
+from fgtrac.tlog.index import CONTENT, SAMPLE, Presence
 from fgtrac.tlog.proof import TlogProof
-from fgtrac.verify.bundle import ABSENCES, CLAIMS, CONTENT_CLAIMS, MAX_ENTRIES, Bundle, Shown, format_bundle
-from fgtrac.verify.claims import USES, has_children, needs_datasets, needs_run_entry, sentence
+from fgtrac.verify.bundle import (
+    ABSENCES,
+    CLAIMS,
+    CONTENT_CLAIMS,
+    MAX_CHILDREN,
+    MAX_ENTRIES,
+    MAX_ROWS,
+    Bundle,
+    Descendant,
+    Shown,
+    format_bundle,
+)
+from fgtrac.verify.children import Pairs, count_uses, made_into, registered_by
+from fgtrac.verify.evidence import Event
+from fgtrac.verify.needs import may_show_checkpoint, needs_datasets, needs_resumes, needs_run_entry
+from fgtrac.verify.sentences import sentence
+from fgtrac.verify.strict_json import MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,69 +41,169 @@ class Proof:
     is_content: bool = False
 
 
-def prove(seal: FullSeal, asked: Proof, claim: str | None = None) -> bytes:
-    """The bundle that proves a claim (default: the one that is true) about a sample or a content.
+class Prover:
+    """Makes bundles under one full seal; what it has looked up it keeps."""
 
-    The proof is against the head that the full seal signed, never a later one. ValueError where the claim is not true
-    or not one of CLAIMS; ProofError where the index on disk is not the sealed one.
-    """
-    with whole("a proof"):
-        type = CONTENT if asked.is_content else SAMPLE
-        presence = seal.find(type, asked.id)
-        value = None if presence is None else presence.value
-        claim = claim or _true_claim(asked.is_content, value)
-        _check_fits(claim, asked, value)
-        bundle = Bundle(
-            claim,
-            "",
-            asked.id,
-            asked.preimage,
-            asked.opening if presence is not None else None,
-            value,
-            None if presence is None else (presence.leaf.index, presence.leaf.path),
-            seal.absence(type, asked.id) if presence is None else None,
-            seal.entry,
-            TlogProof(seal.head.size - 1, seal.log.path(seal.head.size - 1), seal.note),
-            _context(seal) if needs_datasets(claim, asked.preimage) else (),
-        )
-        datasets = [e for e in (seal.log.event(s.number) for s in bundle.entries) if e["kind"] == "dataset"]
-        return format_bundle(replace(bundle, words=sentence(bundle, seal.head, datasets)))
+    def __init__(self, seal: FullSeal, timeline: Timeline) -> None:
+        self._seal = seal
+        self._timeline = timeline
+        self._places = Places(seal.log)
+
+    def prove(
+        self, asked: Proof, claim: str | None = None, *, entries: bool = False, checkpoint: int | None = None
+    ) -> bytes:
+        """The bundle that proves a claim (default: the one that is true) about a sample or a content.
+
+        With `entries` it holds all the entries that the sample's rows name. Of a use it tells the kept state of step
+        `checkpoint` (default: the last one). The proof is against the head that the full seal signed, never a later
+        one. ValueError where the claim is not true, not one of CLAIMS or too large to be carried; ProofError where
+        index or log on disk are not what was sealed.
+        """
+        seal = self._seal
+        with whole("a proof"):
+            type = CONTENT if asked.is_content else SAMPLE
+            presence = seal.find(type, asked.id)
+            bundle = Bundle(
+                claim or "",
+                "",
+                asked.id,
+                asked.preimage,
+                asked.opening if presence is not None else None,
+                None if presence is None else presence.value,
+                None if presence is None else (presence.leaf.index, presence.leaf.path),
+                seal.absence(type, asked.id) if presence is None else None,
+                seal.entry,
+                TlogProof(seal.head.size - 1, seal.log.path(seal.head.size - 1), seal.note),
+            )
+            if presence is not None and not asked.is_content:
+                bundle = replace(bundle, children=self._descendants(asked.id, presence))
+            bundle = replace(bundle, claim=_true_claim(bundle, asked.is_content, claim))
+            numbers = self._context(bundle, checkpoint) | self._named(bundle, entries)
+            events = {number: seal.log.event(number) for number in sorted(numbers)}
+            return self._finish(bundle, events)
+
+    def _finish(self, bundle: Bundle, events: dict[int, Event]) -> bytes:
+        """The bundle's bytes with its words and entries. ValueError where it is too large."""
+        size = 32 if bundle.claim in CONTENT_CLAIMS else ROW.itemsize
+        rows = sum(len(value) // size for value in (bundle.value or b"", *(c.value for c in bundle.children)))
+        for what, count, most in (("entries", len(events), MAX_ENTRIES), ("rows", rows, MAX_ROWS)):
+            if count > most:
+                raise ValueError(f"the proof needs {count:,} {what} and a bundle holds {most:,}; ask for less")
+        log = self._seal.log
+        shown = tuple(Shown(n, log.entry(n), log.path(n)) for n in events)
+        data = format_bundle(replace(bundle, words=sentence(bundle, self._seal.head, events), entries=shown))
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"the bundle has {len(data):,} bytes and may have {MAX_BYTES:,}; prove it without entries")
+        return data
+
+    # -- the entries it needs -----------------------------------------------------------------------------------
+
+    def _context(self, bundle: Bundle, checkpoint: int | None) -> set[int]:
+        """The entries that the claim needs for what they are, whatever the sample's rows name."""
+        kinds = ["key"] + (["resume"] if needs_resumes(bundle.claim) else [])
+        if needs_datasets(bundle.claim, bundle.preimage):
+            keyed = needs_run_entry([event for _, event in self._timeline.entries("dataset")])
+            kinds += ["dataset", "run"] if keyed else ["dataset"]
+        numbers = {number for kind in kinds for number in self._timeline.numbers(kind)}
+        if may_show_checkpoint(bundle):
+            numbers |= self._state(checkpoint)
+        elif checkpoint is not None:
+            raise ValueError(
+                f"a checkpoint says how far uses came, and {bundle.claim!r} is no claim of the sample's own"
+            )
+        return numbers
+
+    def _state(self, step: int | None) -> set[int]:
+        """The `checkpoint` entry of the kept state of a step, or of the last one, if any."""
+        kept = self._timeline.kept
+        if step is None:
+            return {kept[-1][0]} if kept else set()
+        chosen = [number for number, at in kept if at == step]
+        if not chosen:
+            there = ", ".join(str(at) for _, at in kept) or "none"
+            raise ValueError(f"no model state of step {step} was kept; those that were are of the steps {there:.200}")
+        return {chosen[-1]}
+
+    def _named(self, bundle: Bundle, entries: bool) -> set[int]:
+        """The entries that rows name, as far as they are to be shown, and those that say how long parts are."""
+        if bundle.value is None or bundle.claim in CONTENT_CLAIMS:
+            if entries:
+                raise ValueError(f"{bundle.claim!r} rests on no entry of a sample; leave --entries out")
+            return set()
+        values = [decode_rows(bundle.value), *(decode_rows(child.value) for child in bundle.children)]
+        numbers: set[int] = set(values[0]["entry"].tolist()) if entries else set()
+        if bundle.children:
+            numbers |= {n for rows in values for n in (*made_into(rows), *registered_by(rows))}
+        if not numbers:
+            return numbers
+        log, lasts, known = self._seal.log, {}, set()
+        for number in sorted({n for rows in values for n in registered_by(rows)} & numbers):
+            event = log.event(number)
+            registration = event["block"], event["parts"]
+            if event["part"] < event["parts"] - 1:
+                known.add(registration)
+            elif event["part"]:
+                lasts[registration] = number
+        return numbers | {self._places.first_part(n) for registration, n in lasts.items() if registration not in known}
+
+    # -- descendants --------------------------------------------------------------------------------------------
+
+    def _descendants(self, sample_id: bytes, presence: Presence) -> tuple[Descendant, ...]:
+        """Every sample that was made from this one, directly or in turn. ValueError where they are too many."""
+        found: dict[bytes, Descendant] = {}
+        pairs: dict[int, Pairs] = {}
+        waiting = [(sample_id, presence.value)]
+        while waiting:
+            for child in self._children(*waiting.pop(), pairs):
+                if child in found or child == sample_id:
+                    continue
+                made = self._seal.find(SAMPLE, child)
+                if made is None:
+                    raise ProofError(
+                        f"{child.hex()} was made from another sample and is not in the index; run fgtrac verify"
+                    )
+                found[child] = Descendant(child, made.value, (made.leaf.index, made.leaf.path))
+                waiting.append((child, made.value))
+                if len(found) > MAX_CHILDREN:
+                    raise ValueError(
+                        f"more than {MAX_CHILDREN:,} samples were made from {sample_id.hex()}, which no bundle carries"
+                    )
+        return tuple(found[child] for child in sorted(found))
+
+    def _children(self, sample_id: bytes, value: bytes, pairs: dict[int, Pairs]) -> list[bytes]:
+        """The samples that were made from one, directly."""
+        rows, out = decode_rows(value), []
+        made = made_into(rows)
+        ordinals = {}
+        for number in registered_by(rows) if made else ():
+            ordinals[self._seal.log.event(number)["block"]] = self._places.ordinal(sample_id, number)
+        for number in made:
+            if number not in pairs:
+                pairs[number] = Pairs.of(number, self._seal.log.event(number))
+            block = pairs[number].event["child_block"]
+            out += self._places.ids(block, pairs[number].children(ordinals), number)
+        return out
 
 
-def _true_claim(is_content: bool, value: bytes | None) -> str:
+def _true_claim(bundle: Bundle, is_content: bool, claim: str | None) -> str:
+    """The claim, or where none is named the one that is true. ValueError unless it is one of its kind and true."""
+    present = bundle.value is not None
     if is_content:
-        return "content absent" if value is None else "content present"
-    if value is None:
-        return "never registered"
-    if _is_used(value):
-        return "used"
-    return "history" if has_children(value) else "never used"
-
-
-def _is_used(value: bytes) -> bool:
-    return bool(np.isin(decode_rows(value)["kind"], USES).any())
-
-
-def _check_fits(claim: str, asked: Proof, value: bytes | None) -> None:
-    """ValueError unless the claim is one of its kind and true."""
-    possible = [c for c in CLAIMS if (c in CONTENT_CLAIMS) == asked.is_content]
+        truth = "content present" if present else "content absent"
+    elif bundle.value is None:
+        truth = "never registered"
+    else:
+        values = (bundle.value, *(child.value for child in bundle.children))
+        truth = "used" if any(count_uses(decode_rows(value)) for value in values) else "never used"
+    possible = [c for c in CLAIMS if (c in CONTENT_CLAIMS) == is_content]
+    if claim is None or claim == truth:
+        return truth
     if claim not in possible:
-        raise ValueError(f"{claim!r:.60} is no claim about a {'content' if asked.is_content else 'sample'}: {possible}")
-    if (claim in ABSENCES) != (value is None):
-        there = "not there" if value is None else "there"
-        raise ValueError(f"{claim!r} is not true of {asked.id.hex()}: it is {there} in the index")
-    if value is not None and claim in ("used", "never used") and (claim == "used") != _is_used(value):
-        raise ValueError(f"{claim!r} is not true of {asked.id.hex()}; prove {_true_claim(False, value)!r}")
-    if value is not None and claim == "never used" and has_children(value):
-        raise ValueError(f"{asked.id.hex()} was made into other samples: prove each of those, and this one's history")
-
-
-def _context(seal: FullSeal) -> tuple[Shown, ...]:
-    """What an absence needs: every `dataset` entry, and the `run` entry where ids are keyed."""
-    counts = seal.event["counts"]
-    numbers = seal.log.find_kind("dataset", counts.get("dataset", 0))
-    if needs_run_entry([seal.log.event(n) for n in numbers]):
-        numbers += seal.log.find_kind("run", counts.get("run", 0))
-    if len(numbers) > MAX_ENTRIES:
-        raise ValueError(f"the trace has {len(numbers)} data sets, more than a bundle shows; name the sample by id:HEX")
-    return tuple(Shown(n, seal.log.entry(n), seal.log.path(n)) for n in sorted(numbers))
+        raise ValueError(f"{claim!r:.60} is no claim about a {'content' if is_content else 'sample'}: {possible}")
+    if (claim in ABSENCES) == present:
+        raise ValueError(
+            f"{claim!r} is not true of {bundle.id.hex()}: it is {'there' if present else 'not there'} in the index"
+        )
+    if claim != "history":
+        raise ValueError(f"{claim!r} is not true of {bundle.id.hex()}; prove {truth!r}")
+    return claim

@@ -1,0 +1,53 @@
+"""The contents that a person names, and the digests of their sources: a file's bytes, or a row of an array."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from fgtrac.errors import FormatError
+from fgtrac.events.codec import encode
+
+FORMS = ("file:", "row:")
+
+
+def source_digest(text: str) -> tuple[str, bytes]:
+    """A content's name in words, and SHA-256 of its source, of `file:PATH` or `row:FILE.npy:INDEX`.
+
+    A row's source is the CBOR of [dtype, shape, little-endian bytes], as of the first tensor of a TensorDataset.
+    FileNotFoundError for a file that is not there, FormatError for one that is no array, ValueError for a row that the
+    array does not have, or a name of another form.
+    """
+    if text.startswith("file:"):
+        path = _existing(text.removeprefix("file:"))
+        with path.open("rb") as file:
+            return f"file {path.name}", hashlib.file_digest(file, "sha256").digest()
+    named, _, index = text.removeprefix("row:").rpartition(":")
+    if not named or not (index.isascii() and index.isdigit() and len(index) < 20):
+        raise ValueError(f"{text!r:.80} names no row of an array; write row:FILE.npy:INDEX")
+    path = _existing(named)
+    return f"row {int(index)} of {path.name}", _row_digest(path, int(index))
+
+
+def _existing(named: str) -> Path:
+    path = Path(named)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return path
+
+
+def _row_digest(path: Path, index: int) -> bytes:
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError) as error:
+        raise FormatError(f"{path} is no .npy file of plain numbers: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{path} holds {array.dtype}; the source of a row is an array of numbers")
+    if array.ndim == 0 or index >= len(array):
+        raise ValueError(f"{path} has the shape {array.shape}, and so no row {index}")
+    row = np.ascontiguousarray(array[index])
+    row = row.astype(row.dtype.newbyteorder("<"), copy=False)
+    shape = list(array.shape[1:])
+    return hashlib.sha256(encode([row.dtype.name, shape, row.tobytes()])).digest()

@@ -1,0 +1,107 @@
+"""Which entries of the log a bundle's claim needs: all of those are shown, and no others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fgtrac.errors import ProofError
+from fgtrac.events.postings import decode_rows
+from fgtrac.verify.bundle import ABSENCES, ROW_CLAIMS, Bundle
+from fgtrac.verify.children import count_uses, made_into, registered_by
+from fgtrac.verify.evidence import Event, Shown
+
+
+def needs_datasets(claim: str, preimage: bytes | None) -> bool:
+    """Whether the claim rests on what the data sets say: of an absent name how its id is made, of an absent content
+    what was digested."""
+    return claim == "content absent" or (claim in ABSENCES and preimage is not None)
+
+
+def needs_run_entry(datasets: Sequence[Event]) -> bool:
+    """Whether an absence among these data sets needs the key's commitment, which stands in the `run` entry."""
+    return any(e["id_scheme"] == "keyed" for e in datasets)
+
+
+def needs_resumes(claim: str) -> bool:
+    """Whether the claim's sentence counts the uses that a resume undid."""
+    return claim in ("used", "history")
+
+
+def may_show_checkpoint(bundle: Bundle) -> bool:
+    """Whether the sentence can say up to which model state the uses came."""
+    return bundle.claim == "used" and count_uses(decode_rows(bundle.value or b"")) > 0
+
+
+def shows_evidence(bundle: Bundle, shown: Mapping[int, Any]) -> bool:
+    """Whether every entry that the sample's rows name is shown."""
+    return bundle.claim in ROW_CLAIMS and all(n in shown for n in decode_rows(bundle.value or b"")["entry"].tolist())
+
+
+def has_descendants(bundle: Bundle) -> bool:
+    """Whether a stage made new samples from the bundle's, or it carries some."""
+    return bundle.claim in ROW_CLAIMS and bool(bundle.children or made_into(decode_rows(bundle.value or b"")))
+
+
+def check_needed(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> str:
+    """ProofError unless the shown entries are those that the claim needs; `counts` are the seal's."""
+    needed = _by_kind(bundle, counts, shown) | _by_rows(bundle, shown)
+    if missing := needed - shown.keys():
+        raise ProofError(f"the claim needs entry {min(missing)}, and it is not shown")
+    needed |= _for_sizes(shown, needed)
+    if more := shown.keys() - needed:
+        raise ProofError(
+            f"entry {min(more)} ({shown[min(more)]['kind']}) is shown, and the claim does not need it; of the entries "
+            "that its rows name all are shown, or those that its descendants need"
+        )
+    return f"{len(shown)} other entries are shown, each of them in the log, and all that the claim needs"
+
+
+def _by_kind(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> set[int]:
+    """Those that are needed for what they are: all of their kind."""
+    datasets = [e for e in shown.values() if e["kind"] == "dataset"]
+    needed = {
+        "dataset": needs_datasets(bundle.claim, bundle.preimage),
+        "run": needs_datasets(bundle.claim, bundle.preimage) and needs_run_entry(datasets),
+        "key": True,
+        "resume": needs_resumes(bundle.claim),
+    }
+    there = Counter(e["kind"] for e in shown.values())
+    for kind, is_needed in needed.items():
+        expected = counts.get(kind, 0) if is_needed else 0
+        if there[kind] != expected:
+            raise ProofError(f"{there[kind]} {kind} entries are shown; the seal and the claim ask for {expected}")
+    states = [n for n, e in shown.items() if e["kind"] == "checkpoint"]
+    if len(states) > 1 or (states and not (may_show_checkpoint(bundle) and shown[states[0]]["kept"])):
+        raise ProofError(f"entry {states[0]} (checkpoint) is shown; only a use is told of one state, which was kept")
+    return {n for n, e in shown.items() if e["kind"] in (*needed, "checkpoint")}
+
+
+def _by_rows(bundle: Bundle, shown: Shown) -> set[int]:
+    """Those that rows name: all of the sample's for evidence, some of it and its descendants' for the latter."""
+    if bundle.claim not in ROW_CLAIMS:
+        return set()
+    values = [decode_rows(bundle.value or b""), *(decode_rows(child.value) for child in bundle.children)]
+    needed: set[int] = set()
+    if has_descendants(bundle):
+        needed = {n for rows in values for n in (*made_into(rows), *registered_by(rows))}
+    return needed | set(values[0]["entry"].tolist()) if shows_evidence(bundle, shown) else needed
+
+
+def _for_sizes(shown: Shown, named: set[int]) -> set[int]:
+    """Of each block of which rows name the last part only, one entry more, of part 0: it says how long a part is."""
+    parts = [e for n, e in shown.items() if n in named and e["kind"] == "samples"]
+    lasts = {_registration(e) for e in parts} - {_registration(e) for e in parts if e["part"] < e["parts"] - 1}
+    lasts = {(block, count) for block, count in lasts if count > 1}
+    found: dict[tuple[bytes, int], int] = {}
+    for number, event in shown.items():
+        if number not in named and event["kind"] == "samples" and event["part"] == 0 and _registration(event) in lasts:
+            found.setdefault(_registration(event), number)
+    if missing := lasts - found.keys():
+        raise ProofError(f"part 0 of block {min(missing)[0].hex()} is not shown, which says how long its parts are")
+    return set(found.values())
+
+
+def _registration(event: Event) -> tuple[bytes, int]:
+    return event["block"], event["parts"]

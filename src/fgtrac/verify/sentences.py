@@ -1,0 +1,298 @@
+"""The words of a bundle: its claim in sentences that follow from its other fields, to the letter (docs/spec/bundle.md).
+
+Everything that a sentence says stands in what the bundle shows; ProofError where that does not bear the claim out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.codec import decode
+from fgtrac.events.identity import check_key, key_of_plain
+from fgtrac.events.postings import KIND, decode_rows
+from fgtrac.events.schema import ATTRIBUTION, ROLES, decode_event
+from fgtrac.tlog.note import TreeHead
+from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, USES, Bundle
+from fgtrac.verify.children import count_uses
+from fgtrac.verify.evidence import Event, Registrations, Shown, epochs_given
+from fgtrac.verify.needs import shows_evidence
+
+KIND_WORDS = {code: word for word, code in KIND.items()}
+ROLE_WORDS = {code: word for word, code in ROLES.items()}
+WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole run, and so need its end
+MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
+MAX_LISTED_NAME = 60
+MAX_LISTED = 8
+Rows = NDArray[np.void]
+
+
+def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
+    """The claim in words, from what the bundle shows: its decoded entries by number, ascending."""
+    rows = decode_rows(bundle.value or b"") if bundle.claim not in CONTENT_CLAIMS else decode_rows(b"")
+    below = [decode_rows(child.value) for child in bundle.children]
+    record = record_words(decode_event(bundle.seal)) if bundle.claim in WHOLE_CLAIMS else ""
+    claim = _CLAIM_WORDS[bundle.claim](bundle, rows, below)
+    sentences = [f"{claim[0].upper()}{claim[1:]}, as committed by {head.origin} at size {head.size}{record}."]
+    if bundle.claim in ("used", "history"):
+        sentences += _about_uses(bundle, rows, shown)
+    if shows_evidence(bundle, shown):
+        sentences += _about_times(bundle, rows, shown)
+    if bundle.claim == "used":
+        sentences += _about_state(rows, shown)
+    if bundle.claim == "never used":
+        sentences += _about_deliveries([rows, *below])
+    if bundle.value is not None and bundle.claim not in CONTENT_CLAIMS:
+        sentences.append(_role(rows))
+    if below:
+        uses = sum(map(count_uses, below))
+        sentences.append(f"Samples that were made from it: {len(below)}. Uses of those in optimizer updates: {uses}.")
+    if bundle.claim in ABSENCES and bundle.preimage is not None and scheme_of(bundle, shown) == "keyed":
+        sentences.append("This rests on every id and content digest being derived from the committed key.")
+    if bundle.claim == "content absent":
+        sentences.append(f"Contents were taken from: {_sources(datasets_of(shown))}.")
+    return " ".join(sentences)
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+def name_words(bundle: Bundle) -> str:
+    """Who or what the claim is about. FormatError for a preimage that is none."""
+    is_content = bundle.claim in CONTENT_CLAIMS
+    if bundle.preimage is None:
+        return f"the content with digest {bundle.id.hex()}" if is_content else f"the sample with id {bundle.id.hex()}"
+    return preimage_words(bundle.preimage, is_content)
+
+
+def preimage_words(preimage: bytes, is_content: bool) -> str:
+    """The content, or the sample, that a preimage names. FormatError for one that names none."""
+    parts = decode(preimage)
+    if is_content:
+        if not _is_form(parts, "fgtrac content v1", 2) or type(parts[1]) is not bytes or len(parts[1]) != 32:
+            raise FormatError(f"{preimage.hex():.80} is no preimage of a content digest")
+        return f"the content whose source has SHA-256 {parts[1].hex()}"
+    if not _is_form(parts, "fgtrac id v1", 3) or not isinstance(parts[1], str) or not _is_key(parts[2]):
+        raise FormatError(f"{preimage.hex():.80} is no preimage of a sample id")
+    key, dataset = as_json(parts[2]), as_json(parts[1])
+    if len(key) <= MAX_NAME and len(dataset) <= MAX_NAME:
+        return f"the sample with key {key} of data set {dataset}"
+    digest = hashlib.sha256(preimage).hexdigest()  # two long names may begin alike
+    return (
+        f"the sample whose preimage has SHA-256 {digest} "
+        f"(key {cut(key, MAX_NAME)} of data set {cut(dataset, MAX_NAME)}, shown in part)"
+    )
+
+
+def as_json(key: Any) -> str:
+    """A key or a name as JSON: bytes as {"hex": "00ff"}, a tuple as a list."""
+    return json.dumps(_plain(key), ensure_ascii=False)
+
+
+def _plain(key: Any) -> Any:
+    if isinstance(key, bytes):
+        return {"hex": key.hex()}
+    return [_plain(part) for part in key] if isinstance(key, list | tuple) else key
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or where it has more characters its first `limit` and three dots."""
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _is_form(parts: Any, form: str, length: int) -> bool:
+    return isinstance(parts, list) and len(parts) == length and parts[0] == form
+
+
+def _is_key(value: Any) -> bool:
+    try:
+        check_key(key_of_plain(value))
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, dict)
+
+
+# -- the first sentence ---------------------------------------------------------------------------------------------
+
+
+def record_words(seal: Event) -> str:
+    """What the counts of a `seal` entry say against its record being the whole one; empty where nothing does."""
+    counts = seal["counts"]
+    gaps = counts.get("gap", 0)
+    lost = f"with {gaps} {'gap' if gaps == 1 else 'gaps'} in its record" if gaps else ""
+    if not counts.get("end"):
+        return " of a run that has not ended" + (f", {lost}" if lost else "")
+    return f" of a run {lost}" if lost else ""
+
+
+def _used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    mine = rows[np.isin(rows["kind"], USES)]
+    if len(mine):
+        return f"{name_words(bundle)} was used {_times(len(mine))} in optimizer updates, {_steps(mine)}"
+    theirs = [found for each in below if len(found := each[np.isin(each["kind"], USES)])]
+    if not theirs:
+        raise ProofError(f"{name_words(bundle)} has no row of use, so it cannot be shown as used")
+    uses = np.concatenate(theirs)
+    through = f"was used in optimizer updates through samples made from it, {_times(len(uses))} in all"
+    return f"{name_words(bundle)} {through}, {_steps(uses)}"
+
+
+def _history(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    kinds, counts = np.unique(rows["kind"], return_counts=True)
+    said = ", ".join(f"{n} x {KIND_WORDS[kind]}" for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True))
+    return f"the whole history of {name_words(bundle)} is {len(rows)} {'row' if len(rows) == 1 else 'rows'}: {said}"
+
+
+def _never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    who = name_words(bundle)
+    if used := count_uses(rows):
+        raise ProofError(f"{who} has {used} rows of use, so it was used")
+    if used := sum(map(count_uses, below)):
+        raise ProofError(f"samples made from {who} have {used} rows of use, so it was used through them")
+    if below:
+        return f"{who} is registered, and neither it nor a sample made from it was ever used in an optimizer update"
+    return f"{who} is registered and was never used in an optimizer update"
+
+
+def _never_registered(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    return f"{name_words(bundle)} was never registered"
+
+
+def _content_present(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    count = len(bundle.value or b"") // 32
+    return f"{name_words(bundle)} is held by {count} registered {'sample' if count == 1 else 'samples'}"
+
+
+def _content_absent(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    return f"{name_words(bundle)} is held by no registered sample"
+
+
+_CLAIM_WORDS = {
+    "used": _used,
+    "history": _history,
+    "never used": _never_used,
+    "never registered": _never_registered,
+    "content present": _content_present,
+    "content absent": _content_absent,
+}
+
+
+# -- the others -----------------------------------------------------------------------------------------------------
+
+
+def _about_uses(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
+    neighbour = int((rows["kind"] == KIND["neighbour"]).sum()) if bundle.claim == "used" else 0
+    assumed = int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
+    undone = int(undone_uses(rows, shown).sum())
+    said = (
+        (neighbour, "It was a neighbour of other samples in {} of its uses."),
+        (assumed, "Which update took it is assumed from the order of the batches in {} of its uses."),
+        (undone, "The run was resumed from an earlier step, which undid {} of its uses."),
+    )
+    return [words.format(count) for count, words in said if count]
+
+
+def undone_uses(rows: Rows, shown: Shown) -> NDArray[np.bool_]:
+    """Which rows are uses that a later `resume` entry undid, as it went on from a step before theirs."""
+    resumes = [(n, e["step"]) for n, e in shown.items() if e["kind"] == "resume"]  # ascending, as entries are shown
+    numbers = np.array([n for n, _ in resumes], dtype=np.uint64)
+    steps = np.array([s for _, s in resumes] + [2**64 - 1], dtype=np.uint64)
+    least = np.minimum.accumulate(steps[::-1])[::-1]  # of each resume and those behind it
+    after = least[np.searchsorted(numbers, rows["entry"], side="right")]
+    undone: NDArray[np.bool_] = np.isin(rows["kind"], USES) & (after < rows["step"])
+    return undone
+
+
+def _about_times(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
+    uses = rows[np.isin(rows["kind"], USES)]
+    if bundle.claim != "used" or not len(uses):
+        return [f"By the clock of the recorder, the entries about it were written {_at(rows, shown)}."]
+    ordinals = Registrations(shown.values()).ordinals(bundle.id, rows, shown)
+    entries = [shown[n] for n in np.unique(uses["entry"]).tolist()]
+    if wrong := [e["kind"] for e in entries if e["kind"] != "use"]:
+        raise ProofError(f"a row of use names an entry of the kind {wrong[0]}")
+    epochs = np.unique(np.concatenate([epochs_given(event, ordinals) for event in entries])).tolist()
+    if not epochs:
+        raise ProofError("no entry that a row of use names is about the sample")
+    whose = f"epoch {epochs[0]}" if len(epochs) == 1 else f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
+    written = f"By the clock of the recorder, the entries of its uses were written {_at(uses, shown)}."
+    return [written, f"The uses are of {whose}."]
+
+
+def _at(rows: Rows, shown: Shown) -> str:
+    times = [shown[n]["time"] for n in np.unique(rows["entry"]).tolist()]
+    first, last = (
+        datetime.fromtimestamp(t // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (min(times), max(times))
+    )
+    return f"at {first}" if first == last else f"from {first} to {last}"
+
+
+def _about_state(rows: Rows, shown: Shown) -> list[str]:
+    for number, event in shown.items():
+        if event["kind"] != "checkpoint":
+            continue
+        step = event["step"]
+        if any(e["kind"] == "resume" and n > number and e["step"] < step for n, e in shown.items()):
+            raise ProofError(
+                f"the model state of entry {number} was undone: the run was resumed from before step {step}"
+            )
+        before = np.isin(rows["kind"], USES) & (rows["step"] <= step) & ~undone_uses(rows, shown)
+        digest = f" with SHA-256 {event['digest'].hex()}" if "digest" in event else ""
+        return [f"The model state of step {step}{digest} was saved after {int(before.sum())} of its uses."]
+    return []
+
+
+def _about_deliveries(all_rows: Sequence[Rows]) -> list[str]:
+    """The rows do not say how it was decided that no update was made of a batch: so neither does the sentence."""
+    count = sum(int((rows["kind"] == KIND["delivered"]).sum()) for rows in all_rows)
+    whom = "It was" if len(all_rows) == 1 else "It and the samples made from it were"
+    delivered = f"{whom} delivered {_times(count)} without being applied, as far as the recorder could tell."
+    return [delivered] if count else []
+
+
+def _role(rows: Rows) -> str:
+    roles = [ROLE_WORDS[code] for code in np.unique(rows["detail"][rows["kind"] == KIND["role"]]).tolist()]
+    if not roles:
+        return "It had no role."
+    return f"It had the {'role' if len(roles) == 1 else 'roles'} {', '.join(roles)}."
+
+
+def datasets_of(shown: Shown) -> list[Event]:
+    """The `dataset` entries among those shown."""
+    return [e for e in shown.values() if e["kind"] == "dataset"]
+
+
+def scheme_of(bundle: Bundle, shown: Shown) -> str | None:
+    """The id scheme that holds for an absent name or content; None where the data sets do not settle it."""
+    datasets: Iterable[Mapping[str, Any]] = datasets_of(shown)
+    if bundle.claim != "content absent":
+        name = decode(bundle.preimage or b"")[1]
+        datasets = [e for e in datasets if e["name"] == name]
+    schemes = {e["id_scheme"] for e in datasets}
+    return schemes.pop() if len(schemes) == 1 else None
+
+
+def _sources(datasets: Sequence[Event]) -> str:
+    said = [
+        f"{cut(as_json(e['name']), MAX_LISTED_NAME)} by "
+        + (cut(as_json(e["content"]), MAX_LISTED_NAME) if "content" in e else "nothing")
+        for e in datasets[:MAX_LISTED]
+    ]
+    more = f" and {len(datasets) - MAX_LISTED} more" if len(datasets) > MAX_LISTED else ""
+    return ", ".join(said) + more
+
+
+def _steps(uses: Rows) -> str:
+    first, last = uses["step"].min(), uses["step"].max()
+    return f"in step {first}" if first == last else f"first in step {first}, last in step {last}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,124 @@
+"""Strict JSON within limits, as bundles are written in: read field by field, FormatError for anything else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from fgtrac.errors import FormatError
+from fgtrac.events.schema import MAX_ENTRY_BYTES
+from fgtrac.tlog.note import decode_base64
+from fgtrac.tlog.proof import MAX_PATH
+
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 5
+MAX_VALUES = 5_000_000  # commas, colons and brackets: what the JSON decoder would have to make
+MAX_TEXT = 4096
+# Possessive, and an unterminated string is one too: what was passed over is never tried again, so it is linear.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+
+
+def decode_json(data: bytes) -> Any:
+    """The value of strict JSON: UTF-8, no key twice, whole numbers only, within the limits. FormatError otherwise."""
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"the file has {len(data):,} bytes; a bundle has at most {MAX_BYTES:,}")
+    bare = _STRING.sub(b"", data)
+    depth = deepest = 0
+    for bracket in re.findall(rb"[\[\]{}]", bare):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    values = sum(map(bare.count, (b",", b":", b"[", b"{")))
+    if deepest > MAX_DEPTH or values > MAX_VALUES:
+        raise FormatError(
+            f"nested {deepest} deep with {values:,} values; a bundle has at most {MAX_DEPTH} and {MAX_VALUES:,}"
+        )
+    try:
+        return json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse, parse_int=_small
+        )
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"no strict JSON: {error}") from error
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text:.40} is no whole number")
+
+
+def _small(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise ValueError(f"{text:.40} is no code from 0 to 65535; larger numbers are decimal strings")
+    return int(text)
+
+
+def read_fields(value: Any, what: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
+    """An object with these fields and no others."""
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} is an object, not {value!r:.60}")
+    missing = [name for name in needed if name not in value]
+    unknown = [name for name in value if name not in needed and name not in optional]
+    if missing or unknown:
+        raise FormatError(f"{what} lacks {missing} or has the unknown {unknown!r:.80}")
+    return value
+
+
+def read_list(value: Any, what: str, limit: int, least: int = 0) -> list[Any]:
+    """A list of `least` to `limit` items."""
+    if not isinstance(value, list) or not least <= len(value) <= limit:
+        raise FormatError(f"{what} is a list of {least} to {limit:,} items, not {value!r:.60}")
+    return value
+
+
+def read_text(value: Any, what: str, limit: int = MAX_TEXT) -> str:
+    """Text of at most `limit` characters."""
+    if not isinstance(value, str) or len(value) > limit:
+        raise FormatError(f"{what} is text of at most {limit} characters, not {value!r:.60}")
+    return value
+
+
+def read_hex(value: Any, what: str, size: int | None = None) -> bytes:
+    """Bytes in lower case hex, of one size where it is given."""
+    text = read_text(value, what, 2 * MAX_ENTRY_BYTES)
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError as error:
+        raise FormatError(f"{what} is hex digits, not {text!r:.60}") from error
+    if raw.hex() != text or size not in (None, len(raw)):
+        raise FormatError(f"{what} is {'' if size is None else 2 * size} lower case hex digits, not {text!r:.80}")
+    return raw
+
+
+def read_u64(value: Any, what: str) -> int:
+    """A number from 0 to 2^64-1 as a decimal string."""
+    text = read_text(value, what, 20)
+    if not (text.isascii() and text.isdigit()) or str(int(text)) != text or int(text) >= 1 << 64:
+        raise FormatError(f"{what} is a decimal string below 2^64, not {text!r}")
+    return int(text)
+
+
+def read_code(value: Any, what: str, below: int) -> int:
+    """A number from 0 up to `below` as a JSON integer."""
+    if type(value) is not int or not 0 <= value < below:
+        raise FormatError(f"{what} is a number below {below}, not {value!r:.40}")
+    return value
+
+
+def read_entry(value: Any, what: str) -> bytes:
+    """An entry's bytes in base64."""
+    return decode_base64(read_text(value, what, 2 * MAX_ENTRY_BYTES), what)
+
+
+def read_path(value: Any, what: str) -> tuple[bytes, ...]:
+    """An audit path: hashes in base64."""
+    hashes = tuple(decode_base64(read_text(h, what, 44), what) for h in read_list(value, what, MAX_PATH))
+    if any(len(h) != 32 for h in hashes):
+        raise FormatError(f"{what} holds a hash that has not 32 bytes")
+    return hashes
