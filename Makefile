@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench attacks clean
 
 demo: .venv/ready
 	$(BIN)/fgtrac demo cnn
@@ -19,6 +19,9 @@ lint: .venv/ready
 bench: .venv/ready
 	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/retrainings.py benchmarks/peers.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
+
+attacks: .venv/ready
+	$(BIN)/python attacks/run.py
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

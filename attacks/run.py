@@ -1,43 +1,35 @@
-"""Tell lies about copies of a sealed trace and see which check catches each: python attacks/run.py TRACE [NAME ...]"""
+"""Tell every lie of this folder and print one table: python attacks/run.py [NAME ...]; 0 where all is as promised."""
 
 from __future__ import annotations
 
-import os
+import importlib
 import sys
+import tempfile
 from pathlib import Path
 
-from fgtrac.commit.signer import default_key_path, load_key
-from fgtrac.demo.forge import NothingToForgeError
-from fgtrac.demo.lies import LIES, answer, is_as_foretold
-from fgtrac.store.trace_dir import TraceDir
-from fgtrac.verify.report import Verdict
+from rich.console import Console
+
+from lying import Stage, Story, show
+
+NOT_LIES = ("run", "lying", "true_trace")
 
 
-def main(arguments: list[str]) -> int:
-    """0 where every lie met the check that is named for it, 1 otherwise, 2 for arguments that make no sense."""
-    if not arguments:
-        print(f"{__doc__}\n\nLies: {', '.join(lie.name for lie in LIES)}")
+def stories() -> dict[str, Story]:
+    """The story of every script here, by the script's name."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_LIES)
+    return {name: importlib.import_module(name).tell for name in names}
+
+
+def main(names: list[str]) -> int:
+    """0 where every lie was answered as the design promises, 1 otherwise, 2 for a name that is none."""
+    every = stories()
+    if unknown := [name for name in names if name not in every]:
+        print(f"no lie is called {', '.join(unknown)}; there are {', '.join(every)}")
         return 2
-    trace, names = TraceDir.open(Path(arguments[0])), arguments[1:]
-    if unknown := set(names) - {lie.name for lie in LIES}:
-        print(f"no lie is called {', '.join(sorted(unknown))}; there are {', '.join(lie.name for lie in LIES)}")
-        return 2
-    key = load_key(default_key_path(os.environ))
-    surprises = 0
-    for lie in LIES:
-        if names and lie.name not in names:
-            continue
-        try:
-            report = answer(trace, lie, key)
-        except NothingToForgeError as error:
-            print(f"{'left out':12} {lie.name}: {error}")
-            continue
-        expected = is_as_foretold(lie, report)
-        surprises += not expected
-        print(f"{'as foretold' if expected else 'SURPRISE':12} {lie.name}: {lie.words}")
-        for finding in report.findings:
-            if finding.verdict is Verdict.REFUTED:
-                print(f"{'':12} refuted by {finding.check}: {finding.words}")
+    with tempfile.TemporaryDirectory(prefix="fgtrac-lies-") as folder:
+        told = {name: every[name] for name in names or every}
+        surprises = show(Console(highlight=False, width=200), told, Stage(Path(folder)))
+    print(f"{len(told) - surprises} of {len(told)} lies were answered as the design promises")
     return 1 if surprises else 0
 
 

@@ -24,8 +24,15 @@ from fgtrac.api.factor_tolerance import differences
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.capture.checkpoint import state_bytes
-from fgtrac.demo.forge import all_entries, factor_files, put, put_artifacts, reseal, with_other_signs
-from fgtrac.demo.lies import invent_factors_and_sign
+from fgtrac.demo.forge import (
+    all_entries,
+    factor_files,
+    invent_factors_and_sign,
+    put,
+    put_artifacts,
+    reseal,
+    with_other_signs,
+)
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store.tensor_files import encode_tensors, parse_tensors
@@ -285,13 +292,24 @@ def test_a_trace_without_contributions_has_none_to_recompute(problem: Any) -> No
     assert_cannot_tell(asked(problem, given(problem)), "no entry records contributions")
 
 
-def test_other_data_than_the_registered_cannot_tell(scored: Any) -> None:
-    x, y = scored.train.tensors
-    other = replace(scored)
-    other.train = TensorDataset(x + 1, y)
-    assert_cannot_tell(asked(scored, given(other)), "the trace has other contents as 'TensorDataset'")
-    other.train = TensorDataset(x[:-1], y[:-1])
-    assert_cannot_tell(asked(scored, given(other)), "the model and the data were not given", "other samples")
+def test_other_data_than_the_registered_cannot_tell(problem: Any) -> None:
+    with problem.start() as run:
+        run.register(problem.train, name="train")
+        problem.score_with(run)
+        problem.fit(run, problem.model(), epochs=1)
+
+    def giving(x: torch.Tensor, y: torch.Tensor) -> Function:
+        def again(run: Any) -> nn.Module:
+            run.register(data := TensorDataset(x, y), name="train")
+            problem.score_with(run, train=data)
+            return problem.model()
+
+        return again
+
+    x, y = problem.train.tensors
+    assert asked(problem, giving(x, y)).verdict is Verdict.HOLDS
+    assert_cannot_tell(asked(problem, giving(x + 1, y)), "were not given: the trace has other contents as 'train'")
+    assert_cannot_tell(asked(problem, giving(x[:-1], y[:-1])), "were not given: the trace has other samples as 'train'")
 
 
 def test_other_labels_than_the_rows_file_has_cannot_tell(scored: Any) -> None:

@@ -1,101 +1,105 @@
-"""Every lie about a trace is refuted by the check that is named for it, and by no other."""
+"""Every lie is answered as the design promises: by the check that is named for it, and by no other."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fgtrac.api.audit import audit_trace
-from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
-from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.note import Verifier
-from fgtrac.verify.report import Report, Verdict
-from traces import make_trace
+from fgtrac.demo.lies import LIES
 
-ROOT = Path(__file__).parents[2]
+ATTACKS = Path(__file__).parents[2] / "attacks"
+NAMES = sorted(p.stem for p in ATTACKS.glob("*.py") if p.stem not in ("run", "lying", "true_trace"))
+Told = Callable[[str], list[Any]]
 
 
-def refuted(report: Report) -> set[str]:
-    return {f.check for f in report.findings if f.verdict is Verdict.REFUTED}
+def test_the_trace_holds_before_anybody_lies_about_it(stage: Any) -> None:
+    answer = stage.verify(stage.trace)
+    assert answer.code == 0
+    assert answer.of("holds") == set(answer.verdicts)
 
 
-def verifier_of(trace: TraceDir, key: Ed25519PrivateKey) -> Verifier:
-    head = trace.head()
-    assert head is not None
-    return Verifier(head.origin, key.public_key().public_bytes_raw())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lie_is_answered_as_the_design_promises(name: str, told: Told) -> None:
+    acts = told(name)
+    assert acts
+    for act in acts:
+        assert act.is_kept, (act.answer.command, act.promised, act.answer)
+        assert act.message
 
 
-def test_the_trace_holds_before_anybody_lies_about_it(sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    assert audit_trace(sealed, verifier_of(sealed, key)).verdict is Verdict.HOLDS
+def test_a_lie_leaves_the_trace_itself_as_it_is(stage: Any, told: Told) -> None:
+    for name in NAMES:
+        told(name)
+    answer = stage.verify(stage.trace)
+    assert answer.of("holds") == set(answer.verdicts)
 
 
-@pytest.mark.parametrize("lie", [lie for lie in LIES if lie.check is not None], ids=lambda lie: lie.name)
-def test_a_lie_is_refuted_by_its_check_and_by_no_other(lie: Lie, sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    report = answer(sealed, lie, key)
-    assert refuted(report) == {lie.check}, [f.words for f in report.failures()]
-    assert is_as_foretold(lie, report)
-    assert all(f.words for f in report.failures())
+def test_every_check_of_a_full_verification_has_a_lie_that_it_catches(stage: Any, told: Told) -> None:
+    caught = {check for name in NAMES for act in told(name) for check in act.checks}
+    assert set(stage.verify(stage.trace).verdicts) <= caught
 
 
-@pytest.mark.parametrize("lie", [lie for lie in LIES if lie.check is None], ids=lambda lie: lie.name)
-def test_what_nothing_in_the_trace_can_tell_is_not_claimed(lie: Lie, sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    assert answer(sealed, lie, key).verdict is Verdict.HOLDS
+def test_the_page_lists_every_lie_with_what_catches_it(told: Told) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (ATTACKS / "README.md").read_text(), re.MULTILINE)
+    expected = []
+    for name in NAMES:
+        title = (sys.modules[name].__doc__ or "").splitlines()[0] if told(name) else ""
+        expected.append((name, title, "; ".join(dict.fromkeys(outcome(act) for act in told(name)))))
+    assert [tuple(map(str.strip, row)) for row in rows] == expected
 
 
-def test_a_rollback_to_an_older_copy_is_not_refuted_by_the_copy(sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    older = TraceDir.open(sealed.path.parent / "older.trace")
-    assert refuted(audit_trace(older, verifier_of(older, key))) == set()
+def outcome(act: Any) -> str:
+    """What the page says of one act."""
+    options = [o for o in act.answer.command.split() if o.startswith("--") and o not in ("--key", "--policy")]
+    how = f" ({' '.join(options)})" if options else ""
+    return (" and ".join(f"`{check}`" for check in act.checks) or act.promised) + how
 
 
-def test_a_lie_leaves_the_trace_itself_as_it_is(sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    before = {name: sealed.read(name) for name in sealed.names()}
-    for lie in LIES:
-        answer(sealed, lie, key)
-    assert {name: sealed.read(name) for name in sealed.names()} == before
+def test_the_demo_tells_seven_lies_that_seven_different_checks_catch() -> None:
+    assert len({lie.check for lie in LIES}) == len(LIES) == 7
 
 
-def test_every_check_of_a_full_verification_has_a_lie_that_it_catches(sealed: TraceDir, key: Ed25519PrivateKey) -> None:
-    checks = {f.check for f in audit_trace(sealed, verifier_of(sealed, key)).findings}
-    assert checks == {lie.check for lie in LIES} - {None}
-
-
-def test_the_demo_shows_seven_lies_that_seven_different_checks_catch() -> None:
-    shown = [lie for lie in LIES if lie.name in SHOWN]
-    assert len(shown) == len(SHOWN) == 7
-    assert len({lie.check for lie in shown} - {None}) == 7
-
-
-def test_the_page_of_attacks_lists_every_lie_with_its_check() -> None:
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "attacks/README.md").read_text(), re.MULTILINE)
-    told = [(name.strip(), words.strip(), check.strip()) for name, words, check in rows]
-    assert told[1:] == [(lie.name, lie.words, f"`{lie.check}`" if lie.check else "nothing") for lie in LIES]
-
-
-def test_the_attacks_run_as_a_script(sealed: TraceDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGTRAC_KEY", str(sealed.path.parent / "key.pem"))
-    command = [sys.executable, str(ROOT / "attacks/run.py"), str(sealed.path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("as foretold") == len(LIES)
-    unknown = subprocess.run([*command, "tell the truth"], capture_output=True, text=True, check=False)
+def test_a_script_runs_alone_and_so_does_the_table() -> None:
+    alone = subprocess.run(
+        [sys.executable, str(ATTACKS / "edit_entry.py")], capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    assert "refuted by entries" in alone.stdout
+    table = [sys.executable, str(ATTACKS / "run.py")]
+    some = subprocess.run([*table, "edit_entry", "slip_in_file"], capture_output=True, text=True, check=False)
+    assert some.returncode == 0, some.stdout + some.stderr
+    assert "2 of 2 lies were answered as the design promises" in some.stdout
+    unknown = subprocess.run([*table, "tell_the_truth"], capture_output=True, text=True, check=False)
     assert unknown.returncode == 2
-    assert "no lie is called tell the truth" in unknown.stdout
+    assert "no lie is called tell_the_truth" in unknown.stdout
 
 
-def test_a_lie_about_something_that_is_not_there_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_trace(tmp_path, artifact_bytes=100)
-    pem = made.signer._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "key.pem").write_bytes(pem)
-    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
-    command = [sys.executable, str(ROOT / "attacks/run.py"), str(made.trace.path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("left out ") == 4
-    assert "has no contribution entry to lie about" in run.stdout
-    assert "has no factors to lie about" in run.stdout
+def test_an_answer_that_is_not_the_promised_one_is_a_surprise(stage: Any, told: Told) -> None:
+    from rich.console import Console
+
+    from lying import caught, passes, refused, show, undecided
+
+    answer = told("edit_entry")[0].answer
+    assert caught(answer, "entries").is_kept
+    for act in (
+        caught(answer, "tiles"),
+        caught(answer, "entries", "tiles"),
+        passes(answer, says="entry"),
+        undecided(answer, "seals"),
+        refused(answer, 1, says="entry"),
+    ):
+        assert not act.is_kept
+    true = stage.verify(stage.trace)
+    assert passes(true, says="files").is_kept
+    assert not passes(true, says="nobody says this").is_kept
+    import edit_entry
+
+    lie = {"edit_entry": lambda stage: iter([caught(true, "entries")])}
+    lie["edit_entry"].__module__ = edit_entry.__name__
+    assert show(Console(quiet=True), lie, stage) == 1

@@ -28,7 +28,7 @@ from fgtrac.capture.own_time import OwnTime, own_time
 from fgtrac.commit.keys import default_key_path, load_key
 from fgtrac.demo import show, training
 from fgtrac.demo.data import BLANKS, Planted, load_images, plant
-from fgtrac.demo.lies import LIES, SHOWN, Lie, answer, is_as_foretold
+from fgtrac.demo.lies import LIES, Lie, answer, is_as_foretold
 from fgtrac.demo.prepare import Prepared, prepare, read_through
 from fgtrac.demo.questions import find_equal, histories, proofs
 from fgtrac.demo.scores import explained, find_flipped, worst_mistake
@@ -125,7 +125,7 @@ def _run(
         figures["proofs"] = proofs(traced.path, traced.prepared, private.public_key().public_bytes_raw())
         show.proofs(console, figures["proofs"])
         step = tick("telling lies")
-        figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES if lie.name in SHOWN]
+        figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES]
         show.lies(console, figures["lies"])
     figures["failures"] = failures(figures)
     show.closing(console, figures["failures"])

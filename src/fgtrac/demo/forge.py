@@ -147,28 +147,75 @@ def reseal(
     lie: Callable[[Tree], Tree] = lambda tree: tree,
     skip: int | None = None,
 ) -> None:
-    """Rewrite the whole trace around other entries and sign it: `lie` changes the index before it is committed to,
-    and entry `skip` is not in it."""
-    head, plan = head_of(trace), plan_of(trace)
-    table, totals = PostingTable(), Totals({}, np.empty(0, np.uint64))
-    for number, entry in enumerate(entries[:-1]):
-        event = decode_event(entry)
-        totals.add(event)
-        if number != skip:
-            table.add(number, event)
-    tree = lie(build(Columns(*table.columns())))
-    said = {"root": tree.root, "leaves": len(tree), "entries": len(entries) - 1}
-    seal = encode_event(decode_event(entries[-1]) | said | {"counts": totals.counts, "epoch_steps": totals.epoch_steps})
+    """Rewrite the whole trace around other entries and sign it: every `seal` entry, its index and its note are made
+    to fit. `lie` changes the newest index before it is committed to, and entry `skip` is in none."""
+    origin, forged = head_of(trace).origin, _Forged()
+    (trace.path / plan_of(trace).path).unlink()
     for folder in ("tile", "index"):
         shutil.rmtree(trace.path / folder)
-    (trace.path / plan.path).unlink()
-    growth = grow(0, trace, [*entries[:-1], seal])
-    for path, data in growth.files.items():
-        put(trace, path, data)
-    write_index(trace.path, growth.size, tree)
-    text = format_tree_head(TreeHead(head.origin, growth.size, growth.root))
-    note = format_note(Note(text, (sign_note(text, head.origin, key),)))
-    put(trace, f"index/{growth.size}/checkpoint", note)
+    last_seal = max(n for n, entry in enumerate(entries) if decode_event(entry)["kind"] == "seal")
+    for number, entry in enumerate(entries):
+        event = decode_event(entry)
+        if event["kind"] == "seal":
+            event |= forged.fit(number, lie if number == last_seal else lambda tree: tree)
+        forged.take(number, event, is_indexed=number != skip)
+        if event["kind"] == "seal" or number == len(entries) - 1:
+            note = forged.grow(trace, origin, key)
+            if event["kind"] == "seal":
+                put(trace, f"index/{forged.size}/checkpoint", note)
+    assert forged.tree is not None
+    write_index(trace.path, last_seal + 1, forged.tree)
     put(trace, "checkpoint", note)
-    fresh = Plan(growth.size, growth.size, (), plan.writers, (), growth.size, column_digests(tree))
-    put(trace, fresh.path, format_plan(fresh))
+    plan = Plan(forged.size, forged.size, (), forged.stops, (), last_seal + 1, column_digests(forged.tree))
+    put(trace, plan.path, format_plan(plan))
+
+
+class _Forged:
+    """A log as far as it is rewritten."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.stops: dict[bytes, int] = {}
+        self.tree: Tree | None = None
+        self._fresh: list[bytes] = []
+        self._table, self._totals = PostingTable(), Totals({}, np.empty(0, np.uint64))
+
+    def fit(self, number: int, lie: Callable[[Tree], Tree]) -> dict[str, Any]:
+        """What a `seal` entry of that number says."""
+        self.tree = lie(build(Columns(*self._table.columns())))
+        said = {"root": self.tree.root, "leaves": len(self.tree), "entries": number}
+        return said | {"counts": dict(self._totals.counts), "epoch_steps": self._totals.epoch_steps}
+
+    def take(self, number: int, event: dict[str, Any], *, is_indexed: bool) -> None:
+        """Take one entry."""
+        self._fresh.append(encode_event(event))
+        self._totals.add(event)
+        self.stops[event["writer"]] = max(self.stops.get(event["writer"], 0), event["seq"] + 1)
+        if is_indexed:
+            self._table.add(number, event)
+
+    def grow(self, trace: TraceDir, origin: str, key: Key) -> bytes:
+        """Write the tiles of what was taken; the signed note of its head."""
+        growth = grow(self.size, trace, self._fresh)
+        for path, data in growth.files.items():
+            put(trace, path, data)
+        self.size, self._fresh = growth.size, []
+        return signed_note(TreeHead(origin, growth.size, growth.root), key)
+
+
+def signed_note(head: TreeHead, key: Key) -> bytes:
+    """A head's note under one signature."""
+    text = format_tree_head(head)
+    return format_note(Note(text, (sign_note(text, head.origin, key),)))
+
+
+def invent_factors_and_sign(trace: TraceDir, key: Key) -> None:
+    """Turn all gradients of the last scored checkpoint around, and the scores with them, and sign all of it."""
+    _number, last = find(trace, "contribution")
+    files = {path: with_other_signs(trace.read(path)) for path in factor_files(trace, last["step"])}
+    entries = put_artifacts(trace, all_entries(trace), files)
+    for number, entry in enumerate(entries):
+        event = decode_event(entry)
+        if event["kind"] == "contribution" and event["step"] == last["step"]:
+            entries[number] = encode_event(event | {"scores": -event["scores"]})
+    reseal(trace, entries, key)

@@ -1,0 +1,27 @@
+"""Invent a sample: the signer names one in a batch that was never registered.
+
+Whatever names a sample comes after its registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fgtrac.demo.forge import all_entries, find, reseal
+from fgtrac.events.schema import encode_event
+from lying import Act, Stage, caught, main
+
+
+def tell(stage: Stage) -> Iterator[Act]:
+    trace = stage.copy()
+    number, event = find(trace, "use")
+    ordinals = event["ordinals"].copy()
+    ordinals[0] = 2**32 - 1
+    entries = all_entries(trace)
+    entries[number] = encode_event(event | {"ordinals": ordinals})
+    reseal(trace, entries, stage.key, skip=number)
+    yield caught(stage.verify(trace), "registered")
+
+
+if __name__ == "__main__":
+    main(tell)

@@ -1,0 +1,226 @@
+"""What every lie here shares: a little recorded trace, copies to lie about, fgtrac's command line to ask, a verdict.
+
+A script has a title (the first line of its docstring) and a story, `tell(stage)`, which does the deed and yields for
+each question what the design promises and what fgtrac answered: `caught`, `passes`, `undecided` or `refused`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fgtrac.cli.main import main as fgtrac_main
+from fgtrac.commit.keys import load_key
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify.bundle import Bundle, format_bundle, parse_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one command of fgtrac said: its exit code, each check's verdict and words, notes, or its line of error."""
+
+    command: str
+    code: int
+    verdicts: Mapping[str, str]
+    words: Mapping[str, str]
+    rest: str  # notes, or the error
+
+    def of(self, verdict: str) -> set[str]:
+        """The checks with that verdict."""
+        return {check for check, found in self.verdicts.items() if found == verdict}
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One question about a lie: what the design promises as the answer, what came, and whether they agree."""
+
+    answer: Answer
+    promised: str
+    checks: tuple[str, ...]
+    message: str
+    is_kept: bool
+
+
+Story = Callable[["Stage"], Iterator[Act]]
+
+
+def caught(answer: Answer, *checks: str) -> Act:
+    """Exactly these checks refute it."""
+    message = "; ".join(answer.words[check] for check in checks if check in answer.words) or answer.rest
+    kept = (answer.code, answer.of("refuted")) == (1, set(checks))
+    return Act(answer, f"refuted by {' and '.join(checks)}", checks, message, kept)
+
+
+def undecided(answer: Answer, *checks: str) -> Act:
+    """Nothing refutes it; of these checks fgtrac says that it cannot tell, and so of the whole."""
+    message = "; ".join(answer.words[check] for check in checks if check in answer.words) or answer.rest
+    kept = answer.code == 3 and set(checks) <= answer.of("cannot tell") and not answer.of("refuted")
+    return Act(answer, f"cannot tell, for {' and '.join(checks)}", (), message, kept)
+
+
+def passes(answer: Answer, *, says: str) -> Act:
+    """It holds: no check can tell, and the answer's own words say what it does not show."""
+    found = [said for said in (*answer.words.values(), answer.rest) if says in said]
+    kept = answer.code == 0 and not answer.of("refuted") and bool(found)
+    return Act(answer, "not caught, and said so", (), found[0] if found else answer.rest, kept)
+
+
+def refused(answer: Answer, code: int, *, says: str) -> Act:
+    """The command stops with one line: the signer refuses (1), or the bytes are malformed (2)."""
+    kept = answer.code == code and not answer.verdicts and says in answer.rest
+    return Act(answer, "refused" if code == 1 else "malformed", (), answer.rest, kept)
+
+
+class Stage:
+    """A folder with the recorded trace, its signer's key and memory, and room for copies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._copies = 0
+
+    @cached_property
+    def trace(self) -> TraceDir:
+        """The true trace, run.trace; beside it run.vault, and older.trace: a copy from before its last epoch."""
+        from true_trace import record
+
+        with _silence():
+            return record(self.folder)
+
+    @property
+    def key_file(self) -> Path:
+        """The signing key's file; the signer's memory, heads/, lies beside it."""
+        return self.folder / "key.pem"
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """The signing key: a lie of the signer's takes it."""
+        return load_key(self.key_file)
+
+    @property
+    def public_key(self) -> str:
+        """The public key that the verifier names."""
+        return self.key.public_key().public_bytes_raw().hex()
+
+    def copy(self, name: str = "run") -> TraceDir:
+        """A copy of the trace (and of its vault) in a folder of its own, to lie about."""
+        room = self.room()
+        original = self.trace.path.with_name(f"{name}.trace")
+        if self.trace.vault_path.exists():
+            shutil.copy(self.trace.vault_path, room / "run.vault")
+        return TraceDir(Path(shutil.copytree(original, room / "run.trace")))
+
+    def room(self) -> Path:
+        """A new empty folder."""
+        self._copies += 1
+        room = self.folder / f"copy-{self._copies}"
+        room.mkdir()
+        return room
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def fgtrac(self, *arguments: str | Path) -> Answer:
+        """What `fgtrac ARGUMENTS --json` says, asked in this process; the signing key is the stage's."""
+        out, err = io.StringIO(), io.StringIO()
+        before = sys.argv, os.environ.get("FGTRAC_KEY")
+        sys.argv = ["fgtrac", *map(str, arguments), "--json"]
+        os.environ["FGTRAC_KEY"] = str(self.key_file)
+        code = 0
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                fgtrac_main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            sys.argv = before[0]
+            os.environ.pop("FGTRAC_KEY")
+            if before[1] is not None:
+                os.environ["FGTRAC_KEY"] = before[1]
+        here = f"{self.folder}{os.sep}"
+        said = json.loads(out.getvalue().replace(here, "") or "{}")
+        findings = said.get("findings", [])
+        return Answer(
+            shlex.join(["fgtrac", *(a.name if isinstance(a, Path) else _short(a) for a in arguments)]),
+            code,
+            {f["check"]: f["verdict"] for f in findings},
+            {f["check"]: f["words"] for f in findings},
+            "; ".join([*said.get("notes", []), err.getvalue().strip().replace(here, "")]).strip("; "),
+        )
+
+    def verify(self, trace: TraceDir, *options: str | Path) -> Answer:
+        """`fgtrac verify TRACE --key KEY OPTIONS`, with the key that the verifier knows from the signer."""
+        return self.fgtrac("verify", trace.path, "--key", self.public_key, *options)
+
+    def prove(self, sample: str, *options: str, trace: TraceDir | None = None) -> Bundle:
+        """`fgtrac prove TRACE SAMPLE OPTIONS`: a true bundle, to be changed."""
+        file = self.room() / "true.bundle"
+        answer = self.fgtrac("prove", (trace or self.trace).path, sample, "-o", file, *options)
+        if answer.code:
+            raise ValueError(f"{answer.command} failed: {answer.rest}")
+        return parse_bundle(file.read_bytes())
+
+    def check(self, bundle: Bundle | bytes, *options: str | Path) -> Answer:
+        """`fgtrac verify BUNDLE --key KEY OPTIONS`."""
+        file = self.room() / "lie.bundle"
+        file.write_bytes(bundle if isinstance(bundle, bytes) else format_bundle(bundle))
+        return self.fgtrac("verify", file, "--key", self.public_key, *options)
+
+
+def _short(argument: str) -> str:
+    return argument if len(argument) < 40 else argument[:8] + "..."
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
+# -- telling them -------------------------------------------------------------------------------------------------
+
+
+def title_of(story: Story) -> str:
+    """The first line of the story's script."""
+    words = sys.modules[story.__module__].__doc__ or ""
+    return words.strip().splitlines()[0]
+
+
+def show(console: Console, stories: Mapping[str, Story], stage: Stage) -> int:
+    """Tell the stories, print one table, and return how many were not answered as the design promises."""
+    table = Table("lie", "asked", "promised", "answer", show_edge=False, show_lines=True)
+    surprises = 0
+    for name, story in stories.items():
+        acts = list(story(stage))
+        surprises += not (acts and all(act.is_kept for act in acts))
+        for at, act in enumerate(acts):
+            mark = act.promised if act.is_kept else f"SURPRISE: {act.promised}, but exit code {act.answer.code}"
+            said = act.message if act.is_kept else f"{dict(act.answer.verdicts)} {act.message}"
+            table.add_row(
+                *(escape(t) for t in ("" if at else f"{name}: {title_of(story)}", act.answer.command)),
+                escape(mark),
+                escape(said[:240]),
+            )
+    console.print(table)
+    return surprises
+
+
+def main(story: Story) -> None:
+    """Run one script: exit code 0 where everything was answered as the design promises, 1 otherwise."""
+    with tempfile.TemporaryDirectory(prefix="fgtrac-lie-") as folder:
+        name = Path(sys.argv[0]).stem
+        surprises = show(Console(highlight=False, soft_wrap=False), {name: story}, Stage(Path(folder)))
+    sys.exit(1 if surprises else 0)
