@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from fgtrac.cli.check import check
 from fgtrac.cli.demo import demo
 from fgtrac.cli.duplicates import duplicates
 from fgtrac.cli.erase import erase
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, show, history, prove, verify, seal, erase, score, suspects, spikes, duplicates):
+for verb in (demo, show, history, prove, verify, check, seal, erase, score, suspects, spikes, duplicates):
     app.command()(verb)
 app.add_typer(export, name="export")
 app.add_typer(key, name="key")

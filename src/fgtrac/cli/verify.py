@@ -78,7 +78,7 @@ def verify(
     if as_json:
         print_json(report.as_json())
     else:
-        _print(report)
+        print_report(report)
     raise typer.Exit(report.exit_code)
 
 
@@ -90,7 +90,8 @@ def _load(named: str) -> Callable[[Any], Any]:
         raise ValueError(str(error)) from error
 
 
-def _print(report: Report) -> None:
+def print_report(report: Report) -> None:
+    """The findings as a table, the notes, and the verdict over all."""
     console = answers()
     table = Table("check", "verdict", "what was found", show_edge=False)
     for finding in report.findings:

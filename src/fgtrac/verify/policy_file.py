@@ -83,8 +83,8 @@ def _decode(data: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FormatError(f"line {line} is no UTF-8 ({error.reason}); save the file as UTF-8") from error
+        at = data.count(b"\n", 0, error.start) + 1
+        raise FormatError(f"line {at} is no UTF-8 ({error.reason}); save the file as UTF-8") from error
     except RecursionError as error:
         raise FormatError("lists or tables are nested too deep; no field needs more than one list") from error
     except ValueError as error:  # also what datetime and int refuse
@@ -164,7 +164,7 @@ def _check_fields(table: Any, where: str, known: tuple[str, ...]) -> dict[str, A
 
 
 def _nanoseconds(value: datetime) -> int:
-    return max(0, (value - _EPOCH) // timedelta(microseconds=1) * 1000)
+    return min(max(0, (value - _EPOCH) // timedelta(microseconds=1) * 1000), (1 << 64) - 1)
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,202 @@
+"""Which samples of a log an opt-out means: by name under each id scheme, by content, or by subject."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import content_preimages, make_ids, preimage, public_id
+from fgtrac.verify.policy_file import OptOut
+from fgtrac.verify.roster import Mask, Places, Roster, find_rows
+from fgtrac.verify.sample_lists import Lines, parse_samples
+
+Pieces = Iterable[bytes]
+PSEUDONYM_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What the verifier has beside the log. `id_key` is the run's committed K; `names` gives what a vault calls the
+    samples, as (id, data set, key in CBOR); `pseudonym` finds a subject by its name; `read` gives a list's bytes, and
+    `digests` the SHA-256 of files, from a list or a folder, by the path that the policy file has."""
+
+    id_key: bytes | None = None
+    names: Callable[[], Iterable[tuple[bytes, str, bytes]]] | None = None
+    pseudonym: Callable[[str], bytes | None] = lambda _name: None
+    read: Callable[[str], Pieces] = lambda _path: ()
+    digests: Callable[[str], Iterable[list[bytes]]] = lambda _path: ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The samples (n,) that an opt-out means, `what` it names in words; `unsure` (n,) those that it may mean as well,
+    and `why` that cannot be told."""
+
+    samples: Mask
+    what: str
+    unsure: Mask
+    why: str = ""
+
+
+def resolve(opt_out: OptOut, roster: Roster, at_hand: AtHand) -> Meant:
+    """The samples that an opt-out means, without what was made from them. FormatError for a list that is none,
+    ValueError for a data set or a subject that the log does not have."""
+    if opt_out.samples is not None:
+        return _Names(roster, at_hand, opt_out).meant(at_hand.read(opt_out.samples))
+    if opt_out.contents is not None:
+        return _by_content(roster, at_hand, opt_out, at_hand.digests(opt_out.contents))
+    return _by_subject(roster, at_hand, opt_out)
+
+
+# -- by subject -----------------------------------------------------------------------------------------------------
+
+
+def _by_subject(roster: Roster, at_hand: AtHand, opt_out: OptOut) -> Meant:
+    known = [_pseudonym(name, at_hand) for name in opt_out.subjects]
+    lost = [name for name, pseudonym in zip(opt_out.subjects, known, strict=True) if pseudonym is None]
+    samples = roster.of_subjects([p for p in known if p is not None])
+    places, _values = roster.column("subjects")
+    unsure = roster.mask(places) if lost else roster.mask(places[:0])
+    why = (
+        f"{len(lost)} of {len(known)} subjects, the first is {_quoted(lost[0])}, have no secret in a vault at hand, so "
+        "that their pseudonyms are not known; put the vault beside the trace, or name them by pseudonym"
+        if lost
+        else ""
+    )
+    return Meant(samples, f"{len(known):,} subjects", unsure, why)
+
+
+def _pseudonym(name: str, at_hand: AtHand) -> bytes | None:
+    found = at_hand.pseudonym(name)
+    if found is None and len(name) == PSEUDONYM_DIGITS and all(c in "0123456789abcdefABCDEF" for c in name):
+        return bytes.fromhex(name)
+    return found
+
+
+# -- by name --------------------------------------------------------------------------------------------------------
+
+
+class _Names:
+    """Finds samples by the lines of a list."""
+
+    def __init__(self, roster: Roster, at_hand: AtHand, opt_out: OptOut) -> None:
+        self._roster = roster
+        self._at_hand = at_hand
+        self._found: list[Places] = []
+        self._lines = self._elsewhere = self._open = 0
+        self._closed: set[str] = set()  # data sets in which a name could not be looked up
+        self._table: tuple[np.ndarray, np.ndarray] | None = None
+        self._wanted = opt_out.datasets or tuple(roster.datasets)
+        for name in opt_out.datasets:
+            if name not in roster.datasets:
+                there = ", ".join(map(_quoted, roster.datasets)) or "none"
+                raise ValueError(
+                    f"opt-out {opt_out.name}: this trace has no data set {_quoted(name)}; it has {there:.200}"
+                )
+
+    def meant(self, pieces: Pieces) -> Meant:
+        """All samples that the lines name."""
+        for lines in parse_samples(pieces):
+            self._take(lines)
+        none = np.empty(0, np.intp)
+        samples, unsure = self._roster.mask(np.concatenate([none, *self._found])), self._roster.mask(none)
+        for name in self._closed:
+            unsure |= self._roster.in_dataset(name)
+        elsewhere = f" ({self._elsewhere:,} are in data sets that this trace does not have)" if self._elsewhere else ""
+        why = (
+            f"{self._open:,} names cannot be looked up in {', '.join(map(_quoted, sorted(self._closed)))}: what its "
+            "ids are keyed by is not at hand; put the vault beside the trace, or give --id-key"
+        )
+        return Meant(samples, f"{self._lines:,} names{elsewhere}", unsure, why if self._open else "")
+
+    def _take(self, lines: Lines) -> None:
+        self._lines += len(lines)
+        self._found.append(self._roster.find(b"".join(lines.ids)))
+        for dataset, keys in lines.keys.items():
+            if dataset is not None and dataset not in self._roster.datasets:
+                self._elsewhere += len(keys)
+                continue
+            open_keys = [self._look_up(name, keys) for name in ([dataset] if dataset is not None else self._wanted)]
+            self._open += max(open_keys, default=0)
+
+    def _look_up(self, dataset: str, keys: list[bytes]) -> int:
+        """Find keys in one data set; how many of them can be neither found nor ruled out."""
+        front = preimage(dataset, 0)[: -len(encode(0))]
+        named, scheme = [front + key for key in keys], self._roster.datasets[dataset][0]
+        if scheme == "subject":
+            return self._look_up_in_vault(dataset, named)
+        secret = {"public": b"", "keyed": self._at_hand.id_key}.get(scheme)
+        if secret is None:
+            self._closed.add(dataset)
+            return len(keys)
+        self._found.append(self._roster.find(make_ids(scheme, secret, named)))
+        return 0
+
+    def _look_up_in_vault(self, dataset: str, named: list[bytes]) -> int:
+        """Each subject's ids have a key of their own: only a vault knows whose a name is."""
+        digests, ids = self._vault_table()
+        which, at = find_rows(digests, np.frombuffer(make_ids("public", b"", named), "V32"))
+        self._found.append(self._roster.find(ids[at].tobytes()))
+        known = self._roster.mask(self._roster.find(ids.tobytes()))
+        if (self._roster.in_dataset(dataset) & ~known).any():
+            self._closed.add(dataset)
+            return len(named) - len(which)
+        return 0
+
+    def _vault_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """SHA-256 of the preimages of a vault's names, ascending, and their ids."""
+        if self._table is None:
+            digests, ids = [], []
+            for sample, dataset, key in self._at_hand.names() if self._at_hand.names is not None else ():
+                if self._roster.datasets.get(dataset, ("",))[0] == "subject":
+                    digests.append(public_id(preimage(dataset, 0)[: -len(encode(0))] + key))
+                    ids.append(sample)
+            table = np.frombuffer(b"".join(digests), "V32")
+            order = np.argsort(table)
+            self._table = table[order], np.frombuffer(b"".join(ids), "V32")[order]
+        return self._table
+
+
+# -- by content -----------------------------------------------------------------------------------------------------
+
+
+def undecided(roster: Roster, comparable: Mask) -> Mask:
+    """(n,) the samples whose content cannot be compared, neither by a digest of their own nor by those of everything
+    that they were made from."""
+    derived = roster.mask(roster.kin.children)
+    without = roster.kin.below(~comparable & ~derived, through=~comparable)
+    return (without | ~roster.kin.below(comparable)) & ~comparable
+
+
+def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterable[list[bytes]]) -> Meant:
+    places, values = roster.column("contents")
+    table, of_value = np.unique(values, return_inverse=True)
+    usable = {
+        name
+        for name, (scheme, content) in roster.datasets.items()
+        if content == opt_out.source and (scheme == "public" or (scheme == "keyed" and at_hand.id_key is not None))
+    }
+    schemes = {roster.datasets[name][0] for name in usable}
+    listed, count = np.zeros(len(table), np.bool_), 0
+    for digests in lists:
+        count += len(digests)
+        for scheme in schemes:
+            ids = make_ids(scheme, at_hand.id_key or b"", content_preimages(digests))
+            listed[find_rows(table, np.frombuffer(ids, "V32"))[1]] = True
+    comparable = roster.mask(places)
+    for name in roster.datasets.keys() - usable:
+        comparable &= ~roster.in_dataset(name)
+    unsure = undecided(roster, comparable) if count else roster.mask(places[:0])
+    why = (
+        f"its contents cannot be compared with digests of a {opt_out.source}: a data set may have no digests, or those "
+        "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"
+    )
+    return Meant(roster.mask(places[listed[of_value]]), f"{count:,} contents", unsure, why)
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name[:60], ensure_ascii=False)

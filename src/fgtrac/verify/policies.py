@@ -1,0 +1,288 @@
+"""Policies over a verified log: who must not be used, who must, and every use that breaks it.
+
+held-out                     no sample that ever had a held-out role, nor what was made from it, is used
+held-out-contents            nor any other sample that has the content of one
+every-training-sample-used   every training sample, or what was made from it, is used in an update that stands
+erased-subjects              no sample of an erased subject is used after the erasure
+opt-out NAME                 no sample that the policy file lists, nor what was made from it, is used (after a time)
+
+A use is a place in a batch of an applied update. What a log does not hold may have happened: a policy holds only where
+the run has ended and nothing of its record is known to be lost; it is refuted by one use, whatever is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.events.schema import NO_STEP
+from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.facts import Facts
+from fgtrac.verify.opt_outs import AtHand, resolve, undecided
+from fgtrac.verify.policy_file import HELD_OUT_ROLES, OptOut, Policies
+from fgtrac.verify.roster import Mask, Places, Progress, Roster, read_roster
+from fgtrac.verify.tree import Log
+from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, unused
+
+NEEDS = ("tiles", "entries", "sequences", "registered")  # a policy on an unverified log says nothing
+MAX_CLASSES = 60
+NOBODY = np.False_
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruling:
+    """One policy's answer: `answer` returns in words why it holds, or raises (see `Checks.make`). `twins` are the
+    places of held-out samples with the contents of those that were used, -1 where there is none to name."""
+
+    name: str
+    answer: Callable[[], str]
+    violations: Violations = NO_VIOLATIONS
+    twins: Places | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A policy that bans: which samples, what they are in words, and who may be banned as well, and why; since when."""
+
+    name: str
+    ban: Ban
+    what: str
+    unsure: Mask | np.bool_ = NOBODY
+    why: str = ""
+    after: int | None = None
+    nothing: str = ""  # why there is nothing to decide on
+    twins: Places | None = None
+
+
+def judge(
+    log: Log,
+    facts: Facts,
+    policies: Policies,
+    at_hand: AtHand,
+    name_of: Callable[[bytes], str | None],
+    progress: Progress | None = None,
+) -> tuple[Roster, list[Ruling]]:
+    """Decide every policy over a log in which NEEDS hold. `name_of` knows what some samples are called.
+
+    FormatError and ValueError of the lists as `resolve`, ProofError where the log changes while it is read.
+    """
+    roster = read_roster(log, facts, progress)
+    rules = [_BUILT_IN_BANS[name](roster, policies) for name in policies.built_in if name in _BUILT_IN_BANS]
+    rules += [_opt_out(roster, opt_out, at_hand) for opt_out in policies.opt_outs]
+    uses = read_uses(log, roster, [rule.ban for rule in rules], progress)
+    court = _Court(roster, uses, facts, name_of)
+    rulings = {rule.name: court.rule(rule) for rule in rules}
+    if (name := "every-training-sample-used") in policies.built_in:
+        rulings[name] = court.every_training_sample(name)
+    return roster, [rulings[name] for name in policies.names()]
+
+
+# -- who must not be used -------------------------------------------------------------------------------------------
+
+
+def _held_out(roster: Roster, policies: Policies) -> _Rule:
+    roles = policies.held_out_roles
+    held = roster.in_role(*roles)
+    made = roster.kin.below(held)
+    nothing = "" if held.any() else _nothing_held(roles)
+    return _Rule("held-out", Ban(made), f"{_count(held, made)} in the role {_any_of(roles)}", nothing=nothing)
+
+
+def _held_out_contents(roster: Roster, policies: Policies) -> _Rule:
+    """Bans whatever has a content of a held-out sample (or of what that was made from, or what was made from that)."""
+    roles = policies.held_out_roles
+    held = roster.in_role(*roles)
+    made = roster.kin.below(held)
+    places, values = roster.column("contents")
+    theirs = (made | roster.kin.above(held))[places]
+    table, first = np.unique(values[theirs], return_index=True)
+    at = np.minimum(np.searchsorted(table, values), max(len(table) - 1, 0))
+    same = np.flatnonzero(table[at] == values) if len(table) else np.empty(0, np.intp)
+    twins = np.full(len(roster), -1)
+    twins[places[same]] = places[theirs][first[at[same]]]
+    banned = roster.kin.below(roster.mask(places[same])) & ~made
+    nothing = "" if held.any() else _nothing_held(roles)
+    what = f"the contents of {_count(held, made)} in the role {_any_of(roles)}"
+    unlike = _unlike(roster, held)
+    return _Rule("held-out-contents", Ban(banned), what, unlike, _UNLIKE, nothing=nothing, twins=twins)
+
+
+_UNLIKE = (
+    "its contents cannot be compared with those of every held-out sample: a data set may have no digests, or those of "
+    "something else, or under another id scheme; under that of subjects, equal contents of two subjects are not linked"
+)
+
+
+def _unlike(roster: Roster, held: Mask) -> Mask:
+    """(n,) the samples whose content cannot be compared with that of each held-out sample: the digests of two data sets
+    say something of each other where both are of the same kind of source under one scheme other than subject."""
+    places, _values = roster.column("contents")
+    known = roster.mask(places)
+    kinds: dict[tuple[str, str], Mask] = {}
+    for name, (scheme, content) in roster.datasets.items():
+        if scheme in ("public", "keyed"):
+            kind = (scheme, f"of {content}" if content is not None else f"in {name}")
+            kinds[kind] = kinds.get(kind, roster.mask(places[:0])) | (roster.in_dataset(name) & known)
+    bits = np.zeros(len(roster), np.uint64)
+    for number, comparable in enumerate(list(kinds.values())[:MAX_CLASSES]):
+        bits[~undecided(roster, comparable)] |= np.uint64(1 << number)
+    alike = np.ones(len(roster), np.bool_)
+    for theirs in np.unique(bits[held]):
+        alike &= (bits & theirs) != 0
+    return ~alike
+
+
+def _erased(roster: Roster, _policies: Policies) -> _Rule:
+    never = np.full(len(roster), NO_STEP, np.uint64)
+    entries, times, erased = never.copy(), never.copy(), np.zeros(len(roster), np.bool_)
+    for erasure in reversed(roster.erasures):  # the first erasure of a subject comes last, and stays
+        mine = roster.of_subjects([erasure.pseudonym])
+        mine[roster.blocks[erasure.block].places[erasure.ordinals]] = True
+        mine = roster.kin.below(mine)
+        entries[mine], times[mine] = erasure.number, erasure.time
+        erased |= mine
+    subjects = len({erasure.pseudonym for erasure in roster.erasures})
+    what = f"{_plural(int(erased.sum()), 'sample')} of {_plural(subjects, 'erased subject')} after the erasure"
+    return _Rule(
+        "erased-subjects", Ban(erased, entries, times), what if subjects else "erased subjects (there are none)"
+    )
+
+
+def _opt_out(roster: Roster, opt_out: OptOut, at_hand: AtHand) -> _Rule:
+    name, after = f"opt-out {opt_out.name}", opt_out.after
+    try:
+        meant = resolve(opt_out, roster, at_hand)
+    except FormatError as error:
+        raise FormatError(f"{name}: {opt_out.samples or opt_out.contents}: {error}") from error
+    made = roster.kin.below(meant.samples)
+    times = None if after is None else np.broadcast_to(np.uint64(after), len(roster))
+    what = f"{_count(meant.samples, made)} by the {meant.what} of {name}"
+    what += "" if after is None else f" after {_utc(after)} (by the recorder's clock)"
+    return _Rule(name, Ban(made, None, times), what, roster.kin.below(meant.unsure), meant.why, after)
+
+
+_BUILT_IN_BANS: dict[str, Callable[[Roster, Policies], _Rule]] = {
+    "held-out": _held_out,
+    "held-out-contents": _held_out_contents,
+    "erased-subjects": _erased,
+}
+
+
+# -- answers --------------------------------------------------------------------------------------------------------
+
+
+class _Court:
+    """Answers in words, from what the pass over the uses found."""
+
+    def __init__(self, roster: Roster, uses: Uses, facts: Facts, name_of: Callable[[bytes], str | None]) -> None:
+        self._roster = roster
+        self._uses = uses
+        self._name_of = name_of
+        self._lacks = _missing(roster, facts)
+        beside = f"; neighbours that {uses.with_neighbours:,} entries read beside them are not looked at"
+        self._looked_at = f"the {uses.total:,} uses in applied updates" + (beside if uses.with_neighbours else "")
+
+    def rule(self, rule: _Rule) -> Ruling:
+        """Whether nobody used what is banned."""
+        found, late = rule.ban.violations(), self._uses.used
+        if rule.after is not None:
+            late = late & (self._uses.last > np.uint64(rule.after))
+
+        def answer() -> str:
+            if len(found):
+                raise ProofError(self._broken(rule, found))
+            if rule.nothing:
+                raise CannotTell(rule.nothing)
+            unsure = np.flatnonzero(rule.unsure & late & ~rule.ban.banned)
+            if len(unsure):
+                more = f" (and {len(unsure) - 1:,} more)" if len(unsure) > 1 else ""
+                raise CannotTell(f"sample {self._called(unsure[0])}{more} was used: {rule.why}")
+            if self._lacks:
+                raise CannotTell(f"no use of {rule.what} is recorded so far; {self._lacks}")
+            return f"no use of {rule.what} is among {self._looked_at}"
+
+        return Ruling(rule.name, answer, found, rule.twins)
+
+    def every_training_sample(self, name: str) -> Ruling:
+        """Whether every training sample, or something that was made from it, is used in an update that stands."""
+        roster, uses = self._roster, self._uses
+        train = roster.in_role("train")
+        gone = roster.dropped | roster.in_role(*HELD_OUT_ROLES) | roster.mask(roster.find(self._erased_ids()))
+        owed = train & ~gone
+        lacking = np.flatnonzero(owed & ~roster.kin.above(uses.standing))
+        excused = int((train & gone).sum())
+        without = f"; {excused:,} more are held out, erased, or were dropped by a stage" if excused else ""
+
+        def answer() -> str:
+            if not train.any():
+                raise CannotTell("no registered sample has the role train; register the training samples with it")
+            if not len(lacking):
+                words = f"each of {owed.sum():,} training samples, or what was made from it, was used{without}"
+                if self._lacks:
+                    raise CannotTell(f"{words}, as far as the record goes; {self._lacks}")
+                return words
+            undone = int(roster.kin.above(uses.used)[lacking].sum())
+            words = f"{len(lacking):,} of {owed.sum():,} training samples were not used in any update that stands: the "
+            words += f"first is sample {self._called(lacking[0])}" + without
+            words += f"; {undone:,} of them only in updates that a resume superseded" if undone else ""
+            if self._lacks:
+                raise CannotTell(f"{words}; {self._lacks}")
+            raise ProofError(words)
+
+        return Ruling(name, answer, unused(lacking))
+
+    def _erased_ids(self) -> bytes:
+        roster = self._roster
+        return b"".join(roster.id(p) for e in roster.erasures for p in roster.blocks[e.block].places[e.ordinals])
+
+    def _broken(self, rule: _Rule, found: Violations) -> str:
+        samples, n = len(np.unique(found.places)), len(found)
+        words = f"{_plural(n, 'use')} of {_plural(samples, 'sample')} in applied updates, of {rule.what}: the first is "
+        words += f"sample {self._called(found.places[0])}"
+        twin = -1 if rule.twins is None else int(rule.twins[found.places[0]])
+        words += f", which has the content of {self._called(twin)}," if twin >= 0 else ""
+        words += f" in step {found.steps[0]}, epoch {found.epochs[0]}, entry {found.entries[0]}"
+        superseded = int(found.superseded.sum())
+        return words + (f"; {superseded:,} of the uses were superseded by a resume" if superseded else "")
+
+    def _called(self, place: int) -> str:
+        sample = self._roster.id(place)
+        return self._name_of(sample) or f"id:{sample.hex()}"
+
+
+def _missing(roster: Roster, facts: Facts) -> str:
+    """What the log says against its record being the whole one, in words; empty where nothing does."""
+    reasons = []
+    if not roster.has_ended:
+        reasons.append("the run has no end entry after its last training, so that more may have happened")
+    if facts.sequences.gaps:
+        reasons.append(f"{facts.sequences.gaps[0]}, which may have been uses")
+    return "; ".join(reasons)
+
+
+def _nothing_held(roles: Sequence[str]) -> str:
+    return (
+        f"no registered sample has the role {_any_of(roles)}, so that nothing says what is held out; register "
+        "those samples with their role, or switch this policy off in a policy file"
+    )
+
+
+def _any_of(roles: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(roles[:-1]), roles[-1])))
+
+
+def _count(samples: Mask, made: Mask) -> str:
+    extra = int(made.sum() - samples.sum())
+    return _plural(int(samples.sum()), "sample") + (f" (and {extra:,} made from them)" if extra else "")
+
+
+def _plural(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def _utc(time: int) -> str:
+    return f"{datetime.fromtimestamp(time // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
