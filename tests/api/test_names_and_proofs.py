@@ -48,11 +48,11 @@ def check(trace: Trace, name: str, claim: str | None = None, id_key: str | None 
 def test_named_samples_are_opened_to_whoever_gets_the_bundle(tmp_path: Path, ids: str) -> None:
     trace = record(tmp_path, ids)
     for name, who in (
-        ("rows:2", "key 2 of data set 'rows'"),
-        ('key:"a"', "key 'a' of data set 'texts'"),
-        ('key:["c",1]', "key ['c', 1] of data set 'texts'"),
-        ("people:3", "key 3 of data set 'people'"),
-        ("people:0", "key 0 of data set 'people'"),
+        ("rows:2", 'key 2 of data set "rows"'),
+        ('key:"a"', 'key "a" of data set "texts"'),
+        ('key:["c",1]', 'key ["c", 1] of data set "texts"'),
+        ("people:3", 'key 3 of data set "people"'),
+        ("people:0", 'key 0 of data set "people"'),
     ):
         words, verdict = check(trace, name)
         assert who in words
@@ -62,9 +62,9 @@ def test_named_samples_are_opened_to_whoever_gets_the_bundle(tmp_path: Path, ids
 def test_use_and_non_use_are_told_apart(tmp_path: Path) -> None:
     trace = record(tmp_path)
     assert trace.history("rows:5").uses == 1
-    assert check(trace, "rows:5")[0].startswith("The sample with key 5 of data set 'rows' was used once")
+    assert check(trace, "rows:5")[0].startswith('The sample with key 5 of data set "rows" was used once')
     assert check(trace, "rows:6")[0].startswith(
-        "The sample with key 6 of data set 'rows' is registered and was never used"
+        'The sample with key 6 of data set "rows" is registered and was never used'
     )
 
 

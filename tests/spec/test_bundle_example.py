@@ -18,9 +18,11 @@ from fgtrac.tlog.index import SAMPLE, find, prove_present
 from fgtrac.tlog.merkle import MemoryNodes, hash_leaves
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify import bundle as bundles
-from fgtrac.verify.bundle import Bundle, format_bundle, parse_bundle
-from fgtrac.verify.claims import check_bundle, head_of, sentence
+from fgtrac.verify import strict_json
+from fgtrac.verify.bundle import Bundle, format_bundle, head_of, parse_bundle
+from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
+from fgtrac.verify.sentences import sentence
 from spec.test_worked_examples import KEY, SECRET, TRACE_ID, sealed, tree
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "bundle.md").read_text()
@@ -42,7 +44,7 @@ def example() -> Bundle:
     leaf = (place, presence.leaf.path)
     opening = open_key(SECRET, named)
     made = Bundle("used", "", sample, named, opening, presence.value, leaf, None, entries[-1], proof)
-    words = sentence(made, head_of(made), [])
+    words = sentence(made, head_of(made), {})
     return Bundle("used", words, sample, named, opening, presence.value, leaf, None, entries[-1], proof)
 
 
@@ -107,7 +109,13 @@ def test_the_worked_example_can_be_checked_without_fgtrac() -> None:
 def test_the_page_names_every_claim_and_limit() -> None:
     for claim in bundles.CLAIMS:
         assert f"| `{claim}` |" in PAGE
-    for limit in (bundles.MAX_ROWS, bundles.MAX_ENTRIES, bundles.MAX_VALUES, bundles.MAX_TEXT):
+    for limit in (
+        bundles.MAX_ROWS,
+        bundles.MAX_ENTRIES,
+        bundles.MAX_CHILDREN,
+        strict_json.MAX_VALUES,
+        strict_json.MAX_TEXT,
+    ):
         assert f"{limit:,}" in PAGE
-    assert f"{bundles.MAX_BYTES >> 20} MiB" in PAGE
-    assert f"nested at most {bundles.MAX_DEPTH} deep" in PAGE
+    assert f"{strict_json.MAX_BYTES >> 20} MiB" in PAGE
+    assert f"nested at most {strict_json.MAX_DEPTH} deep" in PAGE
