@@ -128,7 +128,7 @@ class Namer:
         words, named = words_of(name.dataset, key), preimage(name.dataset, key)
         if public_id(named) == name.id:
             return Named(name.id, words, named)
-        for scope in _scopes(name):
+        for scope in secret_scopes(name):
             secret = self._vault.find_secret(scope) if self._vault is not None else None
             if secret is not None and keyed_id(secret, named) == name.id:
                 return Named(name.id, words, named, open_key(secret, named))
@@ -209,7 +209,7 @@ def key_of(encoded: bytes) -> Any:
     return key_of_plain(decode(encoded))
 
 
-def _scopes(name: Name) -> list[str]:
+def secret_scopes(name: Name) -> list[str]:
     """The vault's scopes under which a sample's secret may lie: its subject was text, or a number."""
     if name.subject is None:
         return ["run"]

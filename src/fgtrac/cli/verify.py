@@ -14,7 +14,9 @@ from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.replay import replay_demand
 from fgtrac.api.rescore import scores_demand
+from fgtrac.api.since import since_demand
 from fgtrac.api.trace import open_for_verification
+from fgtrac.api.vault_audit import vault_demand
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
@@ -51,12 +53,24 @@ def verify(
     replay: Annotated[
         bool, typer.Option("--replay", help="also draw the order of every epoch again (needs torch), and compare")
     ] = False,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLDHEAD",
+            help="also check that the log extends an older head: a copy of its checkpoint, a bundle or a tlog-proof",
+        ),
+    ] = None,
+    vault: Annotated[
+        Path | None, typer.Option(help="also compute every registered id again, from the names and secrets of a vault")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell."""
     if scores is None and (seed is not None or with_ is not None):
         raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
     if path.is_file():
+        if since is not None or vault is not None:
+            raise ValueError(f"--since and --vault belong to a trace, and {path} is none; leave them out")
         if replay:
             raise ValueError(f"--replay belongs to a trace, and {path} is none; leave it out")
         if scores is not None:
@@ -73,7 +87,11 @@ def verify(
             demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
         if replay:
             demands.append(replay_demand(trace.path, trace.id))
+        if since is not None:
+            demands.append(since_demand(since))
         with progress("verifying") as step:
+            if vault is not None:
+                demands.append(vault_demand(vault, trace.id, step))
             report = trace.verify(key, demands=demands, progress=step)
     if as_json:
         print_json(report.as_json())

@@ -2,6 +2,7 @@
 
 key.pem             the present key (or the file that FGTRAC_KEY names)
 key.pem.rotation    a rotation that was begun: the new key, and the traces that it is for
+key.pem.lock        held by the one rotation at work
 retired/KEY.pem     keys that were replaced; KEY is the public key in hex
 revoked             public keys that are no longer believed, one a line
 """

@@ -238,9 +238,7 @@ def _check_own(trace: TraceDir, signer: Signer, state: State) -> None:
     note = trace.read("checkpoint")
     key, last = signer.key_of(note), signer.last()
     if last is None or last[0].size < state.size:
-        in_force = last_named_key(read_entries(trace, 0, state.size, state.size))
-        if in_force not in (None, key):
-            raise TamperError(f"the log says that {in_force.hex()} signs its head, and {key.hex()} did; restore it")
+        _check_extends(trace, signer, state, last, key)
         signer.adopt(note)  # signed where the key's state is not at hand
     elif last[0].size == state.size and (last[0].root != state.root or signer.key_of(last[1]) != key):
         raise TamperError(
@@ -257,3 +255,20 @@ def _check_own(trace: TraceDir, signer: Signer, state: State) -> None:
         held = hash_leaves(read_bundle(trace, state.size // WIDTH, state.size))
         if any(nodes.node(0, state.size - edge + n) != leaf for n, leaf in enumerate(held)):
             raise TamperError(f"the last bundle of {trace.path} does not have the leaf hashes of its tile; restore it")
+
+
+def _check_extends(
+    trace: TraceDir, signer: Signer, state: State, last: tuple[TreeHead, bytes] | None, key: bytes
+) -> None:
+    """A head that the signer does not know must extend the last one it does, and be by the key that the log names."""
+    start, in_force = 0, None
+    if last is not None:
+        start, in_force = last[0].size, signer.key_of(last[1])
+        if (reached := root(start, TileNodes(trace, state.size))) != last[0].root:
+            raise TamperError(
+                f"the first {start} entries have the root {reached.hex()}, and this key signed {last[0].root.hex()}: "
+                "the trace is a fork of the one that was sealed; restore that from a copy"
+            )
+    in_force = last_named_key(read_entries(trace, start, state.size, state.size)) or in_force
+    if in_force not in (None, key):
+        raise TamperError(f"the log says that {in_force.hex()} signs its head, and {key.hex()} did; restore it")

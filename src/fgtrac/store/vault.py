@@ -115,6 +115,13 @@ class Vault:
         """Every sample, by id."""
         return self._list(f"{_NAMES} ORDER BY id")
 
+    def name_rows(self, size: int = 1 << 16) -> Iterator[list[tuple[Any, ...]]]:
+        """Every (id, data set, CBOR key, subject) by id, `size` at a time, as they stand."""
+        with self._translated():
+            found = self._db.execute(f"{_NAMES} ORDER BY id")
+            while rows := found.fetchmany(size):
+                yield rows
+
     def names_of(self, subject: str) -> list[Name]:
         """The samples whose subject is written like this; a number and its digits are written alike."""
         return self._list(f"{_NAMES} WHERE subject = ?", subject)
@@ -198,7 +205,8 @@ class Vault:
         with self._translated():
             if (mode := self._find("PRAGMA journal_mode=PERSIST")[0]) != "persist":
                 raise BlockingIOError(f"{self.path} is held by another process ({mode}); end that one, then try again")
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            for statement in ("PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE", "COMMIT"):
+                self._db.execute(statement)  # from here on the lock is held
             yield
             self._db.execute("VACUUM")
             durable.overwrite(self.path.with_name(f"{self.path.name}-journal"))  # which holds the old pages

@@ -1,0 +1,233 @@
+"""The demand `vault`: every registered id is the one that its name gives under the keys that the log commits to.
+
+Without it an absence rests on the operator's word that no sample was registered under some other key. It takes the
+vault, so it is for an auditor whom the operator lets see the names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.audit import Demand
+from fgtrac.api.naming import secret_scopes, words_of
+from fgtrac.errors import FormatError, ProofError, TamperError
+from fgtrac.events.codec import decode, encode
+from fgtrac.events.identity import key_commitment, make_ids, preimage, subject_commitment
+from fgtrac.events.schema import decode_event
+from fgtrac.store.vault import Name, Vault
+from fgtrac.verify.auditor import Audit
+from fgtrac.verify.checks import CannotTell, TraceFiles
+
+Progress = Callable[[int, int], None]
+Row = tuple[bytes, str, bytes, str | None]  # of the vault's names: id, data set, CBOR key, subject
+_NAMING = tuple(encode("kind") + encode(kind) for kind in ("dataset", "samples"))  # in the bytes of all such entries
+_ID = "S32"  # compared and sorted as 32 bytes: what numpy strips at the end of one, it strips of all
+
+
+def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) -> Demand:
+    """The check that a vault's names and secrets give every id that the log registers.
+
+    FileNotFoundError, FormatError for what is no vault, ValueError for another trace's.
+    """
+    try:
+        vault = Vault.open(path, trace_id)
+    except TamperError as error:
+        raise ValueError(f"{error}; name this trace's own vault") from error
+
+    def examine(_trace: TraceFiles, audit: Audit) -> str:
+        try:
+            return _check(vault, audit, progress)
+        finally:
+            vault.close()
+
+    return Demand("vault", examine, ("entries", "run", "registered"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """What the log registers, by id: ids (n,) S32 ascending; for each its entry, its data set as an index into
+    `datasets`, and its pseudonym, (n,) S32, empty where it has none. `schemes` is by data set."""
+
+    ids: NDArray[np.bytes_]
+    entries: NDArray[np.int64]
+    which: NDArray[np.int64]
+    pseudonyms: NDArray[np.bytes_]
+    datasets: tuple[str, ...]
+    schemes: dict[str, str]
+
+
+def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
+    assert audit.log is not None
+    registered = _read(audit.log.entries())
+    secrets = _Secrets(vault, audit.facts.runs[0][1])
+    total, done = len(registered.ids), 0
+    shown = np.zeros(total, bool)
+    for rows in vault.name_rows():
+        _check_names(rows, registered, secrets, shown)
+        done += len(rows)
+        if progress is not None:
+            progress(min(done, total), total)
+    if not shown.all():
+        raise CannotTell(_unnamed(vault, registered, shown, audit.facts.erasures.subjects))
+    subjects = len(np.unique(registered.pseudonyms[registered.pseudonyms != b""]))
+    keys = f", or of its {subjects} subjects' keys, which the pseudonyms commit to" if subjects else ""
+    under = f" under the key that entry 0 commits to{keys}" if secrets.commitment is not None else ""
+    return (
+        f"all {total} registered ids are those of the names in {vault.path.name}{under}: absences rest on this, and no "
+        "longer on the operator's word. Content digests are not computed again; that takes the sources"
+    )
+
+
+def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
+    ids, pseudonyms, places, schemes = [], [], [], dict[str, str]()
+    for number, entry in entries:
+        if not any(mark in entry for mark in _NAMING):
+            continue
+        event = decode_event(entry)
+        if event["kind"] == "dataset":
+            schemes[event["name"]] = event["id_scheme"]
+        elif event["kind"] == "samples":
+            mine = np.frombuffer(event["ids"], _ID)
+            ids.append(mine)
+            pseudonyms.append(np.frombuffer(event.get("subjects", bytes(32 * len(mine))), _ID))
+            places.append((event["dataset"], number, len(mine)))
+    datasets = tuple(dict.fromkeys(name for name, _, _ in places))
+    index = {name: n for n, name in enumerate(datasets)}
+    counts = [count for _, _, count in places]
+    joined = np.concatenate(ids) if ids else np.empty(0, _ID)
+    order = np.argsort(joined, kind="stable")
+    columns = (
+        np.repeat(np.array([number for _, number, _ in places], np.int64), counts)[order],
+        np.repeat(np.array([index[name] for name, _, _ in places], np.int64), counts)[order],
+        (np.concatenate(pseudonyms) if ids else np.empty(0, _ID))[order],
+    )
+    return _once(_Registered(joined[order], *columns, datasets, schemes))
+
+
+def _once(found: _Registered) -> _Registered:
+    """Each id once: a resumed run registers its samples again. ProofError where it then says something else of one."""
+    again = np.r_[False, found.ids[1:] == found.ids[:-1]]
+    differs = (found.which[1:] != found.which[:-1]) | (found.pseudonyms[1:] != found.pseudonyms[:-1])
+    for place in np.flatnonzero(again[1:] & differs)[:1].tolist():
+        raise ProofError(
+            f"entries {found.entries[place]} and {found.entries[place + 1]} register the id "
+            f"{_hex(found.ids[place])} in two data sets, or for two subjects"
+        )
+    columns: tuple[NDArray[Any], ...] = (found.ids, found.entries, found.which, found.pseudonyms)
+    ids, entries, which, pseudonyms = (column[~again] for column in columns)
+    return _Registered(ids, entries, which, pseudonyms, found.datasets, found.schemes)
+
+
+class _Secrets:
+    """The vault's secrets, once they are known to be the ones that the log commits to."""
+
+    def __init__(self, vault: Vault, run: Mapping[str, Any]) -> None:
+        """ProofError where the run's key is another than the `run` entry's commitment says."""
+        self.commitment: bytes | None = run.get("key_commitment")
+        self._run = vault.find_secret("run")
+        if self.commitment is not None and self._run is not None and key_commitment(self._run) != self.commitment:
+            raise ProofError(
+                f"{vault.path.name} holds an id key with the commitment {key_commitment(self._run).hex()}; entry 0 "
+                f"(run) commits to {self.commitment.hex()}"
+            )
+        subjects = [(scope, secret) for scope, secret in vault.secrets() if scope.startswith("subject:")]
+        self._subjects = {subject_commitment(secret): (scope, secret) for scope, secret in subjects}
+
+    def find(self, scheme: str, row: Row, pseudonym: bytes) -> bytes | None:
+        """The secret that gives a sample's id; None where the vault has it no longer. ProofError where the pseudonym is
+        that of another subject."""
+        if scheme != "subject":
+            return b"" if scheme == "public" else self._run
+        scope, secret = self._subjects.get(pseudonym.ljust(32, b"\0"), ("", None))
+        if secret is not None and scope not in secret_scopes(Name(*row)):
+            raise ProofError(
+                f"the id {row[0].hex()} is registered under the pseudonym {pseudonym.hex()}, which is not that of its "
+                f"subject {row[3]!r:.60}"
+            )
+        return secret
+
+
+def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, shown: NDArray[np.bool_]) -> None:
+    """Compute the ids of some of the vault's names again and mark them as shown. ProofError where one is another."""
+    if not all(map(_is_name, rows)):
+        raise FormatError(
+            "the vault holds a name that is none: an id of 32 bytes, a text, a key as bytes, a text or none"
+        )
+    ids = np.frombuffer(b"".join([row[0] for row in rows]), _ID)
+    places = np.minimum(np.searchsorted(found.ids, ids), len(found.ids) - 1) if len(found.ids) else np.zeros(0, int)
+    known = np.flatnonzero(found.ids[places] == ids) if len(found.ids) else places  # others were never registered
+    places = places[known]
+    columns = (known, places, found.which[places], found.pseudonyms[places])
+    groups: dict[tuple[str, bytes], list[tuple[int, Row]]] = defaultdict(list)
+    for number, place, which, pseudonym in zip(*(column.tolist() for column in columns), strict=True):
+        row, dataset = rows[number], found.datasets[which]
+        if row[1] != dataset:
+            raise ProofError(f"{_where(row, found, place)} in the data set {dataset!r:.80}")
+        scheme = found.schemes.get(dataset, "")
+        secret = secrets.find(scheme, row, pseudonym)
+        if secret is not None:
+            groups[scheme, secret].append((place, row))
+    for (scheme, secret), group in groups.items():
+        _check_group(scheme, secret, group, found)
+        shown[[place for place, _ in group]] = True
+
+
+def _check_group(scheme: str, secret: bytes, group: Sequence[tuple[int, Row]], found: _Registered) -> None:
+    """ProofError, naming the first, unless the names of one secret give their ids."""
+    fronts = {dataset: preimage(dataset, 0)[:-1] for dataset in {row[1] for _, row in group}}  # the key comes last
+    made = make_ids(scheme, secret, [fronts[row[1]] + row[2] for _, row in group])
+    if made == b"".join([row[0] for _, row in group]):
+        return
+    for n, (place, row) in enumerate(group):
+        other = made[32 * n : 32 * n + 32]
+        if other != row[0]:
+            raise ProofError(
+                f"{_where(row, found, place)} as {row[0].hex()}, and the committed key gives {other.hex()}: an absence "
+                "of it would be false"
+            )
+
+
+def _where(row: Row, found: _Registered, place: int) -> str:
+    return f"entry {found.entries[place]} registers {_called(row)}"
+
+
+def _called(row: Row) -> str:
+    try:
+        return f"the sample {words_of(row[1], decode(row[2])):.120}"
+    except FormatError:
+        return f"a sample whose key is not well formed, {row[2].hex():.80},"
+
+
+def _is_name(row: Row) -> bool:
+    sample, dataset, key, subject = row
+    return (
+        type(sample) is bytes
+        and len(sample) == 32
+        and type(dataset) is str
+        and type(key) is bytes
+        and (subject is None or type(subject) is str)
+    )
+
+
+def _unnamed(vault: Vault, found: _Registered, shown: NDArray[np.bool_], erased: Mapping[bytes, int]) -> str:
+    """How many ids the vault cannot give, and why that leaves absences open."""
+    is_erased = np.isin(found.pseudonyms, np.array(list(erased), _ID)) if erased else np.zeros(len(shown), bool)
+    of_erased, rest = int((~shown & is_erased).sum()), found.ids[~shown & ~is_erased]
+    parts = [f"{of_erased} are of erased subjects"] if of_erased else []
+    if len(rest):
+        parts.append(f"{len(rest)} have no name or no secret in {vault.path.name}, the first is {_hex(rest[0])}")
+    return (
+        f"{int(shown.sum())} of {len(shown)} registered ids are those of their names; {' and '.join(parts)}: what they "
+        "were made of cannot be told, so an absence still rests on the operator's word"
+    )
+
+
+def _hex(padded: bytes) -> str:
+    return bytes(padded).ljust(32, b"\0").hex()

@@ -1,0 +1,88 @@
+"""`fgtrac key`: your signing key: make one, say which there are, put a new one in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgtrac.api.keys import new_key, own_keys, own_vkey, rotate
+from fgtrac.cli.console import AsJson, answers, print_json
+
+key = typer.Typer(
+    name="key", help="Your signing key: make one, show it, put a new one in its place.", no_args_is_help=True
+)
+
+
+@key.command("new")
+def new(
+    path: Annotated[
+        Path | None, typer.Argument(help="the file to make; by default where your key is looked for")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a signing key, readable by you only. The first trace makes one by itself where there is none."""
+    made, public = new_key(path)
+    if as_json:
+        print_json({"path": str(made), "public_key": public.hex()})
+    else:
+        answers().print(f"{public.hex()} in {made}", soft_wrap=True)
+
+
+@key.command("show")
+def show(
+    vkey: Annotated[
+        Path | None, typer.Option(help="print the C2SP verifier key of a trace that you sign, and nothing else")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show your public keys: the present one (give it to those who verify), retired and revoked ones."""
+    if vkey is not None:
+        typer.echo(own_vkey(vkey))
+        return
+    keys = own_keys()
+    if as_json:
+        lists = {"retired": keys.retired, "revoked": keys.revoked}
+        said = {name: [k.hex() for k in found] for name, found in lists.items()}
+        unfinished = [str(path) for path in keys.unfinished]
+        print_json({"path": str(keys.path), "public_key": keys.present.hex(), **said, "unfinished": unfinished})
+        return
+    console = answers()
+    console.print(f"key      {keys.present.hex()} in {keys.path}", soft_wrap=True)
+    for public in keys.retired:
+        console.print(f"retired  {public.hex()}" + (", revoked" if public in keys.revoked else ""))
+    for public in keys.revoked:
+        if public not in keys.retired:
+            console.print(f"revoked  {public.hex()}")
+    for path in keys.unfinished:
+        console.print(f"rotation of {path} was begun; fgtrac key rotate {path} finishes it", soft_wrap=True)
+
+
+@key.command("rotate")
+def rotate_(
+    traces: Annotated[list[Path], typer.Argument(help="the traces that the new key is to sign")],
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="say that the key before is no longer believed: it was lost or stolen")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a new key sign these traces: your present one if they are under an older one of yours, else one made now.
+
+    The key before is kept, and goes on signing traces that are not named. After a crash, do it again.
+    """
+    done = rotate(traces, revoke=revoke)
+    if as_json:
+        print_json(
+            {
+                "public_key": done[-1].new.hex(),
+                "traces": [
+                    {"path": str(r.path), "old": r.old.hex(), "new": r.new.hex(), "revoked": r.revoked, "size": r.size}
+                    for r in done
+                ],
+            }
+        )
+        return
+    for r in done:
+        what = "is under" if r.old == r.new else "is now under"
+        answers().print(f"{r.path} {what} {r.new.hex()}, sealed at {r.size} entries", soft_wrap=True)
