@@ -7,19 +7,21 @@ import hashlib
 import hmac
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fgtrac.events.identity import keyed_id, open_key, preimage
+from fgtrac.events.schema import decode_event
 from fgtrac.tlog import merkle, note
 from fgtrac.tlog.index import SAMPLE, find, prove_present
 from fgtrac.tlog.merkle import MemoryNodes, hash_leaves
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify import bundle as bundles
 from fgtrac.verify import strict_json
-from fgtrac.verify.bundle import Bundle, format_bundle, head_of, parse_bundle
+from fgtrac.verify.bundle import Bundle, Shown, format_bundle, head_of, parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.sentences import sentence
@@ -29,7 +31,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "bundle.md").read_text()
 
 
 def example() -> Bundle:
-    """The bundle that proves the use of row 0 of the example trace, which its key opens."""
+    """The bundle that proves the use of row 0 of the example trace, opened, with all the entries that its rows name."""
     named = preimage("digits", 0)
     sample = keyed_id(SECRET, named)
     place = find(tree(), SAMPLE, sample)
@@ -43,9 +45,9 @@ def example() -> Bundle:
     proof = TlogProof(size - 1, tuple(merkle.prove_inclusion(size - 1, size, nodes)), signed)
     leaf = (place, presence.leaf.path)
     opening = open_key(SECRET, named)
-    made = Bundle("used", "", sample, named, opening, presence.value, leaf, None, entries[-1], proof)
-    words = sentence(made, head_of(made), {})
-    return Bundle("used", words, sample, named, opening, presence.value, leaf, None, entries[-1], proof)
+    shown = tuple(Shown(n, entries[n], tuple(merkle.prove_inclusion(n, size, nodes))) for n in range(size - 1))
+    made = Bundle("used", "", sample, named, opening, presence.value, leaf, None, entries[-1], proof, shown)
+    return replace(made, words=sentence(made, head_of(made), {e.number: decode_event(e.entry) for e in shown}))
 
 
 def shown(name: str) -> str:
@@ -101,6 +103,12 @@ def test_the_worked_example_can_be_checked_without_fgtrac() -> None:
     index_root = root_of(leaf, int(place["index"]), entry[entry.index(b"fleaves") + 7], above)
     assert index_root == entry[entry.index(b"droot") + 7 :][:32]
     assert any(row[0] == 5 for row in said["rows"])
+
+    for shown_entry in said["entries"]:
+        above = [base64.b64decode(h) for h in shown_entry["path"]]
+        number, raw = int(shown_entry["number"]), base64.b64decode(shown_entry["entry"])
+        assert root_of(raw, number, int(size), above) == base64.b64decode(root)
+    assert [e["number"] for e in said["entries"]] == [row[2] for row in said["rows"]]
 
     named, opening = bytes.fromhex(said["id"]["preimage"]), bytes.fromhex(said["id"]["opening"])
     assert hmac.digest(opening, named, "sha256") == sample

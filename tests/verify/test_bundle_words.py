@@ -29,9 +29,8 @@ def test_the_sentences_say_what_happened(bundles: Any) -> None:
     assert said["never registered"] == f"The {who.format(99)} was never registered"
     assert said["content present"].endswith("is held by 2 registered samples")
     assert said["content absent"].endswith("is held by no registered sample")
-    rest = {
-        claim: parse_bundle(data).words.partition(" at size ")[2].partition(". ")[2] for claim, data in made.items()
-    }
+    behind = {claim: parse_bundle(data).words.partition(" at size ")[2] for claim, data in made.items()}
+    rest = {claim: words.partition(". ")[2] for claim, words in behind.items()}
     assert rest["used"] == "The model state of step 2 was saved after 2 of its uses. It had the role train."
     assert rest["never used"] == (
         "It was delivered once without being applied, as far as the recorder could tell. It had the role train."
