@@ -1,0 +1,290 @@
+"""Erasing a subject: its key and names are in no file any more, the log says so, and everything else still verifies."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fgtrac
+from erasable import (
+    ANN,
+    BOB,
+    KEYS,
+    ROWS,
+    SEVEN,
+    SUBJECTS,
+    ZOE,
+    files_with,
+    key_of,
+    people,
+    pseudonym_of,
+    record,
+    trace_id,
+)
+from fgtrac.api import erase as erasing
+from fgtrac.api.adding import adding
+from fgtrac.api.checkpoints import say_file
+from fgtrac.api.erase import Erasure
+from fgtrac.api.run import reopen, start_run
+from fgtrac.errors import CaptureError, ScoreError, TamperError
+from fgtrac.events.codec import encode
+from fgtrac.events.schema import decode_event
+from fgtrac.store import durable
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.vault import Vault
+from fgtrac.tlog.tiles import read_entries
+from fgtrac.verify.report import Report, Verdict
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture
+def trace(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the recorded trace with its vault, its signing key and the signer's state."""
+    shutil.copytree(recorded.parent, tmp_path / "copy")
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "copy" / "key.pem"))
+    return tmp_path / "copy" / "run.trace"
+
+
+def erase(trace: Path, subject: Any) -> Erasure:
+    (done,) = fgtrac.erase(trace, subject=subject)
+    return done
+
+
+def erasures(trace: Path) -> list[dict[str, Any]]:
+    head = TraceDir.open(trace).head()
+    assert head is not None
+    events = map(decode_event, read_entries(TraceDir.open(trace), 0, head.size, head.size))
+    return [e for e in events if e["kind"] == "erasure"]
+
+
+def verify(trace: Path) -> Report:
+    return fgtrac.open(trace).verify()
+
+
+def secrets_of(trace: Path, subject: Any) -> list[bytes]:
+    """What leads to a subject, as bytes on disk: its key, its name as the vault writes it, its samples' keys."""
+    keys = [KEYS[row].encode() for row in range(ROWS) if SUBJECTS[row] == subject]
+    return [key_of(trace, subject), encode(subject).hex().encode(), *keys]
+
+
+def test_key_names_and_openings_are_in_no_file_beside_the_trace(trace: Path) -> None:
+    folder, hers, his = trace.parent, secrets_of(trace, ANN), secrets_of(trace, BOB)
+    vault = Vault.open(trace.with_suffix(".vault"), trace_id(trace))
+    openings = [opening for what, opening in vault.openings("")]
+    vault.close()
+    for secret in (*hers, ANN.encode(), *openings):
+        assert "run.vault" in files_with(folder, secret[:1000])
+    done = erase(trace, ANN)
+    assert (done.samples, done.names, done.openings) == (23, 23, len(openings))  # 20 rows and 3 crops
+    assert len(openings) >= 3
+    assert files_with(folder, *hers, ANN.encode(), *(o[:100] for o in openings)) == set()
+    for secret in his:
+        assert files_with(folder, secret) == {"run.vault"}
+
+
+def test_stale_copies_in_free_pages_and_a_write_ahead_file_go_too(trace: Path) -> None:
+    """A vault that somebody has set to write ahead, to keep deleted bytes, and has deleted from by hand."""
+    path, hers = trace.with_suffix(".vault"), secrets_of(trace, ANN)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA secure_delete=OFF")
+    db.execute("DELETE FROM names WHERE subject = ?", (ANN,))
+    db.commit()
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA wal_autocheckpoint=0")
+    db.execute("INSERT INTO secrets VALUES ('another', x'00')")
+    db.commit()
+    shutil.copytree(trace.parent, trace.parent.parent / "killed")  # as a killed process leaves it
+    db.close()
+    trace = trace.parent.parent / "killed" / "run.trace"
+    assert "run.vault" in files_with(trace.parent, hers[-1])
+    assert "run.vault-wal" in files_with(trace.parent, hers[0])
+    assert erase(trace, ANN).names == 0
+    assert files_with(trace.parent, *hers) == set()
+    assert [p.name for p in trace.parent.iterdir() if p.name.startswith("run.vault")] == ["run.vault"]
+
+
+def test_everything_else_still_verifies(trace: Path) -> None:
+    assert verify(trace).verdict is Verdict.HOLDS
+    before = {name: TraceDir.open(trace).read(name) for name in TraceDir.open(trace).names() if "/tile" in name}
+    erase(trace, ZOE)
+    report = verify(trace)
+    found = {f.check: f for f in report.findings}
+    assert {name for name, f in found.items() if f.verdict is not Verdict.HOLDS} == {"artifacts", "contributions"}
+    assert report.verdict is Verdict.CANNOT_TELL
+    assert "was withdrawn by entry" in found["artifacts"].words
+    assert "have the size and SHA-256" in found["artifacts"].words
+    assert "was withdrawn by entry" in found["contributions"].words
+    assert "1 subjects are erased: all of their 1 samples" in found["erasures"].words
+    assert {name: TraceDir.open(trace).read(name) for name in before} == before
+
+
+def test_files_that_hold_the_subjects_rows_are_withdrawn_and_no_others(trace: Path) -> None:
+    fgtrac.open(trace).record("class:1")  # a target whose gradients are a file
+    there = {n for n in TraceDir.open(trace).names() if n.startswith("artifacts/")}
+    gone = set(erase(trace, ZOE).artifacts)
+    assert there - set(TraceDir.open(trace).names()) == gone
+    assert {p for e in erasures(trace) for p in e["artifacts"]} == gone
+    names = sorted(n.removeprefix("artifacts/") for n in gone)
+    of_states, (of_rows, of_targets) = names[:-2], names[-2:]
+    part = of_states[0][-17:]  # in whichever of two her row is
+    assert part in ("00000.safetensors", "00001.safetensors")
+    assert [n.rpartition("/")[2] for n in of_states] == [f"losses-train-{part}", f"train-{part}"] * 2
+    assert of_rows.startswith("scoring/rows-train-")
+    assert of_targets.startswith("targets/")
+
+
+def test_histories_stay_and_show_the_erasure(trace: Path) -> None:
+    opened = fgtrac.open(trace)
+    hers, his = opened.find(f'key:"{KEYS[3]}"'), opened.find(f'key:"{KEYS[100]}"')
+    before = opened.history(f"id:{hers.id.hex()}")
+    erase(trace, ANN)
+    opened = fgtrac.open(trace)
+    after = opened.history(f"id:{hers.id.hex()}")
+    assert after.uses == before.uses == 2
+    assert "erased: the key of subject" in str(after)
+    assert KEYS[3] not in str(after)
+    assert opened.find(f"id:{hers.id.hex()}").opening is None
+    assert opened.find(f'key:"{KEYS[100]}"') == his
+    with pytest.raises(ValueError, match=r"is no key of any sample in run\.vault"):
+        opened.find(f'key:"{KEYS[3]}"')
+
+
+def test_a_subject_with_many_samples_and_files_takes_several_entries(trace: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(erasing, "ORDINALS_AN_ENTRY", 9)
+    monkeypatch.setattr(erasing, "PATHS_AN_ENTRY", 1)
+    done = erase(trace, ANN)
+    entries = erasures(trace)
+    assert [len(e["ordinals"]) for e in entries] in ([9, 9, 2, 3, *[0] * 5], [3, 9, 9, 2, *[0] * 5])
+    assert [p for e in entries for p in e["artifacts"]] == list(done.artifacts)
+    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+
+
+def test_what_is_asked_first_and_refused_changes_nothing(trace: Path) -> None:
+    before = {p: p.read_bytes() for p in trace.parent.rglob("*") if p.is_file()}
+    seen: list[Erasure] = []
+    assert fgtrac.erase(trace, subject=ANN, agree=lambda found: bool(seen.append(found))) == []
+    assert (seen[0].samples, seen[0].pseudonym) == (23, pseudonym_of(trace, ANN))
+    after = {p: p.read_bytes() for p in trace.parent.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
+    assert after == {p: data for p, data in before.items() if not p.name.endswith(".lock")}
+
+
+def test_digits_name_the_number_where_no_text_does(trace: Path) -> None:
+    pseudonym = pseudonym_of(trace, SEVEN)
+    assert erase(trace, "7").pseudonym == pseudonym
+
+
+def test_who_cannot_be_erased_is_said_in_a_line(trace: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no key of a subject 'nobody': it was erased before, or no data set"):
+        fgtrac.erase(trace, subject="nobody")
+    erase(trace, ANN)
+    with pytest.raises(ValueError, match=f"no key of a subject '{ANN}': it was erased before"):
+        fgtrac.erase(trace, subject=ANN)
+    for subject in (BOB, SEVEN, ZOE):
+        erase(trace, subject)
+    with pytest.raises(ValueError, match=r"or all are erased\. Samples without one share the run's key"):
+        fgtrac.erase(trace, subject=ANN)
+    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+
+
+def test_without_the_vault_or_the_signing_key_nothing_is_erased(trace: Path, monkeypatch: Any) -> None:
+    hers = key_of(trace, ANN)
+    monkeypatch.setenv("FGTRAC_KEY", str(trace.parent / "other.pem"))
+    with pytest.raises(FileNotFoundError, match="there is no key at"):
+        fgtrac.erase(trace, subject=ANN)
+    assert files_with(trace.parent, hers) == {"run.vault"}
+    trace.with_suffix(".vault").rename(trace.parent / "away.vault")
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no vault at .*run\.vault: the keys that an erasure destroys"
+    ):
+        fgtrac.erase(trace, subject=ANN)
+    Vault.create(trace.with_suffix(".vault"), b"another trace id")
+    monkeypatch.setenv("FGTRAC_KEY", str(trace.parent / "key.pem"))
+    with pytest.raises(TamperError, match="belongs to trace"):
+        fgtrac.erase(trace, subject=ANN)
+
+
+def test_while_a_run_records_or_another_process_holds_the_vault_nothing_is_erased(trace: Path) -> None:
+    hers = key_of(trace, ANN)
+    with start_run(trace, resume=True, key=trace.parent / "key.pem") as run:
+        run.register(people(), name="people", key=KEYS, subject=SUBJECTS)
+        with pytest.raises(CaptureError, match="is being recorded by a process now"):
+            fgtrac.erase(trace, subject=ANN)
+    reader = sqlite3.connect(trace.with_suffix(".vault"))
+    rows = reader.execute("SELECT * FROM names")
+    next(rows)
+    with pytest.raises(BlockingIOError, match="locked"):
+        fgtrac.erase(trace, subject=ANN)
+    rows.close()
+    reader.close()
+    assert files_with(trace.parent, hers) == {"run.vault"}
+    erase(trace, ANN)
+
+
+def test_a_run_that_starts_in_the_middle_is_noticed_under_the_lock(trace: Path, monkeypatch: Any) -> None:
+    hers, looking = key_of(trace, ANN), erasing._look
+    runs = []
+
+    def meanwhile(*arguments: Any) -> Any:
+        runs.append(start_run(trace, resume=True, key=trace.parent / "key.pem"))
+        return looking(*arguments)
+
+    monkeypatch.setattr(erasing, "_look", meanwhile)
+    with pytest.raises(CaptureError, match="is being recorded"):
+        fgtrac.erase(trace, subject=ANN)
+    runs[0].close()
+    assert files_with(trace.parent, hers) == {"run.vault"}
+
+
+def test_a_factor_file_that_is_not_the_logs_stops_the_erasure(trace: Path) -> None:
+    (path,) = trace.glob("artifacts/scoring/rows-train-*")
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + b"\0\0\0\0")
+    with pytest.raises(TamperError, match="whose rows it holds cannot be told; restore it, or remove it"):
+        fgtrac.erase(trace, subject=ANN)
+    path.unlink()
+    erase(trace, ANN)
+    assert {f.check for f in verify(trace).failures()} >= {"artifacts"}
+    assert verify(trace).verdict is Verdict.REFUTED  # what was gone before is no withdrawal
+
+
+def test_an_erased_subject_does_not_come_back_in_a_resumed_or_reopened_run(trace: Path) -> None:
+    erase(trace, ANN)
+    given = {"name": "people", "key": KEYS, "subject": SUBJECTS}
+    with reopen(trace, key=trace.parent / "key.pem") as run, pytest.raises(ValueError, match="their key was destroyed"):
+        run.register(people(), **given)
+    with (
+        start_run(trace, resume=True, key=trace.parent / "key.pem") as run,
+        pytest.raises(ValueError, match="was registered with other samples before"),
+    ):
+        run.register(people(), **given)
+    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+
+
+def test_scores_say_that_factors_are_missing(trace: Path) -> None:
+    assert fgtrac.open(trace).explain("role:validation")
+    erase(trace, ZOE)
+    with pytest.raises(ScoreError, match="kept checkpoints and factors of none"):
+        fgtrac.open(trace).explain("role:validation")
+
+
+def test_factors_may_be_made_again_where_withdrawn_ones_lay(trace: Path) -> None:
+    """A path that was withdrawn, and is named again by a later entry, is a file like any other."""
+    gone = erase(trace, ZOE).artifacts
+    with adding(TraceDir.open(trace), trace.parent / "key.pem") as to:
+        assert not set(gone) & set(to.ledger.artifacts)
+        durable.write_file(trace / gone[-1], b"anew")
+        say_file(to.recorder, to.ledger, gone[-1], hashlib.sha256(b"anew").digest(), 4, "made again")
+    found = {f.check: f for f in verify(trace).findings}
+    assert found["artifacts"].verdict is Verdict.CANNOT_TELL
+    (trace / gone[-1]).write_bytes(b"another")
+    found = {f.check: f for f in verify(trace).findings}
+    assert found["artifacts"].verdict is Verdict.REFUTED
