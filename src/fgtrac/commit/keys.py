@@ -162,6 +162,6 @@ class Keyring:
         durable.write_file(self.path, _pem(begun.key), mode=0o600)
 
     def finish(self) -> None:
-        """Forget a rotation whose every trace is sealed under the new key."""
+        """Forget a rotation whose every trace is sealed under the new key. Where a crash brings it back, there is
+        nothing left of it to do."""
         durable.remove(self._rotation)
-        durable.sync_folder(self._rotation.parent)
