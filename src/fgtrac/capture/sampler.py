@@ -26,8 +26,8 @@ _OWN_ITERATORS = ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIte
 
 @dataclass(slots=True)
 class Order:
-    """How one pass will be ordered. `sampler` is the class's name, dotted where it is none of torch's own, for which
-    the rest is empty.
+    """How one pass will be ordered. `sampler` is the class's name, with its module where the order cannot be drawn
+    again: then nothing says what it comes from.
 
     `parameters` may be shown to anybody; `origin` decides the order (the generator's state, a seed); `listed` is what
     the sampler draws from: (n,) float64 weights, or (n,) uint32 positions.

@@ -59,7 +59,11 @@ def decode_placement(data: bytes) -> Places:
     is_list = isinstance(blocks, list) and blocks and all(type(b) is bytes and len(b) == 16 for b in blocks)
     if not (is_list and isinstance(ordinals, np.ndarray) and ordinals.dtype == np.dtype("<u4")):
         raise FormatError("a placement holds block ids of 16 bytes, and ordinals as a uint32 array")
-    which = said.get("which", np.zeros(len(ordinals), "<u2") if len(blocks) == 1 else None)
+    which = said.get("which")
+    if len(blocks) == 1 and which is None:
+        which = np.zeros(len(ordinals), "<u2")
+    elif len(blocks) == 1:
+        raise FormatError("a placement over 1 block does not say of each ordinal which block it is in")
     if not (isinstance(which, np.ndarray) and which.dtype == np.dtype("<u2") and len(which) == len(ordinals)):
         raise FormatError(f"a placement over {len(blocks)} blocks says of each ordinal which, as a uint16 array")
     if which.max(initial=0) >= len(blocks):
