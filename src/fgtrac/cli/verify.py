@@ -86,7 +86,7 @@ def verify(
         if scores is not None:
             demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
         if replay:
-            demands.append(replay_demand(trace.path, trace.id))
+            demands.append(replay_demand(trace.path, trace.id, vault))
         if since is not None:
             demands.append(since_demand(since))
         with progress("verifying") as step:
