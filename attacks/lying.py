@@ -14,8 +14,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,8 +26,13 @@ from rich.table import Table
 
 from fgtrac.cli.main import main as fgtrac_main
 from fgtrac.commit.keys import load_key
+from fgtrac.errors import ProofError
+from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.verify.bundle import Bundle, format_bundle, parse_bundle
+from fgtrac.verify.bundle import Bundle, format_bundle, head_of, parse_bundle
+from fgtrac.verify.sentences import sentence
+
+DESIGN = Path(__file__).parents[1] / "docs/design.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,10 @@ def undecided(answer: Answer, *checks: str) -> Act:
     return Act(answer, f"cannot tell, for {' and '.join(checks)}", (), message, kept)
 
 
-def passes(answer: Answer, *, says: str) -> Act:
-    """It holds: no check can tell, and the answer's own words say what it does not show."""
-    found = [said for said in (*answer.words.values(), answer.rest) if says in said]
+def passes(answer: Answer, *, says: str = "", design: str = "") -> Act:
+    """It holds: no check can tell. What it does not show is said in the answer's own words, or in docs/design.md."""
+    words = [*answer.words.values(), answer.rest] if says else DESIGN.read_text(encoding="utf-8").splitlines()
+    found = [said for said in words if (says or design) in said]
     kept = answer.code == 0 and not answer.of("refuted") and bool(found)
     return Act(answer, "not caught, and said so", (), found[0] if found else answer.rest, kept)
 
@@ -117,11 +123,11 @@ class Stage:
         return self.key.public_key().public_bytes_raw().hex()
 
     def copy(self, name: str = "run") -> TraceDir:
-        """A copy of the trace (and of its vault) in a folder of its own, to lie about."""
-        room = self.room()
-        original = self.trace.path.with_name(f"{name}.trace")
-        if self.trace.vault_path.exists():
-            shutil.copy(self.trace.vault_path, room / "run.vault")
+        """A copy of the trace in a folder of its own, to lie about; with its vault, its key and the signer's memory."""
+        room, original = self.room(), self.trace.path.with_name(f"{name}.trace")
+        for file in (self.trace.vault_path, self.key_file):
+            shutil.copy(file, room / file.name)
+        shutil.copytree(self.folder / "heads", room / "heads")
         return TraceDir(Path(shutil.copytree(original, room / "run.trace")))
 
     def room(self) -> Path:
@@ -133,12 +139,12 @@ class Stage:
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def fgtrac(self, *arguments: str | Path) -> Answer:
-        """What `fgtrac ARGUMENTS --json` says, asked in this process; the signing key is the stage's."""
+    def fgtrac(self, *arguments: str | Path, key_file: Path | None = None) -> Answer:
+        """What `fgtrac ARGUMENTS --json` says, asked in this process; `key_file` is the asker's own key, if any."""
         out, err = io.StringIO(), io.StringIO()
         before = sys.argv, os.environ.get("FGTRAC_KEY")
         sys.argv = ["fgtrac", *map(str, arguments), "--json"]
-        os.environ["FGTRAC_KEY"] = str(self.key_file)
+        os.environ["FGTRAC_KEY"] = str(key_file or self.folder / "no-key.pem")
         code = 0
         try:
             with redirect_stdout(out), redirect_stderr(err):
@@ -165,6 +171,10 @@ class Stage:
         """`fgtrac verify TRACE --key KEY OPTIONS`, with the key that the verifier knows from the signer."""
         return self.fgtrac("verify", trace.path, "--key", self.public_key, *options)
 
+    def seal(self, trace: TraceDir) -> Answer:
+        """`fgtrac seal TRACE` by the signer, whose key and memory lie beside the copy."""
+        return self.fgtrac("seal", trace.path, key_file=trace.path.with_name("key.pem"))
+
     def prove(self, sample: str, *options: str, trace: TraceDir | None = None) -> Bundle:
         """`fgtrac prove TRACE SAMPLE OPTIONS`: a true bundle, to be changed."""
         file = self.room() / "true.bundle"
@@ -173,11 +183,19 @@ class Stage:
             raise ValueError(f"{answer.command} failed: {answer.rest}")
         return parse_bundle(file.read_bytes())
 
-    def check(self, bundle: Bundle | bytes, *options: str | Path) -> Answer:
-        """`fgtrac verify BUNDLE --key KEY OPTIONS`."""
+    def check(self, bundle: Bundle | bytes, *options: str | Path, has_key: bool = True) -> Answer:
+        """`fgtrac verify BUNDLE --key KEY OPTIONS`, or without a key."""
         file = self.room() / "lie.bundle"
         file.write_bytes(bundle if isinstance(bundle, bytes) else format_bundle(bundle))
-        return self.fgtrac("verify", file, "--key", self.public_key, *options)
+        return self.fgtrac("verify", file, *(("--key", self.public_key) if has_key else ()), *options)
+
+
+def reworded(bundle: Bundle) -> Bundle:
+    """The bundle with the words that follow from it, where any do."""
+    with suppress(ProofError):
+        shown = {entry.number: decode_event(entry.entry) for entry in bundle.entries}
+        bundle = replace(bundle, words=sentence(bundle, head_of(bundle), shown))
+    return bundle
 
 
 def _short(argument: str) -> str:

@@ -4,6 +4,7 @@ photos   40 rows, of which 4 to 35 train; 0 to 3 are made into crops; 32 to 35 j
          are never used
 crops    two children of each of the photos 0 to 3, which train
 held     12 rows, for validation
+spare    6 rows that are excluded, whose contents are not digested
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def record(folder: Path) -> TraceDir:
     """Train and record at folder/run.trace, signed with folder/key.pem; folder/older.trace is its state before the
     last epoch."""
     torch.manual_seed(0)
-    photos, crops, held = (TensorDataset(torch.randn(n, 4), torch.randint(0, 2, (n,))) for n in (40, 8, 12))
+    photos, crops, held, spare = (TensorDataset(torch.randn(n, 4), torch.randint(0, 2, (n,))) for n in (40, 8, 12, 6))
     model = torch.nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for rows, epochs in ((range(4, 32), 2), (range(4, 36), 1)):
@@ -30,6 +31,7 @@ def record(folder: Path) -> TraceDir:
             run.register(photos, name="photos")
             run.transform("crop", photos).record(crops, [0, 0, 1, 1, 2, 2, 3, 3])
             run.register(held, name="held", role="validation")
+            run.register(spare, name="spare", role="excluded", content=False)
             every, data = (ConcatDataset([Subset(photos, list(some)), crops]) for some in (range(4, 36), rows))
             run.score_with(loss=torch.nn.CrossEntropyLoss(), train=every, validation=held)
             _train(run, data, epochs, model, optimizer)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from fgtrac.commit.plan import Plan, format_plan, parse_plan
 from fgtrac.events.postings import KIND, ROW, PostingTable
@@ -19,7 +20,7 @@ from fgtrac.store import durable
 from fgtrac.store.index_files import write_index
 from fgtrac.store.tensor_files import Tensor, encode_tensors, parse_tensors
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.index import Columns, Tree, build
+from fgtrac.tlog.index import Columns, Tree, build, value_at
 from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, sign_note
 from fgtrac.tlog.npy import column_digests
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, encode_bundle, grow, read_bundle, read_entries
@@ -126,17 +127,25 @@ def plan_of(trace: TraceDir) -> Plan:
     return parse_plan(trace.read(f"journal/{size_of(trace)}.seal"))
 
 
-def without_a_use(tree: Tree) -> Tree:
-    """The tree of the same columns without the last row of use, hashed anew."""
+def without_a_use(tree: Tree, sample: bytes | None = None) -> Tree:
+    """The tree of the same columns without the last row of use, of one sample or of all, hashed anew."""
+    keys = tree.columns.keys
+    samples = [n for n in range(int(np.searchsorted(keys[:, 0], 2))) if sample in (None, keys[n].tobytes()[1:])]
+    rows = {n: np.frombuffer(value_at(tree, n), dtype=ROW) for n in samples}
+    last = max(n for n in samples if (rows[n]["kind"] == KIND["used"]).any())
+    used = int(np.flatnonzero(rows[last]["kind"] == KIND["used"])[-1])
+    return with_rows(tree, last, np.delete(rows[last], used))
+
+
+def with_rows(tree: Tree, leaf: int, rows: NDArray[np.void]) -> Tree:
+    """The tree with other rows in one leaf, hashed anew."""
     columns = tree.columns
-    rows_end = int(columns.offsets[np.searchsorted(columns.keys[:, 0], 2)])
-    rows = np.frombuffer(columns.values[:rows_end].tobytes(), dtype=ROW)
-    used = np.flatnonzero(rows["kind"] == KIND["used"])[-1]
-    cut = int(used) * ROW.itemsize
-    values = np.concatenate([columns.values[:cut], columns.values[cut + ROW.itemsize :]])
-    later = np.asarray(columns.offsets) > cut
-    offsets = np.where(later, columns.offsets - np.uint64(ROW.itemsize), columns.offsets).astype(np.uint64)
-    return build(Columns(np.array(columns.keys), offsets, values))
+    start, stop = (int(columns.offsets[n]) for n in (leaf, leaf + 1))
+    fresh = np.frombuffer(rows.tobytes(), dtype=np.uint8)
+    values = np.concatenate([columns.values[:start], fresh, columns.values[stop:]])
+    offsets = columns.offsets.astype(np.int64)
+    offsets[leaf + 1 :] += len(fresh) - (stop - start)
+    return build(Columns(np.array(columns.keys), offsets.astype(np.uint64), values))
 
 
 def reseal(
