@@ -134,17 +134,23 @@ class Prover:
         numbers: set[int] = set(values[0]["entry"].tolist()) if entries else set()
         if bundle.children:
             numbers |= {n for rows in values for n in (*made_into(rows), *registered_by(rows))}
-        if not numbers:
-            return numbers
-        log, lasts, known = self._seal.log, {}, set()
+        lasts, known = {}, set()
         for number in sorted({n for rows in values for n in registered_by(rows)} & numbers):
-            event = log.event(number)
-            registration = event["block"], event["parts"]
+            event = self._registration(number)
+            name = event["block"], event["parts"]
             if event["part"] < event["parts"] - 1:
-                known.add(registration)
+                known.add(name)
             elif event["part"]:
-                lasts[registration] = number
-        return numbers | {self._places.first_part(n) for registration, n in lasts.items() if registration not in known}
+                lasts[name] = number
+        return numbers | {self._places.first_part(n) for name, n in lasts.items() if name not in known}
+
+    def _registration(self, number: int) -> Event:
+        event = self._seal.log.event(number)
+        if event["kind"] != "samples":
+            raise ProofError(
+                f"the index says that entry {number} ({event['kind']}) registers samples; run fgtrac verify"
+            )
+        return event
 
     # -- descendants --------------------------------------------------------------------------------------------
 
@@ -176,7 +182,7 @@ class Prover:
         made = made_into(rows)
         ordinals = {}
         for number in registered_by(rows) if made else ():
-            ordinals[self._seal.log.event(number)["block"]] = self._places.ordinal(sample_id, number)
+            ordinals[self._registration(number)["block"]] = self._places.ordinal(sample_id, number)
         for number in made:
             if number not in pairs:
                 pairs[number] = Pairs.of(number, self._seal.log.event(number))
