@@ -31,14 +31,13 @@ from numpy.typing import NDArray
 from fgtrac.api.adding import WAIT_S, check_idle, take_up
 from fgtrac.api.naming import key_of
 from fgtrac.api.prior import trace_id_of
-from fgtrac.capture.recorder import Recorder
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import keyed_id, preimage, subject_commitment
 from fgtrac.events.postings import PostingTable
-from fgtrac.events.schema import decode_event
+from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score import target_files
 from fgtrac.score.factor_files import FOLDER, Rows, losses_path, parse_head, parse_rows
 from fgtrac.store import durable
@@ -307,13 +306,17 @@ def _record(
     ]
     paths = [artifacts[at : at + PATHS_AN_ENTRY] for at in range(0, len(artifacts), PATHS_AN_ENTRY)]
     spare = next(iter(samples), b"")
-    writer = os.urandom(16)
-    recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
+    writer, entries = os.urandom(16), list[bytes]()
+    for part, withdrawn in itertools.zip_longest(cut, paths):
+        block, ordinals = part or (spare, np.empty(0, np.uint32))
+        said = {"pseudonym": pseudonym, "block": block, "ordinals": ordinals, "artifacts": list(withdrawn or ())}
+        own = {"kind": "erasure", "time": time.time_ns(), "writer": writer, "seq": len(entries)}
+        entries.append(encode_event(own | said))
+    if not entries:
+        return
+    journal = JournalWriter(trace.journal, writer)
     try:
-        for part, withdrawn in itertools.zip_longest(cut, paths):
-            block, ordinals = part or (spare, np.empty(0, np.uint32))
-            said = {"pseudonym": pseudonym, "block": block, "ordinals": ordinals, "artifacts": list(withdrawn or ())}
-            recorder.record("erasure", said)
-        recorder.sync()
+        journal.append(entries)
+        journal.sync()
     finally:
-        recorder.close()
+        journal.close()
