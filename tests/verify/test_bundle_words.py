@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 import fgtrac
-from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.events.identity import preimage, public_id
+from fgtrac.events.schema import ATTRIBUTION, STATUS, decode_event
 from fgtrac.query.prove import Proof
-from fgtrac.verify.bundle import parse_bundle
+from fgtrac.verify.bundle import Shown, parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 from lives import live_with_contents
-from proofs import examine, prove, row
-from traces import Made, start_trace
+from proofs import examine, prove, refuting, reworded, row
+from traces import Made, Writing, start_trace
 
 
 def test_the_sentences_say_what_happened(bundles: Any) -> None:
@@ -132,3 +133,107 @@ def test_leaving_out_that_a_run_has_not_ended_is_a_lie(tmp_path: Path) -> None:
     told = replace(bundle, words=bundle.words.replace(" of a run that has not ended", ""))
     assert told != bundle
     assert check_bundle(told, made.verifier).verdict is Verdict.REFUTED
+
+
+# -- resumes and kept states ----------------------------------------------------------------------------------------
+
+
+def resumed(folder: Path) -> Made:
+    """Rows 0 and 1 are used in the steps 1 to 4; then the run goes on from step 2, and uses row 0 in step 3 again. The
+    states of the steps 2, 4 (undone) and 3 were kept; that of step 1 was displaced."""
+    made, writing = start_trace(folder)
+    for step in (1, 2, 3, 4):
+        writing.use([0, 1])
+        if step != 3:
+            state(writing, step)
+    writing.recorder.record("checkpoint", {"step": 1, "kept": False, "rule": "displaced", "digest": bytes([1]) * 32})
+    last = writing.recorder.next_seq - 1
+    writing.recorder.record("resume", {"writers": [[writing.recorder.writer, last]], "step": 2})
+    writing.step = 2
+    writing.use([0, 2])
+    state(writing, 3)
+    writing.end()
+    made.seal()
+    return made
+
+
+def state(writing: Writing, step: int) -> None:
+    writing.recorder.record("checkpoint", {"step": step, "kept": True, "rule": "kept", "digest": bytes([step]) * 32})
+
+
+def test_uses_that_a_resume_undid_are_told_and_no_state_of_theirs(tmp_path: Path) -> None:
+    made = resumed(tmp_path)
+    trace = fgtrac.open(made.trace.path)
+    words = {}
+    for name in ("digits:0", "digits:1", "digits:2", "digits:3"):
+        for claim in (None, "history"):
+            data = trace.prove(name, claim)
+            assert examine(data, made.verifier).verdict is Verdict.HOLDS
+            words[name, claim] = parse_bundle(data).words
+    undone = "The run was resumed from an earlier step, which undid {} of its uses."
+    saved = "The model state of step 3 with SHA-256 " + "03" * 32 + " was saved after {} of its uses."
+    assert "was used 5 times" in words["digits:0", None]
+    assert f" {undone.format(2)} {saved.format(3)} It had" in words["digits:0", None]
+    assert f" {undone.format(2)} {saved.format(2)} It had" in words["digits:1", None]
+    assert "undid" not in words["digits:2", None]
+    assert saved.format(1) in words["digits:2", None]
+    assert undone.format(2) in words["digits:0", "history"]
+    assert "state" not in words["digits:0", "history"] + words["digits:3", None]
+
+
+def test_another_kept_state_is_shown_on_demand(tmp_path: Path) -> None:
+    made = resumed(tmp_path)
+    trace = fgtrac.open(made.trace.path)
+    data = trace.prove("digits:0", checkpoint=2)
+    assert examine(data, made.verifier).verdict is Verdict.HOLDS
+    assert "The model state of step 2 with" in parse_bundle(data).words
+    for step in (1, 4, 5):
+        with pytest.raises(ValueError, match=rf"no model state of step {step} was kept; .* of the steps 2, 3"):
+            trace.prove("digits:0", checkpoint=step)
+    for claim, name in (("history", "digits:0"), ("never used", "digits:3"), ("never registered", "digits:99")):
+        with pytest.raises(ValueError, match="a checkpoint says how far uses came"):
+            trace.prove(name, claim, checkpoint=2)
+
+
+def test_a_resume_cannot_be_left_out_nor_a_state_that_was_undone_or_not_kept_be_shown(tmp_path: Path) -> None:
+    made = resumed(tmp_path)
+    seal = fgtrac.open(made.trace.path)._seal
+    bundle = parse_bundle(prove(seal, row(0), "used"))
+    kinds = {e.number: decode_event(e.entry)["kind"] for e in bundle.entries}
+    assert sorted(kinds.values()) == ["checkpoint", "resume"]
+    for kind, refuted in (("resume", ["entries"]), ("checkpoint", [])):
+        lie = reworded(replace(bundle, entries=tuple(e for e in bundle.entries if kinds[e.number] != kind)))
+        assert refuting(lie, made.verifier) == refuted
+    states = {n: seal.log.event(n) for n in seal.log.find_kind("checkpoint", seal.event["counts"]["checkpoint"])}
+    others = tuple(e for e in bundle.entries if kinds[e.number] == "resume")
+    for number, event in states.items():
+        shown = Shown(number, seal.log.entry(number), seal.log.path(number))
+        told = replace(bundle, entries=tuple(sorted((*others, shown), key=lambda e: e.number)))
+        if not event["kept"]:
+            assert refuting(told, made.verifier) == ["entries"]
+        elif event["step"] == 4:
+            assert refuting(told, made.verifier) == ["claim"]
+        else:
+            assert check_bundle(reworded(told), made.verifier).verdict is Verdict.HOLDS
+    two = tuple(Shown(n, seal.log.entry(n), seal.log.path(n)) for n in list(states)[:2])
+    both = replace(bundle, entries=tuple(sorted((*others, *two), key=lambda e: e.number)))
+    assert refuting(both, made.verifier) == ["entries"]
+
+
+def test_no_words_have_more_than_4096_characters(tmp_path: Path) -> None:
+    """Names as long as an entry takes them, of which there may be many."""
+    made, writing = start_trace(tmp_path)
+    for n in range(30):
+        fields = {"name": f"{n}" + '"' * 5000, "id_scheme": "public", "content": "\n" * 5000}
+        writing.recorder.record("dataset", fields)
+    writing.end()
+    made.seal()
+    seal = fgtrac.open(made.trace.path)._seal
+    absent = parse_bundle(prove(seal, Proof(bytes(32), is_content=True)))
+    assert " by nothing, " in absent.words
+    assert absent.words.endswith(" and 23 more.")
+    assert len(absent.words) < 2000
+    long = preimage("d" * 30_000, "k" * 30_000)
+    named = prove(seal, Proof(public_id(long), long))
+    assert len(parse_bundle(named).words) < 1000
+    assert examine(named, made.verifier).verdict is Verdict.CANNOT_TELL  # no such data set
