@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import struct
 from pathlib import Path
 
 import pytest
 
-from fgtrac.store import durable
+from fgtrac.store import durable, journal
 from fgtrac.store.journal import HEADER, JournalWriter, encode_frame, scan
 
 WRITER = b"w" * 16
@@ -66,3 +68,26 @@ def test_a_write_that_fails_half_way_leaves_no_torn_frame(tmp_path: Path, monkey
     journal.append([b"third"])
     journal.close()
     assert [entry for _, entry in scan(path.read_bytes()).frames] == [b"first", b"third"]
+
+
+def test_behind_damage_the_search_finds_what_trying_each_offset_finds() -> None:
+    draw = random.Random(1)
+
+    def some() -> bytes:
+        length = struct.pack("<I", draw.randint(0, 60))
+        whole = encode_frame(draw.randbytes(draw.randint(1, 40)))
+        return draw.choice([whole, draw.randbytes(draw.randint(0, 30)), length + draw.randbytes(5), bytes(9)])
+
+    for _ in range(300):
+        data = b"".join(some() for _ in range(draw.randint(1, 5)))
+        search = journal._Search(data)
+        for damaged in range(-1, len(data)):
+            tried = (at for at in range(damaged + 1, len(data) - 8) if journal._frame_at(data, at) is not None)
+            assert search.behind(damaged) == next(tried, len(data))
+
+
+def test_frames_on_both_sides_of_a_stretch_are_found_behind_damage() -> None:
+    frame = encode_frame(b"entry" * 400)
+    data = b"\0" + frame * 100
+    assert [at for at, _ in scan(data).frames] == list(range(1, len(data), len(frame)))
+    assert len(data) > 3 * journal.STRETCH

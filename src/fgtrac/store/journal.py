@@ -5,17 +5,22 @@ frame = length (u32) || CRC-32 over length and entry (u32) || entry        littl
 
 from __future__ import annotations
 
+import bisect
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fgtrac.errors import FormatError
+from fgtrac.store.checksums import moved, prefix_checksums
 from fgtrac.store.durable import AppendFile
 
 HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 1 << 20
+STRETCH = 1 << 16  # offsets that are searched together for whole frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,16 @@ def scan(data: bytes) -> Scan:
     """
     frames: list[tuple[int, bytes]] = []
     bad: list[tuple[int, int]] = []
-    at, end = 0, len(data)
+    at, end, search, in_vain = 0, len(data), _Search(data), 0
     while at < end:
-        entry = _frame_at(data, at)
+        is_cheap = in_vain <= end  # bytes that were read where no frame stood: a stranger's could be the square of all
+        entry = _frame_at(data, at) if is_cheap or search.behind(at - 1) == at else None
         if entry is not None:
             frames.append((at, entry))
             at += HEADER.size + len(entry)
             continue
-        after = _resume(data, at)
+        in_vain += min(int.from_bytes(data[at : at + 4], "little"), MAX_FRAME_BYTES)
+        after = search.behind(at)
         if after == end and _is_cut(data, at):
             return Scan(tuple(frames), tuple(bad), end - at)
         bad.append((at, after - at))
@@ -68,12 +75,48 @@ def _frame_at(data: bytes, at: int) -> bytes | None:
     return entry if zlib.crc32(entry, zlib.crc32(data[at : at + 4])) == crc else None
 
 
-def _resume(data: bytes, damaged: int) -> int:
-    """The next offset behind `damaged` where a whole frame begins, or the end."""
-    for at in range(damaged + 1, len(data) - HEADER.size):
-        if _frame_at(data, at) is not None:
-            return at
-    return len(data)
+class _Search:
+    """Where whole frames begin, at any offset; found for a stretch of offsets at a time, when it is first asked for.
+
+    Damage, or a stranger, can make every fourth byte look like the head of a long frame: so the checksums of a stretch
+    are computed together, and each stretch once.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._found: dict[int, list[int]] = {}
+
+    def behind(self, damaged: int) -> int:
+        """The next offset behind `damaged` where a whole frame begins, or the end."""
+        for number in range((damaged + 1) // STRETCH, len(self._data) // STRETCH + 1):
+            if number not in self._found:
+                self._found[number] = _whole_frames(self._data, number * STRETCH, (number + 1) * STRETCH)
+            starts = self._found[number]
+            at = bisect.bisect_right(starts, damaged)
+            if at < len(starts):
+                return starts[at]
+        return len(self._data)
+
+
+def _whole_frames(data: bytes, start: int, stop: int) -> list[int]:
+    """The offsets from `start` up to `stop` where whole frames begin."""
+    stop = min(stop, len(data) - HEADER.size)
+    if start >= stop:
+        return []
+    heads = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8, stop - start + 7, start), 8)
+    lengths, sums = np.ascontiguousarray(heads).view("<u4").T.astype(np.int64)
+    offsets = np.arange(start, stop)
+    fit = (lengths > 0) & (lengths <= MAX_FRAME_BYTES) & (offsets + HEADER.size + lengths <= len(data))
+    offsets, lengths, sums = offsets[fit], lengths[fit], sums[fit]
+    if not len(offsets):
+        return []
+    bodies = offsets + HEADER.size
+    points = np.unique(np.concatenate([bodies, bodies + lengths]))
+    prefixes = prefix_checksums(data[start : int(points[-1])], points - start)
+    front, whole = (prefixes[np.searchsorted(points, at)] for at in (bodies, bodies + lengths))
+    of_length = np.array([zlib.crc32(data[at : at + 4]) for at in offsets.tolist()], dtype=np.uint32)
+    found: list[int] = offsets[(moved(of_length ^ front, lengths) ^ whole) == sums].tolist()
+    return found
 
 
 def _is_cut(data: bytes, at: int) -> bool:
