@@ -17,6 +17,7 @@ import numpy as np
 from fgtrac.errors import FormatError
 
 MAX_DEPTH = 16
+MAX_ITEMS = 1 << 18  # in all lists and maps of one value: four times what an entry has room for
 TYPED_ARRAYS = {64: "<u1", 69: "<u2", 70: "<u4", 71: "<u8", 84: "<f2", 85: "<f4", 86: "<f8"}  # RFC 8746 section 2
 _DTYPES = {tag: np.dtype(name) for tag, name in TYPED_ARRAYS.items()}
 _TAG_OF = {np.dtype(name).newbyteorder("="): tag for tag, name in TYPED_ARRAYS.items()}
@@ -115,12 +116,13 @@ def _write_map(value: Mapping[Any, Any], out: list[bytes], depth: int) -> None:
 class _Reader:
     """A cursor over one buffer; every length is checked against what is left before anything is made of it."""
 
-    __slots__ = ("at", "data", "end")
+    __slots__ = ("at", "data", "end", "room")
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data = memoryview(data)
         self.at = 0
         self.end = len(data)
+        self.room = MAX_ITEMS
 
     def value(self, depth: int) -> Any:
         major, info, argument = self.head()
@@ -143,6 +145,7 @@ class _Reader:
         if major == 4:
             if argument > self.end - self.at:
                 raise FormatError(f"an array of {argument} items cannot fit the {self.end - self.at} bytes left")
+            self.make_room(argument)
             return [self.value(depth + 1) for _ in range(argument)]
         return self.map(argument, depth)
 
@@ -168,6 +171,12 @@ class _Reader:
         start = self.at
         self.at += size
         return self.data[start : self.at]
+
+    def make_room(self, items: int) -> None:
+        """Each item is an object of its own, and may take 64 times its bytes."""
+        self.room -= items
+        if self.room < 0:
+            raise FormatError(f"lists and maps of more than {MAX_ITEMS} items")
 
     def text(self, size: int) -> str:
         try:
@@ -204,6 +213,7 @@ class _Reader:
     def map(self, pairs: int, depth: int) -> dict[str, Any]:
         if pairs > (self.end - self.at) // 2:
             raise FormatError(f"a map of {pairs} pairs cannot fit the {self.end - self.at} bytes left")
+        self.make_room(pairs)
         out: dict[str, Any] = {}
         before = b""
         for _ in range(pairs):

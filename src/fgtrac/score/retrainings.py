@@ -110,7 +110,10 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     text, _, check = line.rpartition(b"\t")
     if check != f"{zlib.crc32(text):08x}".encode():
         raise FormatError(f"line {number} of {path} is damaged; remove that line, and it is retrained")
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"line {number} of {path} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(f"line {number} of {path} is no retraining")
     return value
