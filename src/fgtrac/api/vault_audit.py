@@ -44,6 +44,8 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
     def examine(_trace: TraceFiles, audit: Audit) -> str:
         try:
             return _check(vault, audit, progress)
+        except FormatError as error:  # the vault's: the log's entries are known to be well formed
+            raise CannotTell(f"{error}; restore {vault.path.name} from a copy") from error
         finally:
             vault.close()
 
@@ -113,7 +115,8 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
 
 def _once(found: _Registered) -> _Registered:
     """Each id once: a resumed run registers its samples again. ProofError where it then says something else of one."""
-    again = np.r_[False, found.ids[1:] == found.ids[:-1]]
+    again = np.zeros(len(found.ids), bool)
+    again[1:] = found.ids[1:] == found.ids[:-1]
     differs = (found.which[1:] != found.which[:-1]) | (found.pseudonyms[1:] != found.pseudonyms[:-1])
     for place in np.flatnonzero(again[1:] & differs)[:1].tolist():
         raise ProofError(
