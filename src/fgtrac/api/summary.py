@@ -47,7 +47,7 @@ class Summary:
 
     @property
     def vkey(self) -> str:
-        """The log's C2SP verifier key, as the `run` entry names it."""
+        """The log's C2SP verifier key, as its `run` entry and its `key` entries name it."""
         return format_vkey(Verifier(ORIGIN_PREFIX + self.trace_id.hex(), self.public_key))
 
     def as_json(self) -> dict[str, Any]:
@@ -83,6 +83,8 @@ def _summarize(trace: TraceDir) -> Summary:
     head = trace.head()
     size = head.size if head is not None else 0
     counts: Counter[str] = Counter()
+    run = run_entry(trace)
+    public_key = run["public_key"]
     uses = indexed = 0
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     factors: dict[str, dict[str, Any]] = {}
@@ -102,10 +104,11 @@ def _summarize(trace: TraceDir) -> Summary:
             uses += int(event["count"][event["status"] == STATUS["applied"]].sum())
         elif event["kind"] == "seal":
             indexed = number
-    run = run_entry(trace)
+        elif event["kind"] == "key":
+            public_key = event["public_key"]
     return Summary(
         trace_id_of(trace),
-        run["public_key"],
+        public_key,
         size,
         head.root if head is not None else b"",
         indexed,
