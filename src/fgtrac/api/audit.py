@@ -31,6 +31,7 @@ from fgtrac.verify.tree import HEAD, read_head
 JOURNAL = "journal/"
 DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
 REPLAY = "samplers"  # the check on demand that draws the order of every epoch again
+SINCE = "since"  # the check on demand that holds the log against an older head
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
@@ -69,6 +70,11 @@ def audit_trace(
         make(demand.name, partial(demand.examine, trace, audit), demand.needs)
     if audit.facts.announced and all(demand.name != REPLAY for demand in demands):
         audit.checks.notes.append(f"the order of {audit.facts.announced} epochs was not drawn again; --replay does")
+    if audit.log is not None and all(demand.name != SINCE for demand in demands):
+        audit.checks.notes.append(
+            "that the log was not rolled back, or rewritten and signed again, is not shown; an older head that you kept "
+            "does: --since"
+        )
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
 
 

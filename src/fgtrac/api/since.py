@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fgtrac.api.audit import Demand
+from fgtrac.api.audit import SINCE, Demand
 from fgtrac.tlog.note import parse_note, parse_tree_head
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import TraceFiles
@@ -27,4 +27,4 @@ def since_demand(path: Path) -> Demand:
         assert signer is not None  # the check of `run` holds
         return check_since(note, path.name, audit.log, signer)
 
-    return Demand("since", examine, ("signature", "entries", "run"))
+    return Demand(SINCE, examine, ("signature", "entries", "run"))

@@ -1,0 +1,29 @@
+"""Slip in a foreign batch: one holds a sample that the epoch's order has elsewhere.
+
+The order of the epoch was announced, and the replay draws it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fgtrac.demo.forge import all_entries, find, reseal
+from fgtrac.events.schema import encode_event
+from lying import Act, Stage, caught, main, passes
+
+
+def tell(stage: Stage) -> Iterator[Act]:
+    trace = stage.copy()
+    number, event = find(trace, "use")
+    ordinals = event["ordinals"].copy()
+    ordinals[0] = ordinals[-1]
+    lie = {"ordinals": ordinals}
+    entries = all_entries(trace)
+    entries[number] = encode_event(event | lie)
+    reseal(trace, entries, stage.key)
+    yield passes(stage.verify(trace), says="--replay does")
+    yield caught(stage.verify(trace, "--replay", "--vault", trace.vault_path), "samplers")
+
+
+if __name__ == "__main__":
+    main(tell)

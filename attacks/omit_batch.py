@@ -1,0 +1,29 @@
+"""Omit a batch: the signer takes one out of a recorded entry, as if its samples had never been trained on.
+
+Before each epoch the log says how it will be ordered; the replay draws the order again, and a batch is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fgtrac.demo.forge import all_entries, find, reseal
+from fgtrac.events.schema import encode_event
+from lying import Act, Stage, caught, main, passes
+
+
+def tell(stage: Stage) -> Iterator[Act]:
+    trace = stage.copy()
+    number, event = find(trace, "use")
+    columns = ("count", "epoch", "batch", "step", "status", "attribution")
+    lie = {name: event[name][:-1] for name in columns}
+    lie["ordinals"] = event["ordinals"][: -int(event["count"][-1])]
+    entries = all_entries(trace)
+    entries[number] = encode_event(event | lie)
+    reseal(trace, entries, stage.key)
+    yield passes(stage.verify(trace), says="--replay does")
+    yield caught(stage.verify(trace, "--replay", "--vault", trace.vault_path), "samplers")
+
+
+if __name__ == "__main__":
+    main(tell)

@@ -1,0 +1,27 @@
+"""Relabel rows: in the vault, the names of two samples change places.
+
+Histories read through the vault are then of the wrong sample. Its names and secrets must give the registered ids.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from lying import Act, Stage, caught, main, passes
+
+
+def tell(stage: Stage) -> Iterator[Act]:
+    trace = stage.copy()
+    with sqlite3.connect(trace.vault_path) as vault:
+        table = "SELECT id, key FROM names WHERE dataset = 'photos' ORDER BY id LIMIT 2"
+        (first, one), (second, other) = vault.execute(table).fetchall()
+        vault.execute("UPDATE names SET key = ? WHERE id = ?", (other, first))
+        vault.execute("UPDATE names SET key = ? WHERE id = ?", (one, second))
+    vault.close()
+    yield passes(stage.verify(trace), says="--since")
+    yield caught(stage.verify(trace, "--vault", trace.vault_path), "vault")
+
+
+if __name__ == "__main__":
+    main(tell)
