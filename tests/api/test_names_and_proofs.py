@@ -4,14 +4,18 @@ who hold the key."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import fgtrac
 from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.naming import about
 from fgtrac.api.trace import Trace
+from fgtrac.errors import FormatError
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.report import Verdict
 
@@ -37,11 +41,13 @@ def record(folder: Path, ids: str = "keyed") -> Trace:
     return fgtrac.open(folder / "run.trace")
 
 
-def check(trace: Trace, name: str, claim: str | None = None, id_key: str | None = None) -> tuple[str, Verdict]:
+def check(
+    trace: Trace, name: str, claim: str | None = None, id_key: str | None = None, about: str | None = None
+) -> tuple[str, Verdict]:
     path = trace.path.parent / "bundle.json"
     data = trace.prove(name, claim)
     path.write_bytes(data)
-    return parse_bundle(data).words, verify_bundle(path, id_key=id_key).verdict
+    return parse_bundle(data).words, verify_bundle(path, id_key=id_key, about=about).verdict
 
 
 @pytest.mark.parametrize("ids", ["keyed", "public"])
@@ -50,6 +56,7 @@ def test_named_samples_are_opened_to_whoever_gets_the_bundle(tmp_path: Path, ids
     for name, who in (
         ("rows:2", 'key 2 of data set "rows"'),
         ('key:"a"', 'key "a" of data set "texts"'),
+        ('texts:key:"a"', 'key "a" of data set "texts"'),
         ('key:["c",1]', 'key ["c", 1] of data set "texts"'),
         ("people:3", 'key 3 of data set "people"'),
         ("people:0", 'key 0 of data set "people"'),
@@ -104,3 +111,117 @@ def test_the_whole_trace_verifies_with_my_own_key_and_says_whose_it_is(tmp_path:
     assert report.verdict is Verdict.HOLDS
     assert report.notes[-1] == "the signature was checked with your own key"
     assert record(tmp_path / "b").history("rows:0").rests_on == "as signed with your own key"
+
+
+# -- contents ---------------------------------------------------------------------------------------------------------
+
+
+def save(path: Path, array: Any) -> str:
+    np.save(path, array)
+    return str(path)
+
+
+def test_the_row_of_an_array_is_what_a_tensor_data_set_registers(tmp_path: Path) -> None:
+    """Whatever its type and shape: both sides compute the source from the row alone."""
+    arrays = [
+        np.arange(12).astype(dtype).reshape(shape)
+        for dtype in ("float32", "float64", "float16", "int64", "uint8", "bool", "complex64")
+        for shape in ((12,), (3, 4), (3, 2, 2))
+    ]
+    with fgtrac.start_run(tmp_path / "run", ids="public") as run:
+        for n, array in enumerate(arrays):
+            run.register(TensorDataset(torch.from_numpy(array)), name=f"set {n}")
+    trace = fgtrac.open(tmp_path / "run.trace")
+    for n, array in enumerate(arrays):
+        swapped = array.astype(array.dtype.newbyteorder(">"))
+        for name, stored in (("a", array), ("big endian", swapped), ("columns first", np.asfortranarray(array))):
+            asked = f"row:{save(tmp_path / f'{name}.npy', stored)}:1"
+            words, verdict = check(trace, asked, "content present", about=asked)
+            assert verdict is Verdict.HOLDS, (n, name, words)
+    asked = f"row:{save(tmp_path / 'new.npy', np.full((1, 4), 99.0))}:0"
+    assert check(trace, asked, "content absent", about=asked)[1] is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("content", "index", "words"),
+    [
+        (b"\x93NUMPY", "0", "is no .npy file"),
+        (b"text", "0", "is no .npy file"),
+        (np.array([{}], dtype=object), "0", "is no .npy file"),
+        (np.array(["a"]), "0", "is an array of numbers"),
+        (np.zeros((2, 2)), "2", "so no row 2"),
+        (np.zeros(()), "0", "so no row 0"),
+        (np.zeros((2, 2)), "-1", "names no row"),
+        (np.zeros((2, 2)), "", "names no row"),
+    ],
+)
+def test_what_is_no_row_of_an_array_is_refused(tmp_path: Path, content: Any, index: str, words: str) -> None:
+    path = tmp_path / "a.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises((ValueError, FormatError), match=words):
+        about(f"row:{path}:{index}")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        about(f"row:{tmp_path / 'b.npy'}:0")
+
+
+@pytest.mark.parametrize("ids", ["keyed", "public"])
+def test_contents_are_found_under_every_scheme_and_absent_only_where_one_settles_it(tmp_path: Path, ids: str) -> None:
+    """Rows of the run's scheme, of subjects, and of both."""
+    trace, vault = record(tmp_path, ids), str(tmp_path / "run.vault")
+    for array, who in ((np.arange(20.0, dtype="f").reshape(10, 2), "rows"), (np.ones((4, 1), "f"), "people")):
+        asked = f"row:{save(tmp_path / f'{who}.npy', array)}:3"
+        words, verdict = check(trace, asked, about=asked)
+        assert verdict is Verdict.HOLDS, words
+        assert f"is held by {1 if who == 'rows' else 2} registered sample" in words  # rows 2 and 3 are of one subject
+    absent = f"row:{save(tmp_path / 'absent.npy', np.full((1, 2), 7.5, 'f'))}:0"
+    for id_key in (None, vault) if ids == "keyed" else (None,):
+        words, verdict = check(trace, absent, id_key=id_key, about=absent)
+        assert (verdict, "is held by no registered sample" in words) == (Verdict.CANNOT_TELL, True)
+
+
+# -- about whom -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", ["keyed", "public"])
+def test_a_true_bundle_about_somebody_else_is_refuted(tmp_path: Path, ids: str) -> None:
+    trace, vault = record(tmp_path, ids), str(tmp_path / "run.vault")
+    sample = trace.find("rows:2").id.hex()
+    for name, verdict in (
+        ("rows:2", Verdict.HOLDS),
+        ("rows:key:2", Verdict.HOLDS),
+        (f"id:{sample}", Verdict.HOLDS),
+        ("rows:3", Verdict.REFUTED),
+        ("other:2", Verdict.REFUTED),
+        ('rows:key:"2"', Verdict.REFUTED),
+        (f"id:{'0' * 64}", Verdict.REFUTED),
+        (f"row:{save(tmp_path / 'a.npy', np.zeros(2))}:0", Verdict.REFUTED),
+    ):
+        assert check(trace, "rows:2", about=name)[1] is verdict, name
+        assert check(trace, "rows:6", about=name.replace("rows:2", "rows:6"))[1] in (verdict, Verdict.REFUTED)
+    for name in ("rows:99", "rows:98"):
+        expected = Verdict.HOLDS if name == "rows:99" else Verdict.REFUTED
+        assert check(trace, "rows:99", id_key=vault if ids == "keyed" else None, about=name)[1] is expected
+
+
+def test_a_bundle_that_names_the_id_alone_is_about_whom_the_id_can_be_computed_of(tmp_path: Path) -> None:
+    for ids in ("keyed", "public"):
+        trace, vault = record(tmp_path / ids, ids), tmp_path / ids / "run.vault"
+        bare = f"id:{trace.find('rows:2').id.hex()}"
+        vault.rename(tmp_path / ids / "elsewhere")
+        blind = fgtrac.open(trace.path)
+        expected = Verdict.HOLDS if ids == "public" else Verdict.CANNOT_TELL
+        assert check(blind, bare, about="rows:2")[1] is expected
+        assert check(blind, bare, about="rows:3")[1] is Verdict.CANNOT_TELL
+        if ids == "keyed":
+            assert check(blind, bare, about="rows:2", id_key=str(tmp_path / ids / "elsewhere"))[1] is Verdict.HOLDS
+
+
+def test_a_key_without_its_data_set_says_too_little_to_a_verifier() -> None:
+    with pytest.raises(ValueError, match='write NAME:key:"a"'):
+        about('key:"a"')
+    for text in ("rows", "rows:x", "rows:key:1.5", "rows:key:", "id:00"):
+        with pytest.raises(ValueError, match=r"write|is no"):
+            about(text)
