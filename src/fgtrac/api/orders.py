@@ -98,7 +98,7 @@ class LoaderOrders:
             opening = os.urandom(32) + state
             ref = orders._recorder.record("sampler", said | {"state_commitment": state_commitment(opening)})
             orders._waiting.append((opening_name(*ref), opening))
-        orders._recorder.flush()
+        orders._recorder.hand_over()
 
     def unread(self, iteration: Iteration, batch: int) -> None:
         """Say that a batch of the announced order could not be read, and so was never delivered."""

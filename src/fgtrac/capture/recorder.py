@@ -165,6 +165,12 @@ class Recorder:
             self._write()
             self._raise_if_strict()
 
+    def hand_over(self) -> None:
+        """Hand what has been said to the operating system; settled batches go on waiting. Raises as `flush`."""
+        with self._lock:
+            self._write()
+            self._raise_if_strict()
+
     def sync(self) -> None:
         """`flush`, then wait until the disk has it."""
         self.flush()
