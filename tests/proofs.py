@@ -20,6 +20,7 @@ from fgtrac.verify.sentences import sentence
 from lives import live, live_with_contents
 
 CLAIMS = ["used", "history", "never used", "never registered", "content present", "content absent"]
+WITH_ENTRIES = ["used, with entries", "history, with entries"]
 
 
 def prove(
@@ -58,7 +59,7 @@ def reworded(bundle: Bundle) -> Bundle:
 
 
 def true_bundles(folder: Path) -> tuple[Verifier, dict[str, bytes]]:
-    """One true bundle for each claim (and of two with evidence), and the key that the log is signed with."""
+    """One true bundle for each of CLAIMS and WITH_ENTRIES (those about parents), and the key that the log is signed by."""
     life = live(folder / "life")
     photos = live_with_contents(folder / "photos")
     seal, of_contents = fgtrac.open(life.path)._seal, fgtrac.open(photos.trace.path)
@@ -67,6 +68,9 @@ def true_bundles(folder: Path) -> tuple[Verifier, dict[str, bytes]]:
         "history": prove(seal, row(1), "history"),
         "never used": prove(seal, row(4), "never used"),
         "never registered": prove(seal, row(99), "never registered"),
+    }
+    made |= {
+        f"{claim}, with entries": prove(seal, row(n), claim, entries=True) for claim, n in (("used", 0), ("history", 1))
     }
     for claim, source in (("content present", b"1"), ("content absent", b"3")):
         file = folder / f"photo {claim}"
