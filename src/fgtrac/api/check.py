@@ -37,6 +37,7 @@ from fgtrac.verify.uses import NONE
 
 PIECE_BYTES = 1 << 18
 FILES_AT_ONCE = 256
+ROWS_AT_ONCE = 4096
 COLUMNS = ("policy", "sample", "id", "step", "epoch", "entry", "superseded", "same_content_as")
 
 
@@ -62,8 +63,8 @@ class Checked:
     def _violations(self, ruling: Ruling) -> Iterator[dict[str, Any]]:
         found, known = ruling.violations, dict[int, dict[str, Any]]()
         columns = found.places, found.steps, found.epochs, found.entries, found.superseded
-        for start in range(0, len(found), PIECE_BYTES):
-            rows = zip(*(column[start : start + PIECE_BYTES].tolist() for column in columns), strict=True)
+        for start in range(0, len(found), ROWS_AT_ONCE):
+            rows = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
             for place, step, epoch, entry, superseded in rows:
                 if place not in known:
                     known[place] = self._sample(ruling, place)
@@ -80,18 +81,22 @@ class Checked:
 
     def csv(self) -> Iterator[bytes]:
         """All violations as CSV, piece by piece."""
-        rows = (tuple(row.get(name, "") for name in COLUMNS) for row in self.violations())
         yield _lines([COLUMNS])
-        while piece := list(itertools.islice(rows, 4096)):
-            yield _lines(piece)
+        for rows in _many(self.violations()):
+            yield _lines([tuple(row.get(name, "") for name in COLUMNS) for row in rows])
 
     def json(self) -> Iterator[str]:
         """One JSON object, piece by piece: the report, how many violations there are, and each of them."""
         report = self.report.as_json() | {"counts": self.counts()}
         yield json.dumps(report, ensure_ascii=False)[:-1] + ', "violations": ['
-        for number, row in enumerate(self.violations()):
-            yield (", " if number else "") + json.dumps(row, ensure_ascii=False)
+        for number, rows in enumerate(_many(self.violations())):
+            yield (", " if number else "") + json.dumps(rows, ensure_ascii=False)[1:-1]
         yield "]}"
+
+
+def _many(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        yield some
 
 
 def _lines(rows: list[Any]) -> bytes:
@@ -119,7 +124,7 @@ def check_trace(
     directory = TraceDir.open(path)
     trace_id = trace_id_of(directory)
     policies, folder = (Policies(), Path()) if policy is None else (read_policies(policy), policy.parent)
-    verifier, whose = trusted_verifier(key, trace_id)
+    verifier, whose = trusted_verifier(key, trace_id, note=directory.head_note())
     vault = Vault.open(directory.vault_path, trace_id) if directory.vault_path.exists() else None
     try:
         secret = None if id_key is None else read_id_key(id_key, trace_id)
@@ -134,7 +139,7 @@ def check_trace(
         answers = {ruling.name: ruling.answer for ruling in rulings}
         for name in policies.names():
             audit.checks.make(name, answers.get(name, _not_read), NEEDS)
-        names = _names(roster, rulings, name_of)
+        names = {} if vault is None else _names(roster, rulings, name_of)
     finally:
         if vault is not None:
             vault.close()
