@@ -212,8 +212,10 @@ def test_without_the_vault_or_the_signing_key_nothing_is_erased(trace: Path, mon
         fgtrac.erase(trace, subject=ANN)
 
 
-def test_while_a_run_records_or_another_process_holds_the_vault_nothing_is_erased(trace: Path) -> None:
-    hers = key_of(trace, ANN)
+def test_while_a_run_records_or_another_process_holds_the_vault_nothing_is_erased(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hers, connect = key_of(trace, ANN), sqlite3.connect
     with start_run(trace, resume=True, key=trace.parent / "key.pem") as run:
         run.register(people(), name="people", key=KEYS, subject=SUBJECTS)
         with pytest.raises(CaptureError, match="is being recorded by a process now"):
@@ -221,7 +223,8 @@ def test_while_a_run_records_or_another_process_holds_the_vault_nothing_is_erase
     reader = sqlite3.connect(trace.with_suffix(".vault"))
     rows = reader.execute("SELECT * FROM names")
     next(rows)
-    with pytest.raises(BlockingIOError, match="locked"):
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **named, timeout=0.1))
+    with pytest.raises(BlockingIOError, match=r"run\.vault: database is locked; another process holds it"):
         fgtrac.erase(trace, subject=ANN)
     rows.close()
     reader.close()

@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import sqlite3
-import traceback
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,17 +96,16 @@ class Faults:
             self._strike(kind)
 
     def install(self) -> None:
-        """At every system call of store/durable.py and every statement and commit of the vault. Nothing is synced to
-        the disk any more: what a killed process has written stays in the system's memory."""
+        """At every system call of store/durable.py and every statement and commit of the vault."""
         for name in SYSTEM_CALLS:
-            setattr(durable, name, self._counted(getattr(durable, name), syncs=name == "_fsync"))
+            setattr(durable, name, self._counted(getattr(durable, name)))
         connect = vaults._connect
         vaults._connect = lambda path, *, read_only: Connection(connect(path, read_only=read_only), self)
 
-    def _counted(self, function: Any, *, syncs: bool) -> Any:
+    def _counted(self, function: Any) -> Any:
         def counted(*arguments: Any) -> Any:
             self.point(OSError)
-            return None if syncs else function(*arguments)
+            return function(*arguments)
 
         return counted
 
@@ -114,7 +114,6 @@ class Connection:
     """A vault's connection whose statements are points."""
 
     def __init__(self, db: sqlite3.Connection, faults: Faults) -> None:
-        db.execute("PRAGMA synchronous=OFF")
         self._db, self._faults = db, faults
         self.close = db.close
 
@@ -139,8 +138,15 @@ class Connection:
         self._db.__exit__(kind, error, trace)
 
 
+def unsynced(db: sqlite3.Connection) -> sqlite3.Connection:
+    db.execute("PRAGMA synchronous=OFF")
+    return db
+
+
 def raise_it(kind: type[Exception]) -> NoReturn:
-    raise kind("disk I/O error")
+    error: Any = kind("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    raise error
 
 
 def kill_it(kind: type[Exception]) -> NoReturn:
@@ -158,8 +164,6 @@ def in_a_child(trace: Path, faults: Faults) -> int:
             code = 0
         except OSError as error:
             code = 1 if "disk I/O error" in str(error) else 4
-        except BaseException:
-            traceback.print_exc()
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -175,6 +179,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_erasure_survives_a_fault_at_every_single_point(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Any, code: int
 ) -> None:
+    connect = vaults._connect
+    monkeypatch.setattr(durable, "_fsync", lambda fd: None)  # no power is lost here: syncs are points, and take no time
+    monkeypatch.setattr(vaults, "_connect", lambda path, *, read_only: unsynced(connect(path, read_only=read_only)))
     promised, number, seen = Promised(template / "run.trace"), 0, set()
     ended = code
     while ended == code:
@@ -189,3 +196,51 @@ def test_an_erasure_survives_a_fault_at_every_single_point(
         shutil.rmtree(folder)
     assert number > 80
     assert seen == {(False, False), (False, True), (True, True), (True, False)}  # every state was met
+
+
+# -- the same from outside: the kernel refuses, or kills, whatever library asks it ----------------------------------
+
+VAULT = ("run.vault", "run.vault-journal")
+FROM_OUTSIDE = [
+    *(("pwrite64", at, "error=ENOSPC", VAULT) for at in (1, 40, 80)),
+    *(("fdatasync", at, "error=EIO", VAULT) for at in (2, 8)),
+    *(("pwrite64", at, "signal=KILL", VAULT) for at in (12, 35, 60, 85)),
+    ("fdatasync", 5, "signal=KILL", VAULT),
+    ("unlink", 1, "error=EIO", VAULT),
+    ("unlink", 3, "error=EIO", ()),  # a withdrawn file
+    ("rename", 2, "error=EIO", ()),
+    ("fsync", 9, "signal=KILL", ()),
+]
+
+
+def can_inject(folder: Path) -> bool:
+    """Whether strace is here and may trace: a container can forbid it."""
+    if shutil.which("strace") is None:
+        return False
+    command = ["strace", "-o", str(folder / "try"), "-e", "inject=unlink:error=EIO:when=1", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_an_erasure_survives_what_the_kernel_refuses_it(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_inject(tmp_path):
+        pytest.skip("strace is not installed, or may not trace here: apt-get install strace")
+    promised, ended = Promised(template / "run.trace"), []
+    program = "import sys; from fgtrac.api.erase import erase; erase(sys.argv[1], subject=sys.argv[2])"
+    for number, (call, at, fault, files) in enumerate(FROM_OUTSIDE):
+        folder = tmp_path / str(number)
+        shutil.copytree(template, folder)
+        monkeypatch.setenv("FGTRAC_KEY", str(folder / "key.pem"))
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        command = ["strace", "-f", "-o", str(tmp_path / "log"), *(f"-P{folder / name}" for name in files)]
+        command += ["-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={at}"]
+        child = [sys.executable, "-c", program, str(folder / "run.trace"), ANN]
+        done = subprocess.run([*command, *child], capture_output=True, text=True, check=False)
+        assert "INJECTED" in (tmp_path / "log").read_text() or done.returncode == -signal.SIGKILL, (call, at)
+        assert done.returncode == (-signal.SIGKILL if "KILL" in fault else done.returncode), (call, at, done)
+        ended.append(done.returncode)
+        promised.check(folder / "run.trace")
+        promised.check_complete(folder / "run.trace")
+    assert ended.count(1) >= 6  # a refused removal of SQLite's own journal is no failure
+    assert set(ended) <= {0, 1, -signal.SIGKILL}

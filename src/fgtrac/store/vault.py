@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -23,6 +22,11 @@ _SCHEMA = (
     "CREATE TABLE openings (what TEXT PRIMARY KEY, opening BLOB NOT NULL)",
     "CREATE TABLE unfinished (pseudonym BLOB PRIMARY KEY, artifacts TEXT NOT NULL)",
 )
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_REFUSED = (
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
 _NAMES = "SELECT id, dataset, key, subject FROM names"
 
 
@@ -67,11 +71,11 @@ class Vault:
             raise FileNotFoundError(f"there is no vault at {path}; name samples by id:HEX, or put the vault there")
         vault = cls(_connect(path, read_only=read_only), path)
         try:
-            row = vault._find("SELECT format, trace FROM about")
-            if row is None or row[0] != FORMAT:
-                raise FormatError(f"{path} is no {FORMAT} but {row!r:.80}")
-            if row[1] != trace_id:
-                raise TamperError(f"{path} belongs to trace {bytes(row[1]).hex()}, not {trace_id.hex()}")
+            rows = vault._rows((str, bytes), "SELECT format, trace FROM about")
+            if len(rows) != 1 or rows[0][0] != FORMAT:
+                raise FormatError(f"{path} is no {FORMAT} but {rows!r:.80}")
+            if rows[0][1] != trace_id:
+                raise TamperError(f"{path} belongs to trace {rows[0][1].hex()}, not {trace_id.hex()}")
         except BaseException:
             vault.close()
             raise
@@ -88,13 +92,12 @@ class Vault:
 
     def find_secret(self, scope: str) -> bytes | None:
         """The secret of a scope, or None where it was never made or has been destroyed."""
-        row = self._find("SELECT key FROM secrets WHERE scope = ?", scope)
-        return None if row is None else bytes(row[0])
+        rows = self._rows((bytes,), "SELECT key FROM secrets WHERE scope = ?", scope)
+        return rows[0][0] if rows else None
 
     def secrets(self) -> list[tuple[str, bytes]]:
         """Every (scope, secret), by scope."""
-        with self._translated():
-            return [(scope, bytes(key)) for scope, key in self._db.execute("SELECT * FROM secrets ORDER BY scope")]
+        return self._rows((str, bytes), "SELECT scope, key FROM secrets ORDER BY scope")
 
     def put_names(self, names: Iterable[tuple[bytes, str, bytes, str | None]]) -> None:
         """Remember (id, data set, CBOR key, subject) of many samples; those known already stay as they are."""
@@ -103,17 +106,16 @@ class Vault:
 
     def find_by_id(self, sample_id: bytes) -> Name | None:
         """What the sample of that id is called."""
-        row = self._find(f"{_NAMES} WHERE id = ?", sample_id)
-        return None if row is None else Name(*row)
+        return next(iter(self._names(f"{_NAMES} WHERE id = ?", sample_id)), None)
 
     def find_by_key(self, key: bytes, dataset: str | None = None) -> Sequence[Name]:
         """The samples of that CBOR key, in one data set or in all."""
-        found = self._list(f"{_NAMES} WHERE key = ?", key)
+        found = self._names(f"{_NAMES} WHERE key = ?", key)
         return [name for name in found if dataset is None or name.dataset == dataset]
 
     def names(self) -> Iterable[Name]:
         """Every sample, by id."""
-        return self._list(f"{_NAMES} ORDER BY id")
+        return self._names(f"{_NAMES} ORDER BY id")
 
     def name_rows(self, size: int = 1 << 16) -> Iterator[list[tuple[Any, ...]]]:
         """Every (id, data set, CBOR key, subject) by id, `size` at a time, as they stand."""
@@ -124,7 +126,7 @@ class Vault:
 
     def names_of(self, subject: str) -> list[Name]:
         """The samples whose subject is written like this; a number and its digits are written alike."""
-        return self._list(f"{_NAMES} WHERE subject = ?", subject)
+        return self._names(f"{_NAMES} WHERE subject = ?", subject)
 
     def put_opening(self, what: str, opening: bytes) -> None:
         """Keep what opens a commitment in the log, on disk before this returns. ValueError where other bytes stand.
@@ -138,14 +140,13 @@ class Vault:
 
     def find_opening(self, what: str) -> bytes | None:
         """The opening kept under that name, or None where it was never made or has been erased."""
-        row = self._find("SELECT opening FROM openings WHERE what = ?", what)
-        return None if row is None else bytes(row[0])
+        rows = self._rows((bytes,), "SELECT opening FROM openings WHERE what = ?", what)
+        return rows[0][0] if rows else None
 
     def openings(self, prefix: str) -> list[tuple[str, bytes]]:
         """Every (name, opening) whose name begins with `prefix`, by name."""
         sql = "SELECT what, opening FROM openings WHERE substr(what, 1, ?) = ? ORDER BY what"
-        with self._translated():
-            return [(what, bytes(opening)) for what, opening in self._db.execute(sql, (len(prefix), prefix))]
+        return self._rows((str, bytes), sql, len(prefix), prefix)
 
     # -- erasure ------------------------------------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Vault:
         """In one transaction: the secret of `scope`, the names of `ids` and the named openings go, and `unfinished`
         tells of the erasure until `finish`. Then `purge`; BlockingIOError where another process holds the vault."""
         with self._purging(), self._writing():
-            said = (pseudonym, json.dumps(list(artifacts)))
+            said = (pseudonym, "".join(f"{path}\0" for path in artifacts))
             self._db.execute("INSERT OR REPLACE INTO unfinished VALUES (?, ?)", said)
             self._db.execute("DELETE FROM secrets WHERE scope = ?", (scope,))
             self._db.executemany("DELETE FROM names WHERE id = ?", ((i,) for i in ids))
@@ -169,8 +170,8 @@ class Vault:
 
     def unfinished(self) -> list[tuple[bytes, list[str]]]:
         """(pseudonym, artifacts to withdraw) of erasures that are not known to be in the log yet."""
-        with self._translated():
-            return [(bytes(p), json.loads(said)) for p, said in self._db.execute("SELECT * FROM unfinished")]
+        rows = self._rows((bytes, str), "SELECT pseudonym, artifacts FROM unfinished")
+        return [(pseudonym, artifacts.split("\0")[:-1]) for pseudonym, artifacts in rows]
 
     def finish(self, pseudonym: bytes) -> None:
         """The log says that the subject is erased: `unfinished` forgets it."""
@@ -183,13 +184,21 @@ class Vault:
 
     # -- SQLite -------------------------------------------------------------------------------------------------------
 
-    def _find(self, sql: str, *arguments: Any) -> Any:
+    def _rows(self, types: tuple[Any, ...], sql: str, *arguments: Any) -> list[Any]:
+        """Rows whose columns are of these types. FormatError for others, as a damaged file may hold them."""
         with self._translated():
-            return self._db.execute(sql, arguments).fetchone()
+            try:
+                rows = self._db.execute(sql, arguments).fetchall()
+            except ValueError as error:  # text that is none
+                raise FormatError(f"{self.path} is a damaged vault: {error}") from error
+        for row in rows:
+            if not all(map(isinstance, row, types)):
+                found = ", ".join(type(value).__name__ for value in row)
+                raise FormatError(f"{self.path} is a damaged vault: a row holds {found}")
+        return rows
 
-    def _list(self, sql: str, *arguments: Any) -> list[Name]:
-        with self._translated():
-            return [Name(*row) for row in self._db.execute(sql, arguments)]
+    def _names(self, sql: str, *arguments: Any) -> list[Name]:
+        return [Name(*row) for row in self._rows((bytes, str, bytes, (str, type(None))), sql, *arguments)]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -203,7 +212,7 @@ class Vault:
         vault that somebody has set to write ahead: that is undone, and its file goes
         (https://sqlite.org/pragma.html#pragma_journal_mode)."""
         with self._translated():
-            if (mode := self._find("PRAGMA journal_mode=PERSIST")[0]) != "persist":
+            if (mode := self._db.execute("PRAGMA journal_mode=PERSIST").fetchone()[0]) != "persist":
                 raise BlockingIOError(f"{self.path} is held by another process ({mode}); end that one, then try again")
             for statement in ("PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE", "COMMIT"):
                 self._db.execute(statement)  # from here on the lock is held
@@ -212,17 +221,21 @@ class Vault:
             durable.overwrite(self.path.with_name(f"{self.path.name}-journal"))  # which holds the old pages
             self._db.execute("PRAGMA locking_mode=NORMAL")
             self._db.execute("PRAGMA journal_mode=DELETE")
-            self._find("SELECT format FROM about")  # the lock goes with the next use
+            self._db.execute("SELECT format FROM about").fetchall()  # the lock goes with the next use
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            kind = BlockingIOError if "locked" in str(error) else OSError
-            raise kind(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise FormatError(f"{self.path} is no vault: {error}") from error
+            if isinstance(error, sqlite3.ProgrammingError):
+                raise  # our mistake
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # without one: text that is none
+            if code in _BUSY:
+                raise BlockingIOError(f"{self.path}: {error}; another process holds it") from error
+            if code in _REFUSED:
+                raise OSError(f"{self.path}: {error}") from error
+            raise FormatError(f"{self.path} is no vault, or a damaged one: {error}") from error
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
