@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from fgtrac.events.codec import encode
 from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, OptOut, Policies, parse_policies
 from fgtrac.verify.sample_lists import parse_digests, parse_samples
 
+ROOT = Path(__file__).parents[2]
 HEAD = 'format = "fgtrac-policies/v1"\n'
 OPT_OUT = '[[opt-out]]\nname = "a"\n'
 HEX = "ab" * 32
@@ -42,6 +45,16 @@ def test_every_field_is_understood_as_written() -> None:
             OptOut("people", subjects=("p-17",)),
         ),
     )
+
+
+def test_the_documented_files_are_policies() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/policies.md").read_text(), re.DOTALL)
+    found = parse_policies(block.encode())
+    assert [opt_out.name for opt_out in found.opt_outs] == ["requests of March", "withdrawn pictures", "patient 17"]
+    assert found.built_in == ("held-out", "held-out-contents", "erased-subjects")
+    (listed,) = parse_policies((ROOT / "examples/policy.toml").read_bytes()).opt_outs
+    assert listed.samples is not None
+    assert sum(map(len, parse_samples([(ROOT / "examples" / listed.samples).read_bytes()]))) == 2
 
 
 @pytest.mark.parametrize(

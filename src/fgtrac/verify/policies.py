@@ -24,7 +24,7 @@ from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.facts import Facts
 from fgtrac.verify.opt_outs import AtHand, resolve, undecided
 from fgtrac.verify.policy_file import HELD_OUT_ROLES, OptOut, Policies
-from fgtrac.verify.roster import Mask, Places, Progress, Roster, read_roster
+from fgtrac.verify.roster import Mask, Places, Progress, Roster, find_rows, read_roster
 from fgtrac.verify.tree import Log
 from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, unused
 
@@ -137,19 +137,21 @@ def _unlike(roster: Roster, held: Mask) -> Mask:
 
 
 def _erased(roster: Roster, _policies: Policies) -> _Rule:
-    never = np.full(len(roster), NO_STEP, np.uint64)
-    entries, times, erased = never.copy(), never.copy(), np.zeros(len(roster), np.bool_)
-    for erasure in reversed(roster.erasures):  # the first erasure of a subject comes last, and stays
-        mine = roster.of_subjects([erasure.pseudonym])
-        mine[roster.blocks[erasure.block].places[erasure.ordinals]] = True
-        mine = roster.kin.below(mine)
-        entries[mine], times[mine] = erasure.number, erasure.time
-        erased |= mine
-    subjects = len({erasure.pseudonym for erasure in roster.erasures})
-    what = f"{_plural(int(erased.sum()), 'sample')} of {_plural(subjects, 'erased subject')} after the erasure"
-    return _Rule(
-        "erased-subjects", Ban(erased, entries, times), what if subjects else "erased subjects (there are none)"
-    )
+    """Bans the samples of erased subjects behind the first erasure: those with its pseudonym, and those it lists."""
+    entries, times = (np.full(len(roster), NO_STEP, np.uint64) for _ in range(2))
+    first = {erasure.pseudonym: erasure for erasure in reversed(roster.erasures)}
+    names, (places, values) = sorted(first), roster.column("subjects")
+    which, at = find_rows(np.frombuffer(b"".join(names), "V32"), values)
+    for limits, told in ((entries, [first[n].number for n in names]), (times, [first[n].time for n in names])):
+        np.minimum.at(limits, places[which], np.array(told, np.uint64)[at])
+    for erasure in roster.erasures:
+        listed = roster.blocks[erasure.block].places[erasure.ordinals]
+        np.minimum.at(entries, listed, np.uint64(erasure.number))
+        np.minimum.at(times, listed, np.uint64(erasure.time))
+    entries, times = roster.kin.least(entries), roster.kin.least(times)
+    erased = entries != NO_STEP
+    what = f"{_plural(int(erased.sum()), 'sample')} of {_plural(len(names), 'erased subject')} after the erasure"
+    return _Rule("erased-subjects", Ban(erased, entries, times), what if names else "erased subjects (there are none)")
 
 
 def _opt_out(roster: Roster, opt_out: OptOut, at_hand: AtHand) -> _Rule:

@@ -59,6 +59,17 @@ class Kin:
         """`start`, and whatever was made from it, directly or not; with `through`, only by way of these."""
         return _spread(start, *self._down, through)
 
+    def least(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """For each sample the least of its own value and of those of whatever it was made from."""
+        out, (sources, targets) = values.copy(), self._down
+        edge = np.unique(sources)
+        while len(edge):
+            pairs = _pairs_from(edge, sources)
+            pairs = pairs[out[sources[pairs]] < out[targets[pairs]]]
+            np.minimum.at(out, targets[pairs], out[sources[pairs]])
+            edge = np.unique(targets[pairs])
+        return out
+
     def above(self, start: Mask) -> Mask:
         """`start`, and whatever it was made from, directly or not."""
         return _spread(start, *self._up, None)
@@ -69,15 +80,20 @@ def _sorted_pairs(sources: Places, targets: Places) -> tuple[Places, Places]:
     return sources[order], targets[order]
 
 
+def _pairs_from(edge: Places, sources: Places) -> Places:
+    """Which of the pairs, which ascend by source, begin at one of these places."""
+    first, last = np.searchsorted(sources, edge, "left"), np.searchsorted(sources, edge, "right")
+    counts = last - first
+    pairs: Places = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    return pairs
+
+
 def _spread(start: Mask, sources: Places, targets: Places, through: Mask | None) -> Mask:
-    """Breadth first over pairs that ascend by source: each is followed once, so that no circle is followed forever."""
+    """Breadth first: each place is passed once, so that no circle is followed forever."""
     reached = start.copy()
     edge = np.unique(sources[start[sources]])
     while len(edge):
-        first, last = np.searchsorted(sources, edge, "left"), np.searchsorted(sources, edge, "right")
-        counts = last - first
-        pairs = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
-        found = targets[pairs]
+        found = targets[_pairs_from(edge, sources)]
         found = found[~reached[found] if through is None else through[found] & ~reached[found]]
         reached[found] = True
         edge = np.unique(found)
