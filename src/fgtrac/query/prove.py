@@ -130,12 +130,12 @@ class Prover:
             if entries:
                 raise ValueError(f"{bundle.claim!r} rests on no entry of a sample; leave --entries out")
             return set()
-        values = [decode_rows(bundle.value), *(decode_rows(child.value) for child in bundle.children)]
-        numbers: set[int] = set(values[0]["entry"].tolist()) if entries else set()
+        everybody = (bundle.rows, *(child.rows for child in bundle.children))
+        numbers: set[int] = set(bundle.rows["entry"].tolist()) if entries else set()
         if bundle.children:
-            numbers |= {n for rows in values for n in (*made_into(rows), *registered_by(rows))}
+            numbers |= {n for rows in everybody for n in (*made_into(rows), *registered_by(rows))}
         lasts, known = {}, set()
-        for number in sorted({n for rows in values for n in registered_by(rows)} & numbers):
+        for number in sorted({n for rows in everybody for n in registered_by(rows)} & numbers):
             event = self._registration(number)
             name = event["block"], event["parts"]
             if event["part"] < event["parts"] - 1:
@@ -199,8 +199,8 @@ def _true_claim(bundle: Bundle, is_content: bool, claim: str | None) -> str:
     elif bundle.value is None:
         truth = "never registered"
     else:
-        values = (bundle.value, *(child.value for child in bundle.children))
-        truth = "used" if any(count_uses(decode_rows(value)) for value in values) else "never used"
+        everybody = (decode_rows(bundle.value), *(child.rows for child in bundle.children))
+        truth = "used" if any(map(count_uses, everybody)) else "never used"
     possible = [c for c in CLAIMS if (c in CONTENT_CLAIMS) == is_content]
     if claim is None or claim == truth:
         return truth

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fgtrac.errors import FormatError
-from fgtrac.events.postings import KIND, decode_rows
+from fgtrac.events.postings import KIND, ROW, decode_rows
 from fgtrac.events.schema import NO_STEP
 from fgtrac.tlog.index import Absence, LeafProof
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
@@ -43,6 +46,7 @@ MAX_ENTRIES = 100_000
 MAX_CHILDREN = 10_000
 _ROW = struct.Struct("<BHQQ")
 _ORIGIN = re.compile(r"fgtrac/[0-9a-f]{32}")
+Rows = NDArray[np.void]  # events.postings.ROW
 Leaf = tuple[int, tuple[bytes, ...]]  # its place in the index, and its audit path
 
 
@@ -62,6 +66,11 @@ class Descendant:
     id: bytes
     value: bytes
     leaf: Leaf
+
+    @property
+    def rows(self) -> Rows:
+        """Its value as rows."""
+        return np.frombuffer(self.value, dtype=ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,11 @@ class Bundle:
     proof: TlogProof
     entries: tuple[Shown, ...] = ()
     children: tuple[Descendant, ...] = ()
+
+    @property
+    def rows(self) -> Rows:
+        """The sample's value as rows, ascending as `parse_bundle` has seen; none where the claim has no rows."""
+        return np.frombuffer(self.value or b"" if self.claim in ROW_CLAIMS else b"", dtype=ROW)
 
 
 def head_of(bundle: Bundle) -> TreeHead:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
-from fgtrac.events.postings import KIND, decode_rows
+from fgtrac.events.postings import KIND
 from fgtrac.events.schema import TRANSFORM
 from fgtrac.verify.bundle import USES, Descendant
 from fgtrac.verify.evidence import Event, Registrations, Shown
@@ -66,7 +66,7 @@ class Pairs:
 
 def check_children(sample_id: bytes, rows: NDArray[np.void], descendants: tuple[Descendant, ...], shown: Shown) -> str:
     """ProofError unless the descendants are exactly the samples that the shown entries say were made from this one."""
-    rows_of = {sample_id: rows} | {d.id: decode_rows(d.value) for d in descendants}
+    rows_of = {sample_id: rows} | {d.id: d.rows for d in descendants}
     if len(rows_of) != len(descendants) + 1:
         raise ProofError(f"{sample_id.hex()} is carried as a descendant of its own")
     registrations = Registrations(shown.values())

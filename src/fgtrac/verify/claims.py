@@ -22,7 +22,6 @@ from typing import Any
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.identity import id_from_opening, key_commitment, keyed_id, public_id
-from fgtrac.events.postings import decode_rows
 from fgtrac.events.schema import decode_event
 from fgtrac.tlog.index import CONTENT, SAMPLE, LeafProof, Presence, check_absent, check_present
 from fgtrac.tlog.merkle import check_inclusion, leaf_hash
@@ -124,7 +123,8 @@ class _Examination:
     def _check_signature(self) -> str:
         if self._verifier is None:
             raise CannotTell("no public key was named, and no bundle vouches for its own: name the log's with --key")
-        return follow(self._verifier, self._bundle.proof.note, rotations_of(self._shown.items()))
+        first = next((e["public_key"] for e in self._shown.values() if e["kind"] == "run"), None)
+        return follow(self._verifier, self._bundle.proof.note, rotations_of(self._shown.items()), first)
 
     def _check_index(self) -> str:
         bundle, root, size = self._bundle, self._seal["root"], self._seal["leaves"]
@@ -208,7 +208,7 @@ class _Examination:
     # -- what the value rests on --------------------------------------------------------------------------------
 
     def _check_evidence(self) -> str:
-        bundle, rows = self._bundle, decode_rows(self._bundle.value or b"")
+        bundle, rows = self._bundle, self._bundle.rows
         ordinals = Registrations(self._shown.values()).ordinals(bundle.id, rows, self._shown)
         return check_evidence(bundle.id, rows, self._shown, ordinals)
 
@@ -216,7 +216,7 @@ class _Examination:
         bundle = self._bundle
         for child in bundle.children:
             self._check_value(SAMPLE, child.id, child.value, child.leaf)
-        return check_children(bundle.id, decode_rows(bundle.value or b""), bundle.children, self._shown)
+        return check_children(bundle.id, bundle.rows, bundle.children, self._shown)
 
     def _check_complete(self) -> str:
         """Whether the record says by itself that it is whole, as a claim about what did not happen needs it."""

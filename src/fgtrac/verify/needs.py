@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgtrac.errors import ProofError
-from fgtrac.events.postings import decode_rows
 from fgtrac.verify.bundle import ABSENCES, ROW_CLAIMS, Bundle
 from fgtrac.verify.children import count_uses, made_into, registered_by
 from fgtrac.verify.evidence import Event, Shown
@@ -31,17 +30,17 @@ def needs_resumes(claim: str) -> bool:
 
 def may_show_checkpoint(bundle: Bundle) -> bool:
     """Whether the sentence can say up to which model state the uses came."""
-    return bundle.claim == "used" and count_uses(decode_rows(bundle.value or b"")) > 0
+    return bundle.claim == "used" and count_uses(bundle.rows) > 0
 
 
 def shows_evidence(bundle: Bundle, shown: Mapping[int, Any]) -> bool:
     """Whether every entry that the sample's rows name is shown."""
-    return bundle.claim in ROW_CLAIMS and all(n in shown for n in decode_rows(bundle.value or b"")["entry"].tolist())
+    return bundle.claim in ROW_CLAIMS and set(bundle.rows["entry"].tolist()) <= shown.keys()
 
 
 def has_descendants(bundle: Bundle) -> bool:
     """Whether a stage made new samples from the bundle's, or it carries some."""
-    return bundle.claim in ROW_CLAIMS and bool(bundle.children or made_into(decode_rows(bundle.value or b"")))
+    return bool(bundle.children or made_into(bundle.rows))
 
 
 def check_needed(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> str:
@@ -80,13 +79,11 @@ def _by_kind(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> set[int
 
 def _by_rows(bundle: Bundle, shown: Shown) -> set[int]:
     """Those that rows name: all of the sample's for evidence, some of it and its descendants' for the latter."""
-    if bundle.claim not in ROW_CLAIMS:
-        return set()
-    values = [decode_rows(bundle.value or b""), *(decode_rows(child.value) for child in bundle.children)]
     needed: set[int] = set()
     if has_descendants(bundle):
-        needed = {n for rows in values for n in (*made_into(rows), *registered_by(rows))}
-    return needed | set(values[0]["entry"].tolist()) if shows_evidence(bundle, shown) else needed
+        everybody = (bundle.rows, *(child.rows for child in bundle.children))
+        needed = {n for rows in everybody for n in (*made_into(rows), *registered_by(rows))}
+    return needed | set(bundle.rows["entry"].tolist()) if shows_evidence(bundle, shown) else needed
 
 
 def _for_sizes(shown: Shown, named: set[int]) -> set[int]:

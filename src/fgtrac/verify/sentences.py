@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.codec import decode
 from fgtrac.events.identity import check_key, key_of_plain
-from fgtrac.events.postings import KIND, decode_rows
+from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, ROLES, decode_event
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, USES, Bundle
+from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, ROW_CLAIMS, USES, Bundle, Rows
 from fgtrac.verify.children import count_uses
 from fgtrac.verify.evidence import Event, Registrations, Shown, epochs_given
 from fgtrac.verify.needs import shows_evidence
@@ -31,13 +31,11 @@ WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole r
 MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
 MAX_LISTED_NAME = 60
 MAX_LISTED = 8
-Rows = NDArray[np.void]
 
 
 def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
     """The claim in words, from what the bundle shows: its decoded entries by number, ascending."""
-    rows = decode_rows(bundle.value or b"") if bundle.claim not in CONTENT_CLAIMS else decode_rows(b"")
-    below = [decode_rows(child.value) for child in bundle.children]
+    rows, below = bundle.rows, [child.rows for child in bundle.children]
     record = record_words(decode_event(bundle.seal)) if bundle.claim in WHOLE_CLAIMS else ""
     claim = _CLAIM_WORDS[bundle.claim](bundle, rows, below)
     sentences = [f"{claim[0].upper()}{claim[1:]}, as committed by {head.origin} at size {head.size}{record}."]
@@ -49,7 +47,7 @@ def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
         sentences += _about_state(rows, shown)
     if bundle.claim == "never used":
         sentences += _about_deliveries([rows, *below])
-    if bundle.value is not None and bundle.claim not in CONTENT_CLAIMS:
+    if bundle.claim in ROW_CLAIMS:
         sentences.append(_role(rows))
     if below:
         uses = sum(map(count_uses, below))
