@@ -4,6 +4,7 @@
     with fgtrac.reopen("runs/first") as run: ...        add scores afterwards (needs torch)
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
     fgtrac.erase("runs/first.trace", subject="ada")     forget a person (needs no torch)
+    fgtrac.check("runs/first.trace", key=KEY)           hold it to policies (needs no torch)
 
 The names below are loaded on first use (PEP 562), so that `import fgtrac` loads neither torch nor anything else.
 """
@@ -15,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgtrac import errors
+    from fgtrac.api.check import check_trace as check
     from fgtrac.api.erase import erase
     from fgtrac.api.recording import Run
     from fgtrac.api.run import reopen, start_run
     from fgtrac.api.trace import Trace, ensemble
     from fgtrac.api.trace import open_trace as open
 
-__all__ = ["Run", "Trace", "ensemble", "erase", "errors", "open", "reopen", "start_run"]
+__all__ = ["Run", "Trace", "check", "ensemble", "erase", "errors", "open", "reopen", "start_run"]
 
 _HOMES = {
     "Run": ("fgtrac.api.recording", "Run"),
     "reopen": ("fgtrac.api.run", "reopen"),
     "start_run": ("fgtrac.api.run", "start_run"),
+    "check": ("fgtrac.api.check", "check_trace"),
     "erase": ("fgtrac.api.erase", "erase"),
     "Trace": ("fgtrac.api.trace", "Trace"),
     "ensemble": ("fgtrac.api.trace", "ensemble"),

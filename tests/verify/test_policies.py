@@ -221,6 +221,8 @@ def test_the_roles_that_count_are_chosen_in_the_file() -> None:
     policies = Policies(held_out_roles=("validation",))
     data = [*BOTH, TRAIN.role("validation", [3])]
     found = check(data, TRAIN.use(1, 0, 1, 2), TEST.use(2, 0), policies=policies)
+    owed = check(BOTH, TRAIN.role("test", [3]), TRAIN.role("validation", [0]), TRAIN.use(1, 1, 2), policies=policies)
+    assert_only(owed, "every-training-sample-used", REFUTED, "1 of 3 training samples", f"id:{TRAIN.ids[3].hex()}")
     assert_all_hold(found)
 
 
@@ -359,6 +361,7 @@ def test_a_run_without_an_end_keeps_no_policy_but_may_break_one() -> None:
     broken = check(BOTH, TRAIN.use(1, 0, 1, 2), TEST.use(2, 0), ended=False)
     assert broken["held-out"].verdict is REFUTED
     assert broken["every-training-sample-used"].verdict is CANNOT_TELL
+    assert broken["every-training-sample-used"].broken == []  # it may still be used
 
 
 def test_training_after_the_end_needs_an_end_of_its_own() -> None:

@@ -106,10 +106,10 @@ def _lines(rows: list[Any]) -> bytes:
 
 
 def check_trace(
-    path: Path,
+    path: str | os.PathLike[str],
     key: str | None = None,
     *,
-    policy: Path | None = None,
+    policy: str | os.PathLike[str] | None = None,
     id_key: str | None = None,
     progress: Progress | None = None,
 ) -> Checked:
@@ -121,9 +121,9 @@ def check_trace(
     FileNotFoundError and FormatError for a policy file or a list that is missing or malformed, ValueError for an id key
     that is none or another than the run committed to.
     """
-    directory = TraceDir.open(path)
+    directory = TraceDir.open(Path(path))
     trace_id = trace_id_of(directory)
-    policies, folder = (Policies(), Path()) if policy is None else (read_policies(policy), policy.parent)
+    policies, folder = (Policies(), Path()) if policy is None else (read_policies(Path(policy)), Path(policy).parent)
     verifier, whose = trusted_verifier(key, trace_id, note=directory.head_note())
     vault = Vault.open(directory.vault_path, trace_id) if directory.vault_path.exists() else None
     try:

@@ -23,7 +23,7 @@ from fgtrac.events.schema import NO_STEP
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.facts import Facts
 from fgtrac.verify.opt_outs import AtHand, resolve, undecided
-from fgtrac.verify.policy_file import HELD_OUT_ROLES, OptOut, Policies
+from fgtrac.verify.policy_file import OptOut, Policies
 from fgtrac.verify.roster import Mask, Places, Progress, Roster, find_rows, read_roster
 from fgtrac.verify.tree import Log
 from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, unused
@@ -77,7 +77,7 @@ def judge(
     court = _Court(roster, uses, facts, name_of)
     rulings = {rule.name: court.rule(rule) for rule in rules}
     if (name := "every-training-sample-used") in policies.built_in:
-        rulings[name] = court.every_training_sample(name)
+        rulings[name] = court.every_training_sample(name, policies)
     return roster, [rulings[name] for name in policies.names()]
 
 
@@ -209,11 +209,11 @@ class _Court:
 
         return Ruling(rule.name, answer, found, rule.twins)
 
-    def every_training_sample(self, name: str) -> Ruling:
+    def every_training_sample(self, name: str, policies: Policies) -> Ruling:
         """Whether every training sample, or something that was made from it, is used in an update that stands."""
         roster, uses = self._roster, self._uses
         train = roster.in_role("train")
-        gone = roster.dropped | roster.in_role(*HELD_OUT_ROLES) | roster.mask(roster.find(self._erased_ids()))
+        gone = roster.dropped | roster.in_role(*policies.held_out_roles) | _erased(roster, policies).ban.banned
         owed = train & ~gone
         lacking = np.flatnonzero(owed & ~roster.kin.above(uses.standing))
         excused = int((train & gone).sum())
@@ -235,11 +235,7 @@ class _Court:
                 raise CannotTell(f"{words}; {self._lacks}")
             raise ProofError(words)
 
-        return Ruling(name, answer, unused(lacking))
-
-    def _erased_ids(self) -> bytes:
-        roster = self._roster
-        return b"".join(roster.id(p) for e in roster.erasures for p in roster.blocks[e.block].places[e.ordinals])
+        return Ruling(name, answer, NO_VIOLATIONS if self._lacks else unused(lacking))
 
     def _broken(self, rule: _Rule, found: Violations) -> str:
         samples, n = len(np.unique(found.places)), len(found)
