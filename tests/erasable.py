@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from fgtrac.api.run import start_run
+from fgtrac.commit.signer import Signer
 from fgtrac.events.codec import encode
-from fgtrac.events.identity import subject_commitment
-from fgtrac.score import factor_files
+from fgtrac.events.identity import keyed_id, preimage, subject_commitment
+from fgtrac.score import factor_files, target_files
+from fgtrac.score.factor_files import Rows, encode_rows, rows_path
+from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
+from traces import TRACE_ID, Made, Writing
 
 ROWS = 300  # two shards of factors, of 256 rows at most, where one may hold one byte
 ANN, BOB, SEVEN, ZOE = "ann.smith@example.org", "bob", 7, "zoe"  # ZOE has one row, and so is in one shard
@@ -34,7 +40,7 @@ def people() -> TensorDataset:
 
 def record(folder: Path) -> Path:
     """Train under trace at folder/run.trace, signed with folder/key.pem: `people` with subjects, crops of its first
-    four rows, `held out` without."""
+    four rows, `held out` without; predictions of the last state."""
     data, torch_state = people(), torch.get_rng_state()
     torch.manual_seed(0)
     validation = TensorDataset(*(t[:10].clone() for t in data.tensors))
@@ -53,6 +59,8 @@ def record(folder: Path) -> Path:
                 cross_entropy(model(inputs), targets).backward()
                 optimizer.step()
             run.checkpoint(model, optimizer, val_loss=1.0 / (1 + epoch))
+        with torch.no_grad():
+            run.predictions(data, model(data.tensors[0]))
     torch.set_rng_state(torch_state)
     return folder / "run.trace"
 
@@ -83,3 +91,33 @@ def files_with(folder: Path, *words: bytes) -> set[str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (Path(at, name) for at, _folders, names in os.walk(folder) for name in names)
+
+
+def write_small(folder: Path) -> Path:
+    """The same without torch, in a moment: six samples of two subjects, a rows file with some of either's, a target."""
+    signer = Signer.open(TRACE_ID, folder / "key.pem")
+    vault = Vault.create(folder / "run.vault", TRACE_ID)
+    vault.secret("run")
+    subjects = [ANN, BOB, ANN, BOB, BOB, ANN]
+    keys = [vault.secret(f"subject:{encode(s).hex()}") for s in subjects]
+    ids = [keyed_id(key, preimage("people", name)) for key, name in zip(keys, KEYS, strict=False)]
+    vault.put_names((i, "people", encode(k), s) for i, k, s in zip(ids, KEYS, subjects, strict=False))
+    vault.put_opening("sampler/00/1", b"how the epoch was drawn")
+    vault.close()
+    writing = Writing(Made(TraceDir.create(folder / "run.trace"), signer, tuple(ids)), bytes((1,)) * 16)
+    writing.run_entry("public")
+    record = writing.recorder.record
+    record("dataset", {"name": "people", "id_scheme": "subject", "rows": len(ids)})
+    order = np.argsort(writing.placement.ordinals)
+    pseudonyms = b"".join(subject_commitment(keys[row]) for row in order)
+    columns = {"ids": b"".join(ids[row] for row in order), "subjects": pseudonyms}
+    record("samples", {"dataset": "people", "block": writing.block, "part": 0, "parts": 1, **columns})
+    writing.use([0, 1, 2, 3])
+    rows = encode_rows(Rows((writing.block,), writing.placement.ordinals[:4]), "train")
+    for path, data in ((rows_path("train", rows), rows), (f"{target_files.FOLDER}/0.safetensors", b"gradients")):
+        durable.write_file(folder / "run.trace" / path, data)
+        said = {"path": path, "sha256": hashlib.sha256(data).digest(), "size": len(data), "about": "scores"}
+        record("artifact", {**said, "media_type": "application/vnd.safetensors"})
+    writing.end()
+    writing.made.seal()
+    return folder / "run.trace"
