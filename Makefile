@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench attacks clean
+.PHONY: demo test lint bench attacks fuzz clean
+SECONDS ?= 600
 
 demo: .venv/ready
 	$(BIN)/fgtrac demo cnn
@@ -11,8 +12,8 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks attacks examples
-	$(BIN)/ruff format --check src tests benchmarks attacks examples
+	$(BIN)/ruff check src tests benchmarks attacks examples fuzz
+	$(BIN)/ruff format --check src tests benchmarks attacks examples fuzz
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -22,6 +23,16 @@ bench: .venv/ready
 
 attacks: .venv/ready
 	$(BIN)/python attacks/run.py
+
+# Every parser for SECONDS in all, then 100,000 changed bundles; figures are printed, and any finding is a failure.
+fuzz: .venv/fuzz-ready
+	$(BIN)/python fuzz/worst_cases.py
+	$(BIN)/python fuzz/run.py $(SECONDS)
+	$(BIN)/python fuzz/mutated_bundles.py 100000
+
+.venv/fuzz-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
+	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

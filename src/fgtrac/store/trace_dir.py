@@ -102,6 +102,8 @@ class TraceDir:
             array = np.load(file_path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise FormatError(f"{path} is no .npy file: {error}") from error
+        if (size := file_path.stat().st_size) != array.offset + array.nbytes:
+            raise FormatError(f"{path} has {size:,} bytes, and its header asks for {array.offset + array.nbytes:,}")
         return array  # type: ignore[no-any-return]
 
     def head(self) -> TreeHead | None:
