@@ -92,6 +92,16 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "a truncated bundle": (lambda i, r, f: ["verify", cut(bundle(i, r, f))], 2, "no strict JSON"),
     "a text in place of a bundle": (lambda _l, _r, f: ["verify", text_file(f)], 2, "no strict JSON"),
     "another kind of JSON": (lambda _l, _r, f: ["verify", text_file(f, "{}")], 2, "a bundle lacks"),
+    "a checkpoint that was not kept": (
+        lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "o", "--checkpoint", "3"], 2, "no model state of"),
+    "entries of what is not there": (
+        lambda i, _r, f: ["prove", i.path, "digits:99", "-o", f / "o", "--entries"], 2, "leave --entries out"),
+    "somebody whom a trace is not about": (
+        lambda i, _r, _f: ["verify", i.path, "--about", "digits:0"], 2, "--about belongs to a bundle"),
+    "a name that says too little": (
+        lambda i, r, f: ["verify", bundle(i, r, f), "--about", 'key:"a"'], 2, 'write NAME:key:"a"'),
+    "a row of no array": (
+        lambda i, _r, f: ["prove", i.path, f"row:{text_file(f)}:0", "-o", f / "o"], 2, "is no .npy file"),
     "an id key for a trace": (lambda i, _r, _f: ["verify", i.path, "--id-key", WRONG], 2, "belongs to a bundle"),
     "an id key that is none": (
         lambda i, r, f: ["verify", bundle(i, r, f), "--id-key", f / "nothing"], 2, "there is no vault at"),

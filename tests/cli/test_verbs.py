@@ -113,6 +113,19 @@ def test_an_absence_under_keyed_ids_is_decided_with_the_id_key(run, tmp_path: Pa
     assert run("prove", life.path, "digits:99", "-o", tmp_path / "absent").code == 2  # nobody here has the id key
 
 
+def test_a_bundle_carries_its_entries_and_is_about_whom_the_verifier_asks(life: Life, run, tmp_path: Path) -> None:
+    key, bundle = life.made.signer.public_key.hex(), tmp_path / "bundle.json"
+    said = run("prove", life.path, "digits:0", "--entries", "--checkpoint", "2", "-o", bundle, "--json").json
+    assert "the entries of its uses were written" in said["words"]
+    assert "The model state of step 2 was saved after 2 of its uses." in said["words"]
+    done = run("verify", bundle, "--key", key, "--about", "digits:0")
+    assert done.code == 0
+    for check in ("evidence", "children", "about"):
+        assert f"\n {check} " in done.out
+    assert run("verify", bundle, "--key", key, "--about", "digits:1").code == 1
+    assert run("verify", bundle, "--key", key, "--about", "digits:key:0").code == 0
+
+
 def test_seal_takes_the_journal_and_then_has_nothing_to_do(run, tmp_path: Path, monkeypatch) -> None:
     made = make_trace(tmp_path / "trace", sealed=False)
     mine = tmp_path / "trace" / "key.pem"
