@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import fgtrac
+from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.keys import Rotated, new_key, own_keys, own_vkey, rotate
 from fgtrac.api.run import start_run
 from fgtrac.api.sealing import seal_trace
@@ -191,6 +192,23 @@ def test_what_a_thief_signs_with_the_revoked_key_is_neither_sealed_nor_verified(
         seal_trace(desk.path("a"), desk.key)
     report = desk.verify("a", desk.public)
     assert (report.exit_code, "not by the key that you named" in words_of(report, "signature")) == (1, True)
+
+
+@pytest.mark.parametrize("revoke", [False, True])
+def test_a_bundle_leads_from_the_key_before_to_the_new_one_unless_it_is_revoked(
+    desk: Desk, revoke: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = desk.public
+    desk.rotate("a", revoke=revoke)
+    bundle = desk.folder / "bundle.json"
+    bundle.write_bytes(fgtrac.open(desk.path("a")).prove("TensorDataset:0"))
+    for key in (desk.public.hex(), None):
+        assert holds(verify_bundle(bundle, key))
+    assert verify_bundle(bundle, "ab" * 32).exit_code == 1
+    monkeypatch.setenv("FGTRAC_KEY", str(desk.folder / "nobody.pem"))
+    report = verify_bundle(bundle, old.hex())
+    code, words = (3, "(key) revokes a key") if revoke else (0, "(key), signed by the key that you named")
+    assert (report.exit_code, words in words_of(report, "signature")) == (code, True)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

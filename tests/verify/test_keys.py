@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fgtrac.errors import ProofError
 from fgtrac.tlog.note import Note, TreeHead, Verifier, format_note, format_tree_head, sign_note
 from fgtrac.verify.checks import CannotTell
-from fgtrac.verify.keys import Rotation, check_chain, follow, key_in_force, rotation_message, rotations_of
+from fgtrac.verify.keys import Rotation, check_chain, follow, rotation_message, rotations_of, signers_from
 from signed import ORIGIN, TRACE_ID
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(5)]
@@ -129,4 +129,4 @@ def test_entries_are_read_in_the_order_of_the_log_and_others_are_passed_over() -
         for r in reversed(TWICE)
     ]  # fmt: skip
     assert rotations_of([(0, {"kind": "run"}), *events]) == TWICE
-    assert [key_in_force(PUBLIC[0], TWICE, n) for n in (10, 11, 20, 21)] == [PUBLIC[n] for n in (0, 1, 1, 2)]
+    assert [signers_from(PUBLIC[0], TWICE, n) for n in (10, 11, 20, 21)] == [PUBLIC[n:3] for n in (0, 1, 1, 2)]

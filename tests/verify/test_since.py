@@ -37,8 +37,8 @@ def head(size: int, root: bytes, *, origin: str = ORIGIN, key: Ed25519PrivateKey
     return format_note(Note(text, (sign_note(text, origin, key),)))
 
 
-def check(old: bytes, log: Log, signer: bytes = PUBLIC_KEY) -> str:
-    return check_since(old, "old", log, signer)
+def check(old: bytes, log: Log, *signers: bytes) -> str:
+    return check_since(old, "old", log, signers or [PUBLIC_KEY])
 
 
 @pytest.mark.parametrize("new", [1, 2, 7, 8, 13, SIZES])
@@ -78,6 +78,12 @@ def test_a_head_that_the_key_did_not_sign_says_nothing_even_if_it_contradicts() 
     forged = note(ENTRIES, 3).replace(b"\n3\n", b"\n4\n")
     with pytest.raises(CannotTell, match="does not fit the text"):
         check(forged, log_of(5))
+
+
+def test_a_head_by_a_key_that_came_later_in_this_log_shows_that_there_are_two() -> None:
+    later = STRANGER.public_key().public_bytes_raw()  # that took the first one's place, in this log behind entry 3
+    with pytest.raises(ProofError, match="a fork: over the first 3 entries"):
+        check(head(3, bytes(32), key=STRANGER), log_of(5), PUBLIC_KEY, later)
 
 
 def test_a_head_comes_from_a_note_or_a_tlog_proof() -> None:

@@ -23,8 +23,6 @@ def since_demand(path: Path) -> Demand:
 
     def examine(_trace: TraceFiles, audit: Audit) -> str:
         assert audit.log is not None
-        signer = audit.facts.signer_at(size)
-        assert signer is not None  # the check of `run` holds
-        return check_since(note, path.name, audit.log, signer)
+        return check_since(note, path.name, audit.log, audit.facts.signers_from(size))
 
     return Demand(SINCE, examine, ("signature", "entries", "run"))

@@ -162,7 +162,7 @@ def _signer_of(audit: Audit, size: int, verifier: Verifier | None) -> Verifier |
     """Who must have signed a head of that size, where the newest one is by the verifier or by who took its place."""
     if verifier is None or not audit.facts.rotations:
         return verifier
-    return Verifier(verifier.name, audit.facts.signer_at(size) or verifier.public_key)
+    return Verifier(verifier.name, [*audit.facts.signers_from(size), verifier.public_key][0])
 
 
 def _size_of(path: str) -> int:

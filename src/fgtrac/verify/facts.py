@@ -19,7 +19,7 @@ from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import ENTRIES, WIDTH
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
-from fgtrac.verify.keys import Rotation, check_chain, follow, key_in_force, rotations_of
+from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
 from fgtrac.verify.tree import Log
 
 
@@ -125,9 +125,9 @@ class Facts:
                 self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
                 return
 
-    def signer_at(self, size: int) -> bytes | None:
-        """The public key that signs heads of that size, by the `run` and `key` entries; None without a `run` entry."""
-        return key_in_force(self.runs[0][1]["public_key"], self.rotations, size) if self.runs else None
+    def signers_from(self, size: int) -> list[bytes]:
+        """The public keys that sign heads of that size and more, by the `run` and `key` entries; none without `run`."""
+        return signers_from(self.runs[0][1]["public_key"], self.rotations, size) if self.runs else []
 
     def ids_of(self, block: bytes) -> NDArray[np.uint8]:
         """The ids (n, 32) of a block by ordinal. ProofError where it is not registered as a whole."""

@@ -77,9 +77,10 @@ def last_named_key(entries: Iterable[bytes]) -> bytes | None:
     return found
 
 
-def key_in_force(first: bytes, rotations: Sequence[Rotation], size: int) -> bytes:
-    """The public key that signs heads of `size` entries, where `first` is the `run` entry's."""
-    return ([first] + [r.public_key for r in rotations if r.number < size])[-1]
+def signers_from(first: bytes, rotations: Sequence[Rotation], size: int) -> list[bytes]:
+    """The public keys that sign heads of `size` entries and more, in order, where `first` is the `run` entry's."""
+    keys = [first, *(r.public_key for r in rotations)]
+    return keys[sum(r.number < size for r in rotations) :]
 
 
 def check_chain(trace_id: bytes, first: bytes | None, rotations: Sequence[Rotation]) -> None:

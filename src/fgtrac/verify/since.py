@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.tlog.merkle import check_consistency, prove_consistency
-from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head
+from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head, verify_note
 from fgtrac.tlog.proof import HEADER, parse_proof
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.checks import CannotTell
-from fgtrac.verify.keys import follow
 from fgtrac.verify.tree import Log
 
 
@@ -26,18 +27,18 @@ def head_note_of(data: bytes) -> bytes:
     return note
 
 
-def check_since(note: bytes, named: str, log: Log, signer: bytes) -> str:
-    """ProofError unless `log` extends the tree whose head `note` is; `named` is its file, `signer` the public key that
-    signed heads of that size, by a log whose signature and entries have been checked.
+def check_since(note: bytes, named: str, log: Log, signers: Sequence[bytes]) -> str:
+    """ProofError unless `log` extends the tree whose head `note` is; `named` is its file, `signers` the public keys
+    that sign heads of that size or more, by a log whose signature and entries have been checked.
 
-    CannotTell where that key did not sign the older head: then anybody may have written it. The proof is RFC 6962's
-    (section 2.1.2), made and checked as for somebody who has the two roots only.
+    CannotTell where none of them signed the older head: anybody may have written it, or who holds a key that had been
+    replaced. The proof is RFC 6962's (section 2.1.2), made and checked as by somebody who has the two roots only.
     """
     old, new = parse_tree_head(parse_note(note).text), log.head
     if old.origin != new.origin:
         raise ProofError(f"{named} is a head of the log {old.origin!r:.80}, and this one is {new.origin!r:.80}")
     try:
-        follow(Verifier(old.origin, signer), note)
+        verify_note(note, [Verifier(old.origin, key) for key in signers])
     except ProofError as error:
         raise CannotTell(f"{named} is a head that the log's key did not sign, so it says nothing: {error}") from error
     if old.size > new.size:
