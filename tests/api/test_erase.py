@@ -31,6 +31,7 @@ from fgtrac.api.adding import adding
 from fgtrac.api.checkpoints import say_file
 from fgtrac.api.erase import Erasure
 from fgtrac.api.run import reopen, start_run
+from fgtrac.api.vault_audit import vault_demand
 from fgtrac.errors import CaptureError, ScoreError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
@@ -291,3 +292,33 @@ def test_factors_may_be_made_again_where_withdrawn_ones_lay(trace: Path) -> None
     (trace / gone[-1]).write_bytes(b"another")
     found = {f.check: f for f in verify(trace).findings}
     assert found["artifacts"].verdict is Verdict.REFUTED
+
+
+def test_a_key_or_a_name_that_was_kept_is_found_with_the_vault(trace: Path) -> None:
+    """The log alone cannot tell that a key is gone."""
+    kept = shutil.copy(trace.with_suffix(".vault"), trace.parent / "kept.vault")
+    erase(trace, ANN)
+    report = fgtrac.open(trace).verify(demands=[vault_demand(trace.with_suffix(".vault"), trace_id(trace))])
+    assert [f.verdict for f in report.findings if f.check == "vault"] == [Verdict.CANNOT_TELL]
+    report = fgtrac.open(trace).verify(demands=[vault_demand(kept, trace_id(trace))])
+    (finding,) = [f for f in report.findings if f.check == "vault"]
+    assert finding.verdict is Verdict.REFUTED
+    assert "kept.vault still holds the key of subject" in finding.words
+    with sqlite3.connect(kept) as db:
+        db.execute("DELETE FROM secrets WHERE scope = ?", (f"subject:{encode(ANN).hex()}",))
+    db.close()
+    report = fgtrac.open(trace).verify(demands=[vault_demand(kept, trace_id(trace))])
+    (finding,) = [f for f in report.findings if f.check == "vault"]
+    assert finding.verdict is Verdict.REFUTED
+    assert "the vault still names the sample" in finding.words
+
+
+def test_a_key_that_was_kept_after_all_can_be_erased_again(trace: Path) -> None:
+    """A vault restored from a backup: erasing again destroys it there too, and adds nothing to the log."""
+    kept = trace.with_suffix(".vault").read_bytes()
+    first = erase(trace, ANN)
+    trace.with_suffix(".vault").write_bytes(kept)
+    again = erase(trace, ANN)
+    assert (again.pseudonym, again.artifacts) == (first.pseudonym, ())
+    assert len(erasures(trace)) == 2  # one block each: people and crops
+    assert files_with(trace.parent, ANN.encode()) == set()

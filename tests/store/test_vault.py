@@ -16,6 +16,7 @@ import pytest
 
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.codec import encode
+from fgtrac.store import durable
 from fgtrac.store.vault import Name, Vault
 
 TRACE_ID = b"t" * 16
@@ -259,3 +260,19 @@ def test_threads_of_a_run_share_a_vault_without_sharing_a_transaction(vault: Vau
     assert len(vault.openings("sampler/10")) == 32
     assert len(list(vault.names())) == 40 + 32
     assert vault.find_by_id(ROWS[1][0]) == Name(*ROWS[1])
+
+
+def test_the_journal_is_overwritten_before_it_goes(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the old pages: removing it alone would leave them on the disk for whoever undeletes files."""
+    key, seen, overwrite = vault.secret("subject:61"), [], durable.overwrite
+
+    def watched(path: Path) -> None:
+        seen.append(path.read_bytes())
+        overwrite(path)
+        seen.append(path.read_bytes())
+
+    monkeypatch.setattr(durable, "overwrite", watched)
+    vault.erase("subject:61", [], [], b"p" * 32, [])
+    before, after = seen
+    assert key in before
+    assert after == bytes(len(before))

@@ -68,7 +68,7 @@ class _Registered:
 def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
     assert audit.log is not None
     registered = _read(audit.log.entries())
-    secrets = _Secrets(vault, audit.facts.runs[0][1])
+    secrets = _Secrets(vault, audit.facts.runs[0][1], audit.facts.erasures.subjects)
     total, done = len(registered.ids), 0
     shown = np.zeros(total, bool)
     for rows in vault.name_rows():
@@ -131,8 +131,9 @@ def _once(found: _Registered) -> _Registered:
 class _Secrets:
     """The vault's secrets, once they are known to be the ones that the log commits to."""
 
-    def __init__(self, vault: Vault, run: Mapping[str, Any]) -> None:
-        """ProofError where the run's key is another than the `run` entry's commitment says."""
+    def __init__(self, vault: Vault, run: Mapping[str, Any], erased: Mapping[bytes, int]) -> None:
+        """ProofError where the run's key is another than the `run` entry's commitment says, or where the key of an
+        erased subject (pseudonym -> entry) is still there."""
         self.commitment: bytes | None = run.get("key_commitment")
         self._run = vault.find_secret("run")
         if self.commitment is not None and self._run is not None and key_commitment(self._run) != self.commitment:
@@ -142,13 +143,25 @@ class _Secrets:
             )
         subjects = [(scope, secret) for scope, secret in vault.secrets() if scope.startswith("subject:")]
         self._subjects = {subject_commitment(secret): (scope, secret) for scope, secret in subjects}
+        self._erased = erased
+        for pseudonym in self._subjects.keys() & erased.keys():
+            raise ProofError(
+                f"{vault.path.name} still holds the key of subject {pseudonym.hex()[:16]}, which entry "
+                f"{erased[pseudonym]} (erasure) says was destroyed; erase it again with fgtrac erase"
+            )
 
     def find(self, scheme: str, row: Row, pseudonym: bytes) -> bytes | None:
         """The secret that gives a sample's id; None where the vault has it no longer. ProofError where the pseudonym is
         that of another subject."""
         if scheme != "subject":
             return b"" if scheme == "public" else self._run
-        scope, secret = self._subjects.get(pseudonym.ljust(32, b"\0"), ("", None))
+        pseudonym = pseudonym.ljust(32, b"\0")
+        if pseudonym in self._erased:
+            raise ProofError(
+                f"the vault still names the sample {row[0].hex()} of subject {pseudonym.hex()[:16]}, which entry "
+                f"{self._erased[pseudonym]} (erasure) says was erased"
+            )
+        scope, secret = self._subjects.get(pseudonym, ("", None))
         if secret is not None and scope not in secret_scopes(Name(*row)):
             raise ProofError(
                 f"the id {row[0].hex()} is registered under the pseudonym {pseudonym.hex()}, which is not that of its "
