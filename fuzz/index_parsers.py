@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from fgtrac.events.postings import decode_rows
 from fgtrac.store.index_files import load_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.npy import COLUMNS, column_path, npy_header
-from target import Real, Target, filled
+from target import Real, Target, filled, scratch_folder
 
-_SCRATCH = tempfile.TemporaryDirectory(prefix="fgtrac-fuzz-")
+_SCRATCH = scratch_folder()
 _TRACE = TraceDir(Path(_SCRATCH.name))
 
 

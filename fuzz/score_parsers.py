@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,9 @@ from fgtrac.score.methods import parse_method
 from fgtrac.score.retrainings import Retrainings
 from fgtrac.score.target_files import encode_target, target_of
 from fgtrac.store.tensor_files import TensorFile, encode_tensors, parse_tensors
-from target import Real, Target, bytes_of, filled, text_of
+from target import Real, Target, bytes_of, filled, scratch_folder, text_of
 
-_SCRATCH = tempfile.TemporaryDirectory(prefix="fgtrac-fuzz-")
+_SCRATCH = scratch_folder()
 _FOLDER = Path(_SCRATCH.name)
 LAYER = Layer("fc", "factored", 3, 2, True)
 STATE = State((bytes(16), 1), 3, bytes(range(32)))

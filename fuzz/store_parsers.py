@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from fgtrac.events.codec import encode
 from fgtrac.store.journal import encode_frame, parse_segment_name, scan, segment_name
 from fgtrac.store.vault import Vault
 from log_parsers import entries_of, text_target
-from target import Real, Target, filled
+from target import Real, Target, filled, scratch_folder
 
-_SCRATCH = tempfile.TemporaryDirectory(prefix="fgtrac-fuzz-")
+_SCRATCH = scratch_folder()
 _FOLDER = Path(_SCRATCH.name)
 TRACE_ID = bytes(range(16))
 
@@ -91,7 +90,7 @@ def worst_plans() -> Iterator[bytes]:
         count = size // len(item)
         yield encode_frame(b"\xa1\x61a\x9a" + count.to_bytes(4, "big") + item * count)
     yield encode_frame(encode({"kind": "order"})) + filled(encode_frame(b"\xa0"))
-    yield from worst_segments()
+    yield filled(b"\0\0\x08\0")
 
 
 def worst_keys() -> Iterator[bytes]:

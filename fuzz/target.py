@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,12 @@ class Target:
             if not self.is_canonical and self.format(self.parse(written)) != written:
                 raise AssertionError(f"{self.name} does not write {written[:200]!r} as it is")
         return True
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """For parsers of files: in memory, where the machine has such a place."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="fgtrac-fuzz-", dir=memory if memory.is_dir() else None)
 
 
 def text_of(data: bytes) -> str:
