@@ -16,7 +16,10 @@ from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.naming import about
 from fgtrac.api.trace import Trace
 from fgtrac.errors import FormatError
-from fgtrac.verify.bundle import parse_bundle
+from fgtrac.events.identity import keyed_id, preimage
+from fgtrac.query.prove import Proof
+from fgtrac.store.vault import Vault
+from fgtrac.verify.bundle import ABSENCES, parse_bundle
 from fgtrac.verify.report import Verdict
 
 
@@ -111,6 +114,58 @@ def test_the_whole_trace_verifies_with_my_own_key_and_says_whose_it_is(tmp_path:
     assert report.verdict is Verdict.HOLDS
     assert report.notes[-1] == "the signature was checked with your own key"
     assert record(tmp_path / "b").history("rows:0").rests_on == "as signed with your own key"
+
+
+# -- every scheme, every claim ----------------------------------------------------------------------------------------
+
+HOLDS, UNKNOWN = Verdict.HOLDS, Verdict.CANNOT_TELL
+ANSWERS = {  # of each claim: to a verifier without the id key, and to one who has it
+    "used": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
+    "history": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
+    "never used": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
+    "content present": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
+    "never registered": {"public": (HOLDS, HOLDS), "keyed": (UNKNOWN, HOLDS), "subject": (UNKNOWN, UNKNOWN)},
+    "content absent": {"public": (HOLDS, HOLDS), "keyed": (UNKNOWN, HOLDS), "subject": (UNKNOWN, UNKNOWN)},
+}
+
+
+@pytest.mark.parametrize("scheme", ["public", "keyed", "subject"])
+def test_each_scheme_gives_each_claim_the_answer_of_the_design(tmp_path: Path, scheme: str) -> None:
+    array = np.arange(8.0, dtype="f").reshape(4, 2)
+    with fgtrac.start_run(tmp_path / "run", ids="public" if scheme == "public" else "keyed") as run:
+        subject = ["x", "x", "y", "y"] if scheme == "subject" else None
+        data = TensorDataset(torch.from_numpy(array))
+        run.register(data, name="rows", role="train", subject=subject)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for (batch,) in run.watch(DataLoader(torch.utils.data.Subset(data, [0, 1]), batch_size=2)):
+            model(batch).sum().backward()
+            optimizer.step()
+    trace = fgtrac.open(tmp_path / "run.trace")
+    present, absent = (save(tmp_path / f"{n}.npy", array + n) for n in (0, 99))
+    names = {"used": "rows:0", "history": "rows:1", "never used": "rows:2", "never registered": "rows:99"}
+    names |= {"content present": f"row:{present}:3", "content absent": f"row:{absent}:0"}
+    secret = next(iter(secrets_of(tmp_path, trace)), bytes(32))  # of the run, or of the first subject
+    for claim, name in names.items():
+        if (claim, scheme) == ("never registered", "subject"):
+            named = preimage("rows", 99)  # no prover can say what its id would be: this one lies
+            data_of = trace._prover.prove(Proof(keyed_id(secret, named), named), claim)
+        else:
+            data_of = trace.prove(name, claim)
+        (tmp_path / "bundle.json").write_bytes(data_of)
+        given = [verify_bundle(tmp_path / "bundle.json", id_key=key).verdict for key in (None, secret.hex())]
+        assert tuple(given) == ANSWERS[claim][scheme], (claim, scheme)
+        assert all(key.hex() not in data_of.decode() for key in (secret, *secrets_of(tmp_path, trace)))
+        derived = "This rests on every id and content digest being derived from the committed key."
+        assert (derived in parse_bundle(data_of).words) is (scheme == "keyed" and claim in ABSENCES)
+
+
+def secrets_of(folder: Path, trace: Trace) -> list[bytes]:
+    vault = Vault.open(folder / "run.vault", trace.id)
+    try:
+        return [secret for _, secret in vault.secrets()]
+    finally:
+        vault.close()
 
 
 # -- contents ---------------------------------------------------------------------------------------------------------
