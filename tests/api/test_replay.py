@@ -261,6 +261,22 @@ def test_in_a_run_without_an_end_a_batch_may_have_been_lost_with_the_process(shu
     assert replayed(shuffled).verdict is REFUTED
 
 
+def test_two_optimizers_and_batches_that_fill_several_entries(tmp_path: Path) -> None:
+    model, critic = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, critic)]
+    with begin(tmp_path) as run:
+        for inputs, labels in run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train"):
+            torch.nn.functional.cross_entropy(model(inputs) + critic(inputs), labels).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        list(run.watch(DataLoader([0] * 40_000, batch_size=20_000, collate_fn=len, shuffle=True)))
+    uses = [e for e in map(decode_event, all_entries(TraceDir.open(tmp_path / "run.trace"))) if e["kind"] == "use"]
+    assert {e["optimizer"] for e in uses} == {0, 1, 2}
+    assert len(uses) > 4
+    assert replayed(tmp_path).verdict is HOLDS
+
+
 def test_thrown_away_twice_is_no_repeated_batch(shuffled: Path) -> None:
     def discard(batches: Batches) -> None:
         columns, samples = batches[1]
@@ -282,6 +298,7 @@ def test_an_epoch_whose_announcement_is_gone_cannot_be_told(shuffled: Path) -> N
     assert found.verdict is CANNOT_TELL
     assert "loader 1, epoch 0: no sampler entry announces it" in found.words
     assert "loader 1, epoch 7: none of its batches is in the log" in found.words
+    assert "loader 1, epoch 2: no entry is about it, and later epochs have some" in found.words
 
 
 def test_an_order_announced_behind_its_batches_or_twice_is_refuted(shuffled: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import deque
 from typing import Any
 
@@ -16,6 +17,7 @@ from fgtrac.capture.batch import Iteration
 from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.capture.sampler import read_order
 from fgtrac.capture.sources import Resolved
+from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.orders import UNREAD, encode_placement, opening_name, part_name, state_commitment
 from fgtrac.store import durable
@@ -32,8 +34,9 @@ class Orders:
         self._vault = vault
         self._recorder = recorder
         self._ledger = ledger
+        self._turn = threading.Lock()
         self._waiting: deque[tuple[str, bytes]] = deque()
-        self._kept: set[bytes] = set()  # digests of the parts that are in the trace or the vault, or wait
+        self._kept: set[tuple[bytes, bool]] = set()  # parts by digest that are in the trace (True), or the vault's
 
     def of_loader(self, resolved: Resolved, placement: Placement) -> LoaderOrders:
         """For one watched loader, whose positions lead to the samples that `placement` says."""
@@ -41,19 +44,22 @@ class Orders:
         data = encode_placement(placement.blocks, placement.ordinals, placement.which)
         return LoaderOrders(self, is_open, self._part(data, is_open, "where its positions lead"))
 
-    def keep(self) -> None:
-        """Put what waits into the vault."""
-        try:
-            while self._waiting:
-                self._vault.put_opening(*self._waiting.popleft())
-        except OSError as error:
-            self._recorder.lose("what opens the order of an epoch could not be kept", error)
+    def keep(self, *, last: bool = False) -> None:
+        """Put what waits into the vault. Where that fails it goes on waiting, or with `last` is said to be lost."""
+        with self._turn:
+            try:
+                while self._waiting:
+                    self._vault.put_opening(*self._waiting[0])
+                    self._waiting.popleft()
+            except (OSError, FormatError) as error:
+                if last:
+                    self._recorder.lose(f"{len(self._waiting)} openings of orders were not kept", OSError(str(error)))
 
     def _part(self, data: bytes, is_open: bool, about: str) -> bytes:
         """A part of an order that is too long for an entry; its SHA-256."""
         digest = hashlib.sha256(data).digest()
-        if digest not in self._kept:
-            self._kept.add(digest)
+        if (digest, is_open) not in self._kept:
+            self._kept.add((digest, is_open))
             if is_open:
                 self._publish(digest, data, about)
             else:

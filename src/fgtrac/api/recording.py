@@ -338,7 +338,7 @@ class Run:
             last.callback(self._seal_last)
             last.callback(self._recorder.close)
             self._grounding.close()
-            self._orders.keep()
+            self._orders.keep(last=True)
             self._heed(self._sealer.finish)
             self._recorder.flush()
             if finished and self._trains:

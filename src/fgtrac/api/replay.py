@@ -123,6 +123,8 @@ class _Replay:
 
     def _replay(self, one: Pass) -> tuple[Comparison, int]:
         """Draw the order of a pass and compare; also its number of batches. CannotTell where it cannot be drawn."""
+        if one.number < 0 and not one.uses:
+            raise CannotTell("no entry is about it, and later epochs have some: nothing was read, or it was left out")
         if one.number < 0:
             raise CannotTell(f"no sampler entry announces it, and entry {one.uses[0]} has batches of it")
         said = _read_parameters(one.event)

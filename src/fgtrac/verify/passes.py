@@ -98,8 +98,17 @@ def read_passes(entries: Entries) -> list[Pass]:
             ended.add(event["writer"])
         elif "lost_writer" in event:
             gaps[event["lost_writer"]] = number
-    _mark_cut(passes.values(), ended, gaps)
-    return list(passes.values())
+    by_loader: dict[tuple[bytes, int], list[Pass]] = {}
+    for one in sorted(passes.values(), key=lambda p: p.key[2]):
+        by_loader.setdefault(one.key[:2], []).append(one)
+    _mark_cut(by_loader, ended, gaps)
+    skipped = [Pass((*loader, _hole(some))) for loader, some in by_loader.items() if _hole(some) < len(some)]
+    return [*passes.values(), *skipped]
+
+
+def _hole(some: Sequence[Pass]) -> int:
+    """The first epoch that is not among those of one loader, which are in order."""
+    return next((epoch for epoch, one in enumerate(some) if one.key[2] != epoch), len(some))
 
 
 def _take_sampler(passes: dict[Key, Pass], number: int, event: Mapping[str, Any]) -> None:
@@ -117,18 +126,16 @@ def _take_sampler(passes: dict[Key, Pass], number: int, event: Mapping[str, Any]
     known.number, known.event = number, event
 
 
-def _mark_cut(passes: Iterable[Pass], ended: set[bytes], gaps: Mapping[bytes, int]) -> None:
+def _mark_cut(
+    by_loader: Mapping[tuple[bytes, int], Sequence[Pass]], ended: set[bytes], gaps: Mapping[bytes, int]
+) -> None:
     """A process that was killed lost batches that waited for their update: they are of its last two passes over each
     loader. A gap entry says that entries were lost anywhere."""
-    latest: dict[tuple[bytes, int], list[Pass]] = {}
-    for one in passes:
-        writer, loader, _epoch = one.key
-        latest.setdefault((writer, loader), []).append(one)
-        if writer in gaps:
+    for (writer, _loader), some in by_loader.items():
+        for one in some[-2:] if writer not in ended else ():
+            one.may_be_cut = "its process wrote no end, and may have been killed"
+        for one in some if writer in gaps else ():
             one.may_be_cut = f"entry {gaps[writer]} (gap) says that entries were lost"
-    for (writer, _loader), some in latest.items():
-        for one in sorted(some, key=lambda p: p.key[2])[-2:] if writer not in ended else ():
-            one.may_be_cut = one.may_be_cut or "its process wrote no end, and may have been killed"
 
 
 def compare(one: Pass, drawn: Drawn, entries: Entries, name: Callable[[bytes, int], str]) -> Comparison:
