@@ -80,6 +80,14 @@ FOUND: dict[str, Iterable[bytes]] = {  # what fuzzing found, by parser
     "value (CBOR)": [b"\x9a\x00\x08\x00\x00" + b"\x80" * (1 << 19)],
     "retrainings": [b"%s\t%08x\n" % (b"[" * 9000, zlib.crc32(b"[" * 9000))],
     "vault": [b""],
+    "private key's file": [
+        b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VvBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n"
+        b"-----END PRIVATE KEY-----\n"  # of Ed448's neighbour X448, whose keys are longer
+    ],
+    "public key's file": [
+        b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VvAyEAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
+        b"-----END PUBLIC KEY-----\n"
+    ],
 }
 
 

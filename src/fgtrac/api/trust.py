@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -92,6 +92,8 @@ def _from_pem(data: bytes, named: str) -> bytes:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"{named:.80} holds no PEM key: {error}") from error
+    except InternalError as error:  # of lengths that belong to another kind of key; its text is a page
+        raise ValueError(f"{named:.80} holds no key that OpenSSL can read") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError(f"{named:.80} holds a {type(key).__name__}; tree heads are signed with Ed25519")
     return key.public_bytes_raw()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -68,6 +68,8 @@ def _parse_key(data: bytes, path: Path) -> Ed25519PrivateKey:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise FormatError(f"{path} is no unencrypted PKCS8 key: {error}") from error
+    except InternalError as error:  # of lengths that belong to another kind of key; its text is a page
+        raise FormatError(f"{path} holds no key that OpenSSL can read") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise FormatError(f"{path} holds a {type(key).__name__}; tree heads are signed with Ed25519")
     return key
