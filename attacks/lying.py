@@ -52,7 +52,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One question about a lie: what the design promises as the answer, what came, and whether they agree."""
+    """One question about a lie: what the design promises as the answer, what came, and whether they agree. `checks`
+    are those that stop the lie: each one alone refutes it, or alone keeps it from being believed."""
 
     answer: Answer
     promised: str
@@ -68,14 +69,14 @@ def caught(answer: Answer, *checks: str) -> Act:
     """Exactly these checks refute it."""
     message = "; ".join(answer.words[check] for check in checks if check in answer.words) or answer.rest
     kept = (answer.code, answer.of("refuted")) == (1, set(checks))
-    return Act(answer, f"refuted by {' and '.join(checks)}", checks, message, kept)
+    return Act(answer, "refuted", checks, message, kept)
 
 
 def undecided(answer: Answer, *checks: str) -> Act:
     """Nothing refutes it; of these checks fgtrac says that it cannot tell, and so of the whole."""
     message = "; ".join(answer.words[check] for check in checks if check in answer.words) or answer.rest
     kept = answer.code == 3 and set(checks) <= answer.of("cannot tell") and not answer.of("refuted")
-    return Act(answer, f"cannot tell, for {' and '.join(checks)}", (), message, kept)
+    return Act(answer, "cannot tell", checks, message, kept)
 
 
 def passes(answer: Answer, *, says: str = "", design: str = "") -> Act:
@@ -225,7 +226,8 @@ def show(console: Console, stories: Mapping[str, Story], stage: Stage) -> int:
         acts = list(story(stage))
         surprises += not (acts and all(act.is_kept for act in acts))
         for at, act in enumerate(acts):
-            mark = act.promised if act.is_kept else f"SURPRISE: {act.promised}, but exit code {act.answer.code}"
+            by = f"{act.promised}: {', '.join(act.checks)}" if act.checks else act.promised
+            mark = by if act.is_kept else f"SURPRISE: {by}, but exit code {act.answer.code}"
             said = act.message if act.is_kept else f"{dict(act.answer.verdicts)} {act.message}"
             table.add_row(
                 *(escape(t) for t in ("" if at else f"{name}: {title_of(story)}", act.answer.command)),

@@ -16,9 +16,11 @@ from true_trace import train
 
 
 def tell(stage: Stage) -> Iterator[Act]:
-    room, photos = stage.room(), TensorDataset(torch.randn(8, 4), torch.randint(0, 2, (8,)))
+    room = stage.room()
+    photos, exam = (TensorDataset(torch.randn(8, 4), torch.randint(0, 2, (8,))) for _ in range(2))
     with start_run(room / "run", key=room / "key.pem") as run:
         run.register(photos, name="photos", role="train")
+        run.register(exam, name="exam", role="test")
         train(run, Subset(photos, range(7)))
     yield caught(stage.fgtrac("check", run.path, "--key", room / "key.pem"), "every-training-sample-used")
 

@@ -58,7 +58,8 @@ def outcome(act: Any) -> str:
     """What the page says of one act."""
     options = [o for o in act.answer.command.split() if o.startswith("--") and o not in ("--key", "--policy")]
     how = f" ({' '.join(options)})" if options else ""
-    return (" and ".join(f"`{check}`" for check in act.checks) or act.promised) + how
+    checks = " and ".join(f"`{check}`" for check in act.checks)
+    return f"{act.promised}: {checks}{how}" if checks else act.promised + how
 
 
 def test_the_demo_tells_seven_lies_that_seven_different_checks_catch() -> None:
@@ -70,7 +71,7 @@ def test_a_script_runs_alone_and_so_does_the_table() -> None:
         [sys.executable, str(ATTACKS / "edit_entry.py")], capture_output=True, text=True, check=False
     )
     assert alone.returncode == 0, alone.stdout + alone.stderr
-    assert "refuted by entries" in alone.stdout
+    assert "refuted: entries" in alone.stdout
     table = [sys.executable, str(ATTACKS / "run.py")]
     some = subprocess.run([*table, "edit_entry", "slip_in_file"], capture_output=True, text=True, check=False)
     assert some.returncode == 0, some.stdout + some.stderr
