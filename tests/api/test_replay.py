@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -30,13 +31,16 @@ from torch.utils.data import (
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.replay import replay_demand
 from fgtrac.api.run import Run, start_run
+from fgtrac.api.since import since_demand
 from fgtrac.commit.signer import load_key
-from fgtrac.demo.forge import all_entries, reseal
+from fgtrac.demo.forge import all_entries, put_artifacts, reseal
 from fgtrac.errors import FormatError
+from fgtrac.events.codec import encode
 from fgtrac.events.orders import decode_placement, encode_placement
 from fgtrac.events.schema import NO_STEP, STATUS, decode_event, encode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
+from fgtrac.tlog.note import Verifier
 from fgtrac.verify.report import Finding, Report, Verdict
 from traces import make_trace
 
@@ -227,6 +231,40 @@ def test_a_lie_about_what_was_delivered_is_named(shuffled: Path, told: Callable[
     refuted = [f for f in found.findings if f.verdict is REFUTED]
     assert [f.check for f in refuted] == ["samplers"], found.failures()
     assert re.search(LIES[told], refuted[0].words), refuted[0].words
+
+
+def announce_what_is_left(folder: Path) -> None:
+    """Leave batch 2 out, and announce in place of the drawn order one that goes through a data set which just happens
+    to be arranged like what is left."""
+    trace = TraceDir.open(folder / "run.trace")
+    lie(folder, drop_and_close_up)
+    events = [decode_event(entry) for entry in all_entries(trace)]
+    (use,) = [e for e in events if e["kind"] == "use"]
+    placed = encode_placement((use["block"],), use["ordinals"], None)
+    (artifact,) = [e for e in events if e["kind"] == "artifact"]
+    said = {"rows": len(use["ordinals"]), "batch_size": 8, "drop_last": False, "torch": str(torch.__version__)}
+    state = encode({"placement": hashlib.sha256(placed).digest()})
+    told = {"sampler": "SequentialSampler", "parameters": said, "state": state}
+    rewritten = [encode_event(e | told if e["kind"] == "sampler" else e) for e in events]
+    reseal(trace, put_artifacts(trace, rewritten, {artifact["path"]: placed}), load_key(folder / "key.pem"))
+
+
+def test_another_order_can_be_announced_afterwards_unless_somebody_holds_a_head_from_before(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    with begin(tmp_path, ids="public") as run:
+        for number, _batch in enumerate(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train")):
+            if number == 0:
+                run._seal_here()
+                held.write_bytes((run.path / "checkpoint").read_bytes())
+    trace, key = TraceDir.open(run.path), load_key(tmp_path / "key.pem")
+    verifier = Verifier(f"fgtrac/{identity(trace).hex()}", key.public_key().public_bytes_raw())
+    demands = [replay_demand(trace.path, identity(trace)), since_demand(held)]
+    assert audit_trace(trace, verifier, demands=demands).verdict is HOLDS
+    announce_what_is_left(tmp_path)
+    found = {f.check: f for f in audit_trace(trace, verifier, demands=demands).findings}
+    assert {name for name, f in found.items() if f.verdict is not HOLDS} == {"since"}
+    assert found["samplers"].words.startswith("1 of 1 epochs (4 batches) have the order")
+    assert "only where a head with those entries was anchored or handed out before" in found["samplers"].words
 
 
 def test_a_missing_end_is_counted_and_not_refuted(shuffled: Path) -> None:
