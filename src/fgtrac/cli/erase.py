@@ -39,7 +39,8 @@ def erase(
         words = "an interrupted erasure was finished: the key of" if found.resumed else "erased: the key of"
         answers().print(f"{words} {_words(found)}", markup=False, soft_wrap=True)
     if not done:
-        raise typer.Abort
+        print("fgtrac: nothing was erased", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _words(found: Erasure) -> str:

@@ -1,0 +1,97 @@
+"""`fgtrac erase`: asks first, says what it destroyed, and ends with the documented exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from erasable import ANN, BOB, files_with, key_of, pseudonym_of, write_small
+from fgtrac.api import erase as erasing
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run) -> Path:
+    """Made after `run`, which takes the user's key away."""
+    (tmp_path / "small").mkdir()
+    path = write_small(tmp_path / "small")
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "small" / "key.pem"))
+    return path
+
+
+def test_it_says_what_it_destroyed(trace: Path, run) -> None:
+    pseudonym = pseudonym_of(trace, ANN).hex()
+    done = run("erase", trace, "--subject", ANN, "--yes")
+    assert (done.code, done.err) == (0, "")
+    words = (
+        f"erased: the key of subject {pseudonym[:16]} with 3 samples; 3 names and 1 openings of samplers in the vault"
+    )
+    assert done.out.startswith(words)
+    assert "files: artifacts/scoring/rows-train-" in done.out
+    assert ANN not in done.out
+    verified = run("verify", trace)
+    assert verified.code == 3
+    assert "was withdrawn by entry" in verified.out
+
+
+def test_as_json_it_is_one_object(trace: Path, run) -> None:
+    pseudonym = pseudonym_of(trace, ANN).hex()
+    (said,) = run("erase", trace, "--subject", ANN, "--yes", "--json").json["erased"]
+    paths = said.pop("artifacts")
+    assert said == {"pseudonym": pseudonym, "samples": 3, "names": 3, "openings": 1, "resumed": False}
+    assert len(paths) == 2
+
+
+def test_without_a_terminal_it_erases_only_with_yes(trace: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    done = run("erase", trace, "--subject", ANN)
+    assert (done.code, done.out) == (2, "")
+    assert "This destroys the key of subject" in done.err
+    assert done.err.endswith("fgtrac: nothing was erased: there is no terminal to ask on; add --yes\n")
+    assert key_of(trace, ANN)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_on_a_terminal_it_asks(trace: Path, run, monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    key = key_of(trace, ANN)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(typer, "confirm", lambda words, err: answer)
+    done = run("erase", trace, "--subject", ANN)
+    assert done.code == (0 if answer else 1)
+    assert ("nothing was erased" in done.err) is not answer
+    assert bool(files_with(trace.parent, key)) is not answer
+
+
+def test_an_interrupted_erasure_is_finished_first(trace: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pseudonym = pseudonym_of(trace, ANN).hex()
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(erasing, "_withdraw", refuse)
+    done = run("erase", trace, "--subject", ANN, "--yes")
+    assert (done.code, done.err) == (1, "fgtrac: [Errno 28] no space left on device\n")
+    monkeypatch.undo()
+    monkeypatch.setenv("FGTRAC_KEY", str(trace.parent / "key.pem"))
+    said = run("erase", trace, "--subject", BOB, "--yes", "--json").json["erased"]
+    assert [(e["resumed"], e["samples"]) for e in said] == [(True, 3), (False, 3)]
+    assert said[0]["pseudonym"] == pseudonym
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (lambda trace: None, 2, "no key of a subject 'nobody': it was erased before, or no data set was registered"),
+        (lambda trace: trace.with_suffix(".vault").unlink(), 2, "there is no vault at"),
+        (lambda trace: trace.with_suffix(".vault").write_bytes(b"x" * 5000), 2, "is no vault, or a damaged one"),
+        (lambda trace: (trace.parent / "key.pem").unlink(), 2, "there is no key at"),
+        (lambda trace: trace.rename(trace.with_name("gone.trace")), 2, "there is no trace at"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(trace: Path, run, spoil, code: int, words: str) -> None:
+    spoil(trace)
+    done = run("erase", trace, "--subject", "nobody", "--yes")
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert done.err.count("\n") == 1
