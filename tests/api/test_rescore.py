@@ -109,7 +109,7 @@ def test_another_thread_count_and_batch_size_are_rounding(scored: Any) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        finding = asked(scored, given(scored, batch_size=7))
+        finding = asked(scored, given(scored, batch_size=7), count=20)
     finally:
         torch.set_num_threads(threads)
     assert finding.verdict is Verdict.HOLDS, finding.words
@@ -316,7 +316,17 @@ def test_other_labels_than_the_rows_file_has_cannot_tell(scored: Any) -> None:
     x, y = scored.train.tensors
     other = replace(scored)
     other.train = TensorDataset(x, (y + 1) % 3)
-    assert_cannot_tell(asked(scored, given(other)), "has the label", "nothing in the log tells which is right")
+    assert_cannot_tell(
+        asked(scored, given(other)), "has another label in the data", "nothing in the log tells which is right"
+    )
+
+
+def test_another_label_hides_no_lie_about_another_sample(forged: Any) -> None:
+    invent_factors_and_sign(forged.trace, forged.signing_key)
+    x, y = forged.train.tensors
+    forged.train = TensorDataset(x, torch.cat([(y[:45] + 1) % 3, y[45:]]))
+    finding = asked(forged, given(forged))
+    assert finding.verdict is Verdict.REFUTED, finding.words
 
 
 def test_rows_that_were_not_given_are_named(scored: Any) -> None:
@@ -397,17 +407,23 @@ def shifted(by: float) -> Gradients:
     ("off", "verdict"), [(0, (True, True)), (1e-5, (True, True)), (1e-3, (False, True)), (0.1, (False, False))]
 )
 def test_a_difference_is_rounding_or_low_precision_or_neither(off: float, verdict: tuple[bool, bool]) -> None:
-    found = differences([shifted(off)], [shifted(0)], [[shifted(4e-6)]], [[shifted(2e-3)]], "F32")
+    found = differences([shifted(off)], [shifted(0)], [[shifted(4e-6)]], [[shifted(2e-3)]], ["F32"] * 2)
     assert [(d.is_rounding, d.may_be) for d in found] == [verdict, (True, True)]
     assert found[0].column == ("fc/inputs" if off == 0 else "fc/deltas") or off == 1e-5
+
+
+def test_each_row_has_the_room_of_its_own_type() -> None:
+    still, off = [[shifted(0)]], shifted(0)
+    off.deltas[:] *= 1 + 3e-4
+    assert [d.is_rounding for d in differences([off], [shifted(0)], still, still, ["F32", "F16"])] == [False, True]
 
 
 @pytest.mark.parametrize(("type", "holds"), [("F32", False), ("F16", True), ("BF16", True)])
 def test_storage_allows_what_its_type_rounds(type: str, holds: bool) -> None:
     still = [[shifted(0)]]
-    assert differences([shifted(3e-4)], [shifted(0)], still, still, type)[0].is_rounding is holds
+    assert differences([shifted(3e-4)], [shifted(0)], still, still, [type] * 2)[0].is_rounding is holds
 
 
 def test_what_is_no_number_is_no_rounding() -> None:
     still = [[shifted(0)]]
-    assert not differences([shifted(float("nan"))], [shifted(0)], still, still, "F16")[0].may_be
+    assert not differences([shifted(float("nan"))], [shifted(0)], still, still, ["F16"] * 2)[0].may_be

@@ -42,9 +42,9 @@ def differences(
     found: Sequence[Gradients],
     fine: Sequence[Sequence[Gradients]],
     coarse: Sequence[Sequence[Gradients]],
-    type: str,
+    types: Sequence[str],
 ) -> list[Difference]:
-    """For each of n rows, what differs most: `said` is committed, in numbers of that type; `found` was made anew, and
+    """For each of n rows, what differs most: `said` is committed, in numbers of its type; `found` was made anew, and
     again with weights shaken a little and a lot."""
     parts: list[list[Difference]] = []
     for n, (mine, theirs) in enumerate(zip(said, found, strict=True)):
@@ -52,7 +52,7 @@ def differences(
             if getattr(theirs, name) is not None:
                 shaken = [[_column(g[n], name) for g in draws] for draws in (fine, coarse)]
                 column = f"{theirs.layer.name}/{name}"
-                parts.append(_of_column(column, _column(mine, name), _column(theirs, name), shaken, type))
+                parts.append(_of_column(column, _column(mine, name), _column(theirs, name), shaken, types))
     return [max(row, key=lambda d: (not d.is_rounding, not d.may_be)) for row in zip(*parts, strict=True)]
 
 
@@ -61,10 +61,11 @@ def _column(gradients: Gradients, name: str) -> Doubles:
 
 
 def _of_column(
-    column: str, said: Doubles, found: Doubles, shaken: Sequence[Sequence[Doubles]], type: str
+    column: str, said: Doubles, found: Doubles, shaken: Sequence[Sequence[Doubles]], types: Sequence[str]
 ) -> list[Difference]:
     lengths = np.linalg.norm(found, axis=1)
-    stored = STORED[type] * lengths + LEAST[type] * np.sqrt(found.shape[1]) + FLOOR * lengths.max(initial=0)
+    share, least = (np.array([of[type] for type in types]) for of in (STORED, LEAST))
+    stored = share * lengths + least * np.sqrt(found.shape[1]) + FLOOR * lengths.max(initial=0)
     off = np.linalg.norm(said - found, axis=1)
     little, much = (MARGIN * _largest(draws, found) + stored for draws in shaken)
     worst = np.abs(said - found).argmax(axis=1)

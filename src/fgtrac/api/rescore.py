@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.audit import Demand
-from fgtrac.api.factor_tolerance import STORED, Difference, differences
+from fgtrac.api.factor_tolerance import Difference, differences
 from fgtrac.api.ledger import state_path
 from fgtrac.api.recompute import Recomputation, deciding
 from fgtrac.errors import ProofError
@@ -101,19 +101,20 @@ def _choose(log: Log, facts: Facts, count: int, seed: int) -> tuple[list[_Chosen
         _Chosen(number, decode_event(entry), drawn[of == i] - starts[i])
         for i, (number, entry) in zip(wanted, entries, strict=True)
     ]
-    return sorted(found, key=lambda one: (one.event["checkpoint"], one.event["method"], one.event["target"])), starts[
-        -1
-    ]
+    found.sort(key=lambda one: (one.event["checkpoint"], one.event["method"], one.event["target"]))
+    return found, starts[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of one role at one state, made anew: `rows` (n,) ascending, and what differs most in each."""
+    """Rows of one role at one state, made anew: `rows` (n,) ascending, and what differs most in each. `labelled` (n,)
+    is false where a sample has another label in the data than in the rows file."""
 
     role: str
     rows: NDArray[np.int64]
     remade: Remade
     differences: list[Difference]
+    labelled: NDArray[np.bool_]
 
     def at(self, row: int) -> int:
         return int(np.searchsorted(self.rows, row))
@@ -207,18 +208,13 @@ class _Rescoring:
             entry = self._facts.withdrawn[state_path(state)]
             raise CannotTell(f"{state_path(state)} was withdrawn by entry {entry} (erasure)")
         remade = self._ready().remake(state, cache.layers, role, held, rows)
+        types = [cache.shard_of(0, role, row)[1] for row in rows.tolist()]
+        off = differences(cache.take(0, role, rows), remade.gradients, remade.fine, remade.coarse, types)
+        labelled = np.ones(len(rows), dtype=bool)
         if held.labels is not None and remade.labels is not None:
-            wrong = np.flatnonzero(held.labels[rows] != remade.labels)
-            if len(wrong):
-                said, given = held.labels[rows][wrong[0]], remade.labels[wrong[0]]
-                raise CannotTell(
-                    f"the {role} sample {self._id(held, rows[wrong[0]])} has the label {given} in the data that were "
-                    f"given and {said} in the rows file: nothing in the log tells which is right"
-                )
-        type = max((cache.shard_of(0, role, int(row))[1] for row in rows), key=list(STORED).index)
-        committed = cache.take(0, role, rows)
+            labelled = held.labels[rows] == remade.labels
         self._made += len(rows)
-        return _Rows(role, rows, remade, differences(committed, remade.gradients, remade.fine, remade.coarse, type))
+        return _Rows(role, rows, remade, off, labelled)
 
     def _ready(self) -> Remaking:
         if self._remaking is None:
@@ -243,24 +239,35 @@ class _Rescoring:
             return reason
 
     def _judge(self, one: _Chosen, places: Sequence[Place], made: Mapping[str, _Rows | CannotTell]) -> None:
-        """ProofError or CannotTell where a row is not what was made anew."""
-        cache, method = self._again.basis(one.event)
+        """ProofError where a row is not what was made anew; otherwise CannotTell where that does not show of one."""
+        unknown: CannotTell | None = None
         for role, row in places:
-            rows = made[role]
-            if isinstance(rows, CannotTell):
-                raise rows
-            off = rows.differences[rows.at(row)]
-            if off.is_rounding:
-                continue
-            held, path = cache.rows(role), cache.shard_of(0, role, row)[0]
-            words = (
-                f"row {row} of {path} (sample {self._id(held, row)}) has {off.said:.9g} as number {off.at} of "
-                f"{off.column!r:.80}; the state in {state_path(cache.states[0])} and the data that were given make "
-                f"{off.found:.9g}"
+            try:
+                self._judge_row(one, made[role], row)
+            except CannotTell as reason:
+                unknown = unknown or reason
+        if unknown is not None:
+            raise unknown
+
+    def _judge_row(self, one: _Chosen, rows: _Rows | CannotTell, row: int) -> None:
+        if isinstance(rows, CannotTell):
+            raise rows
+        cache, method = self._again.basis(one.event)
+        off, held, path = rows.differences[rows.at(row)], cache.rows(rows.role), cache.shard_of(0, rows.role, row)[0]
+        if not rows.labelled[rows.at(row)]:
+            raise CannotTell(
+                f"the {rows.role} sample {self._id(held, row)} has another label in the data that were given than in "
+                "the rows file: nothing in the log tells which is right"
             )
-            if off.may_be:
-                raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 does")
-            raise ProofError(f"{words}{self._score_words(one, row, rows, cache, method) if role == 'train' else ''}")
+        words = (
+            f"row {row} of {path} (sample {self._id(held, row)}) has {off.said:.9g} as number {off.at} of "
+            f"{off.column!r:.80}; the state in {state_path(cache.states[0])} and the data that were given make "
+            f"{off.found:.9g}"
+        )
+        if not off.may_be:
+            raise ProofError(words + (self._score_words(one, row, rows, cache, method) if rows.role == "train" else ""))
+        if not off.is_rounding:
+            raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 does")
 
     def _score_words(self, one: _Chosen, row: int, rows: _Rows, cache: Cache, method: Method) -> str:
         """What a score is said to be, and would be by the factors that were made anew."""
