@@ -237,6 +237,16 @@ def test_contents_are_found_under_every_scheme_and_absent_only_where_one_settles
         assert (verdict, "is held by no registered sample" in words) == (Verdict.CANNOT_TELL, True)
 
 
+def test_that_a_file_is_absent_says_nothing_of_rows(tmp_path: Path) -> None:
+    with fgtrac.start_run(tmp_path / "run", ids="public") as run:
+        run.register(TensorDataset(torch.zeros(2, 2)), name="rows")
+    trace = fgtrac.open(tmp_path / "run.trace")
+    absent = save(tmp_path / "a.npy", np.ones((1, 2)))
+    assert check(trace, f"row:{absent}:0", about=f"row:{absent}:0")[1] is Verdict.HOLDS
+    assert check(trace, f"file:{absent}")[1] is Verdict.HOLDS  # of the digest
+    assert check(trace, f"file:{absent}", about=f"file:{absent}")[1] is Verdict.CANNOT_TELL
+
+
 # -- about whom -------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 
 FORMS = ("file:", "row:")
+SOURCES = {"file": "file", "row": "tensor"}  # what a `dataset` entry calls the contents of these forms
 
 
 def source_digest(text: str) -> tuple[str, bytes]:

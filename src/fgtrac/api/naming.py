@@ -156,7 +156,7 @@ def about(text: str) -> About:
         raise ValueError(f"{text:.80} does not say in which data set; write NAME:{text:.80}")
     if text.startswith(contents.FORMS):
         words, digest = contents.source_digest(text)
-        return About(words, preimage=content_preimage(digest), is_content=True)
+        return About(words, preimage=content_preimage(digest), source=contents.SOURCES[text.partition(":")[0]])
     return About(text, preimage=preimage(*_parse_name(text)))
 
 

@@ -46,12 +46,13 @@ from fgtrac.verify.sentences import (
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whom the verifier asks about: an id, or what he computed himself of a sample's name or a content's source."""
+    """Whom the verifier asks about: an id, or what he computed himself of a sample's name, or of a content's source
+    (which is what a data set with this word as its `content` takes)."""
 
     words: str
     id: bytes | None = None
     preimage: bytes | None = None
-    is_content: bool = False
+    source: str | None = None
 
 
 def check_bundle(
@@ -85,7 +86,7 @@ class _Examination:
         checks.make("index", self._check_index, ("seal",))
         checks.make("identity", self._check_identity, ("entries",))
         if self._about is not None:
-            checks.make("about", self._check_about)
+            checks.make("about", self._check_about, ("entries",))
         if shows_evidence(bundle, {shown.number: shown for shown in bundle.entries}):
             checks.make("evidence", self._check_evidence, ("entries", "index"))
         if has_descendants(bundle):
@@ -189,13 +190,14 @@ class _Examination:
             if about.id != bundle.id:
                 raise ProofError(f"the bundle is about the id {bundle.id.hex()}, and you asked about {about.words}")
             return f"it is about {about.words}"
-        if about.is_content != (bundle.claim in CONTENT_CLAIMS):
+        if (about.source is not None) != (bundle.claim in CONTENT_CLAIMS):
             raise ProofError(f"the bundle claims {bundle.claim!r}, which is nothing that can be said of {about.words}")
         assert about.preimage is not None
-        asked = preimage_words(about.preimage, about.is_content)
+        asked = preimage_words(about.preimage, about.source is not None)
         if bundle.preimage is not None:
             if bundle.preimage != about.preimage:
                 raise ProofError(f"the bundle is about {name_words(bundle)}, and {about.words} is {asked}")
+            self._check_source(about)
             return f"{about.words} is {asked}, as computed here"
         ids = [public_id(about.preimage)] + ([keyed_id(self._secret, about.preimage)] if self._secret else [])
         if bundle.id not in ids:
@@ -203,7 +205,17 @@ class _Examination:
                 f"the bundle names the id alone, and whether that is the id of {asked} only a bundle with its preimage "
                 "shows, or the id key: ask for one, or name the key with --id-key"
             )
+        self._check_source(about)
         return f"{about.words} is {asked}, and has this id"
+
+    def _check_source(self, about: About) -> None:
+        """That a file's digest is absent says nothing of a data set whose contents are no files."""
+        for event in datasets_of(self._shown) if self._bundle.claim == "content absent" else ():
+            if event.get("content", about.source) != about.source:
+                raise CannotTell(
+                    f"the contents of data set {event['name']!r:.60} were taken from {event['content']!r:.60}, and "
+                    f"{about.words} is a {about.source}: that its digest is absent says nothing of that data set"
+                )
 
     # -- what the value rests on --------------------------------------------------------------------------------
 
