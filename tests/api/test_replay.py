@@ -295,6 +295,10 @@ def test_in_a_run_without_an_end_a_batch_may_have_been_lost_with_the_process(shu
     found = replayed(shuffled)
     assert found.verdict is CANNOT_TELL
     assert "batch 2 of its order is in no entry, and later ones are: its process wrote no end" in found.words
+    lie(shuffled, lambda batches: batches[4][1].pop(), epoch=1)
+    found = replayed(shuffled)
+    assert found.verdict is CANNOT_TELL
+    assert re.search(r"epoch 1, batch 4, entry \d+: lacks sample \w{64}, .*: its process wrote no end", found.words)
     lie(shuffled, exchange_a_sample, epoch=1)
     assert replayed(shuffled).verdict is REFUTED
 
@@ -556,6 +560,9 @@ def test_an_opening_that_is_gone_or_another_one_is_named(tmp_path: Path, sql: st
     [
         ({"state": b"\xff"}, "the state that entry 5 announces is malformed"),
         ({"state": b"\xa0"}, "does not name where its positions lead"),
+        ({"state": encode({"placement": [1]})}, "does not name where its positions lead"),
+        ({"state": encode({"placement": np.zeros(4, "<u4")})}, "does not name where its positions lead"),
+        ({"state": encode([1])}, "does not say what its order comes from"),
         ({"parameters": {}}, "has rows = None, which cannot be drawn again"),
         ({"sampler": "SubsetRandomSampler"}, "does not name what its sampler draws from"),
     ],
@@ -571,7 +578,8 @@ def test_an_announcement_that_makes_no_sense_is_said_to(shuffled: Path, change: 
     "said",
     [
         {"rows": 1 << 32}, {"num_samples": 1 << 40}, {"num_samples": 0}, {"batch_size": 0}, {"replacement": 1},
-        {"rows": -1}, {"generator": "mine"}, {"drop_last": "no"},
+        {"rows": -1}, {"generator": "mine"}, {"drop_last": "no"}, {"generator": np.zeros(4, "<u4")},
+        {"torch": np.zeros(4, "<u4")}, {"rows": 1, "num_samples": 1 << 26}, {"rows": 2**40, "num_samples": 8},
     ],
 )  # fmt: skip
 def test_sizes_and_types_are_checked_before_anything_is_drawn(shuffled: Path, said: Event) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,12 @@ from fgtrac.verify.passes import Comparison, Drawn, Pass, compare, read_passes
 
 MAX_DRAWS = 1 << 26
 MAX_REPLICAS = 1 << 20
+MAX_ROUNDS = 1 << 16  # of a sampler that goes through its rows several times
 NAMED = 3  # epochs named in one sentence; the others are counted
 BINDING = (
     "it binds whoever signs only where a head with those entries was anchored or handed out before the epoch began"
 )
 Check = Callable[[Any], bool]
-Name = Callable[[bytes, int], str]
 
 
 def _count(most: int, least: int = 1) -> Check:
@@ -48,7 +48,10 @@ def _boolean(value: Any) -> bool:
 
 
 _ROWS, _SAMPLES = _count(1 << 32), _count(MAX_DRAWS)
-_RANDOM: dict[str, Check] = {"rows": _ROWS, "generator": lambda value: value in ("own", "global")}
+_RANDOM: dict[str, Check] = {
+    "rows": _ROWS,
+    "generator": lambda value: type(value) is str and value in ("own", "global"),
+}
 _PARAMETERS: dict[str, dict[str, Check]] = {
     "SequentialSampler": {"rows": _ROWS},
     "RandomSampler": {**_RANDOM, "num_samples": _SAMPLES, "replacement": _boolean},
@@ -91,7 +94,8 @@ class _Replay:
         self._facts = audit.facts
         self._vault = vault
         self._no_vault = no_vault
-        self._paths = {artifact.sha256: artifact.path for artifact in audit.facts.artifacts}
+        artifacts = [(a.sha256, a.path, PurePosixPath(a.path).parts) for a in audit.facts.artifacts]
+        self._paths = {sha: path for sha, path, parts in artifacts if parts[:1] == ("artifacts",) and ".." not in parts}
         self._places: dict[bytes, Places] = {}
 
     def examine(self) -> str:
@@ -156,12 +160,19 @@ class _Replay:
     def _open(self, one: Pass) -> bytes:
         if self._vault is None:
             raise CannotTell(f"entry {one.number} commits to its state, which a vault opens: {self._no_vault}")
-        opening = self._vault.find_opening(opening_name(one.event["writer"], one.event["seq"]))
+        opening = self._find(opening_name(one.event["writer"], one.event["seq"]))
         if opening is None:
             raise CannotTell(f"the vault has no opening of entry {one.number}: it was erased, or never written")
         if state_commitment(opening) != one.event["state_commitment"]:
             raise CannotTell(f"the vault's opening of entry {one.number} is not what was committed to")
         return opening[SALT_BYTES:]
+
+    def _find(self, what: str) -> bytes | None:
+        """An opening of the vault's; None also where there is no vault. CannotTell of a damaged one."""
+        try:
+            return None if self._vault is None else self._vault.find_opening(what)
+        except (FormatError, OSError) as error:
+            raise CannotTell(str(error)) from error
 
     def _part(self, digest: Any, what: str) -> bytes:
         """A part that a state names by its SHA-256: an artifact, or in the vault."""
@@ -172,20 +183,21 @@ class _Replay:
             data = self._trace.read(path) if path is not None else None
         except (FormatError, OSError):
             data = None  # the check of the artifacts says so
-        if data is None and self._vault is not None:
-            data = self._vault.find_opening(part_name(digest))
+        if data is None:
+            data = self._find(part_name(digest))
         if data is None or hashlib.sha256(data).digest() != digest:
             raise CannotTell(f"{what} (SHA-256 {digest.hex()}) is in no artifact and in no vault given")
         return data
 
     def _placement(self, digest: Any) -> Places:
-        if digest not in self._places:
-            data = self._part(digest, "where its positions lead")
-            try:
-                self._places[digest] = decode_placement(data)
-            except FormatError as error:
-                raise CannotTell(f"where its positions lead is malformed: {error}") from error
-        return self._places[digest]
+        if type(digest) is bytes and digest in self._places:
+            return self._places[digest]
+        data = self._part(digest, "where its positions lead")
+        try:
+            places = self._places[digest] = decode_placement(data)
+        except FormatError as error:
+            raise CannotTell(f"where its positions lead is malformed: {error}") from error
+        return places
 
     def _listed(self, sampler: str, digest: Any, said: Mapping[str, Any]) -> Any:
         """The weights or positions that the sampler draws from; None where it needs none."""
@@ -228,6 +240,8 @@ def _check_rows(sampler: str, said: Mapping[str, Any], places: Places) -> None:
         raise CannotTell(f"its sampler draws from {said['rows']} rows, and {len(places.ordinals)} are placed")
     if sampler == "DistributedSampler" and said["rank"] >= said["num_replicas"]:
         raise CannotTell(f"its sampler is rank {said['rank']} of {said['num_replicas']}, counted from 0")
+    if sampler == "RandomSampler" and not said["replacement"] and said["num_samples"] // said["rows"] > MAX_ROUNDS:
+        raise CannotTell(f"its sampler draws {said['num_samples']} from {said['rows']} rows, in too many rounds")
 
 
 def _draw(sampler: str, said: Mapping[str, Any], origin: Mapping[str, Any], listed: Any) -> tuple[Any, int]:
@@ -238,7 +252,7 @@ def _draw(sampler: str, said: Mapping[str, Any], origin: Mapping[str, Any], list
     recorded = said.get("torch")
     if not isinstance(recorded, str) or recorded.split(".")[:2] != VERSION.split(".")[:2]:
         raise CannotTell(f"it was recorded with torch {recorded!s:.40}, and torch {VERSION} may draw another order")
-    if sampler == "WeightedRandomSampler" and said.get("machine") != MACHINE:
+    if sampler == "WeightedRandomSampler" and str(said.get("machine")) != MACHINE:
         raise CannotTell(f"its weights were drawn on {said.get('machine')!s:.40}; {MACHINE} may round otherwise")
     try:
         return draw(sampler, said, origin, listed)
@@ -256,9 +270,7 @@ def _judge(one: Pass, result: Comparison, batches: int) -> tuple[list[str], list
             doubts.append(f"{one.words}: {words}: {one.may_be_cut}")
         else:
             wrong.append(f"{one.words}: {words}")
-    if result.doubtful:
-        why = "its generator is the user's own and draws on demand, so others may have drawn from it in between"
-        doubts.append(f"{result.doubtful[0]}: {why}")
+    doubts += result.doubtful
     if result.tail:
         doubts.append(
             f"{one.words}: its last {result.tail} of {batches} batches were never delivered, or were left out"

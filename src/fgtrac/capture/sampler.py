@@ -91,7 +91,8 @@ def _weighted(sampler: WeightedRandomSampler) -> Order:
 
 def _subset(sampler: SubsetRandomSampler) -> Order:
     whose, origin = _generator_of(sampler)
-    positions = np.asarray(sampler.indices)
+    listed = sampler.indices
+    positions = np.asarray(listed.tolist() if isinstance(listed, torch.Tensor) else listed)
     if positions.dtype.kind not in "iu" or positions.ndim != 1 or positions.min(initial=0) < 0:
         return Order(_dotted(SubsetRandomSampler))  # from the end, or no numbers: the replay does not follow it
     return Order("SubsetRandomSampler", {"rows": len(positions)} | whose, origin, positions.astype("<u4"))

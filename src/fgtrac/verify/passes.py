@@ -16,6 +16,7 @@ from fgtrac.events.orders import UNREAD, Places
 from fgtrac.events.schema import STATUS, decode_event
 
 NAMED = 2  # samples named in one sentence
+SHARED = "its generator is the user's own and is asked on demand, so others may have drawn from it in between"
 _KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap"))
 _APPLIED = STATUS["applied"]
 
@@ -69,8 +70,8 @@ class Drawn:
 
 @dataclass(slots=True)
 class Comparison:
-    """Where a pass differs from its order, in words: `differs` for certain, `doubtful` where the generator may have
-    been used by others; `missing` batches before a delivered one, and `tail`, how many at the end."""
+    """Where a pass differs from its order, in words: `differs` for certain, `doubtful` where that has another reason;
+    `missing` batches before a delivered one, and `tail`, how many at the end."""
 
     differs: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
@@ -149,10 +150,11 @@ def compare(one: Pass, drawn: Drawn, entries: Entries, name: Callable[[bytes, in
                 f"{one.words}: entry {where[batch]} has batch {batch}, and the order has {len(order)} batches"
             )
             continue
-        words = _differences(drawn, order[batch], found[batch], name)
+        words, is_cut = _differences(drawn, order[batch], found[batch], name)
+        reason = one.may_be_cut if is_cut else "" if drawn.is_certain(order[batch]) else SHARED
         if words:
-            told = result.differs if drawn.is_certain(order[batch]) else result.doubtful
-            told.append(f"{one.words}, batch {batch}, entry {where[batch]}: {words}")
+            told = f"{one.words}, batch {batch}, entry {where[batch]}: {words}"
+            (result.doubtful if reason else result.differs).append(f"{told}: {reason}" if reason else told)
     within = [batch for batch in found if batch < len(order)]
     last = max(within, default=-1)
     result.missing = sorted(set(range(last)) - set(within))
@@ -177,8 +179,10 @@ def _gather(entries: Entries, key: Key) -> tuple[dict[int, Found], dict[int, int
     return found, where
 
 
-def _differences(drawn: Drawn, number: int, found: Found, name: Callable[[bytes, int], str]) -> str:
-    """In words, how a batch differs from the one that the order has there; nothing where it does not."""
+def _differences(drawn: Drawn, number: int, found: Found, name: Callable[[bytes, int], str]) -> tuple[str, bool]:
+    """In words, how a batch differs from the one that the order has there, or nothing; and whether all that differs is
+    that samples are missing at the end of some block's part, which may be in an entry of their own."""
+    said, is_cut = "", True
     positions, places = drawn.batch(number), drawn.places
     which, ordinals = places.which[positions], places.ordinals[positions]
     wanted = {places.blocks[w]: ordinals[which == w] for w in np.unique(which).tolist()}
@@ -188,8 +192,9 @@ def _differences(drawn: Drawn, number: int, found: Found, name: Callable[[bytes,
             have = np.concatenate(parts.get(block, [ordinals[:0]]))
             times = max(1, len(have) // len(want)) if status != _APPLIED and len(want) else 1  # discarded repeatedly
             if not np.array_equal(have, np.tile(want, times)):
-                return _blame(want, have, lambda ordinal, block=block: name(block, ordinal))  # type: ignore[misc]
-    return ""
+                is_cut = is_cut and np.array_equal(have, want[: len(have)])
+                said = said or _blame(want, have, lambda o, b=block: name(b, o))  # type: ignore[misc]
+    return said, is_cut
 
 
 def _blame(want: NDArray[Any], have: NDArray[Any], name: Callable[[int], str]) -> str:
