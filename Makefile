@@ -12,8 +12,8 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks attacks examples fuzz
-	$(BIN)/ruff format --check src tests benchmarks attacks examples fuzz
+	$(BIN)/ruff check src tests benchmarks attacks examples fuzz verifier
+	$(BIN)/ruff format --check src tests benchmarks attacks examples fuzz verifier
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
