@@ -36,7 +36,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
 
-SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 or bfloat16 rounds
+SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 rounds
 DRAWS = 3  # of each
 
 

@@ -267,7 +267,7 @@ class _Rescoring:
         if not off.may_be:
             raise ProofError(words + (self._score_words(one, row, rows, cache, method) if rows.role == "train" else ""))
         if not off.is_rounding:
-            raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 does")
+            raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 does")
 
     def _score_words(self, one: _Chosen, row: int, rows: _Rows, cache: Cache, method: Method) -> str:
         """What a score is said to be, and would be by the factors that were made anew."""
