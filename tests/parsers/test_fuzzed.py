@@ -75,7 +75,10 @@ def test_every_parser_has_worst_cases_and_a_name_of_its_own(target: Target) -> N
 
 
 FOUND: dict[str, Iterable[bytes]] = {  # what fuzzing found, by parser
-    "index column": [npy_header(np.zeros(3, np.uint8)) + b"abc" + b"d"],
+    "index column": [
+        npy_header(np.zeros(3, np.uint8)) + b"abc" + b"d",
+        npy_header(np.zeros(3, np.uint8)).replace(b"          ", b"\n(       ", 1) + b"abc",  # a header in a header
+    ],
     "journal segment": [filled(b"\0\0\x08\0", 1 << 18)],
     "value (CBOR)": [b"\x9a\x00\x08\x00\x00" + b"\x80" * (1 << 19)],
     "retrainings": [b"%s\t%08x\n" % (b"[" * 9000, zlib.crc32(b"[" * 9000))],

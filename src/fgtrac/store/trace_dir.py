@@ -97,7 +97,7 @@ class TraceDir:
         file_path = self.plain(path)
         try:
             with file_path.open("rb") as file:
-                if _NPY_HEADER.match(file.read(_NPY_HEADER_BYTES)) is None:
+                if _NPY_HEADER.fullmatch(file.read(_NPY_HEADER_BYTES)) is None:
                     raise FormatError(f"{path} does not begin like a .npy file of fgtrac; fgtrac seal rebuilds it")
             array = np.load(file_path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
