@@ -22,8 +22,9 @@ from fgtrac.api.sealing import seal_trace
 from fgtrac.api.trace import open_for_verification
 from fgtrac.commit.keys import Keyring, load_key, public_bytes
 from fgtrac.errors import CaptureError, FgtracError, FormatError, TamperError
-from fgtrac.events.schema import decode_event
+from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.store import durable
+from fgtrac.store.journal import encode_frame
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
 from fgtrac.verify.report import Report, Verdict
@@ -139,6 +140,39 @@ def test_a_trace_under_an_older_key_is_moved_to_the_present_one_without_making_a
         assert holds(desk.verify(name, key))
     assert own_keys(desk.key).retired == tuple(sorted((old, middle)))
     assert own_keys(desk.key).unfinished == ()
+
+
+def test_a_key_that_was_put_back_does_not_sign_a_trace_a_second_time(desk: Desk) -> None:
+    old, kept = desk.public, desk.key.read_bytes()
+    desk.rotate("a", "b")
+    middle = desk.public
+    desk.rotate("b")
+    desk.key.write_bytes(kept)  # somebody restores the first key.pem
+    (done,) = desk.rotate("a")
+    assert done.old == middle
+    assert done.new not in (old, middle)
+    for key in (old, middle, done.new):
+        assert holds(desk.verify("a", key)), desk.verify("a", key).failures()
+
+
+@pytest.mark.parametrize("new", ["own", "a stranger's"])
+def test_a_key_entry_that_somebody_slips_into_the_journal_is_not_sealed(desk: Desk, new: str) -> None:
+    desk.rotate("b")
+    public, writer = (desk.public if new == "own" else bytes(32)), bytes(16)
+    forged = {"kind": "key", "public_key": public, "old_signature": bytes(64), "new_signature": bytes(64)}
+    entry = encode_event({**forged, "time": 0, "writer": writer, "seq": 0})
+    journal = desk.path("a") / "journal" / f"{writer.hex()}-0.wal"
+    journal.write_bytes(encode_frame(entry))
+    before = files_of(desk.path("a"))
+    with pytest.raises(TamperError, match=r"\(key\) is not signed by the key before it.*: move the journal file"):
+        seal_trace(desk.path("a"), desk.key)
+    assert files_of(desk.path("a")) == before
+    journal.unlink()
+    assert seal_trace(desk.path("a"), desk.key).full
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_keys_are_readable_by_their_owner_only(desk: Desk) -> None:

@@ -13,7 +13,7 @@ A rotation's order of writes, and what a crash behind each leaves; `rotate` once
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,11 @@ def rotate(paths: Sequence[Path], *, revoke: bool = False, path: Path | None = N
             said = "with" if begun.revoke else "without"
             raise ValueError(f"a rotation {said} --revoke was begun and is not finished; finish it {said} --revoke")
         named = dict.fromkeys([*(begun.traces if begun else ()), *(p.absolute() for p in paths)])
-        keys = {p: _check_ready(p, ring.path) for p in named}
-        if begun is None:
-            begun = Begun(_key_for(ring, keys.values()), tuple(keys), revoke)
-        ring.begin(Begun(begun.key, tuple(keys), revoke))
+        used = [key for p in named for key in _check_ready(p, ring.path)]
+        begun = Begun(begun.key if begun is not None else _key_for(ring, used), tuple(named), revoke)
+        ring.begin(begun)
         ring.install(begun)
-        rotated = [_rotate_trace(TraceDir.open(p), ring, begun) for p in keys]
+        rotated = [_rotate_trace(TraceDir.open(p), ring, begun) for p in named]
         ring.finish()
     return rotated
 
@@ -114,18 +113,18 @@ def _signing_key(trace: TraceDir, path: Path | None) -> bytes:
     return signer.public_key if note is None else signer.key_of(note)
 
 
-def _check_ready(path: Path, key_path: Path) -> bytes:
-    """The public key that signs a trace now, once it is known that it can be rotated."""
+def _check_ready(path: Path, key_path: Path) -> list[bytes]:
+    """The public keys that a trace has been under, once it is known that it can be rotated."""
     trace = TraceDir.open(path)
     if any(durable.is_held(segment.path) for segment in read_segments(trace)):
         raise CaptureError(f"{path} is being recorded by a process now; rotate its key when that has ended")
-    return _signing_key(trace, key_path)
+    return [*prior.keys_of(trace), _signing_key(trace, key_path)]
 
 
-def _key_for(ring: Keyring, signing: Iterable[bytes]) -> Ed25519PrivateKey:
-    """The key that is to sign: a new one where the present one is to be replaced."""
+def _key_for(ring: Keyring, used: Sequence[bytes]) -> Ed25519PrivateKey:
+    """The key that is to sign: the present one, or one that is made where a trace has been under that already."""
     public, present = next(iter(ring.keys().items()))
-    return Ed25519PrivateKey.generate() if public in signing else present
+    return Ed25519PrivateKey.generate() if public in used else present
 
 
 def _rotate_trace(trace: TraceDir, ring: Keyring, begun: Begun) -> Rotated:

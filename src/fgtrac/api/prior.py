@@ -14,7 +14,8 @@ from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
-from fgtrac.tlog.tiles import WIDTH, read_bundle
+from fgtrac.tlog.tiles import WIDTH, read_bundle, read_entries
+from fgtrac.verify.keys import is_about_keys
 
 
 def trace_id_of(trace: TraceDir) -> bytes:
@@ -57,6 +58,13 @@ def signer_of(trace: TraceDir, key_path: Path | None = None) -> Signer:
     """
     note = trace.read("checkpoint") if trace.head() is not None else None
     return Signer.of(trace_id_of(trace), run_entry(trace)["public_key"], key_path, note)
+
+
+def keys_of(trace: TraceDir) -> list[bytes]:
+    """The public keys that the log has named so far, the one in force last. Reads the whole log."""
+    head = trace.head()
+    entries = read_entries(trace, 0, head.size, head.size) if head is not None else ()
+    return [decode_event(entry)["public_key"] for entry in entries if is_about_keys(entry)]
 
 
 def last_checkpoint_step(trace: TraceDir) -> int:

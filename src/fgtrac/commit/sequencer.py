@@ -35,7 +35,7 @@ from fgtrac.tlog.merkle import hash_leaves, root
 from fgtrac.tlog.note import TreeHead
 from fgtrac.tlog.npy import column_digests
 from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle, read_entries
-from fgtrac.verify.keys import last_named_key
+from fgtrac.verify.keys import check_chain, is_about_keys, last_named_key, rotations_of, signers_from
 
 Clock = Callable[[], int]
 
@@ -67,6 +67,7 @@ def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock, wait_s: f
             if full and state.size:
                 _restore_index(trace, signer, state)
             return SealResult(state.size, state.root, 0, state.size > 0 and state.plan.index_size == state.size)
+        _key_for(trace, signer, plan.start, entries)  # raises before anything is written
         data = format_plan(plan)
         signer.remember_plan(data)
         durable.write_file(trace.path / plan.path, data)
@@ -133,17 +134,24 @@ def _execute(trace: TraceDir, signer: Signer, plan: Plan, entries: tuple[bytes, 
             index = _check_rebuilt(build_index(trace, plan.start, entries[:-1]), entries[-1])
         write_index(trace.path, plan.stop, index.tree)
     head = TreeHead(signer.name, growth.size, growth.root)
-    note = signer.sign(head, _key_for(trace, signer, entries))
+    note = signer.sign(head, _key_for(trace, signer, plan.start, entries))
     publish(trace, note, head.size, full=full)
     return head
 
 
-def _key_for(trace: TraceDir, signer: Signer, entries: Sequence[bytes]) -> bytes:
-    """The key that signs a head behind these entries: that which they name last, else that of the present head."""
-    named = last_named_key(entries)
-    if named is None and (trace.path / "checkpoint").exists():
-        named = signer.key_of(trace.read("checkpoint"))
-    return named or signer.public_key
+def _key_for(trace: TraceDir, signer: Signer, start: int, entries: Sequence[bytes]) -> bytes:
+    """The public key that signs a head behind the entries from `start` on. TamperError for a `key` entry among them
+    that the keys did not sign: the journal is in the hands of who can write the trace."""
+    named = [(start + n, decode_event(entry)) for n, entry in enumerate(entries) if is_about_keys(entry)]
+    note = trace.head_note()
+    runs = [event["public_key"] for _, event in named if event["kind"] == "run"]
+    first = signer.key_of(note) if note is not None else [*runs, signer.public_key][0]
+    rotations = rotations_of(named)
+    try:
+        check_chain(signer.trace_id, first, rotations)
+    except ProofError as error:
+        raise TamperError(f"{error}: move the journal file that it stands in away, and seal again") from error
+    return signers_from(first, rotations, start + len(entries))[0]
 
 
 def publish(trace: TraceDir, note: bytes, size: int, *, full: bool) -> None:
