@@ -303,6 +303,34 @@ def replace_name(data: Data) -> Data:
     return Data("other", 4, scheme=data.scheme, content=data.content, subjects=data.subjects)
 
 
+def test_equal_contents_of_two_subjects_are_not_linked() -> None:
+    ours, theirs = (
+        Data(name, 1, scheme="subject", sources=[b"same"], secret=key, subjects=[subject_commitment(key)])
+        for name, key in (("ours", SECRET), ("theirs", SUBJECT))
+    )
+    found = check(ours.registered("train"), theirs.registered("test"), ours.use(1, 0))
+    assert_only(found, "held-out-contents", CANNOT_TELL, "equal contents of two subjects are not linked")
+
+
+def test_digests_of_nobody_knows_what_are_compared_within_a_data_set_only() -> None:
+    def unsaid(data: Data, *roles: str) -> list[Event]:
+        return [{k: v for k, v in e.items() if k != "content"} for e in data.registered(*roles)]
+
+    found = check(unsaid(TRAIN, "train"), unsaid(TEST, "test"), TRAIN.use(1, 0, 1, 2, 3))
+    assert_only(found, "held-out-contents", CANNOT_TELL, "cannot be compared")
+    parts = TRAIN.role("train", [0, 1, 2]), TRAIN.role("test", [3])
+    assert_all_hold(check(unsaid(TRAIN), *parts, TRAIN.use(1, 0, 1, 2)))
+    other = {**TRAIN.registered()[0], "content": "tensor"}
+    found = check(BOTH, other, TRAIN.use(1, 0, 1, 2, 3))  # described twice, and not alike
+    assert_only(found, "held-out-contents", CANNOT_TELL, "cannot be compared")
+
+
+def test_samples_without_digests_in_a_data_set_that_has_some_cannot_be_compared() -> None:
+    without = [{k: v for k, v in event.items() if k != "contents"} for event in TRAIN.registered("train")]
+    found = check(without, TEST.registered("test"), TRAIN.use(1, 0, 1, 2, 3))
+    assert_only(found, "held-out-contents", CANNOT_TELL, "a data set may have no digests")
+
+
 def test_what_cannot_be_compared_and_was_not_used_does_not_matter() -> None:
     other = Data("other", 2, content=None)
     assert_all_hold(check(BOTH, other.registered(), TRAIN.use(1, 0, 1, 2, 3)))
@@ -421,15 +449,24 @@ def test_what_was_made_from_an_erased_subject_is_erased_too() -> None:
 
 
 def test_the_first_of_two_erasures_counts() -> None:
-    erased = PEOPLE.erased(ALICE, 0, 1)
-    found = check(PEOPLE.registered(), erased, PEOPLE.use(1, 0), erased, policies=ERASED)["erased-subjects"]
+    erased = PEOPLE.erased(ALICE, 0)
+    found = check(PEOPLE.registered(), erased, PEOPLE.use(1, 1), erased, policies=ERASED)["erased-subjects"]
     assert found.verdict is REFUTED
 
 
-def test_a_use_that_stands_before_the_erasure_and_says_a_later_time_is_after_it() -> None:
-    uses = [PEOPLE.use(1, 0, time=50), PEOPLE.erased(ALICE, 0, 1, time=40)]
-    found = check(PEOPLE.registered(), uses, policies=ERASED)["erased-subjects"]
-    assert found.verdict is REFUTED
+@pytest.mark.parametrize("data", [PEOPLE, TRAIN], ids=["by pseudonym", "as listed"])
+def test_a_use_is_after_the_erasure_by_its_place_in_the_log_or_by_its_time(data: Data) -> None:
+    earlier, later = data.use(1, 0, time=50), data.use(1, 0, time=30)
+    erased = data.erased(ALICE, 0, time=40)
+    for uses, verdict in (((earlier, erased), REFUTED), ((erased, later), REFUTED), ((later, erased), HOLDS)):
+        assert check(data.registered(), *uses, policies=ERASED)["erased-subjects"].verdict is verdict
+
+
+def test_an_erased_training_sample_need_not_be_used() -> None:
+    parts = PEOPLE.role("train"), PEOPLE.role("test", [3])
+    found = check(PEOPLE.registered(), *parts, PEOPLE.use(1, 2), PEOPLE.erased(ALICE, 0, 1))
+    assert_only(found, "held-out-contents", HOLDS)
+    assert "each of 1 training samples" in found["every-training-sample-used"].words
 
 
 # -- opted-out subjects -----------------------------------------------------------------------------------------------
@@ -504,9 +541,10 @@ def test_keyed_names_need_the_key_and_ids_do_not() -> None:
 
 
 def test_names_that_cannot_be_looked_up_do_not_matter_where_nothing_was_used_since() -> None:
-    policies = opt_out(samples="list.txt", after=10**6)
-    found = check(KEYED_LOG, policies=policies, at_hand=listed("keyed:1"), run_entry=KEYED_RUN)["opt-out list"]
-    assert found.verdict is HOLDS
+    for after, verdict in ((10**6, HOLDS), (1, CANNOT_TELL)):
+        policies = opt_out(samples="list.txt", after=after)
+        found = check(KEYED_LOG, policies=policies, at_hand=listed("keyed:1"), run_entry=KEYED_RUN)["opt-out list"]
+        assert found.verdict is verdict
 
 
 def test_names_of_a_subject_s_samples_need_a_vault_that_knows_them_all() -> None:
