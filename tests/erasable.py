@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def write_small(folder: Path) -> Path:
     vault.put_names((i, "people", encode(k), s) for i, k, s in zip(ids, KEYS, subjects, strict=False))
     vault.put_opening("sampler/00/1", b"how the epoch was drawn")
     vault.close()
+    with sqlite3.connect(vault.path) as db:  # what somebody deleted by hand lies in free pages
+        db.execute("PRAGMA secure_delete=OFF")
+        db.executemany("INSERT INTO secrets VALUES (?, ?)", ((f"{n} {KEYS[0]}", bytes(32)) for n in range(200)))
+        db.commit()
+        db.execute("DELETE FROM secrets WHERE scope LIKE '%.png'")
+    db.close()
     writing = Writing(Made(TraceDir.create(folder / "run.trace"), signer, tuple(ids)), bytes((1,)) * 16)
     writing.run_entry("public")
     record = writing.recorder.record
