@@ -89,7 +89,7 @@ class _Names:
         self._found: list[Places] = []
         self._lines = self._elsewhere = self._open = 0
         self._closed: set[str] = set()  # data sets in which a name could not be looked up
-        self._table: tuple[np.ndarray, np.ndarray] | None = None
+        self._vault: tuple[np.ndarray, np.ndarray, Mask] | None = None
         self._wanted = opt_out.datasets or tuple(roster.datasets)
         for name in opt_out.datasets:
             if name not in roster.datasets:
@@ -138,27 +138,26 @@ class _Names:
 
     def _look_up_in_vault(self, dataset: str, named: list[bytes]) -> int:
         """Each subject's ids have a key of their own: only a vault knows whose a name is."""
-        digests, ids = self._vault_table()
+        digests, ids, known = self._vault_table()
         which, at = find_rows(digests, np.frombuffer(make_ids("public", b"", named), "V32"))
         self._found.append(self._roster.find(ids[at].tobytes()))
-        known = self._roster.mask(self._roster.find(ids.tobytes()))
         if (self._roster.in_dataset(dataset) & ~known).any():
             self._closed.add(dataset)
             return len(named) - len(which)
         return 0
 
-    def _vault_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """SHA-256 of the preimages of a vault's names, ascending, and their ids."""
-        if self._table is None:
+    def _vault_table(self) -> tuple[np.ndarray, np.ndarray, Mask]:
+        """SHA-256 of the preimages of a vault's names, ascending, and their ids; (n,) which samples those are."""
+        if self._vault is None:
             digests, ids = [], []
             for sample, dataset, key in self._at_hand.names() if self._at_hand.names is not None else ():
                 if self._roster.datasets.get(dataset, ("",))[0] == "subject":
                     digests.append(public_id(preimage(dataset, 0)[: -len(encode(0))] + key))
                     ids.append(sample)
-            table = np.frombuffer(b"".join(digests), "V32")
-            order = np.argsort(table)
-            self._table = table[order], np.frombuffer(b"".join(ids), "V32")[order]
-        return self._table
+            table, joined = np.frombuffer(b"".join(digests), "V32"), np.frombuffer(b"".join(ids), "V32")
+            order, known = np.argsort(table), self._roster.mask(self._roster.find(joined.tobytes()))
+            self._vault = table[order], joined[order], known
+        return self._vault
 
 
 # -- by content -----------------------------------------------------------------------------------------------------
