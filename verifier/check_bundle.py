@@ -322,8 +322,8 @@ FITS = {
 # The checks (bundle.md, "Checking one"). A row is (entry, kind, detail, step).
 KINDS = "registered role transformed derived used neighbour delivered attention contribution prediction erased".split()
 ROLES = ("train", "validation", "test", "excluded")
-CHECKS = {"seal": "", "entries": "seal", "signature": "seal entries", "index": "seal", "identity": "entries", "about": ""}
-CHECKS |= {"evidence": "entries index", "children": "entries index", "complete": "seal", "sources": "entries"}
+CHECKS = {"seal": "", "entries": "seal", "signature": "seal entries", "index": "seal", "identity": "entries"}
+CHECKS |= {"about": "entries", "evidence": "entries index", "children": "entries index", "complete": "seal", "sources": "entries"}
 CHECKS["claim"] = "entries index evidence children"  # a check, and those that it needs
 
 
@@ -463,10 +463,13 @@ class Examination:
         if what == "id":
             return need(named == self.id, f"the bundle is about {self.id.hex()}")
         need(self.is_content == (what == "content"), f"{self.claim!r} is not said of a {what}")
-        if self.preimage is not None:
-            return need(named == self.preimage, "the bundle is about another name")
         ids = [sha256(named), *([keyed_id(self.id_key, named)] if self.id_key else [])]
-        need(self.id in ids, f"nothing shows whether {self.id.hex()} is the id of this name", "cannot tell")
+        if self.preimage is not None:
+            need(named == self.preimage, "the bundle is about another name")
+        else:
+            need(self.id in ids, f"nothing shows whether {self.id.hex()} is the id of this name", "cannot tell")
+        others = {e.get("content", "file") for e in self.of("dataset").values()} - {"file"}
+        need(not (self.is_content and self.is_absent and others), f"{others} are no files", "cannot tell")
 
     def places(self, lives):
         """By sample its ordinals by block, from the entries that register it."""
