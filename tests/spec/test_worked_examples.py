@@ -29,6 +29,7 @@ from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store import journal
 from fgtrac.tlog import index, merkle, note, tiles
 from fgtrac.tlog.index import Columns
+from fgtrac.verify.keys import rotation_message
 
 PAGES = Path(__file__).parents[2] / "docs" / "spec"
 BLOCK = re.compile(r"^```(hex|text) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -114,7 +115,11 @@ def sealed() -> tuple[bytes, ...]:
 
 
 def examples_of_entries() -> dict[str, bytes | str]:
-    return {"samples-entry": entries()[0], "roles-entry": entries()[1], "use-entry": entries()[2]}
+    old, new = KEY, Ed25519PrivateKey.from_private_bytes(bytes(range(64, 96)))
+    message = rotation_message(TRACE_ID, *(k.public_key().public_bytes_raw() for k in (old, new)), False)
+    signed = {"old-signature": old.sign(message), "new-signature": new.sign(message)}
+    shown = {"samples-entry": entries()[0], "roles-entry": entries()[1], "use-entry": entries()[2]}
+    return {**shown, "rotation-message": message, **signed}
 
 
 def examples_of_identity() -> dict[str, bytes | str]:

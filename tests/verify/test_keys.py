@@ -6,10 +6,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.errors import ProofError
+from fgtrac.events.schema import encode_event
 from fgtrac.tlog.note import Note, TreeHead, Verifier, format_note, format_tree_head, sign_note
 from fgtrac.verify.checks import CannotTell
-from fgtrac.verify.keys import Rotation, check_chain, follow, rotation_message, rotations_of, signers_from
-from signed import ORIGIN, TRACE_ID
+from fgtrac.verify.keys import (
+    Rotation,
+    check_chain,
+    follow,
+    is_about_keys,
+    may_hold_key,
+    rotation_message,
+    rotations_of,
+    signers_from,
+)
+from signed import ORIGIN, TRACE_ID, end, metrics, run, samples, use
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(5)]
 PUBLIC = [key.public_key().public_bytes_raw() for key in KEYS]
@@ -130,3 +140,12 @@ def test_entries_are_read_in_the_order_of_the_log_and_others_are_passed_over() -
     ]  # fmt: skip
     assert rotations_of([(0, {"kind": "run"}), *events]) == TWICE
     assert [signers_from(PUBLIC[0], TWICE, n) for n in (10, 11, 20, 21)] == [PUBLIC[n:3] for n in (0, 1, 1, 2)]
+
+
+@pytest.mark.parametrize("seq", [0, 23, 2**64 - 1])
+def test_entries_about_keys_are_known_by_their_beginning(seq: int) -> None:
+    change = {"kind": "key", "public_key": PUBLIC[1], "old_signature": bytes(64), "new_signature": bytes(64)}
+    for event in (run(), change, {**change, "revoked": True}, samples(), use(1, 0), metrics(1), end()):
+        entry = encode_event({"time": 0, "writer": bytes(16), "seq": seq, **event})
+        assert is_about_keys(entry) is (event["kind"] in ("run", "key")), event
+        assert may_hold_key(entry) is (event["kind"] == "key")

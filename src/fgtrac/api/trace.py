@@ -350,14 +350,14 @@ class Trace:
         verifier, whose = trusted_verifier(self._key, self.id, note=self._seal.note)
         if verifier is None:
             return f"as its log says, whose signature was not checked: {whose}"
-        lines = parse_note(self._seal.note).signatures
-        if self._key is None and not any((s.name, s.key_id) == (verifier.name, verifier.key_id) for s in lines):
-            return "as its log says, whose signature was not checked: it is not by your own key; name the one it is by"
         log, count = self._seal.log, self._seal.event["counts"].get("key", 0)
         rotations = rotations_of((n, log.event(n)) for n in log.find_kind("key", count))
         try:
             follow(verifier, self._seal.note, rotations)
         except ProofError as error:
+            lines = parse_note(self._seal.note).signatures
+            if self._key is None and not any((s.name, s.key_id) == (verifier.name, verifier.key_id) for s in lines):
+                return "as its log says, whose signature was not checked: it is not by your own; name the one it is by"
             raise ProofError(f"index/{self._seal.head.size}/checkpoint: {error}") from error
         except CannotTell as reason:
             return f"as its log says, whose signature says nothing here: {reason}"
