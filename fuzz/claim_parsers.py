@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fgtrac.tlog.proof import TlogProof, format_proof
 from fgtrac.verify.bundle import format_bundle, parse_bundle
 from fgtrac.verify.policy_file import parse_policies
 from fgtrac.verify.sample_lists import parse_digests, parse_samples
+from fgtrac.verify.since import head_note_of
 from target import Real, Target, filled
 
 POLICY = b"""format = "fgtrac-policies/v1"
@@ -85,8 +87,16 @@ def worst_lists() -> Iterator[bytes]:
     yield filled(b":" * 4000 + b"\n")
 
 
+def older_heads(real: Real) -> Iterator[bytes]:
+    notes = real.files("checkpoint")
+    yield from notes
+    yield format_proof(TlogProof(5, (bytes(32),), notes[0])).encode()
+    yield from list(bundles(real))[:3]
+
+
 TARGETS = [
     Target("fgtrac bundle", parse_bundle, bundles, format_bundle, is_canonical=False, worst=worst_json),
+    Target("older head", head_note_of, older_heads, worst=worst_json),
     Target("policy file", parse_policies, lambda r: [POLICY], worst=worst_policies),
     Target("list of samples", samples, lambda r: [b"id:" + b"ab" * 32 + b"\nkey:[1, \"a\"]\ndigits:7\n"],
            worst=worst_lists),

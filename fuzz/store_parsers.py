@@ -6,17 +6,19 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.api.trust import trusted_verifier
-from fgtrac.commit.keys import load_key
+from fgtrac.commit.keys import ROTATION, Keyring, load_key
 from fgtrac.commit.plan import format_plan, parse_plan
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.codec import encode
+from fgtrac.events.orders import Places, decode_placement, encode_placement
 from fgtrac.store.journal import encode_frame, parse_segment_name, scan, segment_name
 from fgtrac.store.vault import Vault
-from log_parsers import entries_of, text_target
+from log_parsers import entries_of, text_target, worst_values
 from target import Real, Target, filled, scratch_folder
 
 _SCRATCH = scratch_folder()
@@ -55,6 +57,33 @@ def private_key_file(data: bytes) -> object:
     path = _FOLDER / "key.pem"
     path.write_bytes(data)
     return load_key(path)
+
+
+def revoked_keys(data: bytes) -> object:
+    (_FOLDER / "revoked").write_bytes(data)
+    return Keyring(_FOLDER / "key.pem").revoked()
+
+
+def rotation(data: bytes) -> object:
+    (_FOLDER / "key.pem.rotation").write_bytes(data)
+    return Keyring(_FOLDER / "key.pem").begun()
+
+
+def rotations(real: Real) -> Iterator[bytes]:
+    pem = next(iter(key_files(real)))
+    yield f"{ROTATION}\nrevoke\ntrace /a/b.trace\n".encode() + pem
+    yield f"{ROTATION}\nkeep\n".encode() + pem
+
+
+def placements(_real: Real) -> Iterator[bytes]:
+    ordinals = np.arange(5, dtype="<u4")
+    yield encode_placement((bytes(16),), ordinals, None)
+    yield encode_placement((bytes(16), bytes(range(16))), ordinals, np.array([0, 1, 1, 0, 1], "<u2"))
+
+
+def write_placement(places: Places) -> bytes:
+    """As it was written: of one block, without saying of each position that it is in it."""
+    return encode_placement(places.blocks, places.ordinals, places.which if len(places.blocks) > 1 else None)
 
 
 def key_files(_real: Real) -> Iterator[bytes]:
@@ -116,4 +145,11 @@ TARGETS = [
         "public key's file", public_key_file, key_files, refusals=(FormatError, ValueError), worst=worst_keys,
     ),
     Target("private key's file", private_key_file, key_files, worst=worst_keys),
+    Target(
+        "revoked keys", revoked_keys, lambda r: [(b"ab" * 32 + b"\n") * 2],
+        worst=lambda: [filled(b"ab" * 32 + b"\n"), filled(b"ab"), filled(b"\n"), filled(b"\xff ")],
+    ),
+    Target("rotation under way", rotation, rotations,
+           worst=lambda: [f"{ROTATION}\nkeep\n".encode() + filled(b"trace a\n"), *worst_keys()]),
+    Target("placement of a loader", decode_placement, placements, write_placement, worst=worst_values),
 ]  # fmt: skip

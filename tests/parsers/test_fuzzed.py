@@ -19,7 +19,7 @@ from fgtrac.tlog.npy import npy_header
 from real import Real, make_real
 from target import Target, filled
 
-quick = settings(max_examples=60, deadline=None, database=None)
+quick = settings(max_examples=40, deadline=None, database=None)
 
 
 @pytest.fixture(scope="module")
