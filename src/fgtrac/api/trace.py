@@ -40,7 +40,6 @@ from fgtrac.query.tables import Samples, read_samples
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
-from fgtrac.tlog.index import CONTENT
 from fgtrac.tlog.note import parse_note
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.keys import follow, rotations_of
@@ -299,12 +298,8 @@ class Trace:
         says how many came before the kept state of step `checkpoint` (default: the last). ValueError where the claim
         is not true, or no bundle can hold what proves it.
         """
-        meant = self._namer.find_all(sample)
-        named = meant[0]
-        if len(meant) > 1:  # a content whose digest depends on whose it is
-            named = next((m for m in meant if self._seal.find(CONTENT, m.id) is not None), named)
-        asked = Proof(named.id, named.preimage, named.opening, named.is_content)
-        return self._prover.prove(asked, claim, entries=entries, checkpoint=checkpoint)
+        meant = [Proof(n.id, n.preimage, n.opening, n.is_content) for n in self._namer.find_all(sample)]
+        return self._prover.prove(self._prover.choose(meant), claim, entries=entries, checkpoint=checkpoint)
 
     def verify(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fgtrac.errors import ProofError
@@ -48,6 +49,13 @@ class Prover:
         self._seal = seal
         self._timeline = timeline
         self._places = Places(seal.log)
+
+    def choose(self, meant: Sequence[Proof]) -> Proof:
+        """The one of them that is in the index, or the first: a content's digest depends on whose it is."""
+        if len(meant) == 1:
+            return meant[0]
+        type = CONTENT if meant[0].is_content else SAMPLE
+        return next((proof for proof in meant if self._seal.find(type, proof.id) is not None), meant[0])
 
     def prove(
         self, asked: Proof, claim: str | None = None, *, entries: bool = False, checkpoint: int | None = None
