@@ -235,6 +235,22 @@ def test_one_id_for_two_subjects_is_refuted(vault: Vault) -> None:
     assert (verdict, "entries 2 and 3 register the id" in words) == (Verdict.REFUTED, True)
 
 
+def test_a_data_set_whose_scheme_is_not_said_or_said_twice_is_refuted(vault: Vault) -> None:
+    ids = [public_id(preimage("d", 0))]
+    keep(vault, ids)
+    verdict, words = examine(vault, run(), dataset("public"), registered(ids), dataset("keyed"))
+    assert (verdict, words) == (Verdict.REFUTED, "entry 3 gives 'd' keyed ids, an entry before it public ones")
+    verdict, words = examine(vault, run(), registered(ids))
+    assert (verdict, "no entry says how its ids are made" in words) == (Verdict.REFUTED, True)
+
+
+def test_public_ids_in_a_keyed_run_are_said(vault: Vault) -> None:
+    ids = [public_id(preimage("d", 0))]
+    keep(vault, ids)
+    verdict, words = examine(vault, keyed_run(vault), dataset("public"), registered(ids))
+    assert (verdict, "(1 data sets have public ids, 'd' first)" in words) == (Verdict.HOLDS, True)
+
+
 def test_a_trace_without_samples_has_nothing_to_refute(vault: Vault) -> None:
     verdict, words = examine(vault, keyed_run(vault))
     assert (verdict, "all 0 registered ids" in words) == (Verdict.HOLDS, True)

@@ -81,6 +81,8 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
     subjects = len(np.unique(registered.pseudonyms[registered.pseudonyms != b""]))
     keys = f", or of its {subjects} subjects' keys, which the pseudonyms commit to" if subjects else ""
     under = f" under the key that entry 0 commits to{keys}" if secrets.commitment is not None else ""
+    public = [name for name in registered.datasets if registered.schemes[name] == "public"]
+    under += f" ({len(public)} data sets have public ids, {public[0]!r:.80} first)" if under and public else ""
     return (
         f"all {total} registered ids are those of the names in {vault.path.name}{under}: absences rest on this, and no "
         "longer on the operator's word. Content digests are not computed again; that takes the sources"
@@ -94,13 +96,19 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
             continue
         event = decode_event(entry)
         if event["kind"] == "dataset":
-            schemes[event["name"]] = event["id_scheme"]
+            name, scheme = event["name"], event["id_scheme"]
+            if schemes.setdefault(name, scheme) != scheme:
+                raise ProofError(
+                    f"entry {number} gives {name!r:.80} {scheme} ids, an entry before it {schemes[name]} ones"
+                )
         elif event["kind"] == "samples":
             mine = np.frombuffer(event["ids"], _ID)
             ids.append(mine)
             pseudonyms.append(np.frombuffer(event.get("subjects", bytes(32 * len(mine))), _ID))
             places.append((event["dataset"], number, len(mine)))
     datasets = tuple(dict.fromkeys(name for name, _, _ in places))
+    for unsaid in [name for name in datasets if name not in schemes][:1]:
+        raise ProofError(f"samples of {unsaid!r:.80} are registered, and no entry says how its ids are made")
     index = {name: n for n, name in enumerate(datasets)}
     counts = [count for _, _, count in places]
     joined = np.concatenate(ids) if ids else np.empty(0, _ID)
@@ -186,7 +194,7 @@ def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, sho
         row, dataset = rows[number], found.datasets[which]
         if row[1] != dataset:
             raise ProofError(f"{_where(row, found, place)} in the data set {dataset!r:.80}")
-        scheme = found.schemes.get(dataset, "")
+        scheme = found.schemes[dataset]
         secret = secrets.find(scheme, row, pseudonym)
         if secret is not None:
             groups[scheme, secret].append((place, row))
