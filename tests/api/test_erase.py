@@ -31,6 +31,7 @@ from fgtrac.api.adding import adding
 from fgtrac.api.checkpoints import say_file
 from fgtrac.api.erase import Erasure
 from fgtrac.api.run import reopen, start_run
+from fgtrac.api.summary import summarize
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.errors import CaptureError, ScoreError, TamperError
 from fgtrac.events.codec import encode
@@ -279,6 +280,12 @@ def test_scores_say_that_factors_are_missing(trace: Path) -> None:
     erase(trace, ZOE)
     with pytest.raises(ScoreError, match="kept checkpoints and factors of none"):
         fgtrac.open(trace).explain("role:validation")
+
+
+def test_what_a_trace_says_of_itself_counts_no_withdrawn_files(trace: Path) -> None:
+    assert {f["roles"] for f in summarize(trace).factors} == {"train, validation"}
+    fgtrac.erase(trace, subject=BOB)  # who has rows in every shard
+    assert {f["roles"] for f in summarize(trace).factors} == {"validation"}
 
 
 def test_factors_may_be_made_again_where_withdrawn_ones_lay(trace: Path) -> None:

@@ -89,15 +89,17 @@ def _summarize(trace: TraceDir) -> Summary:
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     factors: dict[str, dict[str, Any]] = {}
     scores: Counter[tuple[int, str, str]] = Counter()
-    artifacts: dict[str, bytes] = {}
+    artifacts: dict[str, dict[str, Any]] = {}
     for number, entry in enumerate(read_entries(trace, 0, size, size)):
         event = decode_event(entry)
         counts[event["kind"]] += 1
         if event["kind"] in found:
             found[event["kind"]].append(event)
         elif event["kind"] == "artifact":
-            _add_factors(factors, event)
-            artifacts[event["path"]] = event["sha256"]
+            artifacts[event["path"]] = event
+        elif event["kind"] == "erasure":
+            for path in event["artifacts"]:
+                artifacts.pop(path, None)
         elif event["kind"] == "contribution":
             scores[event["step"], event["target"], event["method"]] += len(event["ordinals"])
         elif event["kind"] == "use":
@@ -106,6 +108,9 @@ def _summarize(trace: TraceDir) -> Summary:
             indexed = number
         elif event["kind"] == "key":
             public_key = event["public_key"]
+    for event in artifacts.values():
+        _add_factors(factors, event)
+    digests = {path: event["sha256"] for path, event in artifacts.items()}
     return Summary(
         trace_id_of(trace),
         public_key,
@@ -119,7 +124,7 @@ def _summarize(trace: TraceDir) -> Summary:
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
         tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
         tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
-        _contributions(scores, measured_methods(trace, artifacts)),
+        _contributions(scores, measured_methods(trace, digests)),
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
     )
