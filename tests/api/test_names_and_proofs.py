@@ -78,6 +78,31 @@ def test_use_and_non_use_are_told_apart(tmp_path: Path) -> None:
     )
 
 
+def test_a_use_says_how_many_came_before_a_kept_state(tmp_path: Path) -> None:
+    """In a real training: of one optimizer, and of two that take their steps in turn."""
+    for optimizers in (1, 2):
+        path = tmp_path / f"{optimizers}"
+        with fgtrac.start_run(path, ids="public", keep="all") as run:
+            data = TensorDataset(torch.arange(8.0).reshape(4, 2))
+            models = [torch.nn.Linear(2, 1) for _ in range(optimizers)]
+            steppers = [torch.optim.SGD(model.parameters(), lr=0.01) for model in models]
+            loader = run.watch(DataLoader(data, batch_size=2), role="train")
+            for epoch in range(3):
+                for (batch,) in loader:
+                    for model, stepper in list(zip(models, steppers, strict=True))[: epoch + 1]:
+                        stepper.zero_grad()
+                        model(batch).sum().backward()
+                        stepper.step()
+                run.checkpoint(models[0], steppers)
+        trace = fgtrac.open(path.with_suffix(".trace"))
+        uses = [len([e for e in trace.history("TensorDataset:0").events if e.kind == "used" and (e.epoch or 0) <= n])
+                for n in range(3)]  # fmt: skip
+        for (number, step), expected in zip(trace._historian.timeline.kept, uses, strict=True):
+            words = parse_bundle(trace.prove("TensorDataset:0", checkpoint=step)).words
+            said = int(words.partition("was saved after ")[2].partition(" ")[0])
+            assert said == expected if optimizers == 1 else said <= expected, (number, step)
+
+
 def test_an_absence_holds_only_for_whoever_holds_the_key(tmp_path: Path) -> None:
     trace = record(tmp_path)
     assert check(trace, "rows:99") == (check(trace, "rows:99")[0], Verdict.CANNOT_TELL)

@@ -241,7 +241,9 @@ def _about_state(rows: Rows, shown: Shown) -> list[str]:
             raise ProofError(
                 f"the model state of entry {number} was undone: the run was resumed from before step {step}"
             )
-        before = np.isin(rows["kind"], USES) & (rows["step"] <= step) & ~undone_uses(rows, shown)
+        # Steps are counted by optimizer and entries ordered by writer: what both put before the state was before it.
+        before = (rows["entry"] < number) & (rows["step"] <= step) & np.isin(rows["kind"], USES)
+        before &= ~undone_uses(rows, shown)
         digest = f" with SHA-256 {event['digest'].hex()}" if "digest" in event else ""
         return [f"The model state of step {step}{digest} was saved after {int(before.sum())} of its uses."]
     return []
