@@ -321,13 +321,27 @@ def test_digests_of_nobody_knows_what_are_compared_within_a_data_set_only() -> N
     parts = TRAIN.role("train", [0, 1, 2]), TRAIN.role("test", [3])
     assert_all_hold(check(unsaid(TRAIN), *parts, TRAIN.use(1, 0, 1, 2)))
     other = {**TRAIN.registered()[0], "content": "tensor"}
-    found = check(BOTH, other, TRAIN.use(1, 0, 1, 2, 3))  # described twice, and not alike
-    assert_only(found, "held-out-contents", CANNOT_TELL, "cannot be compared")
+    for twice in ([other, *BOTH], [*BOTH, other]):  # described twice, and not alike
+        found = check(twice, TRAIN.use(1, 0, 1, 2, 3))
+        assert_only(found, "held-out-contents", CANNOT_TELL, "cannot be compared")
 
 
-def test_samples_without_digests_in_a_data_set_that_has_some_cannot_be_compared() -> None:
-    without = [{k: v for k, v in event.items() if k != "contents"} for event in TRAIN.registered("train")]
-    found = check(without, TEST.registered("test"), TRAIN.use(1, 0, 1, 2, 3))
+def test_a_data_set_that_no_entry_describes_is_compared_with_nothing_and_has_no_names() -> None:
+    undescribed, policies = TRAIN.registered("train")[1:], Policies(opt_outs=(OptOut("list", samples="list.txt"),))
+    found = check(undescribed, TEST.registered("test"), TRAIN.use(1, 0, 1, 2, 3), policies=policies,
+                  at_hand=listed("train:0"))  # fmt: skip
+    answers = {name: finding.verdict for name, finding in found.items() if finding.verdict is not HOLDS}
+    assert answers == {"held-out-contents": CANNOT_TELL, "opt-out list": CANNOT_TELL}
+
+
+def test_a_registration_that_was_cut_short_is_nobody() -> None:
+    part = {**Data("cut", 2).registered()[1], "parts": 2}
+    assert_all_hold(check(BOTH, part, TRAIN.use(1, 0, 1, 2, 3)))
+
+
+def test_samples_without_digests_cannot_be_compared_within_their_data_set_either() -> None:
+    data = Data("all", 3, content=None)
+    found = check(data.registered(), data.role("train", [0, 1]), data.role("test", [2]), data.use(1, 0, 1))
     assert_only(found, "held-out-contents", CANNOT_TELL, "a data set may have no digests")
 
 
@@ -555,13 +569,16 @@ def test_names_of_a_subject_s_samples_need_a_vault_that_knows_them_all() -> None
         return lambda: [(mine.ids[row], "mine", encode(row)) for row in rows]
 
     def answer(line: str, rows: Iterable[int]) -> Verdict:
-        return check(log, policies=NAMED, at_hand=listed(line, names=vault(rows)))["opt-out list"].verdict
+        found = check(log, policies=NAMED, at_hand=listed(line, names=vault(rows)))["opt-out list"]
+        assert ('1 names cannot be looked up in "mine"' in found.words) == (found.verdict is CANNOT_TELL)
+        return found.verdict
 
     assert answer("mine:1", range(3)) is REFUTED
     assert answer("key:2", range(3)) is HOLDS
     assert answer("mine:9", range(3)) is HOLDS  # every sample has a name, and none has this one
     assert answer("mine:1", [0, 2]) is CANNOT_TELL
     assert answer("mine:1", []) is CANNOT_TELL
+    assert answer("mine:2", [2]) is HOLDS
 
 
 def test_an_empty_list_bans_nobody_and_names_of_other_data_sets_are_counted() -> None:
@@ -621,6 +638,8 @@ def test_files_say_nothing_of_contents_that_are_no_digests_of_files(train: Data)
     assert "its contents cannot be compared with digests of a file" in used.words
     spared = check(log, TEST.use(1, 0), policies=CONTENTS, at_hand=digests(b"?"), run_entry=entry)["opt-out list"]
     assert spared.verdict is HOLDS
+    empty = check(log, train.use(1, 0), policies=CONTENTS, at_hand=digests(), run_entry=entry)["opt-out list"]
+    assert empty.verdict is HOLDS
 
 
 def test_the_list_says_what_its_digests_are_of() -> None:

@@ -141,10 +141,10 @@ class _Names:
         digests, ids, known = self._vault_table()
         which, at = find_rows(digests, np.frombuffer(make_ids("public", b"", named), "V32"))
         self._found.append(self._roster.find(ids[at].tobytes()))
-        if (self._roster.in_dataset(dataset) & ~known).any():
-            self._closed.add(dataset)
-            return len(named) - len(which)
-        return 0
+        if len(which) == len(named) or not (self._roster.in_dataset(dataset) & ~known).any():
+            return 0
+        self._closed.add(dataset)
+        return len(named) - len(which)
 
     def _vault_table(self) -> tuple[np.ndarray, np.ndarray, Mask]:
         """SHA-256 of the preimages of a vault's names, ascending, and their ids; (n,) which samples those are."""
