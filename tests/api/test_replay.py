@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from torch.utils.data import (
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.replay import replay_demand
 from fgtrac.api.run import Run, start_run
+from fgtrac.api.sealing import seal_trace
 from fgtrac.api.since import since_demand
 from fgtrac.commit.signer import load_key
 from fgtrac.demo.forge import all_entries, put_artifacts, reseal
@@ -55,7 +59,7 @@ def begin(folder: Path, **options: Any) -> Run:
     return start_run(folder / "run", key=folder / "key.pem", **options)
 
 
-def train(loader: DataLoader[Any], epochs: int = 2, stop: int | None = None) -> None:
+def train(loader: Iterable[Any], epochs: int = 2, stop: int | None = None) -> None:
     """An ordinary loop; each epoch ends before batch `stop`."""
     model = torch.nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -301,6 +305,29 @@ def test_in_a_run_without_an_end_a_batch_may_have_been_lost_with_the_process(shu
     assert re.search(r"epoch 1, batch 4, entry \d+: lacks sample \w{64}, .*: its process wrote no end", found.words)
     lie(shuffled, exchange_a_sample, epoch=1)
     assert replayed(shuffled).verdict is REFUTED
+
+
+@pytest.mark.parametrize("batches", [1, 7, 13])
+def test_a_killed_process_is_not_accused(tmp_path: Path, batches: int) -> None:
+    both = ConcatDataset([DATA, TensorDataset(torch.randn(9, 4), torch.zeros(9, dtype=torch.int64))])
+    child = os.fork()
+    if child == 0:
+        try:
+            run = begin(tmp_path, ids="public", flush_interval_s=0.002)
+            loader = run.watch(DataLoader(both, batch_size=8, shuffle=True), role="train")
+            train(islice(chain(loader, loader), batches), epochs=1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    seal_trace(tmp_path / "run.trace", tmp_path / "key.pem")
+    found = replayed(tmp_path)
+    assert found.verdict is CANNOT_TELL, found.words
+    with begin(tmp_path, resume=True) as run:
+        train(run.watch(DataLoader(both, batch_size=8, shuffle=True), role="train"), epochs=1)
+    found = replayed(tmp_path)
+    assert found.verdict is CANNOT_TELL, found.words
+    assert re.match(r"[12] of [23] epochs", found.words)
 
 
 def test_two_optimizers_and_batches_that_fill_several_entries(tmp_path: Path) -> None:
