@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 import fgtrac
 from erasable import (
@@ -182,6 +184,8 @@ def test_what_is_asked_first_and_refused_changes_nothing(trace: Path) -> None:
 
 def test_digits_name_the_number_where_no_text_does(trace: Path) -> None:
     pseudonym = pseudonym_of(trace, SEVEN)
+    with pytest.raises(ValueError, match="no key of a subject '07'"):
+        fgtrac.erase(trace, subject="07")
     assert erase(trace, "7").pseudonym == pseudonym
 
 
@@ -235,19 +239,30 @@ def test_while_a_run_records_or_another_process_holds_the_vault_nothing_is_erase
     erase(trace, ANN)
 
 
-def test_a_run_that_starts_in_the_middle_is_noticed_under_the_lock(trace: Path, monkeypatch: Any) -> None:
-    hers, looking = key_of(trace, ANN), erasing._look
-    runs = []
+def test_a_run_that_begins_while_the_question_is_asked_is_noticed(trace: Path) -> None:
+    hers, runs = key_of(trace, ANN), []
 
-    def meanwhile(*arguments: Any) -> Any:
+    def begin(found: Erasure) -> bool:
         runs.append(start_run(trace, resume=True, key=trace.parent / "key.pem"))
-        return looking(*arguments)
+        return True
 
-    monkeypatch.setattr(erasing, "_look", meanwhile)
     with pytest.raises(CaptureError, match="is being recorded"):
-        fgtrac.erase(trace, subject=ANN)
+        fgtrac.erase(trace, subject=ANN, agree=begin)
+    runs[0].register(TensorDataset(torch.zeros(2, 1)), name="more", subject=[ANN, BOB])
     runs[0].close()
     assert files_with(trace.parent, hers) == {"run.vault"}
+
+
+def test_what_was_recorded_while_the_question_was_asked_is_erased_too(trace: Path) -> None:
+    def record_more(found: Erasure) -> bool:
+        with start_run(trace, resume=True, key=trace.parent / "key.pem") as run:
+            run.register(TensorDataset(torch.zeros(2, 1)), name="more", key=["late-scan", "other"], subject=[ANN, BOB])
+        return True
+
+    (done,) = fgtrac.erase(trace, subject=ANN, agree=record_more)
+    assert (done.samples, done.names) == (24, 24)
+    assert files_with(trace.parent, ANN.encode(), b"late-scan") == set()
+    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
 
 
 def test_a_factor_file_that_is_not_the_logs_stops_the_erasure(trace: Path) -> None:

@@ -100,11 +100,12 @@ def erase(
             if done:
                 return done  # of a subject whose name nobody knows any more: very likely this one
             raise
-        found, names = _look(folder, vault, scope)
-        if agree(found):
-            openings = [what for prefix in OPENINGS for what, _opening in vault.openings(prefix)]
+        if agree(_look(folder, vault, scope)[0]):
+            signer = take_up(folder, None if key is None else Path(key))  # asking may have taken a while
             with durable.lock(signer.lock_path, str(folder.path), WAIT_S):
                 check_idle(folder)  # whoever begins to record here now waits for the lock first
+                found, names = _look(folder, vault, scope)
+                openings = [what for prefix in OPENINGS for what, _opening in vault.openings(prefix)]
                 vault.erase(scope, names, openings, found.pseudonym, found.artifacts)
                 _withdraw(folder, found.pseudonym, found.artifacts)
             _conclude(folder, vault, signer, found.pseudonym)
@@ -120,8 +121,8 @@ def erase(
 def _scope_of(vault: Vault, subject: Subject) -> str:
     """The vault's scope of a subject's key. ValueError where it has none."""
     named: list[Subject] = [subject]
-    if isinstance(subject, str) and subject.isascii() and subject.isdigit() and len(subject) < 20:
-        named.append(int(subject))
+    if isinstance(subject, str) and len(subject) < 20 and subject.isascii() and subject.isdigit():
+        named += [int(subject)] if str(int(subject)) == subject else []
     for one in named:
         scope = f"subject:{encode(one).hex()}"
         if vault.find_secret(scope) is not None:
