@@ -652,7 +652,7 @@ def as_json(value, most=NONE):
 
 def cbor_head(major, n):
     size = 0 if n < 24 else 1 if n < 1 << 8 else 2 if n < 1 << 16 else 4 if n < 1 << 32 else 8
-    return bytes((major << 5 | (23 + size.bit_length() if size else n),)) + n.to_bytes(size, "big") * (size > 0)
+    return bytes((major << 5 | (23 + size.bit_length() if size else n),)) + (n.to_bytes(size, "big") if size else b"")
 
 
 def read_about(named):
