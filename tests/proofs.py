@@ -59,7 +59,7 @@ def reworded(bundle: Bundle) -> Bundle:
 
 
 def true_bundles(folder: Path) -> tuple[Verifier, dict[str, bytes]]:
-    """One true bundle for each of CLAIMS and WITH_ENTRIES (those about parents), and the key that the log is signed by."""
+    """One true bundle for each of CLAIMS and WITH_ENTRIES (about parents), and the key that the log is signed by."""
     life = live(folder / "life")
     photos = live_with_contents(folder / "photos")
     seal, of_contents = fgtrac.open(life.path)._seal, fgtrac.open(photos.trace.path)
