@@ -96,9 +96,9 @@ def test_they_agree_on_bundles_changed_in_any_field_bit_or_part(other: ModuleTyp
 
 
 def test_they_agree_on_what_the_holder_of_the_signing_key_makes_up(other: ModuleType, cases: list[Case]) -> None:
-    verdicts, findings = agree_on(other, cases, lambda case, rng: resigned(parse_bundle(case.data), rng), 1500, 2)
-    assert verdicts["refuted"] > 400
-    assert verdicts["holds"] > 400
+    verdicts, findings = agree_on(other, cases, lambda case, rng: resigned(parse_bundle(case.data), rng), 900, 2)
+    assert verdicts["refuted"] > 250
+    assert verdicts["holds"] > 250
     refuting = {check for check, verdict in findings if verdict == "refuted"}
     assert refuting == {"seal", "entries", "signature", "index", "identity", "evidence", "children", "claim"}
 
@@ -109,7 +109,7 @@ def test_they_agree_on_whom_a_bundle_is_about(other: ModuleType, cases: list[Cas
 
     (tmp_path / "source").write_bytes(b"1")
     about = about.format(file=tmp_path / "source")
-    for case in cases:
+    for case in cases[::3]:
         try:
             asked = naming.about(about)
         except ValueError:
@@ -182,6 +182,7 @@ def test_it_shares_no_code_with_the_package() -> None:
         assert not (isinstance(node, ast.Name) and node.id in ("__import__", "exec", "eval", "compile"))
     assert names - sys.stdlib_module_names == {"cryptography"}
     assert names.isdisjoint({"importlib", "runpy", "pickle", "ctypes", "subprocess", "socket"})
+    assert len(VERIFIER.read_text().splitlines()) <= 700  # it is to be read in an hour
 
 
 def test_the_worked_example_of_the_page_holds(other: ModuleType) -> None:

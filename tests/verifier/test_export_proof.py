@@ -49,7 +49,7 @@ def test_every_entry_is_proved_against_the_newest_head_plain_or_full(
     assert [check(other, made, p) for p in proofs] == list(range(head.size))
     for number, proof in enumerate(proofs):
         assert proof.read_bytes().endswith(b"\n\n" + made.trace.read("checkpoint"))
-        assert other.decode(proof.with_suffix(".cbor").read_bytes())["kind"], number
+        assert other.Cbor(proof.with_suffix(".cbor").read_bytes()).result["kind"], number
 
 
 def test_a_sample_names_all_its_entries_and_one_entry_may_be_one_file(
@@ -58,7 +58,7 @@ def test_a_sample_names_all_its_entries_and_one_entry_may_be_one_file(
     out = tmp_path / "out"
     assert fgtrac(monkeypatch, "export", "proof", lived.path, "--sample", "digits:0", "-o", out, "--json") == 0
     said = json.loads(capsys.readouterr().out)["proofs"]
-    kinds = [other.decode(Path(p["bytes"]).read_bytes())["kind"] for p in said]
+    kinds = [other.Cbor(Path(p["bytes"]).read_bytes()).result["kind"] for p in said]
     assert kinds == ["samples", "roles", "transform", "transform", "use", "use"]
     assert [check(other, lived.made, Path(p["proof"])) for p in said] == [p["entry"] for p in said]
     assert fgtrac(monkeypatch, "export", "proof", lived.path, "7", "-o", tmp_path / "one.tlog-proof") == 0
