@@ -216,7 +216,7 @@ def exchange_a_sample(batches: Batches) -> None:
 
 
 LIES = {
-    drop: r"loader 1, epoch 0: batch 2 of its order is in no entry, and later ones are",
+    drop: r"loader 1, epoch 0, announced by entry 5: batch 2 of its order is in no entry, and later ones are",
     drop_and_close_up: r"loader 1, epoch 0, batch 2, entry \d+: has sample \w{64}, sample \w{64} and 6 more and lacks ",
     repeat: r"loader 1, epoch 0: entry \d+ has batch 5, and the order has 5 batches",
     repeat_in_one_update: r"batch 1, entry \d+: has sample \w{64}, sample \w{64} and 6 more, against the order",
@@ -276,7 +276,10 @@ def test_a_missing_end_is_counted_and_not_refuted(shuffled: Path) -> None:
     found = replayed(shuffled)
     assert found.verdict is CANNOT_TELL
     assert "1 of 2 epochs (5 batches) have the order" in found.words
-    assert "loader 1, epoch 1: its last 2 of 5 batches were never delivered, or were left out" in found.words
+    assert (
+        "loader 1, epoch 1, announced by entry 6: its last 2 of 5 batches were never delivered, or were left out"
+        in found.words
+    )
 
 
 def test_an_epoch_that_ended_early_is_told_like_one_that_lost_its_end(tmp_path: Path) -> None:

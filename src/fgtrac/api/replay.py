@@ -263,18 +263,17 @@ def _draw(sampler: str, said: Mapping[str, Any], origin: Mapping[str, Any], list
 def _judge(one: Pass, result: Comparison, batches: int) -> tuple[list[str], list[str]]:
     """What is wrong with a pass, and what nobody can tell of it, in words."""
     wrong, doubts = list(result.differs), []
+    which = f"{one.words}, announced by entry {one.number}"
     if result.missing:
         first, more = result.missing[0], len(result.missing) - 1
         words = f"batch {first}{f' and {more} more' if more else ''} of its order is in no entry, and later ones are"
         if one.may_be_cut:
-            doubts.append(f"{one.words}: {words}: {one.may_be_cut}")
+            doubts.append(f"{which}: {words}: {one.may_be_cut}")
         else:
-            wrong.append(f"{one.words}: {words}")
+            wrong.append(f"{which}: {words}")
     doubts += result.doubtful
     if result.tail:
-        doubts.append(
-            f"{one.words}: its last {result.tail} of {batches} batches were never delivered, or were left out"
-        )
+        doubts.append(f"{which}: its last {result.tail} of {batches} batches were never delivered, or were left out")
     if one.unread:
         batch, number = next(iter(one.unread.items()))
         doubts.append(f"{one.words}: entry {number} says that batch {batch} of its order could not be read")
