@@ -1,4 +1,4 @@
-"""Every write, sync, rename, removal and SQL statement of an erasure fails once, and is killed at once.
+"""Every write, sync, rename, removal and SQL statement of an erasure fails once; at every second it is killed.
 
 Behind each, one checker: nothing promised is lost, nothing is green that is not so, and `erase` again completes.
 """
@@ -63,17 +63,20 @@ class Promised:
             assert found["artifacts"] is (Verdict.CANNOT_TELL if says_erased else Verdict.REFUTED)
         return says_erased
 
-    def check_complete(self, trace: Path) -> None:
-        """Erase again: she is erased, in the log and in every file."""
-        if not self.check(trace) or unfinished(trace):
+    def check_after_fault(self, trace: Path) -> tuple[bool, bool]:
+        """`check`, then erase again: she is erased, in the log and in every file. How it stood before: whether the log
+        said so, and whether something was left to do."""
+        before = self.check(trace), bool(unfinished(trace))
+        if before != (True, False):
             (done,) = erase(trace, subject=ANN)
             assert done.pseudonym == self.pseudonym
-        assert self.check(trace)
-        assert not unfinished(trace)
+            assert self.check(trace)
+            assert not unfinished(trace)
         assert files_with(trace.parent, self.key, *(KEYS[row].encode() for row in (0, 2, 5))) == set()
         directory = TraceDir.open(trace)
         failures = audit_trace(directory, signer_of(directory).verifier).failures()
         assert [(f.check, f.verdict) for f in failures] == [("artifacts", Verdict.CANNOT_TELL)]
+        return before
 
 
 def unfinished(trace: Path) -> list[Any]:
@@ -175,9 +178,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("small")).parent
 
 
-@pytest.mark.parametrize(("strike", "code"), [(raise_it, 1), (kill_it, -signal.SIGKILL)])
+@pytest.mark.parametrize(("strike", "code", "every"), [(raise_it, 1, 1), (kill_it, -signal.SIGKILL, 2)])
 def test_an_erasure_survives_a_fault_at_every_single_point(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Any, code: int
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strike: Any, code: int, every: int
 ) -> None:
     connect = vaults._connect
     monkeypatch.setattr(durable, "_fsync", lambda fd: None)  # no power is lost here: syncs are points, and take no time
@@ -185,14 +188,13 @@ def test_an_erasure_survives_a_fault_at_every_single_point(
     promised, number, seen = Promised(template / "run.trace"), 0, set()
     ended = code
     while ended == code:
-        number += 1
+        number += every
         folder = tmp_path / str(number)
         shutil.copytree(template, folder)
         monkeypatch.setenv("FGTRAC_KEY", str(folder / "key.pem"))
         ended = in_a_child(folder / "run.trace", Faults(number, strike))
         assert ended in (code, 0), f"point {number} ended with {ended}"
-        seen.add((promised.check(folder / "run.trace"), bool(unfinished(folder / "run.trace"))))
-        promised.check_complete(folder / "run.trace")
+        seen.add(promised.check_after_fault(folder / "run.trace"))
         shutil.rmtree(folder)
     assert number > 80
     assert seen == {(False, False), (False, True), (True, True), (True, False)}  # every state was met
@@ -240,7 +242,6 @@ def test_an_erasure_survives_what_the_kernel_refuses_it(
         assert "INJECTED" in (tmp_path / "log").read_text() or done.returncode == -signal.SIGKILL, (call, at)
         assert done.returncode == (-signal.SIGKILL if "KILL" in fault else done.returncode), (call, at, done)
         ended.append(done.returncode)
-        promised.check(folder / "run.trace")
-        promised.check_complete(folder / "run.trace")
+        promised.check_after_fault(folder / "run.trace")
     assert ended.count(1) >= 6  # a refused removal of SQLite's own journal is no failure
     assert set(ended) <= {0, 1, -signal.SIGKILL}
