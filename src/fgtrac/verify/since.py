@@ -61,6 +61,6 @@ def check_since(note: bytes, named: str, log: Log, signers: Sequence[bytes]) -> 
 def _fork(named: str, old: TreeHead, log: Log) -> str:
     reached = log.root_at(old.size).hex()
     return (
-        f"a fork: over the first {old.size} entries {named} has the root {old.root.hex()}, and this log {reached}; the "
-        "same key signed both, so the past was rewritten after one of them"
+        f"a fork: over the first {old.size} entries {named} has the root {old.root.hex()}, and this log {reached}; "
+        "the log's keys signed both, so the past was rewritten after one of them"
     )
