@@ -5,7 +5,7 @@ tiles        every hash tile leads to its root
 entries      every entry's bytes are valid and hash to their leaf
 run          there is one run, the one that the head names, under that key
 sequences    no writer's sequence has a hole that no gap entry names
-registered   whatever names a sample comes after its registration
+registered   whatever names a sample comes after its registration, which is as its data set is described
 seals        every full seal's note is there, signed, and says the root of its size
 index        rebuilt from the log, it is the one that was sealed, and byte for byte the one on disk
 artifacts    every file that an entry names has its size and SHA-256, or was withdrawn

@@ -59,8 +59,10 @@ class Facts:
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.announced = 0  # epochs whose order a `sampler` entry announces
-        self.has_end = False
+        self.has_end = False  # and the run was not resumed afterwards
         self.unregistered = ""
+        self._datasets: dict[str, bool] = {}  # by name, whether an entry says what content digests are taken from
+        self._registering: dict[tuple[str, bool], int] = {}  # data set, whether with digests -> the first such entry
         self.bad_seal = ""
         self.tree: Tree | None = None  # of the newest full seal
         self._postings = PostingTable()
@@ -90,7 +92,11 @@ class Facts:
         elif kind == "seal":
             self.full_seals.append(number + 1)
             self._seal(number, event)
-        self.has_end = self.has_end or kind == "end"
+        elif kind == "dataset":
+            self._datasets[event["name"]] = "content" in event or self._datasets.get(event["name"], False)
+        elif kind == "samples":
+            self._registering.setdefault((event["dataset"], "contents" in event), number)
+        self.has_end = kind == "end" or (self.has_end and kind != "resume")
         if not self.unregistered:
             try:
                 self._postings.add(number, event)
@@ -124,6 +130,15 @@ class Facts:
             if said != found:
                 self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
                 return
+
+    def check_described(self) -> None:
+        """ProofError where samples have no content digests, and their data set says that it has, or is the one that no
+        entry describes (unless that may be lost): contents would be said to be absent that nobody looked at."""
+        described = not self._datasets or bool(self.sequences.gaps)
+        for (name, has_digests), number in self._registering.items():
+            if self._datasets.get(name, not described) and not has_digests:
+                says = "says what they are taken from" if name in self._datasets else "is described by no entry"
+                raise ProofError(f"entry {number} (samples) gives no content digests, and data set {name!r:.60} {says}")
 
     def signers_from(self, size: int) -> list[bytes]:
         """The public keys that sign heads of that size and more, by the `run` and `key` entries; none without `run`."""
@@ -172,9 +187,10 @@ def check_run(facts: Facts, note: bytes, verifier: Verifier | None, prefix: str)
 
 
 def check_registered(facts: Facts) -> str:
-    """Whatever names a sample comes after its registration."""
+    """Whatever names a sample comes after its registration, which is as its data set is described."""
     if facts.unregistered:
         raise ProofError(facts.unregistered)
+    facts.check_described()
     return "every sample that an entry names was registered before it"
 
 
