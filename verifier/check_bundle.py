@@ -79,6 +79,7 @@ def fit(value, form):
         need(type(value) is int and 0 <= value < form, f"no number below {form}: {value!r:.60}")
         return value
     need(isinstance(value, str) and re.fullmatch(TEXTS[form][0], value), f"no {form}: {value!r:.60}")
+    need(len(value) <= (1 << 20 if form == "text" else 131_070), f"a {form} that is too long: {value:.60}")
     need(form != "number" or int(value) <= NONE, f"{value} is not below 2^64")
     return TEXTS[form][1](value)
 
