@@ -36,7 +36,9 @@ def tell(stage: Stage) -> Iterator[Act]:
     end = {"kind": "end", "writers": [*map(list, last.items()), [more["writer"], 0]], "seq": 1}
     entries += [encode_event(use | more | {"seq": 0, "step": use["step"] + 100}), encode_event(more | end)]
     reseal(trace, entries, load_key(room / "key.pem"))
-    yield caught(stage.fgtrac("check", run.path, "--key", room / "key.pem"), "erased-subjects")
+    (room / "policy.toml").write_text('format = "fgtrac-policies/v1"\n[held-out-contents]\non = false\n')
+    asked = ("check", run.path, "--policy", room / "policy.toml", "--key", room / "key.pem")
+    yield caught(stage.fgtrac(*asked), "erased-subjects")
 
 
 if __name__ == "__main__":
