@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
@@ -111,7 +111,8 @@ def _load(named: str) -> Callable[[Any], Any]:
 def print_report(report: Report) -> None:
     """The findings as a table, the notes, and the verdict over all."""
     console = answers()
-    table = Table("check", "verdict", "what was found", show_edge=False)
+    found = Column("what was found", overflow="fold")  # a path or a digest is shown whole
+    table = Table("check", "verdict", found, show_edge=False)
     for finding in report.findings:
         color = COLORS[finding.verdict]
         table.add_row(finding.check, f"[{color}]{finding.verdict}[/{color}]", escape(finding.words))
