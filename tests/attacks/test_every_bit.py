@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fgtrac
+from fgtrac.api import audit
 from fgtrac.api.audit import audit_trace
 from fgtrac.errors import FgtracError
 from fgtrac.store.index_files import load_index
@@ -23,7 +24,8 @@ from fgtrac.store.journal import scan
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import Columns, Tree
 from fgtrac.tlog.note import Note, Signature, Verifier, format_note, parse_note
-from fgtrac.verify import auditor
+from fgtrac.verify import auditor, keys
+from fgtrac.verify import tree as log_tree
 from fgtrac.verify.facts import Facts, read_facts
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import Log
@@ -57,8 +59,9 @@ def tailed(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(autouse=True)
-def facts_by_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What entries say follows from their hashes alone: read them once for each set of hashes."""
+def pure_functions_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows from the same bytes is worked out once: what entries say from their hashes, a note's parts and
+    whether it is signed, a plan's parts, and the digests of an index that was built once."""
     known: dict[bytes, Facts] = {}
 
     def remembered(log: Log) -> Facts:
@@ -68,6 +71,13 @@ def facts_by_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
         return known[leaves]
 
     monkeypatch.setattr(auditor, "read_facts", remembered)
+    monkeypatch.setattr(auditor, "column_digests", cache(auditor.column_digests))
+    monkeypatch.setattr(audit, "parse_plan", lru_cache(64)(audit.parse_plan))
+    monkeypatch.setattr(Verifier, "is_signed", lru_cache(4096)(Verifier.is_signed))
+    monkeypatch.setattr(log_tree, "decode_event", lru_cache(4096)(log_tree.decode_event))
+    for module in (log_tree, keys):
+        monkeypatch.setattr(module, "parse_note", lru_cache(4096)(module.parse_note))
+        monkeypatch.setattr(module, "parse_tree_head", lru_cache(4096)(module.parse_tree_head))
 
 
 def verify(files: Files, verifier: Verifier) -> Report:
