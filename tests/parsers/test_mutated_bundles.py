@@ -44,5 +44,15 @@ def test_a_bundle_that_holds_for_what_nobody_proved_is_a_finding(cases: list[Cas
     assert all(judge(case.data, case, case.secret, set()).is_another for case in holds)
 
 
+def test_neighbours_show_the_absence_of_every_id_between_them_and_of_no_other(cases: list[Case]) -> None:
+    absent = "80" * 32
+    case = next(c for c in cases if json.loads(c.data)["id"] == {"value": absent} and c.secret is None)
+    true = {meaning(parse_bundle(case.data))}
+    expected = {"80" * 31 + "81": "holds for another absent id", "00" * 32: "refuted", "ff" * 32: "refuted"}
+    for other, how in expected.items():
+        outcome = judge(case.data.replace(absent.encode(), other.encode()), case, None, true)
+        assert (outcome.how, outcome.is_another) == (how, False)
+
+
 def test_the_same_seed_changes_the_same(cases: list[Case]) -> None:
     assert [changed(random.Random(5), cases)[2] for _ in range(2)] == [changed(random.Random(5), cases)[2]] * 2
