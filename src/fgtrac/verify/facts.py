@@ -59,7 +59,7 @@ class Facts:
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.announced = 0  # epochs whose order a `sampler` entry announces
-        self.has_end = False  # and the run was not resumed afterwards
+        self.has_end = False  # and nothing was trained afterwards
         self.unregistered = ""
         self._datasets: dict[str, bool] = {}  # by name, whether an entry says what content digests are taken from
         self._registering: dict[tuple[str, bool], int] = {}  # data set, whether with digests -> the first such entry
@@ -96,7 +96,8 @@ class Facts:
             self._datasets[event["name"]] = "content" in event or self._datasets.get(event["name"], False)
         elif kind == "samples":
             self._registering.setdefault((event["dataset"], "contents" in event), number)
-        self.has_end = kind == "end" or (self.has_end and kind != "resume")
+        if kind in ("samples", "roles", "transform", "use", "resume", "end"):
+            self.has_end = kind == "end"
         if not self.unregistered:
             try:
                 self._postings.add(number, event)
