@@ -28,7 +28,8 @@ def record(folder: Path) -> TraceDir:
     data = _data()
     model = torch.nn.Linear(4, 2)
     for rows, epochs in ((range(4, 32), 2), (range(4, 36), 1)):
-        with start_run(folder / "run", key=folder / "key.pem", keep="all", resume=len(rows) == 32) as run:
+        how = {"keep": "all", "flush_interval_s": 3600.0, "resume": len(rows) == 32}  # one entry an epoch and block
+        with start_run(folder / "run", key=folder / "key.pem", **how) as run:
             _register(run, data)
             run.log(accuracy=0.5)
             train(run, ConcatDataset([Subset(data["photos"], rows), data["crop"]]), epochs, model)

@@ -56,7 +56,8 @@ HOLDS, REFUTED, CANNOT_TELL = Verdict.HOLDS, Verdict.REFUTED, Verdict.CANNOT_TEL
 
 
 def begin(folder: Path, **options: Any) -> Run:
-    return start_run(folder / "run", key=folder / "key.pem", **options)
+    """A run that writes the batches of an epoch as one entry, however slow the machine."""
+    return start_run(folder / "run", key=folder / "key.pem", **{"flush_interval_s": 3600.0} | options)
 
 
 def train(loader: Iterable[Any], epochs: int = 2, stop: int | None = None) -> None:
