@@ -1,7 +1,7 @@
 """What every lie here shares: a little recorded trace, copies to lie about, fgtrac's command line to ask, a verdict.
 
 A script has a title (the first line of its docstring) and a story, `tell(stage)`, which does the deed and yields for
-each question what the design promises and what fgtrac answered: `caught`, `passes`, `undecided` or `refused`.
+each question what the design promises and what fgtrac answered: `caught`, `passes`, `holds`, `undecided`, `refused`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ def passes(answer: Answer, *, says: str = "", design: str = "") -> Act:
     found = [said for said in words if (says or design) in said]
     kept = answer.code == 0 and not answer.of("refuted") and bool(found)
     return Act(answer, "not caught, and said so", (), found[0] if found else answer.rest, kept)
+
+
+def holds(answer: Answer, *, says: str) -> Act:
+    """What was said up to here is true: it holds, in these words."""
+    return replace(passes(answer, says=says), promised="holds, being true")
 
 
 def refused(answer: Answer, code: int, *, says: str) -> Act:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lying import Act, Stage, caught, main, passes
+from lying import Act, Stage, caught, holds, main
 
 
 def tell(stage: Stage) -> Iterator[Act]:
     older = stage.copy("older")
     bundle = stage.prove("photos:33", "--claim", "never used", trace=older)
-    yield passes(stage.check(bundle), says="never used in an optimizer update, as committed by")
+    yield holds(stage.check(bundle), says="never used in an optimizer update, as committed by")
     newest = replace(bundle.proof, note=stage.trace.read("checkpoint"))
     yield caught(stage.check(replace(bundle, proof=newest)), "seal")
 

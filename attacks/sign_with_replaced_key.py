@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fgtrac.demo.forge import head_of, put, signed_note
-from lying import Act, Stage, caught, main, passes
+from lying import Act, Stage, caught, holds, main
 
 
 def tell(stage: Stage) -> Iterator[Act]:
     trace = stage.copy()
     rotated = stage.fgtrac("key", "rotate", trace.path, key_file=trace.path.with_name("key.pem"))
     assert rotated.code == 0, rotated.rest
-    yield passes(stage.verify(trace), says="(key), signed by the key that you named")
+    yield holds(stage.verify(trace), says="(key), signed by the key that you named")
     put(trace, "checkpoint", signed_note(head_of(trace), stage.key))
     yield caught(stage.verify(trace), "signature")
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from fgtrac.api.run import start_run
-from lying import Act, Stage, caught, main, passes
+from lying import Act, Stage, caught, holds, main
 from true_trace import train
 
 
@@ -26,7 +26,7 @@ def tell(stage: Stage) -> Iterator[Act]:
             run.register(exam, name="exam", role="test")
             train(run, data)
         key = room / "key.pem"
-        yield passes(stage.fgtrac("verify", run.path, "--key", key), says="--since")
+        yield holds(stage.fgtrac("verify", run.path, "--key", key), says="--since")
         yield caught(stage.fgtrac("check", run.path, "--key", key), policy)
 
 
