@@ -155,9 +155,11 @@ def reseal(
     *,
     lie: Callable[[Tree], Tree] = lambda tree: tree,
     skip: int | None = None,
+    without: str = "",
 ) -> None:
     """Rewrite the whole trace around other entries and sign it: every `seal` entry, its index and its note are made
-    to fit. `lie` changes the newest index before it is committed to, and entry `skip` is in none."""
+    to fit. `lie` changes the newest index before it is committed to, entry `skip` is in none, and no seal counts the
+    entries of the kind `without`."""
     origin, forged = head_of(trace).origin, _Forged()
     (trace.path / plan_of(trace).path).unlink()
     for folder in ("tile", "index"):
@@ -167,6 +169,7 @@ def reseal(
         event = decode_event(entry)
         if event["kind"] == "seal":
             event |= forged.fit(number, lie if number == last_seal else lambda tree: tree)
+            event["counts"].pop(without, None)
         forged.take(number, event, is_indexed=number != skip)
         if event["kind"] == "seal" or number == len(entries) - 1:
             note = forged.grow(trace, origin, key)
