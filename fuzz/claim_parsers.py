@@ -8,7 +8,7 @@ from fgtrac.tlog.proof import TlogProof, format_proof
 from fgtrac.verify.bundle import format_bundle, parse_bundle
 from fgtrac.verify.policy_file import parse_policies
 from fgtrac.verify.sample_lists import parse_digests, parse_samples
-from fgtrac.verify.since import head_note_of
+from fgtrac.verify.since import read_kept_head
 from target import Real, Target, filled
 
 POLICY = b"""format = "fgtrac-policies/v1"
@@ -96,7 +96,7 @@ def older_heads(real: Real) -> Iterator[bytes]:
 
 TARGETS = [
     Target("fgtrac bundle", parse_bundle, bundles, format_bundle, is_canonical=False, worst=worst_json),
-    Target("older head", head_note_of, older_heads, worst=worst_json),
+    Target("older head", read_kept_head, older_heads, worst=worst_json),
     Target("policy file", parse_policies, lambda r: [POLICY], worst=worst_policies),
     Target("list of samples", samples, lambda r: [b"id:" + b"ab" * 32 + b"\nkey:[1, \"a\"]\ndigits:7\n"],
            worst=worst_lists),

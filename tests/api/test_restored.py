@@ -11,10 +11,11 @@ from fgtrac.api.keys import rotate
 from fgtrac.api.run import start_run
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.since import since_demand
-from fgtrac.api.trace import open_for_verification
+from fgtrac.api.trace import open_for_verification, open_trace
 from fgtrac.commit.keys import load_key, public_bytes
 from fgtrac.errors import TamperError
 from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, sign_note
 from fgtrac.verify.report import Report, Verdict
 
 
@@ -51,7 +52,7 @@ class Machine:
         return head.size
 
     def verify(self, since: Path | None = None) -> Report:
-        demands = [] if since is None else [since_demand(since / "checkpoint")]
+        demands = [] if since is None else [since_demand(since)]
         return open_for_verification(self.path).verify(str(self.key), demands=demands)
 
 
@@ -142,10 +143,28 @@ def test_an_older_head_from_before_a_rotation_still_counts_and_a_rollback_behind
     old, first = machine.keep("old"), public_bytes(load_key(machine.key)).hex()
     rotate([machine.path], path=machine.key)
     assert since_of(machine.verify(old))[0] is Verdict.HOLDS
-    new = machine.keep("new")
+    new, bundle = machine.keep("new"), machine.folder / "bundle.json"
+    bundle.write_bytes(open_trace(machine.path).prove("id:" + "ab" * 32))
     machine.restore(old)
     report = machine.verify(new)  # under the new key, which did not sign the old head
     assert (report.exit_code, "not by the key that you named" in report.findings[0].words) == (1, True)
+    assert (since_of(report)[0], "it was rolled back" in since_of(report)[1]) == (Verdict.REFUTED, True)
     report = open_for_verification(machine.path).verify(first, demands=[since_demand(new / "checkpoint")])
     verdict, words = since_of(report)  # who knows the old key only has no way from it to the new one
-    assert (verdict, "the log's key did not sign" in words) == (Verdict.CANNOT_TELL, True)
+    assert (verdict, words.endswith("rolled back: name that key with --key")) == (Verdict.CANNOT_TELL, True)
+    report = open_for_verification(machine.path).verify(first, demands=[since_demand(bundle)])  # which shows the way
+    assert (since_of(report)[0], "it was rolled back" in since_of(report)[1]) == (Verdict.REFUTED, True)
+
+
+def test_what_a_thief_signs_with_a_revoked_key_does_not_refute_the_log_of_its_owner(machine: Machine) -> None:
+    trace, stolen = TraceDir(machine.path), load_key(machine.key)
+    head = trace.head()
+    assert head is not None
+    rotate([machine.path], revoke=True, path=machine.key)
+    for size in (head.size, head.size + 100):
+        text = format_tree_head(TreeHead(head.origin, size, bytes(32)))
+        forged = machine.folder / "forged"
+        forged.write_bytes(format_note(Note(text, (sign_note(text, head.origin, stolen),))))
+        report = open_for_verification(machine.path).verify(str(machine.key), demands=[since_demand(forged)])
+        verdict, words = since_of(report)
+        assert (verdict, "(key) of this log revokes" in words) == (Verdict.CANNOT_TELL, True)

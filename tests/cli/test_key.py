@@ -180,13 +180,13 @@ def test_a_damaged_key_of_ones_own_is_exit_code_2(run, desk: Desk) -> None:
 # -- verify --since, --vault ------------------------------------------------------------------------------------------
 
 
-def test_since_takes_a_note_a_bundle_or_a_proof(run, life, tmp_path: Path) -> None:
+def test_since_takes_a_note_a_bundle_a_proof_or_a_folder(run, life, tmp_path: Path) -> None:
     key = life.made.signer.public_key.hex()
     kept = tmp_path / "kept"
     kept.write_bytes((life.path / "checkpoint").read_bytes())
     run("prove", life.path, life.name(0), "-o", tmp_path / "bundle.json")
     run("export", "proof", life.path, "0", "-o", tmp_path / "0.tlog-proof")
-    for name in ("kept", "bundle.json", "0.tlog-proof"):
+    for name in ("kept", "bundle.json", "0.tlog-proof", life.path):  # the last one: the folder's own checkpoint
         done = run("verify", life.path, "--key", key, "--since", tmp_path / name, "--json")
         assert finding(done, "since")[0] == "holds", done
     done = run("verify", life.path, "--since", kept, "--json")  # no key, so nobody vouches for either head
@@ -198,7 +198,17 @@ def test_a_file_that_holds_no_head_and_options_of_a_trace_for_a_bundle_are_exit_
 ) -> None:
     key = life.made.signer.public_key.hex()
     (tmp_path / "bad").write_bytes(b"nothing")
+    (tmp_path / "empty").touch()
     run("prove", life.path, life.name(0), "-o", tmp_path / "bundle.json")
+    for name in ("bad", "empty", "folder"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        done = run("verify", life.path, "--since", tmp_path / name, "--key", key)
+        words = (
+            f"older head at {tmp_path}/folder/checkpoint"
+            if name == "folder"
+            else f"{tmp_path}/{name} holds no older head"
+        )
+        assert (done.code, words in done.err, "a copy of a checkpoint" in done.err) == (2, True, True), done
     for arguments in (
         [life.path, "--since", tmp_path / "bad"],
         [life.path, "--since", tmp_path / "nowhere"],

@@ -40,7 +40,7 @@ def trusted_verifier(
         verifier, whose = _from_text(path.read_bytes()[:MAX_KEY_FILE_BYTES], name, named), f"the key in {path.name}"
     else:
         verifier, whose = _from_text(named.encode(), name, named), "the key that you named"
-    if verifier.public_key in _revoked(environment):
+    if verifier.public_key in revoked_keys(environment):
         return None, (
             f"{whose}, {verifier.public_key.hex()}, is one that you have revoked: whoever holds it can sign anything; "
             "name the key that took its place"
@@ -56,7 +56,8 @@ def _own_key(path: Path, name: str, note: bytes | None) -> bytes:
     return next((key for key in keys if Verifier(name, key).key_id in signers), keys[0])
 
 
-def _revoked(environment: Mapping[str, str]) -> frozenset[bytes]:
+def revoked_keys(environment: Mapping[str, str] = os.environ) -> frozenset[bytes]:
+    """The public keys that the user believes no longer. FormatError for a damaged list."""
     try:
         path = default_key_path(environment)
     except ValueError:

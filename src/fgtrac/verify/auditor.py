@@ -45,10 +45,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class Audit:
-    """What the checks found out, for those that follow: `log` and `facts` are believed where `checks` hold only;
-    `known` is the files that were read or are explained; `index_digests` the SHA-256 of the rebuilt columns."""
+    """What the checks found out, for those that follow: `verifier` is whose signature counts; `log` and `facts` are
+    believed where `checks` hold only; `known` is the files that were read or are explained; `index_digests` the SHA-256
+    of the rebuilt columns."""
 
     checks: Checks = field(default_factory=Checks)
+    verifier: Verifier | None = None
     log: Log | None = None
     facts: Facts = field(default_factory=Facts)
     known: set[str] = field(default_factory=set)
@@ -63,7 +65,7 @@ def audit_log(
     `is_new` says that the first seal was interrupted, so that tiles without a head are no loss. `progress` is called
     with bundles read and bundles in all.
     """
-    audit = Audit()
+    audit = Audit(verifier=verifier)
     head = _start(audit, files, verifier, is_new=is_new)
     if head is None:
         for name in NAMES:

@@ -35,10 +35,8 @@ class Checks:
 
         A check that needs another, which does not hold, is not made: it cannot tell.
         """
-        missing = [f.check for f in self.findings if f.check in needs and f.verdict is not Verdict.HOLDS]
         try:
-            if missing:
-                raise CannotTell(f"not checked, since the check of {missing[0]} does not hold")
+            self.require(*needs)
             finding = Finding(name, Verdict.HOLDS, examine())
         except CannotTell as reason:
             finding = Finding(name, Verdict.CANNOT_TELL, str(reason))
@@ -46,6 +44,12 @@ class Checks:
             finding = Finding(name, Verdict.REFUTED, str(error))
         self.findings.append(finding)
         return finding.verdict is Verdict.HOLDS
+
+    def require(self, *needs: str) -> None:
+        """CannotTell where one of these checks was made and does not hold."""
+        missing = [f.check for f in self.findings if f.check in needs and f.verdict is not Verdict.HOLDS]
+        if missing:
+            raise CannotTell(f"not checked, since the check of {missing[0]} does not hold")
 
 
 @dataclass(slots=True)

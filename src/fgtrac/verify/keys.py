@@ -150,7 +150,7 @@ def _keys(verifier: Verifier, rotations: Sequence[Rotation], first: bytes | None
 def _check_signer(note: Note, verifier: Verifier, keys: Sequence[bytes], rotations: Sequence[Rotation]) -> None:
     """ProofError unless the last of the keys signed the note, and the verifier's is one of them."""
     named = verifier.public_key
-    signed = [key for key in dict.fromkeys((*keys, named)) if _is_signed(note, Verifier(verifier.name, key))]
+    signed = [key for key in dict.fromkeys((*keys, named)) if is_signed_by(note, Verifier(verifier.name, key))]
     if named not in keys or not signed:
         raise ProofError(_unknown_key(note, verifier, named in signed))
     if keys[-1] not in signed:
@@ -175,7 +175,7 @@ def _unknown_key(note: Note, verifier: Verifier, is_signed: bool) -> str:
     return f"signed by {', '.join(found[:MAX_NAMED_SIGNERS]):.300}{more}, not by {mine}, and no key entry leads there"
 
 
-def _is_signed(note: Note, verifier: Verifier) -> bool:
+def is_signed_by(note: Note, verifier: Verifier) -> bool:
     """Whether the key signed the note. ProofError where its line is there and its signature fails."""
     lines = [s for s in note.signatures if (s.name, s.key_id) == (verifier.name, verifier.key_id)]
     for line in lines:
