@@ -17,7 +17,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     trace = stage.copy()
     reseal(trace, all_entries(trace), stage.key, lie=lambda tree: without_a_use(tree, sample))
     bundle = stage.prove("photos:33", "--claim", "never used", trace=trace)
-    yield passes(stage.check(bundle), says="holds as committed at size")
+    yield passes(stage.check(bundle), says="holds as its signer committed to it")
     yield caught(stage.verify(trace), "index")
 
 

@@ -21,7 +21,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     entries = all_entries(trace)
     entries[number] = encode_event(event | lie)
     reseal(trace, entries, stage.key)
-    yield passes(stage.verify(trace), says="--replay does")
+    yield passes(stage.verify(trace), says="that no batch was left out, repeated or exchanged is not shown")
     yield caught(stage.verify(trace, "--replay", "--vault", trace.vault_path), "samplers")
 
 

@@ -22,7 +22,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     reseal(yours, entries, stage.key)
     assert size_of(mine) == size_of(yours)
     for one in (mine, yours):
-        yield passes(stage.verify(one), says="--since")
+        yield passes(stage.verify(one), says="not rolled back, or rewritten and signed again, is not shown")
     yield caught(stage.verify(mine, "--since", yours.path / "checkpoint"), "since")
     proof = stage.room() / "proof.bundle"
     proof.write_bytes(format_bundle(stage.prove("photos:5")))

@@ -21,7 +21,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     entries[number] = encode_event(with_another_sample(event))
     more = {"kind": "metrics", "time": 0, "writer": os.urandom(16), "seq": 0, "step": 0, "values": {}}
     reseal(trace, [*entries, encode_event(more)], stage.key)
-    yield passes(stage.verify(trace), says="--since")
+    yield passes(stage.verify(trace), says="not rolled back, or rewritten and signed again, is not shown")
     yield caught(stage.verify(trace, "--since", stage.trace.path / "checkpoint"), "since")
     yield refused(stage.seal(trace), 1, says="a fork of the one that was sealed")
 

@@ -25,7 +25,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     reseal(trace, [encode_event(event) for event in events], stage.key)
     np.save(rows, np.full((1, 4), 7, dtype="<f4"))
     bundle = stage.prove(f"row:{rows}:0", trace=trace)
-    yield passes(stage.check(bundle, "--id-key", trace.vault_path), says="is held by no registered sample")
+    yield passes(stage.check(bundle, "--id-key", trace.vault_path), says="holds as its signer committed to it")
     yield caught(stage.verify(trace), "registered")
 
 

@@ -26,7 +26,7 @@ def tell(stage: Stage) -> Iterator[Act]:
             run.register(exam, name="exam", role="test")
             train(run, data)
         key = room / "key.pem"
-        yield holds(stage.fgtrac("verify", run.path, "--key", key), says="--since")
+        yield holds(stage.fgtrac("verify", run.path, "--key", key), says="registered before it")
         yield caught(stage.fgtrac("check", run.path, "--key", key), policy)
 
 

@@ -2,6 +2,7 @@
 
 A script has a title (the first line of its docstring) and a story, `tell(stage)`, which does the deed and yields for
 each question what the design promises and what fgtrac answered: `caught`, `passes`, `holds`, `undecided`, `refused`.
+A lie that passes is answered with the sentence that says so, in fgtrac's answer or in the design's table of promises.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fgtrac.cli.main import main as fgtrac_main
 from fgtrac.commit.keys import load_key
@@ -43,7 +44,13 @@ class Answer:
     code: int
     verdicts: Mapping[str, str]
     words: Mapping[str, str]
-    rest: str  # notes, or the error
+    notes: tuple[str, ...]
+    error: str
+
+    @property
+    def rest(self) -> str:
+        """What was said beside the checks."""
+        return "; ".join(filter(None, (*self.notes, self.error)))
 
     def of(self, verdict: str) -> set[str]:
         """The checks with that verdict."""
@@ -80,16 +87,28 @@ def undecided(answer: Answer, *checks: str) -> Act:
 
 
 def passes(answer: Answer, *, says: str = "", design: str = "") -> Act:
-    """It holds: no check can tell. What it does not show is said in the answer's own words, or in docs/design.md."""
-    words = [*answer.words.values(), answer.rest] if says else DESIGN.read_text(encoding="utf-8").splitlines()
-    found = [said for said in words if (says or design) in said]
-    kept = answer.code == 0 and not answer.of("refuted") and bool(found)
-    return Act(answer, "not caught, and said so", (), found[0] if found else answer.rest, kept)
+    """It holds: no check that was made can tell. That this cannot be told says a sentence of the answer with the words
+    `says`, or, where the answer is silent, a row of the design's table of promises with the words `design`."""
+    assert bool(says) != bool(design)
+    sentences = (*answer.words.values(), *answer.notes) if says else admissions()
+    said = next((sentence for sentence in sentences if (says or design) in sentence), "")
+    who = "the answer" if says else "docs/design.md"
+    kept = answer.code == 0 and not answer.of("refuted") and bool(said)
+    return Act(answer, f"not caught, and {who} says so", (), said or answer.rest, kept)
+
+
+def admissions() -> list[str]:
+    """The rows of the design's table of promises that say what is not caught, or ignored."""
+    rows = DESIGN.read_text(encoding="utf-8").partition("## Promises")[2].partition("\n## ")[0].splitlines()
+    said = (row.strip("| ").replace(" | ", ": ") for row in rows if "**not caught" in row.lower() or "**ignored" in row)
+    return [row.replace("*", "").replace("::", ":") for row in said]
 
 
 def holds(answer: Answer, *, says: str) -> Act:
     """What was said up to here is true: it holds, in these words."""
-    return replace(passes(answer, says=says), promised="holds, being true")
+    said = next((words for words in answer.words.values() if says in words), "")
+    kept = answer.code == 0 and not answer.of("refuted") and bool(said)
+    return Act(answer, "holds, being true", (), said or answer.rest, kept)
 
 
 def refused(answer: Answer, code: int, *, says: str) -> Act:
@@ -170,7 +189,8 @@ class Stage:
             code,
             {f["check"]: f["verdict"] for f in findings},
             {f["check"]: f["words"] for f in findings},
-            "; ".join([*said.get("notes", []), err.getvalue().strip().replace(here, "")]).strip("; "),
+            tuple(said.get("notes", [])),
+            err.getvalue().strip().replace(here, ""),
         )
 
     def verify(self, trace: TraceDir, *options: str | Path) -> Answer:
@@ -224,28 +244,41 @@ def title_of(story: Story) -> str:
 
 
 def show(console: Console, stories: Mapping[str, Story], stage: Stage) -> int:
-    """Tell the stories, print one table, and return how many were not answered as the design promises."""
-    table = Table("lie", "asked", "promised", "answer", show_edge=False, show_lines=True)
+    """Tell the stories, print one table, a line for each answer as soon as its story is told, and return how many were
+    not answered as the design promises."""
     surprises = 0
+    console.print(_table(is_head=True))
     for name, story in stories.items():
         acts = list(story(stage))
         surprises += not (acts and all(act.is_kept for act in acts))
+        table = _table()
         for at, act in enumerate(acts):
             by = f"{act.promised}: {', '.join(act.checks)}" if act.checks else act.promised
             mark = by if act.is_kept else f"SURPRISE: {by}, but exit code {act.answer.code}"
             said = act.message if act.is_kept else f"{dict(act.answer.verdicts)} {act.message}"
-            table.add_row(
-                *(escape(t) for t in ("" if at else f"{name}: {title_of(story)}", act.answer.command)),
-                escape(mark),
-                escape(said[:240]),
-            )
-    console.print(table)
+            lie = "" if at else f"{name}: {title_of(story)}"
+            table.add_row(*map(escape, (lie, act.answer.command, mark, said)))
+        console.print(table)
+        console.rule(style="")
     return surprises
+
+
+def _table(*, is_head: bool = False) -> Table:
+    """A part of the table, with columns as wide as in every other; nothing in them is cut."""
+    shares = {"lie": 3, "asked": 2, "promised": 2, "answer": 4}
+    columns = [Column(name, ratio=share, overflow="fold") for name, share in shares.items()]
+    return Table(*columns, expand=True, show_edge=False, show_lines=True, show_header=is_head)
+
+
+def answers() -> Console:
+    """Where the table goes: as wide as the terminal, 160 columns elsewhere unless COLUMNS says otherwise."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(highlight=False, width=width)
 
 
 def main(story: Story) -> None:
     """Run one script: exit code 0 where everything was answered as the design promises, 1 otherwise."""
     with tempfile.TemporaryDirectory(prefix="fgtrac-lie-") as folder:
         name = Path(sys.argv[0]).stem
-        surprises = show(Console(highlight=False, soft_wrap=False), {name: story}, Stage(Path(folder)))
+        surprises = show(answers(), {name: story}, Stage(Path(folder)))
     sys.exit(1 if surprises else 0)

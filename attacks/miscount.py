@@ -21,7 +21,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     entries = all_entries(trace)
     entries[number] = encode_event(gap | lost)
     reseal(trace, entries, stage.key, without="gap")
-    yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="holds as committed")
+    yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="holds as its signer committed to it")
     yield caught(stage.verify(trace), "index")
 
 

@@ -35,7 +35,10 @@ def tell(stage: Stage) -> Iterator[Act]:
     proof = room / "absent.bundle"
     proof.write_bytes(format_bundle(bundle))
     asked = ("--key", room / "key.pem")
-    yield passes(stage.fgtrac("verify", proof, *asked, "--id-key", trace.vault_path), says="as committed")
+    yield passes(
+        stage.fgtrac("verify", proof, *asked, "--id-key", trace.vault_path),
+        says="holds as its signer committed to it",
+    )
     yield caught(stage.fgtrac("verify", trace.path, *asked), "registered")
 
 

@@ -19,7 +19,7 @@ def tell(stage: Stage) -> Iterator[Act]:
         vault.execute("UPDATE names SET key = ? WHERE id = ?", (other, first))
         vault.execute("UPDATE names SET key = ? WHERE id = ?", (one, second))
     vault.close()
-    yield passes(stage.verify(trace), says="--since")
+    yield passes(stage.verify(trace), says="that the registered ids are those of the samples' names is not shown")
     yield caught(stage.verify(trace, "--vault", trace.vault_path), "vault")
 
 

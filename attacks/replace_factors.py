@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import all_entries, factor_files, find, put_artifacts, reseal, with_other_signs
+from fgtrac.demo.forge import all_entries, find, reseal
+from forge_factors import factor_files, put_artifacts, with_other_signs
 from lying import Act, Stage, caught, main
 
 

@@ -20,7 +20,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     same = {name: events[last][name] for name in ("time", "writer", "seq")}
     events[last] = {"kind": "metrics", "step": 0, "values": {}} | same
     reseal(trace, [encode_event(event) for event in events], stage.key)
-    yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="as committed")
+    yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="holds as its signer committed to it")
     yield passes(stage.verify(trace), says="no end entry")
 
 

@@ -19,7 +19,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     entries = all_entries(trace)
     entries[number] = encode_event(with_another_sample(event))
     reseal(trace, entries, stage.key)
-    yield passes(stage.verify(trace), says="--since")
+    yield passes(stage.verify(trace), says="not rolled back, or rewritten and signed again, is not shown")
     kept = stage.trace.path / "checkpoint"
     yield caught(stage.verify(trace, "--since", kept), "since")
     yield refused(stage.seal(trace), 1, says="was signed with root")

@@ -13,7 +13,7 @@ from lying import Act, Stage, caught, main, passes, refused
 
 def tell(stage: Stage) -> Iterator[Act]:
     older = stage.copy("older")
-    yield passes(stage.verify(older), says="--since")
+    yield passes(stage.verify(older), says="not rolled back, or rewritten and signed again, is not shown")
     kept = stage.trace.path / "checkpoint"
     yield caught(stage.verify(older, "--since", kept), "since")
     yield refused(stage.seal(older), 1, says="rolled back")

@@ -21,7 +21,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     put(trace, f"journal/{segment_name(writer, 0)}", encode_frame(encode_event(said)))
     yield undecided(stage.verify(trace), "journal")
     stage.seal(trace)
-    yield passes(stage.verify(trace), design="lies told while recording")
+    yield passes(stage.verify(trace), design="an entry that a stranger adds")
 
 
 if __name__ == "__main__":

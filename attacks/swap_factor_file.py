@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import factor_files, put
+from fgtrac.demo.forge import put
+from forge_factors import factor_files
 from lying import Act, Stage, caught, main
 
 

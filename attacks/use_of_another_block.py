@@ -33,7 +33,7 @@ def tell(stage: Stage) -> Iterator[Act]:
         return with_rows(tree, leaf, np.sort(np.concatenate([rows, row]), order=["entry", "kind", "detail", "step"]))
 
     reseal(trace, entries, stage.key, lie=add_use)
-    yield passes(stage.check(stage.prove("photos:5", trace=trace)), says="was used 4 times")
+    yield passes(stage.check(stage.prove("photos:5", trace=trace)), says="holds as its signer committed to it")
     yield caught(stage.check(stage.prove("photos:5", "--entries", trace=trace)), "evidence")
     yield caught(stage.verify(trace), "index")
 

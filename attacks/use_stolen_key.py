@@ -23,7 +23,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     entries = all_entries(thiefs)
     entries[number] = encode_event(with_another_sample(event))
     reseal(thiefs, entries, stolen)
-    yield passes(stage.verify(thiefs), says="--since")
+    yield passes(stage.verify(thiefs), says="not rolled back, or rewritten and signed again, is not shown")
     yield undecided(stage.verify(owners), "signature")
     new = load_key(key_file).public_key().public_bytes_raw().hex()
     yield caught(stage.fgtrac("verify", thiefs.path, "--key", new), "signature")

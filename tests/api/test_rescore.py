@@ -24,19 +24,12 @@ from fgtrac.api.factor_tolerance import differences
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.capture.checkpoint import state_bytes
-from fgtrac.demo.forge import (
-    all_entries,
-    factor_files,
-    invent_factors_and_sign,
-    put,
-    put_artifacts,
-    reseal,
-    with_other_signs,
-)
+from fgtrac.demo.forge import all_entries, put, reseal
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store.tensor_files import encode_tensors, parse_tensors
 from fgtrac.verify.report import Finding, Verdict
+from forge_factors import factor_files, invent_factors_and_sign, put_artifacts, with_other_signs
 
 ALL = 10_000  # more scores than there are
 Function = Callable[[Any], Any]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-ATTACKS = Path(__file__).parents[2] / "attacks"
-sys.path.insert(0, str(ATTACKS))
 
 
 @pytest.fixture(scope="session")

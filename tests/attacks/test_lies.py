@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from fgtrac.demo.lies import LIES
 
 ATTACKS = Path(__file__).parents[2] / "attacks"
-NAMES = sorted(p.stem for p in ATTACKS.glob("*.py") if p.stem not in ("run", "lying", "true_trace"))
+NAMES = sorted(p.stem for p in ATTACKS.glob("*.py") if "\ndef tell(" in p.read_text())
 Told = Callable[[str], list[Any]]
 
 
@@ -67,18 +69,59 @@ def test_the_demo_tells_seven_lies_that_seven_different_checks_catch() -> None:
 
 
 def test_a_script_runs_alone_and_so_does_the_table() -> None:
-    alone = subprocess.run(
-        [sys.executable, str(ATTACKS / "edit_entry.py")], capture_output=True, text=True, check=False
-    )
+    def run(script: str, *names: str) -> subprocess.CompletedProcess[str]:
+        command, wide = [sys.executable, str(ATTACKS / script), *names], {**os.environ, "COLUMNS": "160"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
+
+    alone = run("edit_entry.py")
     assert alone.returncode == 0, alone.stdout + alone.stderr
     assert "refuted: entries" in alone.stdout
-    table = [sys.executable, str(ATTACKS / "run.py")]
-    some = subprocess.run([*table, "edit_entry", "slip_in_file"], capture_output=True, text=True, check=False)
+    some = run("run.py", "edit_entry", "slip_in_file")
     assert some.returncode == 0, some.stdout + some.stderr
     assert "2 of 2 lies were answered as the design promises" in some.stdout
-    unknown = subprocess.run([*table, "tell_the_truth"], capture_output=True, text=True, check=False)
+    unknown = run("run.py", "tell_the_truth")
     assert unknown.returncode == 2
     assert "no lie is called tell_the_truth" in unknown.stdout
+
+
+DOUBTS = ("is not shown", "This rests on", "no end entry", "says that something was lost")
+
+
+def test_of_what_is_not_caught_a_sentence_says_that_it_cannot_be_told(told: Told) -> None:
+    from lying import admissions
+
+    said_by = {"not caught, and the answer says so": set(), "not caught, and docs/design.md says so": set()}
+    for name in NAMES:
+        for act in told(name):
+            if act.promised.startswith("not caught"):
+                said_by[act.promised].add(act.message)
+    in_answers, in_design = said_by.values()
+    assert in_answers
+    assert all(any(doubt in said for doubt in DOUBTS) for said in in_answers), in_answers
+    assert in_design
+    assert in_design <= set(admissions())
+
+
+def test_the_table_is_printed_as_the_lies_are_told_and_cuts_nothing(stage: Any, told: Told) -> None:
+    from rich.console import Console
+
+    import slip_in_file
+    from lying import show
+
+    page = io.StringIO()
+
+    def first(_stage: Any) -> Any:
+        return iter(told("slip_in_file"))
+
+    def second(_stage: Any) -> Any:
+        assert "slip_in_file" in page.getvalue()
+        return iter(told("slip_in_file"))
+
+    first.__module__ = second.__module__ = slip_in_file.__name__
+    assert show(Console(file=page, width=60), {"slip_in_file": first, "again": second}, stage) == 0
+    (act,) = told("slip_in_file")
+    cells = [line.split("│")[-1] for line in page.getvalue().split("again")[0].splitlines() if "│" in line]
+    assert "".join("".join(cells).split()) == "".join(act.message.split())
 
 
 def test_an_answer_that_is_not_the_promised_one_is_a_surprise(stage: Any, told: Told) -> None:
@@ -97,8 +140,10 @@ def test_an_answer_that_is_not_the_promised_one_is_a_surprise(stage: Any, told: 
     ):
         assert not act.is_kept
     true = stage.verify(stage.trace)
-    assert passes(true, says="files").is_kept
-    assert not passes(true, says="nobody says this").is_kept
+    assert passes(true, says="--since").is_kept
+    assert passes(true, design="near duplicates").is_kept
+    for silence in ({"says": "nobody says this"}, {"design": "nobody says this"}, {"design": "the signed root"}):
+        assert not passes(true, **silence).is_kept
     import edit_entry
 
     lie = {"edit_entry": lambda stage: iter([caught(true, "entries")])}

@@ -32,6 +32,8 @@ JOURNAL = "journal/"
 DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
 REPLAY = "samplers"  # the check on demand that draws the order of every epoch again
 SINCE = "since"  # the check on demand that holds the log against an older head
+VAULT = "vault"  # the check on demand that computes every registered id again
+SCORES = "scores"  # the check on demand that computes recorded scores again, down to model and data
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
@@ -68,14 +70,25 @@ def audit_trace(
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     for demand in demands:
         make(demand.name, partial(demand.examine, trace, audit), demand.needs)
-    if audit.facts.announced and all(demand.name != REPLAY for demand in demands):
-        audit.checks.notes.append(f"the order of {audit.facts.announced} epochs was not drawn again; --replay does")
-    if audit.log is not None and all(demand.name != SINCE for demand in demands):
-        audit.checks.notes.append(
-            "that the log was not rolled back, or rewritten and signed again, is not shown; an older head that you kept "
-            "does: --since"
-        )
+    if audit.log is not None:
+        audit.checks.notes += _not_shown(audit, {demand.name for demand in demands})
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
+
+
+def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
+    """What no check that was made can tell, and the option that asks for the one that can."""
+    facts = audit.facts
+    said = {
+        REPLAY: f"that no batch was left out, repeated or exchanged is not shown: the order of {facts.announced} epochs "
+        "was not drawn again; --replay does that",
+        SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's code "
+        "do: --scores N --with FILE.py:FUNCTION",
+        VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
+        SINCE: "that the log was not rolled back, or rewritten and signed again, is not shown; an older head that you "
+        "kept does: --since",
+    }
+    idle = {name for name, rests_on in ((REPLAY, facts.announced), (SCORES, facts.contributions)) if not rests_on}
+    return [words for name, words in said.items() if name not in demanded | idle]
 
 
 # -- the journal ----------------------------------------------------------------------------------------------------

@@ -11,8 +11,13 @@ from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.store.vault import Vault
 from fgtrac.verify.bundle import head_of, parse_bundle
 from fgtrac.verify.claims import check_bundle
-from fgtrac.verify.report import Report
+from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.strict_json import MAX_BYTES
+
+AS_COMMITTED = (
+    "a bundle holds as its signer committed to it: that the index, the counts and the registrations are what the log's "
+    "entries give is not shown; the whole trace does: fgtrac verify TRACE"
+)
 
 
 def verify_bundle(path: Path, key: str | None = None, id_key: str | None = None, about: str | None = None) -> Report:
@@ -30,7 +35,8 @@ def verify_bundle(path: Path, key: str | None = None, id_key: str | None = None,
     asked = None if about is None else naming.about(about)
     report = check_bundle(bundle, verifier, secret, asked)
     note = f"the signature was checked with {whose}" if verifier is not None else whose
-    return Report(report.findings, (*report.notes, note))
+    bound = (AS_COMMITTED,) if report.verdict is Verdict.HOLDS else ()
+    return Report(report.findings, (*report.notes, *bound, note))
 
 
 def read_id_key(named: str, trace_id: bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.audit import Demand
+from fgtrac.api.audit import SCORES, Demand
 from fgtrac.api.factor_tolerance import Difference, differences
 from fgtrac.api.ledger import state_path
 from fgtrac.api.recompute import Recomputation, deciding
@@ -55,7 +55,7 @@ def scores_demand(count: int, seed: int | None = None, function: Function | None
     if seed is not None and seed < 0:
         raise ValueError(f"the seed {seed} is below 0; name a whole number from 0 on")
     chosen_by = secrets.randbits(64) if seed is None else seed
-    return Demand("scores", partial(check_scores, count, chosen_by, function), ("entries", "registered"))
+    return Demand(SCORES, partial(check_scores, count, chosen_by, function), ("entries", "registered"))
 
 
 def check_scores(count: int, seed: int, function: Function | None, trace: TraceFiles, audit: Audit) -> str:
