@@ -79,10 +79,10 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
     """What no check that was made can tell, and the option that asks for the one that can."""
     facts = audit.facts
     said = {
-        REPLAY: f"that no batch was left out, repeated or exchanged is not shown: the order of {facts.announced} epochs "
-        "was not drawn again; --replay does that",
-        SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's code "
-        "do: --scores N --with FILE.py:FUNCTION",
+        REPLAY: "that no batch was left out, repeated or exchanged is not shown: the order of "
+        f"{facts.announced} epochs was not drawn again; --replay does that",
+        SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "
+        "code do: --scores N --with FILE.py:FUNCTION",
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
         SINCE: "that the log was not rolled back, or rewritten and signed again, is not shown; an older head that you "
         "kept does: --since",
