@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,29 @@ from fgtrac.errors import FormatError
 from fgtrac.events.identity import preimage, public_id
 from fgtrac.events.schema import decode_event
 from fgtrac.query.prove import Proof, Prover
-from fgtrac.query.seals import FullSeal
+from fgtrac.query.seals import FullSeal, open_full_seal
 from fgtrac.query.timeline import Timeline
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import Verifier
 from fgtrac.verify.bundle import Bundle, head_of, parse_bundle
 from fgtrac.verify.claims import About, check_bundle
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.sentences import sentence
 from lives import live, live_with_contents
+from signed import Event, write
 
 CLAIMS = ["used", "history", "never used", "never registered", "content present", "content absent"]
 WITH_ENTRIES = ["used, with entries", "history, with entries"]
+
+
+def opened(folder: Path, *events: Event | bytes, index: Callable[[Tree], Tree] = lambda tree: tree) -> FullSeal:
+    """A trace of these entries on disk, whose signer commits to the changed index."""
+    for path, data in write(*events, index=index).items():
+        file = folder / "run.trace" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return open_full_seal(TraceDir.open(folder / "run.trace"))
 
 
 def prove(

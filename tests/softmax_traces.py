@@ -71,7 +71,7 @@ def scored_trace(
     secret: bytes = b"",
 ) -> Problem:
     """Factors of `roles` in shards of 128 rows; `unscored` more rows of `digits` are registered and have no factors.
-    Data sets `digits` and `extra` with subjects: row n belongs to subject n % 5. With a secret, ids are keyed."""
+    Data sets `digits` and `extra`. With a secret, ids are keyed; otherwise, with a vault, row n is of subject n % 5."""
     signer = Signer(trace_id, Ed25519PrivateKey.from_private_bytes(bytes(32)), folder / "heads" / trace_id.hex())
     scheme, counts = "keyed" if secret else "public", {"digits": max(b for _, b in PARTS.values()) + unscored}
     counts |= {"extra": extra} if extra else {}
@@ -81,7 +81,8 @@ def scored_trace(
     run = {"trace": trace_id, "format": 1, "public_key": signer.public_key, "id_scheme": scheme}
     run |= {"key_commitment": key_commitment(secret)} if secret else {}
     writing.recorder.record("run", run | {"versions": {"fgtrac": "0"}})
-    blocks = {name: register(writing, name, mine, scheme) for name, mine in ids.items()}
+    described = "subject" if vault and not secret else scheme
+    blocks = {name: register(writing, name, mine, described) for name, mine in ids.items()}
     names = {role: [f"digits:{n}" for n in range(*PARTS[role])] for role in roles}
     names["train"] += [f"extra:{n}" for n in range(extra)]
     if shuffled:
@@ -141,7 +142,7 @@ def gradients_of(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[Gra
 
 
 def register(writing: Writing, name: str, ids: list[bytes], scheme: str) -> tuple[bytes, dict[str, int]]:
-    """A data set with subjects and contents; its block, and the ordinal of each sample's name."""
+    """A data set with contents, by its scheme with subjects too; its block, and the ordinal of each sample's name."""
     place = {sample: row for row, sample in enumerate(ids)}
     ordered = sorted(ids)
     block = block_id(b"".join(ordered))
@@ -149,7 +150,8 @@ def register(writing: Writing, name: str, ids: list[bytes], scheme: str) -> tupl
     subjects = b"".join(hashlib.sha256(b"subject %d" % (place[i] % 5)).digest() for i in ordered)
     contents = b"".join(hashlib.sha256(b"%s %d" % (name.encode(), place[i] // 2)).digest() for i in ordered)
     fields = {"dataset": name, "block": block, "part": 0, "parts": 1, "ids": b"".join(ordered)}
-    writing.recorder.record("samples", {**fields, "subjects": subjects, "contents": contents})
+    columns = {"contents": contents} | ({"subjects": subjects} if scheme == "subject" else {})
+    writing.recorder.record("samples", fields | columns)
     return block, {f"{name}:{place[i]}": ordinal for ordinal, i in enumerate(ordered)}
 
 

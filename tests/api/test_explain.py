@@ -151,8 +151,9 @@ def test_the_answer_is_json_and_says_what_it_rests_on(problem: Problem) -> None:
 
 
 def test_without_a_vault_samples_are_told_by_their_ids(own: Path) -> None:
+    asked = f"id:{fgtrac.open(own).history('digits:303').id.hex()}"
     own.with_suffix(".vault").unlink()
-    (one,) = fgtrac.open(own).explain("digits:303").toward
+    (one,) = fgtrac.open(own).explain(asked).toward
     assert one.proponents[0].name is None
     assert one.proponents[0].words.startswith(f"id:{one.proponents[0].id.hex()[:16]} (class ")
 
@@ -186,7 +187,7 @@ def test_factors_of_a_sample_that_was_never_registered_are_refused(tmp_path: Pat
 @pytest.mark.parametrize(
     ("target", "options", "error", "words"),
     [
-        ("digits:9999", {}, UnknownSampleError, "no sample digits:9999 is registered"),
+        ("id:" + "00" * 32, {}, UnknownSampleError, "no sample id:0000.* is registered"),
         ("digits:361", {}, ScoreError, "digits:361 is registered, but it is among the factors of no role"),
         ("class:9", {}, ValueError, "no sample with factors is of class 9; there are 0, 1, 2, 3"),
         ("class:x", {}, ValueError, "names no class"),

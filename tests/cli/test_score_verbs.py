@@ -147,7 +147,7 @@ def test_score_writes_the_whole_matrix_with_the_users_own_keys(run: Run, scored:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--toward", "digits:9999"), 2, "no sample digits:9999 is registered"),
+        (("--toward", "id:" + "00" * 32), 2, "no sample id:0000"),
         (("--toward", "class:9"), 2, "no sample with factors is of class 9"),
         (("--method", "magic"), 2, "method 'magic' is none of"),
         (("--damping", "0"), 2, "damping belongs to fisher and ekfac, not to tracin"),

@@ -15,30 +15,20 @@ from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND, ROW, decode_rows
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, decode_event
 from fgtrac.query.prove import Proof
-from fgtrac.query.seals import FullSeal, open_full_seal
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.query.seals import open_full_seal
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.verify.bundle import Bundle, Shown, parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 from lives import Life, live
-from proofs import examine, prove, refuting, reworded, row
-from signed import BLOCK, IDS, VERIFIER, Event, end, run, samples, seal, use, write
+from proofs import examine, opened, prove, refuting, reworded, row
+from signed import BLOCK, IDS, VERIFIER, end, run, samples, seal, use
 from traces import DATASET, start_trace
 
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     return live(tmp_path_factory.mktemp("life"))
-
-
-def opened(folder: Path, *events: Event | bytes, index: Callable[[Tree], Tree] = lambda tree: tree) -> FullSeal:
-    """A trace of these entries on disk, whose signer commits to the changed index."""
-    for path, data in write(*events, index=index).items():
-        file = folder / "run.trace" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    return open_full_seal(TraceDir.open(folder / "run.trace"))
 
 
 def bundle_of(life: Life, number: int, claim: str | None = None) -> Bundle:

@@ -27,7 +27,7 @@ from fgtrac.verify.bundle import (
 )
 from fgtrac.verify.children import Pairs, count_uses, made_into, registered_by
 from fgtrac.verify.evidence import Event
-from fgtrac.verify.needs import may_show_checkpoint, needs_datasets, needs_resumes, needs_run_entry
+from fgtrac.verify.needs import may_show_checkpoint, needed_kinds, needs_datasets
 from fgtrac.verify.sentences import sentence
 from fgtrac.verify.strict_json import MAX_BYTES
 
@@ -108,10 +108,8 @@ class Prover:
 
     def _context(self, bundle: Bundle, checkpoint: int | None) -> set[int]:
         """The entries that the claim needs for what they are, whatever the sample's rows name."""
-        kinds = ["key"] + (["resume"] if needs_resumes(bundle.claim) else [])
-        if needs_datasets(bundle.claim, bundle.preimage):
-            keyed = needs_run_entry([event for _, event in self._timeline.entries("dataset")])
-            kinds += ["dataset", "run"] if keyed else ["dataset"]
+        described = self._timeline.entries("dataset") if needs_datasets(bundle.claim, bundle.preimage) else []
+        kinds = needed_kinds(bundle.claim, bundle.preimage, [event for _, event in described])
         numbers = {number for kind in kinds for number in self._timeline.numbers(kind)}
         if may_show_checkpoint(bundle):
             numbers |= self._state(checkpoint)

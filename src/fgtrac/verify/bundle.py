@@ -38,6 +38,7 @@ from fgtrac.verify.strict_json import (
 FORMAT = "fgtrac-bundle/v1"
 CLAIMS = ("used", "history", "never used", "never registered", "content present", "content absent")
 ABSENCES = ("never registered", "content absent")
+WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole run, and so need its end
 CONTENT_CLAIMS = ("content present", "content absent")
 ROW_CLAIMS = ("used", "history", "never used")
 USES = (KIND["used"], KIND["neighbour"])
@@ -246,7 +247,9 @@ def _rows(value: Any) -> bytes:
 
 
 def _holders(value: Any) -> bytes:
-    return b"".join(read_hex(item, "a holder", 32) for item in read_list(value, "holders", MAX_ROWS, 1))
+    holders = [read_hex(item, "a holder", 32) for item in read_list(value, "holders", MAX_ROWS, 1)]
+    _check_ascending(holders, "holders ascend, none twice")
+    return b"".join(holders)
 
 
 def _leaf(value: Any, what: str) -> Leaf:

@@ -26,19 +26,19 @@ from fgtrac.events.schema import decode_event
 from fgtrac.tlog.index import CONTENT, SAMPLE, LeafProof, Presence, check_absent, check_present
 from fgtrac.tlog.merkle import check_inclusion, leaf_hash
 from fgtrac.tlog.note import TreeHead, Verifier
-from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, Bundle, Leaf, head_of
+from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, WHOLE_CLAIMS, Bundle, Leaf, head_of
 from fgtrac.verify.checks import CannotTell, Checks
 from fgtrac.verify.children import check_children
-from fgtrac.verify.evidence import Event, Registrations, check_evidence
+from fgtrac.verify.evidence import Event, Registrations, check_dataset, check_evidence
 from fgtrac.verify.keys import follow, rotations_of
 from fgtrac.verify.needs import check_needed, has_descendants, shows_evidence
 from fgtrac.verify.report import Finding, Report, Verdict
 from fgtrac.verify.sentences import (
-    WHOLE_CLAIMS,
     datasets_of,
     name_words,
     preimage_words,
     record_words,
+    sample_named,
     scheme_of,
     sentence,
 )
@@ -92,7 +92,7 @@ class _Examination:
         if has_descendants(bundle):
             checks.make("children", self._check_children, ("entries", "index"))
         if bundle.claim in WHOLE_CLAIMS:
-            checks.make("complete", self._check_complete, ("seal",))
+            checks.make("complete", self._check_complete, ("seal", "entries"))
         if bundle.claim == "content absent":
             checks.make("sources", self._check_sources, ("entries",))
         others = [f for f in checks.findings if f.check != "about" and f.verdict is not Verdict.HOLDS]
@@ -199,13 +199,17 @@ class _Examination:
                 raise ProofError(f"the bundle is about {name_words(bundle)}, and {about.words} is {asked}")
             self._check_source(about)
             return f"{about.words} is {asked}, as computed here"
+        if bundle.claim in ABSENCES:
+            raise CannotTell(
+                f"an absent id was named alone, and whether that would be the id of {asked} in this log only a bundle "
+                "with its preimage shows: ask for a proof that was made by name"
+            )
         ids = [public_id(about.preimage)] + ([keyed_id(self._secret, about.preimage)] if self._secret else [])
         if bundle.id not in ids:
             raise CannotTell(
                 f"the bundle names the id alone, and whether that is the id of {asked} only a bundle with its preimage "
                 "shows, or the id key: ask for one, or name the key with --id-key"
             )
-        self._check_source(about)
         return f"{about.words} is {asked}, and has this id"
 
     def _check_source(self, about: About) -> None:
@@ -222,6 +226,8 @@ class _Examination:
     def _check_evidence(self) -> str:
         bundle, rows = self._bundle, self._bundle.rows
         ordinals = Registrations(self._shown.values()).ordinals(bundle.id, rows, self._shown)
+        if bundle.preimage is not None:
+            check_dataset(sample_named(bundle.preimage)[0], rows, self._shown)
         return check_evidence(bundle.id, rows, self._shown, ordinals)
 
     def _check_children(self) -> str:
@@ -232,7 +238,7 @@ class _Examination:
 
     def _check_complete(self) -> str:
         """Whether the record says by itself that it is whole, as a claim about what did not happen needs it."""
-        lacks = record_words(self._seal)
+        lacks = record_words(self._seal, self._shown)
         if lacks:
             raise CannotTell(
                 f"this is the record{lacks}: what it does not hold may have happened; prove it under a head over the "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
+from fgtrac.events.identity import block_id
 from fgtrac.events.postings import KIND, ROW
 from fgtrac.events.schema import NO_STEP, ROLES, STATUS, TRANSFORM
 
@@ -33,6 +34,8 @@ class Registrations:
         parts = [e for e in shown if e["kind"] == "samples"]
         for event in parts:
             name, size = (event["block"], event["parts"]), len(event["ids"]) // 32
+            if event["parts"] == 1 and block_id(event["ids"]) != event["block"]:
+                raise ProofError(f"block {name[0].hex()} has one part, and its name is not the hash of the ids in that")
             if event["part"] < event["parts"] - 1 and self._sizes.setdefault(name, size) != size:
                 raise ProofError(f"parts of block {name[0].hex()} hold {self._sizes[name]} and {size} samples")
         for event in parts:
@@ -71,6 +74,15 @@ def find_id(ids: bytes, sample_id: bytes) -> int | None:
     return at if at < n and ids[32 * at : 32 * at + 32] == sample_id else None
 
 
+def check_dataset(name: str, rows: NDArray[np.void], shown: Shown) -> None:
+    """ProofError unless the `samples` entries that the rows name register the sample in the data set of its name."""
+    for number in np.unique(rows["entry"][rows["kind"] == KIND["registered"]]).tolist():
+        if shown[number]["dataset"] != name:
+            raise ProofError(
+                f"entry {number} registers it in data set {shown[number]['dataset']!r:.60}, not {name!r:.60}"
+            )
+
+
 def check_evidence(sample_id: bytes, rows: NDArray[np.void], shown: Shown, ordinals: Ordinals) -> str:
     """ProofError unless each entry that the rows name gives exactly the rows that name it."""
     numbers, starts = np.unique(rows["entry"], return_index=True)  # rows ascend by entry
@@ -83,7 +95,10 @@ def check_evidence(sample_id: bytes, rows: NDArray[np.void], shown: Shown, ordin
                 f"entry {number} ({event['kind']}) gives {sample_id.hex()} the rows {_words(given)}, and its value has "
                 f"{_words(said)}"
             )
-    return f"the {len(numbers)} entries that its rows name give these {len(rows)} rows and no others"
+    words = f"the {len(numbers)} entries that its rows name give these {len(rows)} rows and no others"
+    has_parts = any(e["kind"] == "samples" and e["parts"] > 1 for e in shown.values())
+    rests = "; that its ordinals are right, on the parts shown being those of one block" if has_parts else ""
+    return f"{words}; that no row is missing rests on the index{rests}"
 
 
 def rows_given(number: int, event: Event, sample_id: bytes, ordinals: Ordinals) -> NDArray[np.void]:

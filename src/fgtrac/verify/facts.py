@@ -62,7 +62,9 @@ class Facts:
         self.has_end = False  # and nothing was trained afterwards
         self.unregistered = ""
         self._datasets: dict[str, bool] = {}  # by name, whether an entry says what content digests are taken from
-        self._registering: dict[tuple[str, bool], int] = {}  # data set, whether with digests -> the first such entry
+        self._schemes: dict[str, set[str]] = {}  # by name, the id schemes that entries say
+        # data set, whether with content digests, whether with subjects -> the first such entry
+        self._registering: dict[tuple[str, bool, bool], int] = {}
         self.bad_seal = ""
         self.tree: Tree | None = None  # of the newest full seal
         self._postings = PostingTable()
@@ -94,8 +96,9 @@ class Facts:
             self._seal(number, event)
         elif kind == "dataset":
             self._datasets[event["name"]] = "content" in event or self._datasets.get(event["name"], False)
+            self._schemes.setdefault(event["name"], set()).add(event["id_scheme"])
         elif kind == "samples":
-            self._registering.setdefault((event["dataset"], "contents" in event), number)
+            self._registering.setdefault((event["dataset"], "contents" in event, "subjects" in event), number)
         if kind in ("samples", "roles", "transform", "use", "resume", "end"):
             self.has_end = kind == "end"
         if not self.unregistered:
@@ -134,12 +137,17 @@ class Facts:
 
     def check_described(self) -> None:
         """ProofError where samples have no content digests, and their data set says that it has, or is the one that no
-        entry describes (unless that may be lost): contents would be said to be absent that nobody looked at."""
+        entry describes (unless that may be lost): contents would be said to be absent that nobody looked at. And where
+        samples have subjects, with whose keys ids are made, and their data set has another scheme: so would names."""
         described = not self._datasets or bool(self.sequences.gaps)
-        for (name, has_digests), number in self._registering.items():
+        for (name, has_digests, has_subjects), number in self._registering.items():
             if self._datasets.get(name, not described) and not has_digests:
                 says = "says what they are taken from" if name in self._datasets else "is described by no entry"
                 raise ProofError(f"entry {number} (samples) gives no content digests, and data set {name!r:.60} {says}")
+            schemes = self._schemes.get(name, {"subject"})
+            if has_subjects and "subject" not in schemes:
+                said = min(schemes)
+                raise ProofError(f"entry {number} (samples) names subjects, and the ids of {name!r:.60} are {said}")
 
     def signers_from(self, size: int) -> list[bytes]:
         """The public keys that sign heads of that size and more, by the `run` and `key` entries; none without `run`."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgtrac.errors import ProofError
-from fgtrac.verify.bundle import ABSENCES, ROW_CLAIMS, Bundle
+from fgtrac.verify.bundle import ABSENCES, ROW_CLAIMS, WHOLE_CLAIMS, Bundle
 from fgtrac.verify.children import count_uses, made_into, registered_by
 from fgtrac.verify.evidence import Event, Shown
 
@@ -18,14 +18,18 @@ def needs_datasets(claim: str, preimage: bytes | None) -> bool:
     return claim == "content absent" or (claim in ABSENCES and preimage is not None)
 
 
-def needs_run_entry(datasets: Sequence[Event]) -> bool:
-    """Whether an absence among these data sets needs the key's commitment, which stands in the `run` entry."""
-    return any(e["id_scheme"] == "keyed" for e in datasets)
-
-
-def needs_resumes(claim: str) -> bool:
-    """Whether the claim's sentence counts the uses that a resume undid."""
-    return claim in ("used", "history")
+def needed_kinds(claim: str, preimage: bytes | None, datasets: Sequence[Event]) -> list[str]:
+    """The kinds of which the claim needs every entry, given the `dataset` entries."""
+    kinds = ["key"]
+    if claim != "content present":
+        kinds.append("resume")  # they undo uses, and an `end` before them
+    if claim in WHOLE_CLAIMS:
+        kinds.append("end")
+    if needs_datasets(claim, preimage):
+        kinds.append("dataset")
+        if any(e["id_scheme"] == "keyed" for e in datasets):
+            kinds.append("run")  # which commits to the key
+    return kinds
 
 
 def may_show_checkpoint(bundle: Bundle) -> bool:
@@ -59,22 +63,15 @@ def check_needed(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> str
 
 def _by_kind(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> set[int]:
     """Those that are needed for what they are: all of their kind."""
-    datasets = [e for e in shown.values() if e["kind"] == "dataset"]
-    needed = {
-        "dataset": needs_datasets(bundle.claim, bundle.preimage),
-        "run": needs_datasets(bundle.claim, bundle.preimage) and needs_run_entry(datasets),
-        "key": True,
-        "resume": needs_resumes(bundle.claim),
-    }
+    kinds = needed_kinds(bundle.claim, bundle.preimage, [e for e in shown.values() if e["kind"] == "dataset"])
     there = Counter(e["kind"] for e in shown.values())
-    for kind, is_needed in needed.items():
-        expected = counts.get(kind, 0) if is_needed else 0
-        if there[kind] != expected:
-            raise ProofError(f"{there[kind]} {kind} entries are shown; the seal and the claim ask for {expected}")
+    for kind in kinds:
+        if there[kind] != counts.get(kind, 0):
+            raise ProofError(f"{there[kind]} {kind} entries are shown; the seal counts {counts.get(kind, 0)}")
     states = [n for n, e in shown.items() if e["kind"] == "checkpoint"]
     if len(states) > 1 or (states and not (may_show_checkpoint(bundle) and shown[states[0]]["kept"])):
         raise ProofError(f"entry {states[0]} (checkpoint) is shown; only a use is told of one state, which was kept")
-    return {n for n, e in shown.items() if e["kind"] in (*needed, "checkpoint")}
+    return {n for n, e in shown.items() if e["kind"] in (*kinds, "checkpoint")}
 
 
 def _by_rows(bundle: Bundle, shown: Shown) -> set[int]:

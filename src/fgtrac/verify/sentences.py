@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,18 +17,18 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.codec import decode
-from fgtrac.events.identity import check_key, key_of_plain
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, ROLES, decode_event
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, ROW_CLAIMS, USES, Bundle, Rows
+from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, ROW_CLAIMS, USES, WHOLE_CLAIMS, Bundle, Rows
 from fgtrac.verify.children import count_uses
 from fgtrac.verify.evidence import Event, Registrations, Shown, epochs_given
 from fgtrac.verify.needs import shows_evidence
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 ROLE_WORDS = {code: word for word, code in ROLES.items()}
-WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole run, and so need its end
+# What a reader would not see, or see elsewhere: DEL and C1 controls, and marks of direction and formatting.
+_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
 MAX_LISTED_NAME = 60
 MAX_LISTED = 8
@@ -36,11 +37,11 @@ MAX_LISTED = 8
 def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
     """The claim in words, from what the bundle shows: its decoded entries by number, ascending."""
     rows, below = bundle.rows, [child.rows for child in bundle.children]
-    record = record_words(decode_event(bundle.seal)) if bundle.claim in WHOLE_CLAIMS else ""
+    record = record_words(decode_event(bundle.seal), shown) if bundle.claim in WHOLE_CLAIMS else ""
     claim = _CLAIM_WORDS[bundle.claim](bundle, rows, below)
     sentences = [f"{claim[0].upper()}{claim[1:]}, as committed by {head.origin} at size {head.size}{record}."]
     if bundle.claim in ("used", "history"):
-        sentences += _about_uses(bundle, rows, shown)
+        sentences += _about_uses(bundle, [rows, *below], shown)
     if shows_evidence(bundle, shown):
         sentences += _about_times(bundle, rows, shown)
     if bundle.claim == "used":
@@ -52,8 +53,8 @@ def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
     if below:
         uses = sum(map(count_uses, below))
         sentences.append(f"Samples that were made from it: {len(below)}. Uses of those in optimizer updates: {uses}.")
-    if bundle.claim in ABSENCES and bundle.preimage is not None and scheme_of(bundle, shown) == "keyed":
-        sentences.append("This rests on every id and content digest being derived from the committed key.")
+    if bundle.claim in ABSENCES and bundle.preimage is not None and scheme_of(bundle, shown) in ("public", "keyed"):
+        sentences.append("This rests on every id and content digest being made as its data set says.")
     if bundle.claim == "content absent":
         sentences.append(f"Contents were taken from: {_sources(datasets_of(shown))}.")
     return " ".join(sentences)
@@ -72,14 +73,12 @@ def name_words(bundle: Bundle) -> str:
 
 def preimage_words(preimage: bytes, is_content: bool) -> str:
     """The content, or the sample, that a preimage names. FormatError for one that names none."""
-    parts = decode(preimage)
     if is_content:
+        parts = decode(preimage)
         if not _is_form(parts, "fgtrac content v1", 2) or type(parts[1]) is not bytes or len(parts[1]) != 32:
             raise FormatError(f"{preimage.hex():.80} is no preimage of a content digest")
         return f"the content whose source has SHA-256 {parts[1].hex()}"
-    if not _is_form(parts, "fgtrac id v1", 3) or not isinstance(parts[1], str) or not _is_key(parts[2]):
-        raise FormatError(f"{preimage.hex():.80} is no preimage of a sample id")
-    key, dataset = as_json(parts[2]), as_json(parts[1])
+    dataset, key = map(as_json, sample_named(preimage))
     if len(key) <= MAX_NAME and len(dataset) <= MAX_NAME:
         return f"the sample with key {key} of data set {dataset}"
     digest = hashlib.sha256(preimage).hexdigest()  # two long names may begin alike
@@ -89,9 +88,17 @@ def preimage_words(preimage: bytes, is_content: bool) -> str:
     )
 
 
+def sample_named(preimage: bytes) -> tuple[str, Any]:
+    """The data set and the key of a sample's preimage. FormatError for one that names none."""
+    parts = decode(preimage)
+    if not _is_form(parts, "fgtrac id v1", 3) or not isinstance(parts[1], str) or not _is_key(parts[2]):
+        raise FormatError(f"{preimage.hex():.80} is no preimage of a sample id")
+    return parts[1], parts[2]
+
+
 def as_json(key: Any) -> str:
-    """A key or a name as JSON: bytes as {"hex": "00ff"}, a tuple as a list."""
-    return json.dumps(_plain(key), ensure_ascii=False)
+    """A key or a name as JSON: bytes as {"hex": "00ff"}, a tuple as a list; what nobody would see, escaped."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(_plain(key), ensure_ascii=False))
 
 
 def _plain(key: Any) -> Any:
@@ -110,22 +117,23 @@ def _is_form(parts: Any, form: str, length: int) -> bool:
 
 
 def _is_key(value: Any) -> bool:
-    try:
-        check_key(key_of_plain(value))
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, dict)
+    if isinstance(value, list):
+        return all(map(_is_key, value))
+    return isinstance(value, str | bytes) or (type(value) is int and 0 <= value < 1 << 64)
 
 
 # -- the first sentence ---------------------------------------------------------------------------------------------
 
 
-def record_words(seal: Event) -> str:
-    """What the counts of a `seal` entry say against its record being the whole one; empty where nothing does."""
-    counts = seal["counts"]
-    gaps = counts.get("gap", 0)
+def record_words(seal: Event, shown: Shown) -> str:
+    """What the gaps that a `seal` entry counts and the shown `end` and `resume` entries say against the record being
+    the whole one; empty where nothing does."""
+    gaps = seal["counts"].get("gap", 0)
     lost = f"with {gaps} {'gap' if gaps == 1 else 'gaps'} in its record" if gaps else ""
-    if not counts.get("end"):
+    last_end, last_resume = (
+        max((n for n, e in shown.items() if e["kind"] == k), default=-1) for k in ("end", "resume")
+    )
+    if last_end <= last_resume:
         return " of a run that has not ended" + (f", {lost}" if lost else "")
     return f" of a run {lost}" if lost else ""
 
@@ -185,16 +193,19 @@ _CLAIM_WORDS = {
 # -- the others -----------------------------------------------------------------------------------------------------
 
 
-def _about_uses(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
-    neighbour = int((rows["kind"] == KIND["neighbour"]).sum()) if bundle.claim == "used" else 0
+def _about_uses(bundle: Bundle, lives: Sequence[Rows], shown: Shown) -> list[str]:
+    """What is to be known of the uses of a sample, and of its descendants, whose rows come behind its own."""
+    neighbour = int((lives[0]["kind"] == KIND["neighbour"]).sum()) if bundle.claim == "used" else 0
+    rows = np.concatenate(lives)
     assumed = int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
     undone = int(undone_uses(rows, shown).sum())
+    whose = "its uses" if len(lives) == 1 else "its uses and those of samples made from it"
     said = (
-        (neighbour, "It was a neighbour of other samples in {} of its uses."),
-        (assumed, "Which update took it is assumed from the order of the batches in {} of its uses."),
-        (undone, "The run was resumed from an earlier step, which undid {} of its uses."),
+        (neighbour, f"It was a neighbour of other samples in {neighbour} of its uses."),
+        (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of {whose}."),
+        (undone, f"The run was resumed from an earlier step, which undid {undone} of {whose}."),
     )
-    return [words.format(count) for count, words in said if count]
+    return [words for count, words in said if count]
 
 
 def undone_uses(rows: Rows, shown: Shown) -> NDArray[np.bool_]:
@@ -273,7 +284,7 @@ def scheme_of(bundle: Bundle, shown: Shown) -> str | None:
     """The id scheme that holds for an absent name or content; None where the data sets do not settle it."""
     datasets: Iterable[Mapping[str, Any]] = datasets_of(shown)
     if bundle.claim != "content absent":
-        name = decode(bundle.preimage or b"")[1]
+        name, _key = sample_named(bundle.preimage or b"")
         datasets = [e for e in datasets if e["name"] == name]
     schemes = {e["id_scheme"] for e in datasets}
     return schemes.pop() if len(schemes) == 1 else None
