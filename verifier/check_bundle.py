@@ -178,7 +178,7 @@ ARRAYS = {64: "B", 69: "H", 70: "I", 71: "Q", 84: "h", 85: "f", 86: "d"}  # by t
 ENTRIES = """
 run: trace=16 format=int public_key=32 id_scheme=public|keyed key_commitment?=32 git_commit?=text git_dirty?=bool
  versions={text} config?=map config_artifact?=text
-dataset: name=text id_scheme=public|keyed|subject rows?=int content?=text
+dataset: name=text id_scheme=public|keyed|subject rows?=int keys?=rows|numbers|names content?=text
 samples: dataset=text block=16 part=int parts=int ids=32n contents?=32n/ids subjects?=32n/ids
 roles: role=train|validation|test|excluded block=16 ordinals=I
 transform: stage=text operation=filter|map|deduplicate|split|record block=16 parameters?=map code?=32 output?=text

@@ -44,8 +44,9 @@ class Data:
     def __init__(
         self, name: str, rows: int, *, scheme: str = "public", content: str | None = "file",
         sources: Sequence[bytes] | None = None, secret: bytes = SECRET, subjects: Sequence[bytes] | None = None,
+        keys: str | None = "rows",
     ) -> None:  # fmt: skip
-        self.name, self.scheme, self.content = name, scheme, content
+        self.name, self.scheme, self.content, self.keys = name, scheme, content, keys
         ids = make_ids(scheme, secret, [preimage(name, row) for row in range(rows)])
         self.ids = [ids[i : i + 32] for i in range(0, len(ids), 32)]
         self.sources = [b"%s %d" % (name.encode(), row) for row in range(rows)] if sources is None else sources
@@ -66,6 +67,7 @@ class Data:
         if self.subjects is not None:
             columns["subjects"] = b"".join(self.subjects[row] for row in self.ordered)
         said = {"name": self.name, "id_scheme": self.scheme} | ({"content": self.content} if self.content else {})
+        said |= {"keys": self.keys} if self.keys else {}
         part = {"kind": "samples", "dataset": self.name, "block": self.block, "part": 0, "parts": 1, **columns}
         return [{"kind": "dataset", **said}, part, *(self.role(role) for role in roles)]
 
@@ -510,8 +512,38 @@ def test_a_subject_by_name_takes_a_vault() -> None:
     found = check(PEOPLE.registered(), PEOPLE.use(1, 0), policies=policies)["opt-out list"]
     assert found.verdict is CANNOT_TELL
     assert '1 of 1 subjects, the first is "bob", have no secret' in found.words
-    found = check(TRAIN.registered(), TRAIN.use(1, 0), policies=policies)["opt-out list"]
-    assert found.verdict is HOLDS  # no sample that was used has a subject
+
+
+def test_samples_without_a_subject_may_be_anybody_s() -> None:
+    """A log that records no subjects says nothing of any; what was made from a subject's samples is that subject's."""
+    policies, crops = opt_out(subjects=(ALICE.hex(),)), Data("crops", 2, content=None)
+    made = [*PEOPLE.registered(), *TRAIN.registered(), *crops.registered(), PEOPLE.made(crops, (2, 0))]
+    for uses, verdict in (
+        ([PEOPLE.use(1, 2)], HOLDS), ([crops.use(1, 0)], HOLDS), ([crops.use(1, 1)], CANNOT_TELL),
+        ([PEOPLE.use(1, 2), TRAIN.use(2, 0, 1)], CANNOT_TELL), ([PEOPLE.use(1, 0), TRAIN.use(2, 0)], REFUTED),
+    ):  # fmt: skip
+        found = check(made, uses, policies=policies)["opt-out list"]
+        assert found.verdict is verdict
+        assert ("samples without a subject in the log may be anybody's" in found.words) is (verdict is CANNOT_TELL)
+    late = opt_out(subjects=(ALICE.hex(),), after=10**6)
+    assert check(made, TRAIN.use(1, 0), policies=late)["opt-out list"].verdict is HOLDS
+
+
+def test_samples_that_were_given_nobody_as_their_subject_have_none() -> None:
+    """Beside others that were given one; whoever has the run's key tells them by their pseudonym."""
+    mixed = Data("mixed", 2, scheme="subject", subjects=[ALICE, BOB])
+    policies = opt_out(subjects=(ALICE.hex(),))
+    for nobody, verdict in ((None, HOLDS), (BOB, CANNOT_TELL)):
+        at_hand = AtHand(nobody=nobody)
+        found = check(mixed.registered(), mixed.use(1, 1), policies=policies, at_hand=at_hand)["opt-out list"]
+        assert found.verdict is verdict
+
+
+def test_a_pseudonym_that_no_sample_has_may_be_a_misspelling() -> None:
+    found = check(PEOPLE.registered(), PEOPLE.use(1, 0), policies=opt_out(subjects=("ab" * 32,)))["opt-out list"]
+    assert found.verdict is CANNOT_TELL
+    assert '1 of 1 subjects, the first is "abab' in found.words
+    assert "have no sample in this log" in found.words
 
 
 # -- opt-outs by name -------------------------------------------------------------------------------------------------
@@ -581,12 +613,58 @@ def test_names_of_a_subject_s_samples_need_a_vault_that_knows_them_all() -> None
     assert answer("mine:2", [2]) is HOLDS
 
 
-def test_an_empty_list_bans_nobody_and_names_of_other_data_sets_are_counted() -> None:
-    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=listed())["opt-out list"]
-    assert found.verdict is HOLDS
-    assert "no use of 0 samples by the 0 names" in found.words
-    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=listed("photos:1", "train:3"))["opt-out list"]
-    assert "by the 2 names (1 are in data sets that this trace does not have)" in found.words
+def test_an_empty_list_bans_nobody_and_says_that_it_is_empty() -> None:
+    for policies, at_hand, what in ((NAMED, listed(), "names"), (CONTENTS, digests(), "contents")):
+        found = check(BOTH, TRAIN.use(1, 0), policies=policies, at_hand=at_hand)["opt-out list"]
+        assert found.verdict is HOLDS
+        assert f"no use of 0 samples by the 0 {what} (the list is empty)" in found.words
+
+
+def test_a_name_in_a_data_set_that_the_log_does_not_have_may_be_a_misspelling() -> None:
+    lines = listed("train:3", "trian:1", 'trian:key:"a"', "photos:2")
+    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=lines)["opt-out list"]
+    assert found.verdict is CANNOT_TELL
+    assert '3 names are in data sets that this trace does not have, the first is line 2, "trian:1"' in found.words
+    assert 'it has "test", "train"' in found.words
+    assert check(BOTH, TRAIN.use(1, 3), policies=NAMED, at_hand=lines)["opt-out list"].verdict is REFUTED
+    assert check(BOTH, policies=NAMED, at_hand=lines)["opt-out list"].verdict is HOLDS  # nothing was used at all
+
+
+def test_a_row_is_a_name_only_where_samples_are_named_by_numbers() -> None:
+    """`photos:1` of photos that were given other keys bans nobody, and its row 1 may have been used."""
+    for keys, used, verdict in (
+        ("rows", 0, HOLDS), ("rows", 1, REFUTED), ("numbers", 0, HOLDS), ("numbers", 1, REFUTED),
+        ("names", 0, CANNOT_TELL), ("names", 1, REFUTED), (None, 0, CANNOT_TELL),
+    ):  # fmt: skip
+        photos = Data("photos", 2, keys=keys)
+        found = check(photos.registered(), photos.use(1, used), policies=NAMED, at_hand=listed("photos:1"))
+        assert found["opt-out list"].verdict is verdict, keys
+        words = found["opt-out list"].words
+        assert ("by the number that a sample was given as its key" in words) is (keys == "numbers")
+        said = '1 names give a row of "photos", the first is line 1, "photos:1", and the log does not say'
+        assert (said in words) is (verdict is CANNOT_TELL)
+        spelled = check(photos.registered(), photos.use(1, used), policies=NAMED, at_hand=listed("photos:key:1"))
+        assert spelled["opt-out list"].verdict is (REFUTED if used else HOLDS)
+        spared = check(photos.registered(), TRAIN.registered(), TRAIN.use(1, 0), policies=NAMED,
+                       at_hand=listed("photos:1"))  # fmt: skip
+        assert spared["opt-out list"].verdict is HOLDS
+
+
+def test_two_entries_that_disagree_about_keys_say_nothing_of_them() -> None:
+    photos, other = Data("photos", 2), Data("photos", 2, keys="names")
+    log = [*photos.registered(), other.registered()[0], photos.use(1, 0)]
+    assert check(log, policies=NAMED, at_hand=listed("photos:1"))["opt-out list"].verdict is CANNOT_TELL
+
+
+def test_a_list_has_the_same_grammar_of_names_as_everything_else() -> None:
+    """`train:key:2` is the key 2 of `train`, also beside a data set that is called `train:key`."""
+    odd = Data("train:key", 4)
+    log = [*TRAIN.registered(), *odd.registered(), TRAIN.use(1, 2), odd.use(2, 1)]
+    found = check(log, policies=NAMED, at_hand=listed("train:key:2"))["opt-out list"]
+    assert [b[0] for b in found.broken] == [TRAIN.ids[2]]
+    for line in ("row:a.npy:1", "file:a", "id:7", "train:key:", "train:-1", "train:", 'train:key:{"a":1}'):
+        with pytest.raises(FormatError, match=r"line 1, .* names no sample"):
+            check(log, policies=NAMED, at_hand=listed(line))
 
 
 def test_what_was_made_from_a_listed_sample_is_listed() -> None:

@@ -168,15 +168,16 @@ def named(text: str, size: int = 1 << 20) -> tuple[list[bytes], list[tuple[str |
     """The ids and the keys of a list that comes in pieces of some size."""
     data = text.encode()
     found = list(parse_samples(data[i : i + size] for i in range(0, len(data), size)))
-    return [i for f in found for i in f.ids], [(d, k) for f in found for d, ks in f.keys.items() for k in ks]
+    keys = [(dataset, key) for f in found for (dataset, _), some in f.keys.items() for key in some.keys]
+    return [i for f in found for i in f.ids], keys
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_a_list_reads_the_same_however_it_is_cut(size: int) -> None:
-    text = f'id:{HEX}\n{HEX.upper()}\r\n\n  photos:17 \nkey:"img.png"\nkey:["s", {{"hex": "00ff"}}]\na:b:3'
+    text = f'id:{HEX}\n{HEX.upper()}\r\n\n  photos:17 \nkey:"img.png"\nkey:["s", {{"hex": "00ff"}}]\na:b:3\na:key:4'
     ids, keys = named(text, size)
     assert ids == [bytes.fromhex(HEX)] * 2
-    expected = [("photos", 17), (None, "img.png"), (None, ("s", b"\0\xff")), ("a:b", 3)]
+    expected = [("photos", 17), (None, "img.png"), (None, ("s", b"\0\xff")), ("a:b", 3), ("a", 4)]
     assert sorted(keys, key=str) == sorted([(d, encode(k)) for d, k in expected], key=str)
 
 

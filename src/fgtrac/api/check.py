@@ -197,9 +197,11 @@ def read_policies(path: Path) -> Policies:
 
 def _at_hand(audit: Audit, folder: Path, vault: Vault | None, secret: bytes | None) -> AtHand:
     """What the lists of a policy file in `folder` are matched with."""
+    nobody = secret if vault is None or secret is not None else vault.find_secret("run")
     return AtHand(
         id_key=_id_key(audit, vault, secret),
         names=None if vault is None else lambda: ((n.id, n.dataset, n.key) for n in vault.names()),
+        nobody=None if nobody is None else subject_commitment(nobody),
         pseudonym=lambda name: None if vault is None else _pseudonym(vault, name),
         read=lambda path: _pieces(folder / path),
         digests=lambda path: _digests(folder / path),
@@ -211,6 +213,8 @@ def _id_key(audit: Audit, vault: Vault | None, secret: bytes | None) -> bytes | 
     committed = audit.facts.runs[0][1].get("key_commitment") if audit.facts.runs else None
     if committed is None and secret is not None:
         raise ValueError("the run committed to no id key, since its ids are public; leave --id-key out")
+    if committed is None:
+        return None
     found = vault.find_secret("run") if secret is None and vault is not None else secret
     if found is None or key_commitment(found) == committed:
         return found

@@ -10,7 +10,6 @@ import numpy as np
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 
-FORMS = ("file:", "row:")
 SOURCES = {"file": "file", "row": "tensor"}  # what a `dataset` entry calls the contents of these forms
 
 

@@ -1,27 +1,27 @@
-"""How a person names a sample: id:HEX, key:JSON or NAME:ROW, and what an opening of that name takes.
+"""Finding the sample that a person names (`events.sample_names` has the grammar), and what an opening of it takes.
 
-id:3f9a...                64 hex digits
-key:"img_17.png"          the key in JSON; a list stands for a tuple, {"hex": "00ff"} for bytes
-faces:key:"img_17.png"    the same, in the data set `faces`
-digits:17                 row 17 of the data set `digits` (whose keys are row numbers)
-file:PATH                 not a sample but a content: whatever samples hold these very bytes
-row:FILE.npy:17           a content too: row 17 of an array
+Beside samples, contents have names:
+
+file:PATH           whatever samples hold these very bytes
+row:FILE.npy:17     the same of row 17 of an array
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fgtrac.api import contents
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.identity import check_key, content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
+from fgtrac.events.identity import content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
+from fgtrac.events.sample_names import CONTENTS, SampleName, parse_sample_name
 from fgtrac.store.vault import Name, Vault
 from fgtrac.verify.claims import About
 from fgtrac.verify.sentences import as_json
 
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as Python writes one
 FORMS = "id:HEX, key:JSON, NAME:key:JSON, NAME:ROW, file:PATH or row:FILE.npy:INDEX"
 
 
@@ -44,12 +44,15 @@ class Named:
 class Namer:
     """Names samples of one trace, through its vault where that is there, and through public ids without it.
 
-    `schemes` is data set name -> id scheme.
+    `schemes` is data set name -> id scheme, `keys` data set name -> what its keys are, where its entry says so.
     """
 
-    def __init__(self, schemes: Mapping[str, str], vault: Vault | None) -> None:
+    def __init__(
+        self, schemes: Mapping[str, str], vault: Vault | None, keys: Mapping[str, str | None] | None = None
+    ) -> None:
         self._schemes = schemes
         self._vault = vault
+        self._keys = keys or {}
 
     def find(self, text: str) -> Named:
         """The sample of that name, registered or not. ValueError, with the reason, for a name that says nothing."""
@@ -57,15 +60,27 @@ class Namer:
 
     def find_all(self, text: str) -> list[Named]:
         """What a name can mean: one sample, or of a content its digest under each id scheme of the trace."""
-        if text.startswith("id:"):
-            sample_id = _parse_id(text)
-            known = self.known(sample_id)
-            return [Named(sample_id, f"id:{sample_id.hex()}") if known is None else self._known(known)]
-        if text.startswith("key:"):
-            return [self._by_key(text)]
-        if text.startswith(contents.FORMS):
+        if text.startswith(CONTENTS):
             return self._by_content(text)
-        return [self._in_dataset(*_parse_name(text))]
+        name = _parse(text)
+        if name.id is not None:
+            known = self.known(name.id)
+            return [Named(name.id, f"id:{name.id.hex()}") if known is None else self._known(known)]
+        if name.dataset is None:
+            return [self._by_key(text, name.key)]
+        if name.by_number and self._keys.get(name.dataset) == "names":
+            raise ValueError(
+                f"{text:.80} names no row: the samples of {name.dataset!r:.60} are named by the keys that were given, "
+                f"which are not numbers alone; write {name.dataset:.60}:key:JSON or id:HEX"
+            )
+        return [self._in_dataset(name.dataset, name.key)]
+
+    def remark(self, text: str) -> str:
+        """What the name may be mistaken for, in words; empty where it may not."""
+        name = SampleName() if text.startswith(CONTENTS) else _parse(text)
+        if not name.by_number or self._keys.get(name.dataset or "") != "numbers":
+            return ""
+        return f"the keys of {name.dataset!r:.60} were given: {text:.80} is the sample with key {name.key}, not its row"
 
     def name_of(self, sample_id: bytes) -> str | None:
         """What the vault calls a sample, or None."""
@@ -80,8 +95,7 @@ class Namer:
         """id -> (data set, key as CBOR) of every sample that the vault knows."""
         return {} if self._vault is None else {name.id: (name.dataset, name.key) for name in self._vault.names()}
 
-    def _by_key(self, text: str) -> Named:
-        key = _parse_key(text.removeprefix("key:"))
+    def _by_key(self, text: str, key: Any) -> Named:
         encoded = encode(key)
         if self._vault is None:
             if len(self._schemes) == 1:
@@ -91,7 +105,8 @@ class Namer:
         if not found and len(self._schemes) == 1:
             return self._in_dataset(next(iter(self._schemes)), key)
         if not found:
-            raise ValueError(f"{text:.80} is no key of any sample in {self._vault.path.name}")
+            vault = self._vault.path.name
+            raise ValueError(f"{text:.80} is no key of any sample in {vault}: never registered, or erased")
         if len(found) > 1:
             named = ", ".join(f"id:{n.id.hex()} in {n.dataset!r}" for n in found[:4])
             raise ValueError(f"{text:.80} names {len(found)} samples: {named}; name one by its id")
@@ -115,6 +130,11 @@ class Namer:
                 return self._known(found[0])
         if scheme == "public":
             return Named(public_id(named), words, named)
+        if secret is None and scheme == "subject" and self._vault is not None:
+            raise UnknownSampleError(
+                f"{words} is not known to {self._vault.path.name}: it was never registered, or it was erased; "
+                "what the log still has of it is named by id:HEX"
+            )
         if secret is None:
             raise ValueError(
                 f"{words}: the ids of {dataset!r} are {scheme} and their key is not at hand; put the vault beside "
@@ -150,48 +170,22 @@ class Namer:
 
 def about(text: str) -> About:
     """Whom a verifier asks about who has no trace and no vault. ValueError for a name that says too little."""
-    if text.startswith("id:"):
-        return About(text, id=_parse_id(text))
-    if text.startswith("key:"):
-        raise ValueError(f"{text:.80} does not say in which data set; write NAME:{text:.80}")
-    if text.startswith(contents.FORMS):
+    if text.startswith(CONTENTS):
         words, digest = contents.source_digest(text)
         return About(words, preimage=content_preimage(digest), source=contents.SOURCES[text.partition(":")[0]])
-    return About(text, preimage=preimage(*_parse_name(text)))
+    name = _parse(text)
+    if name.id is not None:
+        return About(text, id=name.id)
+    if name.dataset is None:
+        raise ValueError(f"{text:.80} does not say in which data set; write NAME:{text:.80}")
+    return About(text, preimage=preimage(name.dataset, name.key))
 
 
-def _parse_id(text: str) -> bytes:
-    digits = text.removeprefix("id:")
+def _parse(text: str) -> SampleName:
     try:
-        sample_id = bytes.fromhex(digits)
-    except ValueError:
-        sample_id = b""
-    if len(sample_id) != 32 or sample_id.hex() != digits.lower():
-        raise ValueError(f"{text:.80} is no sample id: an id has 64 hex digits")
-    return sample_id
-
-
-def _parse_key(text: str) -> Any:
-    try:
-        key = key_of_plain(json.loads(text))
-        check_key(key)
-        encode(key)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f'key:{text:.80} is no key in JSON ({error}); write key:5 or key:"name"') from error
-    return key
-
-
-def _parse_name(text: str) -> tuple[str, Any]:
-    """Data set and key of NAME:key:JSON or NAME:ROW."""
-    dataset, mark, key = text.partition(":key:")
-    if mark:
-        return dataset, _parse_key(key)
-    dataset, colon, row = text.rpartition(":")
-    if not colon:
-        raise ValueError(f"{text!r:.80} names no sample; write {FORMS}")
-    if not (row.isascii() and row.isdigit() and len(row) < 20):
-        raise ValueError(f"{row!r:.40} in {text!r:.80} is no row number; write {FORMS}")
-    return dataset, int(row)
+        return parse_sample_name(text)
+    except ValueError as reason:
+        raise ValueError(f"{text!r:.80} names no sample: {reason}; write {FORMS}") from reason
 
 
 def words_of(dataset: str, key: Any) -> str:
@@ -211,9 +205,12 @@ def key_of(encoded: bytes) -> Any:
 
 def secret_scopes(name: Name) -> list[str]:
     """The vault's scopes under which a sample's secret may lie: its subject was text, or a number."""
-    if name.subject is None:
-        return ["run"]
-    subjects: list[str | int] = [name.subject]
-    if name.subject.isascii() and name.subject.isdigit() and len(name.subject) < 20:
-        subjects.append(int(name.subject))
+    return ["run"] if name.subject is None else subject_scopes(name.subject)
+
+
+def subject_scopes(written: str) -> list[str]:
+    """The vault's scopes of a subject that is written like this: of the text, and of the number where it is one."""
+    subjects: list[str | int] = [written]
+    if _NUMBER.fullmatch(written) and -(1 << 63) <= int(written) < 1 << 64:
+        subjects.append(int(written))
     return [f"subject:{encode(s).hex()}" for s in subjects]

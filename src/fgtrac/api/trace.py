@@ -62,7 +62,7 @@ class Trace:
         self._key = key
 
     def history(self, sample: str, *, details: bool | None = None) -> History:
-        """The whole history of the sample of that name (`id:HEX`, `key:JSON` or `NAME:ROW`).
+        """The whole history of the sample of that name (`id:HEX`, `key:JSON`, `NAME:key:JSON` or `NAME:ROW`).
 
         `details` reads the entries that the index names (default: where they are few). UnknownSampleError (a
         ValueError) where no such sample is registered, ProofError or TamperError where the trace was tampered with.
@@ -322,6 +322,10 @@ class Trace:
         """The id behind a sample's name, registered or not. ValueError for a name that says nothing here."""
         return self._namer.find(sample)
 
+    def remark(self, sample: str) -> str:
+        """What the name may be mistaken for: `NAME:ROW` where keys were given is a key, and no row. Mostly empty."""
+        return self._namer.remark(sample)
+
     @cached_property
     def pending(self) -> int:
         """How many entries are in no index yet: sealed after the newest full seal, or still in the journal."""
@@ -378,7 +382,8 @@ class Trace:
     def _namer(self) -> Namer:
         log, count = self._seal.log, self._seal.event["counts"].get("dataset", 0)
         events = [log.event(n) for n in log.find_kind("dataset", count)]
-        return Namer({e["name"]: e["id_scheme"] for e in events}, self._vault)
+        keys = {e["name"]: e.get("keys") for e in events}
+        return Namer({e["name"]: e["id_scheme"] for e in events}, self._vault, keys)
 
     @cached_property
     def _vault(self) -> Vault | None:

@@ -17,6 +17,7 @@ ROLES = {"train": 1, "validation": 2, "test": 3, "excluded": 4}
 STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
 ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
+KEYS = ("rows", "numbers", "names")  # what a data set's samples are named by
 OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
 
 Check = Callable[[Any], bool]
@@ -90,7 +91,9 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
         "key_commitment?": _DIGEST, "git_commit?": _text, "git_dirty?": _boolean, "versions": _map_of(_text),
         "config?": _map, "config_artifact?": _text,
     },
-    "dataset": {"name": _text, "id_scheme": _one_of(*SCHEMES), "rows?": _integer, "content?": _text},
+    "dataset": {
+        "name": _text, "id_scheme": _one_of(*SCHEMES), "rows?": _integer, "keys?": _one_of(*KEYS), "content?": _text,
+    },
     "samples": {
         "dataset": _text, "block": _BLOCK, "part": _integer, "parts": _integer, "ids": _rows, "contents?": _rows,
         "subjects?": _rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,12 +21,14 @@ PSEUDONYM_DIGITS = 64
 @dataclass(frozen=True, slots=True)
 class AtHand:
     """What the verifier has beside the log. `id_key` is the run's committed K; `names` gives what a vault calls the
-    samples, as (id, data set, key in CBOR); `pseudonym` finds a subject by its name; `read` gives a list's bytes, and
+    samples, as (id, data set, key in CBOR); `pseudonym` finds a subject by its name, and `nobody` is the one of samples
+    that were given none beside others that were; `read` gives a list's bytes, and
     `digests` the SHA-256 of files, from a list or a folder, by the path that the policy file has."""
 
     id_key: bytes | None = None
     names: Callable[[], Iterable[tuple[bytes, str, bytes]]] | None = None
     pseudonym: Callable[[str], bytes | None] = lambda _name: None
+    nobody: bytes | None = None
     read: Callable[[str], Pieces] = lambda _path: ()
     digests: Callable[[str], Iterable[list[bytes]]] = lambda _path: ()
 
@@ -56,18 +58,29 @@ def resolve(opt_out: OptOut, roster: Roster, at_hand: AtHand) -> Meant:
 
 
 def _by_subject(roster: Roster, at_hand: AtHand, opt_out: OptOut) -> Meant:
-    known = [_pseudonym(name, at_hand) for name in opt_out.subjects]
-    lost = [name for name, pseudonym in zip(opt_out.subjects, known, strict=True) if pseudonym is None]
-    samples = roster.of_subjects([p for p in known if p is not None])
-    places, _values = roster.column("subjects")
-    unsure = roster.mask(places) if lost else roster.mask(places[:0])
-    why = (
-        f"{len(lost)} of {len(known)} subjects, the first is {_quoted(lost[0])}, have no secret in a vault at hand, so "
-        "that their pseudonyms are not known; put the vault beside the trace, or name them by pseudonym"
-        if lost
-        else ""
-    )
-    return Meant(samples, f"{len(known):,} subjects", unsure, why)
+    known = {name: _pseudonym(name, at_hand) for name in opt_out.subjects}
+    places, values = roster.column("subjects")
+    there = set(np.unique(values).tolist())
+    lost = [name for name, pseudonym in known.items() if pseudonym is None]
+    strange = [name for name, pseudonym in known.items() if pseudonym is not None and pseudonym not in there]
+    is_nobody = values == np.frombuffer(at_hand.nobody or bytes(32), "V32")[0]
+    has_subject = roster.mask(places[~is_nobody])
+    unsure = undecided(roster, has_subject)
+    why = ["samples without a subject in the log may be anybody's"] if unsure.any() else []
+    if lost or strange:
+        unsure |= has_subject
+    if lost:
+        why.append(
+            f"{len(lost)} of {len(known)} subjects, the first is {_quoted(lost[0])}, have no secret in a vault at "
+            "hand, so that their pseudonyms are not known; put the vault beside the trace, or name them by pseudonym"
+        )
+    if strange:
+        why.append(
+            f"{len(strange)} of {len(known)} subjects, the first is {_quoted(strange[0])}, have no sample in this log; "
+            "correct them, or leave them out"
+        )
+    samples = roster.of_subjects([p for p in known.values() if p is not None])
+    return Meant(samples, f"{len(known):,} subjects", unsure, "; and ".join(why))
 
 
 def _pseudonym(name: str, at_hand: AtHand) -> bytes | None:
@@ -80,6 +93,20 @@ def _pseudonym(name: str, at_hand: AtHand) -> bytes | None:
 # -- by name --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Open:
+    """Lines that a log does not decide: how many, the first of them, and the data sets that they may mean."""
+
+    count: int = 0
+    first: str = ""
+    datasets: set[str] = field(default_factory=set)
+
+    def add(self, count: int, first: str, datasets: Iterable[str] = ()) -> None:
+        self.first = self.first or first
+        self.count += count
+        self.datasets.update(datasets)
+
+
 class _Names:
     """Finds samples by the lines of a list."""
 
@@ -87,8 +114,8 @@ class _Names:
         self._roster = roster
         self._at_hand = at_hand
         self._found: list[Places] = []
-        self._lines = self._elsewhere = self._open = 0
-        self._closed: set[str] = set()  # data sets in which a name could not be looked up
+        self._lines = self._by_number = 0
+        self._closed, self._elsewhere, self._no_rows = _Open(), _Open(), _Open()
         self._vault: tuple[np.ndarray, np.ndarray, Mask] | None = None
         self._wanted = opt_out.datasets or tuple(roster.datasets)
         for name in opt_out.datasets:
@@ -104,24 +131,52 @@ class _Names:
             self._take(lines)
         none = np.empty(0, np.intp)
         samples, unsure = self._roster.mask(np.concatenate([none, *self._found])), self._roster.mask(none)
-        for name in self._closed:
+        for name in self._closed.datasets | self._no_rows.datasets:
             unsure |= self._roster.in_dataset(name)
-        elsewhere = f" ({self._elsewhere:,} are in data sets that this trace does not have)" if self._elsewhere else ""
-        why = (
-            f"{self._open:,} names cannot be looked up in {', '.join(map(_quoted, sorted(self._closed)))}: what its "
-            "ids are keyed by is not at hand; put the vault beside the trace, or give --id-key"
-        )
-        return Meant(samples, f"{self._lines:,} names{elsewhere}", unsure, why if self._open else "")
+        if self._elsewhere.count:
+            unsure[:] = True  # whom a misspelt name means may be anywhere
+        what = f"{self._lines:,} names" + ("" if self._lines else " (the list is empty)")
+        if self._by_number:
+            what += f" ({self._by_number:,} by the number that a sample was given as its key, whatever its row)"
+        return Meant(samples, what, unsure, self._why())
+
+    def _why(self) -> str:
+        """What keeps the lines from being decided."""
+        why, closed, elsewhere, no_rows = [], self._closed, self._elsewhere, self._no_rows
+        if closed.count:
+            why.append(
+                f"{closed.count:,} names cannot be looked up in {_listed(closed.datasets)}: what its ids are keyed by "
+                "is not at hand; put the vault beside the trace, or give --id-key"
+            )
+        if elsewhere.count:
+            why.append(
+                f"{elsewhere.count:,} names are in data sets that this trace does not have, the first is "
+                f"{elsewhere.first}; it has {_listed(self._roster.datasets)}: correct them, or leave out what is about "
+                "other traces"
+            )
+        if no_rows.count:
+            why.append(
+                f"{no_rows.count:,} names give a row of {_listed(no_rows.datasets)}, the first is {no_rows.first}, and "
+                "the log does not say that its samples are named by numbers; write NAME:key:JSON or id:HEX"
+            )
+        return "; and ".join(why)
 
     def _take(self, lines: Lines) -> None:
         self._lines += len(lines)
         self._found.append(self._roster.find(b"".join(lines.ids)))
-        for dataset, keys in lines.keys.items():
+        for (dataset, by_number), some in lines.keys.items():
             if dataset is not None and dataset not in self._roster.datasets:
-                self._elsewhere += len(keys)
+                self._elsewhere.add(len(some.keys), some.first)
                 continue
-            open_keys = [self._look_up(name, keys) for name in ([dataset] if dataset is not None else self._wanted)]
-            self._open += max(open_keys, default=0)
+            if by_number and dataset is not None:
+                said = self._roster.keys.get(dataset)
+                self._by_number += len(some.keys) if said == "numbers" else 0
+                if said not in ("rows", "numbers"):
+                    self._no_rows.add(len(some.keys), some.first, [dataset])
+            names = [dataset] if dataset is not None else self._wanted
+            closed = {name: count for name in names if (count := self._look_up(name, some.keys))}
+            if closed:
+                self._closed.add(max(closed.values()), some.first, closed)
 
     def _look_up(self, dataset: str, keys: list[bytes]) -> int:
         """Find keys in one data set; how many of them can be neither found nor ruled out."""
@@ -131,7 +186,6 @@ class _Names:
             return self._look_up_in_vault(dataset, named)
         secret = {"public": b"", "keyed": self._at_hand.id_key}.get(scheme)
         if secret is None:
-            self._closed.add(dataset)
             return len(keys)
         self._found.append(self._roster.find(make_ids(scheme, secret, named)))
         return 0
@@ -143,7 +197,6 @@ class _Names:
         self._found.append(self._roster.find(ids[at].tobytes()))
         if len(which) == len(named) or not (self._roster.in_dataset(dataset) & ~known).any():
             return 0
-        self._closed.add(dataset)
         return len(named) - len(which)
 
     def _vault_table(self) -> tuple[np.ndarray, np.ndarray, Mask]:
@@ -194,8 +247,13 @@ def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterabl
         f"its contents cannot be compared with digests of a {opt_out.source}: a data set may have no digests, or those "
         "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"
     )
-    return Meant(roster.mask(places[listed[of_value]]), f"{count:,} contents", unsure, why)
+    what = f"{count:,} contents" + ("" if count else " (the list is empty)")
+    return Meant(roster.mask(places[listed[of_value]]), what, unsure, why)
 
 
 def _quoted(name: str) -> str:
     return json.dumps(name[:60], ensure_ascii=False)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"{', '.join(map(_quoted, sorted(names))) or 'none':.200}"

@@ -106,6 +106,7 @@ class Roster:
     def __init__(self) -> None:
         self.blocks: dict[bytes, Block] = {}
         self.datasets: dict[str, tuple[str, str | None]] = {}  # name -> id scheme, what contents are digests of
+        self.keys: dict[str, str | None] = {}  # name -> what its keys are; None where entries do not say, or disagree
         self.erasures: list[Erasure] = []
         self.resumes: list[tuple[int, int]] = []  # entry, and the step from which training went on
         self.use_entries: list[int] = []
@@ -177,6 +178,8 @@ class Roster:
         elif kind == "dataset":
             said = event["id_scheme"], event.get("content")
             self.datasets[event["name"]] = said if self.datasets.get(event["name"], said) == said else (said[0], None)
+            keys = event.get("keys")
+            self.keys[event["name"]] = keys if self.keys.get(event["name"], keys) == keys else None
         elif kind == "use":
             self.use_entries.append(number)
         elif kind == "resume":

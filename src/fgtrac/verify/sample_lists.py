@@ -1,9 +1,8 @@
 """Lists of samples or contents of any length: one name a line, read piece by piece and turned into columns.
 
-id:HEX, or HEX    a sample id of 64 hex digits
-key:JSON          a key, in every data set that is looked into; a list stands for a tuple, {"hex": "00ff"} for bytes
-NAME:ROW          row ROW of the data set NAME
-HEX  FILE         in a list of contents: the SHA-256 of a file's bytes, as `sha256sum` prints it; the rest is not read
+HEX          a sample id of 64 hex digits, or another name as `events.sample_names` has them; a key without a data set
+             stands for each data set that is looked into
+HEX  FILE    in a list of contents: the SHA-256 of a file's bytes, as `sha256sum` prints it; the rest is not read
 """
 
 from __future__ import annotations
@@ -15,23 +14,31 @@ from dataclasses import dataclass, field
 
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
-from fgtrac.events.identity import check_key, key_of_plain
+from fgtrac.events.sample_names import FORMS, parse_sample_name
 
 MAX_LINE_BYTES = 4096
 _ID = re.compile(rb"(?:id:)?([0-9a-fA-F]{64})")
 _DIGEST = re.compile(rb"([0-9a-fA-F]{64})(?:\s.*)?", re.DOTALL)
-_ROW = re.compile(r"(.*):([0-9]{1,19})", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Keys:
+    """Keys in CBOR that lines name in one form, and the first of these lines as a message shows it."""
+
+    first: str
+    keys: list[bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Lines:
-    """One piece of a list: `ids` 32 bytes each, and keys in CBOR by the data set that they stand in (None: any)."""
+    """One piece of a list: `ids` 32 bytes each, and `keys` by the data set that they stand in (None: any) and by
+    whether the lines are NAME:ROW."""
 
     ids: list[bytes] = field(default_factory=list)
-    keys: dict[str | None, list[bytes]] = field(default_factory=dict)
+    keys: dict[tuple[str | None, bool], Keys] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.ids) + sum(map(len, self.keys.values()))
+        return len(self.ids) + sum(len(some.keys) for some in self.keys.values())
 
 
 def parse_samples(pieces: Iterable[bytes]) -> Iterator[Lines]:
@@ -39,14 +46,11 @@ def parse_samples(pieces: Iterable[bytes]) -> Iterator[Lines]:
     for first, lines in _split(pieces):
         found = Lines()
         for number, line in enumerate(lines, first):
-            if not line:
-                continue
-            try:
-                _add(found, line)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise FormatError(
-                    f"line {number}, {_show(line)}, names no sample ({error}); write id:HEX, key:JSON or NAME:ROW"
-                ) from error
+            match = _ID.fullmatch(line)
+            if match is not None:
+                found.ids.append(bytes.fromhex(match[1].decode()))
+            elif line:
+                _add(found, number, line)
         yield found
 
 
@@ -63,21 +67,16 @@ def parse_digests(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield found
 
 
-def _add(found: Lines, line: bytes) -> None:
-    match = _ID.fullmatch(line)
-    if match is not None:
-        found.ids.append(bytes.fromhex(match[1].decode()))
-        return
-    text = line.decode()
-    if text.startswith("key:"):
-        key = key_of_plain(json.loads(text[4:]))
-        check_key(key)
-        found.keys.setdefault(None, []).append(encode(key))
-        return
-    row = None if text.startswith(("id:", "file:")) else _ROW.fullmatch(text)
-    if row is None:
-        raise ValueError("it has none of the forms")
-    found.keys.setdefault(row[1], []).append(encode(int(row[2])))
+def _add(found: Lines, number: int, line: bytes) -> None:
+    shown = f"line {number}, {_show(line)}"
+    try:
+        name = parse_sample_name(line.decode())
+    except ValueError as error:
+        raise FormatError(f"{shown}, names no sample: {error}; write {FORMS}") from error
+    place = name.dataset, name.by_number
+    if place not in found.keys:
+        found.keys[place] = Keys(shown)
+    found.keys[place].keys.append(encode(name.key))
 
 
 def _split(pieces: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:

@@ -1,0 +1,92 @@
+"""The one grammar of samples' names, for people, lists of opt-outs and verifiers.
+
+id:HEX           the sample of this id, 64 hex digits
+key:JSON         the sample of this key; a list stands for a tuple, {"hex": "00ff"} for bytes
+NAME:key:JSON    the sample of this key in the data set NAME, which ends at the first `:key:`
+NAME:ROW         the sample of the data set NAME whose key is the number ROW: its row, where no key= was given
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from operator import eq
+from typing import Any
+
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import check_key, key_of_plain
+
+FORMS = "id:HEX, key:JSON, NAME:key:JSON or NAME:ROW"
+CONTENTS = ("file:", "row:")  # these name a content, whoever holds it
+_TAKEN = ("id:", "key:", *CONTENTS, "class:", "role:")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleName:
+    """What a name says: an id, or a key in a data set (None: in whichever has it). `by_number`: as NAME:ROW."""
+
+    id: bytes | None = None
+    dataset: str | None = None
+    key: Any = None
+    by_number: bool = False
+
+
+def parse_sample_name(text: str) -> SampleName:
+    """The sample that a text names. ValueError, with the reason, for a text that names none."""
+    if text.startswith("id:"):
+        return SampleName(id=parse_id(text.removeprefix("id:")))
+    if text.startswith("key:"):
+        return SampleName(key=parse_key(text.removeprefix("key:")))
+    if text.startswith(CONTENTS):
+        raise ValueError("it names a content, no sample")
+    dataset, mark, key = text.partition(":key:")
+    if mark:
+        return SampleName(dataset=dataset, key=parse_key(key))
+    dataset, colon, row = text.rpartition(":")
+    if not colon:
+        raise ValueError("it has none of the forms")
+    if not (row.isascii() and row.isdigit() and len(row) < 20):
+        raise ValueError(f"{row!r:.40} is no row number")
+    return SampleName(dataset=dataset, key=int(row), by_number=True)
+
+
+def parse_id(digits: str) -> bytes:
+    """An id of 64 hex digits. ValueError for anything else."""
+    try:
+        sample_id = bytes.fromhex(digits)
+    except ValueError:
+        sample_id = b""
+    if len(sample_id) != 32 or sample_id.hex() != digits.lower():
+        raise ValueError("an id has 64 hex digits")
+    return sample_id
+
+
+def parse_key(text: str) -> Any:
+    """The key that is written in JSON. ValueError for what is no key."""
+    try:
+        key = key_of_plain(json.loads(text))
+        check_key(key)
+        encode(key)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f'{text!r:.80} is no key in JSON ({error}); a key is like 5 or "name"') from error
+    return key
+
+
+def check_dataset_name(name: str) -> None:
+    """ValueError for a name with which the grammar would read NAME:ROW or NAME:key:JSON as something else."""
+    written = f"{name}:"
+    if written.startswith(_TAKEN) or ":key:" in written:
+        raise ValueError(
+            f"a data set cannot be named {name!r:.60}: the name of a sample in it would be read as something else; "
+            f"choose one that does not begin with {', '.join(_TAKEN)} and has no :key: in it"
+        )
+
+
+def kind_of_keys(keys: Iterable[Any]) -> str:
+    """What a `dataset` entry says of its keys: `rows` where they are the row numbers, `numbers`, else `names`."""
+    listed = keys if isinstance(keys, range) else list(keys)
+    if isinstance(listed, range) or all(map(eq, listed, count())):
+        return "rows"
+    return "numbers" if all(type(key) is int for key in listed) else "names"
