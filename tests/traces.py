@@ -15,13 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.commit.sequencer import SealResult, last_seqs, seal
 from fgtrac.commit.signer import Signer
-from fgtrac.events.codec import encode
 from fgtrac.events.identity import SECRET_BYTES, block_id, key_commitment, make_ids, preimage
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.store import durable
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import Verifier
 
 TRACE_ID = bytes(range(16))
@@ -159,11 +157,9 @@ def make_trace(
     return made
 
 
-def make_vault(folder: Path, made: Made) -> None:
-    """The vault of a trace made here, in which its samples are named by row (the secret is the vault's own)."""
-    vault = Vault.create(folder / "run.vault", TRACE_ID)
-    vault.put_names((sample, DATASET, encode(row), None) for row, sample in enumerate(made.ids))
-    vault.close()
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def _secret() -> bytes:

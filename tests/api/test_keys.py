@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 import fgtrac
 from fgtrac.api.bundles import verify_bundle
-from fgtrac.api.keys import Rotated, new_key, own_keys, own_vkey, rotate
+from fgtrac.api.keys import Rotated, new_key, own_keys, own_vkey, revoke_key, rotate
 from fgtrac.api.run import start_run
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.trace import open_for_verification
@@ -28,6 +28,8 @@ from fgtrac.store.journal import encode_frame
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
 from fgtrac.verify.report import Report, Verdict
+from findings import words_of
+from traces import files_of
 
 CALLS = ("_write", "_fsync", "_rename", "_remove")
 
@@ -55,8 +57,8 @@ class Desk:
             run.register(TensorDataset(torch.arange(8.0)[:, None]), role="train")
             run.log(1, loss=0.5)
 
-    def rotate(self, *names: str, revoke: bool = False) -> list[Rotated]:
-        return rotate([self.path(n) for n in names], revoke=revoke, path=self.key)
+    def rotate(self, *names: str, revoke: bool = False) -> tuple[Rotated, ...]:
+        return rotate([self.path(n) for n in names], revoke=revoke, path=self.key).traces
 
     def verify(self, name: str, key: bytes | None) -> Report:
         return open_for_verification(self.path(name)).verify(None if key is None else key.hex())
@@ -90,11 +92,6 @@ def desk(recorded: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Des
 
 def holds(report: Report) -> bool:
     return report.verdict is Verdict.HOLDS
-
-
-def words_of(report: Report, check: str) -> str:
-    (found,) = [f.words for f in report.findings if f.check == check]
-    return found
 
 
 # -- a rotation -------------------------------------------------------------------------------------------------------
@@ -169,10 +166,6 @@ def test_a_key_entry_that_somebody_slips_into_the_journal_is_not_sealed(desk: De
     assert files_of(desk.path("a")) == before
     journal.unlink()
     assert seal_trace(desk.path("a"), desk.key).full
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_keys_are_readable_by_their_owner_only(desk: Desk) -> None:

@@ -30,6 +30,7 @@ from fgtrac.score.methods import Method
 from fgtrac.score.target_files import encode_target
 from fgtrac.store.tensor_files import Tensor, encode_tensors, parse_tensors
 from fgtrac.verify.report import Finding, Report, Verdict
+from findings import assert_cannot_tell
 from recorded import CONVOLUTION, LAYER, RATES, TRAIN, Hooks, Scored, draw
 from signed import MemoryTrace
 from traces import Made
@@ -72,12 +73,6 @@ def told(folder: Path, change: Change, *, kind: str = "contribution", method: st
 
 def assert_refuted(finding: Finding, *words: str) -> None:
     assert finding.verdict is Verdict.REFUTED, finding.words
-    for word in words:
-        assert word in finding.words
-
-
-def assert_cannot_tell(finding: Finding, *words: str) -> None:
-    assert finding.verdict is Verdict.CANNOT_TELL, finding.words
     for word in words:
         assert word in finding.words
 

@@ -29,6 +29,7 @@ from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store.tensor_files import encode_tensors, parse_tensors
 from fgtrac.verify.report import Finding, Verdict
+from findings import assert_cannot_tell
 from forge_factors import factor_files, invent_factors_and_sign, put_artifacts, with_other_signs
 
 ALL = 10_000  # more scores than there are
@@ -259,12 +260,6 @@ def of_state(data: bytes, digest: bytes) -> bytes:
 
 
 # -- what cannot be told --------------------------------------------------------------------------------------------
-
-
-def assert_cannot_tell(finding: Finding, *words: str) -> None:
-    assert finding.verdict is Verdict.CANNOT_TELL, finding.words
-    for word in words:
-        assert word in finding.words
 
 
 def test_without_data_and_model_it_cannot_be_told(scored: Any) -> None:

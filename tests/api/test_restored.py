@@ -17,6 +17,7 @@ from fgtrac.errors import TamperError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, sign_note
 from fgtrac.verify.report import Report, Verdict
+from traces import files_of
 
 
 class Machine:
@@ -64,10 +65,6 @@ def machine(tmp_path: Path) -> Machine:
 def since_of(report: Report) -> tuple[Verdict, str]:
     (found,) = [(f.verdict, f.words) for f in report.findings if f.check == "since"]
     return found
-
-
-def files_of(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_nothing_is_signed_for_a_trace_that_was_restored_to_a_smaller_size(machine: Machine) -> None:
