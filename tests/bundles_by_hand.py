@@ -119,6 +119,9 @@ def _about(used: Case, cases: Sequence[Case]) -> Iterator[Vector]:
     absent = _first(cases, "contents-public", lambda b: b.claim == "content absent" and b.preimage)
     asked = About("a content", preimage=parse_bundle(absent.data).preimage, source="tensor")
     yield Vector(absent.data, absent.verifier, about=asked)
+    bare = _first(cases, "keyed-4", lambda b: b.claim == "never registered" and not b.preimage)
+    by_public_id = anew(replace(parse_bundle(bare.data), id=public_id(preimage("digits", 3))))
+    yield Vector(by_public_id, bare.verifier, about=About("a name", preimage=preimage("digits", 3)))
 
 
 def _names(cases: Sequence[Case]) -> Iterator[Vector]:
@@ -142,7 +145,8 @@ def _names(cases: Sequence[Case]) -> Iterator[Vector]:
     yield Vector(anew(bundle, by_subject), public.verifier)
 
     def without_data_sets(events: dict[int, Any], seal: dict[str, Any]) -> None:
-        events.clear()
+        for number in [n for n, e in events.items() if e["kind"] == "dataset"]:
+            del events[number]
         seal["counts"] = {k: v for k, v in seal["counts"].items() if k != "dataset"}
 
     sources = _first(cases, "contents-public", lambda b: b.claim == "content absent")
@@ -158,8 +162,12 @@ def _descendants(cases: Sequence[Case]) -> Iterator[Vector]:
     child, *others = parent.children
     used = (replace(child, value=child.value + use), *others)
     unused = replace(parent, claim="never used", children=used, value=rows[~np.isin(rows["kind"], USES)].tobytes())
-    unused = replace(unused, entries=tuple(e for e in parent.entries if decode(e.entry)["kind"] != "checkpoint"))
-    yield Vector(anew(unused), case.verifier)
+    whole = parse_bundle(_first(cases, "public-4", lambda b: b.claim == "history").data)  # it shows the end
+    entries = [e for e in parent.entries if decode(e.entry)["kind"] != "checkpoint"]
+    entries += [e for e in whole.entries if decode(e.entry)["kind"] == "end"]
+    yield Vector(anew(replace(unused, entries=tuple(entries))), case.verifier)
+    fewer = np.delete(rows, np.flatnonzero((rows["kind"] == KIND["transformed"]) & (rows["detail"] == 3))[:1])
+    yield Vector(anew(replace(parent, value=fewer.tobytes())), case.verifier)
     itself = Descendant(parent.id, parent.value or b"", (0, ()))
     yield Vector(anew(_with(parent, itself)), case.verifier)
     other = parse_bundle(_first(cases, "public-4", lambda b: len(b.entries) > 3 and not b.children).data)
@@ -243,10 +251,24 @@ def _parts(cases: Sequence[Case]) -> Iterator[Vector]:
     case = _first(cases, "public-4", shows_parts(1))
     bundle = parse_bundle(case.data)
     number = next(e.number for e in bundle.entries if decode(e.entry)["kind"] == "samples")
-    again = head_of(bundle).size - 2
+    again = head_of(bundle).size - 3  # behind all that its rows name, and before the end
     row = struct.pack("<BHQQ", KIND["registered"], 0, again, NO_STEP)
     value = (bundle.value or b"") + row
     yield Vector(anew(replace(bundle, value=value), partial(_twice, bundle.id, number, again)), case.verifier)
+
+    def register_another(events: dict[int, Any], seal: dict[str, Any]) -> None:
+        another = bundle.id[:-1] + bytes([bundle.id[-1] ^ 1])
+        events[number]["ids"] = events[number]["ids"].replace(bundle.id, another)
+
+    yield Vector(anew(bundle, register_another), case.verifier)
+    whole = _first(cases, "public-1", lambda b: b.claim == "history" and not b.children and len(b.entries) > 3)
+    yield Vector(anew(parse_bundle(whole.data), _rename_block), whole.verifier)
+
+
+def _rename_block(events: dict[int, Any], seal: dict[str, Any]) -> None:
+    for event in events.values():
+        if "block" in event:
+            event["block"] = bytes(16)
 
 
 def _twice(id: bytes, number: int, again: int, events: dict[int, Any], seal: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def resigned(bundle: Bundle, rng: random.Random) -> bytes:
         elif how < 0.42 and events:
             del events[rng.choice(list(events))]
         elif how < 0.5 and events:
-            free = set(range(seal["entries"])) - events.keys()
+            free = set(range(head_of(bundle).size - 1)) - events.keys()
             events[rng.choice(sorted(free | {0}))] = change_event(rng.choice(list(events.values())), rng)
         elif how < 0.65 and bundle.value:
             bundle = replace(bundle, value=change_value(bundle.value, rng))
@@ -105,7 +105,7 @@ def resigned(bundle: Bundle, rng: random.Random) -> bytes:
             kept = (replace(child, value=change_value(child.value, rng)),) if rng.random() < 0.7 else ()
             bundle = replace(bundle, children=bundle.children[:at] + kept + bundle.children[at + 1 :])
         elif how < 0.84:
-            seal["counts"] = change_value_of(seal["counts"], rng)
+            seal["counts"] = change_value_of(seal.get("counts"), rng)  # an earlier change may have taken them
         elif how < 0.88:
             seal = change_event(seal, rng)
         elif how < 0.92:
@@ -116,7 +116,7 @@ def resigned(bundle: Bundle, rng: random.Random) -> bytes:
         elif how < 0.95 and bundle.preimage:
             bundle = replace(bundle, preimage=encode(change_value_of(decode(bundle.preimage), rng)))
         else:
-            signer = add_keys(events, seal, bytes.fromhex(head_of(bundle).origin[-32:]), rng)
+            signer = add_keys(events, seal, head_of(bundle), rng)
     shown = {n: encode(e) for n, e in sorted(events.items())}
     made = sign(bundle, shown, seal, signer, rng.random() < 0.02)
     return format_bundle(replace(made, words=words_of(made)))
@@ -130,10 +130,10 @@ def words_of(bundle: Bundle) -> str:
         return bundle.words
 
 
-def add_keys(events: dict[int, Any], seal: dict[str, Any], trace_id: bytes, rng: random.Random) -> Ed25519PrivateKey:
+def add_keys(events: dict[int, Any], seal: dict[str, Any], head: TreeHead, rng: random.Random) -> Ed25519PrivateKey:
     """One to three `key` entries, some of them false; the key that signs the head then."""
-    count = rng.randrange(1, 4)
-    free = sorted(set(range(seal["entries"])) - events.keys())
+    count, trace_id = rng.randrange(1, 4), bytes.fromhex(head.origin[-32:])
+    free = sorted(set(range(head.size - 1)) - events.keys())
     numbers = sorted(rng.sample(free, min(count, len(free))))
     for place, number in enumerate(numbers):
         old, new = place, rng.choice([place + 1] * 6 + [0])
@@ -142,7 +142,8 @@ def add_keys(events: dict[int, Any], seal: dict[str, Any], trace_id: bytes, rng:
         pair = KEYS[old].sign(message), KEYS[rng.choice([new] * 6 + [old])].sign(message)
         fields |= {"old_signature": pair[0], "new_signature": pair[1]} | ({"revoked": True} if revoked else {})
         events[number] = fields
-    seal["counts"] = seal["counts"] | {"key": len(numbers)}
+    counts = seal.get("counts")
+    seal["counts"] = (counts if isinstance(counts, dict) else {}) | {"key": len(numbers)}
     return KEYS[rng.choice([len(numbers)] * 6 + [0])]
 
 
