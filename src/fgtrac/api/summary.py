@@ -13,7 +13,7 @@ from fgtrac.api.explanation import UNMEASURED
 from fgtrac.api.measured import measured_methods
 from fgtrac.api.prior import run_entry, trace_id_of
 from fgtrac.commit.state import count_unsealed
-from fgtrac.events.schema import STATUS, decode_event
+from fgtrac.events.schema import STATUS, TRAINING, decode_event
 from fgtrac.query.log import whole
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
@@ -86,6 +86,7 @@ def _summarize(trace: TraceDir) -> Summary:
     run = run_entry(trace)
     public_key = run["public_key"]
     uses = indexed = 0
+    ended = False
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     factors: dict[str, dict[str, Any]] = {}
     scores: Counter[tuple[int, str, str]] = Counter()
@@ -93,6 +94,7 @@ def _summarize(trace: TraceDir) -> Summary:
     for number, entry in enumerate(read_entries(trace, 0, size, size)):
         event = decode_event(entry)
         counts[event["kind"]] += 1
+        ended = event["kind"] == "end" or (ended and event["kind"] not in TRAINING)
         if event["kind"] in found:
             found[event["kind"]].append(event)
         elif event["kind"] == "artifact":
@@ -118,7 +120,7 @@ def _summarize(trace: TraceDir) -> Summary:
         head.root if head is not None else b"",
         indexed,
         count_unsealed(trace),
-        counts["end"] > 0,
+        ended,
         dict(counts),
         uses,
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),

@@ -21,7 +21,7 @@ from fgtrac.score.methods import Method, Prepared, group_size, mean_target, prep
 
 ROLES = ("train", "validation", "test")
 BY_CLASS = ("validation", "test", "train")  # where a class is looked for
-FORMS = "NAME:ROW, id:HEX, key:JSON, class:K, class:K:ROLE or role:ROLE"
+FORMS = "NAME:ROW, NAME:key:JSON, id:HEX, key:JSON, class:K, class:K:ROLE or role:ROLE"
 TAKEN_AT_ONCE = 4096
 
 Find = Callable[[str], Sequence[tuple[bytes, int]]]  # a sample's name -> the (block, ordinal) it is registered at

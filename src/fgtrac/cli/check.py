@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fgtrac.api.check import Checked, check_trace
 from fgtrac.cli.console import AsJson, answers, progress
@@ -56,7 +56,8 @@ def _print(found: Checked, show: int) -> None:
     counts = found.counts()
     if not counts or not show:
         return
-    table = Table("policy", "sample", "step", "epoch", "entry", "")
+    policy, sample, remark = (Column(name, overflow="fold") for name in ("policy", "sample", "remark"))
+    table = Table(policy, sample, "step", "epoch", "entry", remark)
     for row in found.violations(show):
         use = (str(row.get(name, "")) for name in ("step", "epoch", "entry"))
         table.add_row(escape(row["policy"]), escape(row.get("sample") or f"id:{row['id'][:16]}"), *use, _remark(row))

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from fgtrac.api.export import entries_of_sample, export_proofs
 from fgtrac.cli.console import AsJson, answers, print_json
+from fgtrac.cli.history import FORMS
 
 export = typer.Typer(help="Write what a trace holds in forms that other tools read.")
 
@@ -24,9 +25,7 @@ def proof(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
     out: Annotated[Path, typer.Option("--out", "-o", help="a folder, or for one entry a file NAME.tlog-proof")],
     entries: Annotated[list[int] | None, typer.Argument(metavar="ENTRY...", help="numbers of entries")] = None,
-    sample: Annotated[
-        str | None, typer.Option(help="all entries that name a sample: id:HEX, key:JSON or NAME:ROW")
-    ] = None,
+    sample: Annotated[str | None, typer.Option(help=f"all entries that name a sample: {FORMS}")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
     as_json: AsJson = False,
 ) -> None:

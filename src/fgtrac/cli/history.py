@@ -11,7 +11,8 @@ from rich.markup import escape
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json
 
-Sample = Annotated[str, typer.Argument(help="id:HEX, key:JSON or NAME:ROW (row ROW of the data set NAME)")]
+FORMS = "id:HEX, key:JSON, NAME:key:JSON or NAME:ROW (whose key is the number ROW: its row, where no key= was given)"
+Sample = Annotated[str, typer.Argument(help=FORMS)]
 Key = Annotated[
     str | None, typer.Option("--key", help="the public key you trust: 64 hex digits, a file, or a verifier key")
 ]
@@ -25,8 +26,10 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show a sample's whole history, proved against the newest full seal."""
-    found = open_trace(trace, key=key).history(sample, details=details)
+    opened = open_trace(trace, key=key)
+    found, remark = opened.history(sample, details=details), opened.remark(sample)
     if as_json:
-        print_json(found.as_json())
+        print_json(found.as_json() | ({"remark": remark} if remark else {}))
     else:
-        answers().print(escape(str(found)), soft_wrap=True)
+        lines = [str(found), *([f"note: {remark}"] if remark else [])]
+        answers().print(escape("\n".join(lines)), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -37,11 +38,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich reads `:key:` in a help text as a picture, and what stands in brackets as markup
 )
-for verb in (demo, show, history, prove, verify, check, seal, erase, score, suspects, spikes, duplicates):
-    app.command()(verb)
-app.add_typer(export, name="export")
-app.add_typer(key, name="key")
+VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the verb
+    demo: "the main job on real images",
+    show: "what a trace says of itself, unverified",
+    history: "everything that happened to one sample",
+    prove: "a bundle that proves a claim to others",
+    verify: "check a whole trace, or a bundle without its trace",
+    check: "hold a trace to policies: test data, opt-outs, erasures",
+    seal: "put the journal into the log, and sign it",
+    erase: "destroy a person's key, and what leads to their samples",
+    score: "who lowered a target's loss, and who raised it",
+    suspects: "training samples that may be mislabelled",
+    spikes: "where the training loss jumped, and whose loss it was",
+    duplicates: "training samples that are nearly the same",
+}
+for verb, line in VERBS.items():
+    app.command(short_help=line)(verb)
+app.add_typer(export, name="export", short_help="what a trace holds, in forms that other tools read")
+app.add_typer(key, name="key", short_help="your signing key: make, show, replace or revoke it")
 
 
 def main() -> None:

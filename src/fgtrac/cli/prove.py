@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json
-from fgtrac.cli.history import Key
+from fgtrac.cli.history import FORMS, Key
 from fgtrac.store.durable import write_file
 from fgtrac.verify.bundle import parse_bundle
 
@@ -19,7 +19,7 @@ def prove(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
     sample: Annotated[
         str,
-        typer.Argument(help="id:HEX, key:JSON, NAME:key:JSON, NAME:ROW; of a content file:PATH or row:FILE.npy:INDEX"),
+        typer.Argument(help=f"{FORMS}; of a content file:PATH or row:FILE.npy:INDEX"),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")],
     claim: Annotated[
@@ -41,10 +41,13 @@ def prove(
         raise FileExistsError(f"{out} is there already; name another file, or replace it with --force")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    data = open_trace(trace, key=key).prove(sample, claim, entries=entries, checkpoint=checkpoint)
+    opened = open_trace(trace, key=key)
+    data, remark = opened.prove(sample, claim, entries=entries, checkpoint=checkpoint), opened.remark(sample)
     write_file(out, data)
     bundle = parse_bundle(data)
     if as_json:
-        print_json({"claim": bundle.claim, "words": bundle.words, "path": str(out), "bytes": len(data)})
+        said = {"claim": bundle.claim, "words": bundle.words, "path": str(out), "bytes": len(data)}
+        print_json(said | ({"remark": remark} if remark else {}))
     else:
-        answers().print(escape(f"{bundle.words}\n{out}: {len(data):,} bytes"), soft_wrap=True)
+        lines = [bundle.words, *([f"note: {remark}"] if remark else []), f"{out}: {len(data):,} bytes"]
+        answers().print(escape("\n".join(lines)), soft_wrap=True)

@@ -38,7 +38,7 @@ def score(
     trace: TracePath,
     toward: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:ROW, id:HEX, key:JSON, class:K[:ROLE] or role:ROLE; may be repeated"),
+        typer.Option(help="NAME:ROW, NAME:key:JSON, id:HEX, key:JSON, class:K[:ROLE] or role:ROLE; may be repeated"),
     ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="take the named samples as one group: their mean loss")

@@ -15,7 +15,7 @@ from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.replay import replay_demand
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.since import since_demand
-from fgtrac.api.trace import open_for_verification
+from fgtrac.api.trace import Trace, open_for_verification
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import FunctionFailedError, load_function
@@ -68,36 +68,51 @@ def verify(
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell."""
     if scores is None and (seed is not None or with_ is not None):
         raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
-    if path.is_file():
-        if since is not None or vault is not None:
-            raise ValueError(f"--since and --vault belong to a trace, and {path} is none; leave them out")
-        if replay:
-            raise ValueError(f"--replay belongs to a trace, and {path} is none; leave it out")
-        if scores is not None:
-            raise ValueError(f"--scores belongs to a trace, and {path} is none; leave it out")
+    for_trace = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
+    for_bundle = {"--id-key": id_key, "--about": about}
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or trace {path}")
+    is_bundle = path.is_file()
+    for option, value in (for_trace if is_bundle else for_bundle).items():
+        if value is not None:
+            raise ValueError(
+                f"{option} belongs to a {'trace' if is_bundle else 'bundle'}, and {path} is none; leave it out"
+            )
+    if is_bundle:
         report = verify_bundle(path, key, id_key, about)
     else:
-        if id_key is not None:
-            raise ValueError(f"--id-key belongs to a bundle, and {path} is none; leave it out")
-        if about is not None:
-            raise ValueError(f"--about belongs to a bundle, and {path} is none; leave it out")
         trace = open_for_verification(path)
-        demands: list[Demand] = []  # one for each option that asks for more than the usual checks
-        if scores is not None:
-            demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
-        if replay:
-            demands.append(replay_demand(trace.path, trace.id, vault))
-        if since is not None:
-            demands.append(since_demand(since))
         with progress("verifying") as step:
-            if vault is not None:
-                demands.append(vault_demand(vault, trace.id, step))
+            demands = _demands(trace, scores, seed, with_, replay, since, vault, step)
             report = trace.verify(key, demands=demands, progress=step)
     if as_json:
         print_json(report.as_json())
     else:
         print_report(report)
     raise typer.Exit(report.exit_code)
+
+
+def _demands(
+    trace: Trace,
+    scores: int | None,
+    seed: int | None,
+    with_: str | None,
+    replay: bool,
+    since: Path | None,
+    vault: Path | None,
+    step: Callable[[int, int], None],
+) -> list[Demand]:
+    """One for each option that asks for more than the usual checks."""
+    demands = []
+    if scores is not None:
+        demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
+    if replay:
+        demands.append(replay_demand(trace.path, trace.id, vault))
+    if since is not None:
+        demands.append(since_demand(since))
+    if vault is not None:
+        demands.append(vault_demand(vault, trace.id, step))
+    return demands
 
 
 def _load(named: str) -> Callable[[Any], Any]:

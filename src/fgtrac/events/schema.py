@@ -17,6 +17,7 @@ ROLES = {"train": 1, "validation": 2, "test": 3, "excluded": 4}
 STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
 ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
+TRAINING = ("samples", "roles", "transform", "use", "resume")  # after one of these a run has not ended, or no longer
 KEYS = ("rows", "numbers", "names")  # what a data set's samples are named by
 OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.orders import UNREAD
 from fgtrac.events.postings import PostingTable, merge
-from fgtrac.events.schema import decode_event
+from fgtrac.events.schema import TRAINING, decode_event
 from fgtrac.events.totals import Totals
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
@@ -59,6 +59,8 @@ class Facts:
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.announced = 0  # epochs whose order a `sampler` entry announces
+        self.committed = 0  # of these, the epochs whose order an opening in the vault gives
+        self.unopened = 0  # and those of which an erasure destroyed the opening
         self.has_end = False  # and nothing was trained afterwards
         self.unregistered = ""
         self._datasets: dict[str, bool] = {}  # by name, whether an entry says what content digests are taken from
@@ -82,6 +84,7 @@ class Facts:
             self.artifacts.append(Artifact(number, event["path"], event["sha256"], event["size"]))
         elif kind == "erasure":
             self.withdrawn |= dict.fromkeys(event["artifacts"], number)
+            self.unopened = self.committed
         elif kind == "checkpoint":
             self._checkpoint(number, event)
         elif kind == "contribution":
@@ -91,6 +94,7 @@ class Facts:
             self.rotations += rotations_of([(number, event)])
         elif kind == "sampler":
             self.announced += event["sampler"] != UNREAD
+            self.committed += event["sampler"] != UNREAD and "state_commitment" in event
         elif kind == "seal":
             self.full_seals.append(number + 1)
             self._seal(number, event)
@@ -99,8 +103,7 @@ class Facts:
             self._schemes.setdefault(event["name"], set()).add(event["id_scheme"])
         elif kind == "samples":
             self._registering.setdefault((event["dataset"], "contents" in event, "subjects" in event), number)
-        if kind in ("samples", "roles", "transform", "use", "resume", "end"):
-            self.has_end = kind == "end"
+        self.has_end = kind == "end" or (self.has_end and kind not in TRAINING)
         if not self.unregistered:
             try:
                 self._postings.add(number, event)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
-from fgtrac.events.schema import ROLES, decode_event
+from fgtrac.events.schema import ROLES, TRAINING, decode_event
 from fgtrac.verify.facts import Facts
 from fgtrac.verify.tree import Log
 
@@ -187,8 +187,7 @@ class Roster:
         elif kind == "erasure":
             fields = event["time"], event["pseudonym"], event["block"], event["ordinals"].copy()
             self.erasures.append(Erasure(number, *fields))
-        if kind in ("samples", "roles", "transform", "use", "resume", "end"):
-            self.has_ended = kind == "end"
+        self.has_ended = kind == "end" or (self.has_ended and kind not in TRAINING)
 
     def _add_samples(self, event: Mapping[str, Any], facts: Facts) -> None:
         name = event["block"]
