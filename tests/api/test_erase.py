@@ -139,9 +139,9 @@ def test_files_that_hold_the_subjects_rows_are_withdrawn_and_no_others(trace: Pa
     assert {p for e in erasures(trace) for p in e["artifacts"]} == gone
     names = sorted(n.removeprefix("artifacts/") for n in gone)
     of_states, (of_rows, of_targets) = names[:-2], names[-2:]
-    part = of_states[0][-17:]  # in whichever of two her row is
-    assert part in ("00000.safetensors", "00001.safetensors")
-    assert [n.rpartition("/")[2] for n in of_states] == [f"losses-train-{part}", f"train-{part}"] * 2
+    parts = ("00000.safetensors", "00001.safetensors")  # whichever her row is in: without their list both say nothing
+    of_state = [f"{name}-{part}" for name in ("losses-train", "train") for part in parts]
+    assert [n.rpartition("/")[2] for n in of_states] == of_state * 2
     assert of_rows.startswith("scoring/rows-train-")
     assert of_targets.startswith("targets/")
 
@@ -284,10 +284,29 @@ def test_an_erased_subject_does_not_come_back_in_a_resumed_or_reopened_run(trace
         run.register(people(), **given)
     with (
         start_run(trace, resume=True, key=trace.parent / "key.pem") as run,
-        pytest.raises(ValueError, match="was registered with other samples before"),
+        pytest.raises(ValueError, match=r"samples of a subject that was erased \(entry \d+\).*under another name="),
     ):
         run.register(people(), **given)
     assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+    assert files_with(trace.parent, encode(ANN).hex().encode()) == set()  # and no new key of hers was made
+
+
+def test_a_restored_key_is_refused_when_it_is_used_and_can_be_erased_again(trace: Path) -> None:
+    """A vault restored from a backup: without the refusal the log would be refuted for ever."""
+    backup, key = trace.with_suffix(".vault").read_bytes(), trace.parent / "key.pem"
+    erase(trace, ANN)
+    trace.with_suffix(".vault").write_bytes(backup)
+    given = {"key": KEYS, "subject": SUBJECTS}
+    for begin in (lambda: reopen(trace, key=key), lambda: start_run(trace, resume=True, key=key)):
+        for name in ("people", "people again"):
+            with (
+                begin() as run,
+                pytest.raises(ValueError, match=r"was erased \(entry \d+\), and the vault has its key"),
+            ):
+                run.register(people(), name=name, **given)
+    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+    assert erase(trace, ANN).artifacts == ()
+    assert files_with(trace.parent, ANN.encode()) == set()
 
 
 def test_scores_say_that_factors_are_missing(trace: Path) -> None:

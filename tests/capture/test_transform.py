@@ -154,16 +154,45 @@ def test_children_belong_to_their_parents_subject_where_that_is_one(run: Run, lo
     data = numbers(4, 5, 6, 7)
     run.register(data, subject=["ann", "bob", "ann", 7])
     run.transform("crops", data).record(numbers(1, 2, 3), parents=[3, [0, 2], 1])
-    run.transform("mixed", data).record(numbers(1, 2), parents=[[0, 1], 2])
+    mixed = numbers(1, 2, 3)
+    run.transform("mixed", data).record(mixed, parents=[[0, 1], 2, 0])
+    run.transform("all mixed", data).record(numbers(1, 2), parents=[[0, 1], [1, 2]])
+    run.transform("of mixed", mixed).record(numbers(1, 2, 3), parents=[0, 1, [0, 1]])
     run.close()
     said = log(run.path)
     schemes = {e["name"]: e["id_scheme"] for e in said.kind("dataset")}
-    assert schemes == {"TensorDataset": "subject", "crops": "subject", "mixed": "keyed"}
-    parents, crops, mixed = said.kind("samples")
-    pseudonyms = {bytes(parents["subjects"][i : i + 32]) for i in range(0, 128, 32)}
-    assert {bytes(crops["subjects"][i : i + 32]) for i in range(0, 96, 32)} == pseudonyms
-    assert sorted(said.names[crops["ids"][i : i + 32]][2] for i in range(0, 96, 32)) == ["7", "ann", "bob"]
-    assert "subjects" not in mixed
+    one_each = dict.fromkeys(("TensorDataset", "crops", "mixed", "of mixed"), "subject")
+    assert schemes == one_each | {"all mixed": "keyed"}
+    subjects = {event["dataset"]: sorted(str(s) for s in subjects_of(said, event)) for event in said.kind("samples")}
+    assert subjects == {
+        "TensorDataset": ["7", "ann", "ann", "bob"],
+        "crops": ["7", "ann", "bob"],
+        "mixed": ["None", "ann", "ann"],
+        "all mixed": ["None", "None"],
+        "of mixed": ["None", "None", "ann"],
+    }
+
+
+def subjects_of(said: Any, event: Any) -> list[str | None]:
+    """The subject of each sample of a `samples` entry, by the vault's names; samples of one share one pseudonym, which
+    is no other's."""
+    ids = [event["ids"][i : i + 32] for i in range(0, len(event["ids"]), 32)]
+    subjects = [said.names[sample][2] for sample in ids]
+    if "subjects" in event:
+        pseudonyms = [event["subjects"][i : i + 32] for i in range(0, len(event["subjects"]), 32)]
+        assert len(set(zip(subjects, pseudonyms, strict=True))) == len(set(subjects)) == len(set(pseudonyms))
+    return subjects
+
+
+def test_a_subject_is_a_text_or_a_whole_number(run: Run, log: Read) -> None:
+    for subject in (("clinic", 3), b"ann", ["ann"], 1.5, True):
+        with pytest.raises(TypeError, match=r"row 1 has the subject .*; a subject is a text or a whole number"):
+            run.register(numbers(1, 2), name="people", subject=["ann", subject])
+    with pytest.raises(ValueError, match="does not fit 64 bits"):
+        run.register(numbers(1, 2), name="people", subject=["ann", 1 << 64])
+    run.register(numbers(1, 2, 3), name="people", subject=["ann", -1, (1 << 64) - 1])
+    run.close()
+    assert [e["name"] for e in log(run.path).kind("dataset")] == ["people"]
 
 
 def test_a_parent_that_is_no_position_is_refused(run: Run) -> None:

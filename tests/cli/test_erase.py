@@ -71,7 +71,11 @@ def test_an_interrupted_erasure_is_finished_first(trace: Path, run, monkeypatch:
 
     monkeypatch.setattr(erasing, "_withdraw", refuse)
     done = run("erase", trace, "--subject", ANN, "--yes")
-    assert (done.code, done.err) == (1, "fgtrac: [Errno 28] no space left on device\n")
+    assert done.code == 1
+    assert done.err.startswith(
+        f"fgtrac: the key of subject {pseudonym[:16]} is destroyed; these files are not: artifacts/"
+    )
+    assert done.err.endswith("([Errno 28] no space left on device): put that right, and run fgtrac erase again\n")
     monkeypatch.undo()
     monkeypatch.setenv("FGTRAC_KEY", str(trace.parent / "key.pem"))
     said = run("erase", trace, "--subject", BOB, "--yes", "--json").json["erased"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,37 @@ class Adding:
     ledger: Ledger
 
 
+def hold_open(trace: TraceDir) -> durable.FolderHold:
+    """Say that this process writes into a trace, from here until `close` or its end: `alone_in` then refuses.
+
+    BlockingIOError where somebody is alone in it for longer than `WAIT_S`.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return durable.FolderHold(trace.path, alone=False)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                words = f"a subject is being erased from {trace.path}, or its key replaced; wait, then try again"
+                raise BlockingIOError(words) from error
+            time.sleep(0.05)
+
+
+@contextmanager
+def alone_in(trace: TraceDir) -> Iterator[None]:
+    """Nobody else has the trace open for writing inside the block. CaptureError where some process has, also where it
+    has not written anything yet."""
+    try:
+        held = durable.FolderHold(trace.path, alone=True)
+    except BlockingIOError as error:
+        words = f"{trace.path} is being recorded by a process now, or open in one that may record or score"
+        raise CaptureError(f"{words}; end that one, then try again") from error
+    try:
+        yield
+    finally:
+        held.close()
+
+
 def take_up(trace: TraceDir, key: Path | None) -> Signer:
     """Make a trace ready to be added to: what a crash left is repaired and sealed. Its signer.
 
@@ -52,13 +83,17 @@ def check_idle(trace: TraceDir) -> None:
 
 
 @contextmanager
-def adding(trace: TraceDir, key: Path | None = None) -> Iterator[Adding]:
-    """Add to a trace inside the block; what was added is sealed behind it, also after an error. Raises as `take_up`."""
-    signer = take_up(trace, key)
-    writer = os.urandom(16)
-    recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
-    try:
-        yield Adding(trace, signer, recorder, read_ledger(trace))
-    finally:
-        recorder.close()
-        sequencer.seal(trace, signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
+def adding(trace: TraceDir, key: Path | None = None, *, is_alone: bool = False) -> Iterator[Adding]:
+    """Add to a trace inside the block; what was added is sealed behind it, also after an error. Raises as `take_up`.
+
+    `is_alone`: the caller is inside `alone_in`.
+    """
+    with nullcontext() if is_alone else closing(hold_open(trace)):
+        signer = take_up(trace, key)
+        writer = os.urandom(16)
+        recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
+        try:
+            yield Adding(trace, signer, recorder, read_ledger(trace))
+        finally:
+            recorder.close()
+            sequencer.seal(trace, signer, full=True, clock=time.time_ns, wait_s=WAIT_S)

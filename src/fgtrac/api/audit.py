@@ -1,5 +1,6 @@
 """The verb `verify`: the auditor's checks of the log, of the scores in it, and of what only the writing side knows.
 
+erased-rows    after an erasure: no file is left that holds rows of an erased subject, or may
 contributions  every recorded score is what the factors in the log give
 plan           the plan of the newest seal says what the log says
 journal        what is not sealed yet: whole, and where it is sealed already, the same
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from fgtrac.api.erased_rows import check_erased_rows
 from fgtrac.api.recompute import check_contributions
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.errors import FormatError, ProofError
@@ -64,6 +66,8 @@ def audit_trace(
     pending = _find_pending(trace, names, segments)
     audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
     make = audit.checks.make
+    if audit.facts.erasures.subjects:
+        make("erased-rows", lambda: check_erased_rows(trace, audit), ("entries", "registered"))
     make("contributions", lambda: check_contributions(trace, audit, progress), ("entries", "registered"))
     make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
@@ -78,9 +82,13 @@ def audit_trace(
 def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
     """What no check that was made can tell, and the option that asks for the one that can."""
     facts = audit.facts
+    left = facts.announced - facts.unopened
+    gone = f", and of {facts.unopened} nothing can: an erasure destroyed what gives it" if facts.unopened else ""
+    again = f"{left} epochs was not drawn again; --replay does that{gone}"
+    if not left:
+        again = f"{facts.unopened} epochs cannot be drawn again: an erasure destroyed what gives it"
     said = {
-        REPLAY: "that no batch was left out, repeated or exchanged is not shown: the order of "
-        f"{facts.announced} epochs was not drawn again; --replay does that",
+        REPLAY: f"that no batch was left out, repeated or exchanged is not shown: the order of {again}",
         SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "
         "code do: --scores N --with FILE.py:FUNCTION",
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",

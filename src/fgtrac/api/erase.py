@@ -11,7 +11,7 @@ The order of writes, and what a kill behind each of them leaves:
     6  the vault forgets the note
 
 The log speaks last: a sealed `erasure` entry tells of a key and of files that are gone. `erase`, whoever it is asked to
-erase, first finishes what was interrupted.
+erase, first finishes what was interrupted. From 1 to 6 no other process has the trace open for writing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.adding import WAIT_S, check_idle, take_up
-from fgtrac.api.naming import key_of
+from fgtrac.api.adding import WAIT_S, alone_in, take_up
+from fgtrac.api.naming import key_of, subject_scopes
 from fgtrac.api.prior import trace_id_of
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
@@ -39,7 +39,7 @@ from fgtrac.events.identity import keyed_id, preimage, subject_commitment
 from fgtrac.events.postings import PostingTable
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score import target_files
-from fgtrac.score.factor_files import FOLDER, Rows, losses_path, parse_head, parse_rows
+from fgtrac.score.factor_files import FOLDER, Rows, is_factor_file, is_shard, losses_path, parse_head, parse_rows
 from fgtrac.store import durable
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.tensor_files import open_tensors
@@ -47,9 +47,10 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.tiles import WIDTH, read_bundle
 
-Subject = int | str | bytes | tuple[Any, ...]
+Subject = int | str
 OPENINGS = ("sampler/", "placement/")  # they tell which row of a data set each sample is, of every subject
 ORDINALS_AN_ENTRY, PATHS_AN_ENTRY = 10_000, 100  # together below the 65,535 bytes of an entry
+_FINISHED = ". An interrupted erasure was finished just now; if it was of this subject, all is done"
 _KINDS = ("samples", "artifact", "erasure")
 
 
@@ -73,16 +74,19 @@ def erase(
     subject: Subject,
     key: str | os.PathLike[str] | None = None,
     agree: Callable[[Erasure], bool] = lambda found: True,
+    report: Callable[[Erasure], object] = lambda done: None,
 ) -> list[Erasure]:
     """Erase a subject from the trace at `trace`; what was erased, interrupted erasures first. This cannot be undone.
 
     `subject` is what `register(subject=...)` was given; a text of digits names the number where no subject has it as
     text. `key` is the signing key's file. `agree` is asked before anything of this subject is destroyed; False leaves
-    it. What can still be linked to the subject afterwards: docs/erasure.md.
+    it. `report` is told of each erasure as it is done, also where an error follows. What can still be linked to the
+    subject afterwards: docs/erasure.md.
 
     ValueError for a subject that the vault has no key of; FileNotFoundError without the trace, its vault or the signing
-    key; CaptureError or BlockingIOError while another process records, seals or erases here; TamperError for a file of
-    factors that is not the log's; OSError where the disk refuses: erase again goes on from there.
+    key; CaptureError or BlockingIOError while another process has the trace open for writing or holds the vault;
+    TamperError for a file of factors that is not the log's; OSError where the disk refuses, which says whether the key
+    is destroyed: erase again goes on from there.
     """
     folder = TraceDir.open(Path(trace))
     trace_id = trace_id_of(folder)
@@ -90,26 +94,25 @@ def erase(
         raise FileNotFoundError(
             f"there is no vault at {folder.vault_path}: the keys that an erasure destroys lie in it; erase where it is"
         )
-    signer = take_up(folder, None if key is None else Path(key))
+    signing_key, done = None if key is None else Path(key), list[Erasure]()
     vault = Vault.open(folder.vault_path, trace_id, read_only=False)
+
+    def say(found: Erasure) -> None:
+        done.append(found)
+        report(found)
+
     try:
-        done = [_resume(folder, vault, signer, *note) for note in vault.unfinished()]
+        with alone_in(folder):
+            signer = take_up(folder, signing_key)
+            for note in vault.unfinished():
+                say(_resume(folder, vault, signer, *note))
         try:
             scope = _scope_of(vault, subject)
-        except ValueError:
-            if done:
-                return done  # of a subject whose name nobody knows any more: very likely this one
-            raise
+        except ValueError as error:
+            raise ValueError(f"{error}{_FINISHED if done else ''}") from error
         if agree(_look(folder, vault, scope)[0]):
-            signer = take_up(folder, None if key is None else Path(key))  # asking may have taken a while
-            with durable.lock(signer.lock_path, str(folder.path), WAIT_S):
-                check_idle(folder)  # whoever begins to record here now waits for the lock first
-                found, names = _look(folder, vault, scope)
-                openings = [what for prefix in OPENINGS for what, _opening in vault.openings(prefix)]
-                vault.erase(scope, names, openings, found.pseudonym, found.artifacts)
-                _withdraw(folder, found.pseudonym, found.artifacts)
-            _conclude(folder, vault, signer, found.pseudonym)
-            done.append(found)
+            with alone_in(folder):  # asking may have taken a while
+                say(_erase(folder, vault, take_up(folder, signing_key), scope))
         return done
     finally:
         vault.close()
@@ -120,11 +123,7 @@ def erase(
 
 def _scope_of(vault: Vault, subject: Subject) -> str:
     """The vault's scope of a subject's key. ValueError where it has none."""
-    named: list[Subject] = [subject]
-    if isinstance(subject, str) and len(subject) < 20 and subject.isascii() and subject.isdigit():
-        named += [int(subject)] if str(int(subject)) == subject else []
-    for one in named:
-        scope = f"subject:{encode(one).hex()}"
+    for scope in subject_scopes(subject) if isinstance(subject, str) else [f"subject:{encode(subject).hex()}"]:
         if vault.find_secret(scope) is not None:
             return scope
     if any(scope.startswith("subject:") for scope, _key in vault.secrets()):
@@ -146,7 +145,7 @@ def _look(trace: TraceDir, vault: Vault, scope: str) -> tuple[Erasure, list[byte
     names = [n.id for n in named if keyed_id(secret, preimage(n.dataset, key_of(n.key))) == n.id]
     log = _Log(trace, pseudonym)
     samples = log.samples()
-    artifacts = tuple(_artifacts_of(trace, log.artifacts, samples)) if samples else ()
+    artifacts = tuple(dict.fromkeys(_artifacts_of(trace, log.artifacts, samples)))
     openings = sum(len(vault.openings(prefix)) for prefix in OPENINGS)
     return Erasure(pseudonym, sum(map(len, samples.values())), len(names), openings, artifacts), names
 
@@ -203,27 +202,25 @@ def _events(trace: TraceDir) -> Iterator[tuple[int, dict[str, Any]]]:
 def _artifacts_of(
     trace: TraceDir, artifacts: dict[str, bytes], samples: dict[bytes, NDArray[np.uint32]]
 ) -> Iterator[str]:
-    """The artifacts that hold rows of these samples, or may: lists of rows with their labels, shards of factors with
-    their losses, and every file of a target's gradients, which does not say of whom they are."""
-    held: dict[bytes, NDArray[np.intp]] = {}  # SHA-256 of a rows file -> the subject's rows in it
+    """The files that hold rows of these samples, or may: lists of rows with their labels; the factors of such a list,
+    and of one that is gone, so that nobody can say whose they are, with their losses; what no entry names, as a killed
+    scoring leaves it; and every file of a target's gradients, which does not say of whom they are."""
+    if not samples:
+        return
+    there = [path for path in trace.names() if path.startswith("artifacts/")]
+    others = set[bytes]()  # SHA-256 of lists without a row of the subject
     for path, digest in artifacts.items():
-        if path.startswith(f"{target_files.FOLDER}/") and (trace.path / path).exists():
+        if path.startswith(f"{FOLDER}/rows-") and _is_there(trace, path, digest):
+            if _has_any(parse_rows(open_tensors(trace.plain(path))), samples):
+                yield path
+            else:
+                others.add(digest)
+    for path in there:
+        if path.startswith(f"{target_files.FOLDER}/") or (is_factor_file(path) and path not in artifacts):
             yield path
-        elif path.startswith(f"{FOLDER}/rows-") and _is_there(trace, path, digest):
-            held[digest] = _rows_of(parse_rows(open_tensors(trace.plain(path))), samples)
-            if len(held[digest]):
-                yield path
     for path, digest in artifacts.items():
-        is_shard = path.startswith(f"{FOLDER}/") and path.count("/") == 3
-        if is_shard and not path.endswith("/ggn.safetensors") and losses_path(path) in artifacts:
-            if not _is_there(trace, path, digest):
-                continue
-            head = parse_head(open_tensors(trace.plain(path)).metadata)
-            rows = held.get(head.rows, np.empty(0, np.intp))
-            if ((rows >= head.start) & (rows < head.stop)).any():
-                yield path
-                if (trace.path / losses_path(path)).exists():
-                    yield losses_path(path)
+        if is_shard(path) and not (_is_there(trace, path, digest) and _rows_of(trace, path) in others):
+            yield from (p for p in (path, losses_path(path)) if p in there)
 
 
 def _is_there(trace: TraceDir, path: str, digest: bytes) -> bool:
@@ -244,29 +241,71 @@ def _is_there(trace: TraceDir, path: str, digest: bytes) -> bool:
     return True
 
 
-def _rows_of(rows: Rows, samples: dict[bytes, NDArray[np.uint32]]) -> NDArray[np.intp]:
-    mine = np.zeros(len(rows), dtype=bool)
-    for number, block in enumerate(rows.blocks):
-        here = np.isin(rows.ordinals, samples.get(block, np.empty(0, np.uint32)))
-        mine |= here if rows.which is None else here & (rows.which == number)
-    return np.flatnonzero(mine)
+def _rows_of(trace: TraceDir, shard: str) -> bytes:
+    """The SHA-256 of the list of a shard's rows."""
+    return parse_head(open_tensors(trace.plain(shard)).metadata).rows
 
 
-# -- steps 2 to 6 ---------------------------------------------------------------------------------------------------
+def _has_any(rows: Rows, samples: dict[bytes, NDArray[np.uint32]]) -> bool:
+    """Whether some row is one of these samples."""
+    none = np.empty(0, np.uint32)
+    which = rows.which if rows.which is not None else np.zeros(len(rows), np.uint16)
+    mine = [np.isin(rows.ordinals[which == n], samples.get(block, none)) for n, block in enumerate(rows.blocks)]
+    return any(bool(found.any()) for found in mine)
 
 
-def _resume(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes, artifacts: Sequence[str]) -> Erasure:
-    """Go on with an erasure that was interrupted, from wherever it stopped."""
-    with durable.lock(signer.lock_path, str(trace.path), WAIT_S):
-        check_idle(trace)
+# -- steps 1 to 6 ---------------------------------------------------------------------------------------------------
+
+
+def _erase(trace: TraceDir, vault: Vault, signer: Signer, scope: str) -> Erasure:
+    """All steps. OSError that says so where the key is destroyed and something else is not."""
+    found, names = _look(trace, vault, scope)
+    _check_writable(trace, signer, found.artifacts)
+    openings = [what for prefix in OPENINGS for what, _opening in vault.openings(prefix)]
+    try:
+        vault.erase(scope, names, openings, found.pseudonym, found.artifacts)
+        _withdraw(trace, found.pseudonym, found.artifacts)
+        _conclude(trace, vault, signer, found.pseudonym)
+    except OSError as error:
+        if vault.find_secret(scope) is not None:
+            raise
+        raise _half_done(trace, found, error) from error
+    return found
+
+
+def _resume(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes, noted: Sequence[str]) -> Erasure:
+    """Go on with an erasure that was interrupted, from wherever it stopped; files may have come since then."""
+    log = _Log(trace, pseudonym)
+    samples = log.samples()
+    artifacts = tuple(dict.fromkeys([*noted, *_artifacts_of(trace, log.artifacts, samples)]))
+    found = Erasure(pseudonym, sum(map(len, samples.values())), 0, 0, artifacts, resumed=True)
+    try:
         vault.purge()
-        samples = _withdraw(trace, pseudonym, artifacts)
-    _conclude(trace, vault, signer, pseudonym)
-    return Erasure(pseudonym, samples, 0, 0, tuple(artifacts), resumed=True)
+        _withdraw(trace, pseudonym, artifacts)
+        _conclude(trace, vault, signer, pseudonym)
+    except OSError as error:
+        raise _half_done(trace, found, error) from error
+    return found
 
 
-def _withdraw(trace: TraceDir, pseudonym: bytes, artifacts: Sequence[str]) -> int:
-    """Steps 3 and 4, as far as they are not done; how many samples the subject has."""
+def _half_done(trace: TraceDir, found: Erasure, error: OSError) -> OSError:
+    left = [path for path in found.artifacts if (trace.path / path).exists()]
+    files = f"these files are not: {', '.join(left[:5])}" if left else "the log does not say so yet"
+    more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+    who = f"the key of subject {found.pseudonym.hex()[:16]} is destroyed"
+    return OSError(f"{who}; {files}{more} ({error}): put that right, and run fgtrac erase again")
+
+
+def _check_writable(trace: TraceDir, signer: Signer, artifacts: Sequence[str]) -> None:
+    """PermissionError, while nothing is destroyed, where files cannot be removed or the log not be written."""
+    folders = {(trace.path / path).parent for path in artifacts} | {trace.path, trace.journal, signer.lock_path.parent}
+    for folder in sorted(folders):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"nothing of this subject was erased: the folder {folder} cannot be written")
+
+
+def _withdraw(trace: TraceDir, pseudonym: bytes, artifacts: Sequence[str]) -> None:
+    """Steps 3 and 4, as far as they are not done."""
     for path in artifacts:
         durable.remove(trace.path / path)
     for folder in {(trace.path / path).parent for path in artifacts}:
@@ -274,9 +313,7 @@ def _withdraw(trace: TraceDir, pseudonym: bytes, artifacts: Sequence[str]) -> in
             durable.sync_folder(folder)
             durable.remove_empty(folder, trace.path)
     log = _Log(trace, pseudonym)
-    samples = log.samples()
-    _record(trace, pseudonym, _left(samples, log.erased), [path for path in artifacts if path in log.artifacts])
-    return sum(map(len, samples.values()))
+    _record(trace, pseudonym, _left(log.samples(), log.erased), [path for path in artifacts if path in log.artifacts])
 
 
 def _conclude(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes) -> None:

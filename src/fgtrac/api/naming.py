@@ -160,7 +160,7 @@ class Namer:
         named, schemes = content_preimage(digest), set(self._schemes.values())
         found = [Named(public_id(named), words, named, is_content=True)] if "public" in schemes else []
         for scope, secret in self._vault.secrets() if self._vault is not None else ():
-            if ("keyed" if scope == "run" else "subject") in schemes:
+            if "subject" in schemes or (scope == "run" and "keyed" in schemes):
                 found.append(Named(keyed_id(secret, named), words, named, open_key(secret, named), is_content=True))
         if not found:
             there = "/".join(sorted(schemes)) or "of no data set"

@@ -15,6 +15,7 @@ from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.tiles import WIDTH, read_bundle, read_entries
+from fgtrac.verify.erasures import Erased
 from fgtrac.verify.keys import is_about_keys
 
 
@@ -99,6 +100,18 @@ def registered_before(trace: TraceDir) -> dict[str, tuple[bytes, bytes | None]]:
             is_whole = len(parts) == event["parts"]
             digest = hashlib.sha256(b"".join(parts)).digest() if is_whole else None
             found[name] = (block, digest or (earlier[1] if earlier[0] == block else None))
+    return found
+
+
+def erased_before(trace: TraceDir) -> Erased:
+    """Whom and what the log has erased. Reads the whole log once."""
+    head, found = trace.head(), Erased()
+    size = head.size if head is not None else 0
+    wanted = encode("kind") + encode("erasure")
+    for number in range(-(-size // WIDTH)):
+        for place, entry in enumerate(read_bundle(trace, number, size)):
+            if wanted in entry and (event := decode_event(entry))["kind"] == "erasure":
+                found.add(number * WIDTH + place, event)
     return found
 
 

@@ -33,16 +33,19 @@ from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Keys, Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
 from fgtrac.commit.background import BackgroundSealer
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import CaptureError, ProofError
+from fgtrac.errors import CaptureError, FgtracError, ProofError
+from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
+from fgtrac.verify.erasures import Erased
 
 WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
 
@@ -70,11 +73,13 @@ class Run:
         trace: TraceDir,
         vault: Vault,
         signer: Signer,
+        held: FolderHold,
         *,
         scheme: str,
         first_step: int,
         options: Options,
         before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+        erased: Erased | None = None,
         ledger: Ledger | None = None,
         trains: bool = True,
     ) -> None:
@@ -82,6 +87,7 @@ class Run:
         self._trace = trace
         self._vault = vault
         self._signer = signer
+        self._held = held
         writer = os.urandom(16)
         self._recorder = Recorder(
             JournalWriter(trace.journal, writer),
@@ -94,7 +100,8 @@ class Run:
         self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
         self._ledger = ledger if ledger is not None else Ledger()
         secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
-        self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, adds=trains)
+        returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
+        self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, returned, adds=trains)
         self._grounding = Grounding(self._settled, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
@@ -135,9 +142,11 @@ class Run:
         """Register the samples of the data set(s) behind `data`, and their role.
 
         `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
-        column's name or a sequence; `source(row)` gives the bytes that a content digest is taken from where fgtrac
+        column's name or a sequence (a subject is a text or a whole number; None is nobody's sample, which is then named
+        under the run's key); `source(row)` gives the bytes that a content digest is taken from where fgtrac
         does not know them; `content=False` takes none. Registering the same data set again adds the role only.
-        Raises ValueError for a taken name, keys that collide, or options for a data set that is registered already.
+        Raises ValueError for a taken name, keys that collide, options for a data set that is registered already, and
+        for samples of an erased subject.
         """
         self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)
 
@@ -334,6 +343,7 @@ class Run:
         for watch, _placement in self._watches.values():
             unwatch(watch)
         with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
+            last.callback(self._held.close)
             last.callback(self._vault.close)
             last.callback(self._seal_last)
             last.callback(self._recorder.close)
@@ -352,7 +362,10 @@ class Run:
         if self._open and os.getpid() == self._pid:
             how = "sealing it without an end" if self._trains else "sealing it"
             print(f"fgtrac: {self.path} was not closed; {how}", file=sys.stderr)
-            self.close(finished=False)
+            try:
+                self.close(finished=False)
+            except (FgtracError, OSError, ValueError) as error:  # nobody is left to catch it
+                print(f"fgtrac: {self.path} could not be sealed: {error}; then run fgtrac seal", file=sys.stderr)
 
     def _check_training(self, verb: str) -> None:
         """ValueError in a trace that was opened again for scores and predictions, CaptureError in a closed run."""

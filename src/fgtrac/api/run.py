@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fgtrac.api import prior
-from fgtrac.api.adding import take_up
+from fgtrac.api.adding import hold_open, take_up
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
 from fgtrac.api.recording import WAIT_S, Options, Run
@@ -17,6 +18,7 @@ from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import key_commitment
 from fgtrac.score.select import parse_rule
+from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
@@ -70,33 +72,47 @@ def start_run(
     signer = Signer.open(trace_id, signing_key)
     fields["public_key"] = signer.public_key
     trace = TraceDir.create(folder)
-    vault = Vault.create(vault_path, trace_id)
-    run = Run(trace, vault, signer, scheme=ids, first_step=step or 0, options=options)
-    if ids == "keyed":
-        fields["key_commitment"] = key_commitment(vault.secret("run"))
-    run._recorder.record("run", fields)
-    run._recorder.sync()
-    return run
+    with _held(trace) as held:
+        vault = Vault.create(vault_path, trace_id)
+        run = Run(trace, vault, signer, held, scheme=ids, first_step=step or 0, options=options)
+        if ids == "keyed":
+            fields["key_commitment"] = key_commitment(vault.secret("run"))
+        run._recorder.record("run", fields)
+        run._recorder.sync()
+        return run
+
+
+@contextmanager
+def _held(trace: TraceDir) -> Iterator[durable.FolderHold]:
+    """The hold of a run that begins: it is the run's, unless that cannot begin."""
+    held = hold_open(trace)
+    try:
+        yield held
+    except BaseException:
+        held.close()
+        raise
 
 
 def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options) -> Run:
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
-    trace_id = prior.trace_id_of(trace)
-    run_entry = prior.run_entry(trace)
-    signer = prior.signer_of(trace, signing_key)
-    vault = Vault.open(trace.vault_path, trace_id, read_only=False)
-    tidy.remove_unfinished_artifacts(trace)
-    sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
-    scheme = run_entry["id_scheme"]
-    first_step = prior.last_checkpoint_step(trace) if step is None else step
-    writers = sorted(sequencer.last_seqs(trace, signer).items())
-    before, ledger = prior.registered_before(trace), read_ledger(trace)
-    ledger.go_back(first_step)
-    run = Run(trace, vault, signer, scheme=scheme, first_step=first_step, options=options, before=before, ledger=ledger)
-    run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
-    run._recorder.sync()
-    return run
+    with _held(trace) as held:
+        trace_id = prior.trace_id_of(trace)
+        run_entry = prior.run_entry(trace)
+        signer = prior.signer_of(trace, signing_key)
+        vault = Vault.open(trace.vault_path, trace_id, read_only=False)
+        tidy.remove_unfinished_artifacts(trace)
+        sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+        first_step = prior.last_checkpoint_step(trace) if step is None else step
+        writers = sorted(sequencer.last_seqs(trace, signer).items())
+        ledger = read_ledger(trace)
+        ledger.go_back(first_step)
+        known = {"scheme": run_entry["id_scheme"], "first_step": first_step, "options": options, "ledger": ledger}
+        before, erased = prior.registered_before(trace), prior.erased_before(trace)
+        run = Run(trace, vault, signer, held, **known, before=before, erased=erased)
+        run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
+        run._recorder.sync()
+        return run
 
 
 def reopen(path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None, strict: bool = False) -> Run:
@@ -109,11 +125,13 @@ def reopen(path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None =
     Raises FileNotFoundError or FormatError where there is no trace, CaptureError where it is being recorded now.
     """
     trace = TraceDir.open(_folder(path))
-    vault, entry = Vault.open(trace.vault_path, prior.trace_id_of(trace)), prior.run_entry(trace)
-    signer = take_up(trace, None if key is None else Path(key))
-    step, before, ledger = prior.last_checkpoint_step(trace), prior.registered_before(trace), read_ledger(trace)
-    known = {"scheme": entry["id_scheme"], "first_step": step, "options": Options(strict=strict)}
-    return Run(trace, vault, signer, **known, before=before, ledger=ledger, trains=False)
+    with _held(trace) as held:
+        vault, entry = Vault.open(trace.vault_path, prior.trace_id_of(trace)), prior.run_entry(trace)
+        signer = take_up(trace, None if key is None else Path(key))
+        step, ledger = prior.last_checkpoint_step(trace), read_ledger(trace)
+        known = {"scheme": entry["id_scheme"], "first_step": step, "options": Options(strict=strict), "ledger": ledger}
+        before, erased = prior.registered_before(trace), prior.erased_before(trace)
+        return Run(trace, vault, signer, held, **known, before=before, erased=erased, trains=False)
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:

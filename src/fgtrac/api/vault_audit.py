@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.audit import Demand
+from fgtrac.api.audit import VAULT, Demand
 from fgtrac.api.naming import secret_scopes, words_of
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import decode, encode
@@ -43,13 +43,18 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
 
     def examine(_trace: TraceFiles, audit: Audit) -> str:
         try:
+            for pseudonym, _artifacts in vault.unfinished():
+                audit.checks.notes.append(
+                    f"an erasure was interrupted: the key of subject {pseudonym.hex()[:16]} is destroyed, the rest may "
+                    "not be done; run fgtrac erase again, which finishes it first"
+                )
             return _check(vault, audit, progress)
         except FormatError as error:  # the vault's: the log's entries are known to be well formed
             raise CannotTell(f"{error}; restore {vault.path.name} from a copy") from error
         finally:
             vault.close()
 
-    return Demand("vault", examine, ("entries", "run", "registered"))
+    return Demand(VAULT, examine, ("entries", "run", "registered"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,8 @@ class _Secrets:
                 f"(run) commits to {self.commitment.hex()}"
             )
         subjects = [(scope, secret) for scope, secret in vault.secrets() if scope.startswith("subject:")]
+        if self._run is not None:
+            subjects.append(("run", self._run))  # names the samples of a data set with subjects that have none
         self._subjects = {subject_commitment(secret): (scope, secret) for scope, secret in subjects}
         self._erased = erased
         for pseudonym in self._subjects.keys() & erased.keys():

@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.contents import source_digests
 from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, pieces
-from fgtrac.events.codec import encode
+from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.events.identity import (
     block_id,
     content_preimages,
@@ -25,6 +25,7 @@ from fgtrac.events.identity import (
     row_preimages,
     subject_commitment,
 )
+from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
 
 Key = int | str | bytes | tuple[Any, ...]
@@ -38,7 +39,7 @@ class Root:
     """One registered root data set: row -> ordinal in its block, and row -> id.
 
     `ordinals` is (n,) uint32; `ids` is (n, 32) uint8 in row order; `contents` likewise, or None where no source is
-    known; `subjects` has n, or is None where samples have none.
+    known; `subjects` has n (None in the place of a sample that has none), or is None where no sample has one.
     """
 
     data: Any
@@ -90,12 +91,12 @@ class Resolved:
         return out
 
     def subjects(self) -> list[Any] | None:
-        """The subject at each position, or None where some root's samples have none."""
+        """The subject at each position, None where there is none; or None where no root's samples have one."""
         columns = [root.subjects for root in self.roots]
-        known = [column for column in columns if column is not None]
-        if len(known) < len(columns):
+        if not any(columns):
             return None
-        return [known[which][row] for which, row in zip(self.which.tolist(), self.rows.tolist(), strict=True)]
+        places = zip(self.which.tolist(), self.rows.tolist(), strict=True)
+        return [None if (column := columns[which]) is None else column[row] for which, row in places]
 
     def by_block(self, positions: NDArray[np.int64] | None = None) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
         """For each block touched: its id and the places within `positions` (default: all) that lie in it."""
@@ -120,6 +121,7 @@ class Registry:
         secrets: Secrets,
         names: Names,
         before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
+        returned: Returned | None = None,
         *,
         adds: bool = True,
     ) -> None:
@@ -131,6 +133,7 @@ class Registry:
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._taken: set[str] = set()
         self._before = before or {}
+        self._returned = returned
         self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 0 no role, 1 another than train, 2 train
 
     def resolve(self, data: Any) -> Resolved:
@@ -200,13 +203,18 @@ class Registry:
     ) -> Root:
         """Name every row of `data` and write its `dataset` and `samples` entries.
 
-        Raises ValueError for a data set without a length, a name that is taken or had other samples or contents before
-        the run was resumed, or two rows with one key.
+        Raises ValueError for a data set without a length, a name that is taken, is read as something else, or had other
+        samples or contents before the run was resumed, two rows with one key, or an erased subject's; TypeError for
+        what is no key or subject.
         """
         rows = count_rows(data)
         names = self._free_names(data, name)
+        check_dataset_name(names[0])
         keys = keys_of(data, key, rows, "key")
         subjects = None if subject is None else keys_of(data, subject, rows, "subject")
+        check_subjects(subjects or ())
+        if self._returned is not None:
+            self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
         scheme = "subject" if subjects is not None else self._scheme
         secrets = self._secrets_of(scheme, subjects, rows)
         described, digests = source_digests(data, rows, source) if content else (None, None)
@@ -226,10 +234,10 @@ class Registry:
         ordinals[order] = np.arange(rows, dtype=np.uint32)
         if self.adds:
             front, listed = len(preimage(called, 0)) - 1, rows_of(ids)  # a preimage ends with its key's CBOR
-            subject_of = [None] * rows if subjects is None else [str(s) for s in subjects]
+            subject_of = [None] * rows if subjects is None else [None if s is None else str(s) for s in subjects]
             self._names((listed[n], called, named[n][front:], subject_of[n]) for n in order.tolist())
-            fields: dict[str, Any] = {"name": called, "id_scheme": scheme, "rows": rows}
-            self._recorder.record("dataset", fields | ({"content": described} if described is not None else {}))
+            said = {"name": called, "id_scheme": scheme, "rows": rows, "keys": kind_of_keys(keys)}
+            self._recorder.record("dataset", said | ({"content": described} if described is not None else {}))
             pseudonyms = None if subjects is None else pseudonyms_of(secrets)
             self._write_samples(called, block, ids, contents, pseudonyms, order)
         root = Root(data, called, scheme, block, ordinals, ids, contents, subjects)
@@ -310,7 +318,7 @@ class Registry:
         made: dict[Any, bytes] = {}
         for s in subjects:
             if s not in made:
-                made[s] = self._secrets(f"subject:{encode(s).hex()}")
+                made[s] = self._secrets(scope_of(s))
         return [made[s] for s in subjects]
 
     def _write_samples(

@@ -112,8 +112,9 @@ class Stage:
 
     def record(self, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
         """Register `children`, new samples made from this stage's: `parents[i]` is the position (or positions) behind
-        child i. Each child is named by [stage, [parent ids], n]. Where the parents have subjects, and each child is of
-        one subject's only, the children are that subject's too. Returns `children`.
+        child i. Each child is named by [stage, [parent ids], n]. A child whose parents are all one subject's is that
+        subject's too, and is erased with it; one of several subjects' is nobody's: its name and content stay under the
+        run's key when one of them is erased. Returns `children`.
 
         ValueError where the lengths differ or a parent is no position of the stage's data set.
         """
@@ -212,11 +213,12 @@ class Stage:
 
 
 def _subjects_of(parents: Sequence[Sequence[int]], subjects: Sequence[Any] | None) -> list[Any] | None:
-    """The subject of each child; None where there are none, or a child is of several, which no one key can name."""
+    """The subject of each child: None for one of several, which no one key can name. None where no child has one."""
     if subjects is None:
         return None
     of_child = [{subjects[p] for p in positions} for positions in parents]
-    return [one for (one,) in of_child] if all(len(some) == 1 for some in of_child) else None
+    found = [one.pop() if len(one) == 1 else None for one in of_child]
+    return found if any(subject is not None for subject in found) else None
 
 
 def _comparable(value: Any) -> Hashable:

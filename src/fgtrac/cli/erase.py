@@ -17,30 +17,44 @@ SHOWN = 5
 
 def erase(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace, with its vault beside it")],
-    subject: Annotated[str, typer.Option(help="the subject, as register(subject=...) was given it")],
+    subject: Annotated[
+        str, typer.Option(help="the subject, a text or a number, as register(subject=...) was given it")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase a subject: its key, its names and the openings of samplers leave the vault, files that hold its rows leave
-    the trace, and an erasure entry says so. It cannot be undone. docs/erasure.md says what stays."""
+    the trace, and an erasure entry says so. It cannot be undone. What stays, samples made from several people's among
+    it: docs/erasure.md."""
+    done: list[Erasure] = []
 
     def agree(found: Erasure) -> bool:
         if yes:
             return True
         print(f"This destroys the key of {_words(found)}. It cannot be undone.", file=sys.stderr)
         if not sys.stdin.isatty():
-            raise ValueError("nothing was erased: there is no terminal to ask on; add --yes")
+            raise ValueError(f"{_nothing(done)}: there is no terminal to ask on; add --yes")
         return typer.confirm("Erase?", err=True)
 
-    done = erase_subject(trace, subject=subject, agree=agree)
+    try:
+        erase_subject(trace, subject=subject, agree=agree, report=done.append)
+    finally:  # what was done is said also where something else cannot be
+        _show(done, as_json)
+    if all(found.resumed for found in done):
+        print(f"fgtrac: {_nothing(done)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _nothing(done: list[Erasure]) -> str:
+    return "nothing else was erased" if done else "nothing was erased"
+
+
+def _show(done: list[Erasure], as_json: bool) -> None:
     if as_json:
         print_json({"erased": [_as_json(found) for found in done]})
     for found in () if as_json else done:
         words = "an interrupted erasure was finished: the key of" if found.resumed else "erased: the key of"
         answers().print(f"{words} {_words(found)}", markup=False, soft_wrap=True)
-    if not done:
-        print("fgtrac: nothing was erased", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 def _words(found: Erasure) -> str:

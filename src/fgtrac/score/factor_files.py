@@ -207,6 +207,12 @@ def is_factor_file(path: str) -> bool:
     return bool(ROWS_PATH.fullmatch(path) or STATE_PATH.fullmatch(path))
 
 
+def is_shard(path: str) -> bool:
+    """Whether a path is that of a shard of factors: neither losses, nor matrices, nor a list of rows."""
+    found = STATE_PATH.fullmatch(path)
+    return found is not None and found[2] is None and found[3] is not None
+
+
 # -- parsing ------------------------------------------------------------------------------------------------------
 
 

@@ -58,17 +58,20 @@ def write_file(path: Path, data: bytes | Iterable[bytes | memoryview], *, mode: 
 
 
 def create_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Put a whole file in place where there is none. FileExistsError where there is one, even one made just now."""
+    """Put a whole file in place where there is none. FileExistsError where there is one, even one made just now.
+
+    A crash before the end leaves a file ending in .tmp, which nobody holds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    fd = _open_held(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         _write_all(fd, data)
         _fsync(fd)
         os.link(temporary, path)
     finally:
-        os.close(fd)
         temporary.unlink()
+        _let_go(fd)
     sync_folder(path.parent)
 
 
@@ -178,6 +181,26 @@ class AppendFile:
 
     def close(self) -> None:
         """Close the file; appending opens it again."""
+        if self._fd >= 0:
+            _let_go(self._fd)
+            self._fd = -1
+
+
+class FolderHold:
+    """A folder that is held (flock) until `close`, along with others or alone. BlockingIOError, at once, where somebody
+    else's hold forbids it. The system lets go of a process that ends, however it does; a forked data-loader worker
+    inherits the hold, so `close` gives it up for all of them."""
+
+    def __init__(self, folder: Path, *, alone: bool) -> None:
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def close(self) -> None:
+        """Let go; once is enough."""
         if self._fd >= 0:
             _let_go(self._fd)
             self._fd = -1

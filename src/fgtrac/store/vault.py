@@ -68,7 +68,9 @@ class Vault:
     def open(cls, path: Path, trace_id: bytes, *, read_only: bool = True) -> Vault:
         """An existing vault. FileNotFoundError, FormatError for what is none, TamperError for another trace's."""
         if not path.is_file():
-            raise FileNotFoundError(f"there is no vault at {path}; name samples by id:HEX, or put the vault there")
+            raise FileNotFoundError(
+                f"there is no vault at {path}; name the file that lies beside the trace, or put it there"
+            )
         vault = cls(_connect(path, read_only=read_only), path)
         try:
             rows = vault._rows((str, bytes), "SELECT format, trace FROM about")

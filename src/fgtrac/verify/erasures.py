@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,21 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 
 IdsOf = Callable[[bytes], NDArray[np.uint8]]  # a block's ids (n, 32) by ordinal; ProofError where it is not whole
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What a log has erased so far: pseudonym -> the first entry that says so, and block -> the first entry that names
+    samples in it."""
+
+    subjects: dict[bytes, int] = field(default_factory=dict)
+    blocks: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, number: int, event: Mapping[str, Any]) -> None:
+        """Take `erasure` entry `number`."""
+        self.subjects.setdefault(event["pseudonym"], number)
+        if len(event["ordinals"]):
+            self.blocks.setdefault(event["block"], number)
 
 
 class Erasures:
@@ -26,6 +42,16 @@ class Erasures:
     def subjects(self) -> dict[bytes, int]:
         """The pseudonym of each subject that is said to be erased, with the first entry that says so."""
         return {pseudonym: said[0][0] for pseudonym, said in self._erased.items()}
+
+    @property
+    def last(self) -> int:
+        """The last entry that erases somebody, -1 where none does."""
+        return max((number for said in self._erased.values() for number, _block, _ordinals in said), default=-1)
+
+    def in_block(self, block: bytes) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+        """The ordinals of erased samples in a block, each with the entry that names them."""
+        for said in self._erased.values():
+            yield from ((number, ordinals) for number, named, ordinals in said if named == block)
 
     def add(self, number: int, event: Mapping[str, Any]) -> None:
         """Take entry `number`."""

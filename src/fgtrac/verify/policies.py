@@ -151,6 +151,7 @@ def _erased(roster: Roster, _policies: Policies) -> _Rule:
     entries, times = roster.kin.least(entries), roster.kin.least(times)
     erased = entries != NO_STEP
     what = f"{_plural(int(erased.sum()), 'sample')} of {_plural(len(names), 'erased subject')} after the erasure"
+    what += " (who is registered again under a new name or key is not recognised)" if names else ""
     return _Rule("erased-subjects", Ban(erased, entries, times), what if names else "erased subjects (there are none)")
 
 
