@@ -25,8 +25,8 @@ bench: .venv/ready
 attacks: .venv/ready
 	$(BIN)/python attacks/run.py
 
-# Every parser, about SECONDS by the clock in all (some 5 s each at least), then BUNDLES changed bundles; figures are printed,
-# and any finding is a failure.
+# Every parser, about SECONDS by the clock in all (some 5 s each at least), then BUNDLES changed bundles; figures are
+# printed, and any finding is a failure.
 fuzz: .venv/fuzz-ready
 	$(BIN)/python fuzz/worst_cases.py
 	$(BIN)/python fuzz/run.py $(SECONDS)

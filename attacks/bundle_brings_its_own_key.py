@@ -22,7 +22,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     yield undecided(stage.check(lie, has_key=False), "signature")
     key = thief.public_key().public_bytes_raw().hex()
     with_key = format_bundle(lie).replace(b'"claim"', f'"key":"{key}",\n"claim"'.encode())
-    yield refused(stage.check(with_key, has_key=False), 2, says="unknown ['key']")
+    yield refused(stage.check(with_key, has_key=False), 2, says="the unknown 'key'")
 
 
 if __name__ == "__main__":

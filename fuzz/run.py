@@ -4,8 +4,8 @@
     python fuzz/run.py 60 "fgtrac bundle"     one of them
 
 SECONDS are by the clock, starts included; but each parser takes some 5 s at least, so that 32 of them take a minute and
-a half on two cores, however few are asked for. Prints inputs run and edges covered for each; ends with 1 on any finding, whose bytes stay
-in fuzz/findings/.
+a half on two cores, however few are asked for. Prints inputs run and edges covered for each; ends with 1 on any
+finding, whose bytes stay in fuzz/findings/.
 """
 
 from __future__ import annotations
