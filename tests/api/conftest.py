@@ -1,8 +1,9 @@
-"""What the tests of scoring share: a small problem, trained under trace, and what its log and folder say."""
+"""What the tests of scoring share: a small problem, trained under trace, and what its log and folder say; a desk."""
 
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+from desks import Desk
 from fgtrac.api.ledger import Ledger, read_ledger
 from fgtrac.api.run import Run, start_run
 from fgtrac.events.schema import decode_event
@@ -124,3 +126,20 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Problem:
         problem.score_with(run)
         problem.fit(run, problem.model())
     return problem
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.record("a")
+    desk.record("b")
+    return desk
+
+
+@pytest.fixture
+def desk(recorded: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A copy, whose key is the user's own."""
+    shutil.copytree(recorded.folder, tmp_path / "desk")
+    copy = Desk(tmp_path / "desk")
+    monkeypatch.setenv("FGTRAC_KEY", str(copy.key))
+    return copy

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from fgtrac.api.run import start_run
-from fgtrac.commit.keys import load_key, public_bytes
+from fgtrac.commit.keys import Begun, Keyring, load_key, public_bytes
 from fgtrac.tlog.note import Verifier, format_vkey
 
 OTHER = "ab" * 32
@@ -69,11 +70,41 @@ def test_a_rotation_says_what_it_did(run, desk: Desk) -> None:
     assert done.out.startswith(f"{desk.trace} is now under {desk.public}, sealed at ")
 
 
+def test_a_rotation_whose_trace_is_there_no_more_is_shown_and_finished_without_it(run, desk: Desk) -> None:
+    Keyring(desk.key).begin(Begun(Ed25519PrivateKey.generate(), (desk.trace,), True))
+    desk.trace.rename(desk.folder / "moved")
+    shown = run("key", "show")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"rotation of {desk.trace} (it is there no more, and will be left out) was begun; fgtrac key" in shown.out
+    done = run("key", "rotate")
+    assert (done.code, done.out) == (
+        0, f"note: {desk.trace} is there no more and was left out; where you have it again, fgtrac key rotate it\n",
+    )  # fmt: skip
+    assert run("key", "show", "--json").json["unfinished"] == []
+
+
+def test_a_revocation_says_which_key_it_is_of_and_which_it_does_not_reach(run, desk: Desk) -> None:
+    first = desk.public
+    run("key", "rotate", desk.trace)
+    second = desk.public
+    done = run("key", "rotate", desk.trace, "--revoke").out.splitlines()
+    assert done[0].endswith(f"; its log revokes {second}")
+    assert done[1].startswith(f"note: {first}, which signed it before that, is not revoked by its log")
+    assert done[1].endswith(f"fgtrac key revoke {first}")
+    assert run("key", "revoke", first, "--json").json == {"revoked": first}
+    assert f"{first} is believed no longer here" in run("key", "revoke", first).out
+    assert run("key", "show", "--json").json["revoked"] == sorted([first, second])
+    again = run("key", "rotate", desk.trace, "--revoke", "--json").json  # the third, and the others are on the list
+    assert (again["public_key"], again["gone"]) == (desk.public, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["new"], "is there already; fgtrac key rotate"),
-        (["rotate"], "Missing argument"),
+        (["rotate"], "no rotation was begun; name the traces"),
+        (["revoke", OTHER], "is none of your retired keys; fgtrac key show lists them"),
+        (["revoke", "nothing"], "is none of your retired keys"),
         (["rotate", "nowhere.trace"], "nowhere.trace; name a folder"),
         (["show", "--vkey", "nowhere.trace"], "there is no trace at"),
     ],

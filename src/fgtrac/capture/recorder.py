@@ -7,6 +7,7 @@ encoded when it is said and written with the next flush. One background thread f
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -205,7 +206,7 @@ class Recorder:
             try:
                 self.sync()
                 if self._pending:
-                    raise CaptureError(f"the end of the run is not in the trace: {self._failure}; free the disk")
+                    raise CaptureError(f"the end of the run is not in the trace: {self._failure}; {self._remedy}")
             finally:
                 self._journal.close()
 
@@ -300,12 +301,17 @@ class Recorder:
 
     def _fail(self, error: OSError, what: str) -> None:
         first, self._failure = self._failure is None, error
-        if first:
+        if first and not self._strict:
             warnings.warn(f"fgtrac: {what}: {error}; a gap entry will say so", RuntimeWarning, stacklevel=3)
 
     def _raise_if_strict(self) -> None:
         if self._strict and self._failure is not None:
-            raise CaptureError(f"the trace cannot be written: {self._failure}; free the disk, then start a new run")
+            raise CaptureError(f"the trace cannot be written: {self._failure}; {self._remedy}, then begin again")
+
+    @property
+    def _remedy(self) -> str:
+        refused = self._failure is not None and self._failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        return "make it writable for you" if refused else "free the disk"
 
     def check_open(self) -> None:
         """CaptureError where nothing more can be recorded: in another process, or after the end."""

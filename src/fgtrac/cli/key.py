@@ -1,4 +1,4 @@
-"""`fgtrac key`: your signing key: make one, say which there are, put a new one in its place."""
+"""`fgtrac key`: your signing key: make one, say which there are, put a new one in its place, believe one no longer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fgtrac.api.keys import new_key, own_keys, own_vkey, rotate
+from fgtrac.api.keys import Rotated, new_key, own_keys, own_vkey, revoke_key, rotate
 from fgtrac.cli.console import AsJson, answers, print_json
 
 key = typer.Typer(
-    name="key", help="Your signing key: make one, show it, put a new one in its place.", no_args_is_help=True
+    name="key", help="Your signing key: make one, show it, put a new one in its place, revoke it.", no_args_is_help=True
 )
 
 
@@ -56,14 +56,22 @@ def show(
         if public not in keys.retired:
             console.print(f"revoked  {public.hex()}")
     for path in keys.unfinished:
-        console.print(f"rotation of {path} was begun; fgtrac key rotate {path} finishes it", soft_wrap=True)
+        where = "" if path.exists() else " (it is there no more, and will be left out)"
+        console.print(f"rotation of {path}{where} was begun; fgtrac key rotate finishes it", soft_wrap=True)
 
 
 @key.command("rotate")
 def rotate_(
-    traces: Annotated[list[Path], typer.Argument(help="the traces that the new key is to sign")],
+    traces: Annotated[
+        list[Path] | None,
+        typer.Argument(help="the traces that the new key is to sign; without any, finish a rotation that was begun"),
+    ] = None,
     revoke: Annotated[
-        bool, typer.Option("--revoke", help="say that the key before is no longer believed: it was lost or stolen")
+        bool,
+        typer.Option(
+            "--revoke",
+            help="say that the key that signs these traces now, and no older one, is no longer believed: it was stolen",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -71,18 +79,56 @@ def rotate_(
 
     The key before is kept, and goes on signing traces that are not named. After a crash, do it again.
     """
-    done = rotate(traces, revoke=revoke)
+    done = rotate(traces or [], revoke=revoke)
     if as_json:
         print_json(
             {
-                "public_key": done[-1].new.hex(),
+                "public_key": done.public_key.hex(),
                 "traces": [
                     {"path": str(r.path), "old": r.old.hex(), "new": r.new.hex(), "revoked": r.revoked, "size": r.size}
-                    for r in done
+                    for r in done.traces
                 ],
+                "gone": [str(path) for path in done.gone],
             }
         )
         return
-    for r in done:
-        what = "is under" if r.old == r.new else "is now under"
-        answers().print(f"{r.path} {what} {r.new.hex()}, sealed at {r.size} entries", soft_wrap=True)
+    for r in done.traces:
+        _say(r)
+    for path in done.gone:
+        answers().print(
+            f"note: {path} is there no more and was left out; where you have it again, fgtrac key rotate it",
+            soft_wrap=True,
+        )
+
+
+def _say(r: Rotated) -> None:
+    """What was done to one trace, and what a revocation does not reach."""
+    what = "is under" if r.old == r.new else "is now under"
+    gone = f"; its log revokes {r.old.hex()}" if r.revoked and r.old != r.new else ""
+    answers().print(f"{r.path} {what} {r.new.hex()}, sealed at {r.size} entries{gone}", soft_wrap=True)
+    for public in r.unrevoked if r.revoked else ():
+        answers().print(
+            f"note: {public.hex()}, which signed it before that, is not revoked by its log, which can no longer do so; "
+            f"if it was stolen: fgtrac key revoke {public.hex()}",
+            soft_wrap=True,
+        )
+
+
+@key.command("revoke")
+def revoke(
+    public_key: Annotated[str, typer.Argument(help="one of your retired keys, as fgtrac key show prints it")],
+    as_json: AsJson = False,
+) -> None:
+    """Believe one of your retired keys no longer, on this machine, where it is too late to say so in a log.
+
+    For a key that is in use: fgtrac key rotate TRACE... --revoke.
+    """
+    revoked = revoke_key(public_key).hex()
+    if as_json:
+        print_json({"revoked": revoked})
+        return
+    answers().print(
+        f"{revoked} is believed no longer here. A log that it still signs says so too once fgtrac key rotate moves it; "
+        "one that was moved before cannot: tell who verifies it to name the key that signs it now",
+        soft_wrap=True,
+    )

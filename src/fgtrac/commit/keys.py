@@ -92,7 +92,7 @@ class Keyring:
         self.path = path
         self._retired = path.parent / "retired"
         self._revoked = path.parent / "revoked"
-        self._rotation = path.with_name(path.name + ".rotation")
+        self.rotation = path.with_name(path.name + ".rotation")
 
     def keys(self) -> dict[bytes, Ed25519PrivateKey]:
         """All keys by public key, the present one first. FileNotFoundError where there is no present one."""
@@ -121,6 +121,15 @@ class Keyring:
             lines = "".join(f"{k.hex()}\n" for k in sorted(known | {key}))
             durable.write_file(self._revoked, lines.encode(), mode=0o600)
 
+    def remove_unfinished(self) -> None:
+        """Remove files that a process was cut short in writing a key to; one that somebody is writing now is held, and
+        stays."""
+        beside = [p for p in self.path.parent.glob(f"*{durable.TEMPORARY}") if p.name.startswith(self.path.name + ".")]
+        for path in [*beside, *self._retired.glob(f"*{durable.TEMPORARY}")]:
+            with durable.alone_with(path) as size_bytes:
+                if size_bytes is not None:
+                    durable.remove(path)
+
     # -- rotation: begin, install, finish; each can be done again ----------------------------------------------------
 
     @contextlib.contextmanager
@@ -136,20 +145,20 @@ class Keyring:
 
     def begun(self) -> Begun | None:
         """The rotation under way, or None. FormatError where its file was changed."""
-        if not self._rotation.exists():
+        if not self.rotation.exists():
             return None
-        head, mark, pem = self._rotation.read_bytes().partition(b"-----BEGIN")
+        head, mark, pem = self.rotation.read_bytes().partition(b"-----BEGIN")
         lines = os.fsdecode(head).splitlines()
         words = {"revoke": True, "keep": False}
         paths = [line.removeprefix("trace ") for line in lines[2:]]
         if lines[:1] != [ROTATION] or len(lines) < 2 or lines[1] not in words or len(paths) + 2 != len(lines):
-            raise FormatError(f"{self._rotation} is no {ROTATION}; restore it, or remove it if key.pem is as it was")
-        return Begun(_parse_key(mark + pem, self._rotation), tuple(map(Path, paths)), words[lines[1]])
+            raise FormatError(f"{self.rotation} is no {ROTATION}; restore it, or remove it if key.pem is as it was")
+        return Begun(_parse_key(mark + pem, self.rotation), tuple(map(Path, paths)), words[lines[1]])
 
     def begin(self, begun: Begun) -> None:
         """Write down a rotation before anything of it is done."""
         lines = [ROTATION, "revoke" if begun.revoke else "keep", *(f"trace {path}" for path in begun.traces), ""]
-        durable.write_file(self._rotation, os.fsencode("\n".join(lines)) + _pem(begun.key), mode=0o600)
+        durable.write_file(self.rotation, os.fsencode("\n".join(lines)) + _pem(begun.key), mode=0o600)
 
     def install(self, begun: Begun) -> None:
         """Make a rotation's key the present one; the one before is kept, and revoked where it is to be."""
@@ -166,4 +175,4 @@ class Keyring:
     def finish(self) -> None:
         """Forget a rotation whose every trace is sealed under the new key. Where a crash brings it back, there is
         nothing left of it to do."""
-        durable.remove(self._rotation)
+        durable.remove(self.rotation)

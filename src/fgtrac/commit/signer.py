@@ -35,20 +35,27 @@ class Signer:
     """
 
     def __init__(
-        self, trace_id: bytes, key: Ed25519PrivateKey, state: Path, others: Iterable[Ed25519PrivateKey] = ()
+        self,
+        trace_id: bytes,
+        key: Ed25519PrivateKey,
+        state: Path,
+        others: Iterable[Ed25519PrivateKey] = (),
+        key_path: Path | None = None,
     ) -> None:
-        """`key` signs what no entry names another key for; `others` are the user's keys before and after it."""
+        """`key` signs what no entry names another key for; `others` are the user's keys before and after it, and
+        `key_path` the file to look beside where a later one is asked for."""
         self.trace_id = trace_id
         self.name = ORIGIN_PREFIX + trace_id.hex()
         self._keys = {public_bytes(k): k for k in (key, *others)}
         self._state = state
+        self._key_path = key_path
 
     @classmethod
     def open(cls, trace_id: bytes, key_path: Path | None = None) -> Signer:
         """The signer of a new trace under a key file (default: the user's), which is made on first use."""
         path = key_path or default_key_path(os.environ)
         key = load_key(path) if path.exists() else make_key(path)
-        return cls(trace_id, key, path.parent / "heads" / trace_id.hex())
+        return cls(trace_id, key, path.parent / "heads" / trace_id.hex(), key_path=path)
 
     @classmethod
     def of(cls, trace_id: bytes, public_key: bytes, key_path: Path | None = None, note: bytes | None = None) -> Signer:
@@ -71,7 +78,7 @@ class Signer:
                 f"this trace is signed with the key {public_key.hex()}, and {path} holds {next(iter(keys)).hex()}; "
                 "name the right one: FGTRAC_KEY"
             )
-        return cls(trace_id, keys[mine[0]], path.parent / "heads" / trace_id.hex(), keys.values())
+        return cls(trace_id, keys[mine[0]], path.parent / "heads" / trace_id.hex(), keys.values(), path)
 
     @property
     def public_key(self) -> bytes:
@@ -85,14 +92,24 @@ class Signer:
 
     def key_of(self, note: bytes) -> bytes:
         """Which of the user's keys signed a note. ProofError where none of them did, or its signature fails."""
+        lines = {s.key_id for s in parse_note(note).signatures}
+        if not any(Verifier(self.name, k).key_id in lines for k in self._keys):
+            self._look_again()
         signers = {s.key_id for s in verify_note(note, [Verifier(self.name, k) for k in self._keys]).signatures}
         return next(k for k in self._keys if Verifier(self.name, k).key_id in signers)
+
+    def _look_again(self) -> None:
+        """Take up the keys that the user got since: another process has put one in the place of this one."""
+        if self._key_path is not None and self._key_path.exists():
+            self._keys |= Keyring(self._key_path).keys()
 
     def rotate(self, old: bytes, new: bytes, message: bytes) -> tuple[bytes, bytes]:
         """Both keys' signatures over a rotation's message (`fgtrac.verify.keys.rotation_message`)."""
         return self._key(old).sign(message), self._key(new).sign(message)
 
     def _key(self, public_key: bytes) -> Ed25519PrivateKey:
+        if public_key not in self._keys:
+            self._look_again()
         if public_key not in self._keys:
             raise ValueError(
                 f"the log says that the key {public_key.hex()} signs from here on, and it is not among yours; name the "
