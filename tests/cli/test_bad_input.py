@@ -23,6 +23,11 @@ def cut(path: Path) -> Path:
     return path
 
 
+def changed(path: Path, old: bytes, new: bytes) -> Path:
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    return path
+
+
 def bundle(life: Life, run, folder: Path) -> Path:
     run("prove", life.path, "digits:0", "-o", folder / "bundle.json")
     return folder / "bundle.json"
@@ -50,7 +55,9 @@ Make = Callable[[Life, object, Path], list[object]]
 CASES: dict[str, tuple[Make, int, str]] = {
     "no such trace, history": (lambda _l, _r, f: ["history", f / "x.trace", "d:0"], 2, "there is no trace at"),
     "no such trace, show": (lambda _l, _r, f: ["show", f / "x.trace"], 2, "there is no trace at"),
-    "no such trace, verify": (lambda _l, _r, f: ["verify", f / "x.trace"], 2, "there is no trace at"),
+    "no such trace, verify": (lambda _l, _r, f: ["verify", f / "x.trace"], 2, "there is no file or trace"),
+    "no such bundle, asked about somebody": (
+        lambda _l, _r, f: ["verify", f / "x.bundle", "--about", "d:0"], 2, "there is no file or trace"),
     "no such trace, seal": (lambda _l, _r, f: ["seal", f / "x.trace"], 2, "there is no trace at"),
     "no such trace, prove": (lambda _l, _r, f: ["prove", f / "x.trace", "d:0", "-o", f / "o"], 2, "there is no trace"),
     "not a trace": (lambda _l, _r, f: ["show", empty_folder(f)], 2, "is no trace"),
@@ -76,7 +83,9 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "an empty key for a history": (
         lambda i, _r, _f: ["history", i.path, "digits:0", "--key", ""], 2, "'' is no key and no file"),
     "a file that holds no key": (
-        lambda i, _r, f: ["verify", i.path, "--key", text_file(f)], 2, "is no key and no file"),
+        lambda i, _r, f: ["verify", i.path, "--key", text_file(f)], 2, "text holds no key: give 64 hex"),
+    "a file that is much like a verifier key": (
+        lambda i, _r, f: ["verify", i.path, "--key", text_file(f, "1 + 1 + 1\n")], 2, "text holds no key: give 64 hex"),
     "a verifier key with another id": (
         lambda i, _r, _f: ["verify", i.path, "--key", "fgtrac/x+00000000+AQ" + "A" * 42], 2, "key id"),
     "a claim that is not true": (
@@ -90,8 +99,16 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "no such file to look for": (
         lambda i, _r, f: ["prove", i.path, f"file:{f / 'photo'}", "-o", f / "o"], 2, "there is no file"),
     "a truncated bundle": (lambda i, r, f: ["verify", cut(bundle(i, r, f))], 2, "no strict JSON"),
-    "a text in place of a bundle": (lambda _l, _r, f: ["verify", text_file(f)], 2, "no strict JSON"),
-    "another kind of JSON": (lambda _l, _r, f: ["verify", text_file(f, "{}")], 2, "a bundle lacks"),
+    "a text in place of a bundle": (
+        lambda _l, _r, f: ["verify", text_file(f)], 2,
+        "text is no bundle (fgtrac prove writes one) and no trace's folder: no strict JSON"),
+    "another kind of JSON": (
+        lambda _l, _r, f: ["verify", text_file(f, "{}")], 2, "a bundle lacks format, claim, words"),
+    "JSON with something else": (
+        lambda i, r, f: ["verify", changed(bundle(i, r, f), b"{", b'{"mood":7,')], 2,
+        "a bundle has the unknown 'mood'"),
+    "a tlog-proof in place of a bundle": (
+        lambda _l, _r, f: ["verify", text_file(f, "c2sp.org/tlog-proof@v1\nindex 0\n")], 2, "text is a tlog-proof"),
     "a checkpoint that was not kept": (
         lambda i, _r, f: ["prove", i.path, "digits:0", "-o", f / "o", "--checkpoint", "3"], 2, "no model state of"),
     "entries of what is not there": (

@@ -319,6 +319,20 @@ def test_the_table_shows_some_and_counts_all(run, lived: Life) -> None:
     assert "every-training-sample-used: 6 violations; --json and -o list all of them" in done.out
 
 
+def test_names_in_the_table_are_shown_whole(run, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = pictures(4, 2)
+    data = pictures(8, 1)
+    data.tensors[0][5] = held.tensors[0][3]
+    trace = train(data, held)
+    twin = run("history", trace, "held:3", "--json").json["id"]
+    monkeypatch.setenv("COLUMNS", "60")
+    done = run("check", trace, "--key", key_of(trace)).out
+    table = done[done.rindex("remark") :]  # the last column has a head too
+    assert "…" not in done
+    joined = "".join(word for line in table.splitlines() for word in line.replace("┃", "│").split("│")[-2:-1])
+    assert f"contentofid:{twin[:16]}" in joined.replace(" ", "")
+
+
 def test_checking_loads_no_torch(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "names").write_text("held:1\n")
     path = policy(tmp_path, '[[opt-out]]\nname = "a"\nsamples = "names"')

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -16,10 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from torch.utils.data import TensorDataset
 
+import fgtrac
 from fgtrac.tlog.note import format_vkey, parse_vkey
 from lives import Life, live
-from traces import make_trace
+from traces import Writing, make_trace, start_trace
 
 
 def test_show_says_what_a_trace_holds(life: Life, run) -> None:
@@ -166,6 +169,69 @@ def test_help_lists_the_verbs_and_the_exit_codes(run) -> None:
     assert done.code == 0
     for word in ("demo", "show", "history", "prove", "verify", "seal", "3 cannot tell"):
         assert word in done.out
+
+
+@pytest.mark.parametrize("verb", ["history", "prove", "export proof", "verify", "score"])
+def test_help_shows_the_forms_of_names_as_they_are_written(run, verb: str) -> None:
+    said = run(*verb.split(), "--help").out
+    assert "NAME:key:JSON" in said
+    assert "NAME:ROW" in said
+
+
+def test_help_keeps_what_stands_in_brackets(run) -> None:
+    assert "[last]" in run("prove", "--help").out
+    assert "class:K[:ROLE]" in run("score", "--help").out
+
+
+def test_a_number_that_is_a_key_and_no_row_is_said_to_be_one(run, tmp_path: Path) -> None:
+    """Of a data set that was registered with numbers as its keys."""
+    path = photos(tmp_path, key=[100 + row for row in range(10)])
+    for name, remark in (("photos:107", True), ("photos:7", True), ("photos:key:7", False)):
+        done = run("prove", path, name, "-o", tmp_path / "b", "--force")
+        assert done.code == 0
+        assert (f"note: the keys of 'photos' were given: {name} is the sample with key" in done.out) is remark
+    assert "not its row" in run("history", path, "photos:107").out
+    assert "not its row" in run("history", path, "photos:107", "--json").json["remark"]
+    assert "remark" not in run("prove", path, "photos:key:107", "-o", tmp_path / "b", "--force", "--json").json
+
+
+def test_a_row_of_samples_that_are_named_by_text_is_no_name(run, tmp_path: Path) -> None:
+    path = photos(tmp_path, key=[f"{row}.png" for row in range(10)])
+    for arguments in (["prove", path, "photos:7", "-o", tmp_path / "b"], ["history", path, "photos:7"]):
+        done = run(*arguments)
+        assert (done.code, "photos:7 names no row" in done.err) == (2, True)
+    assert not (tmp_path / "b").exists()
+
+
+def photos(folder: Path, key: list[int] | list[str]) -> Path:
+    """A trace of ten public samples, none of them used."""
+    with fgtrac.start_run(folder / "run", ids="public", key=folder / "key.pem") as recording:
+        recording.register(TensorDataset(torch.zeros(10, 1)), name="photos", key=key)
+    return recording.path
+
+
+def test_a_vault_without_an_id_key_is_not_needed_for_public_ids(run, tmp_path: Path) -> None:
+    path, bundle = photos(tmp_path, key=list(range(10))), tmp_path / "bundle.json"
+    assert run("prove", path, "photos:99", "-o", bundle).code == 0
+    ask = ("verify", bundle, "--key", tmp_path / "key.pem", "--json")
+    done = run(*ask, "--id-key", tmp_path / "run.vault")
+    assert (done.code, run(*ask).code) == (0, 0)
+    assert [n for n in done.json["notes"] if n.startswith("--id-key was not used: ") and "holds no id key" in n]
+
+
+def test_show_says_that_a_run_is_complete_where_nothing_was_trained_after_its_end(run, tmp_path: Path) -> None:
+    """As `fgtrac verify` and `check` do: of a run that was resumed and killed the end is no end."""
+    made, writing = start_trace(tmp_path / "a")
+    writing.end()
+    made.seal()
+    assert "(complete)" in run("show", made.trace.path).out
+    again = Writing(made, bytes([9]) * 16)
+    again.use([0])
+    again.recorder.close()
+    made.seal()
+    assert "(no end entry after its last training: unfinished, or cut off)" in run("show", made.trace.path).out
+    said = run("show", made.trace.path, "--json").json
+    assert (said["ended"], said["entries"]["end"]) == (False, 1)
 
 
 def test_json_is_one_object_on_one_line(life: Life, run) -> None:

@@ -27,8 +27,8 @@ def trusted_verifier(
 
     `named` is one of FORMS; None means the user's own: of several, the one that signed `note`. There is no verifier
     where there is no such key, and for a key that the user has revoked.
-    ValueError for a name that is none of the forms, FormatError for a vkey that contradicts itself, a file that holds
-    no Ed25519 key, and a damaged list of revoked keys.
+    ValueError for a name that is none of the forms and a file that holds no Ed25519 key, FormatError for a vkey that
+    contradicts itself and a damaged list of revoked keys.
     """
     name = ORIGIN_PREFIX + trace_id.hex()
     if named is None:
@@ -37,9 +37,9 @@ def trusted_verifier(
             return None, "no key was named, and there is no key of yours"
         verifier, whose = Verifier(name, _own_key(path, name, note)), "your own key"
     elif _is_file(path := Path(named)):
-        verifier, whose = _from_text(path.read_bytes()[:MAX_KEY_FILE_BYTES], name, named), f"the key in {path.name}"
+        verifier, whose = _from_file(path, name), f"the key in {path.name}"
     else:
-        verifier, whose = _from_text(named.encode(), name, named), "the key that you named"
+        verifier, whose = _from_text(named, name), "the key that you named"
     if verifier.public_key in revoked_keys(environment):
         return None, (
             f"{whose}, {verifier.public_key.hex()}, is one that you have revoked: whoever holds it can sign anything; "
@@ -72,18 +72,24 @@ def _is_file(path: Path) -> bool:
         return False  # too long for a file's name: it is a key itself
 
 
-def _from_text(data: bytes, name: str, named: str) -> Verifier:
+def _from_file(path: Path, name: str) -> Verifier:
+    """The key in a file; a message says nothing of what else may stand there."""
+    with path.open("rb") as file:
+        data = file.read(MAX_KEY_FILE_BYTES)
     if data.startswith(b"-----BEGIN"):
-        return Verifier(name, _from_pem(data, named))
+        return Verifier(name, _from_pem(data, str(path)))
     try:
-        text = data.decode().strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{named:.80} holds no key: give {FORMS}") from error
+        return _from_text(data.decode().strip(), name)
+    except (ValueError, FormatError) as error:
+        raise ValueError(f"{path} holds no key: give {FORMS}") from error
+
+
+def _from_text(text: str, name: str) -> Verifier:
     if len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text):
         return Verifier(name, bytes.fromhex(text))
     if text.count("+") >= 2:
         return parse_vkey(text)
-    raise ValueError(f"{named!r:.80} is no key and no file: give {FORMS}")
+    raise ValueError(f"{text!r:.80} is no key and no file: give {FORMS}")
 
 
 def _from_pem(data: bytes, named: str) -> bytes:

@@ -105,7 +105,7 @@ def _demands(
     """One for each option that asks for more than the usual checks."""
     demands = []
     if scores is not None:
-        demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_)))
+        demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_), step))
     if replay:
         demands.append(replay_demand(trace.path, trace.id, vault))
     if since is not None:
@@ -126,8 +126,8 @@ def _load(named: str) -> Callable[[Any], Any]:
 def print_report(report: Report) -> None:
     """The findings as a table, the notes, and the verdict over all."""
     console = answers()
-    found = Column("what was found", overflow="fold")  # a path or a digest is shown whole
-    table = Table("check", "verdict", found, show_edge=False)
+    check, found = (Column(name, overflow="fold") for name in ("check", "what was found"))  # names are shown whole
+    table = Table(check, "verdict", found, show_edge=False)
     for finding in report.findings:
         color = COLORS[finding.verdict]
         table.add_row(finding.check, f"[{color}]{finding.verdict}[/{color}]", escape(finding.words))

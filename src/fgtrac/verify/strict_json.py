@@ -66,7 +66,9 @@ def read_fields(value: Any, what: str, needed: Sequence[str], optional: Sequence
     missing = [name for name in needed if name not in value]
     unknown = [name for name in value if name not in needed and name not in optional]
     if missing or unknown:
-        raise FormatError(f"{what} lacks {missing} or has the unknown {unknown!r:.80}")
+        lacks = [f"lacks {', '.join(missing)}"] if missing else []
+        has = [f"has the unknown {', '.join(map(repr, unknown)):.80}"] if unknown else []
+        raise FormatError(f"{what} {' and '.join(lacks + has)}")
     return value
 
 
