@@ -1,16 +1,17 @@
 """Resume without an end: the run ended once, went on, and was broken off; what it did since then may be missing.
 
-A seal counts its `end` entries and gives them no order, so that a bundle of a sample that was never used still holds,
-as committed. Who has the log sees that the last stretch has no end.
+A proof of non-use shows every `end` and every `resume` entry, and no end is behind the last resume. Leaving that out is
+refuted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fgtrac.demo.forge import all_entries, reseal
 from fgtrac.events.schema import decode_event, encode_event
-from lying import Act, Stage, main, passes
+from lying import Act, Stage, caught, main, passes, reworded, undecided
 
 
 def tell(stage: Stage) -> Iterator[Act]:
@@ -20,7 +21,10 @@ def tell(stage: Stage) -> Iterator[Act]:
     same = {name: events[last][name] for name in ("time", "writer", "seq")}
     events[last] = {"kind": "metrics", "step": 0, "values": {}} | same
     reseal(trace, [encode_event(event) for event in events], stage.key)
-    yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="holds as its signer committed to it")
+    bundle = stage.prove("photos:36", trace=trace)
+    yield undecided(stage.check(bundle), "complete")
+    ends = tuple(e for e in bundle.entries if decode_event(e.entry)["kind"] != "resume")
+    yield caught(stage.check(reworded(replace(bundle, entries=ends))), "entries")
     yield passes(stage.verify(trace), says="no end entry")
 
 
