@@ -110,8 +110,40 @@ def test_an_absence_holds_only_for_whoever_holds_the_key(tmp_path: Path) -> None
     assert check(trace, "rows:99", id_key="00" * 32)[1] is Verdict.REFUTED
     public = record(tmp_path / "public", "public")
     assert check(public, "rows:99")[1] is Verdict.HOLDS
-    with pytest.raises(ValueError, match="are subject"):
+    with pytest.raises(ValueError, match=r"people:99 is not known to run\.vault: it was never registered, or it was"):
         check(trace, "people:99")
+    (tmp_path / "run.vault").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="are subject and their key is not at hand; put the vault beside the trace"):
+        fgtrac.open(trace.path).history("people:99")
+
+
+@pytest.mark.parametrize("ids", ["keyed", "public"])
+def test_a_row_names_a_sample_only_where_samples_are_named_by_numbers(tmp_path: Path, ids: str) -> None:
+    """`texts:1` is no row of a data set that was given texts as keys, and never said to be absent; of a data set that
+    was given numbers it is the key, and that is said. With a vault and without."""
+    with fgtrac.start_run(tmp_path / "run", ids=ids) as run:
+        run.register(TensorDataset(torch.zeros(3, 1)), name="rows", key=[0, 1, 2])
+        run.register(TensorDataset(torch.zeros(3, 1)), name="numbers", key=[2, 1, 0])
+        run.register(TensorDataset(torch.zeros(3, 1)), name="texts", key=["a", 1, "c"])
+    for trace in (fgtrac.open(run.path), *([blind(tmp_path)] if ids == "public" else [])):
+        for verb in (trace.prove, trace.history, trace.find):
+            with pytest.raises(ValueError, match=r"texts:1 names no row: .* are named by the keys that were given"):
+                verb("texts:1")
+        assert trace.history("texts:key:1").uses == 0
+        assert trace.remark("rows:1") == trace.remark("numbers:key:1") == trace.remark(f"file:{__file__}") == ""
+        assert "numbers:0 is the sample with key 0, not its row" in trace.remark("numbers:0")
+        assert 'key 0 of data set "numbers"' in parse_bundle(trace.prove("numbers:0")).words
+
+
+def blind(folder: Path) -> Trace:
+    (folder / "run.vault").rename(folder / "elsewhere")
+    return fgtrac.open(folder / "run.trace")
+
+
+@pytest.mark.parametrize("name", ["id", "key:", "row:a.npy", "file:x", "class", "photos:key", "a:key:b", "role:x"])
+def test_a_data_set_is_not_named_so_that_its_samples_would_be_read_as_something_else(tmp_path: Path, name: str) -> None:
+    with fgtrac.start_run(tmp_path / "run") as run, pytest.raises(ValueError, match="would be read as something else"):
+        run.register(TensorDataset(torch.zeros(3, 1)), name=name)
 
 
 def test_a_key_that_stands_in_two_data_sets_is_refused_with_the_ids(tmp_path: Path) -> None:
