@@ -24,6 +24,7 @@ from fgtrac.api.run import Run, start_run
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
+from replays import DATA, begin, train
 
 EPOCHS = 3
 
@@ -143,3 +144,11 @@ def desk(recorded: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Des
     copy = Desk(tmp_path / "desk")
     monkeypatch.setenv("FGTRAC_KEY", str(copy.key))
     return copy
+
+
+@pytest.fixture
+def shuffled(tmp_path: Path) -> Path:
+    """Two epochs of five shuffled batches of eight, public ids."""
+    with begin(tmp_path, ids="public") as run:
+        train(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train"))
+    return tmp_path

@@ -6,25 +6,19 @@ import hashlib
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
     ConcatDataset,
     DataLoader,
     DistributedSampler,
     RandomSampler,
-    Sampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -33,112 +27,36 @@ from torch.utils.data import (
 
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.replay import replay_demand
-from fgtrac.api.run import Run, start_run
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.since import since_demand
 from fgtrac.commit.signer import load_key
 from fgtrac.demo.forge import all_entries, reseal
-from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
-from fgtrac.events.orders import decode_placement, encode_placement
+from fgtrac.events.orders import encode_placement
 from fgtrac.events.schema import NO_STEP, STATUS, decode_event, encode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import Verifier
-from fgtrac.verify.report import Finding, Report, Verdict
 from forge_factors import put_artifacts
-from traces import make_trace
-
-ROWS = 40
-DATA = TensorDataset(torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(1)), torch.arange(ROWS) % 3)
-Options = dict[str, Any]
-Event = dict[str, Any]
-HOLDS, REFUTED, CANNOT_TELL = Verdict.HOLDS, Verdict.REFUTED, Verdict.CANNOT_TELL
-
-
-def begin(folder: Path, **options: Any) -> Run:
-    """A run that writes the batches of an epoch as one entry, however slow the machine."""
-    return start_run(folder / "run", key=folder / "key.pem", **{"flush_interval_s": 3600.0} | options)
-
-
-def train(loader: Iterable[Any], epochs: int = 2, stop: int | None = None) -> None:
-    """An ordinary loop; each epoch ends before batch `stop`."""
-    model = torch.nn.Linear(4, 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(epochs):
-        for number, (inputs, labels) in enumerate(loader):
-            if number == stop:
-                break
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(inputs.reshape(-1, 4)), labels.reshape(-1)).backward()
-            optimizer.step()
-
-
-def report(folder: Path, vault: Path | None = None) -> Report:
-    trace = TraceDir.open(folder / "run.trace")
-    return audit_trace(trace, None, demands=[replay_demand(trace.path, identity(trace), vault)])
-
-
-def identity(trace: TraceDir) -> bytes:
-    return bytes(decode_event(all_entries(trace)[0])["trace"])
-
-
-def replayed(folder: Path, vault: Path | None = None) -> Finding:
-    return next(f for f in report(folder, vault).findings if f.check == "samplers")
-
-
-def forge(folder: Path, change: Callable[[list[Event]], Sequence[Event]]) -> None:
-    """Change the entries of a sealed trace and sign it again with its own key."""
-    trace = TraceDir.open(folder / "run.trace")
-    events = [decode_event(entry) for entry in all_entries(trace)]
-    reseal(trace, [encode_event(e) for e in change(events)], load_key(folder / "key.pem"))
-
-
-def rewrite(folder: Path, kind: str, change: Callable[[Event], Event]) -> None:
-    """Change every entry of a kind."""
-    forge(folder, lambda events: [change(e) if e["kind"] == kind else e for e in events])
-
-
-Batches = list[tuple[dict[str, int], list[int]]]  # of one use entry: its columns, its samples
-
-
-def batches_of(event: Event) -> Batches:
-    stops = np.cumsum(event["count"]).tolist()
-    names = ("epoch", "batch", "step", "status", "attribution")
-    return [
-        ({n: int(event[n][i]) for n in names}, event["ordinals"][stop - int(event["count"][i]) : stop].tolist())
-        for i, stop in enumerate(stops)
-    ]
-
-
-def with_batches(event: Event, batches: Batches) -> Event:
-    columns = {n: np.array([b[n] for b, _ in batches], event[n].dtype) for n in batches[0][0]}
-    counts = np.array([len(samples) for _, samples in batches], "<u4")
-    ordinals = np.array([o for _, samples in batches for o in samples], "<u4")
-    return event | columns | {"count": counts, "ordinals": ordinals}
-
-
-def lie(folder: Path, change: Callable[[Batches], Any], epoch: int = 0) -> None:
-    """Change the batches of one epoch of loader 1, in place."""
-
-    def changed(event: Event) -> Event:
-        batches = batches_of(event)
-        mine = [b for b in batches if b[0]["epoch"] == epoch]
-        if event["loader"] == 1 and mine:
-            change(mine)
-        earlier, later = ([b for b in batches if is_there(b[0]["epoch"])] for is_there in (epoch.__gt__, epoch.__lt__))
-        return with_batches(event, [*earlier, *mine, *later])
-
-    rewrite(folder, "use", changed)
-
-
-@pytest.fixture
-def shuffled(tmp_path: Path) -> Path:
-    """Two epochs of five shuffled batches of eight, public ids."""
-    with begin(tmp_path, ids="public") as run:
-        train(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train"))
-    return tmp_path
-
+from replays import (
+    CANNOT_TELL,
+    DATA,
+    HOLDS,
+    REFUTED,
+    ROWS,
+    Batches,
+    Event,
+    Options,
+    begin,
+    exchange_a_sample,
+    forge,
+    identity,
+    lie,
+    remove_a_sample,
+    replayed,
+    report,
+    rewrite,
+    train,
+)
 
 KINDS: dict[str, Callable[[Any], Options]] = {
     "in order": lambda g: {"batch_size": 7, "generator": g},
@@ -205,16 +123,8 @@ def turn_around(batches: Batches) -> None:
     batches[1][1][:2] = batches[1][1][1::-1]
 
 
-def remove_a_sample(batches: Batches) -> None:
-    del batches[4][1][3]
-
-
 def slip_in_a_sample(batches: Batches) -> None:
     batches[0][1].append(batches[1][1][0])
-
-
-def exchange_a_sample(batches: Batches) -> None:
-    batches[3][1][0] = batches[4][1][0]
 
 
 LIES = {
@@ -269,7 +179,7 @@ def test_another_order_can_be_announced_afterwards_unless_somebody_holds_a_head_
     announce_what_is_left(tmp_path)
     found = {f.check: f for f in audit_trace(trace, verifier, demands=demands).findings}
     assert {name for name, f in found.items() if f.verdict is not HOLDS} == {"since"}
-    assert found["samplers"].words.startswith("1 of 1 epochs (4 batches) have the order")
+    assert found["samplers"].words.startswith("1 of 1 epoch")
     assert "only where a head with those entries was anchored or handed out before" in found["samplers"].words
 
 
@@ -416,243 +326,3 @@ def test_two_loaders_a_resumed_run_and_workers_that_stay(tmp_path: Path) -> None
                 assert len(list(judge)) == 3
     found = replayed(tmp_path)
     assert (found.verdict, found.words[:26]) == (HOLDS, "8 of 8 epochs (32 batches)")
-
-
-class Backwards(Sampler[int]):
-    """A sampler that nobody knows."""
-
-    def __len__(self) -> int:
-        return ROWS
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(ROWS - 1, -1, -1))
-
-
-class Shifted(RandomSampler):
-    """Looks like torch's own, and is not."""
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"batch_size": 8, "sampler": Backwards()}, r"is '.*\.Backwards', whose order cannot be drawn again"),
-        ({"batch_size": 8, "sampler": Shifted(DATA)}, r"is '.*\.Shifted'"),
-        ({"batch_sampler": [[1, 2], [3]]}, r"is 'builtins\.list'"),
-        ({"batch_size": 8, "num_workers": 2, "in_order": False}, r"in_order=False"),
-    ],
-    ids=["sampler", "subclass", "batch sampler", "out of order"],
-)
-def test_what_cannot_be_drawn_again_is_named(tmp_path: Path, options: Options, words: str) -> None:
-    with begin(tmp_path) as run:
-        train(run.watch(DataLoader(DATA, **options), role="train"), epochs=1)
-    found = replayed(tmp_path)
-    assert found.verdict is CANNOT_TELL
-    assert re.search(words, found.words), found.words
-
-
-def test_a_loader_of_another_kind_is_unknown(tmp_path: Path) -> None:
-    class Ahead(torch.utils.data.dataloader._SingleProcessDataLoaderIter):
-        """Could go forward as it likes."""
-
-    class Loader(DataLoader[Any]):
-        def _get_iterator(self) -> Any:
-            return Ahead(self)
-
-    with begin(tmp_path) as run:
-        train(run.watch(Loader(DATA, batch_size=8), role="train"), epochs=1)
-    assert replayed(tmp_path).verdict is CANNOT_TELL
-    assert "Loader', whose order cannot be drawn again" in replayed(tmp_path).words
-
-
-def test_a_generator_that_others_use_in_between_refutes_nothing(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(3)
-    loader = DataLoader(DATA, batch_size=8, sampler=RandomSampler(DATA, True, 96, generator=generator))
-    with begin(tmp_path) as run:
-        for number, _batch in enumerate(run.watch(loader, role="train")):
-            if number == 5:
-                torch.rand(3, generator=generator)
-    found = replayed(tmp_path)
-    assert found.verdict is CANNOT_TELL
-    assert "others may have drawn from it in between" in found.words
-    lie(tmp_path, remove_a_sample)  # of batch 4: the generator was asked for the first 32 samples at once
-    assert replayed(tmp_path).verdict is CANNOT_TELL
-    lie(tmp_path, exchange_a_sample)  # of batch 3
-    assert replayed(tmp_path).verdict is REFUTED
-
-
-def test_a_batch_that_could_not_be_read_is_said_and_not_taken_for_left_out(tmp_path: Path) -> None:
-    class Torn(torch.utils.data.Dataset[Any]):
-        def __len__(self) -> int:
-            return ROWS
-
-        def __getitem__(self, row: int) -> int:
-            if row == 17:
-                raise OSError("row 17 is unreadable")
-            return row
-
-    for workers in (0, 2):
-        (folder := tmp_path / str(workers)).mkdir()
-        with begin(folder) as run:
-            batches = iter(run.watch(DataLoader(Torn(), batch_size=8, num_workers=workers), role="train"))
-            for number in range(5):
-                if number == 2:
-                    with pytest.raises(OSError, match="unreadable"):
-                        next(batches)
-                else:
-                    next(batches)
-        found = replayed(folder)
-        assert found.verdict is CANNOT_TELL
-        assert "says that batch 2 of its order could not be read" in found.words
-        assert "never delivered" not in found.words
-        lie(folder, exchange_a_sample_of_four)
-        assert replayed(folder).verdict is REFUTED
-
-
-def exchange_a_sample_of_four(batches: Batches) -> None:
-    batches[3][1][0] = batches[0][1][0]
-
-
-def test_another_release_of_torch_is_not_trusted_to_draw_the_same(shuffled: Path) -> None:
-    rewrite(shuffled, "sampler", lambda e: e | {"parameters": e["parameters"] | {"torch": "1.13.1"}})
-    found = replayed(shuffled)
-    assert found.verdict is CANNOT_TELL
-    assert f"recorded with torch 1.13.1, and torch {torch.__version__} may draw another order" in found.words
-
-
-def test_weights_drawn_on_another_kind_of_machine_are_not_drawn_again(tmp_path: Path) -> None:
-    with begin(tmp_path) as run:
-        loader = DataLoader(DATA, batch_size=8, sampler=WeightedRandomSampler([1.0] * ROWS, 16))
-        train(run.watch(loader, role="train"), epochs=1)
-    rewrite(tmp_path, "sampler", lambda e: e | {"parameters": e["parameters"] | {"machine": "vax"}})
-    assert "its weights were drawn on vax" in replayed(tmp_path).words
-
-
-def test_without_torch_nobody_can_tell(shuffled: Path) -> None:
-    trace = TraceDir.open(shuffled / "run.trace")
-    program = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from pathlib import Path\n"
-        "from fgtrac.api.audit import audit_trace\n"
-        "from fgtrac.api.replay import replay_demand\n"
-        "from fgtrac.store.trace_dir import TraceDir\n"
-        "path, identity = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])\n"
-        "found = audit_trace(TraceDir.open(path), None, demands=[replay_demand(path, identity)]).findings[-1]\n"
-        "print(found.check, found.verdict, found.words)"
-    )
-    command = [sys.executable, "-c", program, str(trace.path), identity(trace).hex()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "samplers cannot tell" in done.stdout
-    assert "torch is not installed here; install fgtrac[torch]" in done.stdout
-
-
-def test_public_ids_need_no_vault_and_keyed_ids_do(tmp_path: Path) -> None:
-    for ids in ("public", "keyed"):
-        (folder := tmp_path / ids).mkdir()
-        with begin(folder, ids=ids) as run:
-            sampler = WeightedRandomSampler([1.0, 2.0] * 20, 30)
-            train(run.watch(DataLoader(DATA, batch_size=8, sampler=sampler), role="train"))
-        assert replayed(folder).verdict is HOLDS
-        (folder / "run.vault").rename(folder / "elsewhere")
-        assert replayed(folder, folder / "elsewhere").verdict is HOLDS
-        found = replayed(folder)
-        assert found.verdict is (HOLDS if ids == "public" else CANNOT_TELL)
-    assert "commits to its state, which a vault opens: there is no vault at" in found.words
-    with pytest.raises(FileNotFoundError, match="no vault at"):
-        replayed(folder, folder / "nowhere")
-    (folder / "run.vault").write_bytes(b"no vault")
-    assert replayed(folder).verdict is CANNOT_TELL
-    with pytest.raises(FormatError, match="is no vault"):
-        replayed(folder, folder / "run.vault")
-
-
-@pytest.mark.parametrize(
-    ("sql", "words"),
-    [
-        ("DELETE FROM openings WHERE what LIKE 'sampler/%'", "no opening of entry 4: it was erased, or never written"),
-        ("DELETE FROM openings WHERE what LIKE 'placement/%'", "where its positions lead (SHA-256 "),
-        ("UPDATE openings SET opening = x'00' WHERE what LIKE 'sampler/%'", "is not what was committed to"),
-        ("UPDATE openings SET opening = x'00' WHERE what LIKE 'placement/%'", "is in no artifact and in no vault"),
-    ],
-)
-def test_an_opening_that_is_gone_or_another_one_is_named(tmp_path: Path, sql: str, words: str) -> None:
-    with begin(tmp_path) as run:
-        train(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train"))
-    trace = TraceDir.open(tmp_path / "run.trace")
-    vault = Vault.open(tmp_path / "run.vault", identity(trace), read_only=False)
-    with vault._db:
-        vault._db.execute(sql)
-    vault.close()
-    found = replayed(tmp_path)
-    assert found.verdict is CANNOT_TELL
-    assert words in found.words
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"state": b"\xff"}, "the state that entry 5 announces is malformed"),
-        ({"state": b"\xa0"}, "does not name where its positions lead"),
-        ({"state": encode({"placement": [1]})}, "does not name where its positions lead"),
-        ({"state": encode({"placement": np.zeros(4, "<u4")})}, "does not name where its positions lead"),
-        ({"state": encode([1])}, "does not say what its order comes from"),
-        ({"parameters": {}}, "has rows = None, which cannot be drawn again"),
-        ({"sampler": "SubsetRandomSampler"}, "does not name what its sampler draws from"),
-    ],
-)
-def test_an_announcement_that_makes_no_sense_is_said_to(shuffled: Path, change: Event, words: str) -> None:
-    rewrite(shuffled, "sampler", lambda event: event | change)
-    found = replayed(shuffled)
-    assert found.verdict is CANNOT_TELL
-    assert words in found.words
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"rows": 1 << 32}, {"num_samples": 1 << 40}, {"num_samples": 0}, {"batch_size": 0}, {"replacement": 1},
-        {"rows": -1}, {"generator": "mine"}, {"drop_last": "no"}, {"generator": np.zeros(4, "<u4")},
-        {"torch": np.zeros(4, "<u4")}, {"rows": 1, "num_samples": 1 << 26}, {"rows": 2**40, "num_samples": 8},
-    ],
-)  # fmt: skip
-def test_sizes_and_types_are_checked_before_anything_is_drawn(shuffled: Path, said: Event) -> None:
-    rewrite(shuffled, "sampler", lambda e: e | {"parameters": e["parameters"] | said})
-    assert replayed(shuffled).verdict is CANNOT_TELL
-
-
-def test_a_trace_without_announcements_has_nothing_to_replay(tmp_path: Path) -> None:
-    make_trace(tmp_path)
-    found = replayed(tmp_path)
-    assert found.verdict is CANNOT_TELL
-    assert "no sampler entry announces the order of an epoch" in found.words
-
-
-def test_a_verification_without_replay_says_what_it_left_out(shuffled: Path) -> None:
-    notes = audit_trace(TraceDir.open(shuffled / "run.trace"), None).notes
-    assert [note for note in notes if "the order of 2 epochs was not drawn again; --replay" in note]
-    assert not [note for note in report(shuffled).notes if "--replay" in note]
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_placement_or_a_format_error(data: bytes) -> None:
-    try:
-        places = decode_placement(data)
-    except FormatError:
-        return
-    several = len(places.blocks) > 1
-    assert encode_placement(places.blocks, places.ordinals, places.which if several else None) == data
-
-
-@given(st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=3), st.data())
-def test_a_placement_comes_back_as_it_was(blocks: list[bytes], data: st.DataObject) -> None:
-    ordinals = np.array(data.draw(st.lists(st.integers(0, 2**32 - 1), max_size=9)), "<u4")
-    which = np.array([data.draw(st.integers(0, len(blocks) - 1)) for _ in ordinals], "<u2")
-    encoded = encode_placement(tuple(blocks), ordinals, which if len(blocks) > 1 else None)
-    back = decode_placement(encoded)
-    assert (back.blocks, back.ordinals.tolist(), back.which.tolist()) == (
-        tuple(blocks),
-        ordinals.tolist(),
-        which.tolist(),
-    )
-    for cut in range(len(encoded)):
-        with pytest.raises(FormatError):
-            decode_placement(encoded[:cut])
