@@ -131,9 +131,14 @@ def test_the_key_entries_of_a_bundle_lead_to_the_key_that_signed_its_head() -> N
         check(later, log_of(7), shown=shown[1:])  # nothing leads from the log's key to the first of them
     with pytest.raises(CannotTell, match=r"a key that entry 6 \(key\) in old puts in a revoked one's place"):
         check(later, log_of(5), shown=(key(6, KEY, NEXT, revoked=True), shown[1]))
+    stolen = frozenset({THIRD.public_key().public_bytes_raw()})
+    with pytest.raises(CannotTell, match="which you have revoked"):
+        check(later, log_of(5), shown=shown, distrusted=stolen)
     kept = KeptHead(later, read_kept_head(later).head, rotations_of(shown))
+    named = Verifier(ORIGIN, NEXT.public_key().public_bytes_raw())
     with pytest.raises(ProofError, match="it was rolled back"):
-        check_not_behind(kept, "old", log_of(5).head, Verifier(ORIGIN, NEXT.public_key().public_bytes_raw()))
+        check_not_behind(kept, "old", log_of(5).head, named)
+    check_not_behind(kept, "old", log_of(5).head, named, stolen)
 
 
 def test_two_rotations_of_one_key_are_a_fork_unless_it_was_replaced_or_revoked_before_the_second() -> None:

@@ -26,7 +26,7 @@ def since_demand(path: Path) -> Demand:
     def examine(trace: TraceFiles, audit: Audit) -> str:
         if audit.log is None and audit.verifier is not None:
             with suppress(FormatError, OSError):  # without a head: the check of the signature says so
-                check_not_behind(kept, path.name, read_head(trace), audit.verifier)
+                check_not_behind(kept, path.name, read_head(trace), audit.verifier, distrusted)
         audit.checks.require("signature", "entries", "run")
         assert audit.log is not None
         run = audit.facts.runs[0][1]

@@ -85,7 +85,14 @@ def rotate_(
             {
                 "public_key": done.public_key.hex(),
                 "traces": [
-                    {"path": str(r.path), "old": r.old.hex(), "new": r.new.hex(), "revoked": r.revoked, "size": r.size}
+                    {
+                        "path": str(r.path),
+                        "old": r.old.hex(),
+                        "new": r.new.hex(),
+                        "revoked": r.revoked,
+                        "unrevoked": [key.hex() for key in r.unrevoked],
+                        "size": r.size,
+                    }
                     for r in done.traces
                 ],
                 "gone": [str(path) for path in done.gone],

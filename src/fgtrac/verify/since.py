@@ -51,7 +51,7 @@ class LogKeys:
     def doubt(self, key: bytes, size: int) -> str:
         """Why nothing follows from what one of the keys signed over so many entries; empty where something does."""
         if key in self.distrusted:
-            return f"the key {key.hex()}, which you have revoked: who holds it can sign anything"
+            return _revoked_here(key)
         after = self.rotations[self.all.index(key) :]  # empty for the last key
         if after and after[0].revoked:
             return (
@@ -79,10 +79,14 @@ def read_kept_head(data: bytes) -> KeptHead:
     return KeptHead(note, parse_tree_head(parse_note(note).text), rotations)
 
 
-def check_not_behind(kept: KeptHead, named: str, head: TreeHead, verifier: Verifier) -> None:
+def check_not_behind(
+    kept: KeptHead, named: str, head: TreeHead, verifier: Verifier, distrusted: frozenset[bytes] = frozenset()
+) -> None:
     """ProofError where the verifier's key leads to who signed the kept head, and that is larger than `head`, by
     whomever `head` is signed: as a log looks that was rolled back to before its key was replaced."""
     if not kept.head.origin == head.origin == verifier.name or kept.head.size <= head.size:
+        return
+    if any(rotation.public_key in distrusted for rotation in kept.rotations):
         return
     try:
         follow(verifier, kept.note, kept.rotations)
@@ -140,14 +144,19 @@ def _later_keys(kept: KeptHead, named: str, keys: LogKeys) -> dict[bytes, str]:
         old = next((key for key in list(found)[-1:] or keys.all if _leads(keys.trace_id, key, rotation)), None)
         if old is None or number >= kept.head.size:
             break
-        doubt = found[old] if old in found else keys.doubt(old, number)
-        if rotation.revoked and not doubt:
-            doubt = (
+        found[new] = found[old] if old in found else keys.doubt(old, number)
+        if new in keys.distrusted:
+            found[new] = _revoked_here(new)
+        elif rotation.revoked and not found[new]:
+            found[new] = (
                 f"a key that entry {number} (key) in {named} puts in a revoked one's place: ask the log's owner for "
+                "the new key and name it with --key"
             )
-            doubt += "the new key and name it with --key"
-        found[new] = doubt
     return found
+
+
+def _revoked_here(key: bytes) -> str:
+    return f"the key {key.hex()}, which you have revoked: who holds it can sign anything"
 
 
 def _leads(trace_id: bytes, old: bytes, rotation: Rotation) -> bool:
