@@ -21,16 +21,22 @@ from torch.utils.data import Subset, TensorDataset
 import fgtrac
 from fgtrac.api import rescore
 from fgtrac.api.factor_tolerance import differences
+from fgtrac.api.recompute import Recomputation
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.capture.checkpoint import state_bytes
 from fgtrac.demo.forge import all_entries, put, reseal
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score.gradients import Gradients, Layer
+from fgtrac.score.kernel import scores
+from fgtrac.score.methods import prepare
 from fgtrac.store.tensor_files import encode_tensors, parse_tensors
+from fgtrac.verify.auditor import audit_log
 from fgtrac.verify.report import Finding, Verdict
 from findings import assert_cannot_tell
 from forge_factors import factor_files, invent_factors_and_sign, put_artifacts, with_other_signs
+
+from .conftest import points
 
 ALL = 10_000  # more scores than there are
 Function = Callable[[Any], Any]
@@ -120,7 +126,7 @@ def test_a_seed_chooses_the_same_scores_again_and_a_drawn_one_is_said(scored: An
 def test_some_of_many_are_few_and_every_score_may_be_chosen(scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[int, int]] = set()
     monkeypatch.setattr(
-        rescore._Rescoring, "check", lambda self, group: seen.update((o.number, p) for o in group for p in o.places)
+        rescore._Rescoring, "check", lambda self, group, _: seen.update((o.number, p) for o in group for p in o.places)
     )
     monkeypatch.setattr(rescore._Rescoring, "words", lambda self: "")
     for seed in range(40):
@@ -183,6 +189,40 @@ def test_one_sample_whose_gradient_is_said_to_be_longer_is_found_when_it_is_chos
     finding = asked(forged, given(forged))
     assert finding.verdict is Verdict.REFUTED, finding.words
     assert f"row 11 of {path}" in finding.words
+
+
+def test_one_long_invented_row_of_many_behind_a_mean_is_found_whichever_score_is_chosen(problem: Any) -> None:
+    problem.validation = points(300, 2)
+    with problem.start() as run:
+        problem.score_with(run)
+        problem.fit(run, problem.model(), epochs=1)
+    (path,) = [n for n in map(str, problem.trace.names()) if re.search("/validation-00000", n)]
+    file = parse_tensors(problem.trace.read(path))
+    deltas = file.tensors["4/deltas"].array.copy()
+    deltas[123] = -np.sign(deltas.astype(np.float32).sum(0)) * np.float16(1e4)
+    resigned(problem, {path: b"".join(encode_tensors(dict(file.tensors) | {"4/deltas": deltas}, file.metadata))})
+    resigned(problem, {}, scores_of_the_factors(problem))
+    report = fgtrac.open(problem.folder / "run.trace", key=str(problem.folder / "key.pem")).verify()
+    assert report.verdict is Verdict.HOLDS
+    for seed in range(4):
+        finding = asked(problem, given(problem), count=1, seed=seed)
+        assert finding.verdict is Verdict.REFUTED, finding.words
+        assert f"row 123 of {path}" in finding.words
+
+
+def scores_of_the_factors(problem: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Makes entries say what the factors in the folder give: what a signer does who changed those."""
+    audit = audit_log(problem.trace, None)
+    again = Recomputation(problem.trace, audit.facts)
+
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        cache, method = again.basis(event)
+        target = again.targets(cache, event["target"])[0]
+        found = scores(cache, [prepare(cache, 0, target, method)], 0, len(cache.rows("train")))[:, 0]
+        rows = [cache.rows("train").find(event["block"], ordinal) for ordinal in event["ordinals"].tolist()]
+        return event | {"scores": found[rows]}
+
+    return change
 
 
 def test_a_swapped_score_is_named(forged: Any) -> None:
@@ -327,6 +367,30 @@ def test_rows_that_were_not_given_are_named(scored: Any) -> None:
     assert_cannot_tell(some, "no validation data were given")
 
 
+@pytest.mark.parametrize(("role", "method"), [("validation", "tracin"), ("train", "fisher")])
+def test_samples_that_the_scoring_left_out_are_counted(problem: Any, role: str, method: str) -> None:
+    """Each committed row is right, and the mean is one that the signer chose, or the training set is."""
+    with problem.start() as run:
+        problem.score_with(run, method=method, **{role: Subset(getattr(problem, role), range(0, 20, 3))})
+        problem.fit(run, problem.model(), epochs=1)
+    n = len(getattr(problem, role))
+    finding = asked(problem, given(problem), count=5)
+    assert_cannot_tell(finding, f"{n - 7} of the {n} {role} samples that were given have no committed factors")
+    assert_cannot_tell(finding, "were left out of the scoring, or other data are given than were scored")
+
+
+def test_a_recorded_sample_of_the_training_set_is_the_one_that_everybody_draws(problem: Any) -> None:
+    with problem.start() as run:
+        problem.score_with(run, factors="sample:40")
+        problem.fit(run, problem.model(), epochs=1)
+    finding = asked(problem, given(problem), count=5)
+    assert finding.verdict is Verdict.HOLDS, finding.words
+    assert (
+        "; 40 of the 90 train samples that were given have scores, those that factors='sample:40' takes"
+        in finding.words
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
@@ -410,6 +474,16 @@ def test_each_row_has_the_room_of_its_own_type() -> None:
 def test_storage_allows_what_its_type_rounds(type: str, holds: bool) -> None:
     still = [[shifted(0)]]
     assert differences([shifted(3e-4)], [shifted(0)], still, still, [type] * 2)[0].is_rounding is holds
+
+
+def test_low_precision_is_named_by_its_kinds(scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another kernel of bfloat16 makes it, and a GPU's TF32."""
+
+    def coarse(*arguments: Any) -> list[Any]:
+        return [replace(found, is_rounding=False) for found in differences(*arguments)]
+
+    monkeypatch.setattr(rescore, "differences", coarse)
+    assert_cannot_tell(asked(scored, given(scored), count=1), "no more than TF32 or bfloat16 (autocast) may")
 
 
 def test_what_is_no_number_is_no_rounding() -> None:

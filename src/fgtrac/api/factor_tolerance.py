@@ -3,7 +3,8 @@
 What another machine, number of threads or order of sums changes is not guessed but measured: the pass is repeated with
 all weights changed by 2^-18 of themselves, which is at least what float32 arithmetic makes of them. Where a factor is
 off by more than that, but no more than weights changed by 2^-9 make of it, it may have been computed in TF32, as a GPU
-does unasked: it cannot be told. What is further off is no rounding. (Autocast is part of the model's `forward`.)
+does unasked, or in bfloat16, as autocast or the model's own type make it, by another kernel: it cannot be told. What is
+further off is no rounding. (Autocast is part of the model's `forward`.)
 """
 
 from __future__ import annotations

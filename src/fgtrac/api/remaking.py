@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 
 from fgtrac.api import prior
 from fgtrac.api.ledger import read_state
-from fgtrac.api.scored_rows import ScoredRows, resolve_rows
+from fgtrac.api.scored_rows import ScoredRows, chosen_places, resolve_rows
 from fgtrac.api.unseen import copied
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.recorder import Recorder
@@ -36,8 +36,10 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
 
-SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 rounds
+SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 or bfloat16 round
 DRAWS = 3  # of each
+NUMBERS_AT_ONCE = 1 << 21  # of gradients in one pass
+LEAST_AT_ONCE = 16  # rows, however long their gradients
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,20 +127,42 @@ class Remaking:
             raise CannotTell("no data were given: let the function call score_with() as the scoring did")
         self._model = copied(model)
 
-    def remake(self, state: State, layers: Sequence[Layer], role: str, rows: Rows, which: NDArray[np.int64]) -> Remade:
-        """Rows `which` of a role, as `rows` places them, at a state. TamperError where the state's file is not the
-        committed one; ScoreError where the model is another, or cannot be scored; CannotTell where rows are not in the
-        data that were given."""
+    def compare(self, role: str, rows: Rows) -> str:
+        """What the rows of a role are of the data that were given, in words: nothing where they are all of them.
+        CannotTell where the two are not the same, and the rows are not those that a recorded sample takes."""
+        scored = self._scored(role)
+        mine, theirs = _keys(scored.rows, rows)
+        if len(strange := np.flatnonzero(~np.isin(theirs, mine))):
+            raise _not_given(role, *rows.place(int(strange[0])))
+        left = np.flatnonzero(~np.isin(mine, theirs))
+        if not len(left):
+            return ""
+        of = f"of the {len(scored):,} {role} samples that were given"
+        if role == "train" and np.isin(mine[chosen_places(len(scored), len(rows))], theirs).all():
+            return f"{len(rows):,} {of} have scores, those that factors='sample:{len(rows)}' takes"
+        raise CannotTell(
+            f"{len(left):,} {of} have no committed factors, the first is {scored.ids[left[0]].tobytes().hex()}: they "
+            "were left out of the scoring, or other data are given than were scored"
+        )
+
+    def remake(
+        self, state: State, layers: Sequence[Layer], role: str, rows: Rows, which: NDArray[np.int64]
+    ) -> Iterator[Remade]:
+        """Rows `which` of a role, as `rows` places them, at a state: piece by piece, in their order. TamperError where
+        the state's file is not the committed one; ScoreError where the model is another, or cannot be scored;
+        CannotTell where rows are not in the data that were given."""
         what = f"the checkpoint of step {state.step}"
         load_state(self._model, read_state(self._trace, state), what)
-        data = self._found(role, rows, which)
+        size = max(LEAST_AT_ONCE, NUMBERS_AT_ONCE // sum(w for layer in layers for w in layer.columns.values()))
         with untouched(self._model):
             factors = self._prepared(layers)
-            plain = _run(factors, data)
-            fine, coarse = (
-                tuple(self._shaken(factors, data, by, draw).gradients for draw in range(DRAWS)) for by in SHAKES
-            )
-        return Remade(plain.gradients, fine, coarse, plain.labels)
+            for start in range(0, len(which), size):
+                data = self._found(role, rows, which[start : start + size])
+                plain = _run(factors, data)
+                fine, coarse = (
+                    tuple(self._shaken(factors, data, by, draw).gradients for draw in range(DRAWS)) for by in SHAKES
+                )
+                yield Remade(plain.gradients, fine, coarse, plain.labels)
 
     def _prepared(self, layers: Sequence[Layer]) -> FactorPass:
         train = self.given.rows["train"]
@@ -147,16 +171,20 @@ class Remaking:
 
     def _found(self, role: str, rows: Rows, which: NDArray[np.int64]) -> list[Any]:
         """The batches of the rows."""
+        scored = self._scored(role)
+        mine, theirs = _keys(scored.rows, rows)
+        order = np.argsort(mine)
+        at = order[np.minimum(np.searchsorted(mine, theirs[which], sorter=order), len(mine) - 1)]
+        if len(strange := np.flatnonzero(mine[at] != theirs[which])):
+            raise _not_given(role, *rows.place(int(which[strange[0]])))
+        some = Subset(scored.data, scored.positions[at].tolist())
+        return list(read_batches(some, None, scored.collate))
+
+    def _scored(self, role: str) -> ScoredRows:
         scored = self.given.rows.get(role)
         if scored is None:
             raise CannotTell(f"no {role} data were given: let the function pass {role}= to score_with()")
-        positions = []
-        for block, ordinal in map(rows.place, which.tolist()):
-            if (place := scored.rows.find(block, ordinal)) is None:
-                raise CannotTell(f"ordinal {ordinal} of block {block.hex()} is not among the {role} data given")
-            positions.append(int(scored.positions[place]))
-        some = Subset(scored.data, positions)
-        return list(read_batches(some, None, scored.collate))
+        return scored
 
     def _shaken(self, factors: FactorPass, data: Sequence[Any], by: float, draw: int) -> Pass:
         """The pass with each weight changed by a random share of itself; the weights are put back."""
@@ -173,6 +201,21 @@ class Remaking:
             with torch.no_grad():
                 for weight, copy in before:
                     weight.copy_(copy)
+
+
+def _not_given(role: str, block: bytes, ordinal: int) -> CannotTell:
+    return CannotTell(f"ordinal {ordinal} of block {block.hex()} is not among the {role} data given")
+
+
+def _keys(*several: Rows) -> list[NDArray[np.uint64]]:
+    """(n,) a number for each row, of the same sample the same one."""
+    numbers: dict[bytes, int] = {}
+    found = []
+    for rows in several:
+        block = np.array([numbers.setdefault(block, len(numbers)) for block in rows.blocks], np.uint64)
+        which = np.zeros(len(rows), np.uint16) if rows.which is None else rows.which
+        found.append(block[which] << np.uint64(32) | rows.ordinals.astype(np.uint64))
+    return found
 
 
 def _run(factors: FactorPass, data: Sequence[Any]) -> Pass:

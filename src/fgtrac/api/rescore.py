@@ -1,8 +1,9 @@
 """The check `scores`, made on demand: recorded contributions, chosen at random, computed again down to model and data.
 
 Each chosen score must follow from the committed factors; and where the verifier gives the data and the model's code,
-those factors must follow from the committed model state. Nobody who recorded a trace knows beforehand which are chosen:
-of scores of which a share p rests on invented factors, N drawn at random all miss it with a chance of (1 - p)^N.
+those factors must follow from the committed model state: of a score's own sample, and of all samples of its target.
+Nobody who recorded a trace knows beforehand which are chosen: of scores of which a share p rests on invented factors, N
+drawn at random all miss it with a chance of (1 - p)^N.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ from fgtrac.errors import ProofError
 from fgtrac.events.schema import decode_event
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows
-from fgtrac.score.kernel import add_scores
+from fgtrac.score.gradients import Gradients
+from fgtrac.score.kernel import Progress, add_scores
 from fgtrac.score.methods import DAMPING, Method, prepare
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.auditor import Audit
@@ -36,17 +38,18 @@ from fgtrac.verify.facts import Facts
 from fgtrac.verify.tree import Log
 
 if TYPE_CHECKING:  # it needs torch
-    from fgtrac.api.remaking import Remade, Remaking
-
-LEAST_ROWS = 64  # of a target that is the mean of many samples, so many are made anew, or as many as scores are chosen
+    from fgtrac.api.remaking import Remaking
 
 Function = Callable[[Any], Any]
-Place = tuple[str, int]  # (role, row) among the factors of a state
+Places = dict[str, NDArray[np.int64]]  # role -> rows among the factors of a state, ascending
 
 
-def scores_demand(count: int, seed: int | None = None, function: Function | None = None) -> Demand:
+def scores_demand(
+    count: int, seed: int | None = None, function: Function | None = None, progress: Progress | None = None
+) -> Demand:
     """The check `scores` of `count` contributions, chosen by `seed` (default: by the system's randomness). `function`
-    is called with what takes the verbs of a run, and returns the model (see `Remaking`).
+    is called with what takes the verbs of a run, and returns the model (see `Remaking`); `progress` with rows made
+    anew, and how many that will be if every chosen state has as many as this one.
 
     ValueError for a count below 1 or a seed below 0.
     """
@@ -55,10 +58,12 @@ def scores_demand(count: int, seed: int | None = None, function: Function | None
     if seed is not None and seed < 0:
         raise ValueError(f"the seed {seed} is below 0; name a whole number from 0 on")
     chosen_by = secrets.randbits(64) if seed is None else seed
-    return Demand(SCORES, partial(check_scores, count, chosen_by, function), ("entries", "registered"))
+    return Demand(SCORES, partial(check_scores, count, chosen_by, function, progress), ("entries", "registered"))
 
 
-def check_scores(count: int, seed: int, function: Function | None, trace: TraceFiles, audit: Audit) -> str:
+def check_scores(
+    count: int, seed: int, function: Function | None, progress: Progress | None, trace: TraceFiles, audit: Audit
+) -> str:
     """ProofError naming entry, sample, file and both values; CannotTell where something was not made anew, and what."""
     if not audit.facts.contributions:
         raise CannotTell("no entry records contributions: there is none to compute again")
@@ -67,13 +72,28 @@ def check_scores(count: int, seed: int, function: Function | None, trace: TraceF
     assert audit.log is not None
     chosen, total = _choose(audit.log, audit.facts, count, seed)
     words = f"{sum(len(one.places) for one in chosen):,} of {total:,} scores, chosen by seed {seed}"
-    rescoring = _Rescoring(trace, audit.facts, function, random.Random(seed), count)
-    for _ref, group in groupby(chosen, key=lambda one: one.event["checkpoint"]):
-        rescoring.check(list(group))
+    rescoring = _Rescoring(trace, audit.facts, function)
+    groups = [list(group) for _ref, group in groupby(chosen, key=lambda one: one.event["checkpoint"])]
+    for number, group in enumerate(groups):
+        rescoring.check(group, partial(_tell, progress, number, len(groups)))
     if rescoring.left:
         more = f" (and {len(rescoring.left) - 1} more entries)" if len(rescoring.left) > 1 else ""
         raise CannotTell(f"{words}: {rescoring.right:,} are right; {rescoring.left[0]}{more}")
     return f"{words}, {rescoring.words()}"
+
+
+def _tell(progress: Progress | None, state: int, states: int, done: int, total: int) -> None:
+    """Rows done at one of several states, as if all had as many."""
+    if progress is not None:
+        progress(state * total + done, states * total)
+
+
+def _tell_more(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _count(places: Places) -> int:
+    return sum(map(len, places.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,56 +125,66 @@ def _choose(log: Log, facts: Facts, count: int, seed: int) -> tuple[list[_Chosen
     return found, starts[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Rows:
     """Rows of one role at one state, made anew: `rows` (n,) ascending, and what differs most in each. `labelled` (n,)
-    is false where a sample has another label in the data than in the rows file."""
+    is false where a sample has another label in the data than in the rows file. Of training rows `gradients` has what
+    was made, piece by piece. `whole` is what `Remaking.compare` says of all rows of the role."""
 
     role: str
     rows: NDArray[np.int64]
-    remade: Remade
-    differences: list[Difference]
-    labelled: NDArray[np.bool_]
+    differences: list[Difference] = field(default_factory=list)
+    labelled: list[bool] = field(default_factory=list)
+    gradients: list[tuple[Gradients, ...]] = field(default_factory=list)
+    whole: str | CannotTell = ""
 
-    def at(self, row: int) -> int:
-        return int(np.searchsorted(self.rows, row))
+    def odd(self, among: NDArray[np.int64]) -> list[int]:
+        """Where those of some rows stand that are not simply right."""
+        at = np.searchsorted(self.rows, among).tolist()
+        return [n for n in at if not (self.differences[n].is_rounding and self.labelled[n])]
+
+    def gradient(self, at: int) -> list[Gradients]:
+        """What was made anew of the training row that stands there, one `Gradients` a layer."""
+        for piece in self.gradients:
+            if at < len(piece[0]):
+                return [g.rows(slice(at, at + 1)) for g in piece]
+            at -= len(piece[0])
+        raise IndexError(f"no gradient was kept at {at}")
 
 
 class _Rescoring:
     """Chosen scores, state by state: `right` counts those that are right, `left` says why others cannot be told."""
 
-    def __init__(
-        self, trace: TraceDir, facts: Facts, function: Function | None, draw: random.Random, count: int
-    ) -> None:
+    def __init__(self, trace: TraceDir, facts: Facts, function: Function | None) -> None:
         self.right = 0
         self.left: list[str] = []
         self._again = Recomputation(trace, facts)
         self._trace = trace
         self._facts = facts
         self._function = function
-        self._draw = draw
-        self._rows_of_means = max(count, LEAST_ROWS)
         self._remaking: Remaking | CannotTell | None = None
         self._made = self._states = 0
         self._curved: set[str] = set()
-        self._some_of_mean: list[int] = []  # rows of the validation samples at the state under way
+        self._partly: set[str] = set()  # what the committed rows of a role are of the given ones
 
-    def check(self, chosen: Sequence[_Chosen]) -> None:
+    def check(self, chosen: Sequence[_Chosen], progress: Progress) -> None:
         """Scores at one state."""
-        self._some_of_mean = []
-        sound: list[tuple[_Chosen, list[Place]]] = []
+        sound: list[tuple[_Chosen, Places]] = []
         for one in chosen:
             with self._telling(one):
                 self._again.check(one.number, one.cut())
                 with deciding(one.number, one.event["method"]):
                     sound.append((one, self._places(one)))
+        wanted: Places = {}
+        for _one, places in sound:
+            wanted |= {role: np.union1d(rows, wanted.get(role, rows)) for role, rows in places.items()}
         made: dict[str, _Rows | CannotTell] = {}
-        for role in {role for _one, places in sound for role, _row in places}:
-            rows = sorted({row for _one, places in sound for of, row in places if of == role})
+        for role, rows in wanted.items():
             cache, method = self._again.basis(sound[0][0].event)
+            tell = partial(_tell_more, progress, sum(len(wanted[other]) for other in made), _count(wanted))
             try:
                 with deciding(sound[0][0].number, str(method)):
-                    made[role] = self._remake(cache, role, np.array(rows))
+                    made[role] = self._remake(cache, role, rows, tell)
             except CannotTell as reason:
                 made[role] = reason
         self._states += bool(made)
@@ -173,6 +203,7 @@ class _Rescoring:
         )
         if self._curved:
             words += f"; the curvature of {', '.join(sorted(self._curved))} was taken from the committed factors"
+        words += "".join(f"; {partly}" for partly in sorted(self._partly))
         names = ", ".join(map(repr, self._remaking.given.unhashed()))
         return words + (f"; data set {names:.200} was compared by its ids alone, without contents" if names else "")
 
@@ -183,38 +214,48 @@ class _Rescoring:
         except CannotTell as reason:
             self.left.append(f"entry {one.number} (contribution): {reason}")
 
-    def _places(self, one: _Chosen) -> list[Place]:
-        """The rows that its chosen scores rest on; of a target that is a mean, some."""
+    def _places(self, one: _Chosen) -> Places:
+        """The rows that its chosen scores rest on: of the samples, and all of its target."""
         cache, method = self._again.basis(one.event)
         rows, block, target = cache.rows("train"), one.event["block"], one.event["target"]
         found = [rows.find(block, int(ordinal)) for ordinal in one.cut()["ordinals"]]
-        places: list[Place] = [("train", row) for row in found if row is not None]
+        places: Places = {"train": np.array(sorted(row for row in found if row is not None), np.int64)}
         form, _, name = target.partition(":")
         if form == "artifact":
             raise CannotTell(f"its target, {name:.80}, is a batch of no data set: its gradients were not made anew")
         if form == "id":
-            places += self._again.rows_of(cache, name)
+            for role, row in self._again.rows_of(cache, name):
+                places[role] = np.union1d(places.get(role, places["train"][:0]), [row])
         else:
-            n = len(cache.rows("validation"))
-            self._some_of_mean = self._some_of_mean or self._draw.sample(range(n), min(n, self._rows_of_means))
-            places += [("validation", row) for row in self._some_of_mean]
+            places["validation"] = np.arange(len(cache.rows("validation")))
         self._curved |= {str(method)} if method.name in DAMPING else set()
         return places
 
-    def _remake(self, cache: Cache, role: str, rows: NDArray[np.int64]) -> _Rows:
+    def _remake(self, cache: Cache, role: str, rows: NDArray[np.int64], tell: Callable[[int], None]) -> _Rows:
         """Rows of a role made anew, and compared with what is committed."""
         state, held = cache.states[0], cache.rows(role)
         if state_path(state) in self._facts.withdrawn:
             entry = self._facts.withdrawn[state_path(state)]
             raise CannotTell(f"{state_path(state)} was withdrawn by entry {entry} (erasure)")
-        remade = self._ready().remake(state, cache.layers, role, held, rows)
-        types = [cache.shard_of(0, role, row)[1] for row in rows.tolist()]
-        off = differences(cache.take(0, role, rows), remade.gradients, remade.fine, remade.coarse, types)
-        labelled = np.ones(len(rows), dtype=bool)
-        if held.labels is not None and remade.labels is not None:
-            labelled = held.labels[rows] == remade.labels
+        out, at = _Rows(role, rows), 0
+        try:
+            out.whole = self._ready().compare(role, held)
+        except CannotTell as reason:
+            out.whole = reason
+        for remade in self._ready().remake(state, cache.layers, role, held, rows):
+            some = rows[at : at + len(remade.gradients[0])]
+            types = [cache.shard_of(0, role, row)[1] for row in some.tolist()]
+            out.differences += differences(
+                cache.take(0, role, some), remade.gradients, remade.fine, remade.coarse, types
+            )
+            same = np.ones(len(some), np.bool_)
+            if held.labels is not None and remade.labels is not None:
+                same = held.labels[some] == remade.labels
+            out.labelled += same.tolist()
+            out.gradients += [remade.gradients] if role == "train" else []
+            tell(at := at + len(some))
         self._made += len(rows)
-        return _Rows(role, rows, remade, off, labelled)
+        return out
 
     def _ready(self) -> Remaking:
         if self._remaking is None:
@@ -238,44 +279,63 @@ class _Rescoring:
         except CannotTell as reason:
             return reason
 
-    def _judge(self, one: _Chosen, places: Sequence[Place], made: Mapping[str, _Rows | CannotTell]) -> None:
-        """ProofError where a row is not what was made anew; otherwise CannotTell where that does not show of one."""
+    def _judge(self, one: _Chosen, places: Places, made: Mapping[str, _Rows | CannotTell]) -> None:
+        """ProofError where a row is not what was made anew; otherwise CannotTell where that does not show of one, or
+        where not all that belong to the target or to the training set are there."""
         unknown: CannotTell | None = None
-        for role, row in places:
+        for role, which in places.items():
             try:
-                self._judge_row(one, made[role], row)
+                self._judge_rows(one, made[role], which)
+            except CannotTell as reason:
+                unknown = unknown or reason
+        if unknown is not None:
+            raise unknown
+        for role in ("train", "validation") if one.event["target"] == "validation" else ("train",):
+            rows = made[role]
+            assert isinstance(rows, _Rows)
+            if isinstance(rows.whole, CannotTell):
+                raise rows.whole
+            self._partly |= {rows.whole} - {""}
+
+    def _judge_rows(self, one: _Chosen, rows: _Rows | CannotTell, which: NDArray[np.int64]) -> None:
+        if isinstance(rows, CannotTell):
+            raise rows
+        unknown: CannotTell | None = None
+        for at in rows.odd(which):
+            try:
+                self._judge_row(one, rows, at)
             except CannotTell as reason:
                 unknown = unknown or reason
         if unknown is not None:
             raise unknown
 
-    def _judge_row(self, one: _Chosen, rows: _Rows | CannotTell, row: int) -> None:
-        if isinstance(rows, CannotTell):
-            raise rows
+    def _judge_row(self, one: _Chosen, rows: _Rows, at: int) -> None:
         cache, method = self._again.basis(one.event)
-        off, held, path = rows.differences[rows.at(row)], cache.rows(rows.role), cache.shard_of(0, rows.role, row)[0]
-        if not rows.labelled[rows.at(row)]:
+        row, off, held = int(rows.rows[at]), rows.differences[at], cache.rows(rows.role)
+        if not rows.labelled[at]:
             raise CannotTell(
                 f"the {rows.role} sample {self._id(held, row)} has another label in the data that were given than in "
                 "the rows file: nothing in the log tells which is right"
             )
         words = (
-            f"row {row} of {path} (sample {self._id(held, row)}) has {off.said:.9g} as number {off.at} of "
-            f"{off.column!r:.80}; the state in {state_path(cache.states[0])} and the data that were given make "
-            f"{off.found:.9g}"
+            f"row {row} of {cache.shard_of(0, rows.role, row)[0]} (sample {self._id(held, row)}) has {off.said:.9g} as "
+            f"number {off.at} of {off.column!r:.80}; the state in {state_path(cache.states[0])} and the data that were "
+            f"given make {off.found:.9g}"
         )
         if not off.may_be:
-            raise ProofError(words + (self._score_words(one, row, rows, cache, method) if rows.role == "train" else ""))
+            raise ProofError(words + (self._score_words(one, at, rows, cache, method) if rows.role == "train" else ""))
         if not off.is_rounding:
-            raise CannotTell(f"{words}: more than float32 rounds, and no more than TF32 does")
+            raise CannotTell(
+                f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 (autocast) may; another "
+                "processor or kernel than that of the scoring can do this"
+            )
 
-    def _score_words(self, one: _Chosen, row: int, rows: _Rows, cache: Cache, method: Method) -> str:
+    def _score_words(self, one: _Chosen, at: int, rows: _Rows, cache: Cache, method: Method) -> str:
         """What a score is said to be, and would be by the factors that were made anew."""
         out = np.zeros((1, 1), dtype=np.float32)
         target = self._again.targets(cache, one.event["target"])[0]
-        add_scores([g.rows(slice(at := rows.at(row), at + 1)) for g in rows.remade.gradients],
-                   prepare(cache, 0, target, method), out)  # fmt: skip
-        block, ordinal = cache.rows("train").place(row)
+        add_scores(rows.gradient(at), prepare(cache, 0, target, method), out)
+        block, ordinal = cache.rows("train").place(int(rows.rows[at]))
         said = one.event["scores"][(one.event["ordinals"] == ordinal) & (one.event["block"] == block)]
         return (
             f"; its score toward {one.event['target']:.80} by {method} at step {one.event['step']} is said to be "

@@ -88,9 +88,14 @@ def _once(which: NDArray[np.uint16], ordinals: NDArray[np.uint32]) -> NDArray[np
 def _chosen(positions: NDArray[np.int64], sample: int, role: str) -> tuple[NDArray[np.int64], str]:
     if sample >= len(positions):
         return positions, ""
-    chosen = np.random.RandomState(SEED).permutation(len(positions))[:sample]  # its stream is frozen for all versions
     words = f"{sample:,} of {len(positions):,} {role} samples, chosen by numpy's RandomState({SEED}).permutation"
-    return positions[np.sort(chosen)], words
+    return positions[chosen_places(len(positions), sample)], words
+
+
+def chosen_places(n: int, sample: int) -> NDArray[np.int64]:
+    """Which of n rows a sample of so many takes, ascending: always the same ones, so that a verifier knows them."""
+    chosen = np.random.RandomState(SEED).permutation(n)[:sample]  # its stream is frozen for all versions
+    return np.sort(chosen).astype(np.int64)
 
 
 def read_labels(rows: ScoredRows, batch_size: int, targets_of: Callable[[Any], Any]) -> NDArray[np.int32] | None:
