@@ -228,6 +228,7 @@ def test_show_says_that_a_run_is_complete_where_nothing_was_trained_after_its_en
     again = Writing(made, bytes([9]) * 16)
     again.use([0])
     again.recorder.close()
+    assert "(complete as far as it is sealed)" in run("show", made.trace.path).out
     made.seal()
     assert "(no end entry after its last training: unfinished, or cut off)" in run("show", made.trace.path).out
     said = run("show", made.trace.path, "--json").json

@@ -34,7 +34,8 @@ def _print(summary: Summary, console: Console) -> None:
         indexed = "the index covers all of them"
     else:
         indexed = f"the index covers the first {summary.indexed}; fgtrac seal commits one over all"
-    state = "complete" if summary.ended else "no end entry after its last training: unfinished, or cut off"
+    state = "complete" if not summary.unsealed else "complete as far as it is sealed"
+    state = state if summary.ended else "no end entry after its last training: unfinished, or cut off"
     console.print(f"trace    {summary.trace_id.hex()} ({state})")
     console.print(f"log      {summary.size} entries; {indexed}")
     console.print(f"unsealed {summary.unsealed} entries in the journal")
