@@ -102,6 +102,7 @@ def test_honest_scores_hold_down_to_model_and_data(problem: Any, options: dict[s
         "270 of 270 scores, chosen by seed 1, follow from the committed factors; and 330 of these, at 3 mo"
         in finding.words
     )
+    assert "; the mean is of all 20 validation samples that were given" in finding.words
     assert words in finding.words
 
 

@@ -165,7 +165,7 @@ class _Rescoring:
         self._remaking: Remaking | CannotTell | None = None
         self._made = self._states = 0
         self._curved: set[str] = set()
-        self._partly: set[str] = set()  # what the committed rows of a role are of the given ones
+        self._known: set[str] = set()  # which of the given samples are in the committed rows, in words
 
     def check(self, chosen: Sequence[_Chosen], progress: Progress) -> None:
         """Scores at one state."""
@@ -203,7 +203,7 @@ class _Rescoring:
         )
         if self._curved:
             words += f"; the curvature of {', '.join(sorted(self._curved))} was taken from the committed factors"
-        words += "".join(f"; {partly}" for partly in sorted(self._partly))
+        words += "".join(f"; {known}" for known in sorted(self._known))
         names = ", ".join(map(repr, self._remaking.given.unhashed()))
         return words + (f"; data set {names:.200} was compared by its ids alone, without contents" if names else "")
 
@@ -295,7 +295,8 @@ class _Rescoring:
             assert isinstance(rows, _Rows)
             if isinstance(rows.whole, CannotTell):
                 raise rows.whole
-            self._partly |= {rows.whole} - {""}
+            mean = f"the mean is of all {len(rows.rows):,} validation samples that were given"
+            self._known |= {mean if role == "validation" else rows.whole} - {""}
 
     def _judge_rows(self, one: _Chosen, rows: _Rows | CannotTell, which: NDArray[np.int64]) -> None:
         if isinstance(rows, CannotTell):
