@@ -188,11 +188,11 @@ def test_a_key_of_another_kind_is_exit_code_2(run, desk: Desk, kind: str) -> Non
         (b"-----BEGIN PRIVATE KEY-----\nnothing\n", "is no unencrypted PKCS8 key"),
         (b"-----BEGIN PUBLIC KEY-----\nnothing\n", "holds no PEM key"),
         (b"\xff\xfe", "holds no key"),
-        (b"", "is no key and no file"),
-        (b"ab" * 31, "is no key and no file"),
-        (b"a+b+c", "verifier key"),
-        (b"a+00000000+" + base64.b64encode(b"\x01" + bytes(32)), "key id"),
-        (b"a+00000000+" + base64.b64encode(b"\x09" + bytes(32)), "verifier key"),
+        (b"", "holds no key"),
+        (b"ab" * 31, "bad holds no key: give 64 hex digits"),
+        (b"a+b+c", "holds no key"),
+        (b"a+00000000+" + base64.b64encode(b"\x01" + bytes(32)), "holds no key"),
+        (b"a+00000000+" + base64.b64encode(b"\x09" + bytes(32)), "holds no key"),
     ],
 )
 def test_a_file_that_holds_no_key_is_exit_code_2_and_one_line(run, desk: Desk, data: bytes, words: str) -> None:
