@@ -27,6 +27,7 @@ from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
+from fgtrac.api.registering import Registering
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
 from fgtrac.api.wish import read_wish
@@ -34,7 +35,7 @@ from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.capture.returned import Returned
-from fgtrac.capture.sources import Keys, Registry
+from fgtrac.capture.sources import Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
@@ -62,7 +63,7 @@ class Options:
     on_flush: Callable[[int], None] | None = None
 
 
-class Run:
+class Run(Registering):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
     A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
@@ -127,28 +128,6 @@ class Run:
         self.close(finished=kind is None)
 
     # -- samples ------------------------------------------------------------------------------------------------
-
-    def register(
-        self,
-        data: Any,
-        *,
-        role: str | None = None,
-        name: str | None = None,
-        key: Keys = None,
-        subject: Keys = None,
-        content: bool = True,
-        source: Callable[[int], bytes] | None = None,
-    ) -> None:
-        """Register the samples of the data set(s) behind `data`, and their role.
-
-        `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
-        column's name or a sequence (a subject is a text or a whole number; None is nobody's sample, which is then named
-        under the run's key); `source(row)` gives the bytes that a content digest is taken from where fgtrac
-        does not know them; `content=False` takes none. Registering the same data set again adds the role only.
-        Raises ValueError for a taken name, keys that collide, options for a data set that is registered already, and
-        for samples of an erased subject.
-        """
-        self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)
 
     def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
         """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.

@@ -19,11 +19,12 @@ from torch.utils.data import Subset
 
 from fgtrac.api import prior
 from fgtrac.api.ledger import read_state
+from fgtrac.api.registering import Registering
 from fgtrac.api.scored_rows import ScoredRows, chosen_places, resolve_rows
 from fgtrac.api.unseen import copied
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Keys, Registry, Secrets
+from fgtrac.capture.sources import Registry, Secrets
 from fgtrac.capture.transform import Stage
 from fgtrac.errors import FgtracError
 from fgtrac.score.batches import read_batches
@@ -53,7 +54,7 @@ class Remade:
     labels: NDArray[np.int64] | None
 
 
-class GivenData:
+class GivenData(Registering):
     """What the verifier's function is called with: it takes the verbs of a run that register data and say how scores
     are made, and writes nothing."""
 
@@ -64,22 +65,6 @@ class GivenData:
         self._hashed = {name for name, (_block, contents) in before.items() if contents is not None}
         self.rows: dict[str, ScoredRows] = {}
         self.how: dict[str, Any] = {}
-
-    def register(
-        self,
-        data: Any,
-        *,
-        role: str | None = None,
-        name: str | None = None,
-        key: Keys = None,
-        subject: Keys = None,
-        content: bool = True,
-        source: Callable[[int], bytes] | None = None,
-    ) -> None:
-        """As `Run.register`. ValueError where the log registers other samples, or other contents, under that name."""
-        self._registry.register(
-            data, role=role, name=name, key=key, subject=subject, content=content, source=source
-        )  # fmt: skip
 
     def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
         """As `Run.transform`."""

@@ -1,0 +1,37 @@
+"""The verb that registers data, for whoever takes it: a run that records, or data that are held against a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fgtrac.capture.sources import Keys, Registry
+
+
+class Registering:
+    """Takes data sets into its registry."""
+
+    _registry: Registry
+
+    def register(
+        self,
+        data: Any,
+        *,
+        role: str | None = None,
+        name: str | None = None,
+        key: Keys = None,
+        subject: Keys = None,
+        content: bool = True,
+        source: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """Register the samples of the data set(s) behind `data`, and their role.
+
+        `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
+        column's name or a sequence (a subject is a text or a whole number; None is nobody's sample, which is then named
+        under the run's key); `source(row)` gives the bytes that a content digest is taken from where fgtrac
+        does not know them; `content=False` takes none. Registering the same data set again adds the role only.
+        Raises ValueError for a taken name, keys that collide, options for a data set that is registered already, and
+        for samples of an erased subject; of data that are held against a log, where it registers other samples, or
+        other contents, under that name.
+        """
+        self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)
