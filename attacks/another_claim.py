@@ -13,7 +13,7 @@ from lying import Act, Stage, caught, main
 
 def tell(stage: Stage) -> Iterator[Act]:
     bundle = stage.prove("photos:5", "--claim", "history")
-    words = bundle.words.replace("The whole history of t", "T").replace(" is 12 rows", " was never used")
+    words = bundle.words.replace("The whole history of t", "T").replace(" is 1 x registered", " was never used")
     yield caught(stage.check(replace(bundle, claim="never used", words=words)), "claim")
 
 

@@ -15,7 +15,7 @@ from fgtrac.query.prove import Proof, Prover
 from fgtrac.query.seals import open_full_seal
 from fgtrac.query.timeline import Timeline
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.note import Verifier, format_vkey
+from fgtrac.tlog.note import Verifier
 from lives import SAMPLES, SECRET, STAGES, live, live_with_contents
 from traces import Writing, start_trace
 
@@ -28,10 +28,6 @@ class Case:
     data: bytes
     verifier: Verifier
     secret: bytes | None = None
-
-    @property
-    def vkey(self) -> str:
-        return format_vkey(self.verifier)
 
 
 class Prove:

@@ -74,7 +74,7 @@ def test_use_and_non_use_are_told_apart(tmp_path: Path) -> None:
     assert trace.history("rows:5").uses == 1
     assert check(trace, "rows:5")[0].startswith('The sample with key 5 of data set "rows" was used once')
     assert check(trace, "rows:6")[0].startswith(
-        'The sample with key 6 of data set "rows" is registered and was never used'
+        'The sample with key 6 of data set "rows" is registered, and no optimizer update ever used it'
     )
 
 
@@ -287,7 +287,9 @@ def test_contents_are_found_under_every_scheme_and_absent_only_where_one_settles
         asked = f"row:{save(tmp_path / f'{who}.npy', array)}:3"
         words, verdict = check(trace, asked, about=asked)
         assert verdict is Verdict.HOLDS, words
-        assert f"is held by {1 if who == 'rows' else 2} registered sample" in words  # rows 2 and 3 are of one subject
+        assert (
+            f"is held by {1 if who == 'rows' else 2} of the registered samples" in words
+        )  # rows 2 and 3 are of one subject
     absent = f"row:{save(tmp_path / 'absent.npy', np.full((1, 2), 7.5, 'f'))}:0"
     for id_key in (None, vault) if ids == "keyed" else (None,):
         words, verdict = check(trace, absent, id_key=id_key, about=absent)

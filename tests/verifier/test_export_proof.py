@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from fgtrac.cli.main import main
-from fgtrac.tlog.note import format_vkey
 from lives import Life, live
 from traces import Made, make_trace
 
@@ -31,8 +30,7 @@ def fgtrac(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def check(other: ModuleType, made: Made, proof: Path) -> int:
     """The number of the entry that the proof shows under the head that the log's key signed."""
     head = other.Head(proof.read_text())
-    name, key = other.read_key(format_vkey(made.verifier), head.origin)
-    assert (name, head.is_signed(key)) == (head.origin, True)
+    assert (made.verifier.name, head.is_signed(made.verifier.public_key)) == (head.origin, True)
     other.check_inclusion(head.root, head.index, head.size, proof.with_suffix(".cbor").read_bytes(), head.path)
     return int(head.index)
 

@@ -29,7 +29,7 @@ from fgtrac.verify.children import Pairs, count_uses, made_into, registered_by
 from fgtrac.verify.evidence import Event
 from fgtrac.verify.needs import may_show_checkpoint, needed_kinds, needs_datasets
 from fgtrac.verify.sentences import sentence
-from fgtrac.verify.strict_json import MAX_BYTES
+from fgtrac.verify.strict_json import MAX_BYTES, MAX_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,10 @@ class Prover:
                 raise ValueError(f"the proof needs {count:,} {what} and a bundle holds {most:,}; ask for less")
         log = self._seal.log
         shown = tuple(Shown(n, log.entry(n), log.path(n)) for n in events)
-        data = format_bundle(replace(bundle, words=sentence(bundle, self._seal.head, events), entries=shown))
+        words = sentence(bundle, self._seal.head, events)
+        if len(words) > MAX_TEXT:
+            raise ValueError(f"the bundle has {len(words):,} characters of words and may have {MAX_TEXT:,}: long names")
+        data = format_bundle(replace(bundle, words=words, entries=shown))
         if len(data) > MAX_BYTES:
             raise ValueError(f"the bundle has {len(data):,} bytes and may have {MAX_BYTES:,}; prove it without entries")
         return data

@@ -52,12 +52,9 @@ def check_needed(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> str
     needed = _by_kind(bundle, counts, shown) | _by_rows(bundle, shown)
     if missing := needed - shown.keys():
         raise ProofError(f"the claim needs entry {min(missing)}, and it is not shown")
-    needed |= _for_sizes(shown, needed)
-    if more := shown.keys() - needed:
-        raise ProofError(
-            f"entry {min(more)} ({shown[min(more)]['kind']}) is shown, and the claim does not need it; of the entries "
-            "that its rows name all are shown, or those that its descendants need"
-        )
+    named = {n for rows in (bundle.rows, *(c.rows for c in bundle.children)) for n in rows["entry"].tolist()}
+    if more := shown.keys() - needed - named - _first_parts(shown):
+        raise ProofError(f"entry {min(more)} ({shown[min(more)]['kind']}) is shown, and the claim does not need it")
     return f"{len(shown)} other entries are shown, each of them in the log, and all that the claim needs"
 
 
@@ -83,19 +80,6 @@ def _by_rows(bundle: Bundle, shown: Shown) -> set[int]:
     return needed | set(bundle.rows["entry"].tolist()) if shows_evidence(bundle, shown) else needed
 
 
-def _for_sizes(shown: Shown, named: set[int]) -> set[int]:
-    """Of each block of which rows name the last part only, one entry more, of part 0: it says how long a part is."""
-    parts = [e for n, e in shown.items() if n in named and e["kind"] == "samples"]
-    lasts = {_registration(e) for e in parts} - {_registration(e) for e in parts if e["part"] < e["parts"] - 1}
-    lasts = {(block, count) for block, count in lasts if count > 1}
-    found: dict[tuple[bytes, int], int] = {}
-    for number, event in shown.items():
-        if number not in named and event["kind"] == "samples" and event["part"] == 0 and _registration(event) in lasts:
-            found.setdefault(_registration(event), number)
-    if missing := lasts - found.keys():
-        raise ProofError(f"part 0 of block {min(missing)[0].hex()} is not shown, which says how long its parts are")
-    return set(found.values())
-
-
-def _registration(event: Event) -> tuple[bytes, int]:
-    return event["block"], event["parts"]
+def _first_parts(shown: Shown) -> set[int]:
+    """Registrations' first parts: they say how long the parts of a block are."""
+    return {n for n, e in shown.items() if e["kind"] == "samples" and e["part"] == 0}

@@ -5,7 +5,6 @@ Everything that a sentence says stands in what the bundle shows; ProofError wher
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +28,6 @@ KIND_WORDS = {code: word for word, code in KIND.items()}
 ROLE_WORDS = {code: word for word, code in ROLES.items()}
 # What a reader would not see, or see elsewhere: DEL and C1 controls, and marks of direction and formatting.
 _UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-MAX_NAME = 200  # characters of a key or of a data set's name that a sentence shows
-MAX_LISTED_NAME = 60
-MAX_LISTED = 8
 
 
 def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
@@ -52,7 +48,7 @@ def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
         sentences.append(_role(rows))
     if below:
         uses = sum(map(count_uses, below))
-        sentences.append(f"Samples that were made from it: {len(below)}. Uses of those in optimizer updates: {uses}.")
+        sentences.append(f"Samples made from it: {len(below)}. Uses of those in updates: {uses}.")
     if bundle.claim in ABSENCES and bundle.preimage is not None and scheme_of(bundle, shown) in ("public", "keyed"):
         sentences.append("This rests on every id and content digest being made as its data set says.")
     if bundle.claim == "content absent":
@@ -78,14 +74,8 @@ def preimage_words(preimage: bytes, is_content: bool) -> str:
         if not _is_form(parts, "fgtrac content v1", 2) or type(parts[1]) is not bytes or len(parts[1]) != 32:
             raise FormatError(f"{preimage.hex():.80} is no preimage of a content digest")
         return f"the content whose source has SHA-256 {parts[1].hex()}"
-    dataset, key = map(as_json, sample_named(preimage))
-    if len(key) <= MAX_NAME and len(dataset) <= MAX_NAME:
-        return f"the sample with key {key} of data set {dataset}"
-    digest = hashlib.sha256(preimage).hexdigest()  # two long names may begin alike
-    return (
-        f"the sample whose preimage has SHA-256 {digest} "
-        f"(key {cut(key, MAX_NAME)} of data set {cut(dataset, MAX_NAME)}, shown in part)"
-    )
+    dataset, key = sample_named(preimage)
+    return f"the sample with key {as_json(key)} of data set {as_json(dataset)}"
 
 
 def sample_named(preimage: bytes) -> tuple[str, Any]:
@@ -107,11 +97,6 @@ def _plain(key: Any) -> Any:
     return [_plain(part) for part in key] if isinstance(key, list | tuple) else key
 
 
-def cut(text: str, limit: int) -> str:
-    """The text, or where it has more characters its first `limit` and three dots."""
-    return text if len(text) <= limit else text[:limit] + "..."
-
-
 def _is_form(parts: Any, form: str, length: int) -> bool:
     return isinstance(parts, list) and len(parts) == length and parts[0] == form
 
@@ -129,13 +114,13 @@ def record_words(seal: Event, shown: Shown) -> str:
     """What the gaps that a `seal` entry counts and the shown `end` and `resume` entries say against the record being
     the whole one; empty where nothing does."""
     gaps = seal["counts"].get("gap", 0)
-    lost = f"with {gaps} {'gap' if gaps == 1 else 'gaps'} in its record" if gaps else ""
     last_end, last_resume = (
         max((n for n, e in shown.items() if e["kind"] == k), default=-1) for k in ("end", "resume")
     )
-    if last_end <= last_resume:
-        return " of a run that has not ended" + (f", {lost}" if lost else "")
-    return f" of a run {lost}" if lost else ""
+    has_ended = last_end > last_resume
+    if has_ended and not gaps:
+        return ""
+    return f" of a run that has {'ended' if has_ended else 'not ended'} (gaps in its record: {gaps})"
 
 
 def _used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -146,14 +131,14 @@ def _used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
     if not theirs:
         raise ProofError(f"{name_words(bundle)} has no row of use, so it cannot be shown as used")
     uses = np.concatenate(theirs)
-    through = f"was used in optimizer updates through samples made from it, {_times(len(uses))} in all"
+    through = f"was used through samples made from it, {_times(len(uses))} in optimizer updates"
     return f"{name_words(bundle)} {through}, {_steps(uses)}"
 
 
 def _history(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
     kinds, counts = np.unique(rows["kind"], return_counts=True)
     said = ", ".join(f"{n} x {KIND_WORDS[kind]}" for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True))
-    return f"the whole history of {name_words(bundle)} is {len(rows)} {'row' if len(rows) == 1 else 'rows'}: {said}"
+    return f"the whole history of {name_words(bundle)} is {said}"
 
 
 def _never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -162,9 +147,7 @@ def _never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
         raise ProofError(f"{who} has {used} rows of use, so it was used")
     if used := sum(map(count_uses, below)):
         raise ProofError(f"samples made from {who} have {used} rows of use, so it was used through them")
-    if below:
-        return f"{who} is registered, and neither it nor a sample made from it was ever used in an optimizer update"
-    return f"{who} is registered and was never used in an optimizer update"
+    return f"{who} is registered, and no optimizer update ever used it or a sample made from it"
 
 
 def _never_registered(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -173,7 +156,7 @@ def _never_registered(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
 
 def _content_present(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
     count = len(bundle.value or b"") // 32
-    return f"{name_words(bundle)} is held by {count} registered {'sample' if count == 1 else 'samples'}"
+    return f"{name_words(bundle)} is held by {count} of the registered samples"
 
 
 def _content_absent(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -199,11 +182,10 @@ def _about_uses(bundle: Bundle, lives: Sequence[Rows], shown: Shown) -> list[str
     rows = np.concatenate(lives)
     assumed = int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
     undone = int(undone_uses(rows, shown).sum())
-    whose = "its uses" if len(lives) == 1 else "its uses and those of samples made from it"
     said = (
         (neighbour, f"It was a neighbour of other samples in {neighbour} of its uses."),
-        (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of {whose}."),
-        (undone, f"The run was resumed from an earlier step, which undid {undone} of {whose}."),
+        (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of all uses."),
+        (undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."),
     )
     return [words for count, words in said if count]
 
@@ -230,9 +212,8 @@ def _about_times(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
     epochs = np.unique(np.concatenate([epochs_given(event, ordinals) for event in entries])).tolist()
     if not epochs:
         raise ProofError("no entry that a row of use names is about the sample")
-    whose = f"epoch {epochs[0]}" if len(epochs) == 1 else f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
     written = f"By the clock of the recorder, the entries of its uses were written {_at(uses, shown)}."
-    return [written, f"The uses are of {whose}."]
+    return [written, f"Epochs of its uses: {len(epochs)}, from {epochs[0]} to {epochs[-1]}."]
 
 
 def _at(rows: Rows, shown: Shown) -> str:
@@ -240,7 +221,7 @@ def _at(rows: Rows, shown: Shown) -> str:
     first, last = (
         datetime.fromtimestamp(t // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (min(times), max(times))
     )
-    return f"at {first}" if first == last else f"from {first} to {last}"
+    return f"from {first} to {last}"
 
 
 def _about_state(rows: Rows, shown: Shown) -> list[str]:
@@ -263,9 +244,7 @@ def _about_state(rows: Rows, shown: Shown) -> list[str]:
 def _about_deliveries(all_rows: Sequence[Rows]) -> list[str]:
     """The rows do not say how it was decided that no update was made of a batch: so neither does the sentence."""
     count = sum(int((rows["kind"] == KIND["delivered"]).sum()) for rows in all_rows)
-    whom = "It was" if len(all_rows) == 1 else "It and the samples made from it were"
-    delivered = f"{whom} delivered {_times(count)} without being applied, as far as the recorder could tell."
-    return [delivered] if count else []
+    return [f"Deliveries without an update, as far as the recorder could tell: {count}."] if count else []
 
 
 def _role(rows: Rows) -> str:
@@ -291,13 +270,7 @@ def scheme_of(bundle: Bundle, shown: Shown) -> str | None:
 
 
 def _sources(datasets: Sequence[Event]) -> str:
-    said = [
-        f"{cut(as_json(e['name']), MAX_LISTED_NAME)} by "
-        + (cut(as_json(e["content"]), MAX_LISTED_NAME) if "content" in e else "nothing")
-        for e in datasets[:MAX_LISTED]
-    ]
-    more = f" and {len(datasets) - MAX_LISTED} more" if len(datasets) > MAX_LISTED else ""
-    return ", ".join(said) + more
+    return ", ".join(f"{as_json(e['name'])} by {as_json(e.get('content', 'unknown'))}" for e in datasets)
 
 
 def _steps(uses: Rows) -> str:

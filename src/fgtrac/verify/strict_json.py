@@ -15,7 +15,7 @@ from fgtrac.tlog.proof import MAX_PATH
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 5
 MAX_VALUES = 5_000_000  # commas, colons and brackets: what the JSON decoder would have to make
-MAX_TEXT = 4096
+MAX_TEXT = 1 << 20
 # Possessive, and an unterminated string is one too: what was passed over is never tried again, so it is linear.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
@@ -99,10 +99,10 @@ def read_hex(value: Any, what: str, size: int | None = None) -> bytes:
 
 
 def read_u64(value: Any, what: str) -> int:
-    """A number from 0 to 2^64-1 as a decimal string."""
-    text = read_text(value, what, 20)
-    if not (text.isascii() and text.isdigit()) or str(int(text)) != text or int(text) >= 1 << 64:
-        raise FormatError(f"{what} is a decimal string below 2^64, not {text!r}")
+    """A number from 0 to 10^19-1 as a decimal string."""
+    text = read_text(value, what, 19)
+    if not (text.isascii() and text.isdigit()) or str(int(text)) != text:
+        raise FormatError(f"{what} is a decimal string below 10^19, not {text!r}")
     return int(text)
 
 
@@ -115,7 +115,10 @@ def read_code(value: Any, what: str, below: int) -> int:
 
 def read_entry(value: Any, what: str) -> bytes:
     """An entry's bytes in base64."""
-    return decode_base64(read_text(value, what, 2 * MAX_ENTRY_BYTES), what)
+    entry = decode_base64(read_text(value, what, 2 * MAX_ENTRY_BYTES), what)
+    if len(entry) > MAX_ENTRY_BYTES:
+        raise FormatError(f"{what} has {len(entry):,} bytes; an entry has at most {MAX_ENTRY_BYTES:,}")
+    return entry
 
 
 def read_path(value: Any, what: str) -> tuple[bytes, ...]:
