@@ -189,7 +189,7 @@ def test_a_missing_end_is_counted_and_not_refuted(shuffled: Path) -> None:
     assert found.verdict is CANNOT_TELL
     assert "1 of 2 epochs (5 batches) have the order" in found.words
     assert (
-        "loader 1, epoch 1, announced by entry 6: its last 2 of 5 batches were never delivered, or were left out"
+        "loader 1, epoch 1, announced by entry 6: its last 2 of 5 batches were never delivered, or left out"
         in found.words
     )
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fgtrac.api.run import Run
+from fgtrac.api.run import Run, start_run
 from fgtrac.capture.loader import as_positions
 from fgtrac.errors import CaptureError
 
@@ -227,3 +227,47 @@ def test_a_forked_child_neither_records_nor_seals(run: Run, log: Read) -> None:
     said = log(run.path)
     assert delivered(said) == [[0, 1]]
     assert Counter(e["kind"] for e in said.events)["end"] == 1
+
+
+def test_another_open_run_does_not_take_a_loader_or_a_data_set_away(run: Run, tmp_path: Path) -> None:
+    loader = run.watch(DataLoader(Numbers(6), batch_size=2))
+    other = start_run(tmp_path / "other", key=tmp_path / "key.pem")
+    for theirs in (loader, DataLoader(loader.dataset, batch_size=3)):
+        for _again in range(2):
+            with pytest.raises(CaptureError, match=r"is watched by the run run\.trace, which is still open"):
+                other.watch(theirs)
+    run.close()
+    assert other.watch(loader) is loader
+    list(loader)
+    other.close()
+
+
+@pytest.mark.parametrize("data", [Numbers(6), list(range(6))], ids=["data set", "list"])
+def test_an_iterator_from_before_the_watch_is_said_to_be_unrecorded(run: Run, log: Read, data: Any) -> None:
+    loader = DataLoader(data, batch_size=2)
+    before, elsewhere = iter(loader), iter(DataLoader(Numbers(4)))
+    next(before)
+    run.watch(loader)
+    list(elsewhere)
+    with pytest.warns(RuntimeWarning, match=r"begun before watch\(\) delivers batches") as warned:
+        assert len(list(before)) == 2
+    assert len(warned) == 1
+    assert len(list(loader)) == 3
+    run.close()
+    said = log(run.path)
+    assert [gap["reason"] for gap in said.kind("gap")] == [
+        "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
+    ]
+    assert len({use.batch for use in said.uses()}) == 3
+
+
+def test_an_iterator_of_a_run_that_closed_is_said_to_be_unrecorded_by_the_next(run: Run, tmp_path: Path) -> None:
+    loader = run.watch(DataLoader(Numbers(6), batch_size=2))
+    before = iter(loader)
+    next(before)
+    run.close()
+    next(before)  # nobody watches now
+    with start_run(tmp_path / "next", key=tmp_path / "key.pem", strict=True) as strict:
+        strict.watch(loader)
+        with pytest.raises(CaptureError, match=r"begin the loop after watch\(\)"):
+            next(before)

@@ -44,13 +44,13 @@ def test_an_order_that_was_kept_holds_and_one_that_was_not_is_refuted(tmp_path: 
     assert (done.code, verdict(done)[0]) == (1, "refuted")
     assert "loader 1, epoch 0, batch 0, entry" in verdict(done)[1]
     assert run("verify", path, "--key", key).code == 0  # who does not ask does not learn it, and is told so
-    assert "the order of 1 epochs was not drawn again; --replay" in run("verify", path, "--key", key).out
+    assert "the order of 1 epoch was not drawn again; --replay" in run("verify", path, "--key", key).out
 
 
 def test_an_epoch_that_ended_early_ends_with_cannot_tell(tmp_path: Path, run) -> None:
     done = run("verify", record(tmp_path, stop=0), "--key", tmp_path / "key.pem", "--replay", "--json")
     assert (done.code, verdict(done)[0]) == (3, "cannot tell")
-    assert "its last 2 of 3 batches were never delivered, or were left out" in verdict(done)[1]
+    assert "its last 2 of 3 batches were never delivered, or left out" in verdict(done)[1]
 
 
 def test_a_bundle_is_not_replayed(tmp_path: Path, run) -> None:

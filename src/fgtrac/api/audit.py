@@ -29,6 +29,7 @@ from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import HEAD, read_head
+from fgtrac.verify.updates import counted
 
 JOURNAL = "journal/"
 DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
@@ -84,9 +85,9 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
     facts = audit.facts
     left = facts.announced - facts.unopened
     gone = f", and of {facts.unopened} nothing can: an erasure destroyed what gives it" if facts.unopened else ""
-    again = f"{left} epochs was not drawn again; --replay does that{gone}"
+    again = f"{counted(left, 'epoch')} was not drawn again; --replay does that{gone}"
     if not left:
-        again = f"{facts.unopened} epochs cannot be drawn again: an erasure destroyed what gives it"
+        again = f"{counted(facts.unopened, 'epoch')} cannot be drawn again: an erasure destroyed what gives it"
     said = {
         REPLAY: f"that no batch was left out, repeated or exchanged is not shown: the order of {again}",
         SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "

@@ -32,7 +32,7 @@ from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
-from fgtrac.capture.loader import Watch, unwatch, watch_loader
+from fgtrac.capture.loader import Watch, check_free, unwatch, watch_loader
 from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
@@ -113,6 +113,7 @@ class Run(Registering):
             self._checkpoints.last = self._ledger.newest
         self._watches: dict[int, tuple[Watch, Placement]] = {}
         self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
+        self._has_said_unrecorded = False
         self._scoring: Scoring | None = None
         self._strict = options.strict
         self._pid = os.getpid()
@@ -134,13 +135,16 @@ class Run(Registering):
 
         Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
         registered for its samples tell whether it trains. Returns the same loader.
-        Raises TypeError for what is no DataLoader, CaptureError where this torch is not known.
+        Raises TypeError for what is no DataLoader, CaptureError where this torch is not known, and where another open
+        run watches the loader or its data set. An iterator that was begun before delivers unrecorded: a `gap` entry and
+        a RuntimeWarning say so (in a strict run CaptureError).
         """
         self._check_training("watch()")
         if not isinstance(loader, DataLoader):
             raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
         if loader._dataset_kind != 0:
             raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
+        check_free(loader, self._grounding)
         self.register(loader.dataset, role=role)
         if loader in self._loaders:
             return loader  # watched already: the role is added, and the batches are not counted twice
@@ -149,7 +153,8 @@ class Run(Registering):
         placement = resolved.placement
         trains = self._registry.may_train(resolved) if role is None else role == "train"
         orders = self._orders.of_loader(resolved, placement)
-        watch = Watch(self._grounding, len(self._watches) + 1, len(placement.ordinals), trains, orders)
+        number, rows = len(self._watches) + 1, len(placement.ordinals)
+        watch = Watch(self._grounding, number, rows, trains, orders, self.path.name, self._say_unrecorded)
         watch_loader(loader, watch)
         self._watches[watch.number] = (watch, placement)
         return loader
@@ -377,6 +382,16 @@ class Run(Registering):
         except ProofError:
             sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
             raise
+
+    def _say_unrecorded(self) -> None:
+        """A batch of watched data came from an iterator that nobody follows: say so, the first time."""
+        what = "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
+        if self._strict:
+            raise CaptureError(f"{what}; begin the loop after watch()")
+        if not self._has_said_unrecorded:
+            self._has_said_unrecorded = True
+            self._recorder.record("gap", {"reason": what})
+            warnings.warn(f"fgtrac: {what}; begin the loop after watch()", RuntimeWarning, stacklevel=4)
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
         if os.getpid() != self._pid:

@@ -28,6 +28,7 @@ from fgtrac.store.vault import Vault
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.passes import Comparison, Drawn, Pass, compare, read_passes
+from fgtrac.verify.updates import counted, read_updates
 
 MAX_DRAWS = 1 << 26
 MAX_REPLICAS = 1 << 20
@@ -36,6 +37,7 @@ NAMED = 3  # epochs named in one sentence; the others are counted
 BINDING = (
     "it binds whoever signs only where a head with those entries was anchored or handed out before the epoch began"
 )
+UNEXPLAINED = "whether the loop did so, or somebody wrote it, nobody can tell"
 Check = Callable[[Any], bool]
 
 
@@ -104,8 +106,8 @@ class _Replay:
         announced = [one for one in passes if one.number >= 0]
         if not announced:
             raise CannotTell("no sampler entry announces the order of an epoch: there is nothing to draw again")
-        refuted: list[str] = []
-        unknown: list[str] = []
+        updates = read_updates(self._log.entries())
+        refuted, unknown = list(updates.wrong), list[str]()
         held = batches = 0
         for one in passes:
             try:
@@ -120,10 +122,14 @@ class _Replay:
                 held, batches = held + 1, batches + order_batches
         if refuted:
             raise ProofError(_some(refuted))
-        told = f"{held} of {len(passes)} epochs ({batches} batches) have the order that their sampler entries announced"
-        if unknown:
-            raise CannotTell(f"{told}; of the others nobody can tell: {_some(unknown)}")
-        return f"{told}, drawn again with torch; {BINDING}"
+        epochs, size = counted(len(passes), "epoch"), counted(batches, "batch", "es")
+        told = f"{held} of {epochs} ({size}) have the order that their sampler entries announced"
+        doubts = [f"of the others nobody can tell: {_some(unknown)}"] if unknown else []
+        if updates.doubtful:
+            doubts.append(f"the log has {', '.join(updates.doubtful)}: {UNEXPLAINED}")
+        if doubts:
+            raise CannotTell("; ".join([told, *doubts]))
+        return f"{told}, drawn again with torch, and {updates.words}; {BINDING}"
 
     def _replay(self, one: Pass) -> tuple[Comparison, int]:
         """Draw the order of a pass and compare; also its number of batches. CannotTell where it cannot be drawn."""
@@ -273,7 +279,8 @@ def _judge(one: Pass, result: Comparison, batches: int) -> tuple[list[str], list
             wrong.append(f"{which}: {words}")
     doubts += result.doubtful
     if result.tail:
-        doubts.append(f"{which}: its last {result.tail} of {batches} batches were never delivered, or were left out")
+        last = f"batch of {batches} was" if result.tail == 1 else f"{result.tail} of {batches} batches were"
+        doubts.append(f"{which}: its last {last} never delivered, or left out")
     if one.unread:
         batch, number = next(iter(one.unread.items()))
         doubts.append(f"{one.words}: entry {number} says that batch {batch} of its order could not be read")

@@ -2,7 +2,7 @@
 
 A registry-scoped patch of `torch.utils.data.dataloader._BaseDataLoaderIter`, in the main process only. The loader's
 own task numbers tell which drawn index list a delivered batch answers, with any number of workers, in order or not.
-Loaders that nobody watches pay one attribute test a batch.
+Of loaders that nobody watches, each batch asks whether their data set is watched.
 """
 
 from __future__ import annotations
@@ -46,9 +46,16 @@ class Watch:
     rows: int  # positions that the data set has: an index outside is refused at delivery
     trains: bool
     orders: Announcer
+    trace: str  # of the run, as messages call it
+    unrecorded: Callable[[], None]  # told of each batch that an iterator from before the watch delivers
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the run is open, and this process's."""
+        return self.active and self.pid == os.getpid()
 
 
 class _Pairing:
@@ -79,6 +86,17 @@ class _Pairing:
 
 _watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
 _original: dict[str, Callable[..., Any]] = {}
+
+
+def check_free(loader: DataLoader[Any], grounding: Grounding) -> None:
+    """CaptureError where another run that is still open watches the loader or its data set: it would lose batches."""
+    for thing, what in ((loader, "loader"), (loader.dataset, "data set")):
+        other = _entry_of(thing)
+        if other is not None and other.grounding is not grounding:
+            raise CaptureError(
+                f"this {what} is watched by the run {other.trace}, which is still open and would lose its batches; "
+                f"close that run first, or give this one a {what} of its own"
+            )
 
 
 def watch_loader(loader: DataLoader[Any], watch: Watch) -> None:
@@ -132,11 +150,12 @@ def as_positions(index: Any, rows: int) -> array[int]:
 
 
 def _find(loader: Any) -> Watch | None:
-    for thing in (loader, getattr(loader, "dataset", None)):
-        entry = _watched.get(id(thing))
-        if entry is not None and entry[0]() is thing and entry[1].pid == os.getpid() and entry[1].active:
-            return entry[1]
-    return None
+    return _entry_of(loader) or _entry_of(getattr(loader, "dataset", None))
+
+
+def _entry_of(thing: Any) -> Watch | None:
+    entry = _watched.get(id(thing))
+    return entry[1] if entry is not None and entry[0]() is thing and entry[1].is_here else None
 
 
 def _install() -> None:
@@ -203,8 +222,10 @@ def _patched_next_index(self: Any) -> Any:
 
 def _patched_next(self: Any) -> Any:
     pairing = self._fgtrac
-    if pairing is None:
-        return _original["__next__"](self)
+    if pairing is None or not pairing.watch.active:
+        data = _original["__next__"](self)
+        _look_for_unrecorded(self)
+        return data
     try:
         data = _original["__next__"](self)
     except StopIteration:
@@ -216,6 +237,16 @@ def _patched_next(self: Any) -> Any:
     if pairing.watch.active:
         pairing.deliver(_answered(self, pairing), data)
     return data
+
+
+def _look_for_unrecorded(iterator: Any) -> None:
+    """An iterator that no run follows delivered a batch: of a watched data set, it was begun before the watch."""
+    data_set = getattr(iterator, "_dataset", iterator)
+    for ref, watch in list(_watched.values()):
+        thing = ref()
+        if (thing is data_set or getattr(thing, "dataset", None) is data_set) and watch.is_here:
+            watch.unrecorded()
+            return
 
 
 def _answered(iterator: Any, pairing: _Pairing) -> int:

@@ -18,7 +18,7 @@ from fgtrac.events.schema import STATUS, decode_event
 NAMED = 2  # samples named in one sentence
 SHARED = "its generator is the user's own and is asked on demand, so others may have drawn from it in between"
 _KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap"))
-_APPLIED = STATUS["applied"]
+_DISCARDED = STATUS["discarded"]
 
 Key = tuple[bytes, int, int]  # writer, loader, epoch
 Entries = Iterable[tuple[int, bytes]]
@@ -186,11 +186,12 @@ def _differences(drawn: Drawn, number: int, found: Found, name: Callable[[bytes,
     positions, places = drawn.batch(number), drawn.places
     which, ordinals = places.which[positions], places.ordinals[positions]
     wanted = {places.blocks[w]: ordinals[which == w] for w in np.unique(which).tolist()}
-    for (_optimizer, _step, status), parts in found.items():
+    for (optimizer, _step, status), parts in found.items():
         for block in wanted.keys() | parts.keys():
             want = wanted.get(block, ordinals[:0])
             have = np.concatenate(parts.get(block, [ordinals[:0]]))
-            times = max(1, len(have) // len(want)) if status != _APPLIED and len(want) else 1  # discarded repeatedly
+            again = status == _DISCARDED and optimizer and len(want)  # by one optimizer, as often as it likes
+            times = max(1, len(have) // len(want)) if again else 1
             if not np.array_equal(have, np.tile(want, times)):
                 is_cut = is_cut and np.array_equal(have, want[: len(have)])
                 said = said or _blame(want, have, lambda o, b=block: name(b, o))  # type: ignore[misc]

@@ -1,0 +1,164 @@
+"""Updates as the log tells them: what no recording writes is wrong; what a loop may do, and an order does not show, is
+doubtful and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.events.codec import encode
+from fgtrac.events.schema import STATUS, decode_event
+
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "resume", "checkpoint"))
+_APPLIED = STATUS["applied"]
+
+Numbers = NDArray[np.uint64]  # (n,): steps, or batches as epoch * 2^32 + batch
+
+
+@dataclass(slots=True)
+class Updates:
+    """What was `wrong`, in words, what is `doubtful` because the log alone cannot explain it, and what there was."""
+
+    wrong: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    applied: int = 0  # batches
+    updates: int = 0
+    unused: int = 0  # batches that are in the log and took part in no update
+
+    @property
+    def words(self) -> str:
+        """How many batches took part in how many updates, and how many in none."""
+        told = f"{counted(self.applied, 'batch', 'es')} took part in {counted(self.updates, 'update')}"
+        none = f"{counted(self.unused, 'delivered batch', 'es')} in none, as the log says"
+        return f"{told}, and {none}" if self.unused else told
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one optimizer of one process took from one loader: the batches, and the step of each, as they come."""
+
+    batches: list[Numbers] = field(default_factory=list)
+    steps: list[Numbers] = field(default_factory=list)
+
+
+def counted(n: int, what: str, plural: str = "s") -> str:
+    """A number and what it counts: "1 batch", "2 batches"."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}{plural}"
+
+
+def read_updates(entries: Iterable[tuple[int, bytes]]) -> Updates:
+    """Read the `use` entries. A recording counts the updates of each optimizer from the step it began at, and writes
+    them as they come; a plain loop leaves none out, and uses each batch once and in the order of delivery."""
+    found = _Reading()
+    for number, entry in entries:
+        if any(words in entry for words in _KINDS):
+            event = decode_event(entry)
+            getattr(found, f"take_{event['kind']}")(number, event)
+    return found.finish()
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self._result = Updates()
+        self._begins: dict[bytes, int] = {}  # writer -> the step that it goes on from
+        self._last: dict[tuple[Any, ...], int] = {}  # of each sequence of entries that is written in order
+        self._taken: dict[tuple[bytes, int, int], _Taken] = {}  # writer, optimizer, loader
+        self._all: dict[tuple[bytes, int], list[Numbers]] = {}  # writer, loader
+        self._kept: dict[bytes, tuple[int, int]] = {}  # writer -> the latest step of a kept state, its entry
+
+    def take_resume(self, _number: int, event: Mapping[str, Any]) -> None:
+        self._begins[event["writer"]] = event["step"]
+
+    def take_checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
+        if event["kept"]:
+            self._kept[event["writer"]] = max(self._kept.get(event["writer"], (0, 0)), (event["step"], number))
+
+    def take_use(self, number: int, event: Mapping[str, Any]) -> None:
+        writer, loader, optimizer = event["writer"], event["loader"], event["optimizer"]
+        batches = event["epoch"].astype(np.uint64) << np.uint64(32) | event["batch"]
+        self._all.setdefault((writer, loader), []).append(np.unique(batches))
+        applied = event["status"] == _APPLIED
+        steps = event["step"][applied]
+        if not len(steps):
+            return
+        if not optimizer:
+            self._result.wrong.append(f"entry {number} has batches in updates of no optimizer")
+        begin, kind = self._begins.get(writer, 0), (writer, loader, optimizer, event["block"], "losses" in event)
+        if steps.min() <= begin:
+            said = f"entry {number} has update {steps.min()} of optimizer {optimizer}"
+            self._result.wrong.append(f"{said}, and its process counts them from {begin + 1}")
+        before = np.concatenate([np.array([self._last.get(kind, 0)], np.uint64), steps[:-1]])
+        back = np.flatnonzero(steps < before)
+        if len(back):
+            said = f"entry {number} has update {steps[back[0]]} of optimizer {optimizer} behind update"
+            self._result.wrong.append(f"{said} {before[back[0]]}: updates are written in the order they were made in")
+        self._last[kind] = int(steps[-1])
+        taken = self._taken.setdefault((writer, optimizer, loader), _Taken())
+        taken.batches.append(batches[applied])
+        taken.steps.append(steps)
+
+    def finish(self) -> Updates:
+        """Put together what belongs together, and count what a plain loop would not do."""
+        result, again, astray = self._result, _Found(), _Found()
+        made: dict[tuple[bytes, int], list[Numbers]] = {}
+        used: dict[tuple[bytes, int], list[Numbers]] = {}
+        for (writer, optimizer, loader), taken in self._taken.items():
+            batches, steps = (np.concatenate(column) for column in (taken.batches, taken.steps))
+            order = np.lexsort((steps, batches))
+            batches, steps = batches[order], steps[order]
+            made.setdefault((writer, optimizer), []).append(np.unique(steps))
+            is_first = np.append(True, batches[1:] != batches[:-1])
+            later = np.flatnonzero(~is_first & np.append(False, steps[1:] != steps[:-1]))  # not a part of the same use
+            again.take(batches[later], steps[later], loader, optimizer)
+            batches, steps = batches[is_first], steps[is_first]
+            late = np.flatnonzero(steps < np.maximum.accumulate(steps))
+            astray.take(batches[late], steps[late], loader, optimizer)
+            used.setdefault((writer, loader), []).append(batches)
+        last = dict(self._begins)
+        for (writer, optimizer), some in made.items():
+            steps = np.unique(np.concatenate(some))
+            result.updates += len(steps)
+            last[writer] = max(last.get(writer, 0), int(steps[-1]))
+            self._look_for_holes(writer, optimizer, steps)
+        for writer, (step, number) in self._kept.items():
+            if step > last.get(writer, 0):
+                said = f"a state kept at update {step} (entry {number})"
+                result.doubtful.append(f"{said} and no batch in an update after {last.get(writer, 0)}")
+        result.applied = sum(len(np.unique(np.concatenate(some))) for some in used.values())
+        result.unused = sum(len(np.unique(np.concatenate(some))) for some in self._all.values()) - result.applied
+        if again.count:
+            said = f"{counted(again.count, 'use')} of a batch that the optimizer had used before"
+            result.doubtful.append(f"{said} (the first: {again.first})")
+        if astray.count:
+            result.doubtful.append(
+                f"{counted(astray.count, 'use')} out of the order of delivery (the first: {astray.first})"
+            )
+        return result
+
+    def _look_for_holes(self, writer: bytes, optimizer: int, steps: Numbers) -> None:
+        """Updates that were counted, and have no batch in the log."""
+        begin = self._begins.get(writer, 0)
+        lacking = int(steps[-1]) - begin - len(steps)
+        if lacking > 0:
+            at = int(np.argmax(steps != begin + 1 + np.arange(len(steps), dtype=np.uint64)))
+            said = f"{counted(lacking, 'update')} of optimizer {optimizer} without a batch in the log"
+            self._result.doubtful.append(f"{said} (the first: update {begin + 1 + at})")
+
+
+@dataclass(slots=True)
+class _Found:
+    """Uses of batches of which something is said: how many, and the first in words."""
+
+    count: int = 0
+    first: str = ""
+
+    def take(self, batches: Numbers, steps: Numbers, loader: int, optimizer: int) -> None:
+        """Count uses of one optimizer."""
+        self.count += len(batches)
+        if len(batches) and not self.first:
+            where = f"loader {loader}, epoch {int(batches[0]) >> 32}, batch {int(batches[0]) & 0xFFFFFFFF}"
+            self.first = f"{where}, in update {steps[0]} of optimizer {optimizer}"
