@@ -17,6 +17,7 @@ import fgtrac
 from fgtrac.api.run import start_run
 from fgtrac.commit.keys import load_key
 from fgtrac.demo.forge import all_entries, reseal
+from fgtrac.errors import ScoreError
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.score import factor_files
 from fgtrac.score.factor_files import FOLDER
@@ -96,6 +97,15 @@ def test_files_that_a_killed_scoring_left_without_an_entry_go_too(trace: Path) -
     assert with_rows_of(trace, "ann") == set()
     (files,) = [f for f in fgtrac.open(trace).verify().findings if f.check == "files"]
     assert files.verdict is Verdict.HOLDS
+
+
+def test_what_was_opened_before_an_erasure_adds_no_gradients_after_it(trace: Path) -> None:
+    opened = fgtrac.open(trace)
+    assert opened.explain("class:1")  # its factors are mapped, and stay readable here
+    fgtrac.erase(trace, subject="ann")
+    with pytest.raises(ScoreError, match=r"was withdrawn from .* since it was opened here; open it again"):
+        opened.record("class:1", key=trace.parent / "key.pem")
+    assert not list(trace.glob("artifacts/targets/*"))
 
 
 def forge(trace: Path, kept: str) -> None:

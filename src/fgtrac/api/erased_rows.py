@@ -24,34 +24,34 @@ from fgtrac.verify.facts import Artifact
 def check_erased_rows(trace: TraceFiles, audit: Audit) -> str:
     """In words why nothing is left. ProofError naming the file and the `erasure` entry; CannotTell outside a folder.
     What is missing or altered is the check of artifacts' to refute."""
-    if not isinstance(trace, TraceDir):
-        raise CannotTell("not checked: factors are read from a trace that lies in a folder")
-    facts, lists, looked_at = audit.facts, set[bytes](), 0
+    facts, listed = audit.facts, set[bytes]()
     left = [artifact for artifact in facts.artifacts if artifact.path not in facts.withdrawn]
-    for artifact, file in _opened(trace, [a for a in left if ROWS_PATH.fullmatch(a.path)]):
+    lists, shards = ([a for a in left if is_one(a.path)] for is_one in (ROWS_PATH.fullmatch, is_shard))
+    for artifact, file in _opened(trace, lists):
         _check_list(artifact, file, facts.erasures)
-        lists.add(artifact.sha256)
-        looked_at += 1
-    for artifact, file in _opened(trace, [a for a in left if is_shard(a.path)]):
-        if parse_head(file.metadata).rows not in lists:
+        listed.add(artifact.sha256)
+    for artifact, file in _opened(trace, shards):
+        if parse_head(file.metadata).rows not in listed:
             raise ProofError(
                 f"{artifact.path} may hold rows of an erased subject: the list that says whose they are is not there "
                 "any more; it had to be withdrawn too"
             )
-        looked_at += 1
     for artifact in left:
         if artifact.path.startswith(f"{target_files.FOLDER}/") and artifact.number < facts.erasures.last:
             raise ProofError(
                 f"{artifact.path} may hold gradients of an erased subject: it is older than entry "
                 f"{facts.erasures.last} (erasure), which had to withdraw it"
             )
-    return f"{looked_at} lists and shards of factors that are left hold no row of an erased subject"
+    held = f"{len(lists)} lists of rows and {len(shards)} shards of factors are left"
+    return f"{held}, and none has a row of an erased subject"
 
 
-def _opened(trace: TraceDir, artifacts: list[Artifact]) -> Iterator[tuple[Artifact, TensorFile]]:
+def _opened(trace: TraceFiles, artifacts: list[Artifact]) -> Iterator[tuple[Artifact, TensorFile]]:
+    if artifacts and not isinstance(trace, TraceDir):
+        raise CannotTell("not checked: factors are read from a trace that lies in a folder")
     present = set(trace.names())
     for artifact in artifacts:
-        if artifact.path in present:
+        if isinstance(trace, TraceDir) and artifact.path in present:
             yield artifact, open_tensors(trace.plain(artifact.path))
 
 

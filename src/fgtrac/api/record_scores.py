@@ -14,6 +14,7 @@ from fgtrac.api.adding import Adding, adding
 from fgtrac.api.contributions import parameters_of, parts_of
 from fgtrac.api.explain import Explainer
 from fgtrac.api.targets import Target
+from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats, Gradients
 from fgtrac.score.kernel import Prepared, Progress, add_scores, block_rows
@@ -42,9 +43,12 @@ def record_scores(
     """Add the contribution of every training sample toward every target, checkpoint by checkpoint, and seal.
 
     `gradients` as `read_targets` gives them. A sample of the trace is named by its id, the validation samples as such;
-    any other target by the file of its gradients, which is added too. Errors as `adding`.
+    any other target by the file of its gradients, which is added too. Errors as `adding`; ScoreError where an erasure
+    withdrew files since the trace was opened, which may be among those that these scores are from.
     """
     with adding(explainer.trace, key) as to:
+        if gone := explainer.ledger.artifacts.keys() - to.ledger.artifacts.keys():
+            raise ScoreError(f"{min(gone)} was withdrawn from {to.trace.path} since it was opened here; open it again")
         entries = counted = done = 0
         for numbers, by_state in gradients:
             for column, number in enumerate(numbers):
