@@ -111,7 +111,10 @@ def test_samples_without_a_subject_may_be_anybody_s() -> None:
     ):  # fmt: skip
         found = check(made, uses, policies=policies)["opt-out list"]
         assert found.verdict is verdict
-        assert ("samples without a subject in the log may be anybody's" in found.words) is (verdict is CANNOT_TELL)
+        assert ("it has no subject in the log, and may be anybody's" in found.words) is (verdict is CANNOT_TELL)
+    found = check(made, PEOPLE.use(1, 2), TRAIN.use(2, 0, 1), policies=opt_out(subjects=("zoe",)))["opt-out list"]
+    assert "(and 1 more) was used: it has no subject in the log" in found.words
+    assert f'id:{PEOPLE.ids[2].hex()} was used: 1 of 1 subjects, the first is "zoe", have no secret' in found.words
     late = opt_out(subjects=(ALICE.hex(),), after=10**6)
     assert check(made, TRAIN.use(1, 0), policies=late)["opt-out list"].verdict is HOLDS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +22,8 @@ PSEUDONYM_DIGITS = 64
 class AtHand:
     """What the verifier has beside the log. `id_key` is the run's committed K; `names` gives what a vault calls the
     samples, as (id, data set, key in CBOR); `pseudonym` finds a subject by its name, and `nobody` is the one of samples
-    that were given none beside others that were; `read` gives a list's bytes, and
-    `digests` the SHA-256 of files, from a list or a folder, by the path that the policy file has."""
+    that were given none beside others that were; `read` gives a list's bytes, and `digests` the SHA-256 of files, from
+    a list or a folder, by the path that the policy file has."""
 
     id_key: bytes | None = None
     names: Callable[[], Iterable[tuple[bytes, str, bytes]]] | None = None
@@ -33,15 +33,21 @@ class AtHand:
     digests: Callable[[str], Iterable[list[bytes]]] = lambda _path: ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubt:
+    """Samples (n,) of which it cannot be told whether they are meant, and why: said of one that was used."""
+
+    samples: Mask
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """The samples (n,) that an opt-out means, `what` it names in words; `unsure` (n,) those that it may mean as well,
-    and `why` that cannot be told."""
+    """The samples (n,) that an opt-out means, `what` it names in words, and those that it may mean as well."""
 
     samples: Mask
     what: str
-    unsure: Mask
-    why: str = ""
+    doubts: tuple[Doubt, ...]
 
 
 def resolve(opt_out: OptOut, roster: Roster, at_hand: AtHand) -> Meant:
@@ -65,22 +71,21 @@ def _by_subject(roster: Roster, at_hand: AtHand, opt_out: OptOut) -> Meant:
     strange = [name for name, pseudonym in known.items() if pseudonym is not None and pseudonym not in there]
     is_nobody = values == np.frombuffer(at_hand.nobody or bytes(32), "V32")[0]
     has_subject = roster.mask(places[~is_nobody])
-    unsure = undecided(roster, has_subject)
-    why = ["samples without a subject in the log may be anybody's"] if unsure.any() else []
-    if lost or strange:
-        unsure |= has_subject
+    doubts = [Doubt(undecided(roster, has_subject), "it has no subject in the log, and may be anybody's")]
     if lost:
-        why.append(
+        why = (
             f"{len(lost)} of {len(known)} subjects, the first is {_quoted(lost[0])}, have no secret in a vault at "
             "hand, so that their pseudonyms are not known; put the vault beside the trace, or name them by pseudonym"
         )
+        doubts.append(Doubt(has_subject, why))
     if strange:
-        why.append(
+        why = (
             f"{len(strange)} of {len(known)} subjects, the first is {_quoted(strange[0])}, have no sample in this log; "
             "correct them, or leave them out"
         )
+        doubts.append(Doubt(has_subject, why))
     samples = roster.of_subjects([p for p in known.values() if p is not None])
-    return Meant(samples, f"{len(known):,} subjects", unsure, "; and ".join(why))
+    return Meant(samples, f"{len(known):,} subjects", tuple(doubts))
 
 
 def _pseudonym(name: str, at_hand: AtHand) -> bytes | None:
@@ -129,37 +134,40 @@ class _Names:
         """All samples that the lines name."""
         for lines in parse_samples(pieces):
             self._take(lines)
-        none = np.empty(0, np.intp)
-        samples, unsure = self._roster.mask(np.concatenate([none, *self._found])), self._roster.mask(none)
-        for name in self._closed.datasets | self._no_rows.datasets:
-            unsure |= self._roster.in_dataset(name)
-        if self._elsewhere.count:
-            unsure[:] = True  # whom a misspelt name means may be anywhere
+        samples = self._roster.mask(np.concatenate([np.empty(0, np.intp), *self._found]))
         what = f"{self._lines:,} names" + ("" if self._lines else " (the list is empty)")
         if self._by_number:
             what += f" ({self._by_number:,} by the number that a sample was given as its key, whatever its row)"
-        return Meant(samples, what, unsure, self._why())
+        return Meant(samples, what, tuple(self._doubts()))
 
-    def _why(self) -> str:
-        """What keeps the lines from being decided."""
-        why, closed, elsewhere, no_rows = [], self._closed, self._elsewhere, self._no_rows
+    def _doubts(self) -> Iterator[Doubt]:
+        """What the lines may mean beside what they name."""
+        closed, elsewhere, no_rows = self._closed, self._elsewhere, self._no_rows
         if closed.count:
-            why.append(
+            yield Doubt(
+                self._in(closed.datasets),
                 f"{closed.count:,} names cannot be looked up in {_listed(closed.datasets)}: what its ids are keyed by "
-                "is not at hand; put the vault beside the trace, or give --id-key"
+                "is not at hand; put the vault beside the trace, or give --id-key",
             )
         if elsewhere.count:
-            why.append(
+            yield Doubt(
+                np.ones(len(self._roster), np.bool_),  # whom a misspelt name means may be anywhere
                 f"{elsewhere.count:,} names are in data sets that this trace does not have, the first is "
                 f"{elsewhere.first}; it has {_listed(self._roster.datasets)}: correct them, or leave out what is about "
-                "other traces"
+                "other traces",
             )
         if no_rows.count:
-            why.append(
+            yield Doubt(
+                self._in(no_rows.datasets),
                 f"{no_rows.count:,} names give a row of {_listed(no_rows.datasets)}, the first is {no_rows.first}, and "
-                "the log does not say that its samples are named by numbers; write NAME:key:JSON or id:HEX"
+                "the log does not say that its samples are named by numbers; write NAME:key:JSON or id:HEX",
             )
-        return "; and ".join(why)
+
+    def _in(self, datasets: Iterable[str]) -> Mask:
+        out = np.zeros(len(self._roster), np.bool_)
+        for name in datasets:
+            out |= self._roster.in_dataset(name)
+        return out
 
     def _take(self, lines: Lines) -> None:
         self._lines += len(lines)
@@ -248,7 +256,7 @@ def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterabl
         "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"
     )
     what = f"{count:,} contents" + ("" if count else " (the list is empty)")
-    return Meant(roster.mask(places[listed[of_value]]), what, unsure, why)
+    return Meant(roster.mask(places[listed[of_value]]), what, (Doubt(unsure, why),))
 
 
 def _quoted(name: str) -> str:

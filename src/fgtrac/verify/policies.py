@@ -12,7 +12,7 @@ the run has ended and nothing of its record is known to be lost; it is refuted b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import NO_STEP
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.facts import Facts
-from fgtrac.verify.opt_outs import AtHand, resolve, undecided
+from fgtrac.verify.opt_outs import AtHand, Doubt, resolve, undecided
 from fgtrac.verify.policy_file import OptOut, Policies
 from fgtrac.verify.roster import Mask, Places, Progress, Roster, find_rows, read_roster
 from fgtrac.verify.tree import Log
@@ -30,7 +30,6 @@ from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, 
 
 NEEDS = ("tiles", "entries", "sequences", "registered")  # a policy on an unverified log says nothing
 MAX_CLASSES = 60
-NOBODY = np.False_
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +50,7 @@ class _Rule:
     name: str
     ban: Ban
     what: str
-    unsure: Mask | np.bool_ = NOBODY
-    why: str = ""
+    doubts: tuple[Doubt, ...] = ()
     after: int | None = None
     nothing: str = ""  # why there is nothing to decide on
     twins: Places | None = None
@@ -107,8 +105,8 @@ def _held_out_contents(roster: Roster, policies: Policies) -> _Rule:
     banned = roster.kin.below(roster.mask(places[same])) & ~made
     nothing = "" if held.any() else _nothing_held(roles)
     what = f"the contents of {_count(held, made)} in the role {_any_of(roles)}"
-    unlike = _unlike(roster, held)
-    return _Rule("held-out-contents", Ban(banned), what, unlike, _UNLIKE, nothing=nothing, twins=twins)
+    unlike = Doubt(_unlike(roster, held), _UNLIKE)
+    return _Rule("held-out-contents", Ban(banned), what, (unlike,), nothing=nothing, twins=twins)
 
 
 _UNLIKE = (
@@ -165,7 +163,8 @@ def _opt_out(roster: Roster, opt_out: OptOut, at_hand: AtHand) -> _Rule:
     times = None if after is None else np.broadcast_to(np.uint64(after), len(roster))
     what = f"{_count(meant.samples, made)} by the {meant.what} of {name}"
     what += "" if after is None else f" after {_utc(after)} (by the recorder's clock)"
-    return _Rule(name, Ban(made, None, times), what, roster.kin.below(meant.unsure), meant.why, after)
+    doubts = tuple(Doubt(roster.kin.below(doubt.samples), doubt.why) for doubt in meant.doubts)
+    return _Rule(name, Ban(made, None, times), what, doubts, after)
 
 
 _BUILT_IN_BANS: dict[str, Callable[[Roster, Policies], _Rule]] = {
@@ -200,15 +199,21 @@ class _Court:
                 raise ProofError(self._broken(rule, found))
             if rule.nothing:
                 raise CannotTell(rule.nothing)
-            unsure = np.flatnonzero(rule.unsure & late & ~rule.ban.banned)
-            if len(unsure):
-                more = f" (and {len(unsure) - 1:,} more)" if len(unsure) > 1 else ""
-                raise CannotTell(f"sample {self._called(unsure[0])}{more} was used: {rule.why}")
+            if doubts := [*self._weigh(rule.doubts, late & ~rule.ban.banned)]:
+                raise CannotTell("; and ".join(doubts))
             if self._lacks:
                 raise CannotTell(f"no use of {rule.what} is recorded so far; {self._lacks}")
             return f"no use of {rule.what} is among {self._looked_at}"
 
         return Ruling(rule.name, answer, found, rule.twins)
+
+    def _weigh(self, doubts: Sequence[Doubt], used: Mask) -> Iterator[str]:
+        """The doubts about samples that were used, in words."""
+        for doubt in doubts:
+            unsure = np.flatnonzero(doubt.samples & used)
+            if len(unsure):
+                more = f" (and {len(unsure) - 1:,} more)" if len(unsure) > 1 else ""
+                yield f"sample {self._called(unsure[0])}{more} was used: {doubt.why}"
 
     def every_training_sample(self, name: str, policies: Policies) -> Ruling:
         """Whether every training sample, or something that was made from it, is used in an update that stands."""
