@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -224,6 +225,35 @@ def test_a_folder_of_files_is_a_list_of_contents(run, tmp_path: Path) -> None:
     assert [(v["policy"], v["sample"]) for v in done.json["violations"]] == [
         ("opt-out gone", "Files:2"), ("opt-out hashes", "Files:1"),
     ]  # fmt: skip
+
+
+def test_nothing_in_a_folder_of_contents_is_left_out(run, clean: Path, tmp_path: Path) -> None:
+    """What is not read would be called unused."""
+    away, gone = tmp_path / "away", tmp_path / "gone"
+    away.mkdir()
+    (away / "a.png").write_bytes(b"x")
+    path = policy(tmp_path, OFF + '[[opt-out]]\nname = "gone"\ncontents = "gone"\nsource = "tensor"\n')
+    ask = ("check", clean, "--key", key_of(clean), "--policy", path)
+    for made, words in (
+        (lambda: (gone / "deeper").mkdir(), "gone, a folder of contents, has no file in it"),
+        (lambda: (gone / "person").symlink_to(away), "person is a link to a folder, which is not followed"),
+        (lambda: (gone / "lost").symlink_to(away / "b.png"), "lost is a link to no file"),
+        (lambda: (gone / "round").symlink_to(gone), "round is a link to a folder"),
+        (lambda: os.mkfifo(gone / "pipe"), "pipe is neither a file nor a folder"),
+    ):
+        gone.mkdir()
+        made()
+        done = run(*ask)
+        assert (done.code, done.out) == (2, ""), done
+        assert words in done.err
+        assert done.err.count("\n") == 1
+        shutil.rmtree(gone)
+    gone.mkdir()
+    (gone / "a.png").symlink_to(away / "a.png")
+    assert run(*ask).code == 0
+    gone.rename(tmp_path / "real")
+    gone.symlink_to(tmp_path / "real")
+    assert run(*ask).code == 0
 
 
 def test_subjects_are_named_as_they_were_registered_until_they_are_erased(run, tmp_path: Path) -> None:

@@ -238,14 +238,31 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _digests(path: Path) -> Iterator[list[bytes]]:
-    """The SHA-256 digests that a file lists, or those of all plain files in a folder and the folders in it."""
+    """The SHA-256 digests that a file lists, or those of all files in a folder and the folders in it."""
     if path.is_file():
         yield from parse_digests(_pieces(path))
         return
-    files = (Path(folder, name) for folder, _folders, names in os.walk(path, onerror=_raise) for name in names)
-    plain = (file for file in files if file.is_file())
-    while some := list(itertools.islice(plain, FILES_AT_ONCE)):
+    files, is_empty = _files_in(path), True
+    while some := list(itertools.islice(files, FILES_AT_ONCE)):
+        is_empty = False
         yield [_digest(file) for file in some]
+    if is_empty:
+        raise ValueError(f"{path}, a folder of contents, has no file in it; put the files there, or leave it out")
+
+
+def _files_in(path: Path) -> Iterator[Path]:
+    """Every file in a folder and the folders in it, a linked one as what it is. ValueError for what cannot be read as
+    one, or would be left out: a link to a folder, one that leads nowhere, a device."""
+    for folder, folders, names in os.walk(path, onerror=_raise):
+        for name in sorted([*folders, *names]):
+            found = Path(folder, name)
+            if found.is_symlink() and not found.is_file():
+                where = "a folder" if found.is_dir() else "no file"
+                raise ValueError(f"{found} is a link to {where}, which is not followed; put the files there themselves")
+            if found.is_file():
+                yield found
+            elif not found.is_dir():
+                raise ValueError(f"{found} is neither a file nor a folder; move it out of the folder of contents")
 
 
 def _digest(path: Path) -> bytes:
