@@ -205,6 +205,17 @@ def test_an_id_under_another_key_than_the_committed_one_is_refuted(vault: Vault,
     assert examine(vault, keyed_run(vault), dataset("keyed"), registered(honest[:3]))[0] is Verdict.HOLDS
 
 
+def test_a_key_that_is_no_number_is_refuted_where_the_log_says_that_keys_are(vault: Vault) -> None:
+    """Else `d:1` would pass for a name of its row, and be said to be absent."""
+    keys = ["a", 1, ("b", 2)]
+    ids = [public_id(preimage("d", key)) for key in keys]
+    vault.put_names((sample, "d", encode(key), None) for key, sample in zip(keys, ids, strict=True))
+    for said, verdict in (("names", Verdict.HOLDS), ("rows", Verdict.REFUTED), ("numbers", Verdict.REFUTED)):
+        found, words = examine(vault, run(), dataset("public") | {"keys": said}, registered(ids))
+        assert found is verdict
+        assert ("and the keys of 'd' are said to be numbers" in words) is (verdict is Verdict.REFUTED)
+
+
 def test_public_ids_are_computed_again_too(vault: Vault) -> None:
     ids = [public_id(preimage("d", row)) for row in range(3)]
     keep(vault, ids)

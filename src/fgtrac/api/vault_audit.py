@@ -20,7 +20,7 @@ from fgtrac.api.naming import secret_scopes, words_of
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import decode, encode
 from fgtrac.events.identity import key_commitment, make_ids, preimage, subject_commitment
-from fgtrac.events.schema import decode_event
+from fgtrac.events.schema import NUMBERS, decode_event
 from fgtrac.store.vault import Name, Vault
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
@@ -60,7 +60,8 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
 @dataclass(frozen=True, slots=True)
 class _Registered:
     """What the log registers, by id: ids (n,) S32 ascending; for each its entry, its data set as an index into
-    `datasets`, and its pseudonym, (n,) S32, empty where it has none. `schemes` is by data set."""
+    `datasets`, and its pseudonym, (n,) S32, empty where it has none. `schemes` is by data set; the keys of `numbered`
+    data sets are numbers, as their entries say."""
 
     ids: NDArray[np.bytes_]
     entries: NDArray[np.int64]
@@ -68,6 +69,7 @@ class _Registered:
     pseudonyms: NDArray[np.bytes_]
     datasets: tuple[str, ...]
     schemes: dict[str, str]
+    numbered: frozenset[str]
 
 
 def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
@@ -95,13 +97,14 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
 
 
 def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
-    ids, pseudonyms, places, schemes = [], [], [], dict[str, str]()
+    ids, pseudonyms, places, schemes, numbered = [], [], [], dict[str, str](), set[str]()
     for number, entry in entries:
         if not any(mark in entry for mark in _NAMING):
             continue
         event = decode_event(entry)
         if event["kind"] == "dataset":
             name, scheme = event["name"], event["id_scheme"]
+            numbered |= {name} if event.get("keys") in NUMBERS else set()
             if schemes.setdefault(name, scheme) != scheme:
                 raise ProofError(
                     f"entry {number} gives {name!r:.80} {scheme} ids, an entry before it {schemes[name]} ones"
@@ -123,7 +126,7 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
         np.repeat(np.array([index[name] for name, _, _ in places], np.int64), counts)[order],
         (np.concatenate(pseudonyms) if ids else np.empty(0, _ID))[order],
     )
-    return _once(_Registered(joined[order], *columns, datasets, schemes))
+    return _once(_Registered(joined[order], *columns, datasets, schemes, frozenset(numbered)))
 
 
 def _once(found: _Registered) -> _Registered:
@@ -138,7 +141,7 @@ def _once(found: _Registered) -> _Registered:
         )
     columns: tuple[NDArray[Any], ...] = (found.ids, found.entries, found.which, found.pseudonyms)
     ids, entries, which, pseudonyms = (column[~again] for column in columns)
-    return _Registered(ids, entries, which, pseudonyms, found.datasets, found.schemes)
+    return _Registered(ids, entries, which, pseudonyms, found.datasets, found.schemes, found.numbered)
 
 
 class _Secrets:
@@ -201,6 +204,8 @@ def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, sho
         row, dataset = rows[number], found.datasets[which]
         if row[1] != dataset:
             raise ProofError(f"{_where(row, found, place)} in the data set {dataset!r:.80}")
+        if dataset in found.numbered and (not row[2] or row[2][0] >> 5):  # RFC 8949: the major type of a number is 0
+            raise ProofError(f"{_where(row, found, place)}, and the keys of {dataset!r:.80} are said to be numbers")
         scheme = found.schemes[dataset]
         secret = secrets.find(scheme, row, pseudonym)
         if secret is not None:

@@ -18,7 +18,8 @@ STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
 ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
 TRAINING = ("samples", "roles", "transform", "use", "resume")  # after one of these a run has not ended, or no longer
-KEYS = ("rows", "numbers", "names")  # what a data set's samples are named by
+NUMBERS = ("rows", "numbers")
+KEYS = (*NUMBERS, "names")  # what a data set's samples are named by
 OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
 
 Check = Callable[[Any], bool]

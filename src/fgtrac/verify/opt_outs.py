@@ -10,6 +10,7 @@ import numpy as np
 
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import content_preimages, make_ids, preimage, public_id
+from fgtrac.events.schema import NUMBERS
 from fgtrac.verify.policy_file import OptOut
 from fgtrac.verify.roster import Mask, Places, Roster, find_rows
 from fgtrac.verify.sample_lists import Lines, parse_samples
@@ -179,7 +180,7 @@ class _Names:
             if by_number and dataset is not None:
                 said = self._roster.keys.get(dataset)
                 self._by_number += len(some.keys) if said == "numbers" else 0
-                if said not in ("rows", "numbers"):
+                if said not in NUMBERS:
                     self._no_rows.add(len(some.keys), some.first, [dataset])
             names = [dataset] if dataset is not None else self._wanted
             closed = {name: count for name in names if (count := self._look_up(name, some.keys))}
