@@ -23,7 +23,7 @@ from fgtrac.api.prior import signer_of
 from fgtrac.api.run import start_run
 from fgtrac.commit.keys import Begun, Keyring, public_bytes
 from fgtrac.commit.sequencer import seal
-from fgtrac.errors import CaptureError, FgtracError, FormatError
+from fgtrac.errors import CaptureError, FgtracError, FormatError, TamperError
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 
@@ -79,6 +79,27 @@ def test_a_rotation_of_another_kind_than_the_one_begun_is_refused_and_where_that
     ):
         desk.rotate("b")
     assert desk.rotate()[0].revoked
+
+
+def test_a_theft_noticed_amid_a_rotation_makes_a_revocation_of_it(desk: Desk) -> None:
+    begin(desk, "a")
+    (done,) = desk.rotate("a", revoke=True)
+    assert done.revoked
+    assert done.old in own_keys(desk.key).revoked
+
+
+def test_a_trace_that_was_rolled_back_is_refused_before_any_key_is_changed(desk: Desk) -> None:
+    shutil.copytree(desk.path("a"), desk.path("aside"))
+    with start_run(desk.path("a"), resume=True, key=desk.key, flush_interval_s=0) as run:
+        run.log(2, loss=0.25)
+    shutil.rmtree(desk.path("a"))
+    desk.path("aside").rename(desk.path("a"))
+    before = desk.public
+    with pytest.raises(TamperError, match="rolled back"):
+        desk.rotate("b", "a")
+    assert desk.public == before
+    assert Keyring(desk.key).begun() is None
+    assert [r.path for r in desk.rotate("b")] == [desk.path("b")]
 
 
 # -- crashes ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ Copies of a key that a process was killed in writing (.tmp) are removed by which
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.api import prior
 from fgtrac.api.adding import adding, alone_in
+from fgtrac.commit import sequencer
 from fgtrac.commit.keys import Begun, Keyring, default_key_path, make_key, public_bytes
 from fgtrac.errors import FgtracError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
@@ -108,11 +110,12 @@ def revoke_key(named: str, path: Path | None = None) -> bytes:
 def rotate(paths: Sequence[Path], *, revoke: bool = False, path: Path | None = None) -> Rotation:
     """Let a new key sign these traces from now on: the user's present one where all of them are under older keys of
     his, otherwise one that is made and takes the place of the present one. With `revoke`, the keys before are no longer
-    believed. First finishes a rotation that was begun, and without paths nothing but that.
+    believed: a theft that is noticed late is told to the traces that are still to come of a rotation that was begun
+    without it. First finishes a rotation that was begun, and without paths nothing but that.
 
-    FileNotFoundError where there is no key or no trace, ValueError for a trace that is somebody else's, for another
-    `revoke` than that of the rotation begun, and where there is nothing to do; CaptureError for a trace that a process
-    has open for writing, BlockingIOError where another process rotates the same key.
+    FileNotFoundError where there is no key or no trace; ValueError for a trace that is somebody else's, for no `revoke`
+    where the rotation begun has it, and where there is nothing to do; TamperError for a trace that was rolled back;
+    CaptureError for one that a process has open for writing; BlockingIOError where another process rotates the key.
     """
     ring = _keyring(path)
     with ring.rotating(), ExitStack() as alone:
@@ -126,7 +129,7 @@ def rotate(paths: Sequence[Path], *, revoke: bool = False, path: Path | None = N
                 alone.enter_context(alone_in(TraceDir.open(p)))
                 used[p] = _used_keys(p, ring.path)
         key = begun.key if begun is not None else _key_for(ring, [key for keys in used.values() for key in keys])
-        begun = Begun(key, tuple(named), revoke if begun is None else begun.revoke)
+        begun = Begun(key, tuple(named), revoke or (begun is not None and begun.revoke))
         ring.begin(begun)
         ring.install(begun)
         done = []
@@ -142,10 +145,9 @@ def _find_begun(ring: Keyring, *, is_new: bool, revoke: bool) -> Begun | None:
     begun = ring.begun()
     if begun is None and not is_new:
         raise ValueError("no rotation was begun; name the traces that a new key is to sign")
-    if begun is not None and begun.revoke != revoke and (is_new or revoke):
-        said = "with" if begun.revoke else "without"
+    if begun is not None and begun.revoke and is_new and not revoke:
         raise ValueError(
-            f"a rotation {said} --revoke was begun and is not finished, in {ring.rotation}; fgtrac key rotate, without "
+            f"a rotation with --revoke was begun and is not finished, in {ring.rotation}; fgtrac key rotate, without "
             "traces, finishes it"
         )
     return begun
@@ -181,8 +183,10 @@ def _signing_key(trace: TraceDir, path: Path | None) -> bytes:
 
 
 def _used_keys(path: Path, key_path: Path) -> list[bytes]:
-    """The public keys that a trace has been under."""
+    """The public keys that a trace has been under. What waits in it is sealed first, so that a trace which the key does
+    not sign any more (TamperError: rolled back, a fork) is found out before anything is changed."""
     trace = TraceDir.open(path)
+    sequencer.seal(trace, prior.signer_of(trace, key_path), full=False, clock=time.time_ns)
     return [*prior.keys_of(trace), _signing_key(trace, key_path)]
 
 
