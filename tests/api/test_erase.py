@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import fgtrac
 from erasable import (
@@ -199,7 +199,20 @@ def test_who_cannot_be_erased_is_said_in_a_line(trace: Path, tmp_path: Path) -> 
         erase(trace, subject)
     with pytest.raises(ValueError, match=r"or all are erased\. Samples without one share the run's key"):
         fgtrac.erase(trace, subject=ANN)
-    assert {f.check for f in verify(trace).failures()} == {"artifacts", "contributions"}
+    report = verify(trace)
+    assert {f.check for f in report.failures()} == {"artifacts", "contributions"}
+    (order,) = [note for note in report.notes if "epochs" in note]
+    assert "the order of 2 epochs cannot be drawn again: an erasure destroyed what gives it" in order
+    assert "--replay" not in order
+
+
+def test_epochs_after_an_erasure_can_be_drawn_again(trace: Path) -> None:
+    erase(trace, ANN)
+    with start_run(trace, resume=True, key=trace.parent / "key.pem") as run:
+        data = TensorDataset(torch.zeros(4, 1))
+        assert len(list(run.watch(DataLoader(data, batch_size=2, shuffle=True)))) == 2
+    (order,) = [note for note in verify(trace).notes if "epoch" in note]
+    assert "of 1 epoch was not drawn again; --replay does that, and of 2 nothing can: an erasure" in order
 
 
 def test_without_the_vault_or_the_signing_key_nothing_is_erased(trace: Path, monkeypatch: Any) -> None:

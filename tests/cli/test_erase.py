@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from torch.utils.data import TensorDataset
 
 from erasable import ANN, BOB, files_with, key_of, pseudonym_of, write_small
 from fgtrac.api import erase as erasing
+from fgtrac.api.run import start_run
 
 
 @pytest.fixture
@@ -63,24 +66,67 @@ def test_on_a_terminal_it_asks(trace: Path, run, monkeypatch: pytest.MonkeyPatch
     assert bool(files_with(trace.parent, key)) is not answer
 
 
-def test_an_interrupted_erasure_is_finished_first(trace: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interrupted(trace: Path, run, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The pseudonym of ANN, whose key is destroyed and nothing else."""
     pseudonym = pseudonym_of(trace, ANN).hex()
 
     def refuse(*_arguments: object) -> None:
         raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr(erasing, "_withdraw", refuse)
-    done = run("erase", trace, "--subject", ANN, "--yes")
+    with monkeypatch.context() as full:
+        full.setattr(erasing, "_withdraw", refuse)
+        done = run("erase", trace, "--subject", ANN, "--yes")
     assert done.code == 1
     assert done.err.startswith(
         f"fgtrac: the key of subject {pseudonym[:16]} is destroyed; these files are not: artifacts/"
     )
     assert done.err.endswith("([Errno 28] no space left on device): put that right, and run fgtrac erase again\n")
-    monkeypatch.undo()
-    monkeypatch.setenv("FGTRAC_KEY", str(trace.parent / "key.pem"))
+    return pseudonym
+
+
+def test_an_interrupted_erasure_is_finished_first(trace: Path, run, interrupted: str) -> None:
     said = run("erase", trace, "--subject", BOB, "--yes", "--json").json["erased"]
     assert [(e["resumed"], e["samples"]) for e in said] == [(True, 3), (False, 3)]
-    assert said[0]["pseudonym"] == pseudonym
+    assert said[0]["pseudonym"] == interrupted
+
+
+@pytest.mark.parametrize("subject", [ANN, "a typo"])
+def test_what_was_finished_is_said_and_the_unknown_subject_too(trace, run, interrupted: str, subject: str) -> None:
+    """Whose the interrupted one was nobody can tell: it may be a typo, and the person asked for is still there."""
+    done = run("erase", trace, "--subject", subject, "--yes")
+    assert done.code == 2
+    assert done.out.startswith(
+        f"an interrupted erasure was finished: the key of subject {interrupted[:16]} with 3 samp"
+    )
+    assert f"run.vault has no key of a subject '{subject}'" in done.err
+    assert done.err.endswith("An interrupted erasure was finished just now; if it was of this subject, all is done\n")
+    again = run("erase", trace, "--subject", subject, "--yes", "--json")
+    assert (again.code, again.json) == (2, {"erased": []})
+
+
+def test_without_a_terminal_what_was_finished_is_said(trace: Path, run, interrupted: str, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    done = run("erase", trace, "--subject", BOB, "--json")
+    assert done.code == 2
+    assert [(e["pseudonym"], e["resumed"]) for e in done.json["erased"]] == [(interrupted, True)]
+    assert done.err.endswith("fgtrac: nothing else was erased: there is no terminal to ask on; add --yes\n")
+
+
+def test_numbers_are_named_by_digits_and_a_sign(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    with start_run(tmp_path / "run") as recording:
+        recording.register(TensorDataset(torch.zeros(3, 1)), subject=[-1, (1 << 64) - 1, -(1 << 63)])
+    for subject in ("-1", "18446744073709551615", "-9223372036854775808"):
+        done = run("erase", recording.path, "--subject", subject, "--yes")
+        assert done.code == 0
+        assert " with 1 samples; 1 names " in done.out
+
+
+def test_what_verify_says_after_an_erasure(trace: Path, run) -> None:
+    missing = run("verify", trace, "--vault", trace.parent / "missing.vault")
+    assert missing.code == 2
+    assert missing.err.endswith("missing.vault; name the file that lies beside the trace, or put it there\n")
 
 
 @pytest.mark.parametrize(
