@@ -224,6 +224,25 @@ def test_what_cannot_be_compared_and_was_not_used_does_not_matter() -> None:
     assert_all_hold(check(BOTH, other.registered(), TRAIN.use(1, 0, 1, 2, 3)))
 
 
+@pytest.mark.parametrize(
+    "child",
+    [
+        Data("crops", 1, content="tensor"),
+        Data("crops", 1, scheme="subject", subjects=[subject_commitment(SUBJECT)]),
+    ],
+    ids=["of something else", "of a subject"],
+)
+def test_a_digest_of_its_own_that_cannot_be_compared_is_not_replaced_by_its_parents(child: Data) -> None:
+    """What was made from a sample stands for it only where it has no digest; so does what was made from that."""
+    last = Data("last", 1, content=None)
+    made = [*child.registered(), *last.registered(), TRAIN.made(child, (0, 0)), child.made(last, (0, 0))]
+    for used in (child, last):
+        found = check(BOTH, made, used.use(1, 0), TRAIN.use(2, 1, 2, 3))
+        words = f"sample id:{used.ids[0].hex()} was used: its contents cannot be compared"
+        assert_only(found, "held-out-contents", CANNOT_TELL, words)
+    assert_all_hold(check(BOTH, made, TRAIN.use(2, 0, 1, 2, 3)))
+
+
 def test_kin_in_a_circle_is_followed_once_and_has_no_known_content() -> None:
     a, b = Data("a", 1, content=None), Data("b", 1, content=None)
     circle = [*a.registered(), *b.registered(), a.made(b, (0, 0)), b.made(a, (0, 0))]
@@ -252,7 +271,38 @@ def test_a_training_sample_counts_as_used_through_what_was_made_from_it() -> Non
 def test_what_a_stage_dropped_need_not_be_used_and_is_counted() -> None:
     found = check(BOTH, TRAIN.dropped(1), TRAIN.use(1, 0, 2, 3))
     assert_all_hold(found)
-    assert "1 more are held out, erased, or were dropped by a stage" in found["every-training-sample-used"].words
+    words = found["every-training-sample-used"].words
+    assert words.endswith(
+        'each of 3 training samples, or what was made from it, was used; 1 more were dropped by the stage "filter"'
+    )
+
+
+def test_who_need_not_be_used_is_counted_by_reason_and_once() -> None:
+    """Who signs a log can write that a stage dropped a sample: the words say how many rest on that, and on which."""
+    eight = Data("eight", 8)
+    other = {**eight.dropped(3, 4, 5), "stage": "too dark"}
+    log = [*eight.registered("train"), eight.role("test", [0]), eight.dropped(0, 1, 2, 3), other]
+    words = check(BOTH, log, TRAIN.use(1, 0, 1, 2, 3), eight.use(2, 6, 7))["every-training-sample-used"].words
+    said = (
+        '; 1 more are held out; 3 more were dropped by the stage "filter"; 2 more were dropped by the stage "too dark"'
+    )
+    assert words == f"each of 6 training samples, or what was made from it, was used{said}"
+
+
+def test_a_drop_behind_the_last_use_excuses_nobody() -> None:
+    found = check(BOTH, TRAIN.use(1, 0), TRAIN.dropped(1), TRAIN.use(2, 2), TRAIN.dropped(3))
+    words = (
+        "1 of 3 training samples were not used",
+        "of 1 of them a stage says that it dropped them, behind the last use",
+    )
+    broken = assert_only(found, "every-training-sample-used", REFUTED, *words)
+    assert [b[0] for b in broken.broken] == [TRAIN.ids[3]]
+
+
+def test_where_every_training_sample_was_dropped_none_is_left_to_be_used() -> None:
+    found = check(BOTH, TRAIN.dropped(0, 1, 2, 3), TRAIN.use(1, 0))
+    words = 'no training sample is left that would have to be used; 4 more were dropped by the stage "filter"'
+    assert_only(found, "every-training-sample-used", CANNOT_TELL, words)
 
 
 def test_a_use_that_a_resume_superseded_is_no_use_that_stands() -> None:

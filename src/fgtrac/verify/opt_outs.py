@@ -225,11 +225,11 @@ class _Names:
 # -- by content -----------------------------------------------------------------------------------------------------
 
 
-def undecided(roster: Roster, comparable: Mask) -> Mask:
-    """(n,) the samples whose content cannot be compared, neither by a digest of their own nor by those of everything
-    that they were made from."""
-    derived = roster.mask(roster.kin.children)
-    without = roster.kin.below(~comparable & ~derived, through=~comparable)
+def undecided(roster: Roster, comparable: Mask, known: Mask | None = None) -> Mask:
+    """(n,) the samples that cannot be compared, neither by what is known of themselves nor, where nothing is, by what
+    they were made from. `known` are those of which something is, comparable or not (by default: the comparable)."""
+    alone = ~roster.mask(roster.kin.children) if known is None else known | ~roster.mask(roster.kin.children)
+    without = roster.kin.below(~comparable & alone, through=~comparable)
     return (without | ~roster.kin.below(comparable)) & ~comparable
 
 
@@ -248,10 +248,11 @@ def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterabl
         for scheme in schemes:
             ids = make_ids(scheme, at_hand.id_key or b"", content_preimages(digests))
             listed[find_rows(table, np.frombuffer(ids, "V32"))[1]] = True
-    comparable = roster.mask(places)
+    known = roster.mask(places)
+    comparable = known.copy()
     for name in roster.datasets.keys() - usable:
         comparable &= ~roster.in_dataset(name)
-    unsure = undecided(roster, comparable) if count else roster.mask(places[:0])
+    unsure = undecided(roster, comparable, known) if count else roster.mask(places[:0])
     why = (
         f"its contents cannot be compared with digests of a {opt_out.source}: a data set may have no digests, or those "
         "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"

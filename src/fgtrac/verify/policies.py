@@ -12,6 +12,7 @@ the run has ended and nothing of its record is known to be lost; it is refuted b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, 
 
 NEEDS = ("tiles", "entries", "sequences", "registered")  # a policy on an unverified log says nothing
 MAX_CLASSES = 60
+MAX_REASONS = 8  # why training samples need not be used, in one sentence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,16 +120,15 @@ _UNLIKE = (
 def _unlike(roster: Roster, held: Mask) -> Mask:
     """(n,) the samples whose content cannot be compared with that of each held-out sample: the digests of two data sets
     say something of each other where both are of the same kind of source under one scheme other than subject."""
-    places, _values = roster.column("contents")
-    known = roster.mask(places)
+    known = roster.mask(roster.column("contents")[0])
     kinds: dict[tuple[str, str], Mask] = {}
     for name, (scheme, content) in roster.datasets.items():
         if scheme in ("public", "keyed"):
             kind = (scheme, f"of {content}" if content is not None else f"in {name}")
-            kinds[kind] = kinds.get(kind, roster.mask(places[:0])) | (roster.in_dataset(name) & known)
+            kinds[kind] = kinds.get(kind, np.zeros(len(roster), np.bool_)) | (roster.in_dataset(name) & known)
     bits = np.zeros(len(roster), np.uint64)
     for number, comparable in enumerate(list(kinds.values())[:MAX_CLASSES]):
-        bits[~undecided(roster, comparable)] |= np.uint64(1 << number)
+        bits[~undecided(roster, comparable, known)] |= np.uint64(1 << number)
     alike = np.ones(len(roster), np.bool_)
     for theirs in np.unique(bits[held]):
         alike &= (bits & theirs) != 0
@@ -219,15 +220,15 @@ class _Court:
         """Whether every training sample, or something that was made from it, is used in an update that stands."""
         roster, uses = self._roster, self._uses
         train = roster.in_role("train")
-        gone = roster.dropped | roster.in_role(*policies.held_out_roles) | _erased(roster, policies).ban.banned
-        owed = train & ~gone
+        owed, without = _owed(roster, policies, train)
         lacking = np.flatnonzero(owed & ~roster.kin.above(uses.standing))
-        excused = int((train & gone).sum())
-        without = f"; {excused:,} more are held out, erased, or were dropped by a stage" if excused else ""
+        late = int(roster.dropped()[1][lacking].sum())
 
         def answer() -> str:
             if not train.any():
                 raise CannotTell("no registered sample has the role train; register the training samples with it")
+            if not owed.any():
+                raise CannotTell(f"no training sample is left that would have to be used{without}")
             if not len(lacking):
                 words = f"each of {owed.sum():,} training samples, or what was made from it, was used{without}"
                 if self._lacks:
@@ -237,6 +238,7 @@ class _Court:
             words = f"{len(lacking):,} of {owed.sum():,} training samples were not used in any update that stands: the "
             words += f"first is sample {self._called(lacking[0])}" + without
             words += f"; {undone:,} of them only in updates that a resume superseded" if undone else ""
+            words += f"; of {late:,} of them a stage says that it dropped them, behind the last use" if late else ""
             if self._lacks:
                 raise CannotTell(f"{words}; {self._lacks}")
             raise ProofError(words)
@@ -256,6 +258,25 @@ class _Court:
     def _called(self, place: int) -> str:
         sample = self._roster.id(place)
         return self._name_of(sample) or f"id:{sample.hex()}"
+
+
+def _owed(roster: Roster, policies: Policies, train: Mask) -> tuple[Mask, str]:
+    """(n,) the training samples that have to be used, and in words how many more need not be, and by whose word."""
+    reasons = [
+        ("are held out", roster.in_role(*policies.held_out_roles)),
+        ("were erased", _erased(roster, policies).ban.banned),
+    ]
+    stages, _late = roster.dropped()
+    reasons += [
+        (f"were dropped by the stage {json.dumps(name[:60], ensure_ascii=False)}", stages[name]) for name in stages
+    ]
+    owed, counts = train.copy(), []
+    for words, gone in reasons:
+        if n := int((owed & gone).sum()):
+            counts.append(f"{n:,} more {words}")
+        owed &= ~gone
+    others = f"; and {len(counts) - MAX_REASONS:,} more stages dropped some" if len(counts) > MAX_REASONS else ""
+    return owed, "".join(f"; {words}" for words in counts[:MAX_REASONS]) + others
 
 
 def _missing(roster: Roster, facts: Facts) -> str:

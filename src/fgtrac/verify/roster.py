@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
-from fgtrac.events.schema import ROLES, TRAINING, decode_event
+from fgtrac.events.schema import NO_STEP, ROLES, TRAINING, decode_event
 from fgtrac.verify.facts import Facts
 from fgtrac.verify.tree import Log
 
@@ -32,7 +32,6 @@ class Block:
     dataset: str
     ids: NDArray[np.uint8]
     roles: NDArray[np.uint8]  # a bit for each role, 1 << its code
-    dropped: Mask
     places: Places = field(default_factory=lambda: np.empty(0, np.intp))
 
 
@@ -43,6 +42,16 @@ class Erasure:
     number: int
     time: int
     pseudonym: bytes
+    block: bytes
+    ordinals: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Samples of a block that a stage dropped, as entry `number` says."""
+
+    number: int
+    stage: str
     block: bytes
     ordinals: NDArray[np.uint32]
 
@@ -108,12 +117,12 @@ class Roster:
         self.datasets: dict[str, tuple[str, str | None]] = {}  # name -> id scheme, what contents are digests of
         self.keys: dict[str, str | None] = {}  # name -> what its keys are; None where entries do not say, or disagree
         self.erasures: list[Erasure] = []
+        self.drops: list[Drop] = []
         self.resumes: list[tuple[int, int]] = []  # entry, and the step from which training went on
         self.use_entries: list[int] = []
         self.has_ended = False  # and nothing was trained afterwards
         self.ids = np.empty(0, "V32")
         self.roles = np.empty(0, np.uint8)
-        self.dropped = np.empty(0, np.bool_)
         self.dataset = np.empty(0, np.intp)  # an index into `datasets`
         self.kin = Kin(np.empty(0, np.intp), np.empty(0, np.intp))
         self._columns: dict[tuple[str, bytes, int], list[bytes]] = {}  # contents, subjects: by block and first ordinal
@@ -164,6 +173,15 @@ class Roster:
         wanted = np.unique(np.frombuffer(b"".join(pseudonyms), "V32"))
         return self.mask(places[find_rows(wanted, values)[0]])
 
+    def dropped(self) -> tuple[dict[str, Mask], Mask]:
+        """(n,) the samples that each stage dropped while uses were still to come, and those that any dropped later:
+        behind the last use a drop is no reason why a sample was not used."""
+        last, stages, late = max(self.use_entries, default=NO_STEP), dict[str, Mask](), np.zeros(len(self), np.bool_)
+        for drop in self.drops:
+            mine = late if drop.number > last else stages.setdefault(drop.stage, np.zeros(len(self), np.bool_))
+            mine[self.blocks[drop.block].places[drop.ordinals]] = True
+        return stages, late
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def add(self, number: int, event: Mapping[str, Any], facts: Facts) -> None:
@@ -174,7 +192,7 @@ class Roster:
         elif kind == "roles":
             self.blocks[event["block"]].roles[event["ordinals"]] |= np.uint8(1 << ROLES[event["role"]])
         elif kind == "transform":
-            self._add_transform(event)
+            self._add_transform(number, event)
         elif kind == "dataset":
             said = event["id_scheme"], event.get("content")
             self.datasets[event["name"]] = said if self.datasets.get(event["name"], said) == said else (said[0], None)
@@ -197,7 +215,7 @@ class Roster:
             except ProofError:
                 return  # a registration that was cut short: no other entry names its samples
             n = len(ids)
-            self.blocks[name] = Block(event["dataset"], ids, np.zeros(n, np.uint8), np.zeros(n, np.bool_))
+            self.blocks[name] = Block(event["dataset"], ids, np.zeros(n, np.uint8))
         ids = self.blocks[name].ids.view("V32").reshape(-1)
         start = int(np.searchsorted(ids, np.frombuffer(event["ids"][:32], "V32"))[0])
         for column in ("contents", "subjects"):
@@ -206,9 +224,9 @@ class Roster:
                 if event[column] not in pieces:  # a resumed run registers its samples again
                     pieces.append(event[column])
 
-    def _add_transform(self, event: Mapping[str, Any]) -> None:
+    def _add_transform(self, number: int, event: Mapping[str, Any]) -> None:
         if "dropped" in event:
-            self.blocks[event["block"]].dropped[event["dropped"]] = True
+            self.drops.append(Drop(number, event["stage"], event["block"], event["dropped"].copy()))
         if "children" in event:
             pair = event["block"], event["parents"].copy(), event["child_block"], event["children"].copy()
             self._pairs.append(pair)
@@ -218,7 +236,7 @@ class Roster:
         blocks = list(self.blocks.values())
         joined = np.concatenate([np.empty((0, 32), np.uint8), *(block.ids for block in blocks)])
         self.ids, places = np.unique(joined.view("V32").reshape(-1), return_inverse=True)
-        self.roles, self.dropped = np.zeros(len(self), np.uint8), np.zeros(len(self), np.bool_)
+        self.roles = np.zeros(len(self), np.uint8)
         self.dataset = np.zeros(len(self), np.intp)
         for block in blocks:
             self.datasets.setdefault(block.dataset, UNDESCRIBED)
@@ -226,7 +244,6 @@ class Roster:
         for block, mine in zip(blocks, np.split(places, np.cumsum([len(b.ids) for b in blocks])[:-1]), strict=False):
             block.places = mine
             self.roles[mine] |= block.roles
-            self.dropped[mine] |= block.dropped
             self.dataset[mine] = number_of[block.dataset]
         parents = [self.blocks[block].places[ordinals] for block, ordinals, _, _ in self._pairs]
         children = [self.blocks[block].places[ordinals] for _, _, block, ordinals in self._pairs]
