@@ -35,8 +35,6 @@ FIRST = {  # conditions behind which another one stands: no bundle is told bette
     "claims.py: each subject has its own id key": "no `run` entry is shown where no ids are keyed, so no id key fits",
     "claims.py: not checked, since the check of": "what does not hold decides; this keeps the claim's own line honest",
     "children.py: {member.hex()} and {who[place].hex()} are both": "one of the two is then reached by no entry",
-    "evidence.py: no part but the last of block": "`needs` asks for part 0 before it",
-    "needs.py: part 0 of block": "`evidence` refuses a part whose length is not known",
     "keys.py: a head of the log": "a key's id is over its name too, so no signature line is then by the key",
     "keys.py: the log {origin!r:.80} has key entries": "a bundle of a log with another name is malformed",
     "sentences.py: {name_words(bundle)} has no row of use": "there is then no first and no last step to name",
