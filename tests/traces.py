@@ -76,7 +76,7 @@ class Writing:
         """The data set, its samples with contents (rows 2 n and 2 n + 1 hold the same bytes), and their roles."""
         ids = self._sorted
         row_of = {sample: row for row, sample in enumerate(self.made.ids)}
-        self.recorder.record("dataset", {"name": DATASET, "id_scheme": scheme, "rows": len(ids)})
+        self.recorder.record("dataset", {"name": DATASET, "id_scheme": scheme, "rows": len(ids), "keys": "rows"})
         size = -(-len(ids) // parts)
         cuts = [min(size * p, len(ids)) for p in range(parts + 1)]
         for part, (start, stop) in enumerate(itertools.pairwise(cuts)):

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from fgtrac.api.bundles import read_id_key
-from fgtrac.api.naming import Namer
+from fgtrac.api.naming import Namer, subject_scopes
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import FormatError
-from fgtrac.events.codec import encode
 from fgtrac.events.identity import key_commitment, subject_commitment
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -224,10 +223,7 @@ def _id_key(audit: Audit, vault: Vault | None, secret: bytes | None) -> bytes | 
 
 def _pseudonym(vault: Vault, name: str) -> bytes | None:
     """What the log calls a subject that the vault knows by this name, as text or as a number."""
-    subjects: list[str | int] = [name]
-    if name.isascii() and name.isdigit() and len(name) < 20:
-        subjects.append(int(name))
-    found = [vault.find_secret(f"subject:{encode(subject).hex()}") for subject in subjects]
+    found = [vault.find_secret(scope) for scope in subject_scopes(name)]
     return next((subject_commitment(secret) for secret in found if secret is not None), None)
 
 
