@@ -3,6 +3,7 @@ who hold the key."""
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_an_absence_holds_only_for_whoever_holds_the_key(tmp_path: Path) -> None
     assert check(public, "rows:99")[1] is Verdict.HOLDS
     with pytest.raises(ValueError, match=r"people:99 is not known to run\.vault: it was never registered, or it was"):
         check(trace, "people:99")
+    with sqlite3.connect(tmp_path / "run.vault") as vault:
+        vault.execute("DELETE FROM secrets WHERE scope = 'run'")
+    vault.close()
+    with pytest.raises(ValueError, match=r"run\.vault knows no such sample, and has not the run's id key either"):
+        check(trace, "rows:99")
+    assert check(trace, "rows:6")[1] is Verdict.HOLDS
+    (tmp_path / "source").write_bytes(b"nobody's")
+    with sqlite3.connect(tmp_path / "run.vault") as vault:
+        vault.execute("DELETE FROM secrets")
+    vault.close()
+    with pytest.raises(ValueError, match=r"their key is not in run\.vault"):
+        check(trace, f"file:{tmp_path / 'source'}")
     (tmp_path / "run.vault").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="are subject and their key is not at hand; put the vault beside the trace"):
         fgtrac.open(trace.path).history("people:99")

@@ -135,10 +135,15 @@ class Namer:
                 f"{words} is not known to {self._vault.path.name}: it was never registered, or it was erased; "
                 "what the log still has of it is named by id:HEX"
             )
+        if secret is None and self._vault is not None:
+            raise ValueError(
+                f"{words}: {self._vault.path.name} knows no such sample, and has not the run's id key either, which "
+                "would tell its id: that was destroyed, or this is another trace's vault"
+            )
         if secret is None:
             raise ValueError(
                 f"{words}: the ids of {dataset!r} are {scheme} and their key is not at hand; put the vault beside "
-                "the trace, or name the sample by id:HEX"
+                "the trace (a sample that is registered can be named by id:HEX)"
             )
         return Named(keyed_id(secret, named), words, named, open_key(secret, named))
 
@@ -164,7 +169,8 @@ class Namer:
                 found.append(Named(keyed_id(secret, named), words, named, open_key(secret, named), is_content=True))
         if not found:
             there = "/".join(sorted(schemes)) or "of no data set"
-            raise ValueError(f"{words}: content digests here are {there}; their key is not at hand")
+            where = "at hand; put the vault beside the trace" if self._vault is None else f"in {self._vault.path.name}"
+            raise ValueError(f"{words}: content digests here are {there}; their key is not {where}")
         return found
 
 

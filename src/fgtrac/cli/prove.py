@@ -27,7 +27,7 @@ def prove(
         typer.Option(help="used, history, never used, never registered, content present or content absent"),
     ] = None,
     entries: Annotated[
-        bool, typer.Option("--entries", help="carry every entry about the sample: bears out the rows, and says when")
+        bool, typer.Option("--entries", help="carry the entries that bear out the sample's rows, and say when")
     ] = False,
     checkpoint: Annotated[
         int | None, typer.Option(metavar="STEP", help="of a use: say how many came before this kept state [last]")
