@@ -243,6 +243,14 @@ def test_a_digest_of_its_own_that_cannot_be_compared_is_not_replaced_by_its_pare
     assert_all_hold(check(BOTH, made, TRAIN.use(2, 0, 1, 2, 3)))
 
 
+def test_what_was_made_from_a_held_out_sample_may_have_a_content_that_cannot_be_compared() -> None:
+    crops, bare = Data("crops", 1, content="tensor"), Data("bare", 1, content=None)
+    made = [*crops.registered(), *bare.registered(), TEST.made(crops, (0, 0)), TEST.made(bare, (1, 0))]
+    found = check(BOTH, made, TRAIN.use(1, 0, 1, 2, 3))
+    assert_only(found, "held-out-contents", CANNOT_TELL, "cannot be compared with those of every held-out sample")
+    assert_all_hold(check(BOTH, bare.registered(), TEST.made(bare, (1, 0)), TRAIN.use(1, 0, 1, 2, 3)))
+
+
 def test_kin_in_a_circle_is_followed_once_and_has_no_known_content() -> None:
     a, b = Data("a", 1, content=None), Data("b", 1, content=None)
     circle = [*a.registered(), *b.registered(), a.made(b, (0, 0)), b.made(a, (0, 0))]

@@ -107,7 +107,7 @@ def _held_out_contents(roster: Roster, policies: Policies) -> _Rule:
     banned = roster.kin.below(roster.mask(places[same])) & ~made
     nothing = "" if held.any() else _nothing_held(roles)
     what = f"the contents of {_count(held, made)} in the role {_any_of(roles)}"
-    unlike = Doubt(_unlike(roster, held), _UNLIKE)
+    unlike = Doubt(_unlike(roster, held, made), _UNLIKE)
     return _Rule("held-out-contents", Ban(banned), what, (unlike,), nothing=nothing, twins=twins)
 
 
@@ -117,9 +117,10 @@ _UNLIKE = (
 )
 
 
-def _unlike(roster: Roster, held: Mask) -> Mask:
-    """(n,) the samples whose content cannot be compared with that of each held-out sample: the digests of two data sets
-    say something of each other where both are of the same kind of source under one scheme other than subject."""
+def _unlike(roster: Roster, held: Mask, made: Mask) -> Mask:
+    """(n,) the samples whose content cannot be compared with that of each held-out sample, and of each that was made
+    from one and has a digest: the digests of two data sets say something of each other where both are of the same kind
+    of source under one scheme other than subject."""
     known = roster.mask(roster.column("contents")[0])
     kinds: dict[tuple[str, str], Mask] = {}
     for name, (scheme, content) in roster.datasets.items():
@@ -130,7 +131,7 @@ def _unlike(roster: Roster, held: Mask) -> Mask:
     for number, comparable in enumerate(list(kinds.values())[:MAX_CLASSES]):
         bits[~undecided(roster, comparable, known)] |= np.uint64(1 << number)
     alike = np.ones(len(roster), np.bool_)
-    for theirs in np.unique(bits[held]):
+    for theirs in np.unique(bits[held | (made & known)]):
         alike &= (bits & theirs) != 0
     return ~alike
 
