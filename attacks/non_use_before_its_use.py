@@ -15,7 +15,7 @@ from lying import Act, Stage, caught, holds, main
 def tell(stage: Stage) -> Iterator[Act]:
     older = stage.copy("older")
     bundle = stage.prove("photos:33", "--claim", "never used", trace=older)
-    yield holds(stage.check(bundle), says="never used in an optimizer update, as committed by")
+    yield holds(stage.check(bundle), says="no optimizer update ever used it")
     newest = replace(bundle.proof, note=stage.trace.read("checkpoint"))
     yield caught(stage.check(replace(bundle, proof=newest)), "seal")
 
