@@ -9,7 +9,7 @@ NAME:ROW         the sample of the data set NAME whose key is the number ROW: it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from operator import eq
@@ -84,9 +84,9 @@ def check_dataset_name(name: str) -> None:
         )
 
 
-def kind_of_keys(keys: Iterable[Any]) -> str:
-    """What a `dataset` entry says of its keys: `rows` where they are the row numbers, `numbers`, else `names`."""
-    listed = keys if isinstance(keys, range) else list(keys)
-    if isinstance(listed, range) or all(map(eq, listed, count())):
+def kind_of_keys(keys: Sequence[Any]) -> str:
+    """What a `dataset` entry says of the keys of its rows: that they are the row numbers, other numbers, or not only
+    numbers."""
+    if keys == range(len(keys)) or all(map(eq, keys, count())):
         return "rows"
-    return "numbers" if all(type(key) is int for key in listed) else "names"
+    return "numbers" if all(type(key) is int for key in keys) else "names"
