@@ -29,7 +29,7 @@ def test_each_form_names_one_thing(text: str) -> None:
     "text", ["", "7", "id:7", "key:", "key:1.5", "key:-1", "a:-1", "a: 7", "a:٣", "file:a", "row:a:1"]
 )
 def test_what_names_no_sample_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no|has none of the forms|64 hex digits|names a content"):
+    with pytest.raises(ValueError, match=r"is no|has none of the forms|64 hex digits|names a content"):
         parse_sample_name(text)
 
 
