@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))  # what conftest imports
 
 from conftest import Problem
 from fgtrac.api import factor_passes, scoring
