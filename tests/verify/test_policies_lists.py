@@ -88,7 +88,8 @@ def test_names_of_a_subject_s_samples_need_a_vault_that_knows_them_all() -> None
         return lambda: [(mine.ids[row], "mine", encode(row)) for row in rows]
 
     def answer(line: str, rows: Iterable[int]) -> Verdict:
-        found = check(log, policies=NAMED, at_hand=listed(line, names=vault(rows)))["opt-out list"]
+        lines = line, f"id:{mine.ids[2].hex()}"
+        found = check(log, policies=NAMED, at_hand=listed(*lines, names=vault(rows)))["opt-out list"]
         assert ('1 names cannot be looked up in "mine"' in found.words) == (found.verdict is CANNOT_TELL)
         return found.verdict
 
@@ -105,6 +106,45 @@ def test_an_empty_list_bans_nobody_and_says_that_it_is_empty() -> None:
         found = check(BOTH, TRAIN.use(1, 0), policies=policies, at_hand=at_hand)["opt-out list"]
         assert found.verdict is HOLDS
         assert f"no use of 0 samples by the 0 {what} (the list is empty)" in found.words
+
+
+NOBODY = ("train:9", 'key:"x"', "id:" + "ab" * 32, "test:key:17")
+
+
+def test_names_that_no_sample_has_are_counted() -> None:
+    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=listed("train:3", *NOBODY))["opt-out list"]
+    assert found.verdict is HOLDS
+    assert "no use of 1 sample by the 5 names (4 of them no sample of this log has) of opt-out list" in found.words
+
+
+@pytest.mark.parametrize("line", NOBODY)
+def test_a_list_that_names_no_sample_at_all_may_be_misspelt(line: str) -> None:
+    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=listed(line))["opt-out list"]
+    assert found.verdict is CANNOT_TELL
+    assert "none of the 1 names is that of a sample in this log; check the spelling" in found.words
+    assert check(BOTH, policies=NAMED, at_hand=listed(line))["opt-out list"].verdict is HOLDS  # nothing was used at all
+
+
+def test_a_key_that_one_data_set_has_is_somebody_s() -> None:
+    found = check(BOTH, TRAIN.use(1, 0), policies=NAMED, at_hand=listed("key:3"))["opt-out list"]  # `test` has 3 rows
+    assert found.verdict is HOLDS
+    assert "no use of 1 sample by the 1 names of opt-out list" in found.words
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_mark_before_the_first_line_is_no_part_of_the_name(size: int) -> None:
+    data = b"\xef\xbb\xbftrain:2\ntrain:3\n"
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    found = check(BOTH, TRAIN.use(1, 2), policies=NAMED, at_hand=AtHand(read=lambda _: pieces))["opt-out list"]
+    assert [b[0] for b in found.broken] == [TRAIN.ids[2]]
+    digest = hashlib.sha256(b"x").hexdigest().encode()
+    assert [*parse_digests([b"\xef\xbb\xbf" + digest])] == [[], [hashlib.sha256(b"x").digest()]]
+
+
+def test_a_comment_is_refused_since_it_may_be_a_name() -> None:
+    odd = Data("# photos", 4)
+    with pytest.raises(FormatError, match=r'line 2, "# photos:3", begins with #, and a list has no comments'):
+        check(odd.registered(), odd.use(1, 3), policies=NAMED, at_hand=listed("key:1", "# photos:3"))
 
 
 def test_a_name_in_a_data_set_that_the_log_does_not_have_may_be_a_misspelling() -> None:
@@ -184,6 +224,17 @@ def test_a_listed_content_is_found_in_whatever_sample_holds_it() -> None:
     assert "by the 3 contents" in found.words
     assert check(log, policies=CONTENTS, at_hand=digests(b"train 2", b"?"))["opt-out list"].verdict is HOLDS
     assert check(log, policies=CONTENTS, at_hand=digests())["opt-out list"].verdict is HOLDS
+    nobody = check(log, policies=CONTENTS, at_hand=digests(b"?"))["opt-out list"]
+    assert nobody.verdict is HOLDS
+    assert "by the 1 contents (no sample of this log has one of them) of opt-out list" in nobody.words
+
+
+def test_a_digest_of_its_own_that_cannot_be_compared_with_a_list_leaves_it_open() -> None:
+    crops, bare = Data("crops", 1, content="tensor"), Data("bare", 1, content=None)
+    made = [*crops.registered(), *bare.registered(), TRAIN.made(crops, (0, 0)), TRAIN.made(bare, (0, 0))]
+    for used, verdict in ((crops, CANNOT_TELL), (bare, HOLDS)):
+        found = check(BOTH, made, used.use(1, 0), policies=CONTENTS, at_hand=digests(b"?"))["opt-out list"]
+        assert found.verdict is verdict
 
 
 def test_keyed_contents_need_the_key() -> None:

@@ -13,7 +13,7 @@ from fgtrac.events.identity import content_preimages, make_ids, preimage, public
 from fgtrac.events.schema import NUMBERS
 from fgtrac.verify.policy_file import OptOut
 from fgtrac.verify.roster import Mask, Places, Roster, find_rows
-from fgtrac.verify.sample_lists import Lines, parse_samples
+from fgtrac.verify.sample_lists import Keys, Lines, parse_samples
 
 Pieces = Iterable[bytes]
 PSEUDONYM_DIGITS = 64
@@ -120,7 +120,7 @@ class _Names:
         self._roster = roster
         self._at_hand = at_hand
         self._found: list[Places] = []
-        self._lines = self._by_number = 0
+        self._lines = self._by_number = self._nobody = 0
         self._closed, self._elsewhere, self._no_rows = _Open(), _Open(), _Open()
         self._vault: tuple[np.ndarray, np.ndarray, Mask] | None = None
         self._wanted = opt_out.datasets or tuple(roster.datasets)
@@ -136,14 +136,22 @@ class _Names:
         for lines in parse_samples(pieces):
             self._take(lines)
         samples = self._roster.mask(np.concatenate([np.empty(0, np.intp), *self._found]))
-        what = f"{self._lines:,} names" + ("" if self._lines else " (the list is empty)")
+        notes = [] if self._lines else ["the list is empty"]
+        if self._nobody:
+            notes.append(f"{self._nobody:,} of them no sample of this log has")
         if self._by_number:
-            what += f" ({self._by_number:,} by the number that a sample was given as its key, whatever its row)"
+            notes.append(f"{self._by_number:,} by the number that a sample was given as its key, whatever its row")
+        what = f"{self._lines:,} names" + (f" ({'; '.join(notes)})" if notes else "")
         return Meant(samples, what, tuple(self._doubts()))
 
     def _doubts(self) -> Iterator[Doubt]:
         """What the lines may mean beside what they name."""
         closed, elsewhere, no_rows = self._closed, self._elsewhere, self._no_rows
+        anybody = np.ones(len(self._roster), np.bool_)  # whom a misspelt name means may be anywhere
+        if self._nobody and self._nobody == self._lines:
+            yield Doubt(
+                anybody, f"none of the {self._lines:,} names is that of a sample in this log; check the spelling"
+            )
         if closed.count:
             yield Doubt(
                 self._in(closed.datasets),
@@ -152,7 +160,7 @@ class _Names:
             )
         if elsewhere.count:
             yield Doubt(
-                np.ones(len(self._roster), np.bool_),  # whom a misspelt name means may be anywhere
+                anybody,
                 f"{elsewhere.count:,} names are in data sets that this trace does not have, the first is "
                 f"{elsewhere.first}; it has {_listed(self._roster.datasets)}: correct them, or leave out what is about "
                 "other traces",
@@ -172,7 +180,7 @@ class _Names:
 
     def _take(self, lines: Lines) -> None:
         self._lines += len(lines)
-        self._found.append(self._roster.find(b"".join(lines.ids)))
+        self._nobody += len(lines.ids) - int(self._find(b"".join(lines.ids)).sum())
         for (dataset, by_number), some in lines.keys.items():
             if dataset is not None and dataset not in self._roster.datasets:
                 self._elsewhere.add(len(some.keys), some.first)
@@ -182,31 +190,48 @@ class _Names:
                 self._by_number += len(some.keys) if said == "numbers" else 0
                 if said not in NUMBERS:
                     self._no_rows.add(len(some.keys), some.first, [dataset])
-            names = [dataset] if dataset is not None else self._wanted
-            closed = {name: count for name in names if (count := self._look_up(name, some.keys))}
-            if closed:
-                self._closed.add(max(closed.values()), some.first, closed)
+            self._take_keys([dataset] if dataset is not None else self._wanted, some)
 
-    def _look_up(self, dataset: str, keys: list[bytes]) -> int:
-        """Find keys in one data set; how many of them can be neither found nor ruled out."""
+    def _take_keys(self, datasets: Iterable[str], some: Keys) -> None:
+        """Find keys in each of these data sets."""
+        found, is_open = (np.zeros(len(some.keys), np.bool_) for _ in range(2))
+        closed: list[str] = []
+        for name in datasets:
+            here, unknown = self._look_up(name, some.keys)
+            found, is_open = found | here, is_open | unknown
+            if unknown.any():
+                closed.append(name)
+        self._closed.add(int(is_open.sum()), some.first, closed)
+        self._nobody += int((~found & ~is_open).sum())
+
+    def _find(self, ids: bytes) -> Mask:
+        """Take the samples of these ids; (k,) which of them there are."""
+        which, at = find_rows(self._roster.ids, np.frombuffer(ids, "V32"))
+        self._found.append(at)
+        here = np.zeros(len(ids) // 32, np.bool_)
+        here[which] = True
+        return here
+
+    def _look_up(self, dataset: str, keys: list[bytes]) -> tuple[Mask, Mask]:
+        """Find keys in one data set: (k,) which of them there are, and which can be neither found nor ruled out."""
         front = preimage(dataset, 0)[: -len(encode(0))]
         named, scheme = [front + key for key in keys], self._roster.datasets[dataset][0]
         if scheme == "subject":
             return self._look_up_in_vault(dataset, named)
         secret = {"public": b"", "keyed": self._at_hand.id_key}.get(scheme)
+        nothing = np.zeros(len(keys), np.bool_)
         if secret is None:
-            return len(keys)
-        self._found.append(self._roster.find(make_ids(scheme, secret, named)))
-        return 0
+            return nothing, ~nothing
+        return self._find(make_ids(scheme, secret, named)), nothing
 
-    def _look_up_in_vault(self, dataset: str, named: list[bytes]) -> int:
+    def _look_up_in_vault(self, dataset: str, named: list[bytes]) -> tuple[Mask, Mask]:
         """Each subject's ids have a key of their own: only a vault knows whose a name is."""
         digests, ids, known = self._vault_table()
         which, at = find_rows(digests, np.frombuffer(make_ids("public", b"", named), "V32"))
-        self._found.append(self._roster.find(ids[at].tobytes()))
-        if len(which) == len(named) or not (self._roster.in_dataset(dataset) & ~known).any():
-            return 0
-        return len(named) - len(which)
+        named_here, here = np.zeros(len(named), np.bool_), np.zeros(len(named), np.bool_)
+        named_here[which], here[which] = True, self._find(ids[at].tobytes())
+        is_whole = not (self._roster.in_dataset(dataset) & ~known).any()
+        return here, np.zeros_like(here) if is_whole else ~named_here
 
     def _vault_table(self) -> tuple[np.ndarray, np.ndarray, Mask]:
         """SHA-256 of the preimages of a vault's names, ascending, and their ids; (n,) which samples those are."""
@@ -257,7 +282,8 @@ def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterabl
         f"its contents cannot be compared with digests of a {opt_out.source}: a data set may have no digests, or those "
         "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"
     )
-    what = f"{count:,} contents" + ("" if count else " (the list is empty)")
+    note = "the list is empty" if not count else "" if listed.any() else "no sample of this log has one of them"
+    what = f"{count:,} contents" + (f" ({note})" if note else "")
     return Meant(roster.mask(places[listed[of_value]]), what, (Doubt(unsure, why),))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -49,6 +50,11 @@ def parse_samples(pieces: Iterable[bytes]) -> Iterator[Lines]:
             match = _ID.fullmatch(line)
             if match is not None:
                 found.ids.append(bytes.fromhex(match[1].decode()))
+            elif line.startswith(b"#"):
+                raise FormatError(
+                    f"line {number}, {_show(line)}, begins with #, and a list has no comments; leave the line out (a "
+                    "sample of a data set whose name begins so is named by id:HEX)"
+                )
             elif line:
                 _add(found, number, line)
         yield found
@@ -85,9 +91,14 @@ def _split(pieces: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         _check_lengths(first, [*lines, rest])
-        yield first, [line.strip() for line in lines]
+        yield first, _strip(first, lines)
         first += len(lines)
-    yield first, [rest.strip()]
+    yield first, _strip(first, [rest])
+
+
+def _strip(first: int, lines: list[bytes]) -> list[bytes]:
+    """Lines without the blanks around them; line 1 without the mark that some editors put before UTF-8."""
+    return [(line.removeprefix(BOM_UTF8) if number == 1 else line).strip() for number, line in enumerate(lines, first)]
 
 
 def _check_lengths(first: int, lines: list[bytes]) -> None:
