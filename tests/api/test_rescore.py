@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Subset, TensorDataset
 
 import fgtrac
-from fgtrac.api import rescore
+from fgtrac.api import remaking, rescore
 from fgtrac.api.factor_tolerance import differences
 from fgtrac.api.recompute import Recomputation
 from fgtrac.api.rescore import scores_demand
@@ -114,6 +114,22 @@ def test_another_thread_count_and_batch_size_are_rounding(scored: Any) -> None:
     finally:
         torch.set_num_threads(threads)
     assert finding.verdict is Verdict.HOLDS, finding.words
+
+
+def test_rows_are_made_in_pieces_and_told(forged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remaking, "NUMBERS_AT_ONCE", 1)  # so that a piece has the fewest rows that it may
+    path = str(forged.folder / "key.pem")
+    told: list[tuple[int, int]] = []
+    demand = scores_demand(ALL, 1, given(forged), lambda done, total: told.append((done, total)))
+    report = open_for_verification(forged.folder / "run.trace", key=path).verify(demands=[demand])
+    assert [f.verdict for f in report.findings if f.check == "scores"] == [Verdict.HOLDS]
+    assert told == sorted(set(told))
+    assert told[0] == (16, 330)
+    assert told[-1] == (330, 330)
+    invent_factors_and_sign(forged.trace, forged.signing_key)
+    whole = asked(forged, given(forged))
+    monkeypatch.undo()
+    assert whole == asked(forged, given(forged))
 
 
 def test_a_seed_chooses_the_same_scores_again_and_a_drawn_one_is_said(scored: Any) -> None:
