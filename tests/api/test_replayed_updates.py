@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fgtrac.events.codec import encode
 from fgtrac.events.schema import NO_STEP, STATUS
 from replays import (
     CANNOT_TELL,
@@ -79,7 +80,8 @@ LIES: dict[Change, tuple[Any, str]] = {
     repeat_at_the_end: (
         CANNOT_TELL,
         "the log has 1 use of a batch that the optimizer had used before (the first: loader 1, epoch 1, batch 0, "
-        "in update 11 of optimizer 1): whether the loop did so, or somebody wrote it, nobody can tell",
+        "in update 11 of optimizer 1): whether the loop did so, entries were lost, or somebody "
+        "wrote it, nobody can tell",
     ),
     exchange_steps: (REFUTED, "has update 7 of optimizer 1 behind update 8"),
     exchange_batches: (
@@ -234,3 +236,9 @@ def test_a_run_that_goes_on_counts_from_where_it_went_back_to(tmp_path: Path) ->
 
     rewrite(tmp_path, "resume", undone)
     assert "has update 4 of optimizer 1, and its process counts them from 5" in replayed(tmp_path).words
+
+
+def test_words_that_look_like_an_entry_of_another_kind_are_none(shuffled: Path) -> None:
+    looks = (encode("kind") + encode("use")).decode("latin-1")
+    rewrite(shuffled, "dataset", lambda event: event | {"name": looks})
+    assert replayed(shuffled).verdict is HOLDS

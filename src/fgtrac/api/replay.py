@@ -37,7 +37,7 @@ NAMED = 3  # epochs named in one sentence; the others are counted
 BINDING = (
     "it binds whoever signs only where a head with those entries was anchored or handed out before the epoch began"
 )
-UNEXPLAINED = "whether the loop did so, or somebody wrote it, nobody can tell"
+UNEXPLAINED = "whether the loop did so, entries were lost, or somebody wrote it, nobody can tell"
 Check = Callable[[Any], bool]
 
 

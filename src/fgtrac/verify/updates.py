@@ -57,7 +57,9 @@ def read_updates(entries: Iterable[tuple[int, bytes]]) -> Updates:
     for number, entry in entries:
         if any(words in entry for words in _KINDS):
             event = decode_event(entry)
-            getattr(found, f"take_{event['kind']}")(number, event)
+            take = {"use": found.take_use, "resume": found.take_resume, "checkpoint": found.take_checkpoint}
+            if event["kind"] in take:  # and not words that only look like it
+                take[event["kind"]](number, event)
     return found.finish()
 
 
