@@ -61,7 +61,10 @@ def test_a_new_run_and_scores_that_are_added_keep_them_out_too(trace: Path, tmp_
 
 
 def test_another_process_keeps_them_out_until_it_is_killed(trace: Path) -> None:
-    program = "import sys; from fgtrac.api.run import reopen; run = reopen(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from fgtrac.api.run import reopen; run = reopen(sys.argv[1]); "
+        "print('open', flush=True); sys.stdin.read()"
+    )
     child = [sys.executable, "-c", program, str(trace)]
     with subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -86,6 +86,7 @@ def verified(console: Console, f: Figures) -> None:
     console.print(table)
     for note in f["notes"]:
         console.print(f"note: {escape(note)}")
+    console.print()
 
 
 def history(console: Console, title: str, lines: Sequence[tuple[str, str]]) -> None:
