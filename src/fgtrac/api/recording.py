@@ -114,6 +114,7 @@ class Run(Registering):
         self._watches: dict[int, tuple[Watch, Placement]] = {}
         self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
         self._has_said_unrecorded = False
+        self._has_said_undecided = False
         self._scoring: Scoring | None = None
         self._strict = options.strict
         self._pid = os.getpid()
@@ -362,6 +363,7 @@ class Run(Registering):
 
     def _seal_here(self) -> None:
         """A plain seal of everything recorded so far; runs beside the training thread."""
+        self._orders.keep()  # what is committed to can be opened
         self._recorder.rotate()
         sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
 
@@ -393,9 +395,18 @@ class Run(Registering):
             self._recorder.record("gap", {"reason": what})
             warnings.warn(f"fgtrac: {what}; begin the loop after watch()", RuntimeWarning, stacklevel=4)
 
+    def _say_undecided(self) -> None:
+        """A batch that no update was made of may have taken part in one that was given to another batch: say so, the
+        first time, since nobody can tell any more who was never used."""
+        if not self._has_said_undecided:
+            self._has_said_undecided = True
+            self._recorder.record("gap", {"reason": "updates were given to batches by their order, and some are left"})
+
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
         if os.getpid() != self._pid:
             return  # a forked child's copy of the hooks: what it trains is not this process's run
+        if batch.is_doubtful:
+            self._say_undecided()
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, attribution)

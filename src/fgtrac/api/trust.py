@@ -43,7 +43,7 @@ def trusted_verifier(
     if verifier.public_key in revoked_keys(environment):
         return None, (
             f"{whose}, {verifier.public_key.hex()}, is one that you have revoked: whoever holds it can sign anything; "
-            "name the key that took its place"
+            "name the key that took its place, and have a bundle from before the rotation made again"
         )
     return verifier, whose
 

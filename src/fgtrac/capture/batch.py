@@ -22,6 +22,8 @@ class Batch:
     settled: bool = False
     losses: NDArray[np.float16] | None = None
     first: weakref.ref[torch.Tensor] | None = None  # of its tensors
+    guesses: int = 0  # that were made before its delivery
+    is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
 
     def is_let_go(self) -> bool:
         """Whether nobody holds its first tensor any more."""

@@ -67,6 +67,7 @@ class Grounding:
         self._reached_by = -1
         self._current: list[Batch] = []
         self._attribution = FIFO
+        self._guesses = {True: 0, False: 0}  # choices of one among several batches, of training loaders or of others
         self._backward = -1  # the backward pass that `_current` is about
         self._fired: list[Watcher] = []  # the watchers that it has met
         self._stepping = False
@@ -127,7 +128,7 @@ class Grounding:
 
     def deliver(self, iteration: Iteration, positions: array[int], data: Any) -> Batch:
         """A watched loader hands over a batch."""
-        batch = Batch(iteration, iteration.delivered, positions)
+        batch = Batch(iteration, iteration.delivered, positions, guesses=self._guesses[iteration.trains])
         iteration.delivered += 1
         if self._outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
@@ -175,6 +176,8 @@ class Grounding:
             kept.clear()
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
+        if status == UNAPPLIED and not batch.settled:
+            batch.is_doubtful = self._guesses[batch.iteration.trains] > batch.guesses
         batch.settled = True
         if attribution is None:
             attribution = FIFO if batch.iteration.ahead else SOLE
@@ -346,6 +349,7 @@ class Grounding:
         if candidates:  # else a second pass over the same batch
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
+            self._guesses[batch.iteration.trains] += len(candidates) > 1
             self._current, self._new_forward = [batch], False
             if len(candidates) > 1 and batch.number > candidates[1].number:
                 self._pass_over_before(batch)
