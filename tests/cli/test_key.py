@@ -153,7 +153,7 @@ def test_a_revoked_key_cannot_tell_to_its_owner_and_to_a_stranger(
     assert mine.code == 3
     assert mine.json["notes"][-1] == (
         f"the key that you named, {first}, is one that you have revoked: whoever holds it can sign anything; name the "
-        "key that took its place"
+        "key that took its place, and have a bundle from before the rotation made again"
     )
     monkeypatch.setenv("FGTRAC_KEY", str(desk.folder / "nobody.pem"))
     theirs = run("verify", desk.trace, "--key", first, "--json")
