@@ -12,8 +12,7 @@ from torch.utils.data import TensorDataset
 
 from fgtrac.api.run import start_run
 from fgtrac.commit.keys import load_key
-from fgtrac.demo.forge import all_entries, find, reseal
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with
 from fgtrac.store.trace_dir import TraceDir
 from lying import Act, Stage, caught, main
 from true_trace import train
@@ -28,9 +27,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     assert erased.code == 0, erased.rest
     trace = TraceDir.open(run.path)
     number, event = find(trace, "erasure")
-    entries = all_entries(trace)
-    entries[number] = encode_event(event | {"ordinals": event["ordinals"][:2]})
-    reseal(trace, entries, load_key(room / "key.pem"))
+    reseal_with(trace, number, event | {"ordinals": event["ordinals"][:2]}, load_key(room / "key.pem"))
     yield caught(stage.fgtrac("verify", trace.path, "--key", room / "key.pem"), "erasures")
 
 

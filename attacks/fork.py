@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import all_entries, find, reseal, size_of
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with, size_of
 from fgtrac.verify.bundle import format_bundle
 from lying import Act, Stage, caught, main, passes
 
@@ -17,9 +16,7 @@ from lying import Act, Stage, caught, main, passes
 def tell(stage: Stage) -> Iterator[Act]:
     mine, yours = stage.trace, stage.copy()
     number, event = find(yours, "metrics")
-    entries = all_entries(yours)
-    entries[number] = encode_event(event | {"values": {"accuracy": 1.0}})
-    reseal(yours, entries, stage.key)
+    reseal_with(yours, number, event | {"values": {"accuracy": 1.0}}, stage.key)
     assert size_of(mine) == size_of(yours)
     for one in (mine, yours):
         yield passes(stage.verify(one), says="not rolled back, or rewritten and signed again, is not shown")

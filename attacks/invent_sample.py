@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import all_entries, find, reseal
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with
 from lying import Act, Stage, caught, main
 
 
@@ -17,9 +16,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     number, event = find(trace, "use")
     ordinals = event["ordinals"].copy()
     ordinals[0] = 2**32 - 1
-    entries = all_entries(trace)
-    entries[number] = encode_event(event | {"ordinals": ordinals})
-    reseal(trace, entries, stage.key, skip=number)
+    reseal_with(trace, number, event | {"ordinals": ordinals}, stage.key, skip=number)
     yield caught(stage.verify(trace), "registered")
 
 

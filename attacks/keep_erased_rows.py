@@ -12,8 +12,7 @@ from torch.utils.data import TensorDataset
 
 from fgtrac.api.run import start_run
 from fgtrac.commit.keys import load_key
-from fgtrac.demo.forge import all_entries, find, reseal
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with
 from fgtrac.store.durable import write_file
 from fgtrac.store.trace_dir import TraceDir
 from lying import Act, Stage, caught, main
@@ -33,9 +32,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     for path, data in files.items():
         write_file(trace.path / path, data)
     number, event = find(trace, "erasure")
-    entries = all_entries(trace)
-    entries[number] = encode_event(event | {"artifacts": []})
-    reseal(trace, entries, load_key(room / "key.pem"))
+    reseal_with(trace, number, event | {"artifacts": []}, load_key(room / "key.pem"))
     yield caught(stage.fgtrac("verify", trace.path, "--key", room / "key.pem"), "erased-rows")
 
 

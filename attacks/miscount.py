@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import all_entries, find, reseal
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with
 from lying import Act, Stage, caught, main, passes
 
 
@@ -18,9 +17,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     number, event = find(trace, "use")
     gap = {"kind": "gap", "reason": "a worker died", "time": event["time"], "writer": os.urandom(16), "seq": 0}
     lost = {"lost_writer": event["writer"], "first": event["seq"], "stop": event["seq"] + 1}
-    entries = all_entries(trace)
-    entries[number] = encode_event(gap | lost)
-    reseal(trace, entries, stage.key, without="gap")
+    reseal_with(trace, number, gap | lost, stage.key, without="gap")
     yield passes(stage.check(stage.prove("photos:36", trace=trace)), says="holds as its signer committed to it")
     yield caught(stage.verify(trace), "index")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fgtrac.demo.forge import all_entries, find, reseal
+from fgtrac.demo.forge import all_entries, find, reseal, reseal_with
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.store.trace_dir import TraceDir
 from lying import Act, Stage, caught, main, passes, undecided
@@ -25,9 +25,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     ordinals = event["ordinals"].copy()
     ordinals[first : first + second] = np.resize(ordinals[:first], second)
     lie = {"ordinals": ordinals}
-    entries = all_entries(trace)
-    entries[number] = encode_event(event | lie)
-    reseal(trace, entries, stage.key)
+    reseal_with(trace, number, event | lie, stage.key)
     yield passes(stage.verify(trace), says="that no batch was left out, repeated or exchanged is not shown")
     yield caught(stage.verify(trace, "--replay", "--vault", trace.vault_path), "samplers")
     trace = stage.copy()

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgtrac.demo.forge import all_entries, find, reseal, with_another_sample
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with, with_another_sample
 from lying import Act, Stage, caught, main, passes, refused
 
 
 def tell(stage: Stage) -> Iterator[Act]:
     trace = stage.copy()
     number, event = find(trace, "use")
-    entries = all_entries(trace)
-    entries[number] = encode_event(with_another_sample(event))
-    reseal(trace, entries, stage.key)
+    reseal_with(trace, number, with_another_sample(event), stage.key)
     yield passes(stage.verify(trace), says="not rolled back, or rewritten and signed again, is not shown")
     kept = stage.trace.path / "checkpoint"
     yield caught(stage.verify(trace, "--since", kept), "since")

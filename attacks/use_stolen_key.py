@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fgtrac.commit.keys import load_key
-from fgtrac.demo.forge import all_entries, find, reseal, with_another_sample
-from fgtrac.events.schema import encode_event
+from fgtrac.demo.forge import find, reseal_with, with_another_sample
 from lying import Act, Stage, caught, main, passes, undecided
 
 
@@ -20,9 +19,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     rotated = stage.fgtrac("key", "rotate", "--revoke", owners.path, key_file=key_file)
     assert rotated.code == 0, rotated.rest
     number, event = find(thiefs, "use")
-    entries = all_entries(thiefs)
-    entries[number] = encode_event(with_another_sample(event))
-    reseal(thiefs, entries, stolen)
+    reseal_with(thiefs, number, with_another_sample(event), stolen)
     yield passes(stage.verify(thiefs), says="not rolled back, or rewritten and signed again, is not shown")
     yield undecided(stage.verify(owners), "signature")
     new = load_key(key_file).public_key().public_bytes_raw().hex()

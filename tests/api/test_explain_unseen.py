@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 import fgtrac
+from fgtrac.api.ledger import state_path
 from fgtrac.api.trace import Trace
 from fgtrac.errors import ScoreError, TamperError
 from fgtrac.store.tensor_files import open_tensors
@@ -39,7 +40,7 @@ class Scored:
         """(training samples by position, batch) by explicit gradients at each state, times the learning rate."""
         total = np.zeros((len(self.problem.train), len(self.batch[0])))
         for state in self.problem.ledger.states:
-            path = self.problem.trace.path / self.problem.ledger.state_path(state)
+            path = self.problem.trace.path / state_path(state)
             tensors = {n: torch.from_numpy(t.array.copy()) for n, t in open_tensors(path).tensors.items()}
             total += 0.1 * (
                 self._gradients(tensors, self.problem.train.tensors) @ self._gradients(tensors, self.batch).T
@@ -101,7 +102,7 @@ def test_a_checkpoint_of_another_architecture_is_told_with_both_shapes(scored: S
 
 def test_a_state_that_was_swapped_is_tampering(scored: Scored, tmp_path: Path) -> None:
     own = Scored(tmp_path)
-    path = own.problem.trace.path / own.problem.ledger.state_path(own.problem.ledger.states[1])
+    path = own.problem.trace.path / state_path(own.problem.ledger.states[1])
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 import fgtrac
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.ledger import state_path
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.run import Run, reopen
 from fgtrac.commit.signer import Signer
@@ -347,7 +348,7 @@ def test_several_learning_rates_ask_for_the_optimizer(problem: Any) -> None:
 
 def test_a_saved_state_that_was_exchanged_is_not_scored(problem: Any) -> None:
     model = trained(problem)
-    path = problem.trace.path / problem.ledger.state_path(problem.ledger.states[1])
+    path = problem.trace.path / state_path(problem.ledger.states[1])
     path.write_bytes(path.read_bytes()[:-4] + b"0000")
     with again(problem) as run:
         problem.score_with(run)

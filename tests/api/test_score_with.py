@@ -24,6 +24,7 @@ from torch.utils.data import (
 )
 
 from fgtrac.api.cost import shown
+from fgtrac.api.ledger import state_path
 from fgtrac.api.run import Run
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.errors import CaptureError, ScoreError
@@ -75,7 +76,7 @@ def test_the_contributions_add_up_to_what_whole_gradients_give(problem: Any) -> 
         ordinals = run._registry.resolve(problem.train).placement.ordinals
     expected = np.zeros(problem.rows)
     for state in problem.ledger.states:
-        load_state(model, problem.trace.read(problem.ledger.state_path(state)), "it")
+        load_state(model, problem.trace.read(state_path(state)), "it")
         model.eval()
         weights = [p for n, p in model.named_parameters() if n.startswith(("0", "4"))]
         inputs, targets = problem.validation.tensors
@@ -267,7 +268,7 @@ def test_the_gauss_newton_matrix_is_kept_where_it_is_asked_for(problem: Any) -> 
     cache = Cache(problem.trace, problem.ledger.artifacts, problem.ledger.states)
     (gradients,) = cache.read(0, "train", 0, 90)
     model = problem.model()
-    load_state(model, problem.trace.read(problem.ledger.state_path(cache.states[0])), "it")
+    load_state(model, problem.trace.read(state_path(cache.states[0])), "it")
     ones = np.concatenate([gradients.inputs, np.ones((90, 1))], axis=1)
     logits = ones @ np.concatenate([model[4].weight.detach().numpy(), model[4].bias.detach().numpy()[:, None]], 1).T
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

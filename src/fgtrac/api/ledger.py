@@ -56,10 +56,6 @@ class Ledger:
         """One a group of the optimizer's, as its checkpoint says; empty where none were known."""
         return self._rates[state.ref]
 
-    def state_path(self, state: State) -> str:
-        """Where the model state itself lies."""
-        return state_path(state)
-
     def has_contribution(self, ref: Ref, target: str, method: str, block: bytes, ordinals: NDArray[Any]) -> bool:
         """Whether an entry with exactly these samples has been recorded."""
         return _name(ref, target, method, block, ordinals) in self._contributions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,13 @@ def with_rows(tree: Tree, leaf: int, rows: NDArray[np.void]) -> Tree:
     offsets = columns.offsets.astype(np.int64)
     offsets[leaf + 1 :] += len(fresh) - (stop - start)
     return build(Columns(np.array(columns.keys), offsets.astype(np.uint64), values))
+
+
+def reseal_with(trace: TraceDir, number: int, event: Mapping[str, Any], key: Key, **how: Any) -> None:
+    """Let entry `number` say something else, and `reseal` the trace around it; `how` is `reseal`'s."""
+    entries = all_entries(trace)
+    entries[number] = encode_event(event)
+    reseal(trace, entries, key, **how)
 
 
 def reseal(

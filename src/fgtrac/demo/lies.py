@@ -23,6 +23,7 @@ from fgtrac.demo.forge import (
     put,
     put_entry,
     reseal,
+    reseal_with,
     tile_at,
     with_another_sample,
     without_a_use,
@@ -65,10 +66,8 @@ def edit_entry_and_hash(trace: TraceDir, key: Key) -> None:
 
 def sign_with_another_key(trace: TraceDir, key: Key) -> None:
     """The log is rewritten without one batch's true sample and signed by somebody else, all of it consistent."""
-    entries = all_entries(trace)
     number, event = find(trace, "use")
-    entries[number] = encode_event(with_another_sample(event))
-    reseal(trace, entries, Ed25519PrivateKey.generate())
+    reseal_with(trace, number, with_another_sample(event), Ed25519PrivateKey.generate())
 
 
 def hide_use_in_index(trace: TraceDir, key: Key) -> None:
@@ -97,9 +96,7 @@ def change_score_and_sign(trace: TraceDir, key: Key) -> None:
     number, event = find(trace, "contribution")
     scores = event["scores"].copy()
     scores[0] = 2 * np.abs(scores).max() + 1
-    entries = all_entries(trace)
-    entries[number] = encode_event(event | {"scores": scores})
-    reseal(trace, entries, key)
+    reseal_with(trace, number, event | {"scores": scores}, key)
 
 
 LIES = (
