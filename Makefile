@@ -40,7 +40,7 @@ fuzz: .venv/fuzz-ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]' -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps kronfluence==1.0.1 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps kronfluence==1.0.1 vyper==0.4.3 -c constraints.txt
 	touch $@
 
 clean:

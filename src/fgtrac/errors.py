@@ -6,7 +6,8 @@
     |- TamperError    a state that no crash can leave: somebody changed the trace
     |- CaptureError   an event could not be recorded (full disk, unsupported loader, a run already closed)
     |- ScoreError     a contribution cannot be computed as asked
-    `- AnchorError    an outside witness refused, or did not answer
+    `- AnchorError    an outside witness did not answer, or gave no usable answer; trying again may help
+       `- RefusedError   it answered, and refused; trying again does not help
 
 The caller's own mistakes stay `ValueError` and `TypeError`; a path that does not exist stays `FileNotFoundError`.
 Messages are one line, name both values, and say what to do about it.
@@ -38,4 +39,8 @@ class ScoreError(FgtracError):
 
 
 class AnchorError(FgtracError):
-    """An outside witness refused, or did not answer."""
+    """An outside witness did not answer, or gave no usable answer; trying again may help."""
+
+
+class RefusedError(AnchorError):
+    """An outside witness answered and refused; trying again does not help."""

@@ -22,7 +22,7 @@ from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.verify import verify
-from fgtrac.errors import AnchorError, FgtracError, FormatError
+from fgtrac.errors import AnchorError, FgtracError, FormatError, RefusedError
 
 EPILOG = (
     "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage or malformed input, 3 cannot tell, "
@@ -72,6 +72,8 @@ def main() -> None:
         code = fail("interrupted", 130)
     except (FileNotFoundError, FileExistsError, ValueError, TypeError, FormatError) as error:
         code = fail(error, 2)
+    except RefusedError as error:
+        code = fail(error, 1)
     except AnchorError as error:
         code = fail(error, 4)
     except (FgtracError, OSError) as error:

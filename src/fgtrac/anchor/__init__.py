@@ -1,0 +1,1 @@
+"""Tree heads to outside witnesses, and their receipts back."""
