@@ -1,11 +1,17 @@
-"""What every benchmark shares: the --json contract, whose last line is one object with the figures."""
+"""What benchmarks share: the --json contract, whose last line is one object with the figures, and an epoch of uses."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from array import array
 from pathlib import Path
+
+import numpy as np
+
+from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.events.schema import ATTRIBUTION, STATUS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,3 +32,16 @@ def report(name: str, figures: dict[str, float], note: str = "") -> None:
     else:
         for figure, value in figures.items():
             print(f"{name:>18}  {figure:<30} {value:,.4g}")
+
+
+def use_all(recorder: Recorder, placement: Placement, epoch: int, batch: int, generator: np.random.Generator) -> int:
+    """Record an epoch that uses every sample once, in an order of its own; returns the step of its last update."""
+    samples = len(placement.ordinals)
+    order = array("I", generator.permutation(samples).astype(np.uint32).tobytes())
+    step = epoch * -(-samples // batch)
+    for number, start in enumerate(range(0, samples, batch)):
+        step += 1
+        row = (epoch, number, step, STATUS["applied"], ATTRIBUTION["exact"])
+        recorder.use(placement, 1, 1, row, order[start : start + batch])
+    recorder.flush()
+    return step

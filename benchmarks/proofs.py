@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from array import array
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,9 @@ from fgtrac.capture.recorder import Placement, Recorder
 from fgtrac.commit.sequencer import seal
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import block_id, public_id, row_preimages
-from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
+from harness import report, use_all
 
 SAMPLES = 1_000_000
 EPOCHS = 90
@@ -48,14 +47,9 @@ def record(trace: TraceDir, signer: Signer) -> None:
     recorder.record("run", fields)
     recorder.record("dataset", {"name": DATASET, "id_scheme": "public", "rows": SAMPLES})
     placement = register(recorder)
-    generator, step = np.random.default_rng(1), 0
+    generator = np.random.default_rng(1)
     for epoch in range(EPOCHS):
-        order = array("I", generator.permutation(SAMPLES).astype(np.uint32).tobytes())
-        for number, start in enumerate(range(0, SAMPLES, BATCH)):
-            step += 1
-            row = (epoch, number, step, STATUS["applied"], ATTRIBUTION["exact"])
-            recorder.use(placement, 1, 1, row, order[start : start + BATCH])
-        recorder.flush()
+        step = use_all(recorder, placement, epoch, BATCH, generator)
         kept = {"kept": epoch % 10 == 9, "digest": generator.bytes(32), "rule": "every ten epochs"}
         recorder.record("checkpoint", {"step": step, "epoch": epoch, **kept})
     recorder.record("end", {"writers": [[writer, recorder.next_seq - 1]]})
@@ -125,8 +119,6 @@ def measure(path: str, public_key: str, folder: str) -> dict[str, float]:
 
 
 def main() -> None:
-    from harness import report
-
     with tempfile.TemporaryDirectory(prefix="fgtrac-proofs-") as name:
         folder = Path(name)
         trace = TraceDir.create(folder / "run.trace")

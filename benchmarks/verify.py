@@ -32,6 +32,7 @@ from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import Verifier
+from harness import report, use_all
 
 SAMPLES = 1_000_000
 EPOCHS = 5
@@ -60,7 +61,9 @@ def record(trace: TraceDir, signer: Signer) -> Placement:
         named = np.arange(first, min(first + 15_000, SAMPLES), dtype=np.uint32)
         recorder.record("roles", {"role": "train", "block": block, "ordinals": named})
     placement = Placement((block,), ordinals, None)
-    use(recorder, placement, EPOCHS)
+    generator = np.random.default_rng(1)
+    for epoch in range(EPOCHS):
+        use_all(recorder, placement, epoch, BATCH, generator)
     recorder.record("end", {"writers": [[writer, recorder.next_seq - 1]]})
     recorder.close()
     return placement
@@ -70,18 +73,6 @@ def new_recorder(trace: TraceDir) -> tuple[Recorder, bytes]:
     """A recorder of a new process's kind, which writes when it is told to."""
     writer = os.urandom(16)
     return Recorder(JournalWriter(trace.journal, writer), writer, flush_interval_s=0), writer
-
-
-def use(recorder: Recorder, placement: Placement, epochs: int) -> None:
-    """Use every sample once an epoch, each epoch in its own order."""
-    generator, step = np.random.default_rng(1), 0
-    for epoch in range(epochs):
-        order = array("I", generator.permutation(SAMPLES).astype(np.uint32).tobytes())
-        for number, start in enumerate(range(0, SAMPLES, BATCH)):
-            step += 1
-            row = (epoch, number, step, STATUS["applied"], ATTRIBUTION["exact"])
-            recorder.use(placement, 1, 1, row, order[start : start + BATCH])
-    recorder.flush()
 
 
 def forget_cached(trace: TraceDir) -> None:
@@ -167,8 +158,6 @@ def refuse_flipped_bit(trace: TraceDir, public_key: str) -> None:
 
 
 def main() -> None:
-    from harness import report
-
     with tempfile.TemporaryDirectory(prefix="fgtrac-verify-") as name:
         folder = Path(name)
         trace = TraceDir.create(folder / "run.trace")
