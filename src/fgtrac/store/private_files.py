@@ -1,0 +1,29 @@
+"""Reading files that hold a private key: only such as nobody but their owner may touch."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from fgtrac.errors import FormatError
+
+MAX_BYTES = 100_000  # keystores have about 500
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def read_private(path: Path) -> bytes:
+    """A key file's bytes. FileNotFoundError where there is none; ValueError, with the remedy, where its mode gives group
+    or others any permission; FormatError for one that is too large to be a key. No message says what stands in it."""
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # of what was opened, not of what has its name by now
+        if mode & _OTHERS:
+            raise ValueError(
+                f"{path} has mode {mode:04o}: others than its owner may use it, and it holds a private key, which asks for "
+                f"0600 or less: chmod 600 {shlex.quote(str(path))}"
+            )
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"{path} has more than {MAX_BYTES:,} bytes; no private key has")
+    return data
