@@ -158,6 +158,19 @@ def _parse_signature(line: str) -> Signature:
     return Signature(parts[1], raw[:4], raw[4:])
 
 
+def with_signatures(note: bytes, lines: Sequence[Signature]) -> bytes:
+    """The note with these lines behind its own; of each name and key id the first line stays, and no other is added.
+    FormatError for what is no note, ValueError where it would have more lines than a note may have."""
+    parsed = parse_note(note)
+    signatures = list(parsed.signatures)
+    for line in lines:
+        if (line.name, line.key_id) not in {(s.name, s.key_id) for s in signatures}:
+            signatures.append(line)
+    if len(signatures) > MAX_SIGNATURES:
+        raise ValueError(f"a note of {len(signatures)} signature lines; the most is {MAX_SIGNATURES}: leave some out")
+    return format_note(Note(parsed.text, tuple(signatures)))
+
+
 def verify_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
     """The note, once at least one of the verifiers' signatures has been checked and none of them is wrong.
 

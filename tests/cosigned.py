@@ -1,0 +1,28 @@
+"""Cosignature lines made with a real Ed25519 key, as a witness would write them: for tests without a witness."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fgtrac.tlog.cosignature import Cosigner, cosignature_message
+from fgtrac.tlog.note import Signature, parse_note, with_signatures
+
+NAME = "witness.example/w1"
+KEY = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
+TIME = 1_800_000_000
+
+
+def cosigner(name: str = NAME, key: Ed25519PrivateKey = KEY) -> Cosigner:
+    """Who cosigns with a key."""
+    return Cosigner(name, key.public_key().public_bytes_raw())
+
+
+def cosignature(note: bytes, name: str = NAME, key: Ed25519PrivateKey = KEY, time: int = TIME) -> Signature:
+    """The line of a cosigner over a note."""
+    signed = key.sign(cosignature_message(parse_note(note).text, time))
+    return Signature(name, cosigner(name, key).key_id, time.to_bytes(8, "big") + signed)
+
+
+def cosigned(note: bytes, name: str = NAME, key: Ed25519PrivateKey = KEY, time: int = TIME) -> bytes:
+    """The note with the cosigner's line behind its own."""
+    return with_signatures(note, [cosignature(note, name, key, time)])
