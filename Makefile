@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench attacks fuzz clean
+.PHONY: demo test test-services lint bench attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 
@@ -11,6 +11,10 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Anchors against real services on loopback: a chain, a time-stamping authority, a witness. Needs npm and openssl.
+test-services: .venv/services-ready
+	$(BIN)/python -m pytest tests/services --durations=5
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks attacks examples fuzz verifier
@@ -34,6 +38,12 @@ fuzz: .venv/fuzz-ready
 
 .venv/fuzz-ready: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
+	touch $@
+
+.venv/services-ready: .venv/ready
+	@for tool in npm openssl; do command -v $$tool >/dev/null || { echo "make test-services needs $$tool on PATH"; exit 1; }; done
+	npm install --prefix .venv/npm --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error @foundry-rs/anvil@1.7.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python aics-witness==0.1.0 aics-tlog==0.2.1 -c constraints.txt
 	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
