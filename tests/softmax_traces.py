@@ -100,7 +100,8 @@ def scored_trace(
     writing.end()
     made.seal()
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    durable.write_file(folder / "key.pem", pem, mode=0o600)
     if vault:
         keep = Vault.create(folder / "run.vault", trace_id)
         keep.put_names((i, name, encode(n), None) for name, mine in ids.items() for n, i in enumerate(mine))

@@ -207,8 +207,7 @@ def test_a_new_key_is_made_only_where_there_is_none(tmp_path: Path) -> None:
 )
 def test_damaged_files_of_keys_are_named(desk: Desk, name: str, data: bytes) -> None:
     path = desk.folder / "keys" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    durable.write_file(path, data, mode=0o600)
     with pytest.raises(FormatError, match=name):
         own_keys(desk.key)
 

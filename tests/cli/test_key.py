@@ -208,6 +208,30 @@ def test_a_damaged_key_of_ones_own_is_exit_code_2(run, desk: Desk) -> None:
         assert (done.code, "is no unencrypted PKCS8 key" in done.err) == (2, True), done
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_that_others_may_use_signs_nothing_until_its_mode_is_put_right(run, desk: Desk, mode: int) -> None:
+    desk.key.chmod(mode)
+    for arguments in (["key", "show"], ["seal", desk.trace], ["key", "rotate", desk.trace], ["verify", desk.trace]):
+        done = run(*arguments)
+        assert (done.code, f"has mode {mode:04o}" in done.err, f"chmod 600 {desk.key}" in done.err) == (2, True, True)
+    assert run("verify", desk.trace, "--key", desk.key).code == 0  # for its public part anybody may read it
+    desk.key.chmod(0o600)
+    assert run("verify", desk.trace).code == 0
+
+
+def test_a_retired_key_and_a_rotation_that_others_may_use_are_refused_too(run, desk: Desk) -> None:
+    run("key", "rotate", desk.trace)
+    ring = Keyring(desk.key)
+    ring.begin(Begun(Ed25519PrivateKey.generate(), (desk.trace,), False))
+    (retired,) = desk.key.parent.glob("retired/*.pem")
+    for path in (retired, ring.rotation):
+        path.chmod(0o644)
+        done = run("key", "rotate")
+        assert (done.code, f"chmod 600 {path}" in done.err) == (2, True), done
+        path.chmod(0o600)
+    assert run("key", "rotate").code == 0
+
+
 # -- verify --since, --vault ------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,8 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> Non
 
 def test_a_key_that_is_not_ed25519_is_refused(tmp_path: Path) -> None:
     other = generate_private_key(65537, 2048)
-    (tmp_path / "k.pem").write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    pem = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    durable.write_file(tmp_path / "k.pem", pem, mode=0o600)
     with pytest.raises(FormatError, match="Ed25519"):
         load_key(tmp_path / "k.pem")
     (tmp_path / "k.pem").write_text("nothing")

@@ -11,7 +11,7 @@ from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from fgtrac.commit.keys import Keyring, default_key_path, load_key
+from fgtrac.commit.keys import Keyring, default_key_path, parse_key
 from fgtrac.errors import FormatError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import Verifier, parse_note, parse_vkey
@@ -94,7 +94,7 @@ def _from_text(text: str, name: str) -> Verifier:
 
 def _from_pem(data: bytes, named: str) -> bytes:
     if b"PRIVATE KEY" in data:
-        return load_key(Path(named)).public_key().public_bytes_raw()
+        return parse_key(data, Path(named)).public_key().public_bytes_raw()
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:

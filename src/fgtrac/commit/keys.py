@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
+from fgtrac.store.private_files import read_private
 
 ROTATION = "fgtrac rotation v1"
 
@@ -48,8 +49,9 @@ def public_bytes(key: Ed25519PrivateKey) -> bytes:
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:
-    """The private key in a PKCS8 PEM file. FileNotFoundError, or FormatError for anything but an Ed25519 key."""
-    return _parse_key(path.read_bytes(), path)
+    """The private key in a PKCS8 PEM file, to sign with. FileNotFoundError, ValueError where others than its owner have
+    any permission, FormatError for anything but an Ed25519 key."""
+    return parse_key(read_private(path), path)
 
 
 def make_key(path: Path) -> Ed25519PrivateKey:
@@ -63,7 +65,8 @@ def _pem(key: Ed25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _parse_key(data: bytes, path: Path) -> Ed25519PrivateKey:
+def parse_key(data: bytes, path: Path) -> Ed25519PrivateKey:
+    """The private key in PKCS8 PEM; `path` is for messages. FormatError for anything but an Ed25519 key."""
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -95,7 +98,8 @@ class Keyring:
         self.rotation = path.with_name(path.name + ".rotation")
 
     def keys(self) -> dict[bytes, Ed25519PrivateKey]:
-        """All keys by public key, the present one first. FileNotFoundError where there is no present one."""
+        """All keys by public key, the present one first. FileNotFoundError where there is no present one; otherwise raises
+        as `load_key`."""
         found = [load_key(self.path)]
         if self._retired.is_dir():
             found += [load_key(path) for path in sorted(self._retired.glob("*.pem"))]
@@ -144,16 +148,16 @@ class Keyring:
             yield
 
     def begun(self) -> Begun | None:
-        """The rotation under way, or None. FormatError where its file was changed."""
+        """The rotation under way, or None. FormatError where its file was changed, ValueError for one others may use."""
         if not self.rotation.exists():
             return None
-        head, mark, pem = self.rotation.read_bytes().partition(b"-----BEGIN")
+        head, mark, pem = read_private(self.rotation).partition(b"-----BEGIN")
         lines = os.fsdecode(head).splitlines()
         words = {"revoke": True, "keep": False}
         paths = [line.removeprefix("trace ") for line in lines[2:]]
         if lines[:1] != [ROTATION] or len(lines) < 2 or lines[1] not in words or len(paths) + 2 != len(lines):
             raise FormatError(f"{self.rotation} is no {ROTATION}; restore it, or remove it if key.pem is as it was")
-        return Begun(_parse_key(mark + pem, self.rotation), tuple(map(Path, paths)), words[lines[1]])
+        return Begun(parse_key(mark + pem, self.rotation), tuple(map(Path, paths)), words[lines[1]])
 
     def begin(self, begun: Begun) -> None:
         """Write down a rotation before anything of it is done."""

@@ -14,14 +14,14 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def read_private(path: Path) -> bytes:
-    """A key file's bytes. FileNotFoundError where there is none; ValueError, with the remedy, where its mode gives group
-    or others any permission; FormatError for one that is too large to be a key. No message says what stands in it."""
+    """A key file's bytes. FileNotFoundError where there is none; ValueError, with the remedy, where its mode gives
+    group or others any permission; FormatError for one that is too large. No message says what stands in it."""
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # of what was opened, not of what has its name by now
         if mode & _OTHERS:
             raise ValueError(
-                f"{path} has mode {mode:04o}: others than its owner may use it, and it holds a private key, which asks for "
-                f"0600 or less: chmod 600 {shlex.quote(str(path))}"
+                f"{path} has mode {mode:04o}: others than its owner may use it; a private key asks for 0600 or less: "
+                f"chmod 600 {shlex.quote(str(path))}"
             )
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
