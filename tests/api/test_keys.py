@@ -18,6 +18,7 @@ from fgtrac.api.sealing import seal_trace
 from fgtrac.commit.keys import Keyring, load_key, public_bytes
 from fgtrac.errors import CaptureError, FormatError, TamperError
 from fgtrac.events.schema import encode_event
+from fgtrac.store import durable
 from fgtrac.store.journal import encode_frame
 from findings import words_of
 from traces import files_of

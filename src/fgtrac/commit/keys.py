@@ -98,8 +98,8 @@ class Keyring:
         self.rotation = path.with_name(path.name + ".rotation")
 
     def keys(self) -> dict[bytes, Ed25519PrivateKey]:
-        """All keys by public key, the present one first. FileNotFoundError where there is no present one; otherwise raises
-        as `load_key`."""
+        """All keys by public key, the present one first. FileNotFoundError where there is no present one; raises as
+        `load_key`."""
         found = [load_key(self.path)]
         if self._retired.is_dir():
             found += [load_key(path) for path in sorted(self._retired.glob("*.pem"))]
@@ -148,7 +148,7 @@ class Keyring:
             yield
 
     def begun(self) -> Begun | None:
-        """The rotation under way, or None. FormatError where its file was changed, ValueError for one others may use."""
+        """The rotation under way, or None. FormatError where its file was changed; raises as `load_key`."""
         if not self.rotation.exists():
             return None
         head, mark, pem = read_private(self.rotation).partition(b"-----BEGIN")
