@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -76,10 +77,8 @@ def test_no_byte_can_be_changed_without_another_meaning() -> None:
         for bit in range(8):
             other = bytearray(data)
             other[place] ^= 1 << bit
-            try:
+            with suppress(FormatError):
                 assert parse_evm_receipt(bytes(other)) != RECEIPT
-            except FormatError as refused:
-                assert str(refused)
 
 
 @pytest.mark.parametrize(
