@@ -1,11 +1,16 @@
-"""Cosignature lines made with a real Ed25519 key, as a witness would write them: for tests without a witness."""
+"""Heads to be witnessed, and cosignature lines made with a real Ed25519 key as a witness writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import signed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.tlog.cosignature import Cosigner, cosignature_message
-from fgtrac.tlog.note import Signature, parse_note, with_signatures
+from fgtrac.tlog.merkle import MemoryNodes, hash_leaves, prove_consistency
+from fgtrac.tlog.note import Signature, parse_note, parse_tree_head, with_signatures
 
 NAME = "witness.example/w1"
 KEY = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
@@ -26,3 +31,15 @@ def cosignature(note: bytes, name: str = NAME, key: Ed25519PrivateKey = KEY, tim
 def cosigned(note: bytes, name: str = NAME, key: Ed25519PrivateKey = KEY, time: int = TIME) -> bytes:
     """The note with the cosigner's line behind its own."""
     return with_signatures(note, [cosignature(note, name, key, time)])
+
+
+def signed_head(entries: Sequence[bytes], size: int, key: Ed25519PrivateKey = signed.KEY) -> SignedHead:
+    """The head of a log of these entries, when it had so many."""
+    note = signed.note(entries, size, key)
+    return SignedHead(parse_tree_head(parse_note(note).text), note)
+
+
+def prover(entries: Sequence[bytes], size: int) -> ProveFrom:
+    """The consistency proofs to that head."""
+    nodes = MemoryNodes(hash_leaves(entries[:size]))
+    return lambda old: prove_consistency(old, size, nodes)
