@@ -92,7 +92,7 @@ def check_not_behind(
         follow(verifier, kept.note, kept.rotations)
     except (ProofError, CannotTell):
         return  # the kept head says nothing, and the check of the signature what there is to say of the other
-    raise ProofError(_rolled_back(kept, named, head))
+    raise ProofError(_rolled_back(kept.head, named, head))
 
 
 def check_since(kept: KeptHead, named: str, log: Log, keys: LogKeys) -> str:
@@ -100,25 +100,55 @@ def check_since(kept: KeptHead, named: str, log: Log, keys: LogKeys) -> str:
     is in the file `named`.
 
     CannotTell where nobody signed that whose word counts: anybody may have written it, or who holds a key that was
-    replaced or revoked. The proof is RFC 6962's (section 2.1.2), made and checked as by somebody who has the two roots
-    only.
+    replaced or revoked.
     """
     old, new = kept.head, log.head
-    if old.origin != new.origin:
-        raise ProofError(f"{named} is a head of the log {old.origin!r:.80}, and this one is {new.origin!r:.80}")
+    check_origin(old, named, log)
     doubts = _signers(kept, named, keys)
     if not doubts:
         raise CannotTell(_unknown(kept, named, new))
-    words = _extended(old, named, log) if old.size <= new.size else ""
-    if words:
-        return words
-    if all(doubts):
-        raise CannotTell(f"{named} contradicts this log, and is signed by {doubts[0]}; so it says nothing")
+    try:
+        return check_extends(old, named, log)
+    except ProofError as error:
+        if all(doubts):
+            raise CannotTell(
+                f"{named} contradicts this log, and is signed by {doubts[0]}; so it says nothing"
+            ) from error
+        if old.size > new.size:
+            raise
+        raise ProofError(f"{error}; the log's keys signed both, so the past was rewritten after one of them") from error
+
+
+def check_origin(old: TreeHead, named: str, log: Log) -> None:
+    """ProofError with both names where a head is one of another log."""
+    if old.origin != log.head.origin:
+        raise ProofError(f"{named} is a head of the log {old.origin!r:.80}, and this one is {log.head.origin!r:.80}")
+
+
+def check_extends(old: TreeHead, named: str, log: Log) -> str:
+    """Why a log whose entries have been checked extends a tree head, by whomever that is signed, in words. The proof is
+    RFC 6962's (section 2.1.2), made and checked as by somebody who has the two roots only.
+
+    ProofError with both roots where it does not: the head is of another log, the log is shorter, or a fork.
+    """
+    new = log.head
+    check_origin(old, named, log)
     if old.size > new.size:
-        raise ProofError(_rolled_back(kept, named, new))
-    raise ProofError(
-        f"a fork: over the first {old.size} entries {named} has the root {old.root.hex()}, and this log "
-        f"{log.root_at(old.size).hex()}; the log's keys signed both, so the past was rewritten after one of them"
+        raise ProofError(_rolled_back(old, named, new))
+    if old.size == 0:
+        return f"{named} is a head of no entries, which every log extends"
+    path = prove_consistency(old.size, new.size, log.nodes)
+    try:
+        check_consistency(old.size, old.root, new.size, new.root, path)
+    except ProofError as error:
+        raise ProofError(
+            f"a fork: over the first {old.size} entries {named} has the root {old.root.hex()}, and this log "
+            f"{log.root_at(old.size).hex()}; the consistency proof of {len(path)} hashes from {old.size} to {new.size} "
+            f"entries, with the root {new.root.hex()}, fails"
+        ) from error
+    return (
+        f"the first {old.size} of {new.size} entries are those of {named}, root {old.root.hex()}: a consistency proof "
+        f"of {len(path)} hashes leads from it to {new.root.hex()}"
     )
 
 
@@ -167,21 +197,6 @@ def _leads(trace_id: bytes, old: bytes, rotation: Rotation) -> bool:
     return True
 
 
-def _extended(old: TreeHead, named: str, log: Log) -> str:
-    """Why the log extends an older head that is no larger, in words; empty where it does not."""
-    if old.size == 0:
-        return f"{named} is a head of no entries, which every log extends"
-    new, path = log.head, prove_consistency(old.size, log.head.size, log.nodes)
-    try:
-        check_consistency(old.size, old.root, new.size, new.root, path)
-    except ProofError:
-        return ""
-    return (
-        f"the first {old.size} of {new.size} entries are those of {named}, root {old.root.hex()}: a consistency proof "
-        f"of {len(path)} hashes leads from it to {new.root.hex()}"
-    )
-
-
 def _unknown(kept: KeptHead, named: str, head: TreeHead) -> str:
     who = ", ".join(f"{s.name} (key id {s.key_id.hex()})" for s in parse_note(kept.note).signatures)
     if kept.head.size <= head.size:
@@ -192,8 +207,5 @@ def _unknown(kept: KeptHead, named: str, head: TreeHead) -> str:
     )
 
 
-def _rolled_back(kept: KeptHead, named: str, head: TreeHead) -> str:
-    return (
-        f"{named} has {kept.head.size} entries, and this log {head.size}: it was rolled back to an older head or "
-        "truncated"
-    )
+def _rolled_back(old: TreeHead, named: str, head: TreeHead) -> str:
+    return f"{named} has {old.size} entries, and this log {head.size}: it was rolled back to an older head or truncated"
