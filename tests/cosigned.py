@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import signed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import signed
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.tlog.cosignature import Cosigner, cosignature_message
 from fgtrac.tlog.merkle import MemoryNodes, hash_leaves, prove_consistency

@@ -13,7 +13,7 @@ from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.transport import Answer, check_url, fetch, shown
 from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError
 from fgtrac.tlog.cosignature import MAX_TIME, Cosigner, cosignature_time, format_cosigner, parse_cosigner
-from fgtrac.tlog.note import Signature, TreeHead, parse_note, with_signatures
+from fgtrac.tlog.note import TreeHead, parse_signatures, with_signatures
 from fgtrac.verify.receipts import WITNESS, witness_name
 
 MAX_ROUNDS = 4  # it tells a size, and may have cosigned a larger one by the time it is asked again
@@ -98,9 +98,13 @@ class Witness:
             )
         return size
 
-    def _cosigned(self, note: bytes, lines: bytes) -> bytes:
-        """The note with the line of the witness's key, once that is checked."""
-        mine = self._lines(note, lines)
+    def _cosigned(self, note: bytes, answer: bytes) -> bytes:
+        """The note with the line of the witness's key in an answer, once that is checked."""
+        try:
+            lines = parse_signatures(answer)
+        except FormatError as error:
+            raise AnchorError(f"{self.name} gave no usable answer: it is no signature lines") from error
+        mine = [s for s in lines if (s.name, s.key_id) == (self.cosigner.name, self.cosigner.key_id)]
         if not mine:
             raise RefusedError(
                 f"{self.name} cosigned, but not with the key that you named (key id {self.cosigner.key_id.hex()}); "
@@ -112,18 +116,6 @@ class Witness:
         except ProofError as error:
             raise AnchorError(f"{self.name} gave no usable answer: {error}") from error
         return cosigned
-
-    def _lines(self, note: bytes, lines: bytes) -> list[Signature]:
-        """The lines of the witness's key in an answer, which is read as the end of the note."""
-        before = parse_note(note)
-        try:
-            parsed = parse_note(note + lines)
-        except FormatError as error:
-            raise AnchorError(f"{self.name} gave no usable answer: it holds more than signature lines") from error
-        if parsed.text != before.text:
-            raise AnchorError(f"{self.name} gave no usable answer: it holds an empty line")
-        answered = parsed.signatures[len(before.signatures) :]
-        return [s for s in answered if (s.name, s.key_id) == (self.cosigner.name, self.cosigner.key_id)]
 
     def _fail(self, status: int, old: int, head: TreeHead) -> NoReturn:
         """The error that an answer's status means, with the remedy."""

@@ -121,10 +121,23 @@ def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> Signature:
     return Signature(name, key_id(name, ED25519, public), key.sign(text.encode()))
 
 
+def format_signatures(signatures: Sequence[Signature]) -> bytes:
+    """Signature lines, as they end a note."""
+    lines = [f"{DASH} {s.name} {base64.b64encode(s.key_id + s.signature).decode()}\n" for s in signatures]
+    return "".join(lines).encode()
+
+
+def parse_signatures(data: bytes) -> tuple[Signature, ...]:
+    """The signatures of lines without their note. FormatError where there are none, or anything else."""
+    note = parse_note(b"\n\n" + data)
+    if note.text != "\n":
+        raise FormatError("an empty line among signature lines")
+    return note.signatures
+
+
 def format_note(note: Note) -> bytes:
     """The note's bytes: text, an empty line, the signature lines."""
-    lines = [f"{DASH} {s.name} {base64.b64encode(s.key_id + s.signature).decode()}\n" for s in note.signatures]
-    return (note.text + "\n" + "".join(lines)).encode()
+    return f"{note.text}\n".encode() + format_signatures(note.signatures)
 
 
 def parse_note(data: bytes) -> Note:
