@@ -1,1 +1,1 @@
-"""Tests against real services on loopback, which `make test-services` installs and runs; `make test` leaves them out."""
+"""Tests against real services on loopback, which `make test-services` installs; `make test` leaves them out."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from fgtrac.tlog.note import Verifier, format_vkey
 PROGRAM = Path(sys.executable).with_name("aics-witness")
 READY_S = 30.0
 _LISTENING = re.compile(r"listening on (http://\S+)")
+_RELOADED = re.compile(r"reloaded (\S+):")
 
 
 @dataclass
@@ -31,24 +32,30 @@ class WitnessServer:
     folder: Path
     vkey: str
     url: str = ""
+    _process: subprocess.Popen[str] | None = None
+    _lines: queue.Queue[str] = field(default_factory=queue.Queue)
 
     def add_log(self, log: Verifier, origin: str | None = None) -> None:
-        """Have it know a log by a key, from its next start on."""
+        """Have it know a log by a key, at once where it runs."""
         self._run("add-log", "--origin", log.name if origin is None else origin, "--vkey", format_vkey(log))
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+            _wait_for(_RELOADED, self._lines)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[str]:
-        """The witness at work, on a free port: its URL."""
-        command = [str(PROGRAM), "serve", "--config", self._config]
+    def running(self, port: int = 0) -> Iterator[str]:
+        """The witness at work, on that port or a free one: its URL."""
+        command = [str(PROGRAM), "serve", "--config", self._config, "--listen", f"127.0.0.1:{port}"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
         assert process.stderr is not None
-        lines: queue.Queue[str] = queue.Queue()
-        reader = threading.Thread(target=_read, args=(process.stderr, lines), daemon=True)
+        reader = threading.Thread(target=_read, args=(process.stderr, self._lines), daemon=True)
         reader.start()
         try:
-            self.url = _listening(lines)
+            self.url = _wait_for(_LISTENING, self._lines)
+            self._process = process
             yield self.url
         finally:
+            self._process = None
             process.send_signal(signal.SIGTERM)
             process.wait(READY_S)
             reader.join(READY_S)
@@ -73,15 +80,15 @@ def make_witness(folder: Path, name: str = "witness.example/w1", prefix: str = "
     return witness
 
 
-def _listening(lines: queue.Queue[str]) -> str:
-    """The URL that it says it listens on."""
+def _wait_for(words: re.Pattern[str], lines: queue.Queue[str]) -> str:
+    """What it says in these words."""
     said = []
     while True:
         try:
             said.append(lines.get(timeout=READY_S))
         except queue.Empty:
-            raise AssertionError(f"the witness did not start: {''.join(said)}") from None
-        if found := _LISTENING.search(said[-1]):
+            raise AssertionError(f"the witness did not say {words.pattern}: {''.join(said)}") from None
+        if found := words.search(said[-1]):
             return found[1]
 
 
