@@ -10,6 +10,8 @@ import pytest
 
 NETWORK = {"socket", "_socket", "ssl", "_ssl", "http", "http.client", "urllib.request", "asyncio", "requests", "httpx"}
 
+SERVICES = ("web3", "eth_account", "rfc3161_client", "starlette", "uvicorn", "anyio")
+
 
 def loaded_by(code: str) -> set[str]:
     """The modules that a fresh interpreter has after running `code`."""
@@ -30,8 +32,12 @@ def loaded_by(code: str) -> set[str]:
 def test_reading_and_verifying_loads_neither_torch_nor_a_network_library(code: str) -> None:
     modules = loaded_by(code)
     assert "fgtrac" in modules
-    assert not {m for m in modules if m.partition(".")[0] in ("torch", "safetensors")}
+    assert not {m for m in modules if m.partition(".")[0] in ("torch", "safetensors", *SERVICES)}
     assert not modules & NETWORK
+
+
+def test_a_server_is_loaded_when_one_is_started() -> None:
+    assert not {m for m in loaded_by("import fgtrac.web.tiles_server") if m.partition(".")[0] in SERVICES}
 
 
 def test_importing_fgtrac_alone_loads_nothing_else_of_it() -> None:

@@ -18,6 +18,7 @@ from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
 from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
+from fgtrac.cli.serve import serve
 from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
@@ -48,6 +49,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     verify: "check a whole trace, or a bundle without its trace",
     check: "hold a trace to policies: test data, opt-outs, erasures",
     seal: "put the journal into the log, and sign it",
+    serve: "the log over HTTP, for tools that read C2SP tlog-tiles",
     erase: "destroy a person's key, and what leads to their samples",
     score: "who lowered a target's loss, and who raised it",
     suspects: "training samples that may be mislabelled",

@@ -1,0 +1,137 @@
+"""A trace's log over HTTP: the read API of c2sp.org/tlog-tiles v0.1.0, and nothing else of the folder.
+
+    /checkpoint                      the newest tree head    text/plain; charset=utf-8   asked for anew each time
+    /tile/<L>/<N>[.p/<W>]            hashes                  application/octet-stream    kept for good
+    /tile/entries/<N>[.p/<W>]        entries, or gzipped     application/octet-stream    kept for good
+
+GET and HEAD. Every file is read when it is asked for, so the trace may be recorded and sealed meanwhile. There are no
+ETags and no ranges: a tree head is small, and a tile never changes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from fgtrac.api.prior import run_entry, trace_id_of
+from fgtrac.errors import FormatError
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.tlog.note import Verifier, format_vkey, parse_note
+from fgtrac.tlog.tiles import ENTRIES, parse_tile_path, read_entries
+from fgtrac.verify.keys import last_named_key
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from uvicorn import Server
+
+GRACE_S = 5  # for answers under way when the server is told to stop
+_EVERYWHERE = {"x-content-type-options": "nosniff"}
+_NEVER_KEPT = {"cache-control": "no-store"}  # nor is a 404: the tile may come to be
+_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
+
+
+def log_vkey(trace: TraceDir) -> str:
+    """The C2SP verifier key of a trace's log as its own entries name it, which is no reason to trust it.
+
+    FormatError where there is no `run` entry, FileNotFoundError or FormatError for a damaged log.
+    """
+    named = Verifier(ORIGIN_PREFIX + trace_id_of(trace).hex(), run_entry(trace)["public_key"])
+    note, head = trace.head_note(), trace.head()
+    if note is None or head is None or named.key_id in {line.key_id for line in parse_note(note).signatures}:
+        return format_vkey(named)
+    newest = last_named_key(read_entries(trace, 0, head.size, head.size))  # the key was replaced
+    return format_vkey(Verifier(named.name, newest) if newest else named)
+
+
+def tiles_app(trace: TraceDir, *, cors: bool = False) -> Starlette:
+    """The read API as an ASGI application. With `cors`, pages of any origin may read it.
+
+    ValueError where starlette is not installed.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.responses import Response
+        from starlette.routing import Route
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    everywhere = _EVERYWHERE | ({"access-control-allow-origin": "*"} if cors else {})
+
+    def answer(request: Request) -> Response:
+        raw_path = request.scope["raw_path"].decode("latin-1")  # not decoded: a name has one spelling
+        try:
+            data, media_type, headers = _find(trace, raw_path.removeprefix("/"), _accepts_gzip(request))
+        except (FileNotFoundError, FormatError):
+            return Response("not found\n", 404, _NEVER_KEPT | everywhere, "text/plain")
+        return Response(data, 200, headers | everywhere, media_type)
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=["GET"])])  # and HEAD; 405 for any other
+
+
+def _find(trace: TraceDir, path: str, may_gzip: bool) -> tuple[bytes, str, dict[str, str]]:
+    """A resource's bytes, media type and headers. FileNotFoundError or FormatError for what is none."""
+    if path == "checkpoint":
+        return _read(trace, path), "text/plain", _NEVER_KEPT
+    tile = parse_tile_path(path)
+    data = _read(trace, path)
+    if tile.level != ENTRIES:  # hashes do not compress
+        return data, "application/octet-stream", _KEPT
+    headers = _KEPT | {"vary": "accept-encoding"}
+    if may_gzip:
+        data, headers = gzip.compress(data, mtime=0), headers | {"content-encoding": "gzip"}
+    return data, "application/octet-stream", headers
+
+
+def _read(trace: TraceDir, path: str) -> bytes:
+    """A plain file of the trace; a link, also on the way to it, is as good as nothing there."""
+    whole = trace.path.resolve() / path
+    if whole.resolve() != whole:
+        raise FileNotFoundError(f"{path} lies behind a link")
+    return trace.read(path)
+
+
+def _accepts_gzip(request: Request) -> bool:
+    """Whether a client names gzip, or anything, without refusing it (`;q=0`): RFC 9110 section 12.5.3."""
+    wishes = {}
+    for wish in ",".join(request.headers.getlist("accept-encoding")).lower().split(","):
+        coding, _, weight = wish.replace(" ", "").partition(";q=")
+        wishes[coding] = weight.strip("0.") != "" or weight == ""
+    return wishes.get("gzip", wishes.get("*", False))
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A listening socket (port 0: a free one) and its URL. OSError, with the remedy, where there can be none."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host} port {port}: {error.strerror}; name an address of this machine with --host and a "
+            "free port with --port, or 0 for any"
+        ) from error
+    shown = f"[{host}]" if ":" in host else host
+    return listener, f"http://{shown}:{listener.getsockname()[1]}/"
+
+
+def server_of(app: Starlette) -> Server:
+    """A server that `serve` runs. ValueError where uvicorn is not installed."""
+    try:
+        from uvicorn import Config, Server
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    quiet = {"log_config": None, "access_log": False, "server_header": False}
+    return Server(Config(app, lifespan="off", ws="none", timeout_graceful_shutdown=GRACE_S, **quiet))  # type: ignore[arg-type]
+
+
+def serve(server: Server, listener: socket.socket) -> None:
+    """Answer until SIGINT or SIGTERM, then finish what is under way (main thread only)."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, server.handle_exit)  # uvicorn sends the signal on once it has ended: to nobody else
+    server.run(sockets=[listener])
+
+
+def _missing(error: ModuleNotFoundError) -> ValueError:
+    return ValueError(f"serving a log needs {str(error.name).partition('.')[0]}: pip install 'fgtrac[web]'")
