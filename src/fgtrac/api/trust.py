@@ -52,7 +52,7 @@ def _own_key(path: Path, name: str, note: bytes | None) -> bytes:
     """The user's public key that signed the note; the present one where none did."""
     keys, signers = list(Keyring(path).keys()), set()
     with suppress(FormatError):  # a damaged note: the check of its signature says so
-        signers = {line.key_id for line in parse_note(note or b"").signatures}
+        signers = {line.key_id for line in parse_note(note or b"").signatures if line.name == name}
     return next((key for key in keys if Verifier(name, key).key_id in signers), keys[0])
 
 

@@ -32,6 +32,7 @@ class Signer:
     heads/TRACE-ID         the last note that was signed
     heads/TRACE-ID.plans   the SHA-256 of the last two plans of seals, so that no other plan is believed
     heads/TRACE-ID.lock    held by the one sealer at work
+    heads/TRACE-ID.pending what is still to be anchored (anchor/pending.py)
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Signer:
                 f"there is no key at {path}; name the one that this trace is signed with: FGTRAC_KEY"
             )
         keys, name = Keyring(path).keys(), ORIGIN_PREFIX + trace_id.hex()
-        lines = parse_note(note).signatures if note is not None else ()
+        lines = [s for s in parse_note(note).signatures if s.name == name] if note is not None else []
         mine = [k for line in lines for k in keys if Verifier(name, k).key_id == line.key_id]
         mine += [public_key] if public_key in keys else []
         if not mine:
@@ -92,11 +93,11 @@ class Signer:
 
     def key_of(self, note: bytes) -> bytes:
         """Which of the user's keys signed a note. ProofError where none of them did, or its signature fails."""
-        lines = {s.key_id for s in parse_note(note).signatures}
+        lines = [s.key_id for s in parse_note(note).signatures if s.name == self.name]  # others say nothing here
         if not any(Verifier(self.name, k).key_id in lines for k in self._keys):
             self._look_again()
-        signers = {s.key_id for s in verify_note(note, [Verifier(self.name, k) for k in self._keys]).signatures}
-        return next(k for k in self._keys if Verifier(self.name, k).key_id in signers)
+        verify_note(note, [Verifier(self.name, k) for k in self._keys])
+        return next(k for k in self._keys if Verifier(self.name, k).key_id in lines)
 
     def _look_again(self) -> None:
         """Take up the keys that the user got since: another process has put one in the place of this one."""
@@ -121,6 +122,11 @@ class Signer:
     def lock_path(self) -> Path:
         """The file that a sealer of this trace locks."""
         return self._state.with_name(self._state.name + ".lock")
+
+    @property
+    def pending_path(self) -> Path:
+        """The file that says what is still to be anchored."""
+        return self._state.with_name(self._state.name + ".pending")
 
     @property
     def _plans_path(self) -> Path:
