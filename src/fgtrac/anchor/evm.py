@@ -1,0 +1,224 @@
+"""Tree heads into a contract on an EVM chain: deploy it or use one, send the head, and wait until the chain has it.
+
+No answer of the node is taken for granted: the contract's code is compared before and after, and the event that the
+contract made is read back and compared with what was sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fgtrac.anchor.account import Account, load_account
+from fgtrac.anchor.chain_reading import (
+    Confirmed,
+    anchored_heads,
+    check_block,
+    check_confirmations,
+    confirm,
+    walk,
+)
+from fgtrac.anchor.contract.calls import anchor_call, artifact
+from fgtrac.anchor.node import Node
+from fgtrac.anchor.outcomes import (
+    ContradictionError,
+    NonsenseError,
+    OtherHeadError,
+    ReorganisedError,
+    RevertedError,
+    WrongChainError,
+)
+from fgtrac.anchor.service import ProveFrom, SignedHead
+from fgtrac.anchor.transactions import Sender, pause
+from fgtrac.store.trace_dir import ORIGIN_PREFIX
+from fgtrac.tlog.note import TreeHead
+from fgtrac.verify.evm_receipt import (
+    EvmReceipt,
+    evm_receipt_name,
+    format_address,
+    format_evm_receipt,
+    parse_address,
+)
+
+__all__ = ["Confirmed", "EvmContract", "Node", "anchored_heads", "confirm"]
+
+
+class EvmContract:
+    """A contract that keeps tree heads, and the account that gives them to it; a `Service` (service.py).
+
+    `rpc_url` is a node's URL, or a web3 provider of a chain in this process. `account` is a file with a private key
+    (account.py). Without `contract`, an address, the first head deploys one; afterwards `contract` has its address.
+    A head counts as anchored with `confirmations` blocks, its own and those after it. `timeout_s` bounds one anchor
+    as a whole. With `chain_id` no other chain is used, and without it none but the first one met.
+    """
+
+    kind = "evm"
+
+    def __init__(
+        self,
+        rpc_url: str | Any,
+        account: str | Path,
+        *,
+        contract: str | None = None,
+        confirmations: int = 1,
+        timeout_s: float = 30.0,
+        chain_id: int | None = None,
+    ) -> None:
+        check_confirmations(confirmations)
+        self._rpc_url, self._account_file = rpc_url, Path(account).absolute()
+        self._node_name = Node(rpc_url, timeout_s).name
+        self._contract = None if contract is None else parse_address(contract)
+        self._confirmations, self._timeout_s, self._chain_id = confirmations, timeout_s, chain_id
+        self._known: Mapping[int, bytes] = {}
+        self._sender: Sender | None = None
+
+    @property
+    def contract(self) -> str | None:
+        """The contract's address, 0x and hex; None before the first deployment."""
+        return None if self._contract is None else format_address(self._contract)
+
+    @property
+    def name(self) -> str:
+        """See Service."""
+        return f"contract {self.contract or '(to be deployed)'} by way of {self._node_name}"
+
+    def settings(self) -> Mapping[str, Any]:
+        """See Service. TypeError for a provider in this process, which cannot be made again."""
+        if not isinstance(self._rpc_url, str):
+            raise TypeError(f"{self._node_name} ends with this process; anchor to a node's URL for what is to last")
+        return {
+            "kind": self.kind,
+            "rpc_url": self._rpc_url,
+            "account": str(self._account_file),
+            "contract": self.contract,
+            "confirmations": self._confirmations,
+            "timeout_s": self._timeout_s,
+            "chain_id": self._chain_id,
+        }
+
+    def prefer(self, contracts: Mapping[int, bytes]) -> None:
+        """Where no contract was named: the one to use on a chain, by its id, in place of a new one."""
+        self._known = dict(contracts)
+
+    def prepare(self) -> None:
+        """See Service."""
+        artifact()
+        self._account()
+
+    def _account(self) -> Sender:
+        if self._sender is None:
+            self._sender = Sender(load_account(self._account_file))
+        return self._sender
+
+    def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
+        """See Service; outcomes.py has the ways to fail. ValueError for the head of an empty log."""
+        head = signed.head
+        trace_id = _trace_id(head)
+        sender = self._account()
+        node = Node(self._rpc_url, self._timeout_s)
+        node.allow(self._timeout_s)
+        chain_id = self._met(node)
+        contract = self._contract or self._known.get(chain_id) or self._deploy(node, chain_id, sender)
+        node.check_contract(contract)
+        self._contract = contract
+        event = _standing(node, chain_id, contract, sender.account, trace_id, head)
+        if event is None:
+            event = self._sent(node, chain_id, contract, sender, trace_id, head)
+        self._settle(node, event)
+        try:
+            receipt = format_evm_receipt(event)
+        except ValueError as error:
+            raise NonsenseError(f"{node.name}: {error}") from None
+        return evm_receipt_name(chain_id, contract, sender.account.address), receipt
+
+    def _met(self, node: Node) -> int:
+        """The node's chain, if it is the one of before."""
+        found = node.chain_id()
+        if self._chain_id not in (None, found):
+            raise WrongChainError(f"{node.name} is on chain {found}; this trace is anchored on {self._chain_id}")
+        self._chain_id = found
+        return found
+
+    def _deploy(self, node: Node, chain_id: int, sender: Sender) -> bytes:
+        mined = sender.transact(node, chain_id, None, artifact().creation)
+        if mined.created is None:
+            raise ContradictionError(f"{node.name} took the contract's code and says that nothing was deployed")
+        node.check_contract(mined.created)
+        self._contract = mined.created
+        return mined.created
+
+    def _sent(
+        self, node: Node, chain_id: int, contract: bytes, sender: Sender, trace_id: bytes, head: TreeHead
+    ) -> EvmReceipt:
+        """The event of a transaction with this head."""
+        try:
+            mined = sender.transact(node, chain_id, contract, anchor_call(trace_id, head.size, head.root))
+        except RevertedError:  # somebody else with this account may have been faster
+            event = _standing(node, chain_id, contract, sender.account, trace_id, head)
+            if event is None:
+                raise
+            return event
+        wanted = (contract, sender.account.address, trace_id, head.size, head.root)
+        for event in mined.events:
+            if (event.contract, event.sender, event.trace_id, event.size, event.root) == wanted:
+                return event
+        raise ContradictionError(
+            f"{node.name} says that size {head.size} with root {head.root.hex()} was taken, and shows "
+            + (f"{mined.events[0].size} with {mined.events[0].root.hex()}" if mined.events else "no event")
+        )
+
+    def _settle(self, node: Node, event: EvmReceipt) -> None:
+        """Wait until the event's block is deep enough, and that it is still in the chain."""
+        began = time.monotonic()
+        while self._confirmations > 1 and (depth := node.height() - event.block_number + 1) < self._confirmations:
+            waiting = f"waiting for confirmations of block {event.block_number}: {depth} of {self._confirmations}"
+            pause(node, began, waiting)
+            self._check_standing(node, event)
+        if self._confirmations > 1:
+            self._check_standing(node, event)
+        check_block(node, event)
+        node.check_contract(event.contract, event.block_number)
+        if (chain_id := node.chain_id()) != event.chain_id:
+            raise ContradictionError(f"{node.name} was on chain {event.chain_id} and is on {chain_id} now")
+
+    def _check_standing(self, node: Node, event: EvmReceipt) -> None:
+        mined = node.mined(event.transaction, event.chain_id)
+        if mined is None or mined.block_hash != event.block_hash:
+            now = "in no block" if mined is None else f"in block {mined.block_number} (0x{mined.block_hash.hex()})"
+            raise ReorganisedError(
+                f"{node.name}: the chain was reorganised: transaction 0x{event.transaction.hex()} was in block "
+                f"{event.block_number} (0x{event.block_hash.hex()}) and is {now}; try again"
+            )
+
+
+def _standing(
+    node: Node, chain_id: int, contract: bytes, account: Account, trace_id: bytes, head: TreeHead
+) -> EvmReceipt | None:
+    """The event of this very head, if the chain has it. OtherHeadError for another or a larger one in its place."""
+    newest: EvmReceipt | None = None
+    for event in walk(node, chain_id, contract, account.address, trace_id):
+        newest = newest or event
+        if event.size <= head.size:
+            if (event.size, event.root) == (head.size, head.root):
+                return event
+            break
+    if newest is None or newest.size < head.size:
+        return None
+    kind = "a fork of the log" if event.size == head.size else "this is an older head"
+    other = event if event.size == head.size else newest
+    raise OtherHeadError(
+        f"{node.name}: {format_address(account.address)} has anchored size {other.size} with root {other.root.hex()} "
+        f"in block {other.block_number}; size {head.size} with root {head.root.hex()} does not go behind it: {kind}"
+    )
+
+
+def _trace_id(head: TreeHead) -> bytes:
+    """The trace that a head is of. ValueError for an empty log, or one that is no trace's."""
+    name = head.origin.removeprefix(ORIGIN_PREFIX)
+    if head.origin != ORIGIN_PREFIX + name or len(name) != 32 or not set(name) <= set("0123456789abcdef"):
+        raise ValueError(f"{head.origin!r:.80} is not the origin of a trace")
+    if head.size == 0:
+        raise ValueError("the log is empty: there is nothing to anchor yet")
+    return bytes.fromhex(name)
