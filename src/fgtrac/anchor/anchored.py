@@ -1,0 +1,25 @@
+"""What became of one tree head at one outside service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fgtrac.errors import RefusedError
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """A receipt, or why there is none. `size` is the head's, `receipt` the file's path in the trace, `time` is in unix
+    seconds as the receipt says; `error` says nothing secret."""
+
+    kind: str
+    name: str
+    size: int
+    receipt: str = ""
+    time: int | None = None
+    error: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether trying again does not help: it is done, or was refused."""
+        return self.error is None or isinstance(self.error, RefusedError)

@@ -1,0 +1,166 @@
+"""What is still to be anchored: for each service the newest head that it has not witnessed yet.
+
+The list lies beside the signing key (heads/TRACE-ID.pending, mode 0600) and never in the trace: settings hold URLs, and
+these may hold secrets. So no message here repeats what stands in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fgtrac.anchor.service import SignedHead
+from fgtrac.errors import FormatError
+from fgtrac.store import durable
+from fgtrac.tlog.note import parse_note, parse_tree_head
+
+FORMAT = "fgtrac-pending/v1"
+MAX_BYTES = 1_000_000
+MAX_PENDING = 100
+WAIT_S = 10.0  # for another process that is changing the list
+_INCIDENTAL = ("timeout_s", "confirmations")  # a service is the same one under others
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A head, and the settings of the service that is to witness it."""
+
+    settings: Settings
+    signed: SignedHead
+
+
+def is_same_service(one: Settings, other: Settings) -> bool:
+    """Whether two settings name the same service: what one of them leaves open (the contract, before it is deployed) is
+    whatever the other says."""
+    names = {*one, *other}.difference(_INCIDENTAL)
+    return all(one.get(name) == other.get(name) or None in (one.get(name), other.get(name)) for name in names)
+
+
+def format_pending(pending: Iterable[Pending]) -> bytes:
+    """The list's file: a JSON object of `format` and `pending`, which are {service, head}; a head is a signed note."""
+    items = [{"service": dict(p.settings), "head": p.signed.note.decode()} for p in pending]
+    return (json.dumps({"format": FORMAT, "pending": items}, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_pending(data: bytes) -> tuple[Pending, ...]:
+    """The list in a file's bytes. FormatError for anything that is none."""
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"a list of pending anchors has at most {MAX_BYTES:,} bytes, not {len(data):,}")
+    try:
+        said = json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse, parse_int=_whole
+        )
+    except (ValueError, RecursionError) as error:
+        words = str(error) if not isinstance(error, UnicodeDecodeError) else "no UTF-8"
+        raise FormatError(f"a list of pending anchors is strict JSON: {words}") from None
+    if not isinstance(said, dict) or set(said) != {"format", "pending"} or said["format"] != FORMAT:
+        raise FormatError(f"a list of pending anchors is an object of format ({FORMAT}) and pending, and this is not")
+    if not isinstance(said["pending"], list) or len(said["pending"]) > MAX_PENDING:
+        raise FormatError(f"a list of pending anchors is a list of at most {MAX_PENDING}")
+    return tuple(map(_read_item, said["pending"]))
+
+
+def _read_item(item: Any) -> Pending:
+    if not isinstance(item, dict) or set(item) != {"service", "head"}:
+        raise FormatError("a pending anchor is an object of service and head, and nothing else")
+    settings, note = item["service"], item["head"]
+    if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
+        raise FormatError("a pending anchor's service is an object with its kind")
+    if any(isinstance(value, dict | list) for value in settings.values()):
+        raise FormatError("the settings of a pending anchor's service are single values")
+    try:
+        data = note.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise FormatError("a pending anchor's head is the text of a signed note") from None
+    return Pending(settings, SignedHead(parse_tree_head(parse_note(data).text), data))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) < 16 else _refuse(text)
+
+
+def _refuse(_text: str) -> NoReturn:
+    raise ValueError("it holds a number out of range")
+
+
+class PendingFile:
+    """The list of one trace, on disk; each change of it keeps other processes out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> tuple[Pending, ...]:
+        """What is pending. FormatError, with the remedy, for a file that is no such list."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return ()
+        try:
+            return parse_pending(data)
+        except FormatError as error:
+            raise FormatError(f"{self.path}: {error}; remove that file, and anchor the newest head") from error
+
+    def add(self, signed: SignedHead, services: Iterable[Settings]) -> None:
+        """Have a head anchored by these services too; of two heads for one service the larger stays."""
+        wanted = [Pending(settings, signed) for settings in services]
+
+        def added(before: list[Pending]) -> list[Pending]:
+            larger = [p for p in wanted if not any(_covers(b, p) for b in before)]
+            return [b for b in before if not any(_covers(p, b) for p in larger)] + larger
+
+        if wanted:
+            self._change(added)
+
+    def settle(self, services: Iterable[Settings], size: int) -> None:
+        """Take what these services have witnessed, or refused, off the list: heads up to this size."""
+        names = list(services)
+
+        def settled(before: list[Pending]) -> list[Pending]:
+            later = [p for p in before if p.signed.head.size > size]
+            return later + [
+                p for p in before if p not in later and not any(is_same_service(p.settings, n) for n in names)
+            ]
+
+        self._change(settled)
+
+    def _change(self, change: Callable[[list[Pending]], list[Pending]]) -> None:
+        with self._alone():
+            before = list(self.read())
+            after = change(before)
+            if not after:
+                durable.remove(self.path)
+            elif after != before:
+                durable.write_file(self.path, format_pending(after), mode=0o600)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(durable.lock(self.path.with_name(self.path.name + ".lock"), "", WAIT_S))
+            except BlockingIOError:
+                raise BlockingIOError(f"{self.path} is being changed by another process; try again") from None
+            yield
+
+
+def _covers(one: Pending, other: Pending) -> bool:
+    return is_same_service(one.settings, other.settings) and one.signed.head.size >= other.signed.head.size

@@ -1,0 +1,56 @@
+"""The outside services by their settings, each loaded on first use; and where a contract was deployed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from fgtrac.anchor.service import Service
+from fgtrac.errors import FormatError
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify.evm_receipt import parse_evm_receipt
+from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, receipt_files
+
+
+def service_of(settings: Mapping[str, Any]) -> Service:
+    """The service that these settings make again (`Service.settings`). FormatError where they make none; it does not
+    repeat them, since they may hold what is secret."""
+    said = dict(settings)
+    kind = said.pop("kind", None)
+    try:
+        if kind == RFC3161:
+            from fgtrac.anchor.rfc3161 import TimeStampAuthority
+
+            return TimeStampAuthority(**said)
+        if kind == WITNESS:
+            from fgtrac.anchor.witness import Witness
+
+            return Witness(**said)
+        if kind == EVM:
+            from fgtrac.anchor.evm import EvmContract
+
+            return EvmContract(**said)
+    except (TypeError, ValueError, OverflowError):
+        raise FormatError(f"the settings of a pending anchor (kind {kind}) make no such service") from None
+    raise FormatError(f"there is no service of kind {kind!r:.20}; the kinds are {RFC3161}, {WITNESS} and {EVM}")
+
+
+def prefer_contracts(service: Service, trace: TraceDir) -> None:
+    """Where a contract was not named: let it be the one of the trace's newest receipt on the chain in question."""
+    if service.kind == EVM:
+        from fgtrac.anchor.evm import EvmContract
+
+        if isinstance(service, EvmContract) and service.contract is None:
+            service.prefer(_contracts_in(trace))
+
+
+def _contracts_in(trace: TraceDir) -> dict[int, bytes]:
+    """The contract of the newest receipt on each chain, by the chain's id. Receipts that cannot be read name none."""
+    found: dict[int, bytes] = {}
+    paths = (trace.path / "receipts").glob("*/evm-*.json")
+    for file in receipt_files(str(path.relative_to(trace.path)) for path in paths):
+        with suppress(FormatError, OSError):
+            receipt = parse_evm_receipt(trace.read(file.path))
+            found[receipt.chain_id] = receipt.contract
+    return found
