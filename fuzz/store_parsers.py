@@ -53,10 +53,16 @@ def public_key_file(data: bytes) -> object:
     return trusted_verifier(str(path), TRACE_ID, {"FGTRAC_KEY": str(_FOLDER / "none.pem")})
 
 
-def private_key_file(data: bytes) -> object:
-    path = _FOLDER / "key.pem"
+def of_its_owner(name: str, data: bytes) -> Path:
+    """A file that nobody else may read."""
+    path = _FOLDER / name
+    path.touch(mode=0o600)
     path.write_bytes(data)
-    return load_key(path)
+    return path
+
+
+def private_key_file(data: bytes) -> object:
+    return load_key(of_its_owner("key.pem", data))
 
 
 def revoked_keys(data: bytes) -> object:
@@ -65,7 +71,7 @@ def revoked_keys(data: bytes) -> object:
 
 
 def rotation(data: bytes) -> object:
-    (_FOLDER / "key.pem.rotation").write_bytes(data)
+    of_its_owner("key.pem.rotation", data)
     return Keyring(_FOLDER / "key.pem").begun()
 
 
