@@ -50,3 +50,11 @@ def test_no_file_and_a_file_too_large_for_a_key_are_said_to_be_so(tmp_path: Path
     assert len(read_private(key_file(tmp_path / "full", 0o600, bytes(MAX_BYTES)))) == MAX_BYTES
     with pytest.raises(FormatError, match=f"more than {MAX_BYTES:,} bytes"):
         read_private(key_file(tmp_path / "large", 0o600, bytes(MAX_BYTES + 1)))
+
+
+@pytest.mark.parametrize("named", ["ab" * 32, "0x" + "AB" * 32, "ab" * 31 + "a", "-----BEGIN PRIVATE KEY-----abab"])
+def test_a_key_in_place_of_a_files_name_is_not_repeated(named: str, tmp_path: Path) -> None:
+    for path in (Path(named), tmp_path / named):
+        with pytest.raises(ValueError, match="that is a private key, and not the name of a file") as refused:
+            read_private(path)
+        assert "abab" not in str(refused.value).lower()

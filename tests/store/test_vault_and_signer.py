@@ -55,6 +55,8 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> Non
     assert first.public_key == second.public_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert default_key_path({"FGTRAC_KEY": "/elsewhere"}) == Path("/elsewhere")
+    with pytest.raises(ValueError, match="that is a private key, and not the name of a file"):
+        default_key_path({"FGTRAC_KEY": path.read_text()})
 
 
 def test_a_key_that_is_not_ed25519_is_refused(tmp_path: Path) -> None:

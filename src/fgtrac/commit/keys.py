@@ -26,15 +26,16 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
-from fgtrac.store.private_files import read_private
+from fgtrac.store.private_files import check_names_file, read_private
 
 ROTATION = "fgtrac rotation v1"
 
 
 def default_key_path(environment: Mapping[str, str]) -> Path:
     """Where the user's key lies: $FGTRAC_KEY, else key.pem in the user's configuration folder. ValueError where the
-    user has none."""
+    user has none, or put the key itself into FGTRAC_KEY."""
     if named := environment.get("FGTRAC_KEY"):
+        check_names_file(Path(named))
         return Path(named)
     try:
         folder = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
