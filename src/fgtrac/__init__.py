@@ -5,6 +5,7 @@
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
     fgtrac.erase("runs/first.trace", subject="ada")     forget a person (needs no torch)
     fgtrac.check("runs/first.trace", key=KEY)           hold it to policies (needs no torch)
+    fgtrac.anchor_trace("runs/first.trace", [WITNESS])  have others vouch for its head (needs no torch)
 
 The names below are loaded on first use (PEP 562), so that `import fgtrac` loads neither torch nor anything else.
 """
@@ -16,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgtrac import errors
+    from fgtrac.anchor.evm import EvmContract
+    from fgtrac.anchor.rfc3161 import TimeStampAuthority
+    from fgtrac.anchor.witness import Witness
+    from fgtrac.api.anchoring import anchor_trace
     from fgtrac.api.check import check_trace as check
     from fgtrac.api.erase import erase
     from fgtrac.api.recording import Run
@@ -23,12 +28,19 @@ if TYPE_CHECKING:
     from fgtrac.api.trace import Trace, ensemble
     from fgtrac.api.trace import open_trace as open
 
-__all__ = ["Run", "Trace", "check", "ensemble", "erase", "errors", "open", "reopen", "start_run"]
+__all__ = [
+    "EvmContract", "Run", "TimeStampAuthority", "Trace", "Witness", "anchor_trace", "check", "ensemble", "erase",
+    "errors", "open", "reopen", "start_run",
+]  # fmt: skip
 
 _HOMES = {
     "Run": ("fgtrac.api.recording", "Run"),
     "reopen": ("fgtrac.api.run", "reopen"),
     "start_run": ("fgtrac.api.run", "start_run"),
+    "EvmContract": ("fgtrac.anchor.evm", "EvmContract"),
+    "TimeStampAuthority": ("fgtrac.anchor.rfc3161", "TimeStampAuthority"),
+    "Witness": ("fgtrac.anchor.witness", "Witness"),
+    "anchor_trace": ("fgtrac.api.anchoring", "anchor_trace"),
     "check": ("fgtrac.api.check", "check_trace"),
     "erase": ("fgtrac.api.erase", "erase"),
     "Trace": ("fgtrac.api.trace", "Trace"),

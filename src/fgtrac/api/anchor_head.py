@@ -105,7 +105,7 @@ class Anchorer:
         return result
 
     def _try(self, signed: SignedHead, service: Service, go_on: Callable[[], bool]) -> Anchored:
-        said = Anchored(service.kind, service.name, signed.head.size)
+        size = signed.head.size
         try:
             self.check(signed)
             prefer_contracts(service, self.trace)
@@ -116,8 +116,8 @@ class Anchorer:
             if service.kind == WITNESS:
                 self._cosign(signed, receipt)
         except (FgtracError, OSError, ValueError) as error:
-            return replace(said, error=error)
-        return replace(said, receipt=path, time=time)
+            return Anchored(service.kind, service.name, size, error=error)
+        return Anchored(service.kind, service.name, size, path, time)
 
     def _prove_from(self, signed: SignedHead) -> ProveFrom:
         size = signed.head.size

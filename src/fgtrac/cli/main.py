@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from fgtrac.cli.anchor import anchor
 from fgtrac.cli.check import check
 from fgtrac.cli.demo import demo
 from fgtrac.cli.duplicates import duplicates
@@ -49,6 +50,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     verify: "check a whole trace, or a bundle without its trace",
     check: "hold a trace to policies: test data, opt-outs, erasures",
     seal: "put the journal into the log, and sign it",
+    anchor: "have the tree head witnessed outside your reach",
     serve: "the log over HTTP, for tools that read C2SP tlog-tiles",
     erase: "destroy a person's key, and what leads to their samples",
     score: "who lowered a target's loss, and who raised it",

@@ -1,0 +1,145 @@
+"""`fgtrac anchor`: the newest tree head to a contract, to time-stamping authorities, and to witnesses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+import fgtrac
+from fgtrac.anchor.anchored import Anchored
+from fgtrac.anchor.service import Service
+from fgtrac.api.anchoring import anchor_trace, complete_pending, has_quorum
+from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.commit.state import count_unsealed
+from fgtrac.errors import AnchorError, FormatError, RefusedError
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify.receipts import WITNESS
+
+MAX_TIMEOUT_S = 3600
+_USAGE = (FileNotFoundError, ValueError, TypeError, FormatError)
+
+
+def anchor(
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    evm: Annotated[str | None, typer.Option(metavar="RPC_URL", help="a node of an EVM chain; needs --account")] = None,
+    account: Annotated[
+        Path | None, typer.Option(metavar="KEYFILE", help="who pays on the chain: a private key in hex, or a keystore")
+    ] = None,
+    contract: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="by default that of the trace's newest receipt, else a new one"),
+    ] = None,
+    confirmations: Annotated[int, typer.Option(min=1, help="how many blocks to wait for, the head's own included")] = 1,
+    tsa: Annotated[list[str] | None, typer.Option(metavar="URL", help="a time-stamping authority (RFC 3161)")] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="a C2SP witness; each needs its --witness-key")
+    ] = None,
+    witness_key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="the witness's vkey, or a file that holds it")
+    ] = None,
+    quorum: Annotated[int | None, typer.Option(metavar="K", help="so many witnesses are enough")] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="anchor what was left over earlier, and nothing else")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="S", help="seconds for each service")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Have the newest sealed tree head witnessed outside: from then on nobody can rewrite it unseen, you included.
+
+    Receipts go into the trace. Where a service gives no usable answer the exit code is 4, and --pending tries again;
+    where one refuses it is 1."""
+    if not 0 < timeout <= MAX_TIMEOUT_S:
+        raise ValueError(f"--timeout {timeout:g}; name seconds above 0, and at most {MAX_TIMEOUT_S}")
+    services = _on_chain(evm, account, contract, confirmations, timeout)
+    services += [fgtrac.TimeStampAuthority(url, timeout_s=timeout) for url in tsa or []]
+    services += _witnesses(witness or [], witness_key or [], timeout)
+    if pending and (services or quorum is not None):
+        raise ValueError("--pending knows its services from earlier; leave out --evm, --tsa, --witness and --quorum")
+    with progress("anchoring") as step:
+        if pending:
+            results = complete_pending(trace, progress=step)
+        else:
+            results = anchor_trace(trace, services, quorum=quorum, progress=step)
+    enough = quorum is not None and has_quorum(services, results, quorum)
+    _say(trace, results, as_json, unsealed=0 if pending else count_unsealed(TraceDir.open(trace)), enough=enough)
+    raise typer.Exit(_exit_code([r for r in results if not (enough and r.kind == WITNESS)]))
+
+
+def _on_chain(
+    evm: str | None, account: Path | None, contract: str | None, confirmations: int, timeout: float
+) -> list[Service]:
+    if evm is None:
+        if account is not None or contract is not None or confirmations != 1:
+            raise ValueError(
+                "--account, --contract and --confirmations are for a chain; name its node with --evm RPC_URL"
+            )
+        return []
+    if account is None:
+        raise ValueError("--evm needs an account that pays: --account KEYFILE")
+    return [fgtrac.EvmContract(evm, account, contract=contract, confirmations=confirmations, timeout_s=timeout)]
+
+
+def _witnesses(urls: Sequence[str], keys: Sequence[str], timeout: float) -> list[Service]:
+    if len(urls) != len(keys):
+        raise ValueError(
+            f"{len(urls)} --witness and {len(keys)} --witness-key; give each witness its key, in one order"
+        )
+    return [fgtrac.Witness(url, key, timeout_s=timeout) for url, key in zip(urls, keys, strict=True)]
+
+
+def _say(trace: Path, results: Sequence[Anchored], as_json: bool, *, unsealed: int, enough: bool) -> None:
+    if as_json:
+        print_json({"anchored": [_fields(r) for r in results], "unsealed_entries": unsealed})
+    console = answers()
+    for result in results:
+        if result.error is not None:
+            _warn(_reason(result) + _remedy(trace, result, enough))
+        elif not as_json:
+            when = f"{datetime.fromtimestamp(result.time or 0, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            words = f"{result.size} entries anchored: {result.kind}, {result.name}, {when}, {result.receipt}"
+            console.print(escape(words), soft_wrap=True)
+    if not results and not as_json:
+        console.print("nothing is pending")
+    if unsealed:
+        _warn(
+            f"{unsealed} entries of the journal are in no head yet, and not anchored: fgtrac seal {trace}, then anchor"
+        )
+
+
+def _fields(result: Anchored) -> dict[str, Any]:
+    said = {"size": result.size, "kind": result.kind, "who": result.name}
+    if result.error is not None:
+        return said | {"error": _reason(result), "refused": isinstance(result.error, RefusedError)}
+    return said | {"time": result.time, "receipt": result.receipt}
+
+
+def _reason(result: Anchored) -> str:
+    words = " ".join(str(result.error).split())
+    return words if result.name in words else f"{result.name}: {words}"
+
+
+def _remedy(trace: Path, result: Anchored, enough: bool) -> str:
+    if enough and result.kind == WITNESS:
+        return "; the others were enough"
+    return "" if isinstance(result.error, RefusedError) else f"; fgtrac anchor {trace} --pending completes it"
+
+
+def _warn(words: str) -> None:
+    print(f"fgtrac: {words}", file=sys.stderr)
+
+
+def _exit_code(results: Sequence[Anchored]) -> int:
+    """1 where a service refused, or trace or disk are at fault; else 2 for the caller's mistake; else 4 for no answer."""
+    errors = [r.error for r in results if r.error is not None]
+    codes = {4 if _is_silence(e) else 2 if isinstance(e, _USAGE) else 1 for e in errors}
+    return min(codes, default=0)
+
+
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, AnchorError) and not isinstance(error, RefusedError)
