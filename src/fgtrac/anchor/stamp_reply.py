@@ -162,4 +162,8 @@ def _ordered(data: bytes, certificates: Element) -> bytes:
     found = [certificate.raw for certificate in certificates.parts()]
     if len(found) > MAX_CERTIFICATES:
         raise FormatError(f"the time stamp carries {len(found)} certificates; the most is {MAX_CERTIFICATES}")
-    return data.replace(certificates.content, b"".join(sorted(found)), 1)
+    if found == sorted(found):
+        return data
+    if data.count(certificates.content) != 1:
+        raise FormatError("the time stamp's certificates stand in it twice")
+    return data.replace(certificates.content, b"".join(sorted(found)))
