@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fgtrac.api import naming
 from fgtrac.api.trust import trusted_verifier
+from fgtrac.api.witnessed import with_witnesses
 from fgtrac.errors import FormatError
 from fgtrac.events.identity import SECRET_BYTES
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
@@ -13,6 +14,7 @@ from fgtrac.store.vault import Vault
 from fgtrac.tlog.proof import HEADER
 from fgtrac.verify.bundle import Bundle, head_of, parse_bundle
 from fgtrac.verify.claims import check_bundle
+from fgtrac.verify.quorum import Quorum
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.strict_json import MAX_BYTES
 
@@ -22,19 +24,26 @@ AS_COMMITTED = (
 )
 
 
-def verify_bundle(path: Path, key: str | None = None, id_key: str | None = None, about: str | None = None) -> Report:
+def verify_bundle(
+    path: Path,
+    key: str | None = None,
+    id_key: str | None = None,
+    about: str | None = None,
+    quorum: Quorum | None = None,
+) -> Report:
     """What the bundle in a file proves, check by check.
 
     `key` names the log's public key as in `trusted_verifier`; `id_key` is the run's secret id key K for those who were
     given it, as 64 hex digits or a vault; `about` names the sample or content that the bundle should be about, as in
-    `naming.about`. FileNotFoundError, or FormatError for what is no bundle; ValueError for a name that says nothing.
+    `naming.about`; `quorum` says which witnesses must have cosigned its head. FileNotFoundError, or FormatError for what
+    is no bundle; ValueError for a name that says nothing.
     """
     bundle = _read(path)
     trace_id = bytes.fromhex(head_of(bundle).origin.removeprefix(ORIGIN_PREFIX))
     verifier, whose = trusted_verifier(key, trace_id, note=bundle.proof.note)
     secret = None if id_key is None else _find_id_key(id_key, trace_id)
     asked = None if about is None else naming.about(about)
-    report = check_bundle(bundle, verifier, secret, asked)
+    report = with_witnesses(check_bundle(bundle, verifier, secret, asked), bundle.proof.note, quorum)
     note = f"the signature was checked with {whose}" if verifier is not None else whose
     bound = (AS_COMMITTED,) if report.verdict is Verdict.HOLDS else ()
     without = () if id_key is None or secret is not None else (f"--id-key was not used: {_no_id_key(id_key)}",)

@@ -16,7 +16,10 @@ from fgtrac.api.replay import replay_demand
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.since import since_demand
 from fgtrac.api.trace import Trace, open_for_verification
+from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.api.vault_audit import vault_demand
+from fgtrac.api.witnessed import read_quorum
+from fgtrac.api.witnessed import read_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
@@ -63,13 +66,54 @@ def verify(
     vault: Annotated[
         Path | None, typer.Option(help="also compute every registered id again, from the names and secrets of a vault")
     ] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness-key", metavar="VKEY", help="a witness whose cosignature counts: its vkey, or a file (repeatable)"
+        ),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="so many of the witnesses named must have cosigned (default: all of them)")
+    ] = None,
+    tsa_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="a time-stamping authority's root certificate (PEM) that you trust; may be repeated"
+        ),
+    ] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VKEY", help="a witness's key whose cosignatures you count, or its file; may be repeated"),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(metavar="K", help="so many of those witnesses must have cosigned (default: all)")
+    ] = None,
+    evm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RPC_URL", help="ask this node for heads in contracts on its chain; may be repeated"),
+    ] = None,
+    evm_contract: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="the contract, where not as the receipts say")
+    ] = None,
+    evm_account: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="the owner's account, where not as the receipts say")
+    ] = None,
+    confirmations: Annotated[
+        int | None, typer.Option(metavar="N", help="blocks on a head's, its own included (default: 1)")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell."""
+    """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell. The network is
+    asked with --evm only."""
     if scores is None and (seed is not None or with_ is not None):
         raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
+    for_chain = {"--evm-contract": evm_contract, "--evm-account": evm_account, "--confirmations": confirmations}
+    unused = [option for option, value in for_chain.items() if value is not None and not evm]
+    if unused:
+        raise ValueError(f"{unused[0]} belongs to --evm RPC_URL, the node to ask; add that, or leave it out")
     for_trace = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
-    for_bundle = {"--id-key": id_key, "--about": about}
+    for_trace |= {"--tsa-root": tsa_root, "--evm": evm}
+    for_bundle = {"--id-key": id_key, "--about": about, "--witness-key": witness_key, "--quorum": quorum}
     if not path.exists():
         raise FileNotFoundError(f"there is no file or trace {path}")
     is_bundle = path.is_file()
@@ -79,12 +123,15 @@ def verify(
                 f"{option} belongs to a {'trace' if is_bundle else 'bundle'}, and {path} is none; leave it out"
             )
     if is_bundle:
-        report = verify_bundle(path, key, id_key, about)
+        report = verify_bundle(path, key, id_key, about, read_quorum(witness_key or (), quorum))
     else:
         trace = open_for_verification(path)
         with progress("verifying") as step:
             demands = _demands(trace, scores, seed, with_, replay, since, vault, step)
-            report = trace.verify(key, demands=demands, progress=step)
+            anchors = TrustedAnchors(
+                tsa_root or (), witness_key or (), quorum, evm or (), evm_contract, evm_account, confirmations or 1
+            )
+            report = trace.verify(key, anchors=anchors, demands=demands, progress=step)
     if as_json:
         print_json(report.as_json())
     else:
