@@ -40,7 +40,7 @@ Answer = Callable[[bytes, bytes], Sent]
 
 @dataclass
 class Responder:
-    """A running authority: its URL, and the PEM file of its root. `answer` may be exchanged while it runs, and sleep."""
+    """A running authority: its URL and the PEM file of its root. `answer` may be exchanged while it runs, and sleep."""
 
     url: str
     root: Path
@@ -91,13 +91,20 @@ def reply(
 
 @contextmanager
 def running_tsa(
-    folder: Path, *, is_expired: bool = False, is_rsa: bool = False, digests: str = "sha256, sha384, sha512"
+    folder: Path,
+    *,
+    is_expired: bool = False,
+    is_rsa: bool = False,
+    digests: str = "sha256, sha384, sha512",
+    port: int = 0,
 ) -> Iterator[Responder]:
-    """A new authority in `folder`, answering on a port that the system chose until the block is left.
+    """A new authority in `folder`, or the one that is there, answering on a port until the block is left; the system
+    chooses it where none is named.
 
     `digests` without sha256 makes it reject what fgtrac asks.
     """
-    responder = Responder("", make_authority(folder, is_expired=is_expired, is_rsa=is_rsa))
+    root = folder / "root.pem"
+    responder = Responder("", root if root.exists() else make_authority(folder, is_expired=is_expired, is_rsa=is_rsa))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -115,7 +122,7 @@ def running_tsa(
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     responder.url = f"http://127.0.0.1:{server.server_port}/tsa"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
