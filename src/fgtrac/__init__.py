@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from fgtrac.api.run import reopen, start_run
     from fgtrac.api.trace import Trace, ensemble
     from fgtrac.api.trace import open_trace as open
+    from fgtrac.api.trusted_anchors import TrustedAnchors
 
 __all__ = [
-    "EvmContract", "Run", "TimeStampAuthority", "Trace", "Witness", "anchor_trace", "check", "ensemble", "erase",
-    "errors", "open", "reopen", "start_run",
+    "EvmContract", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace", "check",
+    "ensemble", "erase", "errors", "open", "reopen", "start_run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -44,6 +45,7 @@ _HOMES = {
     "check": ("fgtrac.api.check", "check_trace"),
     "erase": ("fgtrac.api.erase", "erase"),
     "Trace": ("fgtrac.api.trace", "Trace"),
+    "TrustedAnchors": ("fgtrac.api.trusted_anchors", "TrustedAnchors"),
     "ensemble": ("fgtrac.api.trace", "ensemble"),
     "open": ("fgtrac.api.trace", "open_trace"),
 }

@@ -25,8 +25,10 @@ from fgtrac.tlog.merkle import leaf_hash
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import tiles_of
+from fgtrac.verify.anchors import utc
 from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.receipts import parse_path
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import HEAD, read_head
 from fgtrac.verify.updates import counted
@@ -37,6 +39,7 @@ REPLAY = "samplers"  # the check on demand that draws the order of every epoch a
 SINCE = "since"  # the check on demand that holds the log against an older head
 VAULT = "vault"  # the check on demand that computes every registered id again
 SCORES = "scores"  # the check on demand that computes recorded scores again, down to model and data
+HEADS = "heads"  # the check that holds the log against the heads that were shown to outside witnesses
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
 
 
@@ -93,11 +96,33 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
         SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "
         "code do: --scores N --with FILE.py:FUNCTION",
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
-        SINCE: "that the log was not rolled back, or rewritten and signed again, is not shown; an older head that you "
-        "kept does: --since",
+        SINCE: f"that the log was not rolled back, or rewritten and signed again, is {_shown_by_anchors(audit)}; an "
+        "older head that you kept does: --since",
     }
     idle = {name for name, rests_on in ((REPLAY, facts.announced), (SCORES, facts.contributions)) if not rests_on}
-    return [words for name, words in said.items() if name not in demanded | idle]
+    notes = [words for name, words in said.items() if name not in demanded | idle]
+    if facts.announced and (audit.witnessed or REPLAY in demanded):
+        notes.append(_bound(audit))
+    return notes
+
+
+def _shown_by_anchors(audit: Audit) -> str:
+    """What outside witnesses show of rolling back and rewriting."""
+    if not audit.witnessed:
+        return "not shown"
+    newest = max(one.size for one in audit.witnessed)
+    since = utc(min(one.time_s for one in audit.witnessed if one.size == newest))
+    return f"shown for its first {newest} entries since {since}, by who witnessed them, and for nothing else"
+
+
+def _bound(audit: Audit) -> str:
+    """Of how many epochs the announced order binds whoever signs."""
+    announced = audit.facts.announcements
+    bound = announced.bound({one.size for one in audit.witnessed if one.exact})
+    return (
+        f"the announced order binds whoever signed in {bound} of {counted(len(announced), 'epoch')}: only there is a "
+        "witnessed head that has the announcement and no use yet"
+    )
 
 
 # -- the journal ----------------------------------------------------------------------------------------------------
@@ -292,6 +317,8 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
             audit.checks.notes.append(f"{name} is left over from an older seal; the next seal removes it")
         elif name.startswith(JOURNAL) and name.endswith(DAMAGED):
             audit.checks.notes.append(f"{name} was set aside as damaged: a gap entry says what it lost")
+        elif parse_path(name) is not None:
+            continue  # the checks of the anchors read it
         elif name.startswith("artifacts/") and name not in left:
             audit.checks.notes.append(f"{name} is not named by any sealed entry: nothing is said about it")
         elif name not in left:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fgtrac.api.anchor_audit import anchor_demands
 from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.explain import Explainer, check_unseen
@@ -28,6 +29,7 @@ from fgtrac.api.suspects import (
 )
 from fgtrac.api.targets import read_targets
 from fgtrac.api.trust import trusted_verifier
+from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.query.blocks import Blocks
@@ -305,14 +307,17 @@ class Trace:
         self,
         key: str | None = None,
         *,
+        anchors: TrustedAnchors | None = None,
         demands: Iterable[Demand] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Report:
         """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
         64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own.
-        `demands` are checks beyond the usual ones, made after them."""
+        `anchors` says whose receipts count; no network is asked without its `nodes`. `demands` are checks beyond the
+        usual ones, made after them. Errors of what is named as in `anchor_demands`."""
         named = self._key if key is None else key
         verifier, whose = trusted_verifier(named, self.id, note=self._directory.head_note())
+        demands = [*anchor_demands(self._directory.names(), anchors or TrustedAnchors()), *demands]
         report = audit_trace(self._directory, verifier, demands=demands, progress=progress)
         return Report(
             report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgtrac.anchor.witness import read_cosigner
 from fgtrac.tlog.note import parse_note, parse_tree_head
 from fgtrac.verify.checks import Checks
 from fgtrac.verify.quorum import Quorum
@@ -18,6 +17,8 @@ def read_quorum(keys: Sequence[str], needed: int | None = None) -> Quorum | None
         if needed is not None:
             raise ValueError("--quorum says how many of the witnesses named with --witness-key; name them")
         return None
+    from fgtrac.anchor.witness import read_cosigner  # which loads what talks to a network
+
     return Quorum.of(tuple(read_cosigner(key) for key in keys), needed)
 
 

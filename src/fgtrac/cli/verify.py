@@ -19,7 +19,6 @@ from fgtrac.api.trace import Trace, open_for_verification
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.api.witnessed import read_quorum
-from fgtrac.api.witnessed import read_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
@@ -78,19 +77,12 @@ def verify(
     tsa_root: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="a time-stamping authority's root certificate (PEM) that you trust; may be repeated"
+            metavar="FILE", help="a time-stamping authority's root certificate (PEM) that you trust (repeatable)"
         ),
-    ] = None,
-    witness_key: Annotated[
-        list[str] | None,
-        typer.Option(metavar="VKEY", help="a witness's key whose cosignatures you count, or its file; may be repeated"),
-    ] = None,
-    quorum: Annotated[
-        int | None, typer.Option(metavar="K", help="so many of those witnesses must have cosigned (default: all)")
     ] = None,
     evm: Annotated[
         list[str] | None,
-        typer.Option(metavar="RPC_URL", help="ask this node for heads in contracts on its chain; may be repeated"),
+        typer.Option(metavar="RPC_URL", help="ask this node for heads in contracts on its chain (repeatable)"),
     ] = None,
     evm_contract: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="the contract, where not as the receipts say")
@@ -111,9 +103,9 @@ def verify(
     unused = [option for option, value in for_chain.items() if value is not None and not evm]
     if unused:
         raise ValueError(f"{unused[0]} belongs to --evm RPC_URL, the node to ask; add that, or leave it out")
-    for_trace = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
+    for_trace: dict[str, Any] = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
     for_trace |= {"--tsa-root": tsa_root, "--evm": evm}
-    for_bundle = {"--id-key": id_key, "--about": about, "--witness-key": witness_key, "--quorum": quorum}
+    for_bundle: dict[str, Any] = {"--id-key": id_key, "--about": about}
     if not path.exists():
         raise FileNotFoundError(f"there is no file or trace {path}")
     is_bundle = path.is_file()
@@ -128,8 +120,9 @@ def verify(
         trace = open_for_verification(path)
         with progress("verifying") as step:
             demands = _demands(trace, scores, seed, with_, replay, since, vault, step)
+            deep = 1 if confirmations is None else confirmations
             anchors = TrustedAnchors(
-                tsa_root or (), witness_key or (), quorum, evm or (), evm_contract, evm_account, confirmations or 1
+                tsa_root or (), witness_key or (), quorum, evm or (), evm_contract, evm_account, deep
             )
             report = trace.verify(key, anchors=anchors, demands=demands, progress=step)
     if as_json:

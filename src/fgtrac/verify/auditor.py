@@ -22,9 +22,11 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
-from fgtrac.tlog.tiles import Tile
+from fgtrac.tlog.tiles import Tile, partial_tiles
+from fgtrac.verify.anchors import Witnessed
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
+from fgtrac.verify.receipts import anchored_sizes
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.tree import (
     HEAD,
@@ -47,7 +49,7 @@ Progress = Callable[[int, int], None]
 class Audit:
     """What the checks found out, for those that follow: `verifier` is whose signature counts; `log` and `facts` are
     believed where `checks` hold only; `known` is the files that were read or are explained; `index_digests` the SHA-256
-    of the rebuilt columns."""
+    of the rebuilt columns; `witnessed` what outside witnesses saw of the log, as later checks find out."""
 
     checks: Checks = field(default_factory=Checks)
     verifier: Verifier | None = None
@@ -55,6 +57,7 @@ class Audit:
     facts: Facts = field(default_factory=Facts)
     known: set[str] = field(default_factory=set)
     index_digests: dict[str, bytes] = field(default_factory=dict)
+    witnessed: list[Witnessed] = field(default_factory=list)
 
 
 def audit_log(
@@ -125,7 +128,8 @@ def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
     if bad_entry is None and log.is_whole:
         needed, left = partials(log, names, [size for size in audit.facts.full_seals if size < log.head.size])
         older = needed + left
-        audit.checks.notes += [f"{t.path} is left over from an older head; the next seal removes it" for t in left]
+        stale = {t.path for t in left} - {t.path for size in anchored_sizes(names) for t in partial_tiles(size)}
+        audit.checks.notes += [f"{p} is left over from an older head; the next seal removes it" for p in sorted(stale)]
 
     def entries() -> str:
         if bad_entry is not None:

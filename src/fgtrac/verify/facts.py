@@ -17,6 +17,7 @@ from fgtrac.events.totals import Totals
 from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import ENTRIES, WIDTH
+from fgtrac.verify.announcements import Announcements
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
@@ -58,6 +59,7 @@ class Facts:
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
+        self.announcements = Announcements()
         self.announced = 0  # epochs whose order a `sampler` entry announces
         self.committed = 0  # of these, the epochs whose order an opening in the vault gives
         self.unopened = 0  # and those of which an erasure destroyed the opening
@@ -92,7 +94,10 @@ class Facts:
             self.contributions.setdefault((writer, seq), []).append(number)
         elif kind == "key":
             self.rotations += rotations_of([(number, event)])
+        elif kind == "use":
+            self.announcements.add(number, event)
         elif kind == "sampler":
+            self.announcements.add(number, event)
             self.announced += event["sampler"] != UNREAD
             self.committed += event["sampler"] != UNREAD and "state_commitment" in event
         elif kind == "seal":

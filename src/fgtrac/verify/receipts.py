@@ -78,3 +78,13 @@ def receipt_files(names: Iterable[str]) -> list[ReceiptFile]:
     """The files of the folder among a trace's paths, by size, then by name."""
     found = [file for file in map(parse_path, names) if file is not None]
     return sorted(found, key=lambda file: (file.size, file.path))
+
+
+def paths_of(names: Iterable[str], kind: str) -> list[str]:
+    """The paths of the receipts of one kind."""
+    return [file.path for file in receipt_files(names) if file.kind == kind]
+
+
+def anchored_sizes(names: Iterable[str]) -> list[int]:
+    """The sizes of the heads that have a folder, ascending; with them the seal keeps their partial tiles."""
+    return sorted({file.size for file in receipt_files(names)})

@@ -1,0 +1,96 @@
+"""The check `witness`: heads that C2SP witnesses cosigned are heads of this log, and enough of them saw it.
+
+A witness cosigns a head only after it has seen that the log grew from the last one (C2SP tlog-witness): two heads that
+it cosigned are never of two histories. Its word counts whether or not the log's own signature is still beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from fgtrac.errors import ProofError
+from fgtrac.tlog.cosignature import Cosigner, cosignature_time, count_distinct
+from fgtrac.tlog.note import parse_note, parse_tree_head
+from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, utc
+from fgtrac.verify.auditor import Audit
+from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.quorum import Quorum
+from fgtrac.verify.receipts import WITNESS, note_path, paths_of, witness_name
+from fgtrac.verify.since import check_extends
+from fgtrac.verify.tree import HEAD, Log
+from fgtrac.verify.updates import counted
+
+Seen = dict[Cosigner, dict[int, int]]  # by witness, when it first cosigned the head of each size
+
+
+def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> str:
+    """In words, how much of the log as many of the witnesses saw as are asked for; needs the check of `entries`.
+
+    Counts their lines in the receipts, and in the notes of the newest head and of full seals. ProofError for a receipt
+    that is malformed, moved or altered, and for a cosigned head that is none of this log; CannotTell where too few
+    cosigned, and where nobody is named.
+    """
+    assert audit.log is not None
+    log, names, seen = audit.log, trace.names(), Seen()
+    cosigners = quorum.cosigners if quorum is not None else ()
+    receipts = paths_of(names, WITNESS)
+    others = [HEAD, *(name for name in names if name.startswith("index/") and name.endswith(f"/{HEAD}"))]
+    examine_all(receipts, lambda path: _check_place(trace, path))
+    examine_all([*receipts, *others], lambda path: _read_note(trace.read(path), log, cosigners, seen))
+    if quorum is None:
+        raise CannotTell(
+            f"{counted(len(receipts), 'cosignature')} of witnesses, none of whom is named: name those whose "
+            "word counts with --witness-key"
+        )
+    held = covered(seen, quorum.needed)
+    if not held:
+        raise CannotTell(_too_few(quorum, seen))
+    audit.witnessed += held
+    return describe(held, "cosigned", log.head.size, audit.facts.announcements)
+
+
+def _check_place(trace: TraceFiles, path: str) -> None:
+    """ProofError unless a receipt lies beside the head that it is of, under the name of a key that signed it."""
+    note = parse_note(trace.read(path))
+    head = head_in(trace.read(path), path)
+    if all(witness_name(line.key_id) != PurePosixPath(path).name for line in note.signatures):
+        raise ProofError("no line of the key that it is named after: it was renamed, or the line was removed")
+    if parse_note(trace.read(note_path(head.size))).text != note.text:
+        raise ProofError(f"not the head in {note_path(head.size)}, which it was made for")
+
+
+def _read_note(note: bytes, log: Log, cosigners: Sequence[Cosigner], seen: Seen) -> None:
+    """Take the cosigners' lines in a note, once its head is known to be one of the log."""
+    head = parse_tree_head(parse_note(note).text)
+    times = {c: time for c in cosigners if (time := cosignature_time(note, c)) is not None}
+    told = " and ".join(f"{c.name} cosigned at {utc(time)}" for c, time in times.items())
+    check_extends(head, f"the head that {told}" if told else "it", log)
+    for cosigner, time in times.items():
+        sizes = seen.setdefault(cosigner, {})
+        sizes[head.size] = min(time, sizes.get(head.size, time))
+
+
+def covered(seen: Seen, needed: int) -> list[Witnessed]:
+    """The heads that at least `needed` distinct cosigners saw, or a later one that extends them, each with the time by
+    which so many had."""
+    found = []
+    for size in sorted({size for sizes in seen.values() for size in sizes}):
+        first = {c: min(t for s, t in sizes.items() if s >= size) for c, sizes in seen.items() if max(sizes) >= size}
+        enough: list[Cosigner] = []
+        for cosigner in sorted(first, key=lambda c: first[c]):
+            enough.append(cosigner)
+            if count_distinct(enough) >= needed:
+                exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
+                who = " and ".join(sorted(c.name for c in first))
+                found.append(Witnessed(size, first[cosigner], who, exact))
+                break
+    return found
+
+
+def _too_few(quorum: Quorum, seen: Seen) -> str:
+    silent = ", ".join(f"{c.name} (key id {c.key_id.hex()})" for c in quorum.cosigners if c not in seen)
+    return (
+        f"{quorum.needed} of the witnesses named are asked for, and there is no cosignature by {silent:.400}: never "
+        "anchored there, or the receipt vanished"
+    )
