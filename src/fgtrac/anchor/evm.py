@@ -20,7 +20,7 @@ from fgtrac.anchor.chain_reading import (
     confirm,
     walk,
 )
-from fgtrac.anchor.contract.calls import anchor_call, artifact
+from fgtrac.anchor.contract.calls import Newest, anchor_call, artifact
 from fgtrac.anchor.node import Node
 from fgtrac.anchor.outcomes import (
     ContradictionError,
@@ -197,20 +197,20 @@ def _standing(
     node: Node, chain_id: int, contract: bytes, account: Account, trace_id: bytes, head: TreeHead
 ) -> EvmReceipt | None:
     """The event of this very head, if the chain has it. OtherHeadError for another or a larger one in its place."""
-    newest: EvmReceipt | None = None
-    for event in walk(node, chain_id, contract, account.address, trace_id):
-        newest = newest or event
-        if event.size <= head.size:
-            if (event.size, event.root) == (head.size, head.root):
-                return event
-            break
-    if newest is None or newest.size < head.size:
+    newest = node.newest(contract, account.address, trace_id)
+    if newest.size < head.size:
         return None
-    kind = "a fork of the log" if event.size == head.size else "this is an older head"
-    other = event if event.size == head.size else newest
+    heads = walk(node, chain_id, contract, account.address, trace_id)
+    event = next((event for event in heads if event.size <= head.size), None)
+    if event is not None and (event.size, event.root) == (head.size, head.root):
+        return event
+    other: EvmReceipt | Newest = newest
+    kind = "this is an older head"
+    if event is not None and event.size == head.size:
+        other, kind = event, "a fork of the log"
     raise OtherHeadError(
-        f"{node.name}: {format_address(account.address)} has anchored size {other.size} with root {other.root.hex()} "
-        f"in block {other.block_number}; size {head.size} with root {head.root.hex()} does not go behind it: {kind}"
+        f"{node.name}: {format_address(account.address)} has anchored size {other.size} with root {other.root.hex()}; "
+        f"size {head.size} with root {head.root.hex()} cannot follow: {kind}"
     )
 
 

@@ -87,14 +87,16 @@ class ProviderRpc:
     def __init__(self, provider: Any) -> None:
         web3 = needs_evm("web3")
         self._manager = web3.Web3(provider, middleware=[]).manager
-        self.name = f"the chain in this process ({type(provider).__name__})"
+        self._is_here = isinstance(provider, web3.EthereumTesterProvider)
+        self.name = "the chain in this process" if self._is_here else f"web3's {type(provider).__name__}"
 
     def ask(self, method: str, params: Sequence[Any], timeout_s: float) -> Any:
         """See Rpc; a provider has its own time-outs."""
         try:
             return _plain(self._manager.request_blocking(method, list(params)))
         except Exception as error:  # noqa: BLE001  providers raise of every kind: eth-tester's, py-evm's, web3's
-            words = " ".join(str(error).split())
+            # What another provider raises may name its URL.
+            words = " ".join(str(error).split()) if self._is_here else type(error).__name__
             raise NodeError(f"{self.name} answers {method} with an error: {words:.200}") from None
 
 

@@ -51,9 +51,6 @@ class Sender:
         gas = _gas(node, address, to, data)
         fees = _fees(node)
         nonce = node.nonce(address)
-        cost, balance = gas * max(fees.values()), node.balance(address)
-        if balance < cost:
-            raise _low_balance(node, address, balance, cost)
         target = {} if to is None else {"to": to}
         raw, transaction = self.account.sign(
             {"chainId": chain_id, "nonce": nonce, "gas": gas, "value": 0, "data": data, **fees, **target}
@@ -61,9 +58,9 @@ class Sender:
         try:
             said = node.send(raw)
         except NodeError as error:
-            said = transaction if _is_known(error) else b""
-            if not said:
-                raise _refusal(node, error, address, nonce, gas, cost) from None
+            if not _is_known(error):
+                raise _refusal(node, error, address, nonce, gas, gas * max(fees.values())) from None
+            said = transaction
         if said != transaction:
             raise ContradictionError(
                 f"{node.name} was given transaction 0x{transaction.hex()} and says that it took 0x{said.hex()}"
@@ -110,9 +107,11 @@ def _is_known(error: NodeError) -> bool:
 
 def _refusal(node: Node, error: NodeError, address: bytes, nonce: int, gas: int, cost: int) -> Exception:
     """What a node's refusal means. Nodes differ in words and agree on no codes; what is not known stays the node's."""
-    words = str(error).lower()
-    if "funds" in words:
-        return _low_balance(node, address, node.balance(address), cost)
+    words, balance = str(error).lower(), node.balance(address)
+    if balance < cost:
+        return LowBalanceError(
+            f"{node.name}: {format_address(address)} has {balance} wei; the transaction may cost {cost}; send it more"
+        )
     if "nonce" in words or "underpriced" in words:
         return OutrunError(
             f"another transaction of {format_address(address)} took number {nonce} first; try again ({error})"
@@ -120,9 +119,3 @@ def _refusal(node: Node, error: NodeError, address: bytes, nonce: int, gas: int,
     if "gas" in words:
         return LowGasError(f"the transaction has {gas} gas, which is too little or too much: {error}")
     return error
-
-
-def _low_balance(node: Node, address: bytes, balance: int, cost: int) -> LowBalanceError:
-    return LowBalanceError(
-        f"{node.name}: {format_address(address)} has {balance} wei, and the transaction may cost {cost}; send it some"
-    )
