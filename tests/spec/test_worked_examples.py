@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import cosigned
 from fgtrac.commit.plan import Plan, Taken, format_plan, parse_plan
 from fgtrac.events import identity, schema
 from fgtrac.events.codec import TYPED_ARRAYS
@@ -27,7 +28,7 @@ from fgtrac.events.schema import KINDS, REQUIRED, decode_event, encode_event
 from fgtrac.score import factor_files, projection
 from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store import journal
-from fgtrac.tlog import index, merkle, note, tiles
+from fgtrac.tlog import cosignature, index, merkle, note, tiles
 from fgtrac.tlog.index import Columns
 from fgtrac.verify.keys import rotation_message
 
@@ -250,6 +251,15 @@ def split_tensors(file: bytes) -> tuple[str, bytes]:
     return file[8:length].decode().rstrip(" "), file[length:]
 
 
+def examples_of_receipts() -> dict[str, bytes | str]:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(64, 96)))
+    head = str(examples_of_log()["checkpoint"]).encode()
+    data = cosigned.cosigned(head, "witness.example/w1", key, 1_700_000_100)
+    cosigner = cosigned.cosigner("witness.example/w1", key)
+    assert cosignature.cosignature_time(data, cosigner) == 1_700_000_100
+    return {"cosigned-checkpoint": data.decode(), "cosigner": cosignature.format_cosigner(cosigner) + "\n"}
+
+
 EXAMPLES = {
     "factors": examples_of_factors,
     "entries": examples_of_entries,
@@ -257,6 +267,7 @@ EXAMPLES = {
     "log": examples_of_log,
     "index": examples_of_index,
     "journal": examples_of_journal,
+    "receipts": examples_of_receipts,
 }
 
 
