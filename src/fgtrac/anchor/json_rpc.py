@@ -6,6 +6,7 @@ read. web3 itself is not needed for a node that is asked by HTTP.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -65,9 +66,9 @@ class HttpRpc:
         """The node's message on one line, with nothing in it that stands in the URL behind the host."""
         words = str(error.get("message", "without words"))
         parts = urlsplit(self._url)
-        for secret in sorted(
-            [parts.password or "", parts.username or "", *parts.path.split("/"), *parts.query.split("&")], key=len
-        )[::-1]:
+        user, password = parts.username or "", parts.password or ""
+        pair = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()  # as it was sent
+        for secret in sorted([pair, user, password, *parts.path.split("/"), *parts.query.split("&")], key=len)[::-1]:
             for form in (secret, unquote(secret), secret.partition("=")[2]):
                 if len(form) > 3:
                     words = words.replace(form, "...")
