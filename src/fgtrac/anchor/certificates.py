@@ -10,12 +10,12 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.verify.checks import CannotTell
 
-MAX_PATH = 8
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -24,9 +24,18 @@ def read_roots(path: Path | str) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, one or several. Those that did not sign themselves serve as intermediates.
     FileNotFoundError; FormatError for what holds no certificate or a broken one."""
     try:
-        return tuple(x509.load_pem_x509_certificates(Path(path).read_bytes()))
+        found = x509.load_pem_x509_certificates(Path(path).read_bytes())
+        return tuple(read_certificate(certificate.public_bytes(Encoding.DER)) for certificate in found)
     except ValueError as error:
         raise FormatError(f"{path} holds no PEM certificates (-----BEGIN CERTIFICATE-----) that can be read") from error
+
+
+def read_certificate(der: bytes) -> x509.Certificate:
+    """A certificate whose names can be read, too. ValueError for what is none."""
+    certificate = x509.load_der_x509_certificate(der)
+    for name in (certificate.subject, certificate.issuer):  # which are read only when asked for
+        shown_name(name)
+    return certificate
 
 
 def shown_name(name: x509.Name) -> str:
@@ -42,7 +51,7 @@ def check_signer(signer: x509.Certificate, when: datetime) -> None:
         fits = usage.critical and list(usage.value) == [ExtendedKeyUsageOID.TIME_STAMPING]
     except x509.ExtensionNotFound:
         fits = False
-    except ValueError as error:  # of the extensions' own encoding
+    except ValueError as error:  # of the extensions' own encoding, which is read only now
         raise ProofError(f"the certificate of {shown_name(signer.subject)} has broken extensions") from error
     if not fits:
         raise ProofError(
@@ -69,7 +78,7 @@ def find_path(
         if path[-1] in roots:
             return path
         for issuer in (*roots, *others):
-            if issuer in seen or issuer.subject != path[-1].issuer or len(path) >= MAX_PATH:
+            if issuer in seen or issuer.subject != path[-1].issuer:
                 continue
             if problem := _why_not(path, issuer, issuer in roots, when):
                 obstacles.append(problem)
@@ -88,18 +97,15 @@ def _why_not(path: Sequence[x509.Certificate], issuer: x509.Certificate, is_root
     """What keeps `issuer` from being the issuer of the path's last certificate; empty where nothing does."""
     child, name = path[-1], shown_name(issuer.subject)
     try:
+        if not isinstance(child.signature_hash_algorithm, (*_STRONG, type(None))):  # None: it is part of the algorithm
+            return f"the certificate of {shown_name(child.subject)} is signed over a digest that is no longer safe"
         child.verify_directly_issued_by(issuer)
-        is_strong = child.signature_hash_algorithm is None or isinstance(child.signature_hash_algorithm, _STRONG)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return f"the certificate of {shown_name(child.subject)} is not signed by the key of {name} that is there"
-    if not is_strong:
-        return f"the certificate of {shown_name(child.subject)} is signed over a digest that is no longer safe"
-    if problem := _out_of_time(issuer, when):
-        return problem
     try:
-        return _why_no_authority(issuer, len(path) - 1, is_root)
-    except ValueError:  # of the extensions' own encoding
-        return f"the certificate of {name} has broken extensions"
+        return _out_of_time(issuer, when) or _why_no_authority(issuer, len(path) - 1, is_root)
+    except ValueError:  # of its own encoding, which is read only now
+        return f"the certificate of {name} is broken"
 
 
 def _why_no_authority(issuer: x509.Certificate, below: int, is_root: bool) -> str:
@@ -131,9 +137,9 @@ def _out_of_time(certificate: x509.Certificate, when: datetime) -> str:
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if first <= when <= last:
         return ""
-    state = "not yet valid" if when < first else "expired"
+    state = "was not yet valid" if when < first else "had expired"
     return (
-        f"the certificate of {shown_name(certificate.subject)} was {state} when the time was stamped: valid from "
+        f"the certificate of {shown_name(certificate.subject)} {state} when the time was stamped: valid from "
         f"{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}, stamped {when:%Y-%m-%d %H:%M:%S} UTC"
     )
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fgtrac.anchor import stamp_reply
-from fgtrac.anchor.certificates import check_signer, find_path, read_roots, shown_name
+from fgtrac.anchor.certificates import check_signer, find_path, read_certificate, read_roots, shown_name
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.stamp_reply import Reply, Signed, read_reply
 from fgtrac.anchor.transport import check_url, fetch, shown
@@ -159,7 +159,7 @@ def check_stamp(token: bytes, note: bytes, roots: Sequence[x509.Certificate]) ->
     _check_names(read.signed, read.signer)
     check_signer(read.signer, stamp.time)
     path = find_path(read.signer, read.certificates, roots, stamp.time)
-    _check_signature(read.answer, note, roots)
+    _check_signature(read.answer, note, path)
     until = min(certificate.not_valid_after_utc for certificate in path)
     return CheckedStamp(**asdict(stamp), root=shown_name(path[-1].subject), until=until)
 
@@ -200,7 +200,7 @@ def _read(token: bytes) -> _Read:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of certificates' serial numbers below 1
             answer: TimeStampResponse = library.decode_timestamp_response(reply.ordered)
-            certificates = tuple(x509.load_der_x509_certificate(der) for der in sorted(answer.signed_data.certificates))
+            certificates = tuple(map(read_certificate, sorted(answer.signed_data.certificates)))
             signer = _signer(answer, certificates)
             stamp = _stamp(answer, signer, signed.fraction)
     except (ValueError, KeyError, x509.InvalidVersion) as error:  # the library's ways to say that it is no DER
@@ -269,14 +269,14 @@ def _check_names(signed: Signed, signer: x509.Certificate) -> None:
         )
 
 
-def _check_signature(answer: TimeStampResponse, note: bytes, roots: Sequence[x509.Certificate]) -> None:
-    """The signature, and the way to a root once more as OpenSSL sees it."""
+def _check_signature(answer: TimeStampResponse, note: bytes, path: Sequence[x509.Certificate]) -> None:
+    """The signature, and the way to a root (the path's last) once more, as OpenSSL sees it."""
     library = load_library()
     try:
-        library.VerifierBuilder(roots=list(dict.fromkeys(roots))).build().verify_message(answer, note)
+        library.VerifierBuilder(roots=list(path[1:] or path)).build().verify_message(answer, note)
     except library.VerificationError as error:
         reasons = re.findall(r'(?:reason|data): "([^"]*)"', str(error)) or [str(error)]
         words = "; ".join(" ".join(reason.split()) for reason in reasons)[:300]
         if "certificate verify error" in words:
-            raise CannotTell(f"OpenSSL does not accept the way from the signer to your roots: {words}") from error
+            raise CannotTell(f"OpenSSL does not accept the way to the root that you named: {words}") from error
         raise ProofError(f"the time stamp was altered: its signature does not fit ({words})") from error

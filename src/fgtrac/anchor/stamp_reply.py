@@ -132,12 +132,7 @@ def _signed(infos: Element, fraction: str) -> Signed:
         raise FormatError(
             "a time stamp's signer has a digest algorithm, signed attributes, an algorithm and a signature"
         )
-    attributes: dict[bytes, Element] = {}
-    for attribute in parts[3].parts():
-        kind, values = take(attribute, OBJECT_ID, SET)[:2]
-        if kind.content in attributes:
-            raise FormatError("a signed attribute stands twice in the time stamp")
-        attributes[kind.content] = values
+    attributes = {kind.content: values for kind, values in (take(a, OBJECT_ID, SET)[:2] for a in parts[3].parts())}
     digest, algorithm = (take(part, OBJECT_ID)[0].content for part in (parts[2], parts[4]))
     return Signed(digest, algorithm, parts[1].tag == SEQUENCE, _certificate_hash(attributes), fraction)
 

@@ -1,0 +1,301 @@
+"""Time stamps checked: real ones by OpenSSL (`make_stamps.py`), and others made by hand with any one thing wrong."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
+
+from authorities import STAMPS_ONLY, Extensions, Identity, authority_rights, issue, make_root, pem
+from fgtrac.anchor.rfc3161 import CheckedStamp, check_stamp, read_roots, read_stamp
+from fgtrac.anchor.stamp_reply import read_reply
+from fgtrac.errors import FormatError, ProofError
+from fgtrac.verify.checks import CannotTell
+from stamps_by_hand import WHEN, der, rejection, signed_over_sha1, stamp
+
+STAMPS = Path(__file__).parent / "stamps"
+NOTE = (STAMPS / "checkpoint").read_bytes()
+ROOT = make_root()
+OTHER_ROOT = make_root()  # of the same name
+SIGNER = issue("tsa", ROOT)
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+SERVERS = (x509.ExtendedKeyUsage([Usage.SERVER_AUTH]), False)
+BEFORE, AFTER = WHEN - timedelta(days=1), WHEN + timedelta(days=1)
+
+
+def real(name: str) -> bytes:
+    return (STAMPS / f"{name}.tsr").read_bytes()
+
+
+def real_root(name: str) -> tuple[x509.Certificate, ...]:
+    return read_roots(STAMPS / f"{name}-root.pem")
+
+
+def check(token: bytes, *named: Identity) -> CheckedStamp:
+    return check_stamp(token, NOTE, [identity.certificate for identity in named or (ROOT,)])
+
+
+@pytest.mark.parametrize("name", ["p256", "rsa", "p256-by-sha1"])
+def test_a_real_stamp_says_when_by_whom_and_under_which_root(name: str) -> None:
+    checked = check_stamp(real(name), NOTE, real_root(name.split("-")[0]))
+    read = read_stamp(real(name))
+    assert (checked.time, checked.imprint, checked.by) == (read.time, read.imprint, read.by)
+    assert (checked.by, checked.root, checked.accuracy_s) == ("CN=test authority", "CN=test root", 1.5001)
+    assert checked.until == datetime(2120, 1, 1, tzinfo=UTC)
+    words = checked.words(datetime(2030, 1, 1, tzinfo=UTC))
+    assert (
+        words
+        == f"stamped {read.time:%Y-%m-%d %H:%M:%S} UTC (to within 1.5001 s) by CN=test authority, root CN=test root"
+    )
+
+
+def test_the_fraction_of_a_second_that_a_stamp_says_is_kept() -> None:
+    assert read_stamp(real("p256")).time.microsecond > 0
+    assert check(stamp(NOTE, SIGNER, when="20260102030405.5Z")).time == WHEN + timedelta(seconds=0.5)
+
+
+def test_a_real_stamp_leads_to_no_other_root_of_the_same_name() -> None:
+    with pytest.raises(CannotTell, match="not signed by the key of CN=test root that is there; name the root"):
+        check_stamp(real("p256"), NOTE, real_root("rsa"))
+
+
+def test_a_real_stamp_by_an_expired_certificate_is_refuted() -> None:
+    with pytest.raises(ProofError, match=r"expired when the time was stamped: valid from 2020-01-01 .* to 2021-01-01"):
+        check_stamp(real("expired"), NOTE, real_root("expired"))
+
+
+def test_a_real_signature_over_sha_1_is_not_accepted() -> None:
+    with pytest.raises(CannotTell, match="signed in a way that is not accepted"):
+        check_stamp(real("p256-over-sha1"), NOTE, real_root("p256"))
+
+
+def test_a_real_rejection_is_no_time_stamp() -> None:
+    with pytest.raises(FormatError, match="no time stamp: rejection; unrecognized or unsupported algorithm; 'Message"):
+        read_stamp(real("p256-rejection"))
+
+
+def test_a_real_stamp_over_other_bytes_is_refuted_with_both_digests() -> None:
+    with pytest.raises(ProofError, match=r"over other bytes: sha256 [0-9a-f]{64}, and the head's is [0-9a-f]{64}$"):
+        check_stamp(real("p256"), NOTE + b" ", real_root("p256"))
+
+
+def test_certificates_in_another_order_than_ders_are_put_in_order() -> None:
+    reply = read_reply(real("rsa"))  # as OpenSSL wrote it: the signer first
+    assert reply.ordered != real("rsa")
+    assert sorted(reply.ordered) == sorted(real("rsa"))
+    intermediate = issue("between", ROOT, extensions=authority_rights())
+    signer = issue("tsa", intermediate)
+    tokens = {stamp(NOTE, signer, [intermediate.certificate], in_order=order) for order in (False, True)}
+    assert len({check(token).words(WHEN) for token in tokens}) == 1
+
+
+@pytest.mark.parametrize("name", ["p256", "rsa"])
+def test_no_changed_bit_of_a_real_stamp_makes_it_say_anything_else(name: str) -> None:
+    token, roots = bytearray(real(name)), real_root(name)
+    honest = check_stamp(bytes(token), NOTE, roots)
+    unsigned = set()
+    for bit in range(0, 8 * len(token), 1 if name == "p256" else 5):
+        token[bit // 8] ^= 1 << bit % 8
+        with suppress(FormatError, ProofError, CannotTell):
+            assert check_stamp(bytes(token), NOTE, roots) == honest, f"bit {bit}"
+            unsigned.add(bit // 8)
+        token[bit // 8] ^= 1 << bit % 8
+    assert len(unsigned) < 12  # versions and the like, which say nothing
+
+
+@pytest.mark.parametrize("key", [None, RSA_KEY], ids=["P-256", "RSA"])
+@pytest.mark.parametrize("digest", ["sha256", "sha512"])
+def test_a_stamp_made_by_hand_holds_as_it_should_be(key: rsa.RSAPrivateKey | None, digest: str) -> None:
+    signer = issue("tsa", ROOT, key=key)
+    checked = check(stamp(NOTE, signer, digest=digest, signed_over=digest), OTHER_ROOT, ROOT)
+    assert (checked.time, checked.accuracy_s, checked.by, checked.root) == (WHEN, None, "CN=tsa", "CN=test root")
+
+
+LIES = {
+    "over other bytes": (lambda: stamp(b"x", SIGNER), ProofError, "over other bytes"),
+    "not granted": (lambda: stamp(NOTE, SIGNER, status=2), ProofError, "not granted: rejection"),
+    "granted with modifications": (lambda: stamp(NOTE, SIGNER, status=1), ProofError, "not granted: granted with mod"),
+    "over MD5": (lambda: stamp(NOTE, SIGNER, digest="md5"), CannotTell, "over a MD5 digest"),
+    "over SHA-1": (lambda: stamp(NOTE, SIGNER, digest="sha1"), CannotTell, "over a SHA-1 digest"),
+    "signed over SHA-1": (lambda: stamp(NOTE, SIGNER, signed_over="sha1"), CannotTell, "a way that is not accepted"),
+    "signed by RSA-PSS": (lambda: stamp(NOTE, SIGNER, signed_by="rsa-pss"), CannotTell, "a way that is not accepted"),
+    "signed by another key": (
+        lambda: stamp(NOTE, Identity(SIGNER.certificate, OTHER_ROOT.key)), ProofError, "altered: its signature",
+    ),
+    "naming no certificate": (lambda: stamp(NOTE, SIGNER, named=None), ProofError, "does not sign which certificate"),
+    "naming another certificate of the key": (
+        lambda: stamp(NOTE, SIGNER, named=issue("tsa", ROOT, key=SIGNER.key).certificate), ProofError,
+        "altered, or is not signed by CN=tsa: the certificate it signs has the digest",
+    ),
+    "with two certificates of one number": (
+        lambda: stamp(NOTE, SIGNER, [twin(SIGNER)]), ProofError, "carries 2 certificates of the signer",
+    ),
+    "with another certificate only": (
+        lambda: stamp(NOTE, SIGNER, [ROOT.certificate], carries_signer=False), ProofError, "carries 0 certificates",
+    ),
+    "without certificates": (lambda: stamp(NOTE, SIGNER, carries_signer=False), CannotTell, "not supported"),
+    "signer by key": (lambda: stamp(NOTE, SIGNER, by_key=True), CannotTell, "names its signer by key"),
+    "17 certificates": (lambda: stamp(NOTE, SIGNER, [ROOT.certificate] * 16), FormatError, "carries 17 certificates"),
+    "a month 13": (lambda: stamp(NOTE, SIGNER, when="20261302030405Z"), FormatError, "no time stamp"),
+    "no Zulu time": (lambda: stamp(NOTE, SIGNER, when="20260102030405"), FormatError, "no time of a time stamp"),
+    "no token": (lambda: rejection(), FormatError, "holds no time stamp: rejection; 'no'"),
+    "nothing": (lambda: b"", FormatError, "not one DER sequence"),
+    "more behind it": (lambda: stamp(NOTE, SIGNER) + b"\0", FormatError, "no DER element"),
+    "too much": (lambda: der(0x30, bytes(65_536)), FormatError, "at most 65,536"),
+}  # fmt: skip
+
+
+def twin(identity: Identity) -> x509.Certificate:
+    """Another certificate with the same issuer and serial number."""
+    return (
+        x509.CertificateBuilder(
+            identity.certificate.issuer, x509.Name([]), OTHER_ROOT.key.public_key(), identity.certificate.serial_number,
+            BEFORE, AFTER,
+        ).sign(OTHER_ROOT.key, hashes.SHA256())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_each_lie_about_a_stamp_has_its_own_answer(lie: str) -> None:
+    token, error, words = LIES[lie]
+    with pytest.raises(error, match=words):
+        check(token())
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        [],
+        [(STAMPS_ONLY[0], False)],
+        [SERVERS],
+        [(x509.ExtendedKeyUsage([Usage.TIME_STAMPING, Usage.CODE_SIGNING]), True)],
+    ],
+    ids=["none", "not critical", "another", "one more"],
+)
+def test_a_certificate_that_is_not_for_time_stamps_alone_refutes(extensions: Extensions) -> None:
+    with pytest.raises(ProofError, match="lacks the critical extended key usage timeStamping"):
+        check(stamp(NOTE, issue("web server", ROOT, extensions=extensions)))
+
+
+def test_the_certificate_is_judged_at_the_time_that_was_stamped() -> None:
+    signer = issue("tsa", ROOT, first=BEFORE, last=AFTER)
+    second = timedelta(seconds=1)
+    for when in (BEFORE, WHEN, AFTER - second):
+        assert check(stamp(NOTE, signer, when=when)).until == AFTER
+    with pytest.raises(ProofError, match="CN=tsa was not yet valid when"):
+        check(stamp(NOTE, signer, when=BEFORE - second))
+    with pytest.raises(ProofError, match="CN=tsa had expired when"):
+        check(stamp(NOTE, signer, when=AFTER + second))
+
+
+def test_a_certificate_that_ended_since_is_said() -> None:
+    checked = check(stamp(NOTE, issue("tsa", ROOT, last=AFTER)))
+    assert "ended since" not in checked.words(AFTER)
+    assert checked.words(AFTER + timedelta(seconds=1)).endswith("; its certificates ended since, on 2026-01-03")
+
+
+def test_an_intermediate_may_be_carried_or_named() -> None:
+    between = issue("between", ROOT, extensions=authority_rights(0), last=AFTER)
+    signer = issue("tsa", between)
+    for token, named in [
+        (stamp(NOTE, signer, [between.certificate]), [ROOT]),
+        (stamp(NOTE, signer), [ROOT, between]),
+        (stamp(NOTE, signer, [between.certificate]), [between, ROOT, ROOT]),
+    ]:
+        assert (check(token, *named).root, check(token, *named).until) == ("CN=test root", AFTER)
+    with pytest.raises(CannotTell, match="whose certificate CN=between issued: it leads to no root that you named"):
+        check(stamp(NOTE, signer))
+    with pytest.raises(CannotTell, match=r"no root that you named \(none\)"):
+        check(stamp(NOTE, signer), between)
+    with pytest.raises(CannotTell, match=r"no root that you named \(none\)"):
+        check_stamp(stamp(NOTE, signer), NOTE, [])
+
+
+def test_an_authority_may_be_its_own_root() -> None:
+    alone = issue("alone")
+    assert check(stamp(NOTE, alone), alone).root == "CN=alone"
+    with pytest.raises(CannotTell, match="leads to no root"):
+        check(stamp(NOTE, alone))
+
+
+between = partial(issue, "between", ROOT)
+UNKNOWN = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\0"), True)
+ELSEWHERE = (x509.NameConstraints([x509.DirectoryName(ROOT.certificate.subject)], None), True)
+NO_SIGNING = (x509.KeyUsage(True, *[False] * 8), True)
+OBSTACLES: dict[str, tuple[Identity, str]] = {
+    "no authority": (between(extensions=[]), "no certification authority"),
+    "not for certificates": (between(extensions=[authority_rights()[0], NO_SIGNING]), "may not sign certificates"),
+    "for servers": (between(extensions=[*authority_rights(), SERVERS]), "not for time stamping"),
+    "expired": (between(extensions=authority_rights(), last=BEFORE), "CN=between had expired when"),
+    "not yet valid": (between(extensions=authority_rights(), first=AFTER), "CN=between was not yet valid when"),
+    "of another root": (
+        issue("between", OTHER_ROOT, extensions=authority_rights()),
+        "not signed by the key of CN=test",
+    ),
+    "unknown critical extension": (between(extensions=[*authority_rights(), UNKNOWN]), "unhandled critical extension"),
+    "other names only": (between(extensions=[*authority_rights(), ELSEWHERE]), "permitted subtree violation"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize("is_named", [False, True], ids=["carried", "named"])
+def test_no_way_leads_over_an_intermediate_that_may_not_issue(obstacle: str, is_named: bool) -> None:
+    intermediate, words = OBSTACLES[obstacle]
+    carried, named = ([], [ROOT, intermediate]) if is_named else ([intermediate.certificate], [ROOT])
+    token = stamp(NOTE, issue("tsa", intermediate), carried)
+    with pytest.raises(CannotTell, match=words):
+        check(token, *named)
+
+
+def test_no_way_is_longer_than_an_authority_above_allows() -> None:
+    upper = issue("upper", ROOT, extensions=authority_rights(0))
+    lower = issue("lower", upper, extensions=authority_rights())
+    token = stamp(NOTE, issue("tsa", lower), [upper.certificate, lower.certificate])
+    with pytest.raises(CannotTell, match="CN=upper allows 0 authorities below it, and there are 1"):
+        check(token)
+
+
+def test_a_root_that_was_not_valid_leads_nowhere() -> None:
+    for root, words in [(make_root(last=BEFORE), "had expired"), (make_root(first=AFTER), "was not yet valid")]:
+        with pytest.raises(CannotTell, match=f"CN=test root {words} when"):
+            check(stamp(NOTE, issue("tsa", root)), root)
+
+
+def test_a_certificate_signed_over_a_broken_digest_leads_nowhere() -> None:
+    root = make_root(key=RSA_KEY)
+    signer = issue("tsa", root)
+    assert check(stamp(NOTE, signer), root).by == "CN=tsa"
+    with pytest.raises(CannotTell, match="certificate of CN=tsa is signed over a digest that is no longer safe"):
+        check(stamp(NOTE, signed_over_sha1(signer, root)), root)
+
+
+def test_without_the_library_nothing_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    for use in (lambda: read_stamp(real("p256")), lambda: check_stamp(real("p256"), NOTE, real_root("p256"))):
+        with pytest.raises(CannotTell, match=r"pip install 'fgtrac\[tsa\]'"):
+            use()
+
+
+def test_roots_are_read_from_a_file_of_several(tmp_path: Path) -> None:
+    file = tmp_path / "roots.pem"
+    file.write_bytes(b"# mine\n" + pem(ROOT.certificate, SIGNER.certificate))
+    assert read_roots(file) == (ROOT.certificate, SIGNER.certificate)
+    for wrong in (
+        b"",
+        b"no PEM",
+        pem(ROOT.certificate)[:-40],
+        b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+    ):
+        file.write_bytes(wrong)
+        with pytest.raises(FormatError, match=r"roots\.pem holds no PEM certificates"):
+            read_roots(file)
+    with pytest.raises(FileNotFoundError):
+        read_roots(tmp_path / "nowhere.pem")
