@@ -126,6 +126,7 @@ def test_every_refusal_says_what_it_means_and_what_to_do(answers: Sequence[Answe
         ([(400, "text/plain", b"")], "answers 400"),
         ([(500, "text/plain", b"")], "answers 500"),
         ([(201, "text/plain", b"")], "answers 201"),
+        ([(422, "text/plain", b"")], "answers 422, which a witness does not"),  # of no entries every log is a growth
         ([knows(0)], "answers 409 and names no size other than 0"),
         ([knows(2**63)], "answers 409"),
         ([knows(3), knows(4), knows(5), knows(6)], f"another size of this log in each of {MAX_ROUNDS} rounds"),

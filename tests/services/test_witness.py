@@ -7,14 +7,22 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cosigned import cosigner, prover, signed_head
 from fgtrac.anchor.witness import Witness
+from fgtrac.api.anchoring import anchor_trace
+from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.trace import open_trace
+from fgtrac.api.witnessed import read_quorum
 from fgtrac.errors import AnchorError, RefusedError
 from fgtrac.tlog.cosignature import cosignature_time, format_cosigner, parse_cosigner
 from fgtrac.tlog.note import Verifier, verify_note
+from fgtrac.verify.report import Verdict
+from findings import words_of
 from services.witness import WitnessServer, make_witness
 from signed import KEY, VERIFIER
+from traces import start_trace
 
 ENTRIES = [b"entry %d" % n for n in range(300)]
 FORK = [*ENTRIES[:5], b"another", *ENTRIES[6:]]
@@ -128,3 +136,24 @@ def test_a_witness_that_was_stopped_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(AnchorError) as caught:
         anchored(Witness(url, server.vkey, timeout_s=5), 9)
     assert not isinstance(caught.value, RefusedError)
+
+
+def test_a_trace_is_anchored_as_it_grows_and_a_proof_shows_the_witness_s_line(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    key = tmp_path / "key.pem"
+    key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    server = make_witness(tmp_path / "witness")
+    server.add_log(made.verifier)
+    with server.running() as url:
+        for step in range(3):
+            writing.use([step, step + 1])
+            writing.recorder.rotate()
+            made.seal()
+            (done,) = anchor_trace(made.trace.path, [Witness(url, server.vkey)], key=key)
+            assert done.error is None
+    public = made.verifier.public_key.hex()
+    (tmp_path / "bundle.json").write_bytes(open_trace(made.trace.path, key=public).prove("digits:1"))
+    report = verify_bundle(tmp_path / "bundle.json", public, quorum=read_quorum([server.vkey]))
+    assert report.verdict is Verdict.HOLDS, report.failures()
+    assert "cosigned by 1 of the 1 witnesses" in words_of(report, "witness")

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import pytest
-
 from fgtrac.tlog.note import Verifier, format_vkey
 
 PROGRAM = Path(sys.executable).with_name("aics-witness")
@@ -71,9 +69,9 @@ class WitnessServer:
 
 
 def make_witness(folder: Path, name: str = "witness.example/w1", prefix: str = "") -> WitnessServer:
-    """A new witness in a folder of its own, which knows no log yet. The test is skipped where it is not installed."""
+    """A new witness in a folder of its own, which knows no log yet."""
     if not PROGRAM.exists():
-        pytest.skip("aics-witness is not installed; make test-services installs it")
+        raise FileNotFoundError(f"there is no {PROGRAM}; make test-services installs it")
     folder.mkdir()
     witness = WitnessServer(folder, "")
     witness.vkey = witness._run("init", "--name", name, "--listen", "127.0.0.1:0", "--prefix", prefix).strip()

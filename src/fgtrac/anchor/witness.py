@@ -26,8 +26,8 @@ _SIZE = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 class Witness:
     """A C2SP witness, as a service of `anchor/service.py`.
 
-    `url` is its submission prefix; `key` its vkey of type 0x04, or a file that holds it. ValueError for what is no
-    such URL, key or timeout (in seconds).
+    `url` is its submission prefix; `key` its vkey of type 0x04, or a file that holds it; `timeout_s` (seconds) bounds
+    each of the few requests for one head. ValueError for what is none of these.
     """
 
     kind = WITNESS
@@ -129,7 +129,7 @@ class Witness:
                 f"{self.name} answers 403: it knows the log {head.origin} by another key than the one that signed this "
                 "head (was the key replaced?); give its owner the vkey that fgtrac show TRACE --vkey prints"
             )
-        if status == 422:
+        if status == 422 and old:
             raise RefusedError(
                 f"{self.name} has seen another history of this log: it cosigned {old} entries, and this head of "
                 f"{head.size} does not continue them. This is a fork: find out who signed the other one"
