@@ -170,7 +170,7 @@ def test_another_order_can_be_announced_afterwards_unless_somebody_holds_a_head_
     with begin(tmp_path, ids="public") as run:
         for number, _batch in enumerate(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train")):
             if number == 0:
-                run._seal_here()
+                run._sealer.now()
                 held.write_bytes((run.path / "checkpoint").read_bytes())
     trace, key = TraceDir.open(run.path), load_key(tmp_path / "key.pem")
     verifier = Verifier(f"fgtrac/{identity(trace).hex()}", key.public_key().public_bytes_raw())

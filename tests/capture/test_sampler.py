@@ -85,7 +85,7 @@ def test_the_announcement_can_be_sealed_before_the_first_batch_is_trained_on(run
         next(iter(loader))
         written = [decode_event(e) for p in (run.path / "journal").iterdir() for _, e in scan(p.read_bytes()).frames]
         assert [e["epoch"] for e in written if e["kind"] == "sampler"] == list(range(epoch + 1))
-    run._seal_here()
+    run._sealer.now()
     head = TraceDir.open(run.path).head()
     assert head is not None
     assert head.size >= 6

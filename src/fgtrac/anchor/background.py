@@ -40,16 +40,18 @@ class BackgroundAnchor:
         self._thread.start()  # now: an interpreter that is shutting down starts none
 
     def submit(self, signed: SignedHead, *, now: bool = False) -> None:
-        """Anchor this head, unless that is done, or a larger one waits; with `now`, do not wait after a failure."""
+        """Anchor this head, unless a larger one waits; with `now`, do not wait after a failure."""
         with self._changed:
-            size = signed.head.size
-            if self._last is not None and self._last.error is None and self._last.size >= size:
-                return
-            if self._head is None or self._head.head.size <= size:
+            if self._head is None or self._head.head.size <= signed.head.size:
                 self._head, self._last = signed, None
             if now:
                 self._due = 0.0
             self._changed.notify_all()
+
+    def is_done(self, size: int) -> bool:
+        """Whether a head of at least this size has its receipt."""
+        with self._changed:
+            return self._last is not None and self._last.size >= size and self._last.error is None
 
     def result(self, size: int, deadline: float) -> Anchored | None:
         """What became of a head of at least this size: as soon as that is over, or else at `deadline` (of

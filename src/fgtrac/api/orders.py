@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from fgtrac.api.ledger import Ledger
@@ -34,6 +35,7 @@ class Orders:
         self._vault = vault
         self._recorder = recorder
         self._ledger = ledger
+        self.announced: Callable[[], None] = lambda: None  # called between a training pass's entry and its first batch
         self._turn = threading.Lock()
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._kept: set[tuple[bytes, bool]] = set()  # parts by digest that are in the trace (True), or the vault's
@@ -105,6 +107,8 @@ class LoaderOrders:
             ref = orders._recorder.record("sampler", said | {"state_commitment": state_commitment(opening)})
             orders._waiting.append((opening_name(*ref), opening))
         orders._recorder.hand_over()
+        if iteration.trains:
+            orders.announced()
 
     def unread(self, iteration: Iteration, batch: int) -> None:
         """Say that a batch of the announced order could not be read, and so was never delivered."""

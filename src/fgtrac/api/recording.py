@@ -8,7 +8,6 @@ import math
 import operator
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,13 +20,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from fgtrac.anchor.anchored import Anchored
 from fgtrac.api import prior
+from fgtrac.api.anchored_run import NO_ANCHORS, AnchorPlan, RunAnchors
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
 from fgtrac.api.registering import Registering
+from fgtrac.api.run_seals import RunSeals
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
 from fgtrac.api.wish import read_wish
@@ -39,16 +41,13 @@ from fgtrac.capture.sources import Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
-from fgtrac.commit.background import BackgroundSealer
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import CaptureError, FgtracError, ProofError
+from fgtrac.errors import CaptureError, FgtracError
 from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.erasures import Erased
-
-WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,7 @@ class Options:
     sync_interval_s: float = 5.0
     seal_interval_s: float = 5.0
     on_flush: Callable[[int], None] | None = None
+    anchors: AnchorPlan = NO_ANCHORS
 
 
 class Run(Registering):
@@ -98,7 +98,6 @@ class Run(Registering):
             sync_interval_s=options.sync_interval_s,
             on_flush=options.on_flush,
         )
-        self._sealer = BackgroundSealer(self._seal_here, options.seal_interval_s)
         self._ledger = ledger if ledger is not None else Ledger()
         secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
         returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
@@ -108,6 +107,9 @@ class Run(Registering):
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._orders = Orders(trace, vault, self._recorder, self._ledger)
         self._recorder.beside = self._orders.keep
+        self._anchors = RunAnchors(trace, signer, options.anchors)
+        self._recorder.beside_cpu_s = lambda: self._anchors.cpu_s
+        self._sealer = RunSeals(trace, signer, self._recorder, self._orders, self._anchors, options.seal_interval_s)
         if not trains:
             self._grounding.close()
             self._checkpoints.last = self._ledger.newest
@@ -216,7 +218,7 @@ class Run(Registering):
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
         self._check_training("checkpoint()")
-        self._heed(self._sealer.check)
+        self._sealer.check()
         rates = self._grounding.learning_rates
         if not rates and optimizer is not None:
             rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
@@ -230,6 +232,12 @@ class Run(Registering):
         if state is not None and scoring is not None:
             scoring.at_checkpoint(model, state)
         return state is not None
+
+    def anchor(self, wait_s: float = 10.0) -> tuple[Anchored, ...]:
+        """Seal now, and bring that head to the services of `start_run`: what has become of it within `wait_s` seconds,
+        service by service; what has no receipt by then goes on beside the training. ValueError where there are none."""
+        self._recorder.check_open()
+        return self._sealer.anchor(wait_s)
 
     def predictions(
         self,
@@ -330,11 +338,12 @@ class Run(Registering):
         with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
             last.callback(self._held.close)
             last.callback(self._vault.close)
-            last.callback(self._seal_last)
+            last.callback(self._anchors.close)
+            last.callback(self._sealer.last)
             last.callback(self._recorder.close)
             self._grounding.close()
             self._orders.keep(last=True)
-            self._heed(self._sealer.finish)
+            self._sealer.finish()
             self._recorder.flush()
             if finished and self._trains:
                 writers = {
@@ -360,30 +369,6 @@ class Run(Registering):
                 f"{verb} belongs to training, and this trace was reopened for scores and predictions; "
                 "continue the training with start_run(..., resume=True)"
             )
-
-    def _seal_here(self) -> None:
-        """A plain seal of everything recorded so far; runs beside the training thread."""
-        self._orders.keep()  # what is committed to can be opened
-        self._recorder.rotate()
-        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns)
-
-    def _heed(self, ask_sealer: Callable[[], None]) -> None:
-        """Say so where the seal of a checkpoint failed."""
-        try:
-            ask_sealer()
-        except BlockingIOError:
-            if self._open:  # somebody else is sealing this trace: nothing is lost, and the next seal takes it all
-                self._sealer.ask()
-        except OSError as error:
-            self._recorder.lose("the log could not be sealed at a checkpoint", error)
-
-    def _seal_last(self) -> None:
-        """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
-        try:
-            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
-        except ProofError:
-            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
-            raise
 
     def _say_unrecorded(self) -> None:
         """A batch of watched data came from an iterator that nobody follows: say so, the first time."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fgtrac.anchor.service import Service
 from fgtrac.api import prior
 from fgtrac.api.adding import hold_open, take_up
+from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
-from fgtrac.api.recording import WAIT_S, Options, Run
+from fgtrac.api.recording import Options, Run
+from fgtrac.api.run_seals import WAIT_S
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import key_commitment
@@ -39,6 +42,9 @@ def start_run(
     seal_interval_s: float = 5.0,
     key: str | os.PathLike[str] | None = None,
     on_flush: Callable[[int], None] | None = None,
+    anchors: Iterable[Service] = (),
+    anchor_at: str | float = "end",
+    anchor_wait_s: float = 0.0,
 ) -> Run:
     """Start recording into `PATH.trace` (secrets into `PATH.vault`); use the result as a context.
 
@@ -50,15 +56,21 @@ def start_run(
     With `resume`, an existing trace is repaired and continued, updates counted on from `step` (by default that of
     its last checkpoint). `on_flush(next_seq)` is called after each write to the journal.
     Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds; the end always is.
+    `anchors` are services (`EvmContract`, `TimeStampAuthority`, `Witness`) that the head at the end is brought to. With
+    `anchor_at` "epoch", so is one at the beginning of each training pass, which announces its order and has none of its
+    batches; with a number, the first one sealed in as many seconds. It is done beside the training, again and again
+    where a service does not answer, and what is left at the end `fgtrac anchor --pending` or a resume completes.
+    `anchor_wait_s` is how long each pass waits for its receipts, before its first batch.
 
-    Raises FileExistsError for an existing trace without `resume`, ValueError for unfit arguments.
+    Raises FileExistsError for an existing trace without `resume`, ValueError or TypeError for unfit arguments.
     """
     if ids not in ("keyed", "public"):
         raise ValueError(f"ids={ids!r} is no id scheme; choose 'keyed' or 'public'")
     if step is not None and step < 0:
         raise ValueError(f"step={step}; updates are counted from 0")
     parse_rule(keep)  # raises for what is none
-    options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush)
+    plan = read_plan(anchors, anchor_at, anchor_wait_s)
+    options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush, plan)
     folder = _folder(path)
     signing_key = None if key is None else Path(key)
     if folder.exists():
@@ -112,6 +124,7 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
         run._recorder.sync()
+        run._anchors.take_up()
         return run
 
 

@@ -46,7 +46,8 @@ class OwnTime:
 def own_time() -> Iterator[OwnTime]:
     """Measure every run started inside the block; the timers' own cost counts as fgtrac's.
 
-    The background thread counts with its processor time: while it waits for the disk, it takes nothing.
+    The thread that flushes, and those that anchor, count with their processor time: while they wait for the disk or an
+    answer, they take nothing.
     """
     meter = OwnTime()
     loader._install()
@@ -70,7 +71,7 @@ def own_time() -> Iterator[OwnTime]:
         Recorder.__init__ = remember  # type: ignore[method-assign]
         yield meter
     finally:
-        meter.background_s = sum(r.background_cpu_s for r in recorders)
+        meter.background_s = sum(r.background_cpu_s + r.beside_cpu_s() for r in recorders)
         loader._original.update(originals)
         for name in patched:
             setattr(base, name, patched[name])

@@ -87,6 +87,7 @@ class Recorder:
         self._strict = strict
         self._on_flush = on_flush
         self.beside: Callable[[], None] = lambda: None
+        self.beside_cpu_s: Callable[[], float] = lambda: 0.0  # of what else works beside the training, for `own_time`
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._disk = threading.RLock()  # held while syncing, taken before _lock: nobody waits for the disk in `use`

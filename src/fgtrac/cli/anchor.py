@@ -135,7 +135,7 @@ def _warn(words: str) -> None:
 
 
 def _exit_code(results: Sequence[Anchored]) -> int:
-    """1 where a service refused, or trace or disk are at fault; else 2 for the caller's mistake; else 4 for no answer."""
+    """1 where a service refused, or trace or disk are at fault; else 2 for a mistake of the caller; else 4."""
     errors = [r.error for r in results if r.error is not None]
     codes = {4 if _is_silence(e) else 2 if isinstance(e, _USAGE) else 1 for e in errors}
     return min(codes, default=0)

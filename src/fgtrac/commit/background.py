@@ -21,14 +21,17 @@ class BackgroundSealer:
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._wanted = False
+        self._is_last = False
         self._error: BaseException | None = None
         self._due = float("-inf")
         self.cpu_s = 0.0
 
-    def ask(self) -> None:
-        """Seal as soon as the interval since the last seal has passed."""
+    def ask(self, *, now: bool = False) -> None:
+        """Seal as soon as the interval since the last seal has passed, or with `now` without waiting for that."""
         with self._lock:
             self._wanted = True
+            if now:
+                self._hurry.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="fgtrac-seal", daemon=True)
                 self._thread.start()
@@ -42,10 +45,13 @@ class BackgroundSealer:
 
     def finish(self) -> None:
         """Do what was asked for now, wait for it, and raise what it raised."""
-        self._hurry.set()
-        thread = self._thread
+        with self._lock:
+            self._is_last = True
+            self._hurry.set()
+            thread = self._thread
         if thread is not None:
             thread.join()
+        self._is_last = False
         self._hurry.clear()
         self.check()
 
@@ -57,6 +63,8 @@ class BackgroundSealer:
                     self._thread = None
                     return
                 self._wanted = False
+                if not self._is_last:
+                    self._hurry.clear()
             self._due, began_s = time.monotonic() + self._interval_s, time.thread_time()
             try:
                 self._seal()

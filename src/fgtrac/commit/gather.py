@@ -14,6 +14,8 @@ from fgtrac.store import durable
 from fgtrac.store.journal import parse_segment_name, scan
 from fgtrac.store.trace_dir import TraceDir
 
+MAX_SEQ = 2**64
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -77,16 +79,20 @@ def _frame(path: Path, writer: bytes, at: int, entry: bytes) -> Frame:
     return Frame(event["seq"], event["time"], event["kind"], entry, lost)
 
 
-def gather(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> Gathered:
-    """The frames from `sealed[writer]` on: writers by the time of their first one, each writer's frames together.
+def gather(segments: Sequence[Segment], sealed: Mapping[bytes, int], before: Mapping[bytes, int]) -> Gathered:
+    """The frames from `sealed[writer]` on, and below `before[writer]` where that is said: writers by the time of their
+    first one, each writer's frames together.
 
     TamperError where one sequence number stands for two entries.
     """
     fresh: dict[bytes, dict[int, Frame]] = {}
     for segment in segments:
         mine = fresh.setdefault(segment.writer, {})
+        stop = before.get(segment.writer, MAX_SEQ)
         for frame in segment.frames:
-            if frame.seq >= sealed.get(segment.writer, 0) and mine.setdefault(frame.seq, frame).entry != frame.entry:
+            if not sealed.get(segment.writer, 0) <= frame.seq < stop:
+                continue
+            if mine.setdefault(frame.seq, frame).entry != frame.entry:
                 raise TamperError(f"{segment.path.name}: number {frame.seq} stands for two entries; keep the true one")
     explained = [f.lost for mine in fresh.values() for f in mine.values() if f.lost is not None]
     order = sorted((min(mine.items())[1].time, writer) for writer, mine in fresh.items() if mine)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fgtrac.commit import tidy
@@ -50,10 +51,19 @@ class SealResult:
     full: bool
 
 
-def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock, wait_s: float = 0.0) -> SealResult:
+def seal(
+    trace: TraceDir,
+    signer: Signer,
+    *,
+    full: bool,
+    clock: Clock,
+    wait_s: float = 0.0,
+    before: Mapping[bytes, int] = MappingProxyType({}),
+) -> SealResult:
     """Move every whole journal frame into the log and sign its head; with `full`, commit the index too.
 
     First finishes a seal that was interrupted. Where nothing is new, nothing is written (but a lost index is rebuilt).
+    Of a writer in `before` only entries below that number are taken; the others stay in the journal.
     BlockingIOError where somebody else seals this trace for longer than `wait_s`;
     TamperError for a state that no crash can leave;
     ProofError where an entry speaks of samples that are not registered (a plain seal is still possible);
@@ -62,7 +72,7 @@ def seal(trace: TraceDir, signer: Signer, *, full: bool, clock: Clock, wait_s: f
     with durable.lock(signer.lock_path, str(trace.path), wait_s):
         segments = read_segments(trace)
         state = recover(trace, signer, segments)
-        plan, entries, index = _make_plan(trace, state, segments, full=full, clock=clock)
+        plan, entries, index = _make_plan(trace, state, segments, before, full=full, clock=clock)
         if plan is None:
             if full and state.size:
                 _restore_index(trace, signer, state)
@@ -89,10 +99,10 @@ def last_seqs(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]
 
 
 def _make_plan(
-    trace: TraceDir, state: State, segments: list[Segment], *, full: bool, clock: Clock
+    trace: TraceDir, state: State, segments: list[Segment], before: Mapping[bytes, int], *, full: bool, clock: Clock
 ) -> tuple[Plan | None, tuple[bytes, ...], Sealed | None]:
     """The plan, all its entries, and the index where it is a full seal; None where there is nothing to do."""
-    found = gather(segments, state.plan.writers)
+    found = gather(segments, state.plan.writers, before)
     if not found.entries and not found.gaps and not (full and 0 < state.size != state.plan.index_size):
         return None, (), None
     start, writer = state.size, os.urandom(16)

@@ -1,0 +1,141 @@
+"""The seals of a run: plain ones beside the training, a full one at its end; and what is anchored behind each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fgtrac.anchor.anchored import Anchored
+from fgtrac.api.anchored_run import RunAnchors
+from fgtrac.api.orders import Orders
+from fgtrac.capture.recorder import Recorder
+from fgtrac.commit import sequencer
+from fgtrac.commit.background import BackgroundSealer
+from fgtrac.commit.signer import Signer
+from fgtrac.errors import ProofError
+from fgtrac.store.trace_dir import TraceDir
+
+WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
+
+
+@dataclass(eq=False, slots=True)
+class _Announced:
+    """A pass that was announced: the number of the first entry behind that, and the head's size once it is sealed."""
+
+    stop: int
+    sealed: threading.Event = field(default_factory=threading.Event)
+    size: int = 0
+
+
+class RunSeals:
+    """Seals one run's trace, and says so to its anchors. `cpu_s` is the processor time of the seals beside it."""
+
+    def __init__(
+        self,
+        trace: TraceDir,
+        signer: Signer,
+        recorder: Recorder,
+        orders: Orders,
+        anchors: RunAnchors,
+        interval_s: float,
+    ) -> None:
+        self._trace = trace
+        self._signer = signer
+        self._recorder = recorder
+        self._orders = orders
+        self._anchors = anchors
+        self._beside = BackgroundSealer(self._seal, interval_s)
+        self._turn = threading.Lock()
+        self._announced: _Announced | None = None
+        self._is_asked = False
+        if anchors.at_epochs:
+            orders.announced = self._begin_epoch
+
+    @property
+    def cpu_s(self) -> float:
+        """See the class."""
+        return self._beside.cpu_s
+
+    def ask(self) -> None:
+        """Seal beside the caller what has been flushed, soon."""
+        self._is_asked = True
+        self._beside.ask()
+
+    def check(self) -> None:
+        """Say so where a seal or an anchor failed. Where somebody else was sealing, ask again."""
+        self._anchors.say()
+        if not self._heed(self._beside.check):
+            self.ask()
+
+    def finish(self) -> None:
+        """Wait for what was asked for, and say so where it failed."""
+        self._heed(self._beside.finish)
+
+    def now(self) -> None:
+        """A plain seal of everything, on the caller's thread."""
+        self._recorder.rotate()
+        self._orders.keep()  # what is committed to can be opened
+        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+
+    def last(self) -> None:
+        """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
+        try:
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
+        except ProofError:
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+            raise
+        finally:
+            self._anchors.sealed(is_last=True)
+
+    def anchor(self, wait_s: float) -> tuple[Anchored, ...]:
+        """Seal now, and have that head anchored: what has become of it within so many seconds. ValueError where there
+        is nobody to anchor with."""
+        if not self._anchors.is_any:
+            raise ValueError("this run has no services to anchor with; name them: start_run(..., anchors=[...])")
+        self.now()
+        return self._anchors.results(self._anchors.bring(now=True), wait_s)
+
+    def _heed(self, ask_sealer: Callable[[], None]) -> bool:
+        """Whether the seals beside the training went well, or what failed was said."""
+        try:
+            ask_sealer()
+        except BlockingIOError:
+            return False  # somebody else is sealing this trace: nothing is lost, and the next seal takes it all
+        except OSError as error:
+            self._recorder.lose("the log could not be sealed at a checkpoint", error)
+        return True
+
+    def _begin_epoch(self) -> None:
+        """A pass was just announced, on this thread, and none of its batches is drawn: seal exactly up to here."""
+        self._anchors.say()
+        mine = _Announced(self._recorder.next_seq)
+        with self._turn:
+            self._announced = mine
+            self._is_asked = False  # what was asked for before is in this seal
+        self._beside.ask(now=True)
+        deadline = time.monotonic() + self._anchors.epoch_wait_s
+        if self._anchors.epoch_wait_s and mine.sealed.wait(self._anchors.epoch_wait_s):
+            self._anchors.results(mine.size, deadline - time.monotonic())
+
+    def _seal(self) -> None:
+        """A plain seal beside the training thread: of everything, or up to where a pass was announced."""
+        self._orders.keep()
+        if self._announced is None:
+            self._recorder.rotate()
+        with self._turn:
+            epoch, self._announced = self._announced, None
+            stop = self._recorder.next_seq if epoch is None else epoch.stop
+            is_asked, self._is_asked = self._is_asked, False
+        try:
+            before = {self._recorder.writer: stop}
+            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, before=before)
+            size = self._anchors.sealed(begins_epoch=epoch is not None)
+            if epoch is not None:
+                epoch.size = size
+        finally:
+            if epoch is not None:
+                epoch.sealed.set()
+                if is_asked:
+                    self._beside.ask()  # since then: that is the next seal's
