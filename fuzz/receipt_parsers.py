@@ -1,17 +1,31 @@
-"""Parsers of what outside witnesses hand back."""
+"""Parsers of what outside witnesses hand back, and of what says which of them are trusted."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import stamps_by_hand
+from authorities import authority_rights, issue, make_root, pem
+from fgtrac.anchor.rfc3161 import check_stamp, read_roots
+from fgtrac.anchor.stamp_reply import MAX_BYTES
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.tlog import cosignature, note
+from fgtrac.verify.checks import CannotTell
 from log_parsers import text_target
-from target import Real, Target, filled
+from target import Real, Target, filled, scratch_folder
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+STAMPS = Path(__file__).resolve().parents[1] / "tests" / "anchor" / "stamps"
+NOTE = (STAMPS / "checkpoint").read_bytes()
+ROOT, PEER = make_root(), make_root("peer")
+AUTHORITY = issue("tsa", ROOT)
+_SCRATCH = scratch_folder()
 COSIGNER = cosignature.Cosigner("w", KEY.public_key().public_bytes_raw())
 
 
@@ -40,7 +54,42 @@ def worst_lines() -> Iterator[bytes]:
     yield "— w ".encode() + filled(b"A", 900_000) + b"\n"
 
 
+def checked_stamp(data: bytes) -> object:
+    """A time stamp, read and checked against a root as far as it goes."""
+    return check_stamp(data, NOTE, [ROOT.certificate])
+
+
+def time_stamps(_real: Real) -> Iterator[bytes]:
+    yield from (path.read_bytes() for path in sorted(STAMPS.glob("*.tsr")))
+    yield stamps_by_hand.stamp(NOTE, AUTHORITY, [ROOT.certificate])
+    yield stamps_by_hand.rejection(25)
+
+
+def worst_stamps() -> Iterator[bytes]:
+    """Much behind a length, as many small elements as fit, deep nesting, and certificates that could all be issuers."""
+    der, size = stamps_by_hand.der, MAX_BYTES - 16
+    yield filled(b"\x30")
+    yield der(0x30, filled(b"\x05\0", size))
+    yield der(0x30, der(0x30, b"\x02\1\2", der(0x30, filled(b"\x0c\0", size - 16))))
+    yield filled(b"\x30\x84\0\0\xff\0", size)
+    each_other = [issue("peer", PEER, extensions=authority_rights(), key=PEER.key).certificate for _ in range(15)]
+    yield stamps_by_hand.stamp(NOTE, issue("tsa", PEER), each_other)
+
+
+def roots_file(data: bytes) -> object:
+    path = Path(_SCRATCH.name) / "roots.pem"
+    path.write_bytes(data)
+    return read_roots(path)
+
+
 TARGETS = [
+    Target(
+        "time stamp", checked_stamp, time_stamps, refusals=(FormatError, ProofError, CannotTell), worst=worst_stamps,
+    ),
+    Target(
+        "file of roots", roots_file, lambda r: [pem(ROOT.certificate, AUTHORITY.certificate)],
+        worst=lambda: [filled(pem(ROOT.certificate)), filled(b"-----BEGIN CERTIFICATE-----\n"), b"\0" * (1 << 20)],
+    ),
     text_target(
         "cosigner's key", cosignature.parse_cosigner, cosignature.format_cosigner,
         seeds=lambda r: [cosignature.format_cosigner(COSIGNER).encode()],

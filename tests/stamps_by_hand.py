@@ -20,7 +20,7 @@ OIDS = {
     "signed data": "2a864886f70d010702", "TSTInfo": "2a864886f70d0109100104", "policy": "2a030401",
     "content type": "2a864886f70d010903", "message digest": "2a864886f70d010904",
     "certificate": "2a864886f70d010910022f", "ecdsa": "2a8648ce3d040302", "rsa": "2a864886f70d010101",
-    "rsa-pss": "2a864886f70d01010a",
+    "ed25519": "2b6570",
 }  # fmt: skip
 HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha512": hashes.SHA512()}
 
@@ -43,7 +43,7 @@ def number(value: int) -> bytes:
 
 
 def algorithm(name: str) -> bytes:
-    return der(SEQUENCE, oid(name), der(0x05) if name not in ("ecdsa",) else b"")
+    return der(SEQUENCE, oid(name), der(0x05) if name not in ("ecdsa", "ed25519") else b"")
 
 
 def attribute(name: str, value: bytes) -> bytes:

@@ -126,7 +126,7 @@ LIES = {
     "over MD5": (lambda: stamp(NOTE, SIGNER, digest="md5"), CannotTell, "over a MD5 digest"),
     "over SHA-1": (lambda: stamp(NOTE, SIGNER, digest="sha1"), CannotTell, "over a SHA-1 digest"),
     "signed over SHA-1": (lambda: stamp(NOTE, SIGNER, signed_over="sha1"), CannotTell, "a way that is not accepted"),
-    "signed by RSA-PSS": (lambda: stamp(NOTE, SIGNER, signed_by="rsa-pss"), CannotTell, "a way that is not accepted"),
+    "signed by Ed25519": (lambda: stamp(NOTE, SIGNER, signed_by="ed25519"), CannotTell, "a way that is not accepted"),
     "signed by another key": (
         lambda: stamp(NOTE, Identity(SIGNER.certificate, OTHER_ROOT.key)), ProofError, "altered: its signature",
     ),
