@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.service import SignedHead
+from fgtrac.anchor.transport import exchanges_cpu_s
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 
@@ -80,7 +81,7 @@ class BackgroundAnchor:
         while (turn := self._next()) is not None:
             signed, is_last_try = turn
             result = self._anchor(signed)
-            self.cpu_s = time.thread_time()
+            self.cpu_s = time.thread_time() + exchanges_cpu_s()
             self._take(signed, result, is_last_try)
 
     def _next(self) -> tuple[SignedHead, bool] | None:

@@ -15,6 +15,7 @@ Answer = tuple[int, str, bytes]
 """Status, content type (lower case, without parameters; empty where none was said), body."""
 
 _CHUNK = 65_536
+_here = threading.local()  # .cpu_s: what exchanges for this thread have taken on threads of their own
 
 
 def check_url(url: str) -> None:
@@ -51,11 +52,17 @@ def fetch(
     thread = threading.Thread(target=exchange.run, name="fgtrac-fetch", daemon=True)
     thread.start()
     thread.join(timeout_s)
+    _here.cpu_s = exchanges_cpu_s() + exchange.cpu_s
     if exchange.failure is not None:
         raise exchange.failure
     if exchange.answer is None:
         raise exchange.too_late()
     return exchange.answer
+
+
+def exchanges_cpu_s() -> float:
+    """The processor time of this thread's finished exchanges, which is not in its `time.thread_time()`."""
+    return float(getattr(_here, "cpu_s", 0.0))
 
 
 class _Exchange:
@@ -66,6 +73,7 @@ class _Exchange:
         self.timeout_s, self.max_bytes = timeout_s, max_bytes
         self.answer: Answer | None = None
         self.failure: BaseException | None = None
+        self.cpu_s = 0.0
 
     def run(self) -> None:
         try:
@@ -80,6 +88,8 @@ class _Exchange:
                 self.failure = AnchorError(f"{self.name} gave no usable answer: {_words(reason)}")
         except BaseException as error:  # noqa: BLE001  raised again where the caller waits
             self.failure = error
+        finally:
+            self.cpu_s = time.thread_time()
 
     def too_late(self) -> AnchorError:
         return AnchorError(f"{self.name} did not answer within {self.timeout_s:g} s; try again, or allow more time")
