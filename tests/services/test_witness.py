@@ -156,4 +156,4 @@ def test_a_trace_is_anchored_as_it_grows_and_a_proof_shows_the_witness_s_line(tm
     (tmp_path / "bundle.json").write_bytes(open_trace(made.trace.path, key=public).prove("digits:1"))
     report = verify_bundle(tmp_path / "bundle.json", public, quorum=read_quorum([server.vkey]))
     assert report.verdict is Verdict.HOLDS, report.failures()
-    assert "cosigned by 1 of the 1 witnesses" in words_of(report, "witness")
+    assert "cosigned by 1 of 1 witnesses" in words_of(report, "witness")

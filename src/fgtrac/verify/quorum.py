@@ -37,16 +37,15 @@ class Quorum:
         times = {c: cosignature_time(note, c) for c in self.cosigners}
         signed = {c: time for c, time in times.items() if time is not None}
         count, named = count_distinct(tuple(signed)), count_distinct(self.cosigners)
-        head = f"the head of {parse_tree_head(parse_note(note).text).size} entries"
+        size = parse_tree_head(parse_note(note).text).size
+        told = f"the head of {size} entries is cosigned by {count} of {named} witnesses named (needed: {self.needed})"
         if count < self.needed:
             missing = ", ".join(f"{c.name} (key id {c.key_id.hex()})" for c in times if c not in signed)
             raise CannotTell(
-                f"{head} is cosigned by {count} of the {named} witnesses that you named, and {self.needed} are asked "
-                f"for; without {missing:.300}: they were not shown it, or their lines are gone. Ask for a bundle made "
-                "after the head was anchored with them"
+                f"{told}; without {missing:.300}: it was not shown to them, or their lines are gone. Ask for a bundle "
+                "made after the head was anchored with them"
             )
         who = ", ".join(f"{c.name} at {utc(time)}" for c, time in signed.items())
         return (
-            f"{head} is cosigned by {count} of the {named} witnesses that you named ({self.needed} are asked for): "
-            f"{who}, by their own clocks. Each says that it saw the log grow to this head, and no other history of it"
+            f"{told}: {who}, by their own clocks. Each says that it saw the log grow to this head, and no other history"
         )
