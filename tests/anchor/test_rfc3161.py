@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
 from authorities import STAMPS_ONLY, Extensions, Identity, authority_rights, issue, make_root, pem
@@ -149,6 +151,7 @@ LIES = {
     "no token": (lambda: rejection(), FormatError, "holds no time stamp: rejection; 'no'"),
     "nothing": (lambda: b"", FormatError, "not one DER sequence"),
     "more behind it": (lambda: stamp(NOTE, SIGNER) + b"\0", FormatError, "no DER element"),
+    "a name in bits": (lambda: stamp(NOTE, SIGNER).replace(b"\x0c\x09test", b"\x03\x09test"), FormatError, "no time"),
     "too much": (lambda: der(0x30, bytes(65_536)), FormatError, "at most 65,536"),
 }  # fmt: skip
 
@@ -288,12 +291,10 @@ def test_roots_are_read_from_a_file_of_several(tmp_path: Path) -> None:
     file = tmp_path / "roots.pem"
     file.write_bytes(b"# mine\n" + pem(ROOT.certificate, SIGNER.certificate))
     assert read_roots(file) == (ROOT.certificate, SIGNER.certificate)
-    for wrong in (
-        b"",
-        b"no PEM",
-        pem(ROOT.certificate)[:-40],
-        b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
-    ):
+    no_version = ROOT.certificate.public_bytes(Encoding.DER).replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\x38")
+    head, foot = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
+    broken = [head + base64.encodebytes(content) + foot for content in (b"0", no_version)]
+    for wrong in (b"", b"no PEM", pem(ROOT.certificate)[:-40], *broken):
         file.write_bytes(wrong)
         with pytest.raises(FormatError, match=r"roots\.pem holds no PEM certificates"):
             read_roots(file)

@@ -16,6 +16,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.verify.checks import CannotTell
 
+UNREADABLE = (  # what is raised for a certificate that is none, some of it only when a part of it is asked for
+    ValueError, TypeError, KeyError, UnsupportedAlgorithm,
+    x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -24,14 +28,14 @@ def read_roots(path: Path | str) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, one or several. Those that did not sign themselves serve as intermediates.
     FileNotFoundError; FormatError for what holds no certificate or a broken one."""
     try:
-        found = x509.load_pem_x509_certificates(Path(path).read_bytes())
-        return tuple(read_certificate(certificate.public_bytes(Encoding.DER)) for certificate in found)
-    except ValueError as error:
+        data = Path(path).read_bytes()
+        return tuple(read_certificate(c.public_bytes(Encoding.DER)) for c in x509.load_pem_x509_certificates(data))
+    except UNREADABLE as error:
         raise FormatError(f"{path} holds no PEM certificates (-----BEGIN CERTIFICATE-----) that can be read") from error
 
 
 def read_certificate(der: bytes) -> x509.Certificate:
-    """A certificate whose names can be read, too. ValueError for what is none."""
+    """A certificate whose names can be read, too. One of UNREADABLE for what is none."""
     certificate = x509.load_der_x509_certificate(der)
     for name in (certificate.subject, certificate.issuer):  # which are read only when asked for
         shown_name(name)
@@ -51,7 +55,7 @@ def check_signer(signer: x509.Certificate, when: datetime) -> None:
         fits = usage.critical and list(usage.value) == [ExtendedKeyUsageOID.TIME_STAMPING]
     except x509.ExtensionNotFound:
         fits = False
-    except ValueError as error:  # of the extensions' own encoding, which is read only now
+    except UNREADABLE as error:
         raise ProofError(f"the certificate of {shown_name(signer.subject)} has broken extensions") from error
     if not fits:
         raise ProofError(
@@ -100,11 +104,11 @@ def _why_not(path: Sequence[x509.Certificate], issuer: x509.Certificate, is_root
         if not isinstance(child.signature_hash_algorithm, (*_STRONG, type(None))):  # None: it is part of the algorithm
             return f"the certificate of {shown_name(child.subject)} is signed over a digest that is no longer safe"
         child.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, *UNREADABLE):
         return f"the certificate of {shown_name(child.subject)} is not signed by the key of {name} that is there"
     try:
         return _out_of_time(issuer, when) or _why_no_authority(issuer, len(path) - 1, is_root)
-    except ValueError:  # of its own encoding, which is read only now
+    except UNREADABLE:
         return f"the certificate of {name} is broken"
 
 
@@ -147,6 +151,6 @@ def _out_of_time(certificate: x509.Certificate, when: datetime) -> str:
 def _is_self_signed(certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(certificate)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True

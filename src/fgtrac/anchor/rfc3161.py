@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fgtrac.anchor import stamp_reply
-from fgtrac.anchor.certificates import check_signer, find_path, read_certificate, read_roots, shown_name
+from fgtrac.anchor.certificates import UNREADABLE, check_signer, find_path, read_certificate, read_roots, shown_name
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.stamp_reply import Reply, Signed, read_reply
 from fgtrac.anchor.transport import check_url, fetch, shown
@@ -203,7 +203,7 @@ def _read(token: bytes) -> _Read:
             certificates = tuple(map(read_certificate, sorted(answer.signed_data.certificates)))
             signer = _signer(answer, certificates)
             stamp = _stamp(answer, signer, signed.fraction)
-    except (ValueError, KeyError, x509.InvalidVersion) as error:  # the library's ways to say that it is no DER
+    except UNREADABLE as error:
         raise FormatError(f"the bytes are no time stamp: {' '.join(str(error).split()):.200}") from error
     return _Read(reply, signed, answer, certificates, signer, stamp)
 
