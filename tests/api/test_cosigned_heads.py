@@ -206,3 +206,8 @@ def test_two_keys_of_one_witness_are_no_quorum_of_two(desk: Desk, trace: Path) -
     assert "by 1 of 1 witnesses" in words_of(check(desk, bundle_of(desk), *both), "witness")
     with pytest.raises(ValueError, match="a quorum of 2 of 1 witnesses"):
         read_quorum(both, 2)
+
+
+def test_one_key_under_two_names_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match=rf"{NAME} and witness.example/w2 are named with one key"):
+        read_quorum([VKEY, format_cosigner(cosigner("witness.example/w2"))])

@@ -19,15 +19,22 @@ class Quorum:
 
     @classmethod
     def of(cls, cosigners: tuple[Cosigner, ...], needed: int | None = None) -> Quorum:
-        """Of these witnesses so many, by default all; those that share a name or a key are one. ValueError for a
-        number that they cannot reach, or below 1."""
+        """Of these witnesses so many, by default all; several keys of one name are one witness. ValueError for a number
+        that they cannot reach, or below 1, and for one key under two names."""
+        names = {c.public_key: c.name for c in cosigners}
+        for cosigner in cosigners:
+            if (other := names[cosigner.public_key]) != cosigner.name:
+                raise ValueError(
+                    f"{cosigner.name} and {other} are named with one key, and what it signs does not say under which "
+                    "name; leave one of them out"
+                )
         count = count_distinct(cosigners)
         if needed is None:
             needed = count
         if not 1 <= needed <= count:
             raise ValueError(
-                f"a quorum of {needed} of {count} witnesses (those that share a name or a key are one): it is from 1 "
-                f"to {max(count, 1)}; name more of them with --witness-key, or ask for fewer"
+                f"a quorum of {needed} of {count} witnesses (keys of one name are one); it is from 1 to "
+                f"{max(count, 1)}: name more of them with --witness-key, or ask for fewer"
             )
         return cls(cosigners, needed)
 
