@@ -38,15 +38,24 @@ def anchored(service: EvmContract, signed: SignedHead) -> EvmReceipt:
 
 
 class LyingProvider(EthereumTesterProvider):
-    """A chain in process whose node says what `lies` make of its answers, by method, and keeps what it was asked."""
+    """A chain in process whose node says what `lies` make of its answers, by method; what it was asked and sent."""
 
     def __init__(self, tester: Any) -> None:
         super().__init__(tester)
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
         self.lies: dict[str, Lie] = {}
+        self.answers: dict[str, Any] = {}  # given without asking the chain
         self.asked: list[str] = []
+        self.sent: list[str] = []
 
     def make_request(self, method: Any, params: Any) -> Any:
         self.asked.append(method)
+        if method == "eth_sendRawTransaction":
+            self.sent.append(params[0])
+        if method in self.answers:
+            return {"jsonrpc": "2.0", "id": 1, "result": self.answers[method]}
         answer = super().make_request(method, params)
         if method in self.lies and "result" in answer:
             return {**answer, "result": self.lies[method](answer["result"])}

@@ -25,11 +25,8 @@ def shared_chain(tmp_path_factory: pytest.TempPathFactory) -> TestChain:
 def chain(shared_chain: TestChain) -> Iterator[TestChain]:
     """The chain, what a test does to it is undone."""
     snapshot = shared_chain.tester.take_snapshot()
-    shared_chain.liar.lies.clear()
-    shared_chain.liar.asked.clear()
+    shared_chain.liar.start_afresh()
     yield shared_chain
-    shared_chain.liar.lies.clear()
-    shared_chain.tester.enable_auto_mine_transactions()
     shared_chain.tester.revert_to_snapshot(snapshot)
 
 

@@ -29,7 +29,7 @@ from fgtrac.anchor.outcomes import (
     TimedOutError,
 )
 from fgtrac.errors import FormatError
-from fgtrac.verify.evm_receipt import EvmReceipt, format_address
+from fgtrac.verify.evm_receipt import NUMBER, EvmReceipt, format_address
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
@@ -96,7 +96,10 @@ class Node:
 
     def chain_id(self) -> int:
         """Which chain it is on (EIP-155)."""
-        return self._number(self.ask("eth_chainId"), "chain id")
+        found = self._number(self.ask("eth_chainId"), "chain id")
+        if found >= NUMBER:
+            raise self._nonsense("chain id", found)
+        return found
 
     def height(self) -> int:
         """The number of the newest block."""

@@ -16,6 +16,7 @@ from fgtrac.anchor.outcomes import (
 )
 from fgtrac.verify.evm_receipt import format_address
 
+_LEAST_GAS = 21_000  # of every transaction
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 1.0
 
 
@@ -48,8 +49,8 @@ class Sender:
     def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> tuple[bytes, int]:
         """The transaction's hash, and the gas it has."""
         address = self.account.address
-        gas = _gas(node, address, to, data)
         fees = _fees(node)
+        gas = _gas(node, address, to, data, max(fees.values()))
         nonce = node.nonce(address)
         target = {} if to is None else {"to": to}
         raw, transaction = self.account.sign(
@@ -69,9 +70,10 @@ class Sender:
 
 
 def pause(node: Node, began: float, waiting: str) -> None:
-    """Sleep a tenth of the time since `began`, within limits. TimedOutError where the node's time is up."""
+    """Sleep a tenth of the time since `began`, within limits. TimedOutError where the node's time is up then."""
     length = min(max(_FIRST_PAUSE_S, (time.monotonic() - began) / 10), _LONGEST_PAUSE_S)
     time.sleep(min(length, node.left_s(waiting)))
+    node.left_s(waiting)
 
 
 def _wait(node: Node, transaction: bytes, chain_id: int) -> Mined:
@@ -81,13 +83,14 @@ def _wait(node: Node, transaction: bytes, chain_id: int) -> Mined:
     return mined
 
 
-def _gas(node: Node, sender: bytes, to: bytes | None, data: bytes) -> int:
+def _gas(node: Node, sender: bytes, to: bytes | None, data: bytes, price: int) -> int:
     """What the transaction takes as the chain stands, and a quarter more for what others do until then."""
     try:
         return node.estimate_gas(sender, to, data) * 5 // 4
     except NodeError as error:
         if "revert" in str(error).lower():
             raise RevertedError(f"the contract would not take it: {error}") from None
+        _check_balance(node, sender, _LEAST_GAS * price)
         raise
 
 
@@ -107,11 +110,8 @@ def _is_known(error: NodeError) -> bool:
 
 def _refusal(node: Node, error: NodeError, address: bytes, nonce: int, gas: int, cost: int) -> Exception:
     """What a node's refusal means. Nodes differ in words and agree on no codes; what is not known stays the node's."""
-    words, balance = str(error).lower(), node.balance(address)
-    if balance < cost:
-        return LowBalanceError(
-            f"{node.name}: {format_address(address)} has {balance} wei; the transaction may cost {cost}; send it more"
-        )
+    _check_balance(node, address, cost)
+    words = str(error).lower()
     if "nonce" in words or "underpriced" in words:
         return OutrunError(
             f"another transaction of {format_address(address)} took number {nonce} first; try again ({error})"
@@ -119,3 +119,10 @@ def _refusal(node: Node, error: NodeError, address: bytes, nonce: int, gas: int,
     if "gas" in words:
         return LowGasError(f"the transaction has {gas} gas, which is too little or too much: {error}")
     return error
+
+
+def _check_balance(node: Node, address: bytes, cost: int) -> None:
+    if (balance := node.balance(address)) < cost:
+        raise LowBalanceError(
+            f"{node.name}: {format_address(address)} has {balance} wei; the transaction may cost {cost}: send it more"
+        )
