@@ -18,6 +18,7 @@ from typing import Any
 from fgtrac.anchor.json_rpc import needs_evm
 from fgtrac.errors import FormatError
 from fgtrac.store.private_files import read_private
+from fgtrac.verify.strict_json import measure_json
 
 PASSWORD = "FGTRAC_ACCOUNT_PASSWORD"
 _KEY = re.compile(rb"(?:0x)?([0-9a-fA-F]{64})")
@@ -76,16 +77,20 @@ def _password(path: Path, environment: Mapping[str, str]) -> str:
 def _from_keystore(data: bytes, path: Path, password: str) -> bytes:
     accounts = needs_evm("eth_account")
     try:
-        keystore = json.loads(data)
-    except (ValueError, RecursionError):
+        keystore = json.loads(data) if measure_json(data)[0] < 10 else None
+    except ValueError:
         raise FormatError(f"{path} begins like a keystore, and is no JSON") from None
     if not isinstance(keystore, dict) or keystore.get("version") != 3 or not isinstance(keystore.get("crypto"), dict):
         raise FormatError(f"{path} is no keystore of version 3")
     try:
-        return bytes(accounts.Account.decrypt(keystore, password))
+        key = bytes(accounts.Account.decrypt(keystore, password))
     except ValueError as error:
         if "MAC" in str(error):
             raise ValueError(f"the password does not open {path}; {PASSWORD} holds it, or a terminal asks") from None
         raise FormatError(f"{path} is a keystore that cannot be read") from None
     except Exception:  # noqa: BLE001  fields that are missing or of another kind; the library's words may quote them
         raise FormatError(f"{path} is a keystore that cannot be read") from None
+    named = str(keystore.get("address", "")).lower().removeprefix("0x")
+    if named and Account(key).address.hex() != named:  # the check value of a keystore leaves out its cipher's start
+        raise FormatError(f"{path} is a keystore that does not hold the key of the account {named:.40} that it names")
+    return key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -16,8 +17,10 @@ from urllib.parse import unquote, urlsplit
 from fgtrac.anchor.outcomes import NoAnswerError, NodeError, NonsenseError, TimedOutError
 from fgtrac.anchor.transport import check_url, fetch, shown
 from fgtrac.errors import AnchorError, RefusedError
+from fgtrac.verify.strict_json import measure_json
 
-MAX_ANSWER_BYTES = 8 << 20
+MAX_ANSWER_BYTES = 2 << 20  # a block's hashes of transactions are the longest
+MAX_DEPTH, MAX_VALUES = 10, 100_000
 
 
 class Rpc(Protocol):
@@ -65,20 +68,29 @@ class HttpRpc:
     def _words(self, error: Mapping[str, Any]) -> str:
         """The node's message on one line, with nothing in it that stands in the URL behind the host."""
         words = str(error.get("message", "without words"))
-        parts = urlsplit(self._url)
-        user, password = parts.username or "", parts.password or ""
-        pair = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()  # as it was sent
-        for secret in sorted([pair, user, password, *parts.path.split("/"), *parts.query.split("&")], key=len)[::-1]:
-            for form in (secret, unquote(secret), secret.partition("=")[2]):
-                if len(form) > 3:
-                    words = words.replace(form, "...")
+        for secret in _behind_the_host(self._url):
+            words = words.replace(secret, "...")
         return "".join(c if c.isprintable() else " " for c in words)[:200]
 
 
+def _behind_the_host(url: str) -> list[str]:
+    """User, password, and the pieces of path and query, as they stand, decoded and as sent: the longest first."""
+    parts = urlsplit(url)
+    user, password = parts.username or "", parts.password or ""
+    pieces = [user, password, *re.split("[/&=]", f"{parts.path}/{parts.query}")]
+    pieces += [unquote(piece) for piece in pieces]
+    pieces.append(base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())  # basic authentication
+    return sorted({piece for piece in pieces if len(piece) > 3}, key=len, reverse=True)
+
+
 def _decode(body: bytes) -> Any:
+    """The JSON value of an answer; None for what is none, or is made to cost much."""
+    deepest, values = measure_json(body)
+    if deepest > MAX_DEPTH or values > MAX_VALUES:
+        return None
     try:
         return json.loads(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 
@@ -115,8 +127,12 @@ def _plain(value: Any) -> Any:
 def needs_evm(module: str) -> Any:
     """A module of the extra `evm`. ValueError where that is not installed."""
     import importlib
+    import sys
 
+    limit = sys.getrecursionlimit()
     try:
         return importlib.import_module(module)
     except ImportError:
         raise ValueError(f"{module} is not installed; it comes with: pip install 'fgtrac[evm]'") from None
+    finally:
+        sys.setrecursionlimit(limit)  # it is set to 100,000 there, with which nested JSON overflows the stack

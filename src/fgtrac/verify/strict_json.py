@@ -24,12 +24,7 @@ def decode_json(data: bytes) -> Any:
     """The value of strict JSON: UTF-8, no key twice, whole numbers only, within the limits. FormatError otherwise."""
     if len(data) > MAX_BYTES:
         raise FormatError(f"the file has {len(data):,} bytes; a bundle has at most {MAX_BYTES:,}")
-    bare = _STRING.sub(b"", data)
-    depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", bare):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    values = sum(map(bare.count, (b",", b":", b"[", b"{")))
+    deepest, values = measure_json(data)
     if deepest > MAX_DEPTH or values > MAX_VALUES:
         raise FormatError(
             f"nested {deepest} deep with {values:,} values; a bundle has at most {MAX_DEPTH} and {MAX_VALUES:,}"
@@ -40,6 +35,19 @@ def decode_json(data: bytes) -> Any:
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"no strict JSON: {error}") from error
+
+
+def measure_json(data: bytes) -> tuple[int, int]:
+    """How deep these bytes are nested, and about how many values a JSON decoder would make of them.
+
+    For before the decoding: a decoder overflows the C stack where the recursion limit is high, as py-evm sets it.
+    """
+    bare = _STRING.sub(b"", data)
+    depth = deepest = 0
+    for bracket in re.findall(rb"[\[\]{}]", bare):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest, sum(map(bare.count, (b",", b":", b"[", b"{")))
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
