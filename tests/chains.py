@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from web3 import EthereumTesterProvider
-
 from fgtrac.anchor.evm import EvmContract
+from fgtrac.anchor.json_rpc import needs_evm
 from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.service import SignedHead
 from fgtrac.errors import ProofError
@@ -37,7 +36,7 @@ def anchored(service: EvmContract, signed: SignedHead) -> EvmReceipt:
     return parse_evm_receipt(service.anchor(signed, no_proof)[1])
 
 
-class LyingProvider(EthereumTesterProvider):
+class LyingProvider(needs_evm("web3").EthereumTesterProvider):  # type: ignore[misc]
     """A chain in process whose node says what `lies` make of its answers, by method; what it was asked and sent."""
 
     def __init__(self, tester: Any) -> None:

@@ -1,6 +1,16 @@
 """One thread for every computation, here and in child processes: a sum in another order has other last bits."""
 
 import os
+import sys
+
+import pytest
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # read when numpy and torch are loaded, which is later
+
+RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests that import web3 by themselves raise it for all others."""
+    sys.setrecursionlimit(RECURSION_LIMIT)

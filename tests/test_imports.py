@@ -40,6 +40,11 @@ def test_a_server_is_loaded_when_one_is_started() -> None:
     assert not {m for m in loaded_by("import fgtrac.web.tiles_server") if m.partition(".")[0] in SERVICES}
 
 
+def test_loading_the_chain_s_library_leaves_the_recursion_limit_where_nested_json_ends_in_an_error() -> None:
+    code = "import sys; from fgtrac.anchor.json_rpc import needs_evm; before = sys.getrecursionlimit(); "
+    assert "web3" in loaded_by(code + "needs_evm('web3'); assert sys.getrecursionlimit() == before")
+
+
 def test_importing_fgtrac_alone_loads_nothing_else_of_it() -> None:
     assert {m for m in loaded_by("import fgtrac") if m.startswith("fgtrac")} == {"fgtrac"}
 
