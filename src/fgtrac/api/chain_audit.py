@@ -71,7 +71,8 @@ class ChainCheck:
 
     def _ask(self, receipts: Mapping[str, EvmReceipt], trace_id: bytes, log: Log) -> Tally:
         """Everything that the nodes say of the receipts, and of all heads where such are kept."""
-        tally, nodes = Tally(), dict[int, Node]()
+        tally = Tally()
+        nodes: dict[int, Node] = {}
         for node in self._nodes:
             with tally.taking(node.name):
                 nodes[node.chain_id()] = node

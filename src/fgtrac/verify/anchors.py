@@ -72,12 +72,10 @@ def describe(held: Iterable[Witnessed], verb: str, size: int, announcements: Ann
     told = f"{counted(len(since), 'head')} {verb} by {some(who, ' and ')}: "
     told += f"the first of {first} entries at {utc(since[first])}, " if len(since) > 1 else ""
     told += f"{'the newest' if len(since) > 1 else 'one'} of {newest} entries at {utc(since[newest])}"
-    told += f", with {counted(size - newest, 'entry', 'ies')} behind that it does not cover" if size > newest else ""
+    told += f"; the last {size - newest} of {size} are not covered" if size > newest else ""
     if len(announcements):
         bound = announcements.bound({one.size for one in held if one.exact})
-        told += (
-            f"; {bound} of {counted(len(announcements), 'announced epoch')} stand in one that has none of their uses"
-        )
+        told += f"; before their first use, {bound} of {counted(len(announcements), 'announced epoch')}"
     return told
 
 

@@ -11,11 +11,10 @@ from pathlib import PurePosixPath
 
 from fgtrac.errors import ProofError
 from fgtrac.tlog.cosignature import Cosigner, cosignature_time, count_distinct
-from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
+from fgtrac.tlog.note import parse_note, parse_tree_head
 from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, utc
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
-from fgtrac.verify.keys import is_signed_by
 from fgtrac.verify.quorum import Quorum
 from fgtrac.verify.receipts import WITNESS, note_path, paths_of, witness_name
 from fgtrac.verify.since import check_extends
@@ -37,8 +36,8 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     cosigners = quorum.cosigners if quorum is not None else ()
     receipts = paths_of(names, WITNESS)
     others = [HEAD, *(name for name in names if name.startswith("index/") and name.endswith(f"/{HEAD}"))]
-    examine_all(receipts, lambda path: _check_place(trace, path, audit))
     examine_all([*receipts, *others], lambda path: _read_note(trace.read(path), log, cosigners, seen))
+    examine_all(receipts, lambda path: _check_place(trace, path, cosigners))
     if quorum is None:
         raise CannotTell(
             f"{counted(len(receipts), 'cosignature')} of witnesses, none of whom is named: name those whose "
@@ -51,16 +50,18 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     return describe(held, "cosigned", log.head.size, audit.facts.announcements)
 
 
-def _check_place(trace: TraceFiles, path: str, audit: Audit) -> None:
-    """ProofError unless a receipt lies beside the head that it is of, under the name of a key that signed it; and where
-    the log's own line, if it is there, does not fit."""
-    note = parse_note(trace.read(path))
-    head = head_in(trace.read(path), path)
-    if all(witness_name(line.key_id) != PurePosixPath(path).name for line in note.signatures):
+def _check_place(trace: TraceFiles, path: str, cosigners: Sequence[Cosigner]) -> None:
+    """ProofError unless a receipt is the head beside it with a line of the key that it is named after."""
+    note = trace.read(path)
+    size = head_in(note, path).size
+    mine = [s for s in parse_note(note).signatures if witness_name(s.key_id) == PurePosixPath(path).name]
+    if not mine:
         raise ProofError("no line of the key that it is named after: it was renamed, or the line was removed")
-    if parse_note(trace.read(note_path(head.size))).text != note.text:
-        raise ProofError(f"not the head in {note_path(head.size)}, which it was made for")
-    is_signed_by(note, Verifier(head.origin, audit.facts.signers_from(head.size)[0]))
+    for cosigner in cosigners:
+        if cosigner.key_id == mine[0].key_id and cosigner.name != mine[0].name:
+            raise ProofError(f"the line of {cosigner.name}'s key says {mine[0].name}; it was altered")
+    if not note.startswith(trace.read(note_path(size))):
+        raise ProofError(f"not {note_path(size)} with a line behind it, which it was made of")
 
 
 def _read_note(note: bytes, log: Log, cosigners: Sequence[Cosigner], seen: Seen) -> None:

@@ -1,0 +1,307 @@
+"""What `verify` says of anchors, and every lie of an owner who has the signing key, told to each kind by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cosigned import NAME, cosigned
+from fgtrac.anchor.service import SignedHead
+from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, parse_note, sign_note
+from fgtrac.verify.evm_receipt import format_evm_receipt, parse_evm_receipt
+from fgtrac.verify.receipts import EVM, NOTE, RFC3161, WITNESS, note_path, paths_of, receipt_path
+from fgtrac.verify.report import Report, Verdict
+from findings import verdict_of, words_of
+from signed import KEY, Files, note, write
+from stamps_by_hand import stamp
+from witnessed_traces import (
+    EVENTS,
+    FIRST,
+    FORGED,
+    LAST,
+    TRUE,
+    Stage,
+    entries_of,
+    onto,
+    root_of,
+    verify,
+    without,
+)
+
+KINDS = (RFC3161, WITNESS, EVM)
+HOLDS, REFUTED, CANNOT_TELL = Verdict.HOLDS, Verdict.REFUTED, Verdict.CANNOT_TELL
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage.set(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="module")
+def anchored(stage: Stage) -> Files:
+    """The trace, seen by all three at both sizes."""
+    return stage.anchor(TRUE, FIRST, LAST)
+
+
+def only(kind: str, files: Files) -> Files:
+    """Without the receipts of the other kinds."""
+    return without(files, *(other for other in KINDS if other != kind))
+
+
+def rewritten(kind: str, anchored: Files) -> Files:
+    """The log rewritten from entry 3 on and signed with its own key, with the receipts of one kind."""
+    return onto(FORGED, only(kind, anchored))
+
+
+def assert_fork(report: Report, check: str) -> None:
+    """Refuted with both roots and the consistency proof that fails."""
+    assert verdict_of(report, check) is REFUTED
+    words = words_of(report, check)
+    for part in (root_of(TRUE), root_of(FORGED), f"consistency proof of 5 hashes from {LAST} to 9 entries"):
+        assert part in words, words
+
+
+# -- what holds -------------------------------------------------------------------------------------------------------
+
+
+def test_who_names_everybody_learns_what_each_holds_since_when_and_by_whom(stage: Stage, anchored: Files) -> None:
+    report = verify(anchored, stage.trusts(*KINDS))
+    assert report.verdict is HOLDS, report.failures()
+    assert words_of(report, "heads").startswith("2 heads in receipts/, from 3 to 7 entries: signed by the log's key")
+    first = "2 heads {} by {}: the first of 3 entries at {}, the newest of 7 entries at "
+    assert words_of(report, RFC3161).startswith(
+        first.format("stamped", "CN=test authority (root CN=test root)", "2026-01-02 03:04:05 UTC")
+        + "2026-01-02 03:04:05 UTC; the last 2 of 9 are not covered; "
+    )
+    assert words_of(report, WITNESS).startswith(first.format("cosigned", NAME, "2027-01-15 08:00:00 UTC"))
+    kept = parse_evm_receipt(anchored[paths_of(anchored, EVM)[0]])
+    assert f"2 heads kept by account 0x{kept.sender.hex()} in contract {stage.chain.contract}" in words_of(report, EVM)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_says_how_many_epochs_it_binds_and_a_note_says_it_of_all(
+    stage: Stage, anchored: Files, kind: str
+) -> None:
+    report = verify(anchored, stage.trusts(kind))
+    assert words_of(report, kind).endswith("; before their first use, 1 of 2 announced epochs")
+    assert any(n.startswith("the announced order binds whoever signed in 1 of 2 epochs") for n in report.notes)
+    late = verify(stage.anchor(TRUE, LAST, kinds=(RFC3161,)), stage.trusts(RFC3161))
+    assert words_of(late, RFC3161).endswith("; before their first use, 0 of 2 announced epochs")
+
+
+def test_the_note_about_older_heads_says_how_far_anchors_go(stage: Stage, anchored: Files) -> None:
+    (words,) = [n for n in verify(anchored, stage.trusts(RFC3161)).notes if "--since" in n]
+    assert "is shown for its first 7 entries since 2026-01-02 03:04:05 UTC" in words
+    for files, trusted in (
+        (TRUE, stage.trusts()),
+        (anchored, stage.trusts()),
+        (rewritten(RFC3161, anchored), stage.trusts(RFC3161)),
+    ):
+        (words,) = [n for n in verify(files, trusted).notes if "--since" in n]
+        assert "rewritten and signed again, is not shown" in words
+
+
+def test_a_trace_without_receipts_has_no_finding_about_them(stage: Stage) -> None:
+    assert not {f.check for f in verify(TRUE, stage.trusts()).findings} & {"heads", *KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_nobody_of_a_kind_is_named_nobody_can_tell_and_the_option_is_said(
+    stage: Stage, anchored: Files, kind: str
+) -> None:
+    report = verify(only(kind, anchored), stage.trusts())
+    assert [f.check for f in report.failures()] == [kind]
+    assert verdict_of(report, kind) is CANNOT_TELL
+    option = {RFC3161: "--tsa-root", WITNESS: "--witness-key", EVM: "--evm RPC_URL"}[kind]
+    assert option in words_of(report, kind)
+
+
+def test_a_head_without_a_receipt_is_a_note(stage: Stage, anchored: Files) -> None:
+    report = verify(without(anchored, *KINDS), stage.trusts())
+    assert verdict_of(report, "heads") is HOLDS
+    assert "receipts/3/ has no receipt: that anchor is pending, or its receipt was lost" in report.notes
+
+
+def test_files_of_the_folder_are_explained_and_unknown_ones_are_not(stage: Stage, anchored: Files) -> None:
+    assert verdict_of(verify(anchored, stage.trusts()), "files") is HOLDS
+    for name in ("receipts/7/checkpoint.bak", "receipts/07/checkpoint", "receipts/7/evm-1-00000000.txt"):
+        report = verify(anchored | {name: b""}, stage.trusts(*KINDS))
+        assert f"{name} is no file that the log explains" in words_of(report, "files")
+    assert "not written whole" in " ".join(verify(anchored | {"receipts/7/x.tmp": b""}, stage.trusts()).notes)
+
+
+# -- who rewrites the log after it was anchored -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_receipts_that_were_left_refute_a_rewritten_log(stage: Stage, anchored: Files, kind: str) -> None:
+    report = verify(rewritten(kind, anchored), stage.trusts(kind))
+    assert {f.check for f in report.failures()} == {"heads", kind}
+    assert_fork(report, kind)
+    assert_fork(report, "heads")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_of_the_new_log_beside_the_old_receipt_refutes_it(stage: Stage, anchored: Files, kind: str) -> None:
+    files = rewritten(kind, anchored) | {note_path(LAST): note(entries_of(FORGED), LAST)}
+    report = verify(files, stage.trusts(kind))
+    assert [f.check for f in report.failures()] == [kind]
+    if kind == RFC3161:
+        assert "the time stamp is over other bytes: sha256" in words_of(report, kind)
+    else:
+        assert_fork(report, kind)
+    report = verify(files, stage.trusts())  # what is wrong without anybody's word is wrong without a name
+    assert verdict_of(report, kind) is REFUTED
+
+
+def test_a_receipt_that_was_changed_to_the_new_head_too_is_altered(stage: Stage, anchored: Files) -> None:
+    new = note(entries_of(FORGED), LAST)
+    files = onto(FORGED, anchored) | {note_path(LAST): new}
+    (witness,) = [p for p in paths_of(files, WITNESS) if f"/{LAST}/" in p]
+    line = parse_note(files[witness]).signatures[-1]
+    altered = format_note(Note(parse_note(new).text, (*parse_note(new).signatures, line)))
+    report = verify(files | {witness: altered}, stage.trusts(WITNESS))
+    assert "does not fit the text" in words_of(report, WITNESS)
+    assert verdict_of(report, WITNESS) is REFUTED
+    (evm,) = [p for p in paths_of(files, EVM) if f"/{LAST}/" in p]
+    changed = dataclasses.replace(parse_evm_receipt(files[evm]), root=bytes.fromhex(root_of(FORGED)))
+    report = verify(files | {evm: format_evm_receipt(changed)}, stage.trusts(EVM))
+    assert "the event has root" in words_of(report, EVM)
+    assert verdict_of(report, EVM) is REFUTED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_removed_receipts_leave_nothing_green_and_the_chain_remembers(stage: Stage, anchored: Files, kind: str) -> None:
+    for files in (without(onto(FORGED, anchored), *KINDS), FORGED):
+        report = verify(files, stage.trusts(kind))
+        if kind == EVM:
+            assert_fork(report, kind)
+            assert "anchored in block" in words_of(report, kind)
+            report = verify(files, stage.trusts(kind, account=None, contract=None))
+        assert verdict_of(report, kind) is CANNOT_TELL
+        assert "or the receipt vanished" in words_of(report, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_receipts_under_another_name_or_size_refute_all_the_same(stage: Stage, anchored: Files, kind: str) -> None:
+    other = {RFC3161: f"rfc3161-{'0' * 16}.tsr", WITNESS: "witness-00000000.checkpoint", EVM: "evm-1-00000000.json"}
+    for base in (TRUE, FORGED):
+        files = onto(base, only(kind, anchored))
+        (path,) = [p for p in paths_of(files, kind) if f"/{LAST}/" in p]
+        renamed = {p: d for p, d in files.items() if p != path} | {receipt_path(LAST, other[kind]): files[path]}
+        report = verify(renamed, stage.trusts(kind))
+        honest = kind == RFC3161 and base is TRUE  # whose name says nothing: what it stamps is what it stamps
+        assert verdict_of(report, kind) is (HOLDS if honest else REFUTED), words_of(report, kind)
+        moved = {p.replace(f"receipts/{LAST}/", "receipts/8/"): d for p, d in files.items()}
+        report = verify(moved, stage.trusts(kind))
+        assert {f.check for f in report.failures()} == {"heads", kind}
+        if base is TRUE or kind == RFC3161:
+            assert "of a head of 7 entries, in the folder of 8; it was moved" in words_of(report, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_receipts_of_another_trace_are_refuted_with_both_names(stage: Stage, anchored: Files, kind: str) -> None:
+    origin = "fgtrac/" + "ff" * 16
+    head = TreeHead(origin, LAST, bytes.fromhex(root_of(TRUE)))
+    text = format_tree_head(head)
+    foreign = format_note(Note(text, (sign_note(text, origin, KEY),)))
+    paths = {k: next(p for p in paths_of(anchored, k) if f"/{LAST}/" in p) for k in KINDS}
+    made = {RFC3161: stamp(foreign, stage.authority), WITNESS: cosigned(foreign)}
+    made[EVM] = stage.chain.service().anchor(SignedHead(head, foreign), lambda size: ())[1]
+    report = verify(only(kind, anchored) | {note_path(LAST): foreign, paths[kind]: made[kind]}, stage.trusts(kind))
+    assert {f.check for f in report.failures()} == {"heads", kind}
+    assert "ff" * 16 in words_of(report, kind)
+    assert bytes(range(16)).hex() in words_of(report, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_that_was_rolled_back_to_before_a_head_is_refuted_with_both_sizes(
+    stage: Stage, anchored: Files, kind: str
+) -> None:
+    report = verify(onto(write(*EVENTS[: LAST - 1]), only(kind, anchored)), stage.trusts(kind))
+    for check in ("heads", kind):
+        assert verdict_of(report, check) is REFUTED
+        assert "has 7 entries, and this log 6: it was rolled back" in words_of(report, check)
+
+
+def test_cosignatures_and_chains_speak_though_the_log_s_own_signature_was_taken_away(
+    stage: Stage, anchored: Files
+) -> None:
+    def stripped(data: bytes) -> bytes:
+        found = parse_note(data)
+        return format_note(Note(found.text, found.signatures[1:] or (sign_note(found.text, "x", KEY),)))
+
+    for kind in (WITNESS, EVM):
+        files = rewritten(kind, anchored)
+        notes = {p: stripped(files[p]) for k in (NOTE, WITNESS) for p in paths_of(files, k)}
+        report = verify(files | notes, stage.trusts(kind))
+        assert_fork(report, kind)
+        assert verdict_of(report, "heads") is REFUTED
+    unsigned = verify(anchored | {note_path(LAST): stripped(anchored[note_path(LAST)])}, stage.trusts())
+    assert "not signed by" in words_of(unsigned, "heads")
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_byte_of_a_receipt_that_is_changed_is_never_green(stage: Stage, anchored: Files, kind: str) -> None:
+    (path,) = [p for p in paths_of(anchored, kind) if f"/{LAST}/" in p]
+    data = anchored[path]
+    for at in [*range(0, len(data), max(1, len(data) // 12)), len(data) - 1]:
+        changed = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
+        report = verify(only(kind, anchored) | {path: changed}, stage.trusts(kind))
+        assert verdict_of(report, kind) is not HOLDS, at
+    for data in (b"", b"{}", b"\x30\x00", b"\n\n"):
+        assert verdict_of(verify(anchored | {path: data}, stage.trusts(kind)), kind) is REFUTED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_receipt_whose_head_is_missing_is_refuted(stage: Stage, anchored: Files, kind: str) -> None:
+    files = {p: d for p, d in only(kind, anchored).items() if p != note_path(LAST)}
+    report = verify(files, stage.trusts(kind))
+    assert "receipts/7/checkpoint" in words_of(report, "heads")
+    assert verdict_of(report, "heads") is REFUTED
+
+
+def test_nothing_is_said_of_anchors_where_the_entries_are_not_the_log_s(stage: Stage, anchored: Files) -> None:
+    bundle = "tile/entries/000.p/9"
+    files = anchored | {bundle: anchored[bundle].replace(b"loss", b"lost")}
+    report = verify(files, stage.trusts(*KINDS))
+    for check in ("heads", *KINDS):
+        assert "not checked, since the check of entries does not hold" in words_of(report, check)
+
+
+# -- whose word counts ------------------------------------------------------------------------------------------------
+
+
+def test_a_stamp_that_leads_to_another_root_cannot_be_told_even_beside_one_that_does(
+    stage: Stage, anchored: Files
+) -> None:
+    another = [stage.folder / "another.pem"]
+    report = verify(anchored, stage.trusts(RFC3161, tsa_roots=another))
+    assert verdict_of(report, RFC3161) is CANNOT_TELL
+    assert "leads to no root that you named (CN=another root)" in words_of(report, RFC3161)
+    from authorities import issue, make_root
+
+    foreign = stamp(anchored[note_path(LAST)], issue("foreign", make_root("foreign root")))
+    files = anchored | {receipt_path(LAST, f"rfc3161-{'0' * 16}.tsr"): foreign}
+    report = verify(files, stage.trusts(RFC3161))
+    assert verdict_of(report, RFC3161) is CANNOT_TELL
+    assert "beside that, 2 heads stamped by CN=test authority" in words_of(report, RFC3161)
+
+
+def test_a_head_cosigned_by_a_witness_that_nobody_named_counts_for_nothing(stage: Stage, anchored: Files) -> None:
+    stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    files = without(anchored, *KINDS)
+    name = f"witness-{_line(files, stranger).key_id.hex()}.checkpoint"
+    files[receipt_path(LAST, name)] = cosigned(files[note_path(LAST)], NAME, stranger)
+    report = verify(files, stage.trusts(WITNESS))
+    assert verdict_of(report, WITNESS) is CANNOT_TELL
+    assert f"there is no cosignature by {NAME}" in words_of(report, WITNESS)
+
+
+def _line(files: Files, key: Ed25519PrivateKey):  # type: ignore[no-untyped-def]
+    return parse_note(cosigned(files[note_path(LAST)], NAME, key)).signatures[-1]
