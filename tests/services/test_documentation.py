@@ -1,0 +1,84 @@
+"""What docs/anchors.md tells to try on one machine, line by line as it stands there; only the ports are others."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.anvil import ANVIL
+from services.witness import PROGRAM
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("8545", "8318", "8319")  # as the page has them: the chain, the authority, the witness
+START = re.compile(r"npm install \S+ && npx anvil|python examples/local_tsa\.py|aics-witness serve")
+
+
+def commands() -> list[str]:
+    """The indented lines of the section, without what only installs."""
+    page = (ROOT / "docs/anchors.md").read_text()
+    section = page.partition("## Try it on one machine\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^    (.+)$", section, re.MULTILINE)
+    return [line for line in lines if not line.startswith("pip install")]
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return str(found.getsockname()[1])
+
+
+@contextmanager
+def service(command: str, folder: Path, environment: dict[str, str], port: str) -> Iterator[None]:
+    """A command that goes on until the block is left, once its port is open."""
+    process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=folder, env=environment, stderr=subprocess.PIPE)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, (command, process.communicate())
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", int(port))) == 0:
+                    break
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.skipif(not (ANVIL.exists() and PROGRAM.exists()), reason="make test-services installs what it takes")
+def test_the_commands_work_as_written(tmp_path: Path) -> None:
+    places = {
+        "npm install @foundry-rs/anvil && npx anvil": str(ANVIL),
+        "python examples/": f"{sys.executable} {ROOT}/examples/",
+        **{port: free_port() for port in PORTS},
+    }
+    bins = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": bins, "FGTRAC_KEY": str(tmp_path / "key.pem"), "COLUMNS": "300"}
+    subprocess.run([sys.executable, ROOT / "examples/ten_lines.py"], cwd=tmp_path, env=environment, check=True)
+    said, ports = [], iter(PORTS)
+    with ExitStack() as running:
+        for line in commands():
+            is_service = START.match(line)
+            for there, here in places.items():
+                line = line.replace(there, here)
+            if is_service:
+                running.enter_context(service(line, tmp_path, environment, places[next(ports)]))
+                continue
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
+            said.append(done.stdout + done.stderr)
+    *_, verified, stamped = said
+    assert re.findall(r"^ (rfc3161|witness|evm) +│ (\w+)", verified, re.MULTILINE) == [
+        ("rfc3161", "holds"), ("witness", "holds"), ("evm", "holds"),
+    ]  # fmt: skip
+    assert verified.rstrip().endswith("holds")
+    assert "Verification: OK" in stamped
