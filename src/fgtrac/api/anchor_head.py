@@ -57,12 +57,11 @@ class Anchorer:
         path = key_path or default_key_path(os.environ)
         if path.exists():
             read_private(path)  # raises where others may use it
-        try:
-            signer = signer_of(trace, path)
-        except (FileNotFoundError, ValueError):  # somebody else's: whoever has a copy may have its head witnessed
-            pending = path.parent / "heads" / f"{trace_id_of(trace).hex()}.pending"
-            return cls(trace, None, PendingFile(pending))
-        return cls(trace, signer, PendingFile(signer.pending_path))
+            with suppress(ValueError):  # somebody else's trace: whoever has a copy may have its head witnessed
+                signer = signer_of(trace, path)
+                return cls(trace, signer, PendingFile(signer.pending_path))
+        pending = path.parent / "heads" / f"{trace_id_of(trace).hex()}.pending"
+        return cls(trace, None, PendingFile(pending))
 
     def newest_head(self) -> SignedHead:
         """The newest sealed head. ValueError before the first seal, ProofError where the user's key signs this trace
