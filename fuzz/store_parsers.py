@@ -1,4 +1,4 @@
-"""Parsers of what lies beside the log: journal segments, plans, vaults, key files."""
+"""Parsers of what lies beside the log: journal segments, plans, vaults, key files, what is still to be anchored."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fgtrac.anchor.pending import MAX_BYTES, Pending, format_pending, parse_pending
+from fgtrac.api.anchor_head import signed_head
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.keys import ROTATION, Keyring, load_key
 from fgtrac.commit.plan import format_plan, parse_plan
@@ -128,6 +130,27 @@ def worst_plans() -> Iterator[bytes]:
     yield filled(b"\0\0\x08\0")
 
 
+def pending(real: Real) -> Iterator[bytes]:
+    (head,) = map(signed_head, real.files("checkpoint"))
+    services = [
+        {"kind": "rfc3161", "url": "https://a.b/c", "timeout_s": 2.5},
+        {"kind": "evm", "contract": None, "n": 1},
+    ]
+    yield format_pending([Pending(service, head) for service in services])
+    yield format_pending([])
+
+
+def worst_pending() -> Iterator[bytes]:
+    """Values that take much more memory than text, in what looks like a list."""
+    for piece in (b"[],", b"{},", b'{"a":[]},', b"0.5,", b'"",', b"[[[[]]]],"):
+        yield b'{"format":"fgtrac-pending/v1","pending":[' + filled(piece, MAX_BYTES - 100) + b"0]}"
+    yield filled(b"[", MAX_BYTES)
+    yield filled(b'{"a":', MAX_BYTES)
+    yield filled(b"9", MAX_BYTES)
+    yield b'{"pending":' + filled(b'"\\u00', MAX_BYTES - 100)
+    yield b"{" + b",".join(b'"%d":0' % n for n in range(100_000)) + b"}"
+
+
 def worst_keys() -> Iterator[bytes]:
     yield b"-----BEGIN PRIVATE KEY-----\n" + filled(b"A") + b"\n-----END PRIVATE KEY-----\n"
     yield filled(b"-----BEGIN ")
@@ -157,5 +180,6 @@ TARGETS = [
     ),
     Target("rotation under way", rotation, rotations,
            worst=lambda: [f"{ROTATION}\nkeep\n".encode() + filled(b"trace a\n"), *worst_keys()]),
+    Target("pending anchors", parse_pending, pending, format_pending, is_canonical=False, worst=worst_pending),
     Target("placement of a loader", decode_placement, placements, write_placement, worst=worst_values),
 ]  # fmt: skip
