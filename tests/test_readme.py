@@ -40,7 +40,7 @@ def test_the_ten_lines_run_and_so_do_the_commands_below_them(tmp_path: Path) -> 
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
-    for page in ("README.md", "docs/design.md", "attacks/README.md", "CHANGELOG.md"):
+    for page in ("README.md", "docs/design.md", "docs/anchors.md", "attacks/README.md", "CHANGELOG.md"):
         links = re.findall(r"\]\(([^)#:]+)\)|\]: (\S+)", (ROOT / page).read_text())
         targets = [first or second for first, second in links if not (first or second).startswith("http")]
         missing = [t for t in targets if not ((ROOT / page).parent / t).exists()]
