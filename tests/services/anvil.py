@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,11 +109,12 @@ def lying_proxy(node_url: str, answer: Answer | None = None) -> Iterator[Proxy]:
             with urllib.request.urlopen(request, timeout=10) as response:
                 said = json.load(response)
             said = proxy.answer(question["method"], question["params"], said)
-            self.send_response(said if isinstance(said, int) else 200)
             data = said if isinstance(said, bytes) else b"" if isinstance(said, int) else json.dumps(said).encode()
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):  # who asked waits no longer
+                self.send_response(said if isinstance(said, int) else 200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass
