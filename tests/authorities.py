@@ -55,7 +55,7 @@ def issue(
     first: datetime = FIRST,
     last: datetime = LAST,
     key: Key | None = None,
-    digest: hashes.HashAlgorithm | None = None,
+    number: int | None = None,
 ) -> Identity:
     """A certificate of that common name, self-signed without an issuer; P-256 where no key is given."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -65,13 +65,13 @@ def issue(
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(number or x509.random_serial_number())
         .not_valid_before(first)
         .not_valid_after(last)
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
-    return Identity(builder.sign(issuer.key if issuer else key, digest or hashes.SHA256()), key)
+    return Identity(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
 def make_root(name: str = "test root", **options: object) -> Identity:

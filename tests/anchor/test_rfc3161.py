@@ -298,5 +298,8 @@ def test_roots_are_read_from_a_file_of_several(tmp_path: Path) -> None:
         file.write_bytes(wrong)
         with pytest.raises(FormatError, match=r"roots\.pem holds no PEM certificates"):
             read_roots(file)
+    number_1 = issue("number 1", number=1).certificate.public_bytes(Encoding.DER)
+    file.write_bytes(head + base64.encodebytes(number_1.replace(b"\2\1\1", b"\2\1\0")) + foot)
+    assert len(read_roots(file)) == 1  # a serial number below 1, which old roots have
     with pytest.raises(FileNotFoundError):
         read_roots(tmp_path / "nowhere.pem")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,10 @@ def read_roots(path: Path | str) -> tuple[x509.Certificate, ...]:
     FileNotFoundError; FormatError for what holds no certificate or a broken one."""
     try:
         data = Path(path).read_bytes()
-        return tuple(read_certificate(c.public_bytes(Encoding.DER)) for c in x509.load_pem_x509_certificates(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of serial numbers below 1
+            found = x509.load_pem_x509_certificates(data)
+            return tuple(read_certificate(certificate.public_bytes(Encoding.DER)) for certificate in found)
     except UNREADABLE as error:
         raise FormatError(f"{path} holds no PEM certificates (-----BEGIN CERTIFICATE-----) that can be read") from error
 
