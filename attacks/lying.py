@@ -129,7 +129,7 @@ class Stage:
         """The true trace, run.trace; beside it run.vault, and older.trace: a copy from before its last epoch."""
         from true_trace import record
 
-        with _silence():
+        with silence():
             return record(self.folder)
 
     @property
@@ -229,7 +229,7 @@ def _short(argument: str) -> str:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fgtrac.demo.lies import LIES
+from lies_pages import ATTACKS, names_in, row, rows_of
 
-ATTACKS = Path(__file__).parents[2] / "attacks"
-NAMES = sorted(p.stem for p in ATTACKS.glob("*.py") if "\ndef tell(" in p.read_text())
+NAMES = names_in(ATTACKS)
 Told = Callable[[str], list[Any]]
 
 
@@ -48,20 +46,7 @@ def test_every_check_of_a_full_verification_has_a_lie_that_it_catches(stage: Any
 
 
 def test_the_page_lists_every_lie_with_what_catches_it(told: Told) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (ATTACKS / "README.md").read_text(), re.MULTILINE)
-    expected = []
-    for name in NAMES:
-        title = (sys.modules[name].__doc__ or "").splitlines()[0] if told(name) else ""
-        expected.append((name, title, "; ".join(dict.fromkeys(outcome(act) for act in told(name)))))
-    assert [tuple(map(str.strip, row)) for row in rows] == expected
-
-
-def outcome(act: Any) -> str:
-    """What the page says of one act."""
-    options = [o for o in act.answer.command.split() if o.startswith("--") and o not in ("--key", "--policy")]
-    how = f" ({' '.join(options)})" if options else ""
-    checks = " and ".join(f"`{check}`" for check in act.checks)
-    return f"{act.promised}: {checks}{how}" if checks else act.promised + how
+    assert rows_of(ATTACKS) == [row(name, told(name)) for name in NAMES]
 
 
 def test_the_demo_tells_seven_lies_that_seven_different_checks_catch() -> None:
