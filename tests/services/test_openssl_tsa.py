@@ -1,4 +1,4 @@
-"""Time stamps by a real responder: the whole way, and `openssl ts -verify` beside our own check on good and bad ones."""
+"""Time stamps by a real responder: the whole way, and `openssl ts -verify` beside our own check on each kind of lie."""
 
 from __future__ import annotations
 
