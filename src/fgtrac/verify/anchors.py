@@ -70,8 +70,8 @@ def describe(held: Iterable[Witnessed], verb: str, size: int, announcements: Ann
     first, newest = min(since), max(since)
     who = sorted({one.by for one in held})
     told = f"{counted(len(since), 'head')} {verb} by {some(who, ' and ')}: "
-    told += f"the first of {first} entries at {utc(since[first])}, " if len(since) > 1 else ""
-    told += f"{'the newest' if len(since) > 1 else 'one'} of {newest} entries at {utc(since[newest])}"
+    told += f"the first of {first} entries at {utc(since[first])}, the newest " if len(since) > 1 else ""
+    told += f"of {newest} entries at {utc(since[newest])}"
     told += f"; the last {size - newest} of {size} are not covered" if size > newest else ""
     if len(announcements):
         bound = announcements.bound({one.size for one in held if one.exact})

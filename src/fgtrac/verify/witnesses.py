@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from fgtrac.errors import ProofError
 from fgtrac.tlog.cosignature import Cosigner, cosignature_time, count_distinct
 from fgtrac.tlog.note import parse_note, parse_tree_head
-from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, utc
+from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, some, utc
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.quorum import Quorum
@@ -47,6 +47,10 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     if not held:
         raise CannotTell(_too_few(quorum, seen))
     audit.witnessed += held
+    known = {witness_name(cosigner.key_id) for cosigner in cosigners}
+    foreign = [path for path in receipts if PurePosixPath(path).name not in known]
+    if foreign:
+        audit.checks.notes.append(f"{some(foreign)}: cosigned by witnesses that you did not name, and not counted")
     return describe(held, "cosigned", log.head.size, audit.facts.announcements)
 
 
@@ -79,6 +83,8 @@ def covered(seen: Seen, needed: int) -> list[Witnessed]:
     """The heads that at least `needed` distinct cosigners saw, or a later one that extends them, each with the time by
     which so many had."""
     found = []
+    names = sorted(cosigner.name for cosigner in seen)
+    who = " and ".join(names) if needed >= len(names) else f"at least {needed} of {', '.join(names)}"
     for size in sorted({size for sizes in seen.values() for size in sizes}):
         first = {c: min(t for s, t in sizes.items() if s >= size) for c, sizes in seen.items() if max(sizes) >= size}
         enough: list[Cosigner] = []
@@ -86,7 +92,6 @@ def covered(seen: Seen, needed: int) -> list[Witnessed]:
             enough.append(cosigner)
             if count_distinct(enough) >= needed:
                 exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
-                who = " and ".join(sorted(c.name for c in first))
                 found.append(Witnessed(size, first[cosigner], who, exact))
                 break
     return found
