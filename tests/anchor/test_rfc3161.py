@@ -52,11 +52,6 @@ def test_a_real_stamp_says_when_by_whom_and_under_which_root(name: str) -> None:
     assert (checked.time, checked.imprint, checked.by) == (read.time, read.imprint, read.by)
     assert (checked.by, checked.root, checked.accuracy_s) == ("CN=test authority", "CN=test root", 1.5001)
     assert checked.until == datetime(2120, 1, 1, tzinfo=UTC)
-    words = checked.words(datetime(2030, 1, 1, tzinfo=UTC))
-    assert (
-        words
-        == f"stamped {read.time:%Y-%m-%d %H:%M:%S} UTC (to within 1.5001 s) by CN=test authority, root CN=test root"
-    )
 
 
 def test_the_fraction_of_a_second_that_a_stamp_says_is_kept() -> None:
@@ -96,7 +91,7 @@ def test_certificates_in_another_order_than_ders_are_put_in_order() -> None:
     intermediate = issue("between", ROOT, extensions=authority_rights())
     signer = issue("tsa", intermediate)
     tokens = {stamp(NOTE, signer, [intermediate.certificate], in_order=order) for order in (False, True)}
-    assert len({check(token).words(WHEN) for token in tokens}) == 1
+    assert len({check(token) for token in tokens}) == 1
 
 
 @pytest.mark.parametrize("name", ["p256", "rsa"])
@@ -199,10 +194,8 @@ def test_the_certificate_is_judged_at_the_time_that_was_stamped() -> None:
         check(stamp(NOTE, signer, when=AFTER + second))
 
 
-def test_a_certificate_that_ended_since_is_said() -> None:
-    checked = check(stamp(NOTE, issue("tsa", ROOT, last=AFTER)))
-    assert "ended since" not in checked.words(AFTER)
-    assert checked.words(AFTER + timedelta(seconds=1)).endswith("; its certificates ended since, on 2026-01-03")
+def test_a_certificate_that_ended_since_still_holds_and_its_end_is_told() -> None:
+    assert check(stamp(NOTE, issue("tsa", ROOT, last=AFTER))).until == AFTER < datetime.now(UTC)
 
 
 def test_an_intermediate_may_be_carried_or_named() -> None:

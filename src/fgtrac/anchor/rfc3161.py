@@ -60,12 +60,6 @@ class CheckedStamp(Stamp):
     root: str
     until: datetime
 
-    def words(self, now: datetime) -> str:
-        """Who stamped when, and whether the certificates have ended since, at `now` (aware)."""
-        accuracy = "" if self.accuracy_s is None else f" (to within {self.accuracy_s:g} s)"
-        ended = f"; its certificates ended since, on {self.until:%Y-%m-%d}" if self.until < now else ""
-        return f"stamped {self.time:%Y-%m-%d %H:%M:%S} UTC{accuracy} by {self.by}, root {self.root}{ended}"
-
 
 class TimeStampAuthority:
     """A time-stamping authority that answers over HTTP (RFC 3161 section 3.4).
