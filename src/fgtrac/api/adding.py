@@ -71,7 +71,7 @@ def take_up(trace: TraceDir, key: Path | None) -> Signer:
     """
     check_idle(trace)
     signer = prior.signer_of(trace, key)
-    tidy.remove_unfinished_artifacts(trace)
+    tidy.remove_unfinished(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
     return signer
 

@@ -113,7 +113,7 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         run_entry = prior.run_entry(trace)
         signer = prior.signer_of(trace, signing_key)
         vault = Vault.open(trace.vault_path, trace_id, read_only=False)
-        tidy.remove_unfinished_artifacts(trace)
+        tidy.remove_unfinished(trace)
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
         first_step = prior.last_checkpoint_step(trace) if step is None else step
         writers = sorted(sequencer.last_seqs(trace, signer).items())

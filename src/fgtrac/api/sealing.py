@@ -21,5 +21,5 @@ def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True) -
     """
     trace = TraceDir.open(path)
     signer = signer_of(trace, key_path)
-    tidy.remove_unfinished_artifacts(trace)
+    tidy.remove_unfinished(trace)
     return sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S)

@@ -18,6 +18,7 @@ from fgtrac.query.log import whole
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
 from fgtrac.tlog.tiles import read_entries
+from fgtrac.verify.receipts import NOTE, receipt_files
 
 _FACTORS = re.compile(
     r"artifacts/scoring/(?P<folder>(?P<step>[0-9]{8,20})-[0-9a-f]{8})/(?:(?P<role>[a-z]+)-[0-9]{5}|[a-z-]+)\.safetensors"
@@ -42,6 +43,7 @@ class Summary:
     checkpoints: tuple[dict[str, Any], ...]
     factors: tuple[dict[str, Any], ...]
     contributions: tuple[dict[str, Any], ...]
+    receipts: tuple[dict[str, Any], ...]
     gaps: tuple[str, ...]
     versions: dict[str, str]
 
@@ -67,6 +69,7 @@ class Summary:
             "checkpoints": list(self.checkpoints),
             "factors": list(self.factors),
             "contributions": list(self.contributions),
+            "receipts": list(self.receipts),
             "gaps": list(self.gaps),
             "versions": self.versions,
         }
@@ -127,6 +130,7 @@ def _summarize(trace: TraceDir) -> Summary:
         tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
         tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
         _contributions(scores, measured_methods(trace, digests)),
+        _receipts(trace),
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
     )
@@ -140,6 +144,17 @@ def _contributions(
     return tuple(
         {"step": s, "target": t, "method": m, "samples": n, "fidelity": measured.get(m, UNMEASURED)}
         for (s, t, m), n in rows
+    )
+
+
+def _receipts(trace: TraceDir) -> tuple[dict[str, Any], ...]:
+    """A row for each receipt of an outside witness, and for each head that has none."""
+    files = receipt_files(trace.names())
+    answered = {file.size for file in files if file.kind != NOTE}
+    return tuple(
+        {"size": file.size, "by": "nobody yet" if file.kind == NOTE else file.kind, "file": file.path}
+        for file in files
+        if file.kind != NOTE or file.size not in answered
     )
 
 

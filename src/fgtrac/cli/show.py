@@ -19,7 +19,7 @@ def show(
     vkey: Annotated[bool, typer.Option("--vkey", help="print the log's C2SP verifier key and nothing else")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a trace: head, entries by kind, data sets, checkpoints. Verifies nothing; `fgtrac verify` does."""
+    """Show a trace: head, entries by kind, data sets, checkpoints, receipts. Verifies nothing; `fgtrac verify` does."""
     summary = summarize(trace)
     if vkey:
         typer.echo(summary.vkey)
@@ -55,6 +55,7 @@ def _print(summary: Summary, console: Console) -> None:
         ("checkpoints", summary.checkpoints),
         ("factors", summary.factors),
         ("contributions", summary.contributions),
+        ("receipts of outside witnesses (fgtrac verify looks at them)", summary.receipts),
     ):
         if rows:
             names = list(dict.fromkeys(name for row in rows for name in row))

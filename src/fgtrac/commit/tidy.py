@@ -55,16 +55,18 @@ def _remove_with_folder(trace: TraceDir, path: str) -> None:
 
 
 def remove_temporaries(trace: TraceDir) -> None:
-    """Files that a seal was cut short in writing. Artifacts are the training thread's, which may be writing one now."""
+    """Files that a seal was cut short in writing. Artifacts and receipts are other threads', which may be at it now."""
     for folder in ("tile", "index", "journal"):
         for path in sorted((trace.path / folder).rglob(f"*{durable.TEMPORARY}")):
             durable.remove(path)
     durable.remove(trace.path / f"checkpoint{durable.TEMPORARY}")
 
 
-def remove_unfinished_artifacts(trace: TraceDir) -> None:
-    """Artifacts that a process was cut short in writing; one that somebody is writing now is held, and stays."""
-    for path in sorted((trace.path / "artifacts").rglob(f"*{durable.TEMPORARY}")):
+def remove_unfinished(trace: TraceDir) -> None:
+    """Artifacts and receipts that a process was cut short in writing; one that is being written now is held, and
+    stays."""
+    found = (path for name in ("artifacts", "receipts") for path in (trace.path / name).rglob(f"*{durable.TEMPORARY}"))
+    for path in sorted(found):
         with durable.alone_with(path) as size_bytes:
             if size_bytes is not None:
                 durable.remove(path)
