@@ -23,6 +23,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
         out=folder / "kept",
         small=True,
         key=folder / "key.pem",
+        anchor="evm",
         console=Console(file=text, width=140),
         progress=Console(file=silent),
     )
@@ -114,6 +115,13 @@ def test_seven_lies_are_caught_by_seven_checks(shown: Shown) -> None:
     assert all(lie["as_foretold"] and lie["words"] for lie in lies)
 
 
+def test_the_anchored_head_is_that_of_the_trace(shown: Shown) -> None:
+    figures, text, trace = shown
+    assert figures["anchor"]["size"] == figures["cost"]["entries"]
+    assert (trace / figures["anchor"]["receipt"]).stat().st_size == figures["anchor"]["receipt_b"]
+    assert "12. The head anchored in a contract" in text
+
+
 def test_the_tables_show_the_figures(shown: Shown) -> None:
     figures, text, _ = shown
     assert f"{figures['cost']['events']:,}" in text
@@ -133,6 +141,10 @@ def test_a_claim_that_does_not_hold_is_named(shown: Shown) -> None:
     assert cnn.failures(broken) == ["the weights are bit-identical with and without fgtrac"]
     lie = figures["lies"][0] | {"as_foretold": False}
     assert cnn.failures(figures | {"lies": [lie, *figures["lies"][1:]]}) == ["every lie is caught by its check"]
+    anchor = figures["anchor"] | {"rewritten_root": "00" * 32}
+    failed = ["the chain alone refutes the rewriting, with both roots"]
+    assert cnn.failures(figures | {"anchor": anchor}) == failed
+    assert cnn.failures({name: value for name, value in figures.items() if name != "anchor"}) == []
 
 
 def test_a_trace_that_exists_already_is_not_overwritten(shown: Shown) -> None:

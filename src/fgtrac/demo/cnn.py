@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
@@ -21,12 +21,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 from torch.utils.data import Subset
 
+from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.cost import Cost
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.own_time import OwnTime, own_time
 from fgtrac.commit.keys import default_key_path, load_key
-from fgtrac.demo import show, training
+from fgtrac.demo import anchoring, show, training
 from fgtrac.demo.data import BLANKS, Planted, load_images, plant
 from fgtrac.demo.lies import LIES, Lie, answer, is_as_foretold
 from fgtrac.demo.prepare import Prepared, prepare, read_through
@@ -65,6 +66,7 @@ def run_demo(
     data_dir: Path | None = None,
     small: bool = False,
     key: Path | None = None,
+    anchor: Literal["evm"] | None = None,
     console: Console | None = None,
     progress: Console | None = None,
 ) -> dict[str, Any]:
@@ -72,17 +74,19 @@ def run_demo(
 
     `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder), and a page of pictures at OUT.html;
     `data_dir` holds IDX files;
-    `small` takes scikit-learn's digits; `key` is the signing key's file (default: the user's). Tables go to
-    `console`, progress to `progress` if that is a terminal. FileExistsError for a trace that exists already.
+    `small` takes scikit-learn's digits; `key` is the signing key's file (default: the user's). `anchor` also anchors
+    the trace on a chain in this process. Tables go to `console`, progress to `progress` if that is a terminal.
+    FileExistsError for a trace that exists already, ValueError without the extra that `anchor` needs.
     """
     quiet = Console(quiet=True)
     console, progress = console or quiet, progress or quiet
     with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary, training.one_thread():
         base = out if out is not None else Path(temporary) / "cnn"
+        chain = None if anchor is None else LocalChain(Path(temporary))
         source = load_images(data_dir, small)
         epochs = SMALL_EPOCHS if small else EPOCHS
         page = None if out is None else base.with_suffix(".html")
-        return _run(base, plant(source, SEED), source.origin, epochs, key, page, console, progress)
+        return _run(base, plant(source, SEED), source.origin, epochs, key, page, chain, console, progress)
 
 
 def _run(
@@ -92,6 +96,7 @@ def _run(
     epochs: int,
     key: Path | None,
     page: Path | None,
+    chain: LocalChain | None,
     console: Console,
     progress: Console,
 ) -> dict[str, Any]:
@@ -100,7 +105,8 @@ def _run(
         traced = train_traced(base, planted, config, key, tick("training with fgtrac"))
         plain = train_plain(traced.prepared, epochs, tick("training without"))
         trace = TraceDir.open(traced.path)
-        private = load_key(key or default_key_path(os.environ))
+        key_path = key or default_key_path(os.environ)
+        private = load_key(key_path)
         figures: dict[str, Any] = {
             "data": data_figures(planted, origin, traced.prepared),
             "training": training_figures(traced.trained, plain, epochs),
@@ -127,6 +133,10 @@ def _run(
         step = tick("telling lies")
         figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES]
         show.lies(console, figures["lies"])
+        if chain is not None:
+            tick("anchoring")()
+            figures["anchor"] = anchoring.anchored(trace, chain, private, key_path)
+            show.anchored(console, figures["anchor"])
     figures["failures"] = failures(figures)
     show.closing(console, figures["failures"])
     return figures
@@ -322,6 +332,8 @@ def failures(f: dict[str, Any]) -> list[str]:
         "every lie is caught by its check": all(lie["as_foretold"] for lie in f["lies"]),
         "seven lies, seven checks": len({lie["check"] for lie in f["lies"]}) == len(f["lies"]) == 7,
     }
+    if "anchor" in f:
+        claims |= anchoring.claims(f["anchor"])
     return [words for words, holds in claims.items() if not holds]
 
 

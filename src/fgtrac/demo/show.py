@@ -168,6 +168,26 @@ def lies(console: Console, rows: Sequence[Figures]) -> None:
     console.print(table)
 
 
+def anchored(console: Console, f: Figures) -> None:
+    """The receipt of the head on a chain, and what four verifications said."""
+    rows = [
+        ("chain", f"id {f['chain_id']}, in this process: it ends with it, and proves nothing to anybody else"),
+        ("contract", f"{f['contract']}, deployed for {f['gas_deployment']:,} gas"),
+        ("the head", f"{f['size']} entries, root {f['root'][:8]}…, by {f['sender']}"),
+        ("stands in", f"block {f['block']}, transaction {f['transaction'][:8]}…, for {f['gas']:,} gas"),
+        ("the receipt", f"{f['receipt_b']} bytes, {f['receipt']}"),
+        ("took, with the deployment", f"{1e3 * f['anchor_s']:.0f} ms"),
+    ]
+    section(console, "12. The head anchored in a contract", rows)
+    table = grid("... and what a full verification says", "of", "answer", "because of", "in words")
+    for row in f["answers"]:
+        table.add_row(row["question"], row["verdict"], ", ".join(row["checks"]), brief(row["words"]))
+    console.print(table)
+    console.print("The rewriting has another sample in one batch; its owner made everything fit and signed it again.")
+    console.print("This chain ends with the command: of a trace that is kept, fgtrac verify then says cannot tell.")
+    console.print("A chain that lasts: fgtrac anchor TRACE --evm RPC_URL --account KEYFILE\n")
+
+
 def closing(console: Console, failures: Sequence[str]) -> None:
     """What all of it came to."""
     if failures:
