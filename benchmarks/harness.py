@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(name: str, figures: dict[str, float], note: str = "") -> None:
-    """Print the figures: a table for people, or with --json one object."""
+def report(name: str, figures: Mapping[str, float | None], note: str = "") -> None:
+    """Print the figures: a table for people, or with --json one object. None is what was not measured."""
     as_json = parse_arguments().json
     if note:
         print(note)
@@ -31,7 +32,7 @@ def report(name: str, figures: dict[str, float], note: str = "") -> None:
         print(json.dumps({"benchmark": name, "figures": figures}))
     else:
         for figure, value in figures.items():
-            print(f"{name:>18}  {figure:<30} {value:,.4g}")
+            print(f"{name:>18}  {figure:<30} " + ("not measured" if value is None else f"{value:,.4g}"))
 
 
 def use_all(recorder: Recorder, placement: Placement, epoch: int, batch: int, generator: np.random.Generator) -> int:
