@@ -306,6 +306,7 @@ def test_wrong_passwords_and_secrets_in_the_wrong_place(heard: Heard, monkeypatc
         heard.run(*anchor, heard.keystore, code=2)
         for key in (ACCOUNT.hex(), "0x" + ACCOUNT.hex()):
             heard.run(*anchor, key, code=2)
+            heard.run("anchor", heard.trace, "--evm", "--account", heard.account, url(port), key, code=2)
     monkeypatch.setenv("FGTRAC_KEY", heard.key.read_text())
     heard.run("seal", heard.trace, code=2)
     monkeypatch.setenv("FGTRAC_KEY", SEED.hex())

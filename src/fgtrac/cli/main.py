@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ EPILOG = (
 )
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own click along, or uses the one installed
+_EXTRA = re.compile(r"(unexpected extra argument\S*) \(.*\)", re.DOTALL)  # it may be a key, or a URL that holds one
 
 app = typer.Typer(
     name="fgtrac",
@@ -71,7 +73,8 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except UsageError as error:
-        code = fail(f"{error.format_message().rstrip('.')}; fgtrac --help lists what there is", 2)
+        words = _EXTRA.sub(r"\1", error.format_message().rstrip("."))
+        code = fail(f"{words}; fgtrac --help lists what there is", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
     except (FileNotFoundError, FileExistsError, ValueError, TypeError, FormatError) as error:

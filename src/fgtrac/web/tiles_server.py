@@ -122,8 +122,18 @@ def server_of(app: Starlette) -> Server:
         from uvicorn import Config, Server
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    quiet = {"log_config": None, "access_log": False, "server_header": False}
-    return Server(Config(app, lifespan="off", ws="none", timeout_graceful_shutdown=GRACE_S, **quiet))  # type: ignore[arg-type]
+    return Server(
+        Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
 
 
 def serve(server: Server, listener: socket.socket) -> None:
