@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import stamps_by_hand
 from authorities import authority_rights, issue, make_root, pem
+from claim_parsers import worst_json
+from fgtrac.anchor.contract.calls import artifact
+from fgtrac.anchor.json_rpc import HttpRpc
+from fgtrac.anchor.node import Node
 from fgtrac.anchor.rfc3161 import check_stamp, read_roots
 from fgtrac.anchor.stamp_reply import MAX_BYTES
-from fgtrac.errors import FormatError, ProofError
+from fgtrac.errors import AnchorError, FormatError, ProofError
 from fgtrac.tlog import cosignature, note
 from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.evm_receipt import EvmReceipt, format_evm_receipt, parse_evm_receipt
 from log_parsers import text_target
 from target import Real, Target, filled, scratch_folder
 
@@ -82,6 +88,61 @@ def roots_file(data: bytes) -> object:
     return read_roots(path)
 
 
+class OneAnswer(HttpRpc):
+    """A node that answers every question with the same bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("http://node.example/")
+        self.answer = self.result("eth_call", 200, data)
+
+    def ask(self, method: str, params: object, timeout_s: float) -> object:
+        return self.answer
+
+
+def answers_of_a_node(data: bytes) -> object:
+    """What a node says, read as the answer to each question; AnchorError where it is the answer to none."""
+    node = Node("http://node.example/")
+    node._rpc = OneAnswer(data)
+    address = bytes(20)
+    questions = [
+        node.chain_id,
+        node.block,
+        lambda: node.mined(bytes(32), 1),
+        lambda: node.newest(address, address, bytes(16)),
+        lambda: node.events_in(1, address, address, bytes(16), 1),
+        lambda: node.check_contract(address),
+    ]
+    failures: list[AnchorError] = []
+    for question in questions:
+        try:
+            question()
+        except AnchorError as error:
+            failures.append(error)
+    if len(failures) == len(questions):
+        raise failures[0]
+    return len(questions) - len(failures)
+
+
+def node_answers(_real: Real) -> Iterator[bytes]:
+    """A block, a receipt of a transaction, a number, and an error."""
+    hashed, event = "0x" + "00" * 32, [artifact().anchored, bytes(32), bytes(32)]
+    log = {
+        "address": "0x" + "00" * 20, "topics": ["0x" + topic.hex() for topic in event], "data": "0x" + "00" * 128,
+        "blockNumber": "0x1", "blockHash": hashed, "transactionHash": hashed, "logIndex": "0x0",
+    }  # fmt: skip
+    block = {"number": "0x1", "hash": hashed, "timestamp": "0x2", "baseFeePerGas": "0x7", "transactions": [hashed]}
+    mined = {
+        "transactionHash": hashed, "blockNumber": "0x1", "blockHash": hashed, "status": "0x1", "gasUsed": "0x5208",
+        "contractAddress": None, "logs": [log],
+    }  # fmt: skip
+    for result in (block, mined, [log], "0x7a69", "0x" + "00" * 128, "0x" + artifact().runtime.hex(), None):
+        yield json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+    yield b'{"jsonrpc": "2.0", "id": 1, "error": {"code": 3, "message": "execution reverted"}}'
+
+
+EVM_RECEIPT = EvmReceipt(31337, bytes(20), bytes(20), bytes(16), 7, bytes(32), bytes(32), 9, bytes(32), 1, 0, 3)
+
+
 TARGETS = [
     Target(
         "time stamp", checked_stamp, time_stamps, refusals=(FormatError, ProofError, CannotTell), worst=worst_stamps,
@@ -100,5 +161,10 @@ TARGETS = [
         refusals=(FormatError, ProofError),
         worst=lambda: (filled(b"a\n", 1 << 19) + b"\n" + lines for lines in worst_lines()),
     ),
+    Target(
+        "EVM receipt", parse_evm_receipt, lambda r: [format_evm_receipt(EVM_RECEIPT)], format_evm_receipt,
+        worst=worst_json,
+    ),
+    Target("answer of a node", answers_of_a_node, node_answers, refusals=(AnchorError,), worst=worst_json),
     Target("answer of a witness", note.parse_signatures, witness_answers, note.format_signatures, worst=worst_lines),
 ]  # fmt: skip

@@ -16,7 +16,8 @@ from fgtrac.anchor.node import Node
 from fgtrac.anchor.transactions import Sender
 from fgtrac.demo.forge import head_of, put
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.verify.evm_receipt import EvmReceipt, evm_receipt_name, format_evm_receipt
+from fgtrac.verify.evm_receipt import EvmReceipt, format_evm_receipt
+from fgtrac.verify.receipts import evm_name
 
 REFUSAL = '    assert convert(size, uint256) > before >> SIZE_SHIFT, "the size does not grow"\n'
 
@@ -26,7 +27,7 @@ def tell(stage: AnchoredStage) -> Iterator[Act]:
     stage.rewrite(trace)
     stage.exchange_heads(trace)
     receipt = kept_by_imitation(stage, trace)
-    name = evm_receipt_name(receipt.chain_id, receipt.contract, receipt.sender)
+    name = evm_name(receipt.chain_id, receipt.contract, receipt.sender)
     put(trace, f"receipts/{receipt.size}/{name}", format_evm_receipt(receipt))
     yield undecided(stage.verify(trace, "--evm", stage.services.chain.url), "evm")
     yield caught(stage.verify(trace, *stage.by("evm")), "evm")

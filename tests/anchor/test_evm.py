@@ -15,7 +15,8 @@ from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.service import Service
 from fgtrac.errors import AnchorError, FgtracError, ProofError, RefusedError
 from fgtrac.verify.checks import CannotTell
-from fgtrac.verify.evm_receipt import EvmReceipt, evm_receipt_name, parse_address, parse_evm_receipt
+from fgtrac.verify.evm_receipt import EvmReceipt, parse_address, parse_evm_receipt
+from fgtrac.verify.receipts import evm_name
 
 
 def node(chain: TestChain) -> Node:
@@ -40,7 +41,7 @@ def test_the_first_head_deploys_the_contract_and_gives_a_receipt_that_the_chain_
     assert receipt.sender == load_account(chain.account).address
     assert (receipt.trace_id, receipt.size, receipt.root) == (trace_id, 12, root_of("root 12"))
     assert receipt.previous_block == 0
-    assert name == evm_receipt_name(receipt.chain_id, receipt.contract, receipt.sender)
+    assert name == evm_name(receipt.chain_id, receipt.contract, receipt.sender)
     assert confirm(node(chain), receipt) == Confirmed(node(chain).block().time, 1)
     assert service.contract in service.name
 

@@ -30,7 +30,9 @@ from fgtrac.score.gradients import Gradients, Layer
 from fgtrac.store import journal
 from fgtrac.tlog import cosignature, index, merkle, note, tiles
 from fgtrac.tlog.index import Columns
+from fgtrac.verify.evm_receipt import EvmReceipt, format_evm_receipt
 from fgtrac.verify.keys import rotation_message
+from fgtrac.verify.receipts import evm_name
 
 PAGES = Path(__file__).parents[2] / "docs" / "spec"
 BLOCK = re.compile(r"^```(hex|text) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -257,7 +259,17 @@ def examples_of_receipts() -> dict[str, bytes | str]:
     data = cosigned.cosigned(head, "witness.example/w1", key, 1_700_000_100)
     cosigner = cosigned.cosigner("witness.example/w1", key)
     assert cosignature.cosignature_time(data, cosigner) == 1_700_000_100
-    return {"cosigned-checkpoint": data.decode(), "cosigner": cosignature.format_cosigner(cosigner) + "\n"}
+    root = note.parse_tree_head(note.parse_note(head).text).root
+    contract, sender, transaction, block = (bytes(range(*r)) for r in ((20,), (20, 40), (64, 96), (96, 128)))
+    receipt = EvmReceipt(
+        31337, contract, sender, TRACE_ID, 4, root, transaction, 7, block, 1_700_000_200, log_index=0, previous_block=0
+    )
+    return {
+        "cosigned-checkpoint": data.decode(),
+        "cosigner": cosignature.format_cosigner(cosigner) + "\n",
+        "evm-receipt": format_evm_receipt(receipt).decode(),
+        "evm-receipt-name": evm_name(31337, contract, sender) + "\n",
+    }
 
 
 EXAMPLES = {

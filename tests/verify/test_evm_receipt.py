@@ -17,7 +17,6 @@ from fgtrac.verify.evm_receipt import (
     MAX_RECEIPT_BYTES,
     NUMBER,
     EvmReceipt,
-    evm_receipt_name,
     format_address,
     format_evm_receipt,
     parse_address,
@@ -109,17 +108,6 @@ def test_each_way_to_be_wrong_has_its_words(data: bytes, words: str) -> None:
 def test_a_receipt_that_nobody_could_read_is_not_written(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         format_evm_receipt(replace(RECEIPT, **{name: NUMBER if name in NUMBERS else b"short"}))
-
-
-def test_a_receipt_of_another_chain_contract_or_sender_has_another_name() -> None:
-    names = {
-        evm_receipt_name(1, bytes(20), bytes(20)),
-        evm_receipt_name(2, bytes(20), bytes(20)),
-        evm_receipt_name(1, bytes(19) + b"1", bytes(20)),
-        evm_receipt_name(1, bytes(20), bytes(19) + b"1"),
-    }
-    assert len(names) == 4
-    assert evm_receipt_name(1, bytes(20), bytes(20)) == "evm-1-2c34ce1d.json"
 
 
 def test_an_address_is_0x_and_40_hex_digits() -> None:

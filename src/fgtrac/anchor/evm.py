@@ -36,11 +36,11 @@ from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.evm_receipt import (
     EvmReceipt,
-    evm_receipt_name,
     format_address,
     format_evm_receipt,
     parse_address,
 )
+from fgtrac.verify.receipts import evm_name
 
 __all__ = ["Confirmed", "EvmContract", "Node", "anchored_heads", "confirm"]
 
@@ -131,7 +131,7 @@ class EvmContract:
             receipt = format_evm_receipt(event)
         except ValueError as error:
             raise NonsenseError(f"{node.name}: {error}") from None
-        return evm_receipt_name(chain_id, contract, sender.account.address), receipt
+        return evm_name(chain_id, contract, sender.account.address), receipt
 
     def _met(self, node: Node) -> int:
         """The node's chain, if it is the one of before."""

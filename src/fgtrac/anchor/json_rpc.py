@@ -55,6 +55,10 @@ class HttpRpc:
         except AnchorError as error:
             late = time.monotonic() - began >= timeout_s
             raise (TimedOutError if late else NoAnswerError)(f"{method}: {error}") from None
+        return self.result(method, status, body)
+
+    def result(self, method: str, status: int, body: bytes) -> Any:
+        """The `result` in an answer to the question of id 1. See `ask` for what else it may be."""
         answer = _decode(body)
         if isinstance(answer, dict) and answer.get("id") == 1 and "result" in answer and status == 200:
             return answer["result"]

@@ -97,7 +97,7 @@ class Node:
     def chain_id(self) -> int:
         """Which chain it is on (EIP-155)."""
         found = self._number(self.ask("eth_chainId"), "chain id")
-        if found >= NUMBER:
+        if not 0 < found < NUMBER:
             raise self._nonsense("chain id", found)
         return found
 

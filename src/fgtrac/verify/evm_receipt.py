@@ -6,7 +6,6 @@ a node of the chain finds out whether it is there. No web3 here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, fields
@@ -93,11 +92,6 @@ def _read(value: object, name: str) -> int | bytes:
     if not text.startswith("0x"):
         raise FormatError(f"{what} begins with 0x, unlike {text!r}")
     return read_hex(text[2:], what, _SIZES[name])
-
-
-def evm_receipt_name(chain_id: int, contract: bytes, sender: bytes) -> str:
-    """The name of the receipt's file in `receipts/SIZE/`: one for each chain, contract and sender."""
-    return f"evm-{chain_id}-{hashlib.sha256(contract + sender).digest()[:4].hex()}.json"
 
 
 def parse_address(text: str) -> bytes:
