@@ -35,8 +35,8 @@ def verify_bundle(
 
     `key` names the log's public key as in `trusted_verifier`; `id_key` is the run's secret id key K for those who were
     given it, as 64 hex digits or a vault; `about` names the sample or content that the bundle should be about, as in
-    `naming.about`; `quorum` says which witnesses must have cosigned its head. FileNotFoundError, or FormatError for what
-    is no bundle; ValueError for a name that says nothing.
+    `naming.about`; `quorum` says which witnesses must have cosigned its head. FileNotFoundError, or FormatError for
+    what is no bundle; ValueError for a name that says nothing.
     """
     bundle = _read(path)
     trace_id = bytes.fromhex(head_of(bundle).origin.removeprefix(ORIGIN_PREFIX))
