@@ -26,10 +26,10 @@ class BackgroundAnchor:
     """
 
     def __init__(
-        self, anchor: Callable[[SignedHead], Anchored], name: str, *, first_pause_s: float = FIRST_PAUSE_S
+        self, anchor: Callable[[SignedHead], Anchored], name: str, *, first_pause_s: float | None = None
     ) -> None:
         self._anchor = anchor
-        self._first_pause_s = first_pause_s
+        self._first_pause_s = FIRST_PAUSE_S if first_pause_s is None else first_pause_s
         self._changed = threading.Condition()
         self._head: SignedHead | None = None  # what is still to be anchored
         self._last: Anchored | None = None

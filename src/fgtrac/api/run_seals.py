@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.api.anchored_run import RunAnchors
@@ -18,6 +19,7 @@ from fgtrac.errors import ProofError
 from fgtrac.store.trace_dir import TraceDir
 
 WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
+WAIT_BESIDE_S = 1.0  # beside the training: as long as a cosignature takes to be put into the head, and more
 
 
 @dataclass(eq=False, slots=True)
@@ -77,14 +79,14 @@ class RunSeals:
         """A plain seal of everything, on the caller's thread."""
         self._recorder.rotate()
         self._orders.keep()  # what is committed to can be opened
-        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+        self._plain(WAIT_S)
 
     def last(self) -> None:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
         try:
             sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
         except ProofError:
-            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+            self._plain(WAIT_S)
             raise
         finally:
             self._anchors.sealed(is_last=True)
@@ -106,6 +108,9 @@ class RunSeals:
         except OSError as error:
             self._recorder.lose("the log could not be sealed at a checkpoint", error)
         return True
+
+    def _plain(self, wait_s: float, before: Mapping[bytes, int] = MappingProxyType({})) -> None:
+        sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=wait_s, before=before)
 
     def _begin_epoch(self) -> None:
         """A pass was just announced, on this thread, and none of its batches is drawn: seal exactly up to here."""
@@ -129,8 +134,7 @@ class RunSeals:
             stop = self._recorder.next_seq if epoch is None else epoch.stop
             is_asked, self._is_asked = self._is_asked, False
         try:
-            before = {self._recorder.writer: stop}
-            sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, before=before)
+            self._plain(WAIT_BESIDE_S, {self._recorder.writer: stop})
             size = self._anchors.sealed(begins_epoch=epoch is not None)
             if epoch is not None:
                 epoch.size = size
