@@ -241,6 +241,15 @@ def test_a_transaction_that_no_block_takes_is_waited_for_again_and_not_sent_twic
     assert len(chain.liar.sent) == 1
 
 
+def test_a_transaction_that_was_taken_without_an_answer_is_not_sent_twice(chain: TestChain, trace_id: bytes) -> None:
+    service = chain.service()
+    chain.liar.lies["eth_sendRawTransaction"] = lambda said: None
+    assert type(failure(service, trace_id)) is outcomes.NonsenseError
+    chain.liar.answers["eth_call"] = NOTHING  # the head is not on the chain yet
+    assert anchored(service, evm_head(trace_id, 5)).size == 5
+    assert len(chain.liar.sent) == 1
+
+
 def test_a_transaction_that_the_node_lost_is_sent_again(chain: TestChain, trace_id: bytes) -> None:
     service = chain.service(timeout_s=0.3)
     before = chain.tester.take_snapshot()
@@ -273,6 +282,23 @@ def test_confirmations_that_do_not_come_are_told_with_both_numbers(chain: TestCh
     chain.tester.mine_blocks(2)
     receipt = anchored(chain.service(confirmations=3), evm_head(trace_id, 5))
     assert (receipt.size, len(chain.liar.sent)) == (5, 1)
+
+
+@pytest.mark.parametrize("blocks", [0, 4])
+def test_a_reorganisation_just_after_a_block_took_the_transaction(
+    chain: TestChain, trace_id: bytes, blocks: int
+) -> None:
+    before = chain.tester.take_snapshot()
+
+    def and_then_it_is_gone(said: Any) -> Any:
+        chain.liar.lies.clear()
+        chain.tester.revert_to_snapshot(before)
+        for _ in range(blocks):
+            chain.tester.mine_block()
+        return said
+
+    chain.liar.lies["eth_getTransactionReceipt"] = and_then_it_is_gone
+    assert type(failure(chain.service(), trace_id)) is outcomes.ReorganisedError
 
 
 @pytest.mark.parametrize("is_mined_again", [False, True])

@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.anchor.account import Account, load_account
-from fgtrac.anchor.chain_reading import (
-    Confirmed,
-    anchored_heads,
-    check_block,
-    check_confirmations,
-    confirm,
-    walk,
-)
+from fgtrac.anchor.chain_reading import Confirmed, anchored_heads, check_block, check_confirmations, confirm, walk
 from fgtrac.anchor.contract.calls import Newest, anchor_call, artifact
 from fgtrac.anchor.node import Node
 from fgtrac.anchor.outcomes import (
@@ -34,12 +27,7 @@ from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.transactions import Sender, pause
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.evm_receipt import (
-    EvmReceipt,
-    format_address,
-    format_evm_receipt,
-    parse_address,
-)
+from fgtrac.verify.evm_receipt import EvmReceipt, format_address, format_evm_receipt, parse_address
 from fgtrac.verify.receipts import evm_name
 
 __all__ = ["Confirmed", "EvmContract", "Node", "anchored_heads", "confirm"]
@@ -170,15 +158,19 @@ class EvmContract:
         )
 
     def _settle(self, node: Node, event: EvmReceipt) -> None:
-        """Wait until the event's block is deep enough, and that it is still in the chain."""
-        began = time.monotonic()
-        while self._confirmations > 1 and (depth := node.height() - event.block_number + 1) < self._confirmations:
-            waiting = f"waiting for confirmations of block {event.block_number}: {depth} of {self._confirmations}"
-            pause(node, began, waiting)
+        """Wait until the event's block is deep enough, and see that it is still in the chain."""
+        began, depth = time.monotonic(), 1
+        while depth < self._confirmations:
+            depth = node.height() - event.block_number + 1
             self._check_standing(node, event)
-        if self._confirmations > 1:
-            self._check_standing(node, event)
-        check_block(node, event)
+            if depth < self._confirmations:
+                wanted = f"{depth} of {self._confirmations}"
+                pause(node, began, f"waiting for confirmations of block {event.block_number}: {wanted}")
+        try:
+            check_block(node, event)
+        except (ContradictionError, NonsenseError):
+            self._check_standing(node, event)  # the chain may have been reorganised just now
+            raise
         node.check_contract(event.contract, event.block_number)
         if (chain_id := node.chain_id()) != event.chain_id:
             raise ContradictionError(f"{node.name} was on chain {event.chain_id} and is on {chain_id} now")

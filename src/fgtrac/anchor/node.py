@@ -12,22 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fgtrac.anchor.contract.calls import (
-    Newest,
-    artifact,
-    event_topics,
-    newest_call,
-    read_event,
-    read_newest,
-)
+from fgtrac.anchor.contract.calls import Newest, artifact, event_topics, newest_call, read_event, read_newest
 from fgtrac.anchor.json_rpc import HttpRpc, ProviderRpc, Rpc
-from fgtrac.anchor.outcomes import (
-    ContradictionError,
-    NoContractError,
-    NonsenseError,
-    OtherCodeError,
-    TimedOutError,
-)
+from fgtrac.anchor.outcomes import ContradictionError, NoContractError, NonsenseError, OtherCodeError, TimedOutError
 from fgtrac.errors import FormatError
 from fgtrac.verify.evm_receipt import NUMBER, EvmReceipt, format_address
 

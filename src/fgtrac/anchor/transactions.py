@@ -21,7 +21,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 1.0
 
 
 class Sender:
-    """An account and what it has sent: what waits for a block is waited for again and not sent twice."""
+    """An account and what it has sent: what waits for a block is not sent twice, and nothing more is bid for it."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -35,7 +35,7 @@ class Sender:
         """
         what = (chain_id, to, data)
         if what not in self._unmined or not node.knows(self._unmined[what][0]):
-            self._unmined[what] = self._send(node, chain_id, to, data)
+            self._send(node, chain_id, to, data)
         transaction, gas = self._unmined[what]
         mined = _wait(node, transaction, chain_id)
         del self._unmined[what]
@@ -46,8 +46,8 @@ class Sender:
             raise LowGasError(f"{name} ran out of gas: it had {gas} and used {mined.gas_used}")
         raise RevertedError(f"{name} was reverted: the contract refused it")
 
-    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> tuple[bytes, int]:
-        """The transaction's hash, and the gas it has."""
+    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> None:
+        """Sign and send. Its hash and gas are kept before: the node may take it and break off."""
         address = self.account.address
         fees = _fees(node)
         gas = _gas(node, address, to, data, max(fees.values()))
@@ -56,6 +56,7 @@ class Sender:
         raw, transaction = self.account.sign(
             {"chainId": chain_id, "nonce": nonce, "gas": gas, "value": 0, "data": data, **fees, **target}
         )
+        self._unmined[(chain_id, to, data)] = transaction, gas
         try:
             said = node.send(raw)
         except NodeError as error:
@@ -66,7 +67,6 @@ class Sender:
             raise ContradictionError(
                 f"{node.name} was given transaction 0x{transaction.hex()} and says that it took 0x{said.hex()}"
             )
-        return transaction, gas
 
 
 def pause(node: Node, began: float, waiting: str) -> None:
@@ -99,7 +99,7 @@ def _fees(node: Node) -> dict[str, int]:
     price, base = node.gas_price(), node.block().base_fee
     if base is None:
         return {"gasPrice": price}
-    tip = max(price - base, 0)
+    tip = max(price - base, min(price, 1))  # none at all is refused by some, where gas costs anything
     return {"maxFeePerGas": 2 * base + tip, "maxPriorityFeePerGas": tip}
 
 
