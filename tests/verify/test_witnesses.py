@@ -104,7 +104,7 @@ def test_a_line_whose_name_was_changed_is_altered() -> None:
     altered = files | {path: files[path].replace("— a ".encode(), "— x ".encode())}
     report = verify(altered, A)
     assert verdict_of(report, "witness") is Verdict.REFUTED
-    assert "the line of a's key says x; it was altered" in words_of(report, "witness")
+    assert "the line of a's key says 'x'; it was altered" in words_of(report, "witness")
 
 
 @pytest.mark.parametrize("quorum", [0, 3])

@@ -19,7 +19,7 @@ from fgtrac.api.audit import HEADS, Demand
 from fgtrac.api.chain_audit import ChainCheck
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.verify.anchored_heads import check_heads
-from fgtrac.verify.anchors import Tally, Witnessed, head_in
+from fgtrac.verify.anchors import Tally, Witnessed, head_in, read_receipt
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, anchored_sizes, note_path, parse_path, paths_of
@@ -69,8 +69,8 @@ def _check_stamp(trace: TraceFiles, path: str, log: Log, roots: tuple[Certificat
 
     receipt = parse_path(path)
     assert receipt is not None
-    note = trace.read(note_path(receipt.size))
+    note = read_receipt(trace, note_path(receipt.size))
     check_extends(head_in(note, path), "the head that is stamped", log)
-    stamp = check_stamp(trace.read(path), note, roots)
+    stamp = check_stamp(read_receipt(trace, path), note, roots)
     ended = f", whose certificates ended on {stamp.until:%Y-%m-%d}" if stamp.until < datetime.now(UTC) else ""
     return Witnessed(receipt.size, stamp.time.timestamp(), f"{stamp.by} (root {stamp.root}{ended})")

@@ -28,7 +28,7 @@ from fgtrac.tlog.tiles import tiles_of
 from fgtrac.verify.anchors import utc
 from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
-from fgtrac.verify.receipts import parse_path
+from fgtrac.verify.receipts import anchored_sizes, parse_path
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import HEAD, read_head
 from fgtrac.verify.updates import counted
@@ -79,11 +79,11 @@ def audit_trace(
     for demand in demands:
         make(demand.name, partial(demand.examine, trace, audit), demand.needs)
     if audit.log is not None:
-        audit.checks.notes += _not_shown(audit, {demand.name for demand in demands})
+        audit.checks.notes += _not_shown(audit, {demand.name for demand in demands}, anchored_sizes(names))
     return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
 
 
-def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
+def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[str]:
     """What no check that was made can tell, and the option that asks for the one that can."""
     facts = audit.facts
     left = facts.announced - facts.unopened
@@ -98,8 +98,10 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
         SINCE: f"that the log was not rolled back, or rewritten and signed again, is {_shown_by_anchors(audit)}; an "
         "older head that you kept does: --since",
+        HEADS: "what outside witnesses said of the log's heads was not looked at; fgtrac verify does",
     }
-    idle = {name for name, rests_on in ((REPLAY, facts.announced), (SCORES, facts.contributions)) if not rests_on}
+    rests_on = {REPLAY: facts.announced, SCORES: facts.contributions, HEADS: anchored}
+    idle = {name for name, there in rests_on.items() if not there}
     notes = [words for name, words in said.items() if name not in demanded | idle]
     if facts.announced and (audit.witnessed or REPLAY in demanded):
         notes.append(_bound(audit))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.errors import ProofError
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.anchors import Tally, Witnessed, check_folder, examine_all, utc
+from fgtrac.verify.anchors import Tally, Witnessed, check_folder, examine_all, read_receipt, utc
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.evm_receipt import EvmReceipt, format_address, parse_address, parse_evm_receipt
@@ -53,7 +53,7 @@ class ChainCheck:
         receipts: dict[str, EvmReceipt] = {}
 
         def read(path: str) -> None:
-            receipts[path] = _read(trace.read(path), path, trace_id, log)
+            receipts[path] = _read(read_receipt(trace, path), path, trace_id, log)
 
         examine_all(paths_of(trace.names(), EVM), read)
         if not self._nodes:
@@ -82,10 +82,11 @@ class ChainCheck:
                 if receipt.chain_id not in nodes:
                     raise CannotTell(f"none of the nodes is on chain {receipt.chain_id}; name one that is with --evm")
                 tally.held.append(self._confirm(nodes[receipt.chain_id], receipt))
-        for chain, contract, sender in self._places(receipts.values(), nodes):
+        known = set(receipts.values())
+        for chain, contract, sender in self._places(known, nodes):
             with tally.taking(f"contract {format_address(contract)} on chain {chain}"):
                 for head in _kept(nodes[chain], contract, sender, trace_id, log):
-                    if head not in receipts.values():
+                    if head not in known:
                         tally.held.append(self._confirm(nodes[chain], head))
         return tally
 
@@ -107,10 +108,10 @@ class ChainCheck:
         where = f"contract {format_address(receipt.contract)} on chain {receipt.chain_id}"
         return Witnessed(receipt.size, confirmed.block_time, who + where)
 
-    def _places(self, receipts: Iterable[EvmReceipt], nodes: Iterable[int]) -> list[Place]:
+    def _places(self, receipts: set[EvmReceipt], nodes: Iterable[int]) -> list[Place]:
         """Where to ask for heads of this trace: at the account and the contract that were named, or as the receipts
         say."""
-        receipts, found = list(receipts), set[Place]()
+        found = set[Place]()
         for chain in nodes:
             mine = [r for r in receipts if r.chain_id == chain]
             contracts = {self._contract} if self._contract else {r.contract for r in mine}

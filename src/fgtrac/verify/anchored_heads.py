@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fgtrac.errors import ProofError
 from fgtrac.tlog.note import Verifier, parse_note
-from fgtrac.verify.anchors import examine_all, head_in
+from fgtrac.verify.anchors import examine_all, head_in, read_receipt
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import TraceFiles
 from fgtrac.verify.keys import is_signed_by
@@ -34,7 +34,7 @@ def check_heads(trace: TraceFiles, audit: Audit) -> str:
 
 def _check_head(trace: TraceFiles, audit: Audit, path: str) -> None:
     assert audit.log is not None
-    note = trace.read(path)
+    note = read_receipt(trace, path)
     head = head_in(note, path)
     check_extends(head, "it", audit.log)
     key = audit.facts.signers_from(head.size)[0]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fgtrac.errors import AnchorError, FgtracError, FormatError, ProofError
-from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+from fgtrac.tlog.note import MAX_NOTE_BYTES, TreeHead, parse_note, parse_tree_head
 from fgtrac.verify.announcements import Announcements
-from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.tree import Log
 from fgtrac.verify.updates import counted
 
+MAX_RECEIPT_BYTES = MAX_NOTE_BYTES  # the largest that any kind may be
 MAX_NAMED = 3  # receipts named in one sentence; the others are counted
 
 
@@ -100,6 +101,16 @@ def utc(time_s: float) -> str:
         return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError) as error:
         raise FormatError(f"{time_s:.0f} seconds since 1970 is no time of this era") from error
+
+
+def read_receipt(trace: TraceFiles, path: str) -> bytes:
+    """A file of `receipts/`. FormatError for one larger than any receipt is; otherwise raises as `TraceFiles.read`."""
+    data = bytearray()
+    for piece in trace.pieces(path):
+        data += piece
+        if len(data) > MAX_RECEIPT_BYTES:
+            raise FormatError(f"more than {MAX_RECEIPT_BYTES:,} bytes, which no receipt has")
+    return bytes(data)
 
 
 def examine_all(paths: Iterable[str], examine: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ log had any use of that epoch (docs/adr/0015): from the next use on, another ord
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ class Announcements:
 
     def bound(self, sizes: Iterable[int]) -> int:
         """How many epochs a head of one of these sizes binds: it has the announcement, and no use of the epoch."""
-        sizes = sorted(sizes)
-        return sum(
-            any(number < size <= self._used.get(key, size) for size in sizes) for key, number in self._announced.items()
-        )
+        sizes, bound = sorted(sizes), 0
+        for key, number in self._announced.items():
+            at = bisect_right(sizes, number)  # the first head that has the announcement
+            bound += at < len(sizes) and sizes[at] <= self._used.get(key, sizes[at])
+        return bound

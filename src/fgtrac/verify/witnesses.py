@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from fgtrac.errors import ProofError
 from fgtrac.tlog.cosignature import Cosigner, cosignature_time, count_distinct
 from fgtrac.tlog.note import parse_note, parse_tree_head
-from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, some, utc
+from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, read_receipt, some, utc
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.quorum import Quorum
@@ -35,8 +35,9 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     log, names, seen = audit.log, trace.names(), Seen()
     cosigners = quorum.cosigners if quorum is not None else ()
     receipts = paths_of(names, WITNESS)
-    others = [HEAD, *(name for name in names if name.startswith("index/") and name.endswith(f"/{HEAD}"))]
-    examine_all([*receipts, *others], lambda path: _read_note(trace.read(path), log, cosigners, seen))
+    sealed = [f"index/{size}/{HEAD}" for size in audit.facts.full_seals]
+    others = [HEAD, *(path for path in sealed if path in names)]
+    examine_all([*receipts, *others], lambda path: _read_note(read_receipt(trace, path), log, cosigners, seen))
     examine_all(receipts, lambda path: _check_place(trace, path, cosigners))
     if quorum is None:
         raise CannotTell(
@@ -56,15 +57,15 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
 
 def _check_place(trace: TraceFiles, path: str, cosigners: Sequence[Cosigner]) -> None:
     """ProofError unless a receipt is the head beside it with a line of the key that it is named after."""
-    note = trace.read(path)
+    note = read_receipt(trace, path)
     size = head_in(note, path).size
     mine = [s for s in parse_note(note).signatures if witness_name(s.key_id) == PurePosixPath(path).name]
     if not mine:
         raise ProofError("no line of the key that it is named after: it was renamed, or the line was removed")
     for cosigner in cosigners:
         if cosigner.key_id == mine[0].key_id and cosigner.name != mine[0].name:
-            raise ProofError(f"the line of {cosigner.name}'s key says {mine[0].name}; it was altered")
-    if not note.startswith(trace.read(note_path(size))):
+            raise ProofError(f"the line of {cosigner.name}'s key says {mine[0].name!r:.80}; it was altered")
+    if not note.startswith(read_receipt(trace, note_path(size))):
         raise ProofError(f"not {note_path(size)} with a line behind it, which it was made of")
 
 
