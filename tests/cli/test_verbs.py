@@ -134,6 +134,7 @@ def test_seal_takes_the_journal_and_then_has_nothing_to_do(run, tmp_path: Path, 
     mine = tmp_path / "trace" / "key.pem"
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     mine.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    mine.chmod(0o600)
     monkeypatch.setenv("FGTRAC_KEY", str(mine))
     before = run("verify", made.trace.path)
     assert before.code == 3
