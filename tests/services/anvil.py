@@ -48,15 +48,16 @@ def ask(url: str, method: str, *params: Any) -> Any:
 
 
 @contextmanager
-def running_anvil(folder: Path, *options: str, binary: Path = ANVIL) -> Iterator[Anvil]:
-    """anvil on a port that the system chose, with its files in `folder`; it has stopped when the block is left."""
+def running_anvil(folder: Path, *options: str, binary: Path = ANVIL, port: int = 0) -> Iterator[Anvil]:
+    """anvil on that port, or one that the system chose, with its files in `folder`; it has stopped when the block is
+    left."""
     folder.mkdir(parents=True, exist_ok=True)
     account, poor = folder / "account.hex", folder / "poor.hex"
     durable.write_file(account, KEY.encode(), mode=0o600)
     durable.write_file(poor, POOR_KEY.encode(), mode=0o600)
     log = folder / "anvil.log"
     with log.open("wb") as out:
-        command = [str(binary), "--host", "127.0.0.1", "--port", "0", "--cache-path", str(folder), *options]
+        command = [str(binary), "--host", "127.0.0.1", "--port", str(port), "--cache-path", str(folder), *options]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder)
     try:
         yield Anvil(_url(process, log), account, poor)
