@@ -71,6 +71,17 @@ def test_a_service_is_the_same_with_another_timeout_and_with_a_contract_that_was
     assert not is_same_service(TSA, WITNESS | {"url": TSA["url"]})
 
 
+def test_what_is_known_later_of_a_service_takes_the_place_of_what_was_known_before(file: PendingFile) -> None:
+    deployed = EVM | {"contract": "0x" + "11" * 20, "chain_id": 31337}
+    file.add(head(3), [EVM, TSA])
+    file.add(head(3), [deployed])
+    assert [p.settings for p in file.read()] == [TSA, deployed]
+    written = file.path.stat().st_mtime_ns
+    file.add(head(3), [deployed, TSA])
+    file.add(head(2), [TSA])
+    assert file.path.stat().st_mtime_ns == written, "nothing is new"
+
+
 def add_some(path: Path, name: int) -> None:
     for number in range(10):
         PendingFile(path).add(head(1 + number % 9), [TSA | {"url": f"https://{name}-{number}.example"}])

@@ -8,8 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +20,8 @@ from cosigned import TIME, cosigner
 from fgtrac.anchor.evm import EvmContract
 from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.pending import PendingFile
+from fgtrac.anchor.service import ProveFrom, SignedHead
+from fgtrac.anchor.witness import Witness
 from fgtrac.api.anchoring import anchor_trace, complete_pending, has_quorum
 from fgtrac.commit import tidy
 from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError, TamperError
@@ -197,6 +200,30 @@ def test_a_pending_head_is_anchored_although_the_trace_has_grown_and_its_partial
     assert down.sizes == [18, size]  # it has checked the proof from one to the other
     assert len(parse_note(made.trace.read("checkpoint")).signatures) == 1, "the newest head was not cosigned"
     assert made.trace.head().size == largest
+
+
+class Deploys(Witness):
+    """A service that gets no further than to a contract."""
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), "contract": self.contract}
+
+    contract: str | None = None
+
+    def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
+        assert [p.settings["contract"] for p in PendingFile(self.list).read()] == [self.contract]
+        self.contract = "0x" + "11" * 20
+        raise AnchorError("deployed, and then silent")
+
+    list: Path
+
+
+def test_a_contract_that_was_deployed_before_the_failure_is_not_deployed_again_later(made: Made) -> None:
+    service = Deploys("http://127.0.0.1:1", LoopbackWitness().vkey)
+    service.list = pending_path(made)
+    (result,) = anchor_trace(made.trace.path, [service])
+    assert str(result.error) == "deployed, and then silent"
+    assert [p.settings["contract"] for p in PendingFile(pending_path(made)).read()] == ["0x" + "11" * 20]
 
 
 def test_only_the_newest_head_of_a_service_stays_pending_and_a_newer_receipt_covers_it(

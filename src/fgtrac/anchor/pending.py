@@ -35,6 +35,15 @@ class Pending:
     settings: Settings
     signed: SignedHead
 
+    @property
+    def size(self) -> int:
+        """The head's."""
+        return self.signed.head.size
+
+    def is_for(self, settings: Settings) -> bool:
+        """Whether these settings name the same service."""
+        return is_same_service(self.settings, settings)
+
 
 def is_same_service(one: Settings, other: Settings) -> bool:
     """Whether two settings name the same service: what one of them leaves open (the contract, before it is deployed) is
@@ -121,27 +130,21 @@ class PendingFile:
             raise FormatError(f"{self.path}: {error}; remove that file, and anchor the newest head") from error
 
     def add(self, signed: SignedHead, services: Iterable[Settings]) -> None:
-        """Have a head anchored by these services too; of two heads for one service the larger stays."""
-        wanted = [Pending(settings, signed) for settings in services]
+        """Have a head anchored by these services too. For one service the larger of two heads stays, and of two settings
+        the later ones."""
+        wanted = [Pending(dict(settings), signed) for settings in services]
 
         def added(before: list[Pending]) -> list[Pending]:
-            larger = [p for p in wanted if not any(_covers(b, p) for b in before)]
-            return [b for b in before if not any(_covers(p, b) for p in larger)] + larger
+            new = [p for p in wanted if all(b.size <= p.size and b != p for b in before if b.is_for(p.settings))]
+            return [b for b in before if not any(b.is_for(p.settings) for p in new)] + new
 
         if wanted:
             self._change(added)
 
     def settle(self, services: Iterable[Settings], size: int) -> None:
         """Take what these services have witnessed, or refused, off the list: heads up to this size."""
-        names = list(services)
-
-        def settled(before: list[Pending]) -> list[Pending]:
-            later = [p for p in before if p.signed.head.size > size]
-            return later + [
-                p for p in before if p not in later and not any(is_same_service(p.settings, n) for n in names)
-            ]
-
-        self._change(settled)
+        over = list(services)
+        self._change(lambda before: [p for p in before if p.size > size or not any(map(p.is_for, over))])
 
     def _change(self, change: Callable[[list[Pending]], list[Pending]]) -> None:
         with self._alone():
@@ -160,7 +163,3 @@ class PendingFile:
             except BlockingIOError:
                 raise BlockingIOError(f"{self.path} is being changed by another process; try again") from None
             yield
-
-
-def _covers(one: Pending, other: Pending) -> bool:
-    return is_same_service(one.settings, other.settings) and one.signed.head.size >= other.signed.head.size

@@ -40,7 +40,7 @@ from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, note_path, receipt_pat
 
 WAIT_S = 10.0  # for a seal to end
 Computed = TypeVar("Computed")
-_TRIES = 5  # to read the edge of a log that grows meanwhile
+_TRIES = 4  # to read the edge of a log that grows meanwhile
 
 
 class Anchorer:
@@ -94,13 +94,14 @@ class Anchorer:
 
     def anchor(self, signed: SignedHead, service: Service, go_on: Callable[[], bool] = lambda: True) -> Anchored:
         """Have a head witnessed, and its receipt written if `go_on` still says so. Whatever goes wrong with the
-        service, the log or the disk is in the result. What is done or refused is taken off the list."""
+        service, the log or the disk is in the result. What is done or refused is taken off the list; otherwise the list
+        learns what is known now, such as a contract that was deployed."""
         result = self._try(signed, service, go_on)
-        if result.is_over:
-            try:
-                self.forget(signed, [service])
-            except (FgtracError, OSError) as error:
-                return replace(result, error=result.error or error)
+        change = self.forget if result.is_over else self.want
+        try:
+            change(signed, [service])
+        except (FgtracError, OSError) as error:
+            return replace(result, error=result.error or error)
         return result
 
     def _try(self, signed: SignedHead, service: Service, go_on: Callable[[], bool]) -> Anchored:
@@ -124,23 +125,23 @@ class Anchorer:
 
     def _over_log(self, size: int, compute: Callable[[TileNodes], Computed]) -> Computed:
         """What is computed from the hash tiles of a log that has `size` entries, and may be growing."""
-        for tries in range(1, _TRIES + 1):
-            head = self.trace.head()
-            if head is None or head.size < size:
-                raise TamperError(f"{self.trace.path} has {head.size if head else 0} entries; {size} were sealed")
-            try:
-                return compute(TileNodes(self.trace, head.size))
-            except FileNotFoundError:
-                if tries == _TRIES:
-                    raise  # no seal that has just replaced a partial tile: it is gone
-        raise AssertionError  # the last try returns or raises
+        for _ in range(_TRIES):
+            with suppress(FileNotFoundError):  # a seal may just have replaced a partial tile
+                return compute(self._nodes(size))
+        return compute(self._nodes(size))
+
+    def _nodes(self, size: int) -> TileNodes:
+        head = self.trace.head()
+        if head is None or head.size < size:
+            raise TamperError(f"{self.trace.path} has {head.size if head else 0} entries; {size} were sealed")
+        return TileNodes(self.trace, head.size)
 
     def _keep(self, signed: SignedHead, service: Service, name: str, receipt: bytes) -> tuple[str, int]:
         """Write the receipt: its path and time. One that lies there already and is of the same head stays: it is older,
         and says more. But a chain may have dropped what its receipt says, so that one is replaced."""
         path, note = receipt_path(signed.head.size, name), note_path(signed.head.size)
         time = receipt_time(service, receipt, signed.note)
-        if not self._holds(note, signed.note):
+        if self._read(note) != signed.note:
             durable.write_file(self.trace.path / note, signed.note)
         if service.kind != EVM:
             with suppress(CannotTell, FgtracError, FileNotFoundError):  # none, or a damaged one, which is replaced
@@ -160,9 +161,6 @@ class Anchorer:
                     cosigned = with_signatures(note, lines)
                     if cosigned != note:
                         durable.write_file(self.trace.path / path, cosigned)
-
-    def _holds(self, path: str, data: bytes) -> bool:
-        return self._read(path) == data
 
     def _read(self, path: str) -> bytes | None:
         try:

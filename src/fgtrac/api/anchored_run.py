@@ -122,15 +122,15 @@ class RunAnchors:
         if not self._for_new_heads or not (begins_epoch or is_last or time.monotonic() >= self._due):
             return 0
         self._due = time.monotonic() + self._plan.every_s
-        return self.bring()
-
-    def bring(self, *, now: bool = False) -> int:
-        """Bring the newest head to every service that has not witnessed it; its size. 0 where it cannot be read."""
         try:
-            signed = self._anchorer.newest_head()
+            return self.bring()
         except (FgtracError, OSError, ValueError) as error:
             self._note("the newest head", error)
             return 0
+
+    def bring(self, *, now: bool = False) -> int:
+        """Bring the newest head to every service that has not witnessed it; its size. Raises as `newest_head`."""
+        signed = self._anchorer.newest_head()
         size = signed.head.size
         left = [worker for worker in self._for_new_heads if not worker.is_done(size)]
         try:
