@@ -71,6 +71,7 @@ def stamp(
     by_key: bool = False,
     carries_signer: bool = True,
     in_order: bool = True,
+    signers: int = 1,
 ) -> bytes:
     """A TimeStampResp over `note`. `carried` are more certificates; `named` is the one it signs to be its signer's."""
     time = when if isinstance(when, str) else f"{when:%Y%m%d%H%M%S}Z"
@@ -98,7 +99,7 @@ def stamp(
     signed_data = der(
         SEQUENCE, number(3), der(0x31, algorithm(signed_over)),
         der(SEQUENCE, oid("TSTInfo"), der(0xA0, der(OCTET_STRING, info))),
-        der(0xA0, *certificates) if certificates else b"", der(0x31, signer_info),
+        der(0xA0, *certificates) if certificates else b"", der(0x31, signer_info * signers),
     )  # fmt: skip
     token = der(SEQUENCE, oid("signed data"), der(0xA0, signed_data))
     return der(SEQUENCE, der(SEQUENCE, number(status)), token)

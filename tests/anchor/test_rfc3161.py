@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
 from authorities import STAMPS_ONLY, Extensions, Identity, authority_rights, issue, make_root, pem
+from fgtrac.anchor.der import read_elements
 from fgtrac.anchor.rfc3161 import CheckedStamp, check_stamp, read_roots, read_stamp
 from fgtrac.anchor.stamp_reply import read_reply
 from fgtrac.errors import FormatError, ProofError
@@ -141,6 +142,8 @@ LIES = {
     "without certificates": (lambda: stamp(NOTE, SIGNER, carries_signer=False), CannotTell, "not supported"),
     "signer by key": (lambda: stamp(NOTE, SIGNER, by_key=True), CannotTell, "names its signer by key"),
     "17 certificates": (lambda: stamp(NOTE, SIGNER, [ROOT.certificate] * 16), FormatError, "carries 17 certificates"),
+    "certificates twice": (lambda: with_its_certificates_as_text(), FormatError, "certificates stand in it twice"),
+    "two signers": (lambda: stamp(NOTE, SIGNER, signers=2), FormatError, "exactly one signer"),
     "a month 13": (lambda: stamp(NOTE, SIGNER, when="20261302030405Z"), FormatError, "no time stamp"),
     "no Zulu time": (lambda: stamp(NOTE, SIGNER, when="20260102030405"), FormatError, "no time of a time stamp"),
     "no token": (lambda: rejection(), FormatError, "holds no time stamp: rejection; 'no'"),
@@ -159,6 +162,14 @@ def twin(identity: Identity) -> x509.Certificate:
             BEFORE, AFTER,
         ).sign(OTHER_ROOT.key, hashes.SHA256())
     )  # fmt: skip
+
+
+def with_its_certificates_as_text() -> bytes:
+    """A stamp with unordered certificates, whose bytes stand in the status too."""
+    status, token = read_elements(stamp(NOTE, SIGNER, [ROOT.certificate], in_order=False))[0].parts()
+    certificates = token.parts()[1].parts()[0].parts()[3]
+    text = der(0x30, der(0x0C, certificates.content))
+    return der(0x30, der(0x30, status.content, text), token.raw)
 
 
 @pytest.mark.parametrize("lie", LIES)

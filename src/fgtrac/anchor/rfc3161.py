@@ -267,7 +267,7 @@ def _check_signature(answer: TimeStampResponse, note: bytes, path: Sequence[x509
     """The signature, and the way to a root (the path's last) once more, as OpenSSL sees it."""
     library = load_library()
     try:
-        library.VerifierBuilder(roots=list(path[1:] or path)).build().verify_message(answer, note)
+        library.VerifierBuilder(roots=list(path)).build().verify_message(answer, note)
     except library.VerificationError as error:
         reasons = re.findall(r'(?:reason|data): "([^"]*)"', str(error)) or [str(error)]
         words = "; ".join(" ".join(reason.split()) for reason in reasons)[:300]
