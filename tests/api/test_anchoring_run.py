@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from fgtrac.anchor import background
 from fgtrac.anchor.evm import EvmContract
+from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.pending import PendingFile
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.api import anchored_run
@@ -36,6 +37,7 @@ from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
 from fgtrac.verify.announcements import Announcements
+from fgtrac.verify.evm_receipt import parse_address, parse_evm_receipt
 from fgtrac.verify.report import Verdict
 from loopback_witness import LoopbackWitness
 from replays import DATA, train
@@ -145,6 +147,19 @@ def test_each_epoch_s_announcement_is_anchored_before_any_of_its_batches_is_in_t
     assert len(sizes) == 4  # of each epoch that trains, and of the end
     assert bound_epochs(tmp_path, sizes) == 3
     assert sizes[-1] == size_of(tmp_path)
+
+
+def test_a_chain_gets_one_contract_and_each_epoch_s_head_in_it(tmp_path: Path) -> None:
+    chain = LocalChain(tmp_path / "chain")
+    service = EvmContract(chain.provider, chain.account)
+    with begin(tmp_path, service, anchor_at="epoch", anchor_wait_s=LONG_S) as run:
+        epochs(run, 2)
+    paths = sorted((tmp_path / "run.trace" / "receipts").glob("*/evm-*.json"))
+    found = sorted((parse_evm_receipt(p.read_bytes()) for p in paths), key=lambda receipt: receipt.size)
+    assert [receipt.size for receipt in found] == receipts(tmp_path)
+    assert len(found) == 3
+    assert bound_epochs(tmp_path, receipts(tmp_path)) == 2
+    assert {receipt.contract for receipt in found} == {parse_address(service.contract or "")}
 
 
 @pytest.mark.parametrize("is_under_way", [False, True], ids=["the epoch's own", "one that is under way"])

@@ -130,8 +130,8 @@ class PendingFile:
             raise FormatError(f"{self.path}: {error}; remove that file, and anchor the newest head") from error
 
     def add(self, signed: SignedHead, services: Iterable[Settings]) -> None:
-        """Have a head anchored by these services too. For one service the larger of two heads stays, and of two settings
-        the later ones."""
+        """Have a head anchored by these services too. For one service the larger of two heads stays, and the later of
+        two settings."""
         wanted = [Pending(dict(settings), signed) for settings in services]
 
         def added(before: list[Pending]) -> list[Pending]:
