@@ -67,13 +67,15 @@ def stamp(
     digest: str = "sha256",
     signed_over: str = "sha256",
     signed_by: str | None = None,
-    named: x509.Certificate | bool | None = True,
+    named: x509.Certificate | bytes | bool | None = True,
     by_key: bool = False,
     carries_signer: bool = True,
     in_order: bool = True,
     signers: int = 1,
+    has_attributes: bool = True,
 ) -> bytes:
-    """A TimeStampResp over `note`. `carried` are more certificates; `named` is the one it signs to be its signer's."""
+    """A TimeStampResp over `note`. `carried` are more certificates; `named` is the one it signs to be its signer's, or
+    what it signs instead (DER)."""
     time = when if isinstance(when, str) else f"{when:%Y%m%d%H%M%S}Z"
     imprint = der(SEQUENCE, algorithm(digest), der(OCTET_STRING, hashlib.new(digest, note).digest()))
     info = der(
@@ -86,15 +88,17 @@ def stamp(
         attribute("content type", oid("TSTInfo")),
         attribute("message digest", der(OCTET_STRING, hashlib.new(signed_over, info).digest())),
     ]
-    if named:
+    if isinstance(named, bytes):
+        attributes.append(attribute("certificate", named))
+    elif named:
         attributes.append(names_certificate(signer.certificate if named is True else named))
     signed = b"".join(sorted(attributes))
     issuer = der(SEQUENCE, signer.certificate.issuer.public_bytes(), number(signer.certificate.serial_number))
     signed_by = signed_by or ("ecdsa" if isinstance(signer.key, ec.EllipticCurvePrivateKey) else "rsa")
     signer_info = der(
         SEQUENCE, number(3 if by_key else 1), der(0x80, b"key") if by_key else issuer, algorithm(signed_over),
-        der(0xA0, signed), algorithm(signed_by),
-        der(OCTET_STRING, _sign(signer, der(0x31, signed), signed_over)),
+        der(0xA0, signed) if has_attributes else b"", algorithm(signed_by),
+        der(OCTET_STRING, _sign(signer, der(0x31, signed) if has_attributes else info, signed_over)),
     )  # fmt: skip
     signed_data = der(
         SEQUENCE, number(3), der(0x31, algorithm(signed_over)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import traceback
 from http.server import BaseHTTPRequestHandler
@@ -61,6 +62,16 @@ def test_an_answer_that_cannot_be_used_names_the_service_and_no_secret(handle: H
         assert time.monotonic() - start < 2
         assert url in str(raised.value)
         assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+def test_no_thread_stays_behind_an_answer_that_drips() -> None:
+    with served(writes(b"HTTP/1.1 200 OK\r\n\r\n", *[b"A"] * 150, pause_s=0.02)) as url:
+        with pytest.raises(AnchorError, match=r"within 0\.1 s"):
+            fetch(url, timeout_s=0.1, max_bytes=4096)
+        for thread in threading.enumerate():
+            if thread.name == "fgtrac-fetch":
+                thread.join(1)
+                assert not thread.is_alive()
 
 
 def test_nobody_listening_and_no_such_host_are_an_anchor_error() -> None:

@@ -119,7 +119,7 @@ def _fraction(content: Element) -> str:
 
 def _signed(infos: Element, fraction: str) -> Signed:
     """The one SignerInfo (RFC 5652 section 5.3)."""
-    if infos.tag != SET or len(infos.parts()) != 1:
+    if len(infos.parts()) != 1:
         raise FormatError("a time stamp has exactly one signer")
     parts = take(infos.parts()[0], INTEGER)
     if [part.tag for part in parts[2:6]] != [SEQUENCE, _ATTRIBUTES, SEQUENCE, OCTET_STRING]:

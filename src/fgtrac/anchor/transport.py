@@ -56,7 +56,7 @@ def fetch(
     if exchange.failure is not None:
         raise exchange.failure
     if exchange.answer is None:
-        raise exchange.too_late()
+        raise AnchorError(f"{shown(url)} did not answer within {timeout_s:g} s; try again, or allow more time")
     return exchange.answer
 
 
@@ -78,21 +78,14 @@ class _Exchange:
     def run(self) -> None:
         try:
             self.answer = self._exchange()
-        except TimeoutError:
-            self.failure = self.too_late()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)  # urllib wraps the system's error
-            if isinstance(reason, TimeoutError):
-                self.failure = self.too_late()
-            else:
+            if not isinstance(reason, TimeoutError):  # which is what the caller says, without an answer
                 self.failure = AnchorError(f"{self.name} gave no usable answer: {_words(reason)}")
         except BaseException as error:  # noqa: BLE001  raised again where the caller waits
             self.failure = error
         finally:
             self.cpu_s = time.thread_time()
-
-    def too_late(self) -> AnchorError:
-        return AnchorError(f"{self.name} did not answer within {self.timeout_s:g} s; try again, or allow more time")
 
     def _exchange(self) -> Answer:
         with _opener().open(self.request, timeout=self.timeout_s) as response:
