@@ -30,6 +30,17 @@ def commands() -> list[str]:
     return [line for line in lines if not line.startswith("pip install")]
 
 
+def while_training(port: str) -> str:
+    """The page's lines of Python, with something to load and the authority of this test."""
+    (code,) = re.findall(r"```python\n(.+?)```", (ROOT / "docs/anchors.md").read_text(), re.DOTALL)
+    assert "https://tsa.example/" in code
+    return (
+        "import fgtrac, torch\n"
+        "loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)))\n"
+        + code.replace("https://tsa.example/", f"http://127.0.0.1:{port}/").replace("    ...", "    list(loader)")
+    )
+
+
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return str(found.getsockname()[1])
@@ -62,9 +73,10 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
     bins = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": bins, "FGTRAC_KEY": str(tmp_path / "key.pem"), "COLUMNS": "300"}
     subprocess.run([sys.executable, ROOT / "examples/ten_lines.py"], cwd=tmp_path, env=environment, check=True)
+    (tmp_path / "while_training.py").write_text(while_training(places[PORTS[1]]))
     said, ports = [], iter(PORTS)
     with ExitStack() as running:
-        for line in commands():
+        for line in [*commands(), "python while_training.py"]:
             is_service = START.match(line)
             for there, here in places.items():
                 line = line.replace(there, here)
@@ -76,9 +88,10 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, (line, done.stdout, done.stderr)
             said.append(done.stdout + done.stderr)
-    *_, verified, stamped = said
+    *_, verified, stamped, _ = said
     assert re.findall(r"^ (rfc3161|witness|evm) +│ (\w+)", verified, re.MULTILINE) == [
         ("rfc3161", "holds"), ("witness", "holds"), ("evm", "holds"),
     ]  # fmt: skip
     assert verified.rstrip().endswith("holds")
     assert "Verification: OK" in stamped
+    assert list((tmp_path / "runs/cnn.trace/receipts").glob("*/*.tsr"))
