@@ -73,4 +73,5 @@ def _check_stamp(trace: TraceFiles, path: str, log: Log, roots: tuple[Certificat
     check_extends(head_in(note, path), "the head that is stamped", log)
     stamp = check_stamp(read_receipt(trace, path), note, roots)
     ended = f", whose certificates ended on {stamp.until:%Y-%m-%d}" if stamp.until < datetime.now(UTC) else ""
-    return Witnessed(receipt.size, stamp.time.timestamp(), f"{stamp.by} (root {stamp.root}{ended})")
+    within = "" if stamp.accuracy_s is None else f", to within {stamp.accuracy_s:g} s"
+    return Witnessed(receipt.size, stamp.time.timestamp(), f"{stamp.by} (root {stamp.root}{within}{ended})")
