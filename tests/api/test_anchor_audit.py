@@ -73,7 +73,7 @@ def test_who_names_everybody_learns_what_each_holds_since_when_and_by_whom(stage
     first = "2 heads {} by {}: the first of 3 entries at {}, the newest of 7 entries at "
     assert words_of(report, RFC3161).startswith(
         first.format("stamped", "CN=test authority (root CN=test root)", "2026-01-02 03:04:05 UTC")
-        + "2026-01-02 03:04:05 UTC; the last 2 of 9 are not covered; "
+        + "2026-01-02 03:04:05 UTC; the last 2 are not covered; "
     )
     assert words_of(report, WITNESS).startswith(first.format("cosigned", NAME, "2027-01-15 08:00:00 UTC"))
     kept = parse_evm_receipt(anchored[paths_of(anchored, EVM)[0]])

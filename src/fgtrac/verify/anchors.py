@@ -73,7 +73,8 @@ def describe(held: Iterable[Witnessed], verb: str, size: int, announcements: Ann
     told = f"{counted(len(since), 'head')} {verb} by {some(who, ' and ')}: "
     told += f"the first of {first} entries at {utc(since[first])}, the newest " if len(since) > 1 else ""
     told += f"of {newest} entries at {utc(since[newest])}"
-    told += f"; the last {size - newest} of {size} are not covered" if size > newest else ""
+    if size > newest:
+        told += f"; the last {'entry is' if size == newest + 1 else f'{size - newest} are'} not covered"
     if len(announcements):
         bound = announcements.bound({one.size for one in held if one.exact})
         told += f"; before their first use, {bound} of {counted(len(announcements), 'announced epoch')}"
