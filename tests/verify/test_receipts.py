@@ -43,6 +43,8 @@ def test_names_are_the_digests_that_the_page_says() -> None:
     assert (
         rfc3161_name("http://tsa.example/") == f"rfc3161-{hashlib.sha256(b'http://tsa.example/').hexdigest()[:16]}.tsr"
     )
+    assert rfc3161_name("http://u:1234@tsa.example/?key=56") == rfc3161_name("http://tsa.example/")
+    assert rfc3161_name("http://tsa.example/other") != rfc3161_name("http://tsa.example/")
     assert evm_name(1, b"c" * 20, b"s" * 20) == f"evm-1-{hashlib.sha256(b'c' * 20 + b's' * 20).hexdigest()[:8]}.json"
     assert witness_name(bytes.fromhex("0a0b0c0d")) == "witness-0a0b0c0d.checkpoint"
 

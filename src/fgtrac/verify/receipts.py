@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 FOLDER = "receipts/"
 NOTE = "checkpoint"
@@ -50,8 +51,11 @@ def receipt_path(size: int, name: str) -> str:
 
 
 def rfc3161_name(url: str) -> str:
-    """The receipt of the time-stamping authority at `url`: `rfc3161-` and the first 8 bytes of SHA-256(url) in hex."""
-    return f"{RFC3161}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.tsr"
+    """The receipt of the time-stamping authority at `url`: `rfc3161-` and the first 8 bytes of SHA-256(url) in hex, the
+    URL without user, password and query: who guesses a weak password could compare."""
+    parts = urlsplit(url)
+    asked = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{RFC3161}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.tsr"
 
 
 def witness_name(key_id: bytes) -> str:
