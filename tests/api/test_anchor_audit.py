@@ -85,10 +85,10 @@ def test_each_kind_says_how_many_epochs_it_binds_and_a_note_says_it_of_all(
     stage: Stage, anchored: Files, kind: str
 ) -> None:
     report = verify(anchored, stage.trusts(kind))
-    assert words_of(report, kind).endswith("; before their first use, 1 of 2 announced epochs")
+    assert words_of(report, kind).endswith("; anchored before their first use: 1 of 2 announced epochs")
     assert any(n.startswith("the announced order binds whoever signed in 1 of 2 epochs") for n in report.notes)
     late = verify(stage.anchor(TRUE, LAST, kinds=(RFC3161,)), stage.trusts(RFC3161))
-    assert words_of(late, RFC3161).endswith("; before their first use, 0 of 2 announced epochs")
+    assert words_of(late, RFC3161).endswith("; anchored before their first use: 0 of 2 announced epochs")
 
 
 def test_the_note_about_older_heads_says_how_far_anchors_go(stage: Stage, anchored: Files) -> None:

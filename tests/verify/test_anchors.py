@@ -64,7 +64,7 @@ def test_an_epoch_is_bound_by_a_head_of_that_very_size_only() -> None:
     for number, epoch in enumerate((0, 1)):
         announced.add(number, {"kind": "sampler", "sampler": "R", "writer": b"w", "loader": 1, "epoch": epoch})
     words = describe([Witnessed(1, 0, "a"), Witnessed(2, 0, "a", exact=False)], "seen", 2, announced)
-    assert words.endswith("; before their first use, 1 of 2 announced epochs")
+    assert words.endswith("; anchored before their first use: 1 of 2 announced epochs")
 
 
 def test_one_receipt_of_which_nobody_can_tell_outweighs_those_that_hold_and_one_refuted_all() -> None:

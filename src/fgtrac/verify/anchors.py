@@ -77,7 +77,7 @@ def describe(held: Iterable[Witnessed], verb: str, size: int, announcements: Ann
         told += f"; the last {'entry is' if size == newest + 1 else f'{size - newest} are'} not covered"
     if len(announcements):
         bound = announcements.bound({one.size for one in held if one.exact})
-        told += f"; before their first use, {bound} of {counted(len(announcements), 'announced epoch')}"
+        told += f"; anchored before their first use: {bound} of {counted(len(announcements), 'announced epoch')}"
     return told
 
 

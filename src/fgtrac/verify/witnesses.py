@@ -47,12 +47,13 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     held = covered(seen, quorum.needed)
     if not held:
         raise CannotTell(_too_few(quorum, seen))
+    words = describe(held, "cosigned", log.head.size, audit.facts.announcements)
     audit.witnessed += held
     known = {witness_name(cosigner.key_id) for cosigner in cosigners}
     foreign = [path for path in receipts if PurePosixPath(path).name not in known]
     if foreign:
         audit.checks.notes.append(f"{some(foreign)}: cosigned by witnesses that you did not name, and not counted")
-    return describe(held, "cosigned", log.head.size, audit.facts.announcements)
+    return words
 
 
 def _check_place(trace: TraceFiles, path: str, cosigners: Sequence[Cosigner]) -> None:
