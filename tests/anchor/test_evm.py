@@ -12,6 +12,7 @@ from chains import OTHER_CODE, TestChain, anchored, evm_head, no_proof, root_of
 from fgtrac.anchor.account import load_account
 from fgtrac.anchor.evm import Confirmed, EvmContract, Node, anchored_heads, confirm
 from fgtrac.anchor.local_chain import LocalChain
+from fgtrac.anchor.outcomes import ContradictionError
 from fgtrac.anchor.service import Service
 from fgtrac.errors import AnchorError, FgtracError, ProofError, RefusedError
 from fgtrac.verify.checks import CannotTell
@@ -85,7 +86,7 @@ def test_a_head_that_does_not_grow_is_refused_with_both_heads(
 
 def test_what_is_no_head_of_a_trace_is_the_callers_mistake(chain: TestChain, trace_id: bytes) -> None:
     head = evm_head(trace_id, 5)
-    for origin in ("other.example/log", f"fgtrac/{'AB' * 16}", "fgtrac/ab", f"fgtrac/{'ab' * 16}0"):
+    for origin in ("other.example/log", "ab" * 16, f"fgtrac/{'AB' * 16}", "fgtrac/ab", f"fgtrac/{'ab' * 16}0"):
         with pytest.raises(ValueError, match="origin"):
             chain.service().anchor(replace(head, head=replace(head.head, origin=origin)), no_proof)
     with pytest.raises(ValueError, match="empty"):
@@ -253,22 +254,82 @@ def test_a_node_that_changes_its_chain_confirms_nothing(chain: TestChain, receip
         confirm(node(chain), receipt)
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [
-        lambda logs: [],
-        lambda logs: logs[::-1] + logs,
-        with_other_topic,
-        lambda logs: [{**logs[0], "address": "0x" + "99" * 20}],
-        lambda logs: [{**logs[0], "blockNumber": 1}],
-        lambda logs: [{**logs[0], "data": "0x" + (8).to_bytes(32).hex() + logs[0]["data"][66:]}],
+def event(log: Any, *, size: int, previous: int, place: int = 0, block: int | None = None) -> Any:
+    """The log with other contents, in another place."""
+    data = "0x" + size.to_bytes(32).hex() + log["data"][66:194] + previous.to_bytes(32).hex()
+    return {**log, "data": data, "log_index": place, "block_number": block or log["block_number"]}
+
+
+# What a node says of the block with size 9, where the block before has size 2: its only event, and that block's number.
+LIES_ABOUT_EVENTS: dict[str, Any] = {
+    "none": lambda log, before: [],
+    "of another log": lambda log, before: with_other_topic([log]),
+    "of another contract": lambda log, before: [{**log, "address": "0x" + "99" * 20}],
+    "of another block": lambda log, before: [{**log, "block_number": before}],
+    "of another size": lambda log, before: [event(log, size=8, previous=before)],
+    "of a larger size": lambda log, before: [event(log, size=10, previous=before)],
+    "of size 0 first": lambda log, before: [
+        event(log, size=0, previous=before),
+        event(log, size=9, previous=before + 1, place=1),
     ],
-)
+    "twice": lambda log, before: [log, event(log, size=9, previous=before + 1, place=1)],
+    "falling": lambda log, before: [
+        event(log, size=12, previous=before),
+        event(log, size=9, previous=before + 1, place=1),
+    ],
+    "two that do not follow each other": lambda log, before: [
+        event(log, size=5, previous=before),
+        event(log, size=9, previous=before, place=1),
+    ],
+}
+
+
+@pytest.mark.parametrize("lie", LIES_ABOUT_EVENTS)
 def test_events_that_do_not_fit_the_contracts_memory_are_no_heads(
-    chain: TestChain, receipt: EvmReceipt, lie: Any
+    chain: TestChain, receipt: EvmReceipt, lie: str
 ) -> None:
-    chain.liar.lies["eth_getLogs"] = lie
-    with pytest.raises(AnchorError):
+    assert receipt.previous_block == receipt.block_number - 1
+    told = LIES_ABOUT_EVENTS[lie]
+    chain.liar.lies["eth_getLogs"] = lambda logs: (
+        told(logs[0], receipt.previous_block) if logs[0]["block_number"] == receipt.block_number else logs
+    )
+    with pytest.raises(ContradictionError):
+        anchored_heads(node(chain), receipt.contract, receipt.sender, receipt.trace_id)
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_an_older_event_with_a_size_that_does_not_fit_is_no_head(
+    chain: TestChain, receipt: EvmReceipt, size: int
+) -> None:
+    chain.liar.lies["eth_getLogs"] = lambda logs: (
+        [event(logs[0], size=size, previous=0)] if logs[0]["block_number"] == receipt.previous_block else logs
+    )
+    with pytest.raises(ContradictionError):
+        anchored_heads(node(chain), receipt.contract, receipt.sender, receipt.trace_id)
+
+
+def test_the_way_back_leads_back(chain: TestChain, receipt: EvmReceipt) -> None:
+    kept: list[Any] = []
+
+    def forward(logs: list[Any]) -> list[Any]:
+        kept.extend(logs)
+        later = receipt.block_number + 1
+        return [event(logs[0], size=9, previous=later)] if logs else [event(kept[0], size=2, previous=0, block=later)]
+
+    chain.liar.lies["eth_getLogs"] = forward
+    with pytest.raises(ContradictionError):
+        anchored_heads(node(chain), receipt.contract, receipt.sender, receipt.trace_id)
+
+
+def test_the_newest_event_has_the_root_that_the_contract_keeps(chain: TestChain, receipt: EvmReceipt) -> None:
+    chain.liar.lies["eth_call"] = lambda said: said[:66] + "99" * 32 + said[130:]
+    with pytest.raises(ContradictionError, match="roots differ"):
+        anchored_heads(node(chain), receipt.contract, receipt.sender, receipt.trace_id)
+
+
+def test_a_walk_without_end_is_cut(chain: TestChain, receipt: EvmReceipt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgtrac.anchor.chain_reading.MAX_HEADS", 1)
+    with pytest.raises(AnchorError, match="more than 1 heads"):
         anchored_heads(node(chain), receipt.contract, receipt.sender, receipt.trace_id)
 
 
