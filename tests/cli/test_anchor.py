@@ -94,6 +94,14 @@ def test_no_usable_answer_is_code_4_with_the_remedy_and_pending_completes_it(
     assert run("anchor", made.trace.path, "--pending", "--json").json == {"anchored": [], "unsealed_entries": 0}
 
 
+def test_pending_takes_another_timeout(run: Any, made: Made, witness: LoopbackWitness) -> None:
+    witness.mode = "hangs"
+    done = run("anchor", made.trace.path, *named(witness), "--timeout", 0.2)
+    assert "did not answer within 0.2 s" in done.err
+    assert "within 0.3 s" in run("anchor", made.trace.path, "--pending", "--timeout", 0.3).err
+    assert "within 0.3 s" in run("anchor", made.trace.path, "--pending").err, "as before"
+
+
 def test_a_refusal_is_code_1_and_nothing_completes_it(
     run: Any, made: Made, witness: LoopbackWitness, down: LoopbackWitness
 ) -> None:

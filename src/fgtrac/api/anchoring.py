@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fgtrac.anchor.anchored import Anchored
-from fgtrac.anchor.pending import Pending
-from fgtrac.anchor.service import Service
+from fgtrac.anchor.pending import Settings
+from fgtrac.anchor.service import Service, SignedHead
 from fgtrac.api.anchor_head import Anchorer
 from fgtrac.api.anchor_services import service_of
 from fgtrac.errors import FgtracError
@@ -65,11 +65,12 @@ def anchor_trace(
 def complete_pending(
     path: str | os.PathLike[str],
     *,
+    timeout_s: float | None = None,
     key: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Anchored, ...]:
     """Anchor what is pending for a trace: for each service the newest head that it has not witnessed. Empty where
-    nothing is. What is done or refused is no longer pending then.
+    nothing is. What is done or refused is no longer pending then. Each service has its time of before, or `timeout_s`.
 
     Raises as `anchor_trace`, and FormatError for a damaged list of what is pending; a service that cannot be prepared
     has that in its result.
@@ -79,7 +80,8 @@ def complete_pending(
     results = []
     for done, item in enumerate(pending):
         _tell(progress, done, len(pending))
-        results.append(_complete(anchorer, item))
+        later = {} if timeout_s is None else {"timeout_s": timeout_s}
+        results.append(_complete(anchorer, {**item.settings, **later}, item.signed))
     return tuple(results)
 
 
@@ -96,14 +98,14 @@ def _cosigner(service: Service) -> Cosigner:
     return parse_cosigner(service.settings()["key"])
 
 
-def _complete(anchorer: Anchorer, item: Pending) -> Anchored:
-    kind, size = str(item.settings["kind"]), item.signed.head.size
+def _complete(anchorer: Anchorer, settings: Settings, signed: SignedHead) -> Anchored:
+    kind = str(settings["kind"])
     try:
-        service = service_of(item.settings)
+        service = service_of(settings)
         service.prepare()
     except (FgtracError, OSError, ValueError) as error:
-        return Anchored(kind, f"a pending service of kind {kind}", size, error=error)
-    return anchorer.anchor(item.signed, service)
+        return Anchored(kind, f"a pending service of kind {kind}", signed.head.size, error=error)
+    return anchorer.anchor(signed, service)
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

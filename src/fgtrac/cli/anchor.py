@@ -21,7 +21,7 @@ from fgtrac.errors import AnchorError, FormatError, RefusedError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.receipts import WITNESS
 
-MAX_TIMEOUT_S = 3600
+TIMEOUT_S, MAX_TIMEOUT_S = 30.0, 3600
 _USAGE = (FileNotFoundError, ValueError, TypeError, FormatError)
 
 
@@ -47,23 +47,26 @@ def anchor(
     pending: Annotated[
         bool, typer.Option("--pending", help="anchor what was left over earlier, and nothing else")
     ] = False,
-    timeout: Annotated[float, typer.Option(metavar="S", help="seconds for each service")] = 30.0,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="seconds for each service (30; of what is pending, as before)")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Have the newest sealed tree head witnessed outside: from then on nobody can rewrite it unseen, you included.
 
     Receipts go into the trace. Where a service gives no usable answer the exit code is 4, and --pending tries again;
     where one refuses it is 1."""
-    if not 0 < timeout <= MAX_TIMEOUT_S:
+    if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
         raise ValueError(f"--timeout {timeout:g}; name seconds above 0, and at most {MAX_TIMEOUT_S}")
-    services = _on_chain(evm, account, contract, confirmations, timeout)
-    services += [fgtrac.TimeStampAuthority(url, timeout_s=timeout) for url in tsa or []]
-    services += _witnesses(witness or [], witness_key or [], timeout)
+    seconds = TIMEOUT_S if timeout is None else timeout
+    services = _on_chain(evm, account, contract, confirmations, seconds)
+    services += [fgtrac.TimeStampAuthority(url, timeout_s=seconds) for url in tsa or []]
+    services += _witnesses(witness or [], witness_key or [], seconds)
     if pending and (services or quorum is not None):
         raise ValueError("--pending knows its services from earlier; leave out --evm, --tsa, --witness and --quorum")
     with progress("anchoring") as step:
         if pending:
-            results = complete_pending(trace, progress=step)
+            results = complete_pending(trace, timeout_s=timeout, progress=step)
         else:
             results = anchor_trace(trace, services, quorum=quorum, progress=step)
     enough = quorum is not None and has_quorum(services, results, quorum)
