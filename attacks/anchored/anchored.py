@@ -28,7 +28,7 @@ from fgtrac.tlog.note import Verifier  # noqa: E402
 from fgtrac.verify.evm_receipt import EvmReceipt, format_address, parse_evm_receipt  # noqa: E402
 from lying import Act, Answer, Stage, answers, caught, holds, passes, refused, show, silence, undecided  # noqa: E402
 from services.openssl_tsa import Responder  # noqa: E402
-from services.started import KINDS, Services, started  # noqa: E402
+from services.started import KINDS, Services, missing, started  # noqa: E402
 
 __all__ = [  # what the scripts here import
     "KINDS",
@@ -161,7 +161,9 @@ def every(acts: Iterable[Act]) -> Act:
 
 @contextmanager
 def staged() -> Iterator[AnchoredStage]:
-    """The stage in a temporary folder, with its services running."""
+    """The stage in a temporary folder, with its services running. SystemExit where they are not installed."""
+    if words := missing():
+        sys.exit(words)
     with tempfile.TemporaryDirectory(prefix="fgtrac-lies-") as folder, started(Path(folder) / "services") as services:
         yield AnchoredStage(Path(folder), services)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import subprocess
@@ -67,6 +68,23 @@ def test_a_script_runs_alone_and_so_does_the_table() -> None:
     unknown = run("run.py", "tell_the_truth")
     assert unknown.returncode == 2
     assert "no lie is called tell_the_truth" in unknown.stdout
+
+
+def test_the_table_ends_by_saying_that_lies_about_anchors_need_services(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("attacks_run", ATTACKS / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    run: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    anchored = len(names_in(run.ANCHORED))
+    assert anchored > 10
+    every = run.every_lie
+    monkeypatch.setattr(run, "every_lie", lambda folder: every(folder) if folder == run.ANCHORED else ["slip_in_file"])
+    assert run.main([]) == 0
+    said = f"{anchored} more, about anchored traces, need services: make test-services tells them"
+    assert said in capsys.readouterr().out
 
 
 DOUBTS = ("is not shown", "This rests on", "no end entry", "says that something was lost")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from services.anvil import ANVIL
-from services.started import Services, started
-from services.witness import PROGRAM
+from services.started import Services, missing, started
 
 
 @pytest.fixture(scope="session", autouse=True)
 def installed() -> None:
     """None of these tests is skipped for want of a service."""
-    for program in (ANVIL, PROGRAM, "openssl"):
-        if shutil.which(program) is None:
-            pytest.exit(f"{program} is not there; make test-services installs what these tests need", returncode=1)
+    if words := missing():
+        pytest.exit(words, returncode=1)
 
 
 @pytest.fixture(scope="session")

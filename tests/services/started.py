@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.anvil import Anvil, running_anvil
+from services.anvil import ANVIL, Anvil, running_anvil
 from services.openssl_tsa import Responder, running_tsa
-from services.witness import WitnessServer, make_witness
+from services.witness import PROGRAM, WitnessServer, make_witness
 
 KINDS = ("rfc3161", "witness", "evm")
+
+
+def missing() -> str:
+    """What to say where a service is not installed; empty where all are."""
+    gone = [str(program) for program in (ANVIL, PROGRAM, "openssl") if shutil.which(program) is None]
+    return f"not there: {', '.join(gone)}; make test-services installs what is asked for here" if gone else ""
 
 
 @dataclass(frozen=True, slots=True)
