@@ -9,7 +9,8 @@ evm_gas_*                       gas: the contract's deployment, the account's fi
 own_time_share                  of a training that anchors with all `kinds` at each epoch, and keeps a checkpoint then:
                                 everything that fgtrac does in the process, over the loop's time. An epoch has 60,000
                                 images (as many as MNIST: the demo's 5,000, twelve times over) and takes epoch_s.
-..._without_anchors             the same loop under trace, without anchors; anchors_share is the difference
+..._without_anchors             the same loop under trace, without anchors and the seals that they ask for; anchors_share
+                                is the difference
 ..._small_epochs                all three for epochs of the demo's 5,000 images, 39 updates
 
 KIND is evm, rfc3161 or witness. null is what was not measured, for want of a service, and `kinds` is how many there
@@ -251,11 +252,19 @@ def train(data: TensorDataset, epochs: int, parties: list[Party], spent: Spent) 
                 spent.checkpoints_s += time.perf_counter() - at_s
             spent.loop_s += time.perf_counter() - began_s
             spent.hooks_s += own.seconds
-        spent.beside_s += others_cpu_s() - began_cpu_s  # with what was still under way: closing waits for it
-        for party in parties:
-            found = {path.parent for path in run.path.glob(f"receipts/*/{party.kind}-*")}
-            if len(found) < epochs:
-                raise SystemExit(f"{party.kind}: {len(found)} heads anchored in {epochs} epochs")
+            run._sealer.finish()
+            for party in parties:
+                wait_for_receipts(run.path, party.kind, epochs)
+            spent.beside_s += others_cpu_s() - began_cpu_s
+
+
+def wait_for_receipts(trace: Path, kind: str, epochs: int) -> None:
+    """Wait until a head of every epoch has its receipt: what is still under way is of the loop, too."""
+    until = time.monotonic() + 10
+    while (found := len(list(trace.glob(f"receipts/*/{kind}-*")))) < epochs:
+        if time.monotonic() > until:
+            raise SystemExit(f"{kind}: {found} heads anchored in {epochs} epochs")
+        time.sleep(0.01)
 
 
 def others_cpu_s() -> float:
