@@ -21,12 +21,12 @@ for _folder in (Path(__file__).parents[1], Path(__file__).parents[2] / "tests"):
         sys.path.append(str(_folder))
 
 from fgtrac.commit.keys import load_key  # noqa: E402
-from fgtrac.demo.forge import all_entries, find, put, reseal, reseal_with, with_another_sample  # noqa: E402
+from fgtrac.demo.forge import all_entries, find, head_of, put, reseal, reseal_with, with_another_sample  # noqa: E402
 from fgtrac.events.schema import encode_event  # noqa: E402
 from fgtrac.store.trace_dir import TraceDir  # noqa: E402
 from fgtrac.tlog.note import Verifier  # noqa: E402
 from fgtrac.verify.evm_receipt import EvmReceipt, format_address, parse_evm_receipt  # noqa: E402
-from lying import Act, Answer, Stage, answers, caught, holds, passes, refused, show, silence, undecided  # noqa: E402
+from lying import Act, Answer, Stage, answers, caught, holds, refused, show, silence, undecided  # noqa: E402
 from services.openssl_tsa import Responder  # noqa: E402
 from services.started import KINDS, Services, missing, started  # noqa: E402
 
@@ -39,7 +39,6 @@ __all__ = [  # what the scripts here import
     "every",
     "holds",
     "main",
-    "passes",
     "refused",
     "undecided",
 ]
@@ -71,19 +70,13 @@ class AnchoredStage(Stage):
 
         def have_witnessed(path: Path) -> None:
             trace = TraceDir.open(path)
-            self.introduce(trace)
+            public_key = load_key(path.with_name("key.pem")).public_key().public_bytes_raw()
+            self.services.witness.add_log(Verifier(head_of(trace).origin, public_key))
             done = self.anchor(trace)
             assert done.code == 0, done.rest
 
         with silence():
             return record(folder, have_witnessed)
-
-    def introduce(self, trace: TraceDir) -> None:
-        """Tell the witness of the trace's log, as its operator does."""
-        head = trace.head()
-        assert head is not None
-        key = load_key(trace.path.with_name("key.pem")).public_key()
-        self.services.witness.add_log(Verifier(head.origin, key.public_bytes_raw()))
 
     # -- anchoring and asking -------------------------------------------------------------------------------------
 
