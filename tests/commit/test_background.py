@@ -23,6 +23,21 @@ def test_what_was_asked_for_is_done_by_finish_at_the_latest() -> None:
     assert done == [1, 1]
 
 
+def test_what_is_asked_for_now_does_not_wait_for_the_interval_and_what_follows_does() -> None:
+    done = threading.Semaphore(0)
+    sealer = BackgroundSealer(done.release, interval_s=3600)
+    sealer.ask()
+    assert done.acquire(timeout=10)
+    sealer.ask()  # not due for an hour
+    assert not done.acquire(timeout=0.05)
+    sealer.ask(now=True)
+    assert done.acquire(timeout=10)
+    sealer.ask()
+    assert not done.acquire(timeout=0.05)
+    sealer.finish()
+    assert done.acquire(timeout=10)
+
+
 def test_seals_never_run_at_the_same_time() -> None:
     inside, entered = threading.Lock(), threading.Event()
     release = threading.Event()

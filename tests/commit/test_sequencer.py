@@ -361,6 +361,21 @@ def test_uses_of_unregistered_samples_refuse_a_full_seal_and_allow_a_plain_one(w
     assert "use" in world.kinds()
 
 
+def test_a_seal_that_stops_before_an_entry_leaves_it_to_the_next(world) -> None:
+    world.write(*world.begin(A), world.metrics(A, 1), world.metrics(A, 2))
+    world.write(world.metrics(B, 1), world.metrics(B, 2))
+    first = sequencer.seal(world.trace, world.signer, full=False, clock=lambda: 10**9, before={A: 4})
+    assert (first.size, world.kinds().count("metrics")) == (6, 3)
+    assert last_seqs(world.trace) == {A: 4, B: 1}
+    none = sequencer.seal(world.trace, world.signer, full=False, clock=lambda: 10**9, before={A: 4})
+    assert (none.size, none.new_entries) == (6, 0)
+    world.close(A)
+    world.close(B)
+    assert world.seal(full=False).new_entries == 1
+    seqs = [(e["writer"], e["seq"]) for e in map(decode_event, world.log())]
+    assert seqs == [(A, 0), (A, 1), (A, 2), (A, 3), (B, 0), (B, 1), (A, 4)]
+
+
 def test_only_one_sealer_works_at_a_time(world) -> None:
     world.write(*world.begin(A))
     with durable.lock(world.signer.lock_path, "x"), pytest.raises(BlockingIOError, match="being sealed"):
