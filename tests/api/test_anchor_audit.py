@@ -93,7 +93,7 @@ def test_each_kind_says_how_many_epochs_it_binds_and_a_note_says_it_of_all(
 
 def test_the_note_about_older_heads_says_how_far_anchors_go(stage: Stage, anchored: Files) -> None:
     (words,) = [n for n in verify(anchored, stage.trusts(RFC3161)).notes if "--since" in n]
-    assert "is shown for its first 7 entries since 2026-01-02 03:04:05 UTC" in words
+    assert "is shown by who witnessed it for its first 7 entries since 2026-01-02 03:04:05 UTC" in words
     for files, trusted in (
         (TRUE, stage.trusts()),
         (anchored, stage.trusts()),

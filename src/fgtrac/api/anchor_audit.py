@@ -25,6 +25,7 @@ from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, anchored_sizes, note_path, parse_path, paths_of
 from fgtrac.verify.since import check_extends
 from fgtrac.verify.tree import Log
+from fgtrac.verify.updates import counted
 from fgtrac.verify.witnesses import check_witnesses
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ def _check_stamps(trace: TraceFiles, audit: Audit, roots: tuple[Certificate, ...
             tally.held.append(_check_stamp(trace, path, audit.log, roots))
     if not (tally.held or tally.refuted or tally.unknown):
         raise CannotTell("no time stamp: never anchored there, or the receipt vanished")
-    if tally.unknown and not roots:
-        tally.unknown.append("name the root certificates of authorities that you trust: --tsa-root FILE")
+    if tally.unknown and not tally.refuted and not roots:
+        raise CannotTell(
+            f"{counted(len(tally.unknown), 'time stamp')} of authorities, none of which is named: name the root "
+            "certificates of those that you trust with --tsa-root"
+        )
     words = tally.conclude("stamped", audit.log, audit.facts.announcements)
     audit.witnessed += tally.held
     return words

@@ -96,8 +96,8 @@ def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[st
         SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "
         "code do: --scores N --with FILE.py:FUNCTION",
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
-        SINCE: f"that the log was not rolled back, or rewritten and signed again, is {_shown_by_anchors(audit)}; an "
-        "older head that you kept does: --since",
+        SINCE: "that the log was not rolled back, or rewritten and signed again, is "
+        f"{_shown_by_anchors(audit)}: --since",
         HEADS: "what outside witnesses said of the log's heads was not looked at; fgtrac verify does",
     }
     rests_on = {REPLAY: facts.announced, SCORES: facts.contributions, HEADS: anchored}
@@ -109,12 +109,13 @@ def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[st
 
 
 def _shown_by_anchors(audit: Audit) -> str:
-    """What outside witnesses show of rolling back and rewriting."""
+    """What outside witnesses show of rolling back and rewriting, and what shows the rest."""
     if not audit.witnessed:
-        return "not shown"
+        return "not shown; an older head that you kept does"
     newest = max(one.size for one in audit.witnessed)
     since = utc(min(one.time_s for one in audit.witnessed if one.size == newest))
-    return f"shown for its first {newest} entries since {since}, by who witnessed them, and for nothing else"
+    entries = f"for its first {newest} entries since {since}, and for nothing behind them"
+    return f"shown by who witnessed it {entries}; an older head that you kept may show more"
 
 
 def _bound(audit: Audit) -> str:
