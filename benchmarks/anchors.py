@@ -9,8 +9,8 @@ evm_gas_*                       gas: the contract's deployment, the account's fi
 own_time_share                  of a training that anchors with all `kinds` at each epoch, and keeps a checkpoint then:
                                 everything that fgtrac does in the process, over the loop's time. An epoch has 60,000
                                 images (as many as MNIST: the demo's 5,000, twelve times over) and takes epoch_s.
-..._without_anchors             the same loop under trace, without anchors and the seals that they ask for; anchors_share
-                                is the difference
+..._without_anchors             the same loop under trace, without anchors and the seals that they ask for;
+                                anchors_share is the difference
 ..._small_epochs                all three for epochs of the demo's 5,000 images, 39 updates
 
 KIND is evm, rfc3161 or witness. null is what was not measured, for want of a service, and `kinds` is how many there
@@ -125,8 +125,10 @@ def running_responder(folder: Path) -> Iterator[tuple[str, str]]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            url, root = process.stdout.readline().split()
-            yield url, root
+            if not (said := process.stdout.readline()):
+                raise SystemExit("the time-stamping responder did not start; why stands above")
+            url, root = said.split(maxsplit=1)
+            yield url, root.strip()
         finally:
             process.stdin.close()
 
