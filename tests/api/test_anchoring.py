@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from authorities import issue, make_root
 from cosigned import TIME, cosigner
 from fgtrac.anchor.evm import EvmContract
 from fgtrac.anchor.local_chain import LocalChain
@@ -39,7 +41,9 @@ from fgtrac.tlog.note import (
 )
 from fgtrac.tlog.tiles import parse_tile_path, partial_tiles
 from fgtrac.verify.evm_receipt import parse_evm_receipt
+from fgtrac.verify.receipts import rfc3161_name
 from loopback_witness import LoopbackWitness
+from stamps_by_hand import WHEN, stamp
 from traces import Made, Writing, make_trace
 
 LOG_KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -127,6 +131,36 @@ def test_the_first_receipt_of_a_head_stays_since_it_is_the_older_one(made: Made,
     assert witness.time == TIME + 2
     assert first.time == second.time == TIME + 1
     assert cosignature_time(made.trace.read(second.receipt), cosigner()) == TIME + 1
+
+
+class ByHand:
+    """A time-stamping authority in this process, a second later each time."""
+
+    kind = "rfc3161"
+    name = "by hand"
+    authority = issue("tsa", make_root())
+    asked = 0
+
+    def settings(self) -> Mapping[str, Any]:
+        raise TypeError("it lives in this process only")
+
+    def prepare(self) -> None: ...
+
+    def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
+        self.asked += 1
+        when = WHEN + timedelta(seconds=self.asked)
+        return rfc3161_name("by hand"), stamp(signed.note, self.authority, when=when)
+
+
+def test_the_first_time_stamp_stays_unless_it_is_damaged_or_of_another_head(made: Made) -> None:
+    service, began = ByHand(), int(WHEN.timestamp())
+    first, second = (anchor_trace(made.trace.path, [service])[0] for _ in range(2))
+    assert (first.time, second.time, service.asked) == (began + 1, began + 1, 2)
+    receipt = made.trace.path / first.receipt
+    for number, other in enumerate((receipt.read_bytes()[:-1], stamp(b"another head", service.authority)), 3):
+        receipt.write_bytes(other)
+        (again,) = anchor_trace(made.trace.path, [service])
+        assert (again.error, again.time) == (None, began + number)
 
 
 def test_a_receipt_that_was_damaged_is_replaced(made: Made, witness: LoopbackWitness) -> None:
