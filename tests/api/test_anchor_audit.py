@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from authorities import issue, make_root
 from cosigned import NAME, cosigned
 from fgtrac.anchor.service import SignedHead
 from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, parse_note, sign_note
 from fgtrac.verify.evm_receipt import format_evm_receipt, parse_evm_receipt
-from fgtrac.verify.receipts import EVM, NOTE, RFC3161, WITNESS, note_path, paths_of, receipt_path
+from fgtrac.verify.receipts import EVM, NOTE, RFC3161, WITNESS, note_path, paths_of, receipt_path, rfc3161_name
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
 from signed import KEY, Files, note, write
@@ -284,13 +286,26 @@ def test_a_stamp_that_leads_to_another_root_cannot_be_told_even_beside_one_that_
     report = verify(anchored, stage.trusts(RFC3161, tsa_roots=another))
     assert verdict_of(report, RFC3161) is CANNOT_TELL
     assert "leads to no root that you named (CN=another root)" in words_of(report, RFC3161)
-    from authorities import issue, make_root
-
     foreign = stamp(anchored[note_path(LAST)], issue("foreign", make_root("foreign root")))
     files = anchored | {receipt_path(LAST, f"rfc3161-{'0' * 16}.tsr"): foreign}
     report = verify(files, stage.trusts(RFC3161))
     assert verdict_of(report, RFC3161) is CANNOT_TELL
     assert "beside that, 2 heads stamped by CN=test authority" in words_of(report, RFC3161)
+
+
+def test_a_stamp_whose_certificate_has_ended_since_holds_and_says_so(stage: Stage, anchored: Files) -> None:
+    root = make_root("old root")
+    root.write(stage.folder, "old")
+    ended, during = datetime(2022, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
+    old = stamp(anchored[note_path(LAST)], issue("old authority", root, last=ended), when=during)
+    files = without(anchored, *KINDS) | {receipt_path(LAST, rfc3161_name("http://old.example/")): old}
+    report = verify(files, stage.trusts(RFC3161, tsa_roots=[stage.folder / "old.pem"]))
+    assert verdict_of(report, RFC3161) is HOLDS
+    ended_since = "(root CN=old root, whose certificates ended on 2022-01-01): of 7 entries at 2021"
+    assert ended_since in words_of(report, RFC3161)
+        report, RFC3161
+    )
+    assert "ended" not in words_of(verify(anchored, stage.trusts(RFC3161)), RFC3161)
 
 
 def test_a_head_cosigned_by_a_witness_that_nobody_named_counts_for_nothing(stage: Stage, anchored: Files) -> None:
