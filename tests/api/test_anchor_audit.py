@@ -303,8 +303,6 @@ def test_a_stamp_whose_certificate_has_ended_since_holds_and_says_so(stage: Stag
     assert verdict_of(report, RFC3161) is HOLDS
     ended_since = "(root CN=old root, whose certificates ended on 2022-01-01): of 7 entries at 2021"
     assert ended_since in words_of(report, RFC3161)
-        report, RFC3161
-    )
     assert "ended" not in words_of(verify(anchored, stage.trusts(RFC3161)), RFC3161)
 
 
