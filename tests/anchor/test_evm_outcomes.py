@@ -122,6 +122,48 @@ def test_a_number_that_somebody_else_took_first(chain: TestChain, trace_id: byte
     assert anchored(chain.service(), evm_head(trace_id, 5)).size == 5
 
 
+def saying(words: str) -> Callable[[Any], Any]:
+    """A node that takes a transaction and answers with an error in these words."""
+
+    def fail(said: Any) -> Any:
+        raise ValueError(words)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("nonce too low: next nonce 5, tx nonce 4", outcomes.OutrunError),
+        ("replacement transaction underpriced", outcomes.OutrunError),
+        ("intrinsic gas too low", outcomes.LowGasError),
+        ("exceeds block gas limit", outcomes.LowGasError),
+        ("the moon is full", outcomes.NodeError),
+    ],
+)
+def test_the_words_of_a_refusal_are_understood_or_handed_on(
+    chain: TestChain, trace_id: bytes, words: str, kind: type[AnchorError]
+) -> None:
+    chain.liar.lies["eth_sendRawTransaction"] = saying(words)
+    told = failure(chain.service(), trace_id)
+    assert type(told) is kind
+    assert words in str(told)
+
+
+def test_a_transaction_that_the_node_knows_already_is_sent(chain: TestChain, trace_id: bytes) -> None:
+    chain.liar.lies["eth_sendRawTransaction"] = saying("already known")
+    assert anchored(chain.service(), evm_head(trace_id, 5)).size == 5
+
+
+def test_a_chain_without_a_base_fee_is_bid_a_gas_price(chain: TestChain, trace_id: bytes) -> None:
+    def before_london(said: Any) -> Any:
+        return {name: value for name, value in said.items() if name != "base_fee_per_gas"}
+
+    chain.liar.lies["eth_getBlockByNumber"] = before_london
+    assert anchored(chain.service(), evm_head(trace_id, 5)).size == 5
+    assert not chain.liar.sent[0].startswith("0x02")  # EIP-2718: no type, as EIP-155 has it
+
+
 # -- the contract says no ---------------------------------------------------------------------------------------------
 
 NOTHING = "0x" + "00" * 128

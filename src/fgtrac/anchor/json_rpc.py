@@ -118,13 +118,11 @@ class ProviderRpc:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: numbers and bytes as 0x and hex."""
+    """As nodes write it: numbers as 0x and hex."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return "0x" + value.hex()
     return hex(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
