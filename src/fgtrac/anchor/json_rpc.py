@@ -7,8 +7,10 @@ read. web3 itself is not needed for a node that is asked by HTTP.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -128,9 +130,6 @@ def _plain(value: Any) -> Any:
 
 def needs_evm(module: str) -> Any:
     """A module of the extra `evm`. ValueError where that is not installed."""
-    import importlib
-    import sys
-
     limit = sys.getrecursionlimit()
     try:
         return importlib.import_module(module)
