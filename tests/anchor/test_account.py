@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import traceback
 from pathlib import Path
@@ -52,10 +53,24 @@ def test_a_keystore_and_its_password(tmp_path: Path, keystore: str) -> None:
     assert load_account(path, {PASSWORD: SECRET_WORDS}).address.hex() == ADDRESS
 
 
+def test_a_keystore_of_another_version_is_said_to_be_one(tmp_path: Path, keystore: str) -> None:
+    whole = json.loads(keystore)
+    for other in ({**whole, "version": 1}, {**whole, "crypto": []}, {}):
+        shown = told(key_file(tmp_path, json.dumps(other)), FormatError, {PASSWORD: SECRET_WORDS})
+        assert "no keystore of version 3" in shown
+
+
+def test_a_keystore_need_not_name_its_account(tmp_path: Path, keystore: str) -> None:
+    whole = json.loads(keystore)
+    del whole["address"]
+    assert load_account(key_file(tmp_path, json.dumps(whole)), {PASSWORD: SECRET_WORDS}).address.hex() == ADDRESS
+
+
 def test_a_keystore_whose_password_is_missing_or_wrong(tmp_path: Path, keystore: str, monkeypatch: Any) -> None:
     path = key_file(tmp_path, keystore)
-    monkeypatch.setattr("sys.stdin", None)
-    assert PASSWORD in told(path, ValueError)
+    for nobody in (None, io.StringIO()):
+        monkeypatch.setattr("sys.stdin", nobody)
+        assert f"set {PASSWORD}" in told(path, ValueError)
     shown = told(path, ValueError, {PASSWORD: "wrong guess"})
     assert "does not open" in shown
     assert "wrong guess" not in shown
