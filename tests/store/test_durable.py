@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,48 @@ def test_a_file_whose_rename_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="target"):
         durable.write_file(tmp_path / "target", b"data")
     assert [p.name for p in tmp_path.iterdir()] == ["target"]
+
+
+NOTES = [bytes([n]) * 5000 for n in range(1, 5)]
+
+
+def write_often(path: Path, number: int) -> None:
+    for _ in range(20):
+        durable.write_file(path, NOTES[number])
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_several_writers_of_one_file_show_a_reader_a_whole_one_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    fsync = durable._fsync
+
+    def slow(fd: int) -> None:
+        time.sleep(0.001)  # the others come to wait for it
+        fsync(fd)
+
+    monkeypatch.setattr(durable, "_fsync", slow)
+    write_often(tmp_path / "file", 0)
+    fork = multiprocessing.get_context("fork")
+    begin = threading.Thread if kind == "threads" else fork.Process
+    writers = [begin(target=write_often, args=(tmp_path / "file", n)) for n in range(len(NOTES))]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        seen.add((tmp_path / "file").read_bytes())
+    for writer in writers:
+        writer.join()
+        assert getattr(writer, "exitcode", 0) == 0
+    assert seen <= set(NOTES)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_longer_temporary_of_a_process_that_was_cut_short_leaves_nothing_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file.tmp").write_bytes(b"longer than what is written")
+    durable.write_file(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_being_written_is_held(tmp_path: Path) -> None:

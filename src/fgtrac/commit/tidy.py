@@ -31,10 +31,8 @@ def after_seal(trace: TraceDir, plan: Plan, segments: Sequence[Segment]) -> None
 
 
 def kept_sizes(trace: TraceDir, head: int) -> set[int]:
-    """The sizes whose partial tiles stay: the head, full seals, anchored heads."""
-    receipts = trace.path / "receipts"
-    anchored = [int(p.name) for p in receipts.iterdir() if is_size(p.name)] if receipts.is_dir() else []
-    return {size for size in (head, *trace.full_seals(), *anchored) if size <= head}
+    """The sizes whose partial tiles stay: the head, and full seals."""
+    return {size for size in (head, *trace.full_seals()) if size <= head}
 
 
 def _remove_indexes(trace: TraceDir, plan: Plan) -> None:

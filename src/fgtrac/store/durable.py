@@ -36,13 +36,15 @@ def _remove(path: Path) -> None:
 def write_file(path: Path, data: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644, sync: bool = True) -> None:
     """Put a whole file in place: the old one, or nothing, until the new one is complete and on disk.
 
-    A crash before the rename leaves a file ending in .tmp, which recovery removes unless somebody still holds it.
+    Of several writers at once each puts a whole file in place. A crash before the rename leaves a file ending in .tmp,
+    which recovery removes unless somebody still holds it.
     OSError where the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY)
-    fd = _open_held(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    fd = _open_held(temporary, os.O_WRONLY | os.O_CREAT, mode)
     try:
+        os.ftruncate(fd, 0)  # of a process that was cut short; only now, since until then it was somebody else's
         for piece in [data] if isinstance(data, bytes) else data:
             _write_all(fd, piece)
         if sync:

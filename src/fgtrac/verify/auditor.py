@@ -22,11 +22,10 @@ from fgtrac.errors import FormatError, ProofError
 from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
-from fgtrac.tlog.tiles import Tile, partial_tiles
+from fgtrac.tlog.tiles import Tile
 from fgtrac.verify.anchors import Witnessed
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
-from fgtrac.verify.receipts import anchored_sizes
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.tree import (
     HEAD,
@@ -128,8 +127,7 @@ def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
     if bad_entry is None and log.is_whole:
         needed, left = partials(log, names, [size for size in audit.facts.full_seals if size < log.head.size])
         older = needed + left
-        stale = {t.path for t in left} - {t.path for size in anchored_sizes(names) for t in partial_tiles(size)}
-        audit.checks.notes += [f"{p} is left over from an older head; the next seal removes it" for p in sorted(stale)]
+        audit.checks.notes += [f"{t.path} is left over from an older head; the next seal removes it" for t in left]
 
     def entries() -> str:
         if bad_entry is not None:

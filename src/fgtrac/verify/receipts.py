@@ -90,5 +90,5 @@ def paths_of(names: Iterable[str], kind: str) -> list[str]:
 
 
 def anchored_sizes(names: Iterable[str]) -> list[int]:
-    """The sizes of the heads that have a folder, ascending; with them the seal keeps their partial tiles."""
+    """The sizes of the heads that have a folder, ascending."""
     return sorted({file.size for file in receipt_files(names)})
