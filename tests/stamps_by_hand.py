@@ -20,7 +20,7 @@ OIDS = {
     "signed data": "2a864886f70d010702", "TSTInfo": "2a864886f70d0109100104", "policy": "2a030401",
     "content type": "2a864886f70d010903", "message digest": "2a864886f70d010904",
     "certificate": "2a864886f70d010910022f", "ecdsa": "2a8648ce3d040302", "rsa": "2a864886f70d010101",
-    "ed25519": "2b6570",
+    "certificate by SHA-1": "2a864886f70d010910020c", "data": "2a864886f70d010701", "ed25519": "2b6570",
 }  # fmt: skip
 HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha512": hashes.SHA512()}
 
@@ -50,10 +50,29 @@ def attribute(name: str, value: bytes) -> bytes:
     return der(SEQUENCE, oid(name), der(0x31, value))
 
 
-def names_certificate(certificate: x509.Certificate) -> bytes:
-    """The signed attribute that names the signer's certificate by its SHA-256 (RFC 5035)."""
-    digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
-    return attribute("certificate", der(SEQUENCE, der(SEQUENCE, der(SEQUENCE, der(OCTET_STRING, digest)))))
+def names_certificate(certificate: x509.Certificate, *above: x509.Certificate, behind: bytes = b"") -> bytes:
+    """The signed attribute that names the signer's certificate by its SHA-256 (RFC 5035), and others above it; `behind`
+    the signer's digest may stand more."""
+    return attribute("certificate", der(SEQUENCE, der(SEQUENCE, *(
+        der(SEQUENCE, der(OCTET_STRING, named.fingerprint(hashes.SHA256())), b"" if named in above else behind)
+        for named in (certificate, *above)
+    ))))  # fmt: skip
+
+
+def issuer_serial(issuer: x509.Name, serial: int) -> bytes:
+    """How a certificate is named beside its digest."""
+    return der(SEQUENCE, der(SEQUENCE, der(0xA4, issuer.public_bytes())), number(serial))
+
+
+def names_by_sha1(certificate: x509.Certificate) -> bytes:
+    """The older attribute that names one (RFC 2634)."""
+    digest = der(OCTET_STRING, certificate.fingerprint(HASHES["sha1"]))
+    return attribute("certificate by SHA-1", der(SEQUENCE, der(SEQUENCE, der(SEQUENCE, digest))))
+
+
+def unknown_extension(is_critical: bool) -> bytes:
+    """Extensions of a TSTInfo: one that nobody knows."""
+    return der(0xA1, der(SEQUENCE, oid("policy"), b"\1\1\xff" * is_critical, der(OCTET_STRING, b"\5\0")))
 
 
 def stamp(
@@ -73,21 +92,28 @@ def stamp(
     in_order: bool = True,
     signers: int = 1,
     has_attributes: bool = True,
+    version: int = 1,
+    accuracy: bytes = b"",
+    behind: bytes = b"",
+    content_type: str | None = "TSTInfo",
+    more_attributes: Sequence[bytes] = (),
 ) -> bytes:
     """A TimeStampResp over `note`. `carried` are more certificates; `named` is the one it signs to be its signer's, or
-    what it signs instead (DER)."""
+    what it signs instead (DER). `accuracy` and what stands `behind` the nonce are DER of the TSTInfo."""
     time = when if isinstance(when, str) else f"{when:%Y%m%d%H%M%S}Z"
     imprint = der(SEQUENCE, algorithm(digest), der(OCTET_STRING, hashlib.new(digest, note).digest()))
     info = der(
-        SEQUENCE, number(1), oid("policy"), imprint, number(7), der(0x18, time.encode()),
-        number(nonce) if nonce is not None else b"",
+        SEQUENCE, number(version), oid("policy"), imprint, number(7), der(0x18, time.encode()), accuracy,
+        number(nonce) if nonce is not None else b"", behind,
     )  # fmt: skip
     found = [signer.certificate] * carries_signer + list(carried)
     certificates = sorted((c.public_bytes(Encoding.DER) for c in found), reverse=not in_order)
     attributes = [
-        attribute("content type", oid("TSTInfo")),
         attribute("message digest", der(OCTET_STRING, hashlib.new(signed_over, info).digest())),
+        *more_attributes,
     ]
+    if content_type is not None:
+        attributes.append(attribute("content type", oid(content_type)))
     if isinstance(named, bytes):
         attributes.append(attribute("certificate", named))
     elif named:

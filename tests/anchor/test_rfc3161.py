@@ -18,11 +18,24 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
 from authorities import STAMPS_ONLY, Extensions, Identity, authority_rights, issue, make_root, pem
 from fgtrac.anchor.der import read_elements
-from fgtrac.anchor.rfc3161 import CheckedStamp, check_stamp, read_roots, read_stamp
+from fgtrac.anchor.rfc3161 import CheckedStamp, check_alone, check_stamp, read_roots, read_stamp
 from fgtrac.anchor.stamp_reply import read_reply
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.verify.checks import CannotTell
-from stamps_by_hand import WHEN, der, rejection, signed_over_sha1, stamp
+from stamps_by_hand import (
+    WHEN,
+    attribute,
+    der,
+    issuer_serial,
+    names_by_sha1,
+    names_certificate,
+    number,
+    oid,
+    rejection,
+    signed_over_sha1,
+    stamp,
+    unknown_extension,
+)
 
 STAMPS = Path(__file__).parent / "stamps"
 NOTE = (STAMPS / "checkpoint").read_bytes()
@@ -133,6 +146,65 @@ LIES = {
         lambda: stamp(NOTE, SIGNER, named=issue("tsa", ROOT, key=SIGNER.key).certificate), ProofError,
         "altered, or is not signed by CN=tsa: the certificate it signs has the digest",
     ),
+    "naming another number": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[named_beside(number=1)]), ProofError,
+        "signs another issuer or number than its certificate has, CN=tsa",
+    ),
+    "naming another issuer": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[named_beside(issuer="CN=other")]), ProofError,
+        "signs another issuer or number than its certificate has, CN=tsa",
+    ),
+    "naming two issuers": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[named_beside(copies=2)]), FormatError,
+        "names several issuers",
+    ),
+    "naming no issuer beside the number": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[named_beside(copies=0)]), FormatError, "tags a4",
+    ),
+    "naming another certificate by SHA-1": (
+        lambda: stamp(NOTE, SIGNER, more_attributes=[names_by_sha1(ROOT.certificate)]), ProofError,
+        "altered, or is not signed by CN=tsa: the certificate it signs has the digest [0-9a-f]{40},",
+    ),
+    "naming certificates twice": (
+        lambda: stamp(NOTE, SIGNER, more_attributes=[names_certificate(ROOT.certificate)]), FormatError,
+        "signs twice what it is",
+    ),
+    "naming certificates in two values": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[with_two_values()]), FormatError, "signs twice what",
+    ),
+    "naming no certificate in a list": (
+        lambda: stamp(NOTE, SIGNER, named=der(0x30, der(0x30))), FormatError, "tags 30 are expected",
+    ),
+    "naming a certificate by MD5": (
+        lambda: stamp(NOTE, SIGNER, named=der(0x30, der(0x30, der(0x30, der(0x30, oid("md5")), der(4, bytes(16)))))),
+        CannotTell, "by a digest that is not supported",
+    ),
+    "naming a certificate that is not on the way": (
+        lambda: stamp(NOTE, SIGNER, more_attributes=[names_certificate(SIGNER.certificate, OTHER_ROOT.certificate)],
+                      named=None), CannotTell, "names a certificate above its signer's, of the digest [0-9a-f]{64}, ",
+    ),
+    "no content type": (lambda: stamp(NOTE, SIGNER, content_type=None), FormatError, "signs that it is one"),
+    "another content type": (lambda: stamp(NOTE, SIGNER, content_type="data"), FormatError, "signs that it is one"),
+    "version 2": (lambda: stamp(NOTE, SIGNER, version=2), FormatError, "of version 1, and this one of 2"),
+    "a critical extension": (
+        lambda: stamp(NOTE, SIGNER, behind=unknown_extension(True)), CannotTell, "has a critical extension",
+    ),
+    "another's name": (
+        lambda: stamp(NOTE, SIGNER, behind=der(0xA0, der(0xA4, ROOT.certificate.subject.public_bytes()))), ProofError,
+        "says that it is by CN=test root, and its certificate is another's: CN=tsa",
+    ),
+    "another's host": (
+        lambda: stamp(NOTE, SIGNER, behind=der(0xA0, der(0x82, b"tsa.example"))), ProofError,
+        "says that it is by b'tsa.example', and its certificate is another's: CN=tsa",
+    ),
+    "an accuracy below 0": (lambda: stamp(NOTE, SIGNER, accuracy=der(0x30, number(-1))), FormatError, "accuracy is"),
+    "an accuracy of 10^400 s": (
+        lambda: stamp(NOTE, SIGNER, accuracy=der(0x30, number(10**400))), FormatError, "accuracy is",
+    ),
+    "with broken extensions": (
+        lambda: stamp(NOTE, issue("tsa", ROOT, extensions=[(BROKEN_PURPOSES, True)])), ProofError,
+        "the certificate of CN=tsa has broken extensions",
+    ),
     "with two certificates of one number": (
         lambda: stamp(NOTE, SIGNER, [twin(SIGNER)]), ProofError, "carries 2 certificates of the signer",
     ),
@@ -160,6 +232,22 @@ LIES = {
 }  # fmt: skip
 
 
+BROKEN_PURPOSES = x509.UnrecognizedExtension(x509.ExtendedKeyUsage.oid, b"\x05\0")
+
+
+def named_beside(issuer: str = "", number: int = 0, copies: int = 1) -> bytes:
+    """The attribute that names SIGNER's certificate, with an issuer (its own where none is given) and a number."""
+    name = x509.Name.from_rfc4514_string(issuer) if issuer else SIGNER.certificate.issuer
+    right = issuer_serial(name, number or SIGNER.certificate.serial_number)
+    (names, serial) = read_elements(right)[0].parts()
+    return names_certificate(SIGNER.certificate, behind=der(0x30, der(0x30, names.content * copies), serial.raw))
+
+
+def with_two_values() -> bytes:
+    kind, values = read_elements(names_certificate(SIGNER.certificate))[0].parts()
+    return der(0x30, kind.raw, der(0x31, values.content * 2))
+
+
 def twin(identity: Identity) -> x509.Certificate:
     """Another certificate with the same issuer and serial number."""
     return (
@@ -183,6 +271,42 @@ def test_each_lie_about_a_stamp_has_its_own_answer(lie: str) -> None:
     token, error, words = LIES[lie]
     with pytest.raises(error, match=words):
         check(token())
+
+
+def test_a_stamp_may_say_more_where_that_is_true() -> None:
+    inter = issue("inter", ROOT, extensions=authority_rights())
+    signer = issue("tsa", inter)
+    named = names_certificate(signer.certificate, ROOT.certificate, inter.certificate)
+    also = attribute("data", oid("data"))
+    assert check(stamp(NOTE, signer, [inter.certificate], named=None, more_attributes=[named, also, also]))
+    assert check(stamp(NOTE, SIGNER, more_attributes=[names_by_sha1(SIGNER.certificate)]))
+    assert check(stamp(NOTE, SIGNER, named=None, more_attributes=[named_beside()]))
+    assert check(stamp(NOTE, SIGNER, behind=unknown_extension(False)))
+    host = x509.DNSName("tsa.example")
+    other = issue("tsa", ROOT, extensions=[STAMPS_ONLY, (x509.SubjectAlternativeName([host]), False)])
+    for name in (der(0xA4, other.certificate.subject.public_bytes()), der(0x82, b"tsa.example")):
+        assert check(stamp(NOTE, other, behind=der(0xA0, name)))
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(b"", None), (der(0x30), 0), (der(0x30, der(0x80, b"\5"), der(0x81, b"\7")), 0.005007),
+     (der(0x30, number(2**63 - 1)), 2.0**63)],
+)  # fmt: skip
+def test_the_accuracy_is_what_the_stamp_says(said: bytes, seconds: float | None) -> None:
+    assert check(stamp(NOTE, SIGNER, accuracy=said)).accuracy_s == seconds
+
+
+@pytest.mark.parametrize("name", ["p256", "rsa"])
+def test_a_stamp_holds_alone_or_is_altered_whoever_is_believed(name: str) -> None:
+    token = real(name)
+    assert check_alone(token, NOTE) == read_stamp(token)
+    changed = token[:-1] + bytes([token[-1] ^ 1])
+    for use in (lambda: check_alone(changed, NOTE), lambda: check_stamp(changed, NOTE, [])):
+        with pytest.raises(ProofError, match="altered: its signature does not fit the key of CN=test authority"):
+            use()
+    with pytest.raises(ProofError, match="expired when the time was stamped"):
+        check_alone(real("expired"), NOTE)
 
 
 @pytest.mark.parametrize(
@@ -311,5 +435,7 @@ def test_roots_are_read_from_a_file_of_several(tmp_path: Path) -> None:
     number_1 = issue("number 1", number=1).certificate.public_bytes(Encoding.DER)
     file.write_bytes(head + base64.encodebytes(number_1.replace(b"\2\1\1", b"\2\1\0")) + foot)
     assert len(read_roots(file)) == 1  # a serial number below 1, which old roots have
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.pem; name a PEM file"):
         read_roots(tmp_path / "nowhere.pem")
+    with pytest.raises(ValueError, match=r"cannot be read: Is a directory; name a PEM file with the authority's root"):
+        read_roots(tmp_path)

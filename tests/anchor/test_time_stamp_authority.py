@@ -6,22 +6,24 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from authorities import issue, make_root
+from authorities import Identity, issue, make_root
 from cosigned import prover, signed_head
 from fgtrac.anchor.der import read_elements
 from fgtrac.anchor.rfc3161 import TimeStampAuthority, check_stamp
 from fgtrac.errors import AnchorError, RefusedError
 from served import Handle, answers, served, writes
-from stamps_by_hand import nonce_of, rejection, stamp
+from stamps_by_hand import WHEN, nonce_of, rejection, stamp
 
 HEAD = signed_head([b"entry 0", b"entry 1"], 2)
 PROVE = prover([b"entry 0", b"entry 1"], 2)
 ROOT = make_root()
 SIGNER = issue("tsa", ROOT)
+ENDED = issue("tsa", ROOT, last=WHEN - timedelta(days=1))
 SECRET = "k3y-th4t-is-secret"
 REPLY = "application/timestamp-reply"
 
@@ -93,10 +95,20 @@ UNUSABLE: dict[str, tuple[Handle, str]] = {
     "another query's": (replies(lambda query: stamp(HEAD.note, SIGNER, nonce=5)), "another query: nonce 5, asked"),
     "no nonce": (replies(lambda query: stamp(HEAD.note, SIGNER)), "answered another query: nonce None, asked"),
     "another note": (
-        replies(lambda query: stamp(b"x", SIGNER, nonce=nonce_of(query))), "stamped other bytes than it was asked to",
+        replies(lambda query: stamp(b"x", SIGNER, nonce=nonce_of(query))), "can be used: .* over other bytes",
+    ),
+    "an ended certificate": (
+        replies(lambda query: stamp(HEAD.note, ENDED, nonce=nonce_of(query))), "that can be used: .* had expired when",
+    ),
+    "another key's signature": (
+        replies(lambda query: stamp(HEAD.note, Identity(SIGNER.certificate, ROOT.key), nonce=nonce_of(query))),
+        "that can be used: the time stamp was altered",
+    ),
+    "a digest that is broken": (
+        replies(lambda query: stamp(HEAD.note, SIGNER, nonce=nonce_of(query), signed_over="sha1")), "not accepted",
     ),
     "another digest": (
-        replies(lambda query: stamp(HEAD.note, SIGNER, nonce=nonce_of(query), digest="sha512")), "stamped other bytes",
+        replies(lambda query: stamp(HEAD.note, SIGNER, nonce=nonce_of(query), digest="sha512")), "stamped a sha512",
     ),
     "granted without a token": (replies(lambda query: rejection(None, 0)), "holds no time stamp: granted"),
     "no certificate": (

@@ -22,6 +22,7 @@ from cosigned import TIME, cosigner
 from fgtrac.anchor.evm import EvmContract
 from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.pending import PendingFile
+from fgtrac.anchor.rfc3161 import check_alone
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.witness import Witness
 from fgtrac.api.anchoring import anchor_trace, complete_pending, has_quorum
@@ -157,10 +158,30 @@ def test_the_first_time_stamp_stays_unless_it_is_damaged_or_of_another_head(made
     first, second = (anchor_trace(made.trace.path, [service])[0] for _ in range(2))
     assert (first.time, second.time, service.asked) == (began + 1, began + 1, 2)
     receipt = made.trace.path / first.receipt
-    for number, other in enumerate((receipt.read_bytes()[:-1], stamp(b"another head", service.authority)), 3):
+    good, note = receipt.read_bytes(), receipt.with_name("checkpoint").read_bytes()
+    ended = issue("tsa", make_root(), last=WHEN - timedelta(days=1))
+    damaged = {
+        "cut": good[:-1],
+        "of another head": stamp(b"another head", service.authority),
+        "with another signature": good[:-1] + bytes([good[-1] ^ 1]),
+        "by a certificate that had expired": stamp(note, ended),
+        "by a certificate for something else": stamp(note, issue("tsa", make_root(), extensions=[])),
+    }
+    for number, other in enumerate(damaged.values(), 3):
         receipt.write_bytes(other)
         (again,) = anchor_trace(made.trace.path, [service])
         assert (again.error, again.time) == (None, began + number)
+        assert check_alone(receipt.read_bytes(), note).time.timestamp() == began + number
+
+
+def test_a_time_stamp_that_does_not_hold_is_not_kept(made: Made) -> None:
+    service = ByHand()
+    (first,) = anchor_trace(made.trace.path, [service])
+    good = made.trace.read(first.receipt)
+    service.authority = issue("tsa", make_root(), last=WHEN - timedelta(days=1))
+    (second,) = anchor_trace(made.trace.path, [service])
+    assert "CN=tsa had expired when the time was stamped" in str(second.error)
+    assert made.trace.read(first.receipt) == good
 
 
 def test_a_receipt_that_was_damaged_is_replaced(made: Made, witness: LoopbackWitness) -> None:

@@ -89,6 +89,13 @@ def reply(
         return (place / "reply").read_bytes()
 
 
+def stamped(folder: Path, data: bytes) -> bytes:
+    """OpenSSL's time stamp over `data`, by the authority in `folder`, whatever it is worth."""
+    durable.write_file(folder / "stamped", data)
+    command = ["openssl", "ts", "-query", "-data", folder / "stamped", "-sha256", "-cert"]
+    return reply(folder, subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)
+
+
 @contextmanager
 def running_tsa(
     folder: Path,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from authorities import Identity, authority_rights, issue, make_root, pem
 from cosigned import prover, signed_head
@@ -16,13 +17,24 @@ from fgtrac.anchor.rfc3161 import TimeStampAuthority, check_stamp, read_roots, r
 from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError
 from fgtrac.store import durable
 from fgtrac.verify.checks import CannotTell
-from services.openssl_tsa import Sent, running_tsa
-from stamps_by_hand import stamp
+from services.openssl_tsa import Sent, running_tsa, stamped
+from stamps_by_hand import (
+    attribute,
+    der,
+    issuer_serial,
+    names_by_sha1,
+    names_certificate,
+    number,
+    stamp,
+    unknown_extension,
+)
 
 ENTRIES = [b"entry 0", b"entry 1"]
 HEAD, PROVE = signed_head(ENTRIES, 2), prover(ENTRIES, 2)
 ROOT = make_root()
 SIGNER = issue("tsa", ROOT)
+NUMBER = SIGNER.certificate.serial_number
+SERVERS = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
 
 
 def openssl_holds(folder: Path, token: bytes, root: Path, note: bytes = HEAD.note) -> bool:
@@ -70,9 +82,10 @@ def test_a_foreign_root_of_the_same_name_is_nobody(tmp_path: Path) -> None:
     assert not openssl_holds(tmp_path, token, other.root)
 
 
-def test_an_expired_certificate_is_refuted(tmp_path: Path) -> None:
-    with running_tsa(tmp_path / "tsa", is_expired=True) as tsa:
-        _, token = TimeStampAuthority(tsa.url).anchor(HEAD, PROVE)
+def test_an_expired_certificate_is_refuted_and_its_stamp_not_taken(tmp_path: Path) -> None:
+    with running_tsa(tmp_path / "tsa", is_expired=True) as tsa, pytest.raises(AnchorError, match="had expired when"):
+        TimeStampAuthority(tsa.url).anchor(HEAD, PROVE)
+    token = stamped(tmp_path / "tsa", HEAD.note)
     assert ours(token, tsa.root) == "refuted"
     assert not openssl_holds(tmp_path, token, tsa.root)
 
@@ -112,6 +125,24 @@ def through(rights: list[tuple[x509.ExtensionType, bool]]) -> bytes:
     return stamp(HEAD.note, issue("tsa", between), [between.certificate])
 
 
+def naming(*above: x509.Certificate, behind: bytes = b"") -> bytes:
+    """A stamp that signs which certificates are its signer's and above it."""
+    names = names_certificate(SIGNER.certificate, *above, behind=behind)
+    return stamp(HEAD.note, SIGNER, named=None, more_attributes=[names])
+
+
+def naming_again(attribute: bytes) -> bytes:
+    """A stamp that signs its signer's certificate, and once more which that is."""
+    return stamp(HEAD.note, SIGNER, more_attributes=[attribute])
+
+
+NAMES_NOTHING = attribute("certificate", der(0x30, der(0x30, der(0x30, der(4, bytes(32))))))  # sorted, it is the first
+
+
+def said_by(authority: Identity) -> bytes:
+    return stamp(HEAD.note, SIGNER, behind=der(0xA0, der(0xA4, authority.certificate.subject.public_bytes())))
+
+
 BOTH = {  # by hand: whether it holds, for both
     "as it should be": (lambda: stamp(HEAD.note, SIGNER), True),
     "over SHA-512": (lambda: stamp(HEAD.note, SIGNER, digest="sha512", signed_over="sha512"), True),
@@ -123,12 +154,33 @@ BOTH = {  # by hand: whether it holds, for both
     "signed by another key": (lambda: stamp(HEAD.note, Identity(SIGNER.certificate, ROOT.key)), False),
     "naming no certificate": (lambda: stamp(HEAD.note, SIGNER, named=None), False),
     "naming another certificate": (lambda: stamp(HEAD.note, SIGNER, named=ROOT.certificate), False),
+    "naming another issuer": (lambda: naming(behind=issuer_serial(x509.Name([]), NUMBER)), False),
+    "naming another number": (lambda: naming(behind=issuer_serial(ROOT.certificate.subject, NUMBER + 1)), False),
+    "naming issuer and number": (lambda: naming(behind=issuer_serial(ROOT.certificate.subject, NUMBER)), True),
+    "naming its root too": (lambda: naming(ROOT.certificate), True),
+    "naming a certificate that is not there": (lambda: naming(make_root().certificate), False),
+    "naming another one by SHA-1": (lambda: naming_again(names_by_sha1(ROOT.certificate)), False),
+    "naming it by SHA-1 too": (lambda: naming_again(names_by_sha1(SIGNER.certificate)), True),
+    "naming two, the wrong one first": (lambda: naming_again(NAMES_NOTHING), False),
+    "of version 2": (lambda: stamp(HEAD.note, SIGNER, version=2), False),
+    "by its certificate's subject": (lambda: said_by(SIGNER), True),
+    "by another": (lambda: said_by(ROOT), False),
+    "with an extension": (lambda: stamp(HEAD.note, SIGNER, behind=unknown_extension(False)), True),
+    "exact to a fraction": (lambda: stamp(HEAD.note, SIGNER, accuracy=der(0x30, der(0x80, b"\5"))), True),
     "not for time stamps": (lambda: stamp(HEAD.note, issue("tsa", ROOT, extensions=[])), False),
     "another root's": (lambda: stamp(HEAD.note, issue("tsa", make_root())), False),
 }  # fmt: skip
 STRICTER = {  # where ours does not hold, and OpenSSL's does
     "signed over SHA-1": lambda: stamp(HEAD.note, SIGNER, signed_over="sha1"),
     "granted with modifications": lambda: stamp(HEAD.note, SIGNER, status=1),
+    "without a content type": lambda: stamp(HEAD.note, SIGNER, content_type=None),
+    "of another content type": lambda: stamp(HEAD.note, SIGNER, content_type="data"),
+    "with a critical extension": lambda: stamp(HEAD.note, SIGNER, behind=unknown_extension(True)),
+    "through an authority for servers": lambda: through([*authority_rights(), SERVERS]),
+    "a fraction that ends with 0": lambda: stamp(HEAD.note, SIGNER, when="20260102030405.50Z"),
+    "a time that is none": lambda: stamp(HEAD.note, SIGNER, when="20261302030405Z"),
+    "5,000 ms": lambda: stamp(HEAD.note, SIGNER, accuracy=der(0x30, der(0x80, b"\x13\x88"))),
+    "exact to 10^400 s": lambda: stamp(HEAD.note, SIGNER, accuracy=der(0x30, number(10**400))),
 }
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from fgtrac.anchor.der import INTEGER, read_elements
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.verify.checks import CannotTell
 
@@ -21,19 +22,25 @@ UNREADABLE = (  # what is raised for a certificate that is none, some of it only
     ValueError, TypeError, KeyError, UnsupportedAlgorithm,
     x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
 )  # fmt: skip
+_ROOTS = "name a PEM file with the authority's root certificate"
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 def read_roots(path: Path | str) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, one or several. Those that did not sign themselves serve as intermediates.
-    FileNotFoundError; FormatError for what holds no certificate or a broken one."""
+    FileNotFoundError; ValueError for a folder, and what may not be read; FormatError for what holds no certificate or a
+    broken one."""
     try:
         data = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of serial numbers below 1
             found = x509.load_pem_x509_certificates(data)
             return tuple(read_certificate(certificate.public_bytes(Encoding.DER)) for certificate in found)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}; {_ROOTS}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; {_ROOTS}") from error
     except UNREADABLE as error:
         raise FormatError(f"{path} holds no PEM certificates (-----BEGIN CERTIFICATE-----) that can be read") from error
 
@@ -44,6 +51,19 @@ def read_certificate(der: bytes) -> x509.Certificate:
     for name in (certificate.subject, certificate.issuer):  # which are read only when asked for
         shown_name(name)
     return certificate
+
+
+def issuer_and_number(certificate: x509.Certificate) -> bytes:
+    """The issuer and the serial number, one behind the other in DER, as they stand in the certificate."""
+    parts = read_elements(certificate.tbs_certificate_bytes)[0].parts()
+    number, _, issuer = parts[parts[0].tag != INTEGER :][:3]  # behind the version, where it has one
+    return issuer.raw + number.raw
+
+
+def alternative_names(certificate: x509.Certificate) -> list[bytes]:
+    """Whom the certificate is for beside its subject: GeneralNames in DER. One of UNREADABLE for broken extensions."""
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    return [] if names is None else [name.raw for name in read_elements(names.public_bytes())[0].parts()]
 
 
 def shown_name(name: x509.Name) -> str:

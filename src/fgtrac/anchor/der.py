@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from fgtrac.errors import FormatError
 
-INTEGER, BIT_STRING, OCTET_STRING, OBJECT_ID, SEQUENCE, SET, GENERALIZED_TIME = 0x02, 0x03, 0x04, 0x06, 0x30, 0x31, 0x18
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OBJECT_ID = 0x01, 0x02, 0x03, 0x04, 0x06
+GENERALIZED_TIME, SEQUENCE, SET = 0x18, 0x30, 0x31
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from fgtrac.anchor import stamp_reply
-from fgtrac.anchor.certificates import UNREADABLE, check_signer, find_path, read_certificate, read_roots, shown_name
+from fgtrac.anchor.certificates import (
+    UNREADABLE,
+    alternative_names,
+    check_signer,
+    find_path,
+    issuer_and_number,
+    read_certificate,
+    read_roots,
+    shown_name,
+)
 from fgtrac.anchor.service import ProveFrom, SignedHead
-from fgtrac.anchor.stamp_reply import Reply, Signed, read_reply
+from fgtrac.anchor.stamp_reply import CertificateName, Info, Reply, Signed, read_reply
 from fgtrac.anchor.transport import check_url, fetch, shown
 from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError
 from fgtrac.verify.checks import CannotTell
@@ -26,12 +37,18 @@ from fgtrac.verify.receipts import rfc3161_name
 if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
 
-__all__ = ["CheckedStamp", "Stamp", "TimeStampAuthority", "check_stamp", "read_roots", "read_stamp"]
+__all__ = ["CheckedStamp", "Stamp", "TimeStampAuthority", "check_alone", "check_stamp", "read_roots", "read_stamp"]
 
 _DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
 _BROKEN = {"1.3.14.3.2.26": "SHA-1", "1.2.840.113549.2.5": "MD5"}
-_SIGNED_OVER = {stamp_reply.SHA256: "sha256", stamp_reply.SHA384: "sha384", stamp_reply.SHA512: "sha512"}
-_NAMED_BY = {stamp_reply.SHA1: "sha1", **_SIGNED_OVER}
+_SIGNED_OVER = {
+    stamp_reply.SHA256: hashes.SHA256(), stamp_reply.SHA384: hashes.SHA384(), stamp_reply.SHA512: hashes.SHA512(),
+}  # fmt: skip
+_NAMED_BY = {stamp_reply.SHA1: hashes.SHA1(), **_SIGNED_OVER}
+_NOT_ACCEPTED = (
+    "the time stamp is signed in a way that is not accepted: RSA (PKCS #1) and ECDSA over SHA-256, SHA-384 or SHA-512 "
+    "are"
+)
 _SIGNATURES = {  # RSA (PKCS #1 v1.5) and ECDSA, as PKCS #7 names them; SHA-256, SHA-384, SHA-512
     *(bytes.fromhex("2a864886f70d0101" + end) for end in ("01", "0b", "0c", "0d")),
     *(bytes.fromhex("2a8648ce3d0403" + end) for end in ("02", "03", "04")),
@@ -91,7 +108,7 @@ class TimeStampAuthority:
     def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
         """Have the note's exact bytes stamped over SHA-256: the receipt is the authority's answer as it came.
 
-        It is read back, and compared with what was asked. It is not checked against a root: that is for who verifies.
+        It is checked as far as it can be without a root, which is for who verifies, and compared with what was asked.
         AnchorError for no usable answer, RefusedError where the authority refuses.
         """
         library = load_library()
@@ -99,13 +116,13 @@ class TimeStampAuthority:
         answer = self._ask(asked.as_bytes())
         try:
             _check_granted(read_reply(answer), self.name)
-            stamp = read_stamp(answer)
-        except (FormatError, CannotTell) as error:
+            stamp = check_alone(answer, signed.note)
+        except (FormatError, ProofError, CannotTell) as error:
             raise AnchorError(f"{self.name} gave no time stamp that can be used: {error}") from error
         if stamp.nonce != asked.nonce:
             raise AnchorError(f"{self.name} answered another query: nonce {stamp.nonce}, asked with {asked.nonce}")
-        if not _is_over(stamp, signed.note) or stamp.algorithm != "sha256":
-            raise AnchorError(f"{self.name} stamped other bytes than it was asked to: {_imprints(stamp, signed.note)}")
+        if stamp.algorithm != "sha256":
+            raise AnchorError(f"{self.name} stamped a {stamp.algorithm} digest, asked to stamp a sha256")
         return rfc3161_name(self._url), answer
 
     def _ask(self, query: bytes) -> bytes:
@@ -144,18 +161,18 @@ def check_stamp(token: bytes, note: bytes, roots: Sequence[x509.Certificate]) ->
     granted, or by a certificate that was not valid then or not for time stamps; CannotTell where it leads to none of
     `roots`, rests on MD5 or SHA-1, or has a form that is not supported.
     """
-    read = _read(token)
-    if read.reply.status != 0:
-        raise ProofError(f"the time stamp was not granted: {read.reply.words()}")
-    stamp = read.stamp
-    if not _is_over(stamp, note):
-        raise ProofError(f"the time stamp is over other bytes: {_imprints(stamp, note)}")
-    _check_names(read.signed, read.signer)
-    check_signer(read.signer, stamp.time)
-    path = find_path(read.signer, read.certificates, roots, stamp.time)
-    _check_signature(read.answer, note, path)
+    read = _checked(token, note)
+    path = find_path(read.signer, read.certificates, roots, read.stamp.time)
+    _check_names_above(read.signed, path)
+    _check_by_openssl(read.answer, note, path)
     until = min(certificate.not_valid_after_utc for certificate in path)
-    return CheckedStamp(**asdict(stamp), root=shown_name(path[-1].subject), until=until)
+    return CheckedStamp(**asdict(read.stamp), root=shown_name(path[-1].subject), until=until)
+
+
+def check_alone(token: bytes, note: bytes) -> Stamp:
+    """The time stamp, once it holds for whoever believes the authority that it names: all of `check_stamp`, but where
+    its certificate leads. Raises as that does."""
+    return _checked(token, note).stamp
 
 
 def load_library() -> ModuleType:
@@ -172,18 +189,22 @@ class _Read:
     """A time stamp as the library reads it, what its own bytes say beyond that, its certificates, and what it says."""
 
     reply: Reply
+    info: Info
     signed: Signed
     answer: TimeStampResponse
     certificates: tuple[x509.Certificate, ...]
     signer: x509.Certificate
+    subject: x509.Name | None
     stamp: Stamp
 
 
 def _read(token: bytes) -> _Read:
     reply = read_reply(token)
-    signed = reply.signed
-    if signed is None:
+    if reply.token is None:
         raise FormatError(f"the authority's answer holds no time stamp: {reply.words()}")
+    info, signed = reply.token
+    if info.has_critical:
+        raise CannotTell("the time stamp has a critical extension, which is not supported")
     if not signed.is_by_issuer:
         raise CannotTell("the time stamp names its signer by key and not by issuer and number, which is not supported")
     try:
@@ -196,10 +217,12 @@ def _read(token: bytes) -> _Read:
             answer: TimeStampResponse = library.decode_timestamp_response(reply.ordered)
             certificates = tuple(map(read_certificate, sorted(answer.signed_data.certificates)))
             signer = _signer(answer, certificates)
-            stamp = _stamp(answer, signer, signed.fraction)
+            is_by_subject = (info.authority or b"").startswith(stamp_reply.DIRECTORY_NAME.to_bytes())
+            subject = answer.tst_info.name.value if is_by_subject else None
+            stamp = _stamp(answer, signer, info)
     except UNREADABLE as error:
         raise FormatError(f"the bytes are no time stamp: {' '.join(str(error).split()):.200}") from error
-    return _Read(reply, signed, answer, certificates, signer, stamp)
+    return _Read(reply, info, signed, answer, certificates, signer, subject, stamp)
 
 
 def _check_granted(reply: Reply, name: str) -> None:
@@ -222,15 +245,13 @@ def _signer(answer: TimeStampResponse, certificates: Sequence[x509.Certificate])
     return found[0]
 
 
-def _stamp(answer: TimeStampResponse, signer: x509.Certificate, fraction: str) -> Stamp:
+def _stamp(answer: TimeStampResponse, signer: x509.Certificate, own: Info) -> Stamp:
     info, imprint = answer.tst_info, answer.tst_info.message_imprint
     oid = imprint.hash_algorithm.dotted_string
     if oid not in _DIGESTS:
         raise CannotTell(f"the time stamp is over a {_BROKEN.get(oid, oid)} digest, which is not accepted")
-    said = info.accuracy
-    accuracy = None if said is None else (said.seconds or 0) + (said.millis or 0) / 1e3 + (said.micros or 0) / 1e6
-    time = info.gen_time.replace(microsecond=int(f"{fraction:0<6.6}"))
-    return Stamp(time, accuracy, _DIGESTS[oid], imprint.message, info.nonce, shown_name(signer.subject))
+    time = info.gen_time.replace(microsecond=int(f"{own.fraction:0<6.6}"))
+    return Stamp(time, own.accuracy_s, _DIGESTS[oid], imprint.message, info.nonce, shown_name(signer.subject))
 
 
 def _is_over(stamp: Stamp, note: bytes) -> bool:
@@ -243,27 +264,92 @@ def _imprints(stamp: Stamp, note: bytes) -> str:
     return f"{stamp.algorithm} {stamp.imprint.hex()}, and the head's is {own}"
 
 
-def _check_names(signed: Signed, signer: x509.Certificate) -> None:
-    """That the signature is of a kind that is supported, and names this very certificate (RFC 3161 section 2.4.2)."""
-    if signed.digest not in _SIGNED_OVER or signed.algorithm not in _SIGNATURES:
-        raise CannotTell(
-            "the time stamp is signed in a way that is not accepted: RSA (PKCS #1) and ECDSA over SHA-256, SHA-384 or "
-            "SHA-512 are"
-        )
-    if signed.signer is None:
+def _checked(token: bytes, note: bytes) -> _Read:
+    """All that can be checked of a time stamp without a root."""
+    read = _read(token)
+    if read.reply.status != 0:
+        raise ProofError(f"the time stamp was not granted: {read.reply.words()}")
+    if not _is_over(read.stamp, note):
+        raise ProofError(f"the time stamp is over other bytes: {_imprints(read.stamp, note)}")
+    if read.signed.digest not in _SIGNED_OVER or read.signed.algorithm not in _SIGNATURES:
+        raise CannotTell(_NOT_ACCEPTED)
+    _check_name(read.signed, read.signer)
+    check_signer(read.signer, read.stamp.time)
+    _check_authority(read)
+    _check_signature(read.info, read.signed, read.signer)
+    return read
+
+
+def _check_authority(read: _Read) -> None:
+    """That the authority's name in the time stamp, if there is one, is its certificate's (RFC 3161 section 2.4.2)."""
+    said, signer = read.info.authority, read.signer
+    if said is None or read.subject == signer.subject or said in alternative_names(signer):
+        return
+    words = f"{said[2:]!r:.200}" if read.subject is None else shown_name(read.subject)
+    raise ProofError(
+        f"the time stamp says that it is by {words}, and its certificate is another's: {shown_name(signer.subject)}"
+    )
+
+
+def _check_name(signed: Signed, signer: x509.Certificate) -> None:
+    """That the time stamp signs that this very certificate is its signer's (RFC 3161 section 2.4.2)."""
+    if not signed.names:
         raise ProofError("the time stamp does not sign which certificate is its signer's (RFC 3161 section 2.4.2)")
-    algorithm, expected = signed.signer
-    if algorithm not in _NAMED_BY:
+    for name, *_ in signed.names:
+        own = _digest(signer, name)
+        if own != name.digest:
+            raise ProofError(
+                f"the time stamp was altered, or is not signed by {shown_name(signer.subject)}: the certificate it "
+                f"signs has the digest {name.digest.hex()}, the one it carries {own.hex()}"
+            )
+        if not _has_number(signer, name):
+            raise ProofError(
+                f"the time stamp signs another issuer or number than its certificate has, {shown_name(signer.subject)}"
+            )
+
+
+def _check_names_above(signed: Signed, path: Sequence[x509.Certificate]) -> None:
+    """That the certificates named behind the signer's are on the way to the root (RFC 5035 section 4)."""
+    for _, *names in signed.names:
+        for name in names:
+            if not any(_digest(c, name) == name.digest and _has_number(c, name) for c in path[1:]):
+                raise CannotTell(
+                    f"the time stamp names a certificate above its signer's, of the digest {name.digest.hex()}, which "
+                    f"is not on the way to the root that you named, {shown_name(path[-1].subject)}"
+                )
+
+
+def _digest(certificate: x509.Certificate, name: CertificateName) -> bytes:
+    if name.algorithm not in _NAMED_BY:
         raise CannotTell("the time stamp names its signer's certificate by a digest that is not supported")
-    actual = hashlib.new(_NAMED_BY[algorithm], signer.public_bytes(Encoding.DER)).digest()
-    if actual != expected:
-        raise ProofError(
-            f"the time stamp was altered, or is not signed by {shown_name(signer.subject)}: the certificate it signs "
-            f"has the digest {expected.hex()}, the one it carries {actual.hex()}"
-        )
+    return certificate.fingerprint(_NAMED_BY[name.algorithm])
 
 
-def _check_signature(answer: TimeStampResponse, note: bytes, path: Sequence[x509.Certificate]) -> None:
+def _has_number(certificate: x509.Certificate, name: CertificateName) -> bool:
+    return name.issuer_and_number in (None, issuer_and_number(certificate))
+
+
+def _check_signature(info: Info, signed: Signed, signer: x509.Certificate) -> None:
+    """The signature, by the key of the certificate that the time stamp carries (RFC 5652 section 5.4)."""
+    algorithm = _SIGNED_OVER[signed.digest]
+    altered = f"the time stamp was altered: its signature does not fit the key of {shown_name(signer.subject)}"
+    if hashlib.new(algorithm.name, info.raw).digest() != signed.content_digest:
+        raise ProofError(f"{altered}, or not what it is over")
+    try:
+        key = signer.public_key()
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(signed.signature, signed.attributes, padding.PKCS1v15(), algorithm)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signed.signature, signed.attributes, ec.ECDSA(algorithm))
+        else:
+            raise CannotTell(_NOT_ACCEPTED)
+    except InvalidSignature as error:
+        raise ProofError(altered) from error
+    except UNREADABLE as error:
+        raise CannotTell(_NOT_ACCEPTED) from error
+
+
+def _check_by_openssl(answer: TimeStampResponse, note: bytes, path: Sequence[x509.Certificate]) -> None:
     """The signature, and the way to a root (the path's last) once more, as OpenSSL sees it."""
     library = load_library()
     try:

@@ -11,7 +11,6 @@ The order of writes, and what a crash behind each leaves; anchoring the same hea
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -137,8 +136,8 @@ class Anchorer:
         return TileNodes(self.trace, head.size)
 
     def _keep(self, signed: SignedHead, service: Service, name: str, receipt: bytes) -> tuple[str, int]:
-        """Write the receipt: its path and time. One that lies there already and is of the same head stays: it is older,
-        and says more. But a chain may have dropped what its receipt says, so that one is replaced."""
+        """Write the receipt: its path and time. One that lies there already and would be written today stays: it is
+        older, and says more. But a chain may have dropped what its receipt says, so that one is replaced."""
         path, note = receipt_path(signed.head.size, name), note_path(signed.head.size)
         time = receipt_time(service, receipt, signed.note)
         if self._read(note) != signed.note:
@@ -193,16 +192,14 @@ def settings_of(service: Service) -> Settings | None:
 
 def receipt_time(service: Service, receipt: bytes, note: bytes) -> int:
     """When a receipt says that this note was there, in unix seconds. FormatError for what is no receipt of that kind,
-    ProofError for one of another head, or by another witness."""
+    ProofError for one of another head, by another witness, or whose signature does not verify; CannotTell for a time
+    stamp in a form that is not supported."""
     if service.kind == EVM:
         return parse_evm_receipt(receipt).block_time
     if service.kind == RFC3161:
-        from fgtrac.anchor.rfc3161 import read_stamp
+        from fgtrac.anchor.rfc3161 import check_alone
 
-        stamp = read_stamp(receipt)
-        if stamp.imprint != hashlib.sha256(note).digest():
-            raise ProofError(f"a time stamp over {stamp.imprint.hex()}, and not over this head")
-        return int(stamp.time.timestamp())
+        return int(check_alone(receipt, note).time.timestamp())
     time = cosignature_time(receipt, parse_cosigner(service.settings()["key"]))
     if time is None or parse_note(receipt).text != parse_note(note).text:
         raise ProofError(f"not this head, or not with the cosignature of {service.name}")

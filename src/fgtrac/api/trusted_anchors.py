@@ -35,7 +35,7 @@ class TrustedAnchors:
     confirmations: int = 1
 
     def read_roots(self) -> tuple[Certificate, ...]:
-        """The certificates. FileNotFoundError and FormatError naming the file."""
+        """The certificates. FileNotFoundError, ValueError (a folder) and FormatError naming the file."""
         if not self.tsa_roots:
             return ()
         from fgtrac.anchor.certificates import read_roots
