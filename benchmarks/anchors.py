@@ -51,7 +51,7 @@ from fgtrac.capture.own_time import own_time
 from fgtrac.demo.data import load_images
 from fgtrac.demo.training import one_thread
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.note import Verifier
+from fgtrac.tlog.note import Verifier, parse_vkey
 from fgtrac.verify.evm_receipt import parse_evm_receipt
 from fgtrac.verify.report import Verdict
 from harness import report
@@ -135,7 +135,7 @@ def running_responder(folder: Path) -> Iterator[tuple[str, str]]:
 
 def meet(parties: list[Party], run: Run) -> None:
     """Make a run's log known to those who want to know logs beforehand."""
-    log = Verifier(run._signer.name, run._signer.public_key)
+    log = parse_vkey(run.vkey)
     for party in parties:
         party.meet(log)
 
@@ -165,7 +165,7 @@ def measure_anchors(folder: Path, parties: list[Party]) -> dict[str, float | Non
                 if result.error is not None or result.receipt is None:
                     raise SystemExit(f"{kind}: {result.error}")
                 sizes[kind] = (run.path / result.receipt).stat().st_size
-        verifier = Verifier(run._signer.name, run._signer.public_key)
+        verifier = parse_vkey(run.vkey)
     figures: dict[str, float | None] = {}
     for kind in KINDS:
         is_there = kind in services

@@ -19,7 +19,8 @@ from fgtrac.tlog.note import TreeHead, format_signatures, parse_note, parse_tree
 
 
 class LoopbackWitness:
-    """What it has cosigned, in order, and how it behaves: `mode` is "well", "busy", "refuses" or "hangs"."""
+    """What it has cosigned, in order, and how it behaves: `mode` is "well", "busy", "refuses", "hangs", or "new": it
+    knows no log yet."""
 
     def __init__(self, name: str = NAME, key: Ed25519PrivateKey = KEY) -> None:
         self.name, self.key = name, key
@@ -68,8 +69,8 @@ class LoopbackWitness:
         self.asked.set()
         if self.mode == "hangs":
             self.released.wait(30)
-        if self.mode in ("busy", "refuses"):
-            return (503 if self.mode == "busy" else 403), "text/plain", b""
+        if status := {"busy": 503, "new": 404, "refuses": 403}.get(self.mode):
+            return status, "text/plain", b""
         request, _, note = body.partition(b"\n\n")
         first, *hashes = request.decode().split("\n")
         head = parse_tree_head(parse_note(note).text)

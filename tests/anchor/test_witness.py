@@ -104,8 +104,6 @@ def test_a_cosignature_by_another_key_than_the_one_named_is_no_receipt() -> None
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([(404, "text/plain", b"")], f"404: it does not know the log {ORIGIN}, or the URL's path is not its own"),
-        ([(404, "text/plain", b"")], "fgtrac show TRACE --vkey"),
         ([(403, "text/plain", b"")], "by another key than the one that signed this head (was the key replaced?)"),
         ([(403, "text/plain", b"")], "fgtrac show TRACE --vkey"),
         ([knows(4), (422, "text/plain", b"")], "it cosigned 4 entries, and this head of 9 does not continue them"),
@@ -121,6 +119,8 @@ def test_every_refusal_says_what_it_means_and_what_to_do(answers: Sequence[Answe
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
+        ([(404, "text/plain", b"")], f"404: it does not know the log {ORIGIN} yet, or the URL's path is not its own"),
+        ([(404, "text/plain", b"")], "its owner has to add that log with its vkey (fgtrac show TRACE --vkey"),
         ([(429, "text/plain", b"")], "answers 429"),
         ([(503, "text/plain", b"")], "answers 503: it has no time or no storage just now; try again later"),
         ([(400, "text/plain", b"")], "answers 400"),
@@ -161,7 +161,9 @@ def test_every_refusal_says_what_it_means_and_what_to_do(answers: Sequence[Answe
         ([(200, "text/plain", b"x" * 200_000)], "answers with more than"),
     ],
 )
-def test_an_answer_that_no_witness_gives_may_be_asked_for_again(answers: Sequence[Answer], words: str) -> None:
+def test_who_does_not_know_the_log_yet_or_answers_nonsense_may_be_asked_again(
+    answers: Sequence[Answer], words: str
+) -> None:
     assert words in failure(answers)
 
 
@@ -177,7 +179,7 @@ def test_messages_and_its_name_show_no_more_of_a_url_than_the_host() -> None:
     with answering([(404, "text/plain", b"")]) as script:
         url = script.url.replace("http://", f"http://user:{SECRET}@") + f"/{SECRET}?key={SECRET}"
         witness = Witness(url, VKEY, timeout_s=5)
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(AnchorError) as caught:
             ask(script, witness=witness)
     assert script.paths == [f"/{SECRET}/add-checkpoint?key={SECRET}"]
     assert SECRET not in f"{caught.value} {witness.name}"

@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cosigned import cosigner, prover, signed_head
 from fgtrac.anchor.witness import Witness
-from fgtrac.api.anchoring import anchor_trace
+from fgtrac.api.anchoring import anchor_trace, complete_pending
 from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.run import start_run
 from fgtrac.api.trace import open_trace
 from fgtrac.api.witnessed import read_quorum
 from fgtrac.errors import AnchorError, RefusedError
 from fgtrac.tlog.cosignature import cosignature_time, format_cosigner, parse_cosigner
-from fgtrac.tlog.note import Verifier, verify_note
+from fgtrac.tlog.note import Verifier, parse_vkey, verify_note
 from fgtrac.verify.report import Verdict
 from findings import words_of
 from services.witness import WitnessServer, make_witness
@@ -93,14 +94,24 @@ def test_a_smaller_head_is_refused_with_both_sizes(server: WitnessServer) -> Non
         anchored(Witness(server.url, server.vkey), 8)
 
 
-def test_a_log_that_the_witness_does_not_know_is_refused(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:fgtrac. not anchored")
+def test_a_run_s_log_is_cosigned_once_the_witness_s_owner_has_added_its_vkey(tmp_path: Path) -> None:
     server = make_witness(tmp_path / "witness")
-    with server.running() as url, pytest.raises(RefusedError, match="404: it does not know the log fgtrac/0001"):
-        anchored(Witness(url, server.vkey), 9)
+    with (
+        server.running() as url,
+        start_run(tmp_path / "run", key=tmp_path / "key.pem", anchors=[Witness(url, server.vkey)]) as run,
+    ):
+        run.log(0, loss=0.5)
+        (unknown,) = run.anchor(wait_s=0.5)
+        assert not unknown.is_over
+        server.add_log(parse_vkey(run.vkey))
+        (known,) = run.anchor()
+        assert known.error is None
+    assert complete_pending(run.path, key=tmp_path / "key.pem") == ()
 
 
-def test_a_path_that_is_not_the_witness_s_is_refused(server: WitnessServer) -> None:
-    with pytest.raises(RefusedError, match="or the URL's path is not its own"):
+def test_a_path_that_is_not_the_witness_s_is_said_to_be_one(server: WitnessServer) -> None:
+    with pytest.raises(AnchorError, match="or the URL's path is not its own"):
         anchored(Witness(server.url.removesuffix("/witness"), server.vkey), 9)
 
 

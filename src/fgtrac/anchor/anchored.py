@@ -23,3 +23,14 @@ class Anchored:
     def is_over(self) -> bool:
         """Whether trying again does not help: it is done, or was refused."""
         return self.error is None or isinstance(self.error, RefusedError)
+
+    @property
+    def reason(self) -> str:
+        """Who gave no receipt, and why, in one line; the empty text where there is one."""
+        return "" if self.error is None else reason(self.name, self.error)
+
+
+def reason(who: str, error: Exception) -> str:
+    """An error in one line that names who it is about, once."""
+    words = " ".join(str(error).split())
+    return words if who in words else f"{who}: {words}"

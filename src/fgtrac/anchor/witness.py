@@ -120,9 +120,9 @@ class Witness:
     def _fail(self, status: int, old: int, head: TreeHead) -> NoReturn:
         """The error that an answer's status means, with the remedy."""
         if status == 404:
-            raise RefusedError(
-                f"{self.name} answers 404: it does not know the log {head.origin}, or the URL's path is not its own; "
-                "give its owner that name and the vkey that fgtrac show TRACE --vkey prints"
+            raise AnchorError(
+                f"{self.name} answers 404: it does not know the log {head.origin} yet, or the URL's path is not its "
+                "own; its owner has to add that log with its vkey (fgtrac show TRACE --vkey, or run.vkey)"
             )
         if status == 403:
             raise RefusedError(

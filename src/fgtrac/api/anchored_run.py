@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fgtrac.anchor.anchored import Anchored
+from fgtrac.anchor.anchored import Anchored, reason
 from fgtrac.anchor.background import BackgroundAnchor
 from fgtrac.anchor.pending import PendingFile, Settings, is_same_service
 from fgtrac.anchor.service import Service, SignedHead
@@ -149,7 +149,7 @@ class RunAnchors:
     def say(self) -> None:
         """Warn where something went wrong, the first time. For the training thread."""
         with self._turn:
-            words = "; ".join(f"{what}: {why}" for what, why in self._trouble.items())
+            words = "; ".join(self._trouble.values())
         if words and not self._has_said:
             self._has_said = True
             remedy = f"what is pending in the end, fgtrac anchor {self._anchorer.trace.path} --pending completes"
@@ -183,7 +183,7 @@ class RunAnchors:
 
     def _note(self, what: str, error: Exception) -> None:
         with self._turn:
-            self._trouble.setdefault(what, " ".join(str(error).split()))
+            self._trouble.setdefault(what, reason(what, error))
 
 
 def _prepared(settings: Settings) -> Service:

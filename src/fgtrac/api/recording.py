@@ -47,6 +47,7 @@ from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
+from fgtrac.tlog.note import format_vkey
 from fgtrac.verify.erasures import Erased
 
 
@@ -130,6 +131,11 @@ class Run(Registering):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(finished=kind is None)
+
+    @property
+    def vkey(self) -> str:
+        """The C2SP verifier key of this run's log, as `fgtrac show --vkey` prints it: what a witness's owner adds."""
+        return format_vkey(self._signer.verifier)
 
     # -- samples ------------------------------------------------------------------------------------------------
 
