@@ -9,10 +9,12 @@ from typing import Any
 from fgtrac.anchor.evm import EvmContract
 from fgtrac.anchor.json_rpc import needs_evm
 from fgtrac.anchor.local_chain import LocalChain
+from fgtrac.anchor.node import Node
 from fgtrac.anchor.service import SignedHead
 from fgtrac.errors import ProofError
 from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.evm_receipt import EvmReceipt, parse_evm_receipt
+from forged_contracts import Head, forging_code
 
 Lie = Callable[[Any], Any]
 OTHER_CODE = "0x6001600c60003960016000f300"  # deploys the one byte 0x00
@@ -80,6 +82,18 @@ class TestChain(LocalChain):
 
     def deploy(self, code: str) -> str:
         """Put a contract of any code on the chain: its address."""
+        return str(self.tester.get_transaction_receipt(self.send("", code))["contract_address"]).lower()
+
+    def send(self, to: str, data: str) -> str:
+        """Have a stranger send a transaction: its hash."""
         sender = self.tester.get_accounts()[1]
-        sent = self.tester.send_transaction({"from": sender, "to": "", "gas": 1_000_000, "data": code})
-        return str(self.tester.get_transaction_receipt(sent)["contract_address"]).lower()
+        return str(self.tester.send_transaction({"from": sender, "to": to, "gas": 3_000_000, "data": data}))
+
+    def forge(self, *heads: Head, is_planted: bool = True) -> tuple[EvmReceipt, ...]:
+        """Have a stranger deploy the contract with these heads in it, as if their senders had given them: what would be
+        their receipts."""
+        sent = self.send("", "0x" + forging_code(heads, is_planted=is_planted).hex())
+        node = Node(self.provider)
+        mined = node.mined(bytes.fromhex(sent[2:]), node.chain_id())
+        assert mined is not None
+        return mined.events

@@ -10,6 +10,7 @@ import pytest
 
 from chains import OTHER_CODE, TestChain, anchored, evm_head, no_proof, root_of
 from fgtrac.anchor.account import load_account
+from fgtrac.anchor.contract.calls import anchor_call
 from fgtrac.anchor.evm import Confirmed, EvmContract, Node, anchored_heads, confirm
 from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.outcomes import ContradictionError
@@ -18,6 +19,7 @@ from fgtrac.errors import AnchorError, FgtracError, ProofError, RefusedError
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.evm_receipt import EvmReceipt, parse_address, parse_evm_receipt
 from fgtrac.verify.receipts import evm_name
+from forged_contracts import forwarding_code
 
 
 def node(chain: TestChain) -> Node:
@@ -96,8 +98,9 @@ def test_what_is_no_head_of_a_trace_is_the_callers_mistake(chain: TestChain, tra
 def test_settings_make_the_service_again_and_name_no_key(tmp_path: Path) -> None:
     url = "https://user:pass@node.example:8545/v3/api-key?token=t"
     service = EvmContract(
-        url, "keys/account.hex", contract="0x" + "AB" * 20, confirmations=3, timeout_s=5.0, chain_id=1
-    )
+        url, "keys/account.hex", contract="0x" + "AB" * 20, confirmations=3, timeout_s=5.0, chain_id=1,
+        max_fee_gwei=7.5, deployment="0x" + "12" * 32,
+    )  # fmt: skip
     settings = dict(service.settings())
     assert settings.pop("kind") == "evm"
     assert EvmContract(**settings).settings() == service.settings()
@@ -118,6 +121,10 @@ def test_a_chain_in_this_process_has_no_settings(chain: TestChain) -> None:
         ({"rpc_url": "ftp://x"}, "http"),
         ({"contract": "0x12"}, "no address"),
         ({"confirmations": 0}, "at least 1"),
+        ({"max_fee_gwei": 0}, "above 0"),
+        ({"max_fee_gwei": float("nan")}, "above 0"),
+        ({"deployment": "0x12"}, "32 bytes, not 1"),
+        ({"deployment": "x"}, "hexadecimal"),
         ({"timeout_s": 0}, "above 0"),
         ({"timeout_s": float("nan")}, "above 0"),
     ],
@@ -220,6 +227,55 @@ def test_who_never_anchored_has_no_heads(chain: TestChain) -> None:
     assert anchored_heads(node(chain), parse_address(chain.contract), bytes(20), bytes(16)) == []
 
 
+# -- heads that nobody gave -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_planted", [False, True])
+def test_an_event_of_the_deployment_proves_nothing_whatever_the_code_and_the_memory_say(
+    chain: TestChain, trace_id: bytes, is_planted: bool
+) -> None:
+    victim = load_account(chain.account).address
+    forged = chain.forge((victim, trace_id, 9, root_of("root 9")), is_planted=is_planted)
+    node(chain).check_contract(forged[0].contract)
+    assert anchored_heads(node(chain), forged[0].contract, victim, trace_id) == [*forged][: int(is_planted)]
+    with pytest.raises(ProofError, match=r"does not give size 9 to 0x.*: its event was made up"):
+        confirm(node(chain), forged[0])
+
+
+def test_a_head_by_way_of_another_contract_cannot_be_told_from_one_that_was_made_up(
+    chain: TestChain, trace_id: bytes
+) -> None:
+    wallet = chain.deploy("0x" + forwarding_code(parse_address(chain.contract)).hex())
+    sent = chain.send(wallet, "0x" + anchor_call(trace_id, 9, root_of("root 9")).hex())
+    mined = node(chain).mined(bytes.fromhex(sent[2:]), node(chain).chain_id())
+    assert mined is not None
+    (event,) = mined.events
+    assert event.sender == parse_address(wallet)
+    with pytest.raises(CannotTell, match="that account is itself a contract, which is not supported"):
+        confirm(node(chain), event)
+
+
+CALLS: list[tuple[Any, type[Exception]]] = [
+    (lambda said: None, AnchorError),
+    (lambda said: {**said, "hash": "0x" + "99" * 32}, AnchorError),
+    (lambda said: {**said, "block_hash": None}, AnchorError),
+    (lambda said: {**said, "data": said["data"] + "00"}, ProofError),
+    (lambda said: {**said, "value": 1}, ProofError),
+    (lambda said: {**said, "to": None}, ProofError),
+    (lambda said: {**said, "to": "0x" + "99" * 20}, CannotTell),
+    (lambda said: {**said, "from": "0x" + "99" * 20}, CannotTell),
+]
+
+
+@pytest.mark.parametrize(("lie", "outcome"), CALLS)
+def test_every_part_of_the_call_is_held_against_the_event(
+    chain: TestChain, receipt: EvmReceipt, lie: Any, outcome: type[Exception]
+) -> None:
+    chain.liar.lies["eth_getTransactionByHash"] = lie
+    with pytest.raises(outcome):
+        confirm(node(chain), receipt)
+
+
 # -- a node that lies to who checks -----------------------------------------------------------------------------------
 
 
@@ -229,6 +285,7 @@ def with_other_topic(logs: list[Any]) -> list[Any]:
 
 LIES_TO_CHECKS: list[tuple[str, Any]] = [
     ("eth_getTransactionReceipt", lambda said: {**said, "transactionHash": "0x" + "99" * 32}),
+    ("eth_getTransactionReceipt", lambda said: {**said, "status": 0}),
     ("eth_getTransactionReceipt", lambda said: {**said, "logs": [{**said["logs"][0], "blockNumber": 1}]}),
     ("eth_getTransactionReceipt", lambda said: {**said, "logs": [{**said["logs"][0], "blockHash": "0x" + "9" * 64}]}),
     ("eth_getBlockByNumber", lambda said: {**said, "hash": "0x" + "99" * 32}),

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_utils.crypto import keccak
 
 from chains import OTHER_CODE, TestChain, anchored, evm_head, no_proof, root_of
 from fgtrac.anchor import outcomes
 from fgtrac.anchor.account import load_account
 from fgtrac.anchor.evm import EvmContract, Node
 from fgtrac.errors import AnchorError, RefusedError
+from fgtrac.verify.evm_receipt import format_address
 
 METHODS = [
     "eth_chainId",
     "eth_getCode",
     "eth_call",
+    "eth_getLogs",
+    "eth_getTransactionByHash",
     "eth_estimateGas",
     "eth_gasPrice",
     "eth_getBlockByNumber",
@@ -41,12 +45,12 @@ def test_what_may_go_better_is_told_from_what_will_not() -> None:
     kinds = [k for k in vars(outcomes).values() if isinstance(k, type) and k not in (AnchorError, RefusedError)]
     final = {k.__name__ for k in kinds if issubclass(k, RefusedError)}
     assert final == {
-        "LowBalanceError", "LowGasError", "NoContractError", "OtherCodeError", "OtherHeadError", "RevertedError",
-        "WrongChainError",
+        "LowBalanceError", "LowGasError", "NoContractError", "OtherCodeError", "OtherHeadError", "PlantedHeadError",
+        "RevertedError", "WrongChainError",
     }  # fmt: skip
     assert {k.__name__ for k in kinds} - final == {
-        "ContradictionError", "NoAnswerError", "NodeError", "NonsenseError", "OutrunError", "ReorganisedError",
-        "TimedOutError",
+        "ContradictionError", "FeeError", "NoAnswerError", "NodeError", "NonsenseError", "OutrunError",
+        "ReorganisedError", "TimedOutError",
     }  # fmt: skip
 
 
@@ -80,7 +84,7 @@ def test_code_is_looked_at_again_where_the_event_stands(chain: TestChain, trace_
 def test_another_chain_than_the_one_named(chain: TestChain, trace_id: bytes) -> None:
     told = failure(chain.service(chain_id=5), trace_id)
     assert type(told) is outcomes.WrongChainError
-    assert "anchored on 5" in str(told)
+    assert "to be anchored on 5" in str(told)
     assert str(Node(chain.provider).chain_id()) in str(told)
 
 
@@ -164,6 +168,28 @@ def test_a_chain_without_a_base_fee_is_bid_a_gas_price(chain: TestChain, trace_i
     assert not chain.liar.sent[0].startswith("0x02")  # EIP-2718: no type, as EIP-155 has it
 
 
+def test_a_price_above_the_limit_is_not_paid_and_both_are_named(chain: TestChain, trace_id: bytes) -> None:
+    chain.liar.lies["eth_gasPrice"] = lambda said: 5 * 10**15
+    told = failure(chain.service(), trace_id)
+    assert type(told) is outcomes.FeeError
+    assert "costs 5e+06 gwei now, and at most 200 are to be paid" in str(told)
+    assert "--max-fee GWEI" in str(told)
+    chain.liar.lies["eth_gasPrice"] = lambda said: 3 * 10**9
+    assert type(failure(chain.service(max_fee_gwei=2.5), trace_id)) is outcomes.FeeError
+    assert chain.liar.sent == []
+    assert anchored(chain.service(max_fee_gwei=3.0), evm_head(trace_id, 5)).size == 5
+
+
+def test_no_more_than_the_limit_is_bid_for_what_may_come(chain: TestChain, trace_id: bytes) -> None:
+    base = Node(chain.provider).block().base_fee
+    assert base is not None
+    limit = base * 3 // 2
+    chain.liar.lies["eth_gasPrice"] = lambda said: base
+    receipt = anchored(chain.service(max_fee_gwei=limit / 1e9), evm_head(trace_id, 5))
+    sent = chain.tester.get_transaction_by_hash("0x" + receipt.transaction.hex())
+    assert base < sent["max_fee_per_gas"] <= limit
+
+
 # -- the contract says no ---------------------------------------------------------------------------------------------
 
 NOTHING = "0x" + "00" * 128
@@ -191,6 +217,62 @@ def test_a_race_that_the_same_head_won_gives_its_receipt(chain: TestChain, trace
     answers = iter([NOTHING])
     chain.liar.lies["eth_call"] = lambda said: next(answers, said)
     assert anchored(chain.service(), evm_head(trace_id, 9)) == first
+
+
+# -- a contract that was deployed with heads in it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "root"), [(5, "root 5"), (5, "other"), (9, "root 9")])
+def test_a_contract_with_a_head_that_the_account_never_gave_is_not_used(
+    chain: TestChain, trace_id: bytes, size: int, root: str
+) -> None:
+    mine = load_account(chain.account).address
+    (planted,) = chain.forge((mine, trace_id, size, root_of(root)))
+    for wanted in (5, 20):
+        told = failure(chain.service(contract=format_address(planted.contract)), trace_id, wanted)
+        assert type(told) is outcomes.PlantedHeadError
+        assert "its event was made up" in str(told)
+    assert chain.liar.sent == []
+    assert anchored(chain.service(contract=format_address(planted.contract)), evm_head(bytes(15) + b"!", 5)).size == 5
+
+
+# -- a contract that is gone -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_there_another", [False, True])
+def test_a_contract_that_was_used_before_and_is_gone_is_deployed_anew_and_that_is_said(
+    chain: TestChain, trace_id: bytes, is_there_another: bool
+) -> None:
+    gone = chain.deploy(OTHER_CODE) if is_there_another else "0x" + "12" * 20
+    service = chain.service(contract=None)
+    service.prefer({Node(chain.provider).chain_id(): bytes.fromhex(gone[2:])})
+    receipts = [anchored(service, evm_head(trace_id, size)) for size in (5, 6)]
+    assert receipts[0].contract == receipts[1].contract != bytes.fromhex(gone[2:])
+    assert len(chain.liar.sent) == 3
+    assert f"contract {service.contract}, new because it is there no more at {gone}," in service.name
+
+
+def test_a_deployment_that_was_sent_is_waited_for_by_another_process_and_not_paid_again(
+    chain: TestChain, trace_id: bytes
+) -> None:
+    first = chain.service(contract=None, timeout_s=0.3)
+    chain.liar.lies["eth_getTransactionReceipt"] = lambda said: None
+    assert type(failure(first, trace_id)) is outcomes.TimedOutError
+    chain.liar.lies.clear()
+    (sent,) = chain.liar.sent
+    later = chain.service(contract=None)
+    later.recall("0x" + keccak(hexstr=sent).hex())
+    assert anchored(later, evm_head(trace_id, 5)).size == 5
+    assert len(chain.liar.sent) == 2
+
+
+def test_a_deployment_that_the_node_does_not_know_is_paid_again(chain: TestChain, trace_id: bytes) -> None:
+    later = chain.service(contract=None)
+    later.recall("0x" + "12" * 32)
+    assert anchored(later, evm_head(trace_id, 5)).size == 5
+    assert len(chain.liar.sent) == 2
+    with pytest.raises(ValueError, match="32 bytes, not 2"):
+        later.recall("0x1212")
 
 
 # -- a node that contradicts itself or answers nonsense ----------------------------------------------------------------
@@ -238,6 +320,22 @@ def test_a_node_that_changes_its_chain_on_the_way(chain: TestChain, trace_id: by
     assert type(failure(chain.service(), trace_id)) is outcomes.ContradictionError
 
 
+def test_a_chain_whose_contracts_count_another_chains_blocks(chain: TestChain, trace_id: bytes) -> None:
+    chain.liar.lies["eth_call"] = lambda said: said if said == NOTHING else f"{said[:-64]}{1:064x}"
+    for _ in range(2):
+        told = failure(chain.service(), trace_id)
+        assert type(told) is outcomes.ContradictionError
+        assert "(Arbitrum) it stays so: that is not supported" in str(told)
+    assert len(chain.liar.sent) == 1
+
+
+def test_a_contract_that_does_not_tell_of_what_it_took(chain: TestChain, trace_id: bytes) -> None:
+    chain.liar.lies["eth_call"] = lambda said: NOTHING
+    told = failure(chain.service(), trace_id)
+    assert type(told) is outcomes.ContradictionError
+    assert "the contract took size 5, and does not tell of it" in str(told)
+
+
 def test_a_deployment_that_deploys_nothing(chain: TestChain, trace_id: bytes) -> None:
     chain.liar.lies["eth_getTransactionReceipt"] = lambda said: {**said, "contractAddress": None}
     assert type(failure(chain.service(contract=None), trace_id)) is outcomes.ContradictionError
@@ -254,7 +352,7 @@ def test_nonsense_is_never_taken_for_an_answer(chain: TestChain, trace_id: bytes
         service = chain.service(timeout_s=0.2 if is_waited_for else 30.0)
         told = failure(service, trace_id, 5 + number)
         assert "the chain in this process" in str(told)
-        if nonsense not in (None, "0x"):  # no such transaction; no code
+        if nonsense not in (None, "0x") and (method, nonsense) != ("eth_getLogs", []):  # no transaction, code, event
             assert type(told) is outcomes.NonsenseError
 
 
@@ -287,7 +385,8 @@ def test_a_transaction_that_was_taken_without_an_answer_is_not_sent_twice(chain:
     service = chain.service()
     chain.liar.lies["eth_sendRawTransaction"] = lambda said: None
     assert type(failure(service, trace_id)) is outcomes.NonsenseError
-    chain.liar.answers["eth_call"] = NOTHING  # the head is not on the chain yet
+    answers = iter([NOTHING])  # the head is not on the chain yet
+    chain.liar.lies["eth_call"] = lambda said: next(answers, said)
     assert anchored(service, evm_head(trace_id, 5)).size == 5
     assert len(chain.liar.sent) == 1
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fgtrac.anchor.contract.calls import event_topics
+from fgtrac.anchor.contract.calls import artifact, event_topics
 from fgtrac.anchor.node import Block, Node
-from fgtrac.anchor.outcomes import ContradictionError, NonsenseError, TimedOutError
+from fgtrac.anchor.outcomes import ContradictionError, NodeError, NonsenseError, OtherCodeError, TimedOutError
 
 HASH, OTHER = "0x" + "11" * 32, "0x" + "22" * 32
 BLOCK = {"number": "0x5", "hash": HASH, "timestamp": "0x64", "baseFeePerGas": "0x7", "transactions": [OTHER]}
@@ -113,6 +113,21 @@ def test_events_of_others_are_passed_over() -> None:
     mined = node(MINED | {"logs": [LOG | {"topics": []}, LOG, LOG | {"data": "0x"}]}).mined(b"\x22" * 32, 1)
     assert mined is not None
     assert len(mined.events) == 1
+
+
+def test_a_node_without_old_state_is_asked_for_the_present_code() -> None:
+    class Forgetful(Fixed):
+        def ask(self, method: str, params: Sequence[Any], timeout_s: float) -> Any:
+            if params[-1] != "latest":
+                raise NodeError("missing trie node")
+            return self.value
+
+    made = node(None)
+    made._rpc = Forgetful("0x" + artifact().runtime.hex())
+    made.check_contract(bytes(20), 5)
+    made._rpc = Forgetful("0x00")
+    with pytest.raises(OtherCodeError):
+        made.check_contract(bytes(20), 5)
 
 
 def test_time_that_is_up_is_told_before_anything_is_asked() -> None:

@@ -53,7 +53,10 @@ def load_account(path: Path, environment: Mapping[str, str] = os.environ) -> Acc
     FileNotFoundError; ValueError for a file that others may use, a password that is missing or wrong, or without the
     extra `evm`; FormatError for a file that holds no key.
     """
-    data = read_private(path).strip()
+    try:
+        data = read_private(path).strip()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path} with the key of an account (--account)") from None
     if found := _KEY.fullmatch(data):
         key = bytes.fromhex(found[1].decode())
     elif data.startswith(b"{"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from fgtrac.anchor.contract.calls import anchor_call
 from fgtrac.anchor.node import Node
 from fgtrac.anchor.outcomes import ContradictionError, NoContractError, NonsenseError, OtherCodeError
 from fgtrac.errors import ProofError
 from fgtrac.verify.checks import CannotTell
-from fgtrac.verify.evm_receipt import EvmReceipt
+from fgtrac.verify.evm_receipt import EvmReceipt, format_address
 
 MAX_HEADS = 100_000
 
@@ -23,11 +24,12 @@ class Confirmed:
 
 
 def confirm(node: Node, receipt: EvmReceipt, confirmations: int = 1) -> Confirmed:
-    """Ask a node whether the receipt's event stands where it says, in a contract of exactly this code.
+    """Ask a node whether the receipt's event stands where it says, by a call of a contract of exactly this code.
 
     ProofError where the chain contradicts the receipt. CannotTell where it is on another chain, has no such contract at
     the address, has the transaction no longer or in another block, or not `confirmations` deep (1: in the newest block
-    at least). AnchorError where the node does not answer, or contradicts itself. ValueError for less than 1.
+    at least). AnchorError where the node does not answer, or contradicts itself. ValueError for less than 1. See
+    `check_call` too. That the contract still tells of the event is for `anchored_heads` to say.
     """
     check_confirmations(confirmations)
     where = f"{node.name}, chain {receipt.chain_id}"
@@ -48,7 +50,10 @@ def confirm(node: Node, receipt: EvmReceipt, confirmations: int = 1) -> Confirme
     for field in fields(EvmReceipt):
         if (said := getattr(receipt, field.name)) != (there := getattr(event, field.name)):
             raise ProofError(f"{where}: the event has {field.name} {_words(there)}, the receipt {_words(said)}")
+    if not mined.is_done:
+        raise ContradictionError(f"{where}: transaction 0x{receipt.transaction.hex()} failed, and has an event")
     check_block(node, event)
+    check_call(node, event)
     depth = node.height() - receipt.block_number + 1
     if node.chain_id() != receipt.chain_id:
         raise ContradictionError(f"{node.name} was on chain {receipt.chain_id}, and is on another now")
@@ -58,7 +63,8 @@ def confirm(node: Node, receipt: EvmReceipt, confirmations: int = 1) -> Confirme
 
 
 def anchored_heads(node: Node, contract: bytes, sender: bytes, trace_id: bytes) -> list[EvmReceipt]:
-    """Every head that the contract took from this sender for this trace, newest first, as receipts.
+    """Every head that the contract has from this sender for this trace, newest first, as receipts. `check_call` says
+    of each whether the sender gave it, `confirm` whether it stands.
 
     CannotTell where there is no such contract; AnchorError where the node does not answer or contradicts itself. Each
     event names the block of the one before, so that this takes one question for each block with such events.
@@ -80,11 +86,15 @@ def walk(node: Node, chain_id: int, contract: bytes, sender: bytes, trace_id: by
     block, below = newest.block_number, newest.size + 1
     while block:
         events = node.events_in(block, contract, sender, trace_id, chain_id)
+        if not events:
+            raise ContradictionError(
+                f"{node.name}: block {block} has no event of this log, and the contract says that it has; ask again. "
+                "On a chain whose contracts count another chain's blocks (Arbitrum) it stays so: that is not supported"
+            )
         sizes = [event.size for event in events]
         ends = [event.previous_block for event in events]
         if (
-            not events
-            or sizes != sorted(set(sizes))
+            sizes != sorted(set(sizes))
             or not 0 < sizes[0] <= sizes[-1] < below
             or not ends[0] < block
             or any(end != block for end in ends[1:])
@@ -97,6 +107,30 @@ def walk(node: Node, chain_id: int, contract: bytes, sender: bytes, trace_id: by
             )
         yield from reversed(events)
         block, below = ends[0], sizes[0]
+
+
+def check_call(node: Node, event: EvmReceipt) -> None:
+    """Whether the event comes from a call by which its sender gave the contract this head.
+
+    The code at an address does not show it: what deploys a contract may write into its memory and make any event before
+    that code stands there. ProofError for an event without such a call, CannotTell where the call may have come by way
+    of another contract.
+    """
+    call = node.transaction(event.transaction)
+    name = f"{node.name}, chain {event.chain_id}: transaction 0x{event.transaction.hex()}"
+    if call is None or call.block_hash != event.block_hash:
+        raise ContradictionError(f"{name} is said to be in block {event.block_number}, and not to be there; ask again")
+    wanted = anchor_call(event.trace_id, event.size, event.root)
+    if (call.sender, call.to, call.data, call.value) == (event.sender, event.contract, wanted, 0):
+        return
+    what = f"size {event.size} to {format_address(event.contract)}"
+    if call.to is None or (call.sender, call.to) == (event.sender, event.contract):
+        raise ProofError(f"{name} does not give {what}: its event was made up, as one who deploys a contract can do")
+    raise CannotTell(
+        f"{name} is of {format_address(call.sender)} to {format_address(call.to)}, and not of "
+        f"{format_address(event.sender)}, giving {what}: its event was made up, or that account is itself a contract, "
+        "which is not supported"
+    )
 
 
 def check_block(node: Node, event: EvmReceipt) -> None:

@@ -1,36 +1,50 @@
 """Tree heads into a contract on an EVM chain: deploy it or use one, send the head, and wait until the chain has it.
 
-No answer of the node is taken for granted: the contract's code is compared before and after, and the event that the
-contract made is read back and compared with what was sent.
+No answer of the node is taken for granted: the contract's code is compared before and after, the event that it made is
+read back and compared with what was sent, and the contract has to tell of it afterwards.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fgtrac.anchor.account import Account, load_account
-from fgtrac.anchor.chain_reading import Confirmed, anchored_heads, check_block, check_confirmations, confirm, walk
-from fgtrac.anchor.contract.calls import Newest, anchor_call, artifact
+from fgtrac.anchor.chain_reading import (
+    Confirmed,
+    anchored_heads,
+    check_block,
+    check_call,
+    check_confirmations,
+    confirm,
+    walk,
+)
+from fgtrac.anchor.contract.calls import anchor_call, artifact
 from fgtrac.anchor.node import Node
 from fgtrac.anchor.outcomes import (
     ContradictionError,
+    NoContractError,
     NonsenseError,
+    OtherCodeError,
     OtherHeadError,
+    PlantedHeadError,
     ReorganisedError,
     RevertedError,
     WrongChainError,
 )
 from fgtrac.anchor.service import ProveFrom, SignedHead
-from fgtrac.anchor.transactions import Sender, pause
+from fgtrac.anchor.transactions import MAX_FEE_GWEI, Sender, check_max_fee, pause
+from fgtrac.errors import ProofError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import TreeHead
+from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.evm_receipt import EvmReceipt, format_address, format_evm_receipt, parse_address
 from fgtrac.verify.receipts import evm_name
 
-__all__ = ["Confirmed", "EvmContract", "Node", "anchored_heads", "confirm"]
+__all__ = ["Confirmed", "EvmContract", "Node", "anchored_heads", "check_call", "confirm"]
 
 
 class EvmContract:
@@ -39,7 +53,9 @@ class EvmContract:
     `rpc_url` is a node's URL, or a web3 provider of a chain in this process. `account` is a file with a private key
     (account.py). Without `contract`, an address, the first head deploys one; afterwards `contract` has its address.
     A head counts as anchored with `confirmations` blocks, its own and those after it. `timeout_s` bounds one anchor
-    as a whole. With `chain_id` no other chain is used, and without it none but the first one met.
+    as a whole, the wait for those blocks too. With `chain_id` no other chain is used, and without it none but the first
+    one met. Nothing is sent while a unit of gas costs more than `max_fee_gwei` (gwei). `deployment` is the transaction
+    of an earlier deployment, as `settings` tells it.
     """
 
     kind = "evm"
@@ -53,13 +69,19 @@ class EvmContract:
         confirmations: int = 1,
         timeout_s: float = 30.0,
         chain_id: int | None = None,
+        max_fee_gwei: float = MAX_FEE_GWEI,
+        deployment: str | None = None,
     ) -> None:
         check_confirmations(confirmations)
+        check_max_fee(max_fee_gwei)
         self._rpc_url, self._account_file = rpc_url, Path(account).absolute()
         self._node_name = Node(rpc_url, timeout_s).name
-        self._contract = None if contract is None else parse_address(contract)
+        self._named = self._contract = None if contract is None else parse_address(contract)
         self._confirmations, self._timeout_s, self._chain_id = confirmations, timeout_s, chain_id
+        self._max_fee_gwei = max_fee_gwei
         self._known: Mapping[int, bytes] = {}
+        self._gone: bytes | None = None
+        self.recall(deployment)
         self._sender: Sender | None = None
 
     @property
@@ -70,7 +92,8 @@ class EvmContract:
     @property
     def name(self) -> str:
         """See Service."""
-        return f"contract {self.contract or '(to be deployed)'} by way of {self._node_name}"
+        gone = "" if self._gone is None else f", new because it is there no more at {format_address(self._gone)},"
+        return f"contract {self.contract or '(to be deployed)'}{gone} by way of {self._node_name}"
 
     def settings(self) -> Mapping[str, Any]:
         """See Service. TypeError for a provider in this process, which cannot be made again."""
@@ -80,15 +103,24 @@ class EvmContract:
             "kind": self.kind,
             "rpc_url": self._rpc_url,
             "account": str(self._account_file),
-            "contract": self.contract,
+            "contract": None if self._named is None else format_address(self._named),
             "confirmations": self._confirmations,
             "timeout_s": self._timeout_s,
             "chain_id": self._chain_id,
+            "max_fee_gwei": self._max_fee_gwei,
+            "deployment": None if self._deployment is None else "0x" + self._deployment.hex(),
         }
 
     def prefer(self, contracts: Mapping[int, bytes]) -> None:
         """Where no contract was named: the one to use on a chain, by its id, in place of a new one."""
         self._known = dict(contracts)
+
+    def recall(self, deployment: str | None) -> None:
+        """Where no contract is known: the transaction (0x and hex) that deploys one, sent earlier and perhaps still
+        waiting, in place of another. ValueError for what is no hash."""
+        self._deployment = None if deployment is None else bytes.fromhex(deployment.removeprefix("0x"))
+        if len(self._deployment or bytes(32)) != 32:
+            raise ValueError(f"the hash of a transaction has 32 bytes, not {len(self._deployment or b'')}")
 
     def prepare(self) -> None:
         """See Service."""
@@ -97,7 +129,7 @@ class EvmContract:
 
     def _account(self) -> Sender:
         if self._sender is None:
-            self._sender = Sender(load_account(self._account_file))
+            self._sender = Sender(load_account(self._account_file), self._max_fee_gwei)
         return self._sender
 
     def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
@@ -108,13 +140,13 @@ class EvmContract:
         node = Node(self._rpc_url, self._timeout_s)
         node.allow(self._timeout_s)
         chain_id = self._met(node)
-        contract = self._contract or self._known.get(chain_id) or self._deploy(node, chain_id, sender)
-        node.check_contract(contract)
-        self._contract = contract
-        event = _standing(node, chain_id, contract, sender.account, trace_id, head)
+        contract = self._contract = self._place(node, chain_id, sender)
+        event = standing = _standing(node, chain_id, contract, sender.account, trace_id, head)
         if event is None:
             event = self._sent(node, chain_id, contract, sender, trace_id, head)
         self._settle(node, event)
+        if standing is None and _standing(node, chain_id, contract, sender.account, trace_id, head) != event:
+            raise ContradictionError(f"{node.name}: the contract took size {head.size}, and does not tell of it")
         try:
             receipt = format_evm_receipt(event)
         except ValueError as error:
@@ -125,16 +157,38 @@ class EvmContract:
         """The node's chain, if it is the one of before."""
         found = node.chain_id()
         if self._chain_id not in (None, found):
-            raise WrongChainError(f"{node.name} is on chain {found}; this trace is anchored on {self._chain_id}")
+            raise WrongChainError(f"{node.name} is on chain {found}; this trace is to be anchored on {self._chain_id}")
         self._chain_id = found
         return found
 
+    def _place(self, node: Node, chain_id: int, sender: Sender) -> bytes:
+        """The contract to use: the one that was named, or the one used before; where that is gone, as after a
+        reorganisation, or there is none, a new one."""
+        before = self._contract or self._known.get(chain_id)
+        if before is None:
+            return self._deploy(node, chain_id, sender)
+        try:
+            node.check_contract(before)
+        except (NoContractError, OtherCodeError):
+            if before == self._named:
+                raise
+            made = self._deploy(node, chain_id, sender)
+            self._gone = before
+            return made
+        return before
+
     def _deploy(self, node: Node, chain_id: int, sender: Sender) -> bytes:
-        mined = sender.transact(node, chain_id, None, artifact().creation)
+        """Deploy it; what was sent for that is kept whatever happens then, so that it is paid once."""
+        creation = artifact().creation
+        if self._deployment is not None:
+            sender.recall(chain_id, creation, self._deployment)
+        try:
+            mined = sender.transact(node, chain_id, None, creation)
+        finally:
+            self._deployment = sender.deployment(chain_id, creation)
         if mined.created is None:
             raise ContradictionError(f"{node.name} took the contract's code and says that nothing was deployed")
         node.check_contract(mined.created)
-        self._contract = mined.created
         return mined.created
 
     def _sent(
@@ -188,22 +242,33 @@ class EvmContract:
 def _standing(
     node: Node, chain_id: int, contract: bytes, account: Account, trace_id: bytes, head: TreeHead
 ) -> EvmReceipt | None:
-    """The event of this very head, if the chain has it. OtherHeadError for another or a larger one in its place."""
-    newest = node.newest(contract, account.address, trace_id)
+    """The event of this very head, if the chain has it. OtherHeadError for another or a larger one in its place,
+    PlantedHeadError where the contract has heads of the log that the account did not give."""
+    heads = walk(node, chain_id, contract, account.address, trace_id)
+    newest = next(heads, None)
+    if newest is None:
+        return None
+    _check_given(node, newest)
     if newest.size < head.size:
         return None
-    heads = walk(node, chain_id, contract, account.address, trace_id)
-    event = next((event for event in heads if event.size <= head.size), None)
+    event = next((event for event in chain([newest], heads) if event.size <= head.size), None)
     if event is not None and (event.size, event.root) == (head.size, head.root):
+        _check_given(node, event)
         return event
-    other: EvmReceipt | Newest = newest
-    kind = "this is an older head"
+    other, kind = newest, "this is an older head"
     if event is not None and event.size == head.size:
         other, kind = event, "a fork of the log"
     raise OtherHeadError(
         f"{node.name}: {format_address(account.address)} has anchored size {other.size} with root {other.root.hex()}; "
         f"size {head.size} with root {head.root.hex()} cannot follow: {kind}"
     )
+
+
+def _check_given(node: Node, event: EvmReceipt) -> None:
+    try:
+        check_call(node, event)
+    except (ProofError, CannotTell) as error:
+        raise PlantedHeadError(f"{error}; use another contract than this one") from None
 
 
 def _trace_id(head: TreeHead) -> bytes:

@@ -14,7 +14,14 @@ from typing import Any
 
 from fgtrac.anchor.contract.calls import Newest, artifact, event_topics, newest_call, read_event, read_newest
 from fgtrac.anchor.json_rpc import HttpRpc, ProviderRpc, Rpc
-from fgtrac.anchor.outcomes import ContradictionError, NoContractError, NonsenseError, OtherCodeError, TimedOutError
+from fgtrac.anchor.outcomes import (
+    ContradictionError,
+    NoContractError,
+    NodeError,
+    NonsenseError,
+    OtherCodeError,
+    TimedOutError,
+)
 from fgtrac.errors import FormatError
 from fgtrac.verify.evm_receipt import NUMBER, EvmReceipt, format_address
 
@@ -31,6 +38,19 @@ class Block:
     time: int
     base_fee: int | None
     transactions: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a transaction asks for: from whom, to whom (None: it deploys), with which data, wei and gas; and the hash of
+    the block that has it, None while it waits."""
+
+    sender: bytes
+    to: bytes | None
+    data: bytes
+    value: int
+    gas: int
+    block_hash: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +156,22 @@ class Node:
         """Hand in a signed transaction: its hash as the node says it."""
         return self._data(self.ask("eth_sendRawTransaction", "0x" + raw.hex()), "transaction hash", 32)
 
-    def knows(self, transaction: bytes) -> bool:
-        """Whether the node has the transaction, in a block or waiting."""
-        return self.ask("eth_getTransactionByHash", "0x" + transaction.hex()) is not None
+    def transaction(self, transaction: bytes) -> Transaction | None:
+        """A transaction by its hash, in a block or waiting; None where the node does not know it."""
+        answer = self.ask("eth_getTransactionByHash", "0x" + transaction.hex())
+        if answer is None:
+            return None
+        said = self._object(answer, "transaction")
+        self._check_named(self._data(said.get("hash"), "transaction hash", 32), transaction)
+        to, block_hash = said.get("to"), said.get("blockHash")
+        return Transaction(
+            self._data(said.get("from"), "address", 20),
+            None if to is None else self._data(to, "address", 20),
+            self._data(said.get("input"), "data of a transaction"),
+            self._number(said.get("value"), "amount of wei"),
+            self._number(said.get("gas"), "amount of gas"),
+            None if block_hash is None else self._data(block_hash, "block hash", 32),
+        )
 
     def mined(self, transaction: bytes, chain_id: int) -> Mined | None:
         """What became of a transaction; None where it is in no block."""
@@ -146,11 +179,7 @@ class Node:
         if answer is None:
             return None
         said = self._object(answer, "transaction's receipt")
-        named = self._data(said.get("transactionHash"), "transaction hash", 32)
-        if named != transaction:
-            raise ContradictionError(
-                f"{self.name} answers with transaction 0x{named.hex()} when asked for 0x{transaction.hex()}"
-            )
+        self._check_named(self._data(said.get("transactionHash"), "transaction hash", 32), transaction)
         number = self._number(said.get("blockNumber"), "block number")
         block_hash = self._data(said.get("blockHash"), "block hash", 32)
         created, events = said.get("contractAddress"), self._events(said.get("logs"), chain_id)
@@ -166,13 +195,29 @@ class Node:
             events,
         )
 
+    def _check_named(self, said: bytes, asked: bytes) -> None:
+        if said != asked:
+            raise ContradictionError(
+                f"{self.name} answers with transaction 0x{said.hex()} when asked for 0x{asked.hex()}"
+            )
+
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def check_contract(self, contract: bytes, block: int | None = None) -> None:
         """Whether the code at the address is the contract's, in the newest block or that one, byte for byte.
-        NoContractError, OtherCodeError."""
-        at = "latest" if block is None else hex(block)
-        code = self._data(self.ask("eth_getCode", format_address(contract), at), "code")
+        NoContractError, OtherCodeError.
+
+        Many nodes keep no state of old blocks and answer with an error: then the present code says it too. It has no
+        way to change or to go, so it has stood there since it was deployed.
+        """
+        address = format_address(contract)
+        try:
+            answer = self.ask("eth_getCode", address, "latest" if block is None else hex(block))
+        except NodeError:
+            if block is None:
+                raise
+            answer = self.ask("eth_getCode", address, "latest")
+        code = self._data(answer, "code")
         if not code:
             raise NoContractError(f"{self.name} has no code at {format_address(contract)}; is it on another chain?")
         if code != artifact().runtime:

@@ -32,6 +32,10 @@ class OutrunError(AnchorError):
     """Another transaction of the account took its place, or bids more for it."""
 
 
+class FeeError(AnchorError):
+    """A unit of gas costs more just now than is to be paid for it."""
+
+
 class ReorganisedError(AnchorError):
     """The block that had the transaction is no longer in the chain."""
 
@@ -58,6 +62,10 @@ class LowGasError(RefusedError):
 
 class RevertedError(RefusedError):
     """The contract did not take the head."""
+
+
+class PlantedHeadError(RefusedError):
+    """The contract has a head of the account's log that the account did not give it by a call of its own."""
 
 
 class OtherHeadError(RefusedError):

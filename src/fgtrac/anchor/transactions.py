@@ -8,6 +8,7 @@ from fgtrac.anchor.account import Account
 from fgtrac.anchor.node import Mined, Node
 from fgtrac.anchor.outcomes import (
     ContradictionError,
+    FeeError,
     LowBalanceError,
     LowGasError,
     NodeError,
@@ -16,47 +17,62 @@ from fgtrac.anchor.outcomes import (
 )
 from fgtrac.verify.evm_receipt import format_address
 
+MAX_FEE_GWEI = 200.0
+_GWEI = 10**9  # wei
 _LEAST_GAS = 21_000  # of every transaction
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 1.0
 
 
 class Sender:
-    """An account and what it has sent: what waits for a block is not sent twice, and nothing more is bid for it."""
+    """An account and what it has sent: what waits for a block is not sent twice, and nothing more is bid for it. More
+    than `max_fee_gwei` is never bid for a unit of gas. ValueError for a bid that is not above 0."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, max_fee_gwei: float = MAX_FEE_GWEI) -> None:
+        check_max_fee(max_fee_gwei)
         self.account = account
-        self._unmined: dict[tuple[int, bytes | None, bytes], tuple[bytes, int]] = {}
+        self._max_fee = int(max_fee_gwei * _GWEI)
+        self._sent: dict[tuple[int, bytes | None, bytes], bytes] = {}
+
+    def recall(self, chain_id: int, code: bytes, transaction: bytes) -> None:
+        """Tell of a deployment of this code that was sent earlier, by another process with the same account."""
+        self._sent.setdefault((chain_id, None, code), transaction)
+
+    def deployment(self, chain_id: int, code: bytes) -> bytes | None:
+        """The transaction that deploys this code: the last that was sent and did not fail."""
+        return self._sent.get((chain_id, None, code))
 
     def transact(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> Mined:
-        """Have a transaction done. `to` None deploys.
+        """Have a transaction done. `to` None deploys; what was deployed once is not deployed again.
 
-        LowBalanceError, LowGasError, RevertedError (before it is sent, where the node foresees it), OutrunError,
-        ContradictionError; TimedOutError where no block takes it in the node's time.
+        FeeError, LowBalanceError, LowGasError, RevertedError (before it is sent, where the node foresees it),
+        OutrunError, ContradictionError; TimedOutError where no block takes it in the node's time.
         """
         what = (chain_id, to, data)
-        if what not in self._unmined or not node.knows(self._unmined[what][0]):
+        if what not in self._sent or node.transaction(self._sent[what]) is None:
             self._send(node, chain_id, to, data)
-        transaction, gas = self._unmined[what]
+        transaction = self._sent[what]
         mined = _wait(node, transaction, chain_id)
-        del self._unmined[what]
+        if to is not None or not mined.is_done:
+            del self._sent[what]
         if mined.is_done:
             return mined
         name = f"{node.name}: transaction 0x{transaction.hex()} in block {mined.block_number}"
-        if mined.gas_used >= gas:
-            raise LowGasError(f"{name} ran out of gas: it had {gas} and used {mined.gas_used}")
+        asked = node.transaction(transaction)
+        if asked is not None and mined.gas_used >= asked.gas:
+            raise LowGasError(f"{name} ran out of gas: it had {asked.gas} and used {mined.gas_used}")
         raise RevertedError(f"{name} was reverted: the contract refused it")
 
     def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> None:
-        """Sign and send. Its hash and gas are kept before: the node may take it and break off."""
+        """Sign and send. Its hash is kept before: the node may take it and break off."""
         address = self.account.address
-        fees = _fees(node)
+        fees = _fees(node, self._max_fee)
         gas = _gas(node, address, to, data, max(fees.values()))
         nonce = node.nonce(address)
         target = {} if to is None else {"to": to}
         raw, transaction = self.account.sign(
             {"chainId": chain_id, "nonce": nonce, "gas": gas, "value": 0, "data": data, **fees, **target}
         )
-        self._unmined[(chain_id, to, data)] = transaction, gas
+        self._sent[(chain_id, to, data)] = transaction
         try:
             said = node.send(raw)
         except NodeError as error:
@@ -94,13 +110,25 @@ def _gas(node: Node, sender: bytes, to: bytes | None, data: bytes, price: int) -
         raise
 
 
-def _fees(node: Node) -> dict[str, int]:
-    """What is bid for a unit of gas, in wei: EIP-1559 where the chain has it, good for a base fee twice as high."""
+def check_max_fee(max_fee_gwei: float) -> None:
+    """ValueError for no amount above 0."""
+    if not 0 < max_fee_gwei < 10**9:
+        raise ValueError(f"at most {max_fee_gwei:g} gwei for a unit of gas; name an amount above 0 (and below 1 ether)")
+
+
+def _fees(node: Node, most: int) -> dict[str, int]:
+    """What is bid for a unit of gas, in wei, at most so much: EIP-1559 where the chain has it, good for a base fee
+    twice as high. FeeError where it costs more now."""
     price, base = node.gas_price(), node.block().base_fee
+    tip = 0 if base is None else max(price - base, min(price, 1))  # some refuse none at all, where gas costs anything
+    if (now := price if base is None else base + tip) > most:
+        raise FeeError(
+            f"{node.name}: a unit of gas costs {now / _GWEI:g} gwei now, and at most {most / _GWEI:g} are to be paid; "
+            "try again later, or allow more (--max-fee GWEI, max_fee_gwei)"
+        )
     if base is None:
         return {"gasPrice": price}
-    tip = max(price - base, min(price, 1))  # none at all is refused by some, where gas costs anything
-    return {"maxFeePerGas": 2 * base + tip, "maxPriorityFeePerGas": tip}
+    return {"maxFeePerGas": min(2 * base + tip, most), "maxPriorityFeePerGas": tip}
 
 
 def _is_known(error: NodeError) -> bool:
