@@ -118,6 +118,15 @@ def test_show_lists_the_receipts_and_heads_that_wait_for_one(tmp_path, authority
     assert rfc3161_name(URL) in done.out
 
 
+def test_a_check_of_policies_says_that_it_did_not_look_at_anchors(tmp_path, authority, run) -> None:
+    made, _size = record(tmp_path, authority)
+    words = "what outside witnesses said of the log's heads was not looked at; fgtrac verify does that"
+    assert words in run("check", made.trace.path, "--key", key_of(made), "--json").json["notes"]
+    (tmp_path / "plain").mkdir()
+    made = make_trace(tmp_path / "plain")
+    assert words not in run("check", made.trace.path, "--key", key_of(made), "--json").json["notes"]
+
+
 def test_an_option_without_what_it_belongs_to_is_a_usage_error(tmp_path, authority, run) -> None:
     made = make_trace(tmp_path)
     (tmp_path / "bundle").write_text("{}")

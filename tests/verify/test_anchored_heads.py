@@ -76,9 +76,3 @@ def test_whatever_lies_in_place_of_a_head_is_refuted_and_named(data: bytes) -> N
     report = verify(files | {note_path(7): data})
     assert verdict_of(report, "heads") is Verdict.REFUTED
     assert words_of(report, "heads").startswith("receipts/7/checkpoint: ")
-
-
-def test_who_asks_for_no_anchors_is_told_that_nobody_looked() -> None:
-    files, entries = rotated()
-    report = audit_trace(MemoryTrace(files | {note_path(3): note(entries, 3)}), None)
-    assert any("what outside witnesses said of the log's heads was not looked at" in n for n in report.notes)

@@ -98,9 +98,8 @@ def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[st
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
         SINCE: "that the log was not rolled back, or rewritten and signed again, is "
         f"{_shown_by_anchors(audit)}: --since",
-        HEADS: "what outside witnesses said of the log's heads was not looked at; fgtrac verify does",
     }
-    rests_on = {REPLAY: facts.announced, SCORES: facts.contributions, HEADS: anchored}
+    rests_on = {REPLAY: facts.announced, SCORES: facts.contributions}
     idle = {name for name, there in rests_on.items() if not there}
     notes = [words for name, words in said.items() if name not in demanded | idle]
     if facts.announced and (audit.witnessed or REPLAY in demanded):

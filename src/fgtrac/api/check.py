@@ -29,6 +29,7 @@ from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.opt_outs import AtHand
 from fgtrac.verify.policies import NEEDS, Ruling, judge
 from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, Policies, parse_policies
+from fgtrac.verify.receipts import anchored_sizes
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.roster import Progress, Roster
 from fgtrac.verify.sample_lists import parse_digests
@@ -142,8 +143,10 @@ def check_trace(
     finally:
         if vault is not None:
             vault.close()
-    off = [f"the policy {name} is switched off by {policy}" for name in BUILT_IN if name not in policies.built_in]
-    notes = (*audit.checks.notes, *off, f"the signature was checked with {whose}" if verifier else whose)
+    remarks = [f"the policy {name} is switched off by {policy}" for name in BUILT_IN if name not in policies.built_in]
+    if anchored_sizes(directory.names()):
+        remarks.append("what outside witnesses said of the log's heads was not looked at; fgtrac verify does that")
+    notes = (*audit.checks.notes, *remarks, f"the signature was checked with {whose}" if verifier else whose)
     return Checked(Report(tuple(audit.checks.findings), notes), roster, tuple(rulings), names.get)
 
 
