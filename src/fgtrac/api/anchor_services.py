@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ from fgtrac.anchor.service import Service
 from fgtrac.errors import FormatError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.evm_receipt import parse_evm_receipt
-from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, receipt_files
+from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, receipt_files, rfc3161_name
 
 
 def service_of(settings: Mapping[str, Any]) -> Service:
@@ -36,8 +36,39 @@ def service_of(settings: Mapping[str, Any]) -> Service:
     raise FormatError(f"there is no service of kind {kind!r:.20}; the kinds are {RFC3161}, {WITNESS} and {EVM}")
 
 
-def prefer_contracts(service: Service, trace: TraceDir) -> None:
-    """Where a contract was not named: let it be the one of the trace's newest receipt on the chain in question."""
+def prepare(service: Service, *, may_ask: bool = True) -> None:
+    """`Service.prepare`, once its settings are such as can be kept; without `may_ask` nobody is asked for a password.
+    TypeError for settings that cannot be written down."""
+    try:
+        settings = service.settings()
+    except TypeError:  # it lives in this process, and has none
+        settings = {}
+    check_settings(settings)
+    if service.kind == EVM and not may_ask:
+        from fgtrac.anchor.evm import EvmContract
+
+        if isinstance(service, EvmContract):
+            service.prepare(may_ask=False)
+            return
+    service.prepare()
+
+
+def check_receipt_names(services: Iterable[Service]) -> None:
+    """ValueError for two time-stamping authorities whose receipts would have one name: one of them would be dropped."""
+    known: dict[str, Service] = {}
+    for service in (one for one in services if one.kind == RFC3161):
+        name = rfc3161_name(service.settings()["url"])
+        other = known.setdefault(name, service)
+        if other is not service:
+            raise ValueError(
+                f"the time-stamping authorities {other.name} and {service.name} are named by URLs that differ in user, "
+                f"password and query at most: the receipt of both would be {name}; name one of them"
+            )
+
+
+def prefer_contracts(service: Service, trace: TraceDir, pending: PendingFile) -> None:
+    """Where a contract was not named: let it be the one of the trace's newest receipt on the chain in question, else
+    the one of a deployment that was sent earlier."""
     if service.kind == EVM:
         from fgtrac.anchor.evm import EvmContract
 

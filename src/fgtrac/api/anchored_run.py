@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from fgtrac.anchor.anchored import Anchored, reason
 from fgtrac.anchor.background import BackgroundAnchor
-from fgtrac.anchor.pending import PendingFile, Settings, is_same_service
+from fgtrac.anchor.pending import MAX_PENDING, Pending, PendingFile, Settings, may_fulfil
+from fgtrac.anchor.seconds import read_seconds
 from fgtrac.anchor.service import Service, SignedHead
 from fgtrac.api.anchor_head import Anchorer, settings_of
-from fgtrac.api.anchor_services import service_of
+from fgtrac.api.anchor_services import check_receipt_names, prepare, service_of
+from fgtrac.api.users_line import warn_user
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import AnchorError, FgtracError
+from fgtrac.errors import AnchorError, FgtracError, RefusedError
 from fgtrac.store.trace_dir import TraceDir
 
 END, EPOCH = "end", "epoch"
@@ -44,16 +46,20 @@ def read_plan(anchors: Iterable[Service], at: str | float, wait_s: float) -> Anc
         if not callable(getattr(service, "anchor", None)):
             known = "fgtrac.EvmContract, fgtrac.TimeStampAuthority or fgtrac.Witness"
             raise TypeError(f"anchors holds a {type(service).__name__}, which is no service such as {known}")
-    if not isinstance(wait_s, int | float) or not 0 <= wait_s < math.inf:
-        raise ValueError(f"anchor_wait_s={wait_s!r}; it is how many seconds an epoch waits, 0 or more")
-    is_seconds = isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < math.inf
-    if at not in (END, EPOCH) and not is_seconds:
+    if len(services) > MAX_PENDING:
+        raise ValueError(f"anchors holds {len(services)} services; name at most {MAX_PENDING}")
+    wait_s = read_seconds(wait_s, "anchor_wait_s", zero=True)
+    every_s = math.inf
+    if isinstance(at, Real) and not isinstance(at, bool):
+        every_s = float(at)
+    if not 0 < every_s < math.inf and not (isinstance(at, str) and at in (END, EPOCH)):
         raise ValueError(
-            f"anchor_at={at!r} is no time to anchor; choose 'end', 'epoch', or a number of seconds above 0"
+            f"anchor_at={at!r:.60} is no time to anchor; choose 'end', 'epoch', or a number of seconds above 0"
         )
+    check_receipt_names(services)
     for service in services:
-        service.prepare()
-    return AnchorPlan(services, at == EPOCH, float(at) if is_seconds else math.inf, wait_s)
+        prepare(service)
+    return AnchorPlan(services, at == EPOCH, every_s, wait_s)
 
 
 class RunAnchors:

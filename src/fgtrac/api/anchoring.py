@@ -14,7 +14,7 @@ from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.pending import Settings
 from fgtrac.anchor.service import Service, SignedHead
 from fgtrac.api.anchor_head import Anchorer
-from fgtrac.api.anchor_services import service_of
+from fgtrac.api.anchor_services import check_receipt_names, service_of
 from fgtrac.errors import FgtracError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.cosignature import Cosigner, count_distinct, parse_cosigner
@@ -38,14 +38,16 @@ def anchor_trace(
     `complete_pending` does it later; with `quorum`, as many witnesses are enough, and those beyond are not kept.
 
     Raises before anything is asked: FileNotFoundError or FormatError where there is no trace, ValueError where nothing
-    is sealed, the log has other signers than the user's key says, `quorum` asks for more witnesses than there are, or a
-    service cannot be prepared; ProofError or TamperError for a head that is not this log's.
+    is sealed, the log has other signers than the user's key says, `quorum` asks for more witnesses than there are, two
+    authorities would have one receipt, or a service cannot be prepared; ProofError or TamperError for a head that is
+    not this log's.
     """
     if not services:
         raise ValueError("there is no service to anchor with; name a contract, a time-stamping authority or a witness")
     if quorum is not None and not 1 <= quorum <= (there := _count_witnesses(services)):
         raise ValueError(f"a quorum of {quorum} of {there} different witnesses; ask for 1 to as many as are named")
     anchorer = Anchorer.open(TraceDir.open(Path(path)), None if key is None else Path(key))
+    check_receipt_names(services)
     for service in services:
         service.prepare()
     signed = anchorer.newest_head()
