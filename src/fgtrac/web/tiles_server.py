@@ -4,22 +4,28 @@
     /tile/<L>/<N>[.p/<W>]            hashes                  application/octet-stream    kept for good
     /tile/entries/<N>[.p/<W>]        entries, or gzipped     application/octet-stream    kept for good
 
-GET and HEAD. Every file is read when it is asked for, so the trace may be recorded and sealed meanwhile. There are no
-ETags and no ranges: a tree head is small, and a tile never changes.
+GET and HEAD. Every file is read when it is asked for, so the trace may be recorded and sealed meanwhile. A partial tile
+that is no longer there is cut from a wider one: whoever has read a tree head can read all of it, whatever was sealed
+since. Nothing is served that the newest head does not cover. There are no ETags and no ranges: a tree head is small,
+and a tile never changes.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
 import signal
 import socket
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fgtrac.api.prior import run_entry, trace_id_of
 from fgtrac.errors import FormatError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.tlog.merkle import HASH_BYTES
 from fgtrac.tlog.note import Verifier, format_vkey, parse_note
-from fgtrac.tlog.tiles import ENTRIES, parse_tile_path, read_entries
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, read_entries
 from fgtrac.verify.keys import last_named_key
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
 GRACE_S = 5  # for answers under way when the server is told to stop
+_TRIES = 3  # to find a tile while seals put wider ones in the place of others
 _EVERYWHERE = {"x-content-type-options": "nosniff"}
 _NEVER_KEPT = {"cache-control": "no-store"}  # nor is a 404: the tile may come to be
 _KEPT = {"cache-control": "public, max-age=31536000, immutable"}
@@ -76,13 +83,47 @@ def _find(trace: TraceDir, path: str, may_gzip: bool) -> tuple[bytes, str, dict[
     if path == "checkpoint":
         return _read(trace, path), "text/plain", _NEVER_KEPT
     tile = parse_tile_path(path)
-    data = _read(trace, path)
+    data = _read_tile(trace, tile)
     if tile.level != ENTRIES:  # hashes do not compress
         return data, "application/octet-stream", _KEPT
     headers = _KEPT | {"vary": "accept-encoding"}
     if may_gzip:
         data, headers = gzip.compress(data, mtime=0), headers | {"content-encoding": "gzip"}
     return data, "application/octet-stream", headers
+
+
+def _read_tile(trace: TraceDir, tile: Tile) -> bytes:
+    """A tile that the newest head covers: its file, or the beginning of the narrowest wider one that is there."""
+    head = trace.head()
+    if head is None or tile.number * WIDTH + tile.width > head.size >> 8 * max(tile.level, 0):
+        raise FileNotFoundError(f"no head has {tile.path} yet")
+    for _ in range(_TRIES):
+        for width in (tile.width, *_wider(trace, tile), WIDTH):
+            with suppress(FileNotFoundError):
+                return _cut(_read(trace, replace(tile, width=width).path), tile, width)
+    raise FileNotFoundError(f"{trace.path} has no {tile.path}")
+
+
+def _wider(trace: TraceDir, tile: Tile) -> list[int]:
+    """The widths of the wider partial tiles that lie there now, ascending."""
+    if tile.width == WIDTH:
+        return []
+    try:
+        names = os.listdir((trace.path / tile.path).parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [width for width in range(tile.width + 1, WIDTH) if str(width) in names]
+
+
+def _cut(data: bytes, tile: Tile, width: int) -> bytes:
+    """The beginning of a tile that has `width` elements. FormatError where it has not, if it is cut at all."""
+    if width == tile.width:
+        return data
+    if tile.level == ENTRIES:
+        return encode_bundle(decode_bundle(data, width)[: tile.width])
+    if len(data) != width * HASH_BYTES:
+        raise FormatError(f"a tile of {width} hashes has {len(data)} bytes, not {width * HASH_BYTES}")
+    return data[: tile.width * HASH_BYTES]
 
 
 def _read(trace: TraceDir, path: str) -> bytes:
@@ -108,8 +149,9 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
+        words = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)  # its own repeat both
         raise OSError(
-            f"cannot listen on {host} port {port}: {error.strerror}; name an address of this machine with --host and a "
+            f"cannot listen on {host} port {port}: {words}; name an address of this machine with --host and a "
             "free port with --port, or 0 for any"
         ) from error
     shown = f"[{host}]" if ":" in host else host
