@@ -14,7 +14,7 @@ from fgtrac.tlog.note import Signature, parse_note, parse_tree_head, with_signat
 
 NAME = "witness.example/w1"
 KEY = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
-TIME = 1_800_000_000
+TIME = 1_700_000_000
 
 
 def cosigner(name: str = NAME, key: Ed25519PrivateKey = KEY) -> Cosigner:

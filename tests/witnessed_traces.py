@@ -1,12 +1,14 @@
 """A small trace whose heads an authority, a witness and a contract have seen, and those who saw them: all real ones.
 
 The head of `FIRST` entries has the announcement of epoch 0 and no use of it. That of `LAST` entries has all uses, and
-the log goes on with its end.
+the log goes on with its end. By the log's own times the first use was between the two, `GAP_S` after the entries before
+it; the authority and the witness saw the heads in the middle of that time and after it, the contract years later.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from signed import VERIFIER, WRITER, Event, Files, MemoryTrace, end, metrics, no
 from stamps_by_hand import stamp
 
 FIRST, LAST, SIZE = 3, 7, 9
+BEGAN, GAP_S = 1_700_000_000, 60  # 2023-11-14 22:13:20 UTC
 URL = "http://tsa.example/"
 VKEY = format_cosigner(cosigner())
 
@@ -51,7 +54,8 @@ def use_in(epoch: int, step: int, *ordinals: int) -> Event:
 def events(*first_batch: int) -> list[Event]:
     """What happened: entry 3 has the first batch."""
     trained = [sampler(0), use(1, *(first_batch or (0, 1, 2))), sampler(1), use_in(1, 2, 3, 4), metrics(2)]
-    return [run(), samples(), *trained, end((WRITER, 6)), seal()]
+    told = [run(), samples(), *trained, end((WRITER, 6)), seal()]
+    return [{"time": (BEGAN + (n >= FIRST) * GAP_S) * 10**9, **event} for n, event in enumerate(told)]
 
 
 EVENTS = events()
@@ -81,12 +85,14 @@ class Stage:
         """Have the heads of these sizes witnessed, the smallest first: the trace with the receipts."""
         entries, found = entries_of(files), dict(files)
         for size in sizes:
-            head = note(entries, size)
+            head, seen_at = note(entries, size), BEGAN + GAP_S // 2 + (size > FIRST) * GAP_S
             found[note_path(size)] = head
             if RFC3161 in kinds:
-                found[receipt_path(size, rfc3161_name(URL))] = stamp(head, self.authority)
+                found[receipt_path(size, rfc3161_name(URL))] = stamp(
+                    head, self.authority, when=datetime.fromtimestamp(seen_at, UTC)
+                )
             if WITNESS in kinds:
-                found[receipt_path(size, witness_name(cosigner().key_id))] = cosigned(head)
+                found[receipt_path(size, witness_name(cosigner().key_id))] = cosigned(head, time=seen_at)
             if EVM in kinds:
                 name, receipt = self.chain.service().anchor(signed_head(entries, size), prover(entries, size))
                 found[receipt_path(size, name)] = receipt
@@ -101,7 +107,7 @@ class Stage:
             named["witnesses"] = [VKEY]
         if EVM in kinds:
             account = str(self.chain.tester.get_accounts()[0])
-            named |= {"nodes": [self.chain.provider], "contract": self.chain.contract, "account": account}
+            named |= {"nodes": [self.chain.provider], "contracts": [self.chain.contract], "accounts": [account]}
         return TrustedAnchors(**named | changes)
 
 

@@ -9,19 +9,31 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from authorities import issue, make_root
-from cosigned import NAME, cosigned
+from cosigned import NAME, cosigned, cosigner
 from fgtrac.anchor.service import SignedHead
 from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, parse_note, sign_note
 from fgtrac.verify.evm_receipt import format_evm_receipt, parse_evm_receipt
-from fgtrac.verify.receipts import EVM, NOTE, RFC3161, WITNESS, note_path, paths_of, receipt_path, rfc3161_name
+from fgtrac.verify.receipts import (
+    EVM,
+    NOTE,
+    RFC3161,
+    WITNESS,
+    note_path,
+    paths_of,
+    receipt_path,
+    rfc3161_name,
+    witness_name,
+)
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
 from signed import KEY, Files, note, write
 from stamps_by_hand import stamp
 from witnessed_traces import (
+    BEGAN,
     EVENTS,
     FIRST,
     FORGED,
+    GAP_S,
     LAST,
     TRUE,
     Stage,
@@ -72,37 +84,99 @@ def test_who_names_everybody_learns_what_each_holds_since_when_and_by_whom(stage
     report = verify(anchored, stage.trusts(*KINDS))
     assert report.verdict is HOLDS, report.failures()
     assert words_of(report, "heads").startswith("2 heads in receipts/, from 3 to 7 entries: signed by the log's key")
-    first = "2 heads {} by {}: the first of 3 entries at {}, the newest of 7 entries at "
-    assert words_of(report, RFC3161).startswith(
-        first.format("stamped", "CN=test authority (root CN=test root)", "2026-01-02 03:04:05 UTC")
-        + "2026-01-02 03:04:05 UTC; the last 2 are not covered; "
-    )
-    assert words_of(report, WITNESS).startswith(first.format("cosigned", NAME, "2027-01-15 08:00:00 UTC"))
+    first = "2 heads {} by {}: the first of 3 entries at 2023-11-14 22:13:50 UTC, the newest of 7 entries at "
+    first += "2023-11-14 22:14:50 UTC; the last 2 are not covered; "
+    by = "CN=test authority (root CN=test root)"
+    assert words_of(report, RFC3161).startswith(first.format("stamped", by))
+    assert words_of(report, WITNESS).startswith(first.format("cosigned", NAME))
     kept = parse_evm_receipt(anchored[paths_of(anchored, EVM)[0]])
     assert f"2 heads kept by account 0x{kept.sender.hex()} in contract {stage.chain.contract}" in words_of(report, EVM)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_says_how_many_epochs_it_binds_and_a_note_says_it_of_all(
-    stage: Stage, anchored: Files, kind: str
+BOUND = "; anchored before their first use, by the log's own times: {} of 2 announced epochs; "
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "shows"),
+    [
+        (RFC3161, 1, "a time stamp shows since when a head exists, and excludes no second history"),
+        (WITNESS, 1, "whoever cosigned says that it saw no other history of this log"),
+        (EVM, 0, "another account may have given it another history"),
+    ],
+)
+def test_each_kind_says_how_many_epochs_it_binds_and_what_it_shows(
+    stage: Stage, anchored: Files, kind: str, bound: int, shows: str
 ) -> None:
-    report = verify(anchored, stage.trusts(kind))
-    assert words_of(report, kind).endswith("; anchored before their first use: 1 of 2 announced epochs")
-    assert any(n.startswith("the announced order binds whoever signed in 1 of 2 epochs") for n in report.notes)
-    late = verify(stage.anchor(TRUE, LAST, kinds=(RFC3161,)), stage.trusts(RFC3161))
-    assert words_of(late, RFC3161).endswith("; anchored before their first use: 0 of 2 announced epochs")
+    """By the log's own times the contract had the first head years after the epoch was used."""
+    words = words_of(verify(anchored, stage.trusts(kind)), kind)
+    assert BOUND.format(bound) in words
+    assert words.endswith(shows)
+
+
+def note_about_epochs(report: Report) -> str:
+    (words,) = [note for note in report.notes if note.startswith("the announced order binds")]
+    return words
+
+
+def test_a_note_says_of_how_many_epochs_the_order_is_bound_and_a_stamp_alone_binds_none(
+    stage: Stage, anchored: Files
+) -> None:
+    assert "in 1 of 2 epochs: only there" in note_about_epochs(verify(anchored, stage.trusts(*KINDS)))
+    assert "in 1 of 2 epochs: only there" in note_about_epochs(verify(anchored, stage.trusts(WITNESS)))
+    words = note_about_epochs(verify(anchored, stage.trusts(RFC3161)))
+    assert "in 0 of 2 epochs: only there" in words
+    assert words.endswith("; time stamps show the same of 1, and exclude no second history")
+
+
+def test_two_histories_that_are_both_stamped_before_their_training_are_not_said_to_be_bound(stage: Stage) -> None:
+    for files in (TRUE, FORGED):
+        report = verify(stage.anchor(files, FIRST, kinds=(RFC3161,)), stage.trusts(RFC3161))
+        assert "binds whoever signed in 0 of 2 epochs" in note_about_epochs(report)
+        (words,) = [n for n in report.notes if "--since" in n]
+        assert "is not shown by time stamps: the first 3 entries since 2023-11-14 22:13:50 UTC are no younger" in words
+
+
+@pytest.mark.parametrize(("late_s", "bound"), [(GAP_S, 1), (GAP_S + 6, 0), (10**6, 0)])
+def test_a_head_from_before_an_epoch_that_is_stamped_after_its_first_use_binds_nothing(
+    stage: Stage, late_s: int, bound: int
+) -> None:
+    head = note(entries_of(TRUE), FIRST)
+    late = stamp(head, stage.authority, when=datetime.fromtimestamp(BEGAN + late_s, UTC))
+    files = TRUE | {note_path(FIRST): head, receipt_path(FIRST, rfc3161_name("http://tsa.example/")): late}
+    assert BOUND.format(bound) in words_of(verify(files, stage.trusts(RFC3161)), RFC3161)
+
+
+@pytest.mark.parametrize(("when_s", "words"), [(946684800, "the entries that it covers say"), (4e9, "in the future")])
+def test_a_time_that_cannot_be_true_is_told_and_since_when_rests_on_the_others(
+    stage: Stage, anchored: Files, when_s: float, words: str
+) -> None:
+    """A witness says the year 2000, or 2096, of what an authority and another witness saw in 2023."""
+    name = receipt_path(LAST, witness_name(cosigner().key_id))
+    files = anchored | {name: cosigned(anchored[note_path(LAST)], time=int(when_s))}
+    del files[receipt_path(FIRST, witness_name(cosigner().key_id))]
+    report = verify(files, stage.trusts(WITNESS))
+    assert verdict_of(report, WITNESS) is HOLDS
+    assert "(not believable: " in words_of(report, WITNESS)
+    assert words in words_of(report, WITNESS)
+    (note,) = [n for n in report.notes if "--since" in n]
+    assert "for its first 7 entries, and for nothing behind them" in note
+    (note,) = [n for n in verify(files, stage.trusts(WITNESS, EVM)).notes if "--since" in n]
+    assert "for its first 7 entries since 20" in note
+    assert "since 2000" not in note
 
 
 def test_the_note_about_older_heads_says_how_far_anchors_go(stage: Stage, anchored: Files) -> None:
+    (words,) = [n for n in verify(anchored, stage.trusts(WITNESS)).notes if "--since" in n]
+    assert "is shown by who witnessed it for its first 7 entries since 2023-11-14 22:14:50 UTC" in words
     (words,) = [n for n in verify(anchored, stage.trusts(RFC3161)).notes if "--since" in n]
-    assert "is shown by who witnessed it for its first 7 entries since 2026-01-02 03:04:05 UTC" in words
+    assert "not shown by time stamps: the first 7 entries since 2023-11-14 22:14:50 UTC are no younger, and" in words
     for files, trusted in (
         (TRUE, stage.trusts()),
         (anchored, stage.trusts()),
         (rewritten(RFC3161, anchored), stage.trusts(RFC3161)),
     ):
         (words,) = [n for n in verify(files, trusted).notes if "--since" in n]
-        assert "rewritten and signed again, is not shown" in words
+        assert "rewritten and signed again, is not shown; an older head" in words
 
 
 def test_a_trace_without_receipts_has_no_finding_about_them(stage: Stage) -> None:
@@ -181,7 +255,7 @@ def test_removed_receipts_leave_nothing_green_and_the_chain_remembers(stage: Sta
         if kind == EVM:
             assert_fork(report, kind)
             assert "anchored in block" in words_of(report, kind)
-            report = verify(files, stage.trusts(kind, account=None, contract=None))
+            report = verify(files, stage.trusts(kind, accounts=(), contracts=()))
         assert verdict_of(report, kind) is CANNOT_TELL
         assert "or the receipt vanished" in words_of(report, kind)
 

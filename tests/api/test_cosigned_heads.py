@@ -141,7 +141,7 @@ def test_a_bundle_carries_the_cosignatures_of_its_head_and_shows_them(desk: Desk
     assert holds(report), report.failures()
     words = words_of(report, "witness")
     assert "is cosigned by 1 of 1 witnesses named (needed: 1)" in words
-    assert f"{NAME} at 2027-01-15 08:00:00 UTC" in words
+    assert f"{NAME} at 2023-11-14 22:13:20 UTC" in words
 
 
 def test_without_a_named_witness_a_note_says_that_nobody_checked_the_lines(desk: Desk, trace: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_line_says_how_many_entries_who_when_and_where_the_receipt_lies(
     assert done.code == 0
     receipt = next(p.name for p in (made.trace.path / "receipts" / "18").glob("witness-*"))
     who = f"witness, the witness {witness.name} at http://127.0.0.1:{witness.port}"
-    assert done.out == f"18 entries anchored: {who}, 2027-01-15 08:00:01 UTC, receipts/18/{receipt}\n"
+    assert done.out == f"18 entries anchored: {who}, 2023-11-14 22:13:21 UTC, receipts/18/{receipt}\n"
     assert done.err == ""
     assert silent(done)
 

@@ -68,6 +68,24 @@ def test_a_revocation_that_is_slipped_into_a_rewritten_log_does_not_silence_what
         assert "a fork: over the first 7 entries" in words_of(report, check)
 
 
+def test_every_key_that_the_log_ever_had_is_no_witness_s() -> None:
+    files, entries = rotated()
+    for key in (KEY, NEXT):
+        seen = note(entries, 7, NEXT)
+        there = {receipt_path(7, witness_name(cosigner(key=key).key_id)): cosigned(seen, key=key)}
+        trusted = TrustedAnchors(witnesses=[format_cosigner(cosigner(key=key))])
+        report = verify(files | {note_path(7): seen} | there, trusted)
+        assert verdict_of(report, "witness") is Verdict.REFUTED
+        assert "its key is the log's own" in words_of(report, "witness")
+
+
+def test_a_head_in_the_folder_has_the_log_s_line_only() -> None:
+    files, entries = rotated()
+    report = verify(files | {note_path(7): cosigned(note(entries, 7, NEXT))})
+    assert verdict_of(report, "heads") is Verdict.REFUTED
+    assert "2 signature lines, and only the log's own belongs there" in words_of(report, "heads")
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"\n\n", b"x\n7\nAAAA\n\n", b"x" * (MAX_NOTE_BYTES + 1)], ids=["empty", "lines", "root", "large"]
 )

@@ -1,7 +1,8 @@
-"""Which epochs a witnessed head binds: it has the announcement, and no use of the epoch."""
+"""Which epochs a witnessed head binds: it has the announcement, no use of the epoch, and was seen before the first."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 
 from fgtrac.events.orders import UNREAD
 from fgtrac.verify.announcements import Announcements
+from fgtrac.verify.sightings import Witnessed
 
 
 def told(*entries: tuple[str, int, int]) -> Announcements:
-    """Of entries (kind or sampler's name, loader, epoch), numbered from 0."""
+    """Of entries (kind or sampler's name, loader, epoch), numbered from 0, each recorded at 100 s times its number."""
     found = Announcements()
     for number, (what, loader, epoch) in enumerate(entries):
-        event: dict[str, Any] = {"writer": b"w" * 16, "loader": loader}
+        event: dict[str, Any] = {"writer": b"w" * 16, "loader": loader, "time": number * 100 * 10**9}
         if what == "use":
             found.add(number, {"kind": "use", "epoch": np.array([epoch], np.uint32), **event})
         else:
@@ -23,20 +25,77 @@ def told(*entries: tuple[str, int, int]) -> Announcements:
     return found
 
 
+def head(size: int, time_s: float | None = None, **more: Any) -> Witnessed:
+    """The head of that size, as seen right after its last entry where no time is given."""
+    return Witnessed(size, size * 100 - 50 if time_s is None else time_s, "a", **more)
+
+
 LOG = told(("R", 1, 0), ("R", 2, 0), ("use", 1, 0), ("R", 1, 1), ("use", 1, 1), ("use", 2, 0), (UNREAD, 3, 0))
 
 
 @pytest.mark.parametrize(("size", "bound"), [(0, 0), (1, 1), (2, 2), (3, 1), (4, 2), (5, 1), (6, 0), (7, 0), (100, 0)])
 def test_a_head_binds_the_epochs_between_their_announcement_and_their_first_use(size: int, bound: int) -> None:
-    assert LOG.bound([size]) == bound
+    assert LOG.bound([head(size)]) == bound
     assert len(LOG) == 3
 
 
 def test_several_heads_bind_what_any_of_them_binds() -> None:
-    assert LOG.bound([2, 4]) == 3
+    assert LOG.bound([head(2), head(4)]) == 3
+    assert LOG.bound([head(4), head(2)]) == 3
     assert LOG.bound([]) == 0
 
 
+@pytest.mark.parametrize(("time", "bound"), [(0, 2), (200, 2), (201, 1), (500, 1), (501, 0)])
+def test_a_head_that_was_shown_after_an_epoch_s_first_use_does_not_bind_it(time: float, bound: int) -> None:
+    """Loader 1 is used at 200 s, loader 2 at 500 s; a prefix from before both can be signed at any time."""
+    assert LOG.bound([head(2, time)]) == bound
+    assert LOG.bound([head(2, time - 60, accuracy_s=60)]) == bound
+    assert LOG.bound([head(2, time), head(2, 600)]) == bound
+
+
+def test_a_head_with_uses_that_somebody_saw_earlier_shows_that_the_log_s_own_times_are_false() -> None:
+    assert LOG.bound([head(2, 150)], [head(3, 149)]) == 1  # of loader 2 it has no use
+    assert LOG.bound([head(2, 150)], [head(3, 150)]) == 2
+    assert LOG.bound([head(2, 150)], [head(7, 149, counts=False, doubt="early")]) == 0
+    assert LOG.bound([head(2, 150), head(7, 149)]) == 0
+    assert LOG.bound([head(2, 150)], [head(2, 0)]) == 2
+
+
+@pytest.mark.parametrize("what", [{"exact": False}, {"counts": False}, {"doubt": "early"}])
+def test_a_head_binds_nothing_that_is_not_counted_or_not_believed(what: dict[str, Any]) -> None:
+    assert LOG.bound([head(2, **what)]) == 0
+    assert LOG.bound([head(2, **what), head(1)]) == 1
+
+
 def test_an_epoch_that_was_never_used_stays_bound_and_one_announced_after_its_use_never_is() -> None:
-    assert told(("R", 1, 0)).bound([1, 50]) == 1
-    assert told(("use", 1, 0), ("R", 1, 0)).bound(range(9)) == 0
+    assert told(("R", 1, 0)).bound([head(1), head(50)]) == 1
+    assert told(("use", 1, 0), ("R", 1, 0)).bound([head(n, 0) for n in range(9)]) == 0
+
+
+@pytest.mark.parametrize("again", ["R", "S", UNREAD])
+def test_an_epoch_that_is_announced_twice_is_never_bound_and_said(again: str) -> None:
+    found = told(("R", 1, 0), (again, 1, 0), ("use", 1, 0), ("R", 1, 1))
+    assert [found.bound([head(size, 0)]) for size in range(5)] == [0, 0, 0, 0, 1]
+    words = (
+        "anchored before their first use, by the log's own times: 0 of 2 announced epochs (1 announced twice"
+    )
+    assert found.told([head(2)]).startswith(words)
+
+
+def test_epochs_that_are_used_and_not_announced_are_counted() -> None:
+    found = told(("use", 1, 0), (UNREAD, 2, 0), ("use", 2, 0), ("R", 3, 0), ("use", 3, 0))
+    assert found.told([head(4)]).endswith(": 1 of 1 announced epoch; 2 epochs used without an announced order")
+    assert told().told([head(1)]) == ""
+    assert "used without" not in LOG.told([head(1)])
+
+
+def test_what_is_bound_is_what_the_definition_says_for_every_two_heads() -> None:
+    first_uses = {0: (0, 2, 200.0), 1: (1, 5, 500.0), 2: (3, 4, 400.0)}
+    heads = [head(size, time) for size in (1, 2, 3, 4, 6) for time in (50, 200, 350, 450, 550)]
+    for pair in itertools.product(heads, repeat=2):
+        bound = 0
+        for announced, used, used_s in first_uses.values():
+            early = [h for h in pair if announced < h.size <= used and h.time_s <= used_s]
+            late = [h for h in pair if h.size > used]
+            bound += any(all(o.time_s >= h.time_s for o in late) for h in early)
+        assert LOG.bound(pair) == bound, pair

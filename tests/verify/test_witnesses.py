@@ -16,16 +16,17 @@ from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.tlog.cosignature import Cosigner, count_distinct, format_cosigner
 from fgtrac.tlog.note import with_signatures
 from fgtrac.tlog.tiles import decode_bundle
-from fgtrac.verify.anchors import Witnessed
 from fgtrac.verify.receipts import note_path, receipt_path, witness_name
 from fgtrac.verify.report import Report, Verdict
-from fgtrac.verify.witnesses import covered
+from fgtrac.verify.sightings import Witnessed
+from fgtrac.verify.witnesses import together
 from findings import verdict_of, words_of
-from signed import VERIFIER, Files, MemoryTrace, metrics, note, run, write
+from signed import KEY, VERIFIER, Files, MemoryTrace, metrics, note, run, write
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3)]
 A, B, C = WITNESSES = [cosigner(name, key) for name, key in zip("abc", KEYS, strict=True)]
-KEY_OF = dict(zip(WITNESSES, KEYS, strict=True))
+LOG_KEY = cosigner("independent", KEY)
+KEY_OF = dict(zip([*WITNESSES, LOG_KEY], [*KEYS, KEY], strict=True))
 SIZE = 9
 FILES = write(run(), *(metrics(n) for n in range(1, SIZE)))
 ENTRIES = decode_bundle(FILES[f"tile/entries/000.p/{SIZE}"], SIZE)
@@ -57,7 +58,11 @@ def by_definition(seen: dict[Cosigner, dict[int, int]], needed: int) -> Iterator
         if times:
             who = "a and b and c" if needed == 3 else f"at least {needed} of a, b, c"
             exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
-            yield Witnessed(size, min(times), who, exact)
+            yield Witnessed(size, min(times), who, exact=exact)
+
+
+def alone(seen: dict[Cosigner, dict[int, int]]) -> dict[Cosigner, list[Witnessed]]:
+    return {c: [Witnessed(size, time, c.name) for size, time in sizes.items()] for c, sizes in seen.items()}
 
 
 def test_what_a_quorum_covers_is_what_the_definition_says_for_every_pattern_of_three_witnesses() -> None:
@@ -65,21 +70,80 @@ def test_what_a_quorum_covers_is_what_the_definition_says_for_every_pattern_of_t
     for some in itertools.product(patterns, repeat=3):
         seen = dict(zip(WITNESSES, some, strict=True))
         for needed in (1, 2, 3):
-            assert covered(seen, needed) == list(by_definition(seen, needed))
+            assert together(alone(seen), needed) == list(by_definition(seen, needed))
+
+
+def test_a_quorum_s_time_rests_on_times_that_can_be_believed_where_so_many_can() -> None:
+    early = {A: [Witnessed(8, 1, "a", doubt="early")], B: [Witnessed(8, 100, "b")], C: [Witnessed(8, 200, "c")]}
+    assert together(early, 2) == [Witnessed(8, 200, "b and c")]
+    assert together(early, 3) == [Witnessed(8, 200, "a and b and c")]
 
 
 def test_all_that_are_named_must_have_cosigned_unless_fewer_are_asked_for() -> None:
     files = seen_by((A, 5, 100), (B, 8, 200))
     report = verify(files, A, B)
     assert verdict_of(report, "witness") is Verdict.HOLDS
-    assert words_of(report, "witness").startswith("1 head cosigned by a and b: of 5 entries at 1970-01-01 00:03:20 UTC")
+    assert words_of(report, "witness").startswith(
+        "1 head cosigned by b: of 8 entries at 1970-01-01 00:03:20 UTC; 1 head cosigned by a: of 5 entries at "
+        "1970-01-01 00:01:40 UTC; 2 of 2 together the first 5 entries, by 1970-01-01 00:03:20 UTC; the last 4 are not "
+        "covered; whoever cosigned says that it saw no other history"
+    )
     report = verify(files, A, B, C)
     assert verdict_of(report, "witness") is Verdict.CANNOT_TELL
     assert f"3 of the witnesses named are asked for, and there is no cosignature by c (key id {C.key_id.hex()})" in (
         words_of(report, "witness")
     )
     report = verify(files, A, B, C, quorum=1)
-    assert words_of(report, "witness").startswith("2 heads cosigned by at least 1 of a, b: the first of 5 entries")
+    assert "; 1 of 3 together the first 8 entries, by 1970-01-01 00:03:20 UTC; " in words_of(report, "witness")
+    assert words_of(verify(files, A), "witness").startswith(
+        "1 head cosigned by a: of 5 entries at 1970-01-01 00:01:40 UTC; the last 4 are not covered"
+    )
+
+
+def test_a_witness_that_cosigned_a_smaller_head_later_than_a_larger_one_is_not_counted() -> None:
+    words = (
+        "a is not counted: it cosigned the head of 8 entries at 1970-01-01 00:01:40 UTC and that of 5 later, at "
+        "1970-01-01 00:01:41 UTC"
+    )
+    files = seen_by((A, 8, 100), (A, 5, 101), (A, 3, 50), (B, 5, 200))
+    report = verify(files, A)
+    assert verdict_of(report, "witness") is Verdict.CANNOT_TELL
+    assert words_of(report, "witness").startswith(words)
+    assert "there is no cosignature by a (" in words_of(report, "witness")
+    report = verify(files, A, B, quorum=1)
+    assert verdict_of(report, "witness") is Verdict.HOLDS
+    assert words in words_of(report, "witness")
+    assert words_of(report, "witness").startswith("1 head cosigned by b: of 5 entries")
+    assert verdict_of(verify(seen_by((A, 8, 100), (A, 5, 100), (A, 3, 50)), A), "witness") is Verdict.HOLDS
+
+
+@pytest.mark.parametrize("time", [253402300800, 2**63 - 1])
+def test_a_time_that_no_calendar_has_is_shown_and_not_believed(time: int) -> None:
+    report = verify(seen_by((A, 5, time), (B, 8, 100)), A)
+    assert verdict_of(report, "witness") is Verdict.HOLDS
+    assert f"of 5 entries at {time:.0f} seconds after 1970 (not believable: it is in the future" in (
+        words_of(report, "witness")
+    )
+    report = verify(seen_by((A, 5, time), (B, 8, 100)), A, B, quorum=1)
+    assert "1 of 2 together the first 8 entries, by 1970-01-01 00:01:40 UTC; " in words_of(report, "witness")
+    (note,) = [note for note in report.notes if "--since" in note]
+    assert "for its first 8 entries since 1970-01-01 00:01:40 UTC" in note
+
+
+@pytest.mark.parametrize("named", [(LOG_KEY,), (A, LOG_KEY)])
+def test_who_signs_the_log_is_no_witness_of_it(named: tuple[Cosigner, ...]) -> None:
+    report = verify(seen_by((A, 5, 100), (LOG_KEY, 5, 100)), *named, quorum=1)
+    assert verdict_of(report, "witness") is Verdict.REFUTED
+    assert f"independent (key id {LOG_KEY.key_id.hex()}) is named as a witness, and its key is the log's own" in (
+        words_of(report, "witness")
+    )
+
+
+def test_lines_on_the_newest_head_are_a_note_where_no_witness_is_named() -> None:
+    files = FILES | {"checkpoint": cosigned(FILES["checkpoint"], A.name, KEY_OF[A], 100)}
+    said = "the head has signature lines of a, which nobody checked"
+    assert [note.startswith(said) for note in verify(files).notes].count(True) == 1
+    assert "nobody checked" not in " ".join([*verify(FILES).notes, *verify(files, A).notes])
 
 
 def test_receipts_of_witnesses_that_nobody_named_are_a_note() -> None:

@@ -19,10 +19,11 @@ from fgtrac.api.audit import HEADS, Demand
 from fgtrac.api.chain_audit import ChainCheck
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.verify.anchored_heads import check_heads
-from fgtrac.verify.anchors import Tally, Witnessed, head_in, read_receipt
+from fgtrac.verify.anchors import Tally, head_in, read_receipt
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, anchored_sizes, note_path, parse_path, paths_of
+from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.since import check_extends
 from fgtrac.verify.tree import Log
 from fgtrac.verify.updates import counted
@@ -63,9 +64,7 @@ def _check_stamps(trace: TraceFiles, audit: Audit, roots: tuple[Certificate, ...
             f"{counted(len(tally.unknown), 'time stamp')} of authorities, none of which is named: name the root "
             "certificates of those that you trust with --tsa-root"
         )
-    words = tally.conclude("stamped", audit.log, audit.facts.announcements)
-    audit.witnessed += tally.held
-    return words
+    return tally.conclude(RFC3161, audit)
 
 
 def _check_stamp(trace: TraceFiles, path: str, log: Log, roots: tuple[Certificate, ...]) -> Witnessed:
@@ -77,5 +76,5 @@ def _check_stamp(trace: TraceFiles, path: str, log: Log, roots: tuple[Certificat
     check_extends(head_in(note, path), "the head that is stamped", log)
     stamp = check_stamp(read_receipt(trace, path), note, roots)
     ended = f", whose certificates ended on {stamp.until:%Y-%m-%d}" if stamp.until < datetime.now(UTC) else ""
-    within = "" if stamp.accuracy_s is None else f", to within {stamp.accuracy_s:g} s"
-    return Witnessed(receipt.size, stamp.time.timestamp(), f"{stamp.by} (root {stamp.root}{within}{ended})")
+    by = f"{stamp.by} (root {stamp.root}{ended})"
+    return Witnessed(receipt.size, stamp.time.timestamp(), by, accuracy_s=stamp.accuracy_s or 0.0)

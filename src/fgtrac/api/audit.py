@@ -25,11 +25,14 @@ from fgtrac.tlog.merkle import leaf_hash
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import tiles_of
-from fgtrac.verify.anchors import utc
+from fgtrac.verify.anchors import first_seen
 from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
-from fgtrac.verify.receipts import anchored_sizes, parse_path
+from fgtrac.verify.one_moment import OneMoment
+from fgtrac.verify.quorum import unread_lines
+from fgtrac.verify.receipts import RFC3161, WITNESS, parse_path
 from fgtrac.verify.report import Report, Verdict
+from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.tree import HEAD, read_head
 from fgtrac.verify.updates import counted
 
@@ -54,7 +57,7 @@ class Demand:
 
 
 def audit_trace(
-    trace: TraceFiles,
+    files: TraceFiles,
     verifier: Verifier | None,
     *,
     demands: Iterable[Demand] = (),
@@ -65,6 +68,7 @@ def audit_trace(
     Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
     bundles in all, then with contribution entries computed again and in all.
     """
+    trace = OneMoment(files)
     names, demands = trace.names(), list(demands)
     segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
     pending = _find_pending(trace, names, segments)
@@ -79,11 +83,13 @@ def audit_trace(
     for demand in demands:
         make(demand.name, partial(demand.examine, trace, audit), demand.needs)
     if audit.log is not None:
-        audit.checks.notes += _not_shown(audit, {demand.name for demand in demands}, anchored_sizes(names))
-    return Report(tuple(audit.checks.findings), tuple(audit.checks.notes))
+        demanded = {demand.name for demand in demands}
+        audit.checks.notes += _not_shown(audit, demanded)
+        audit.checks.notes += unread_lines(trace.read(HEAD)) if WITNESS not in demanded else []
+    return Report(tuple(map(trace.excuse, audit.checks.findings)), tuple(audit.checks.notes))
 
 
-def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[str]:
+def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
     """What no check that was made can tell, and the option that asks for the one that can."""
     facts = audit.facts
     left = facts.announced - facts.unopened
@@ -109,21 +115,34 @@ def _not_shown(audit: Audit, demanded: set[str], anchored: list[int]) -> list[st
 
 def _shown_by_anchors(audit: Audit) -> str:
     """What outside witnesses show of rolling back and rewriting, and what shows the rest."""
-    if not audit.witnessed:
-        return "not shown; an older head that you kept does"
-    newest = max(one.size for one in audit.witnessed)
-    since = utc(min(one.time_s for one in audit.witnessed if one.size == newest))
-    entries = f"for its first {newest} entries since {since}, and for nothing behind them"
-    return f"shown by who witnessed it {entries}; an older head that you kept may show more"
+    seen = [one for one in audit.witnessed if one.counts]
+    faithful = [one for one in seen if one.kind != RFC3161]
+    if faithful:
+        entries = f"for its first {_since(faithful)}, and for nothing behind them"
+        return f"shown by who witnessed it {entries}; an older head that you kept may show more"
+    if seen:
+        stamped = f"the first {_since(seen)} are no younger, and that excludes no second history"
+        return f"not shown by time stamps: {stamped}; an older head that you kept does"
+    return "not shown; an older head that you kept does"
+
+
+def _since(seen: Iterable[Witnessed]) -> str:
+    """How many entries the largest of the heads has, and since when somebody has seen it at a time that can be true."""
+    heads = first_seen(seen)
+    newest = heads[max(heads)]
+    return f"{newest.size} entries" + ("" if newest.doubt else f" since {newest.told()}")
 
 
 def _bound(audit: Audit) -> str:
     """Of how many epochs the announced order binds whoever signs."""
-    announced = audit.facts.announcements
-    bound = announced.bound({one.size for one in audit.witnessed if one.exact})
+    announced, seen = audit.facts.announcements, audit.witnessed
+    bound = announced.bound([one for one in seen if one.kind != RFC3161], seen)
+    stamped = announced.bound([one for one in seen if one.kind == RFC3161], seen)
+    also = f"; time stamps show the same of {stamped}, and exclude no second history" if stamped else ""
     return (
-        f"the announced order binds whoever signed in {bound} of {counted(len(announced), 'epoch')}: only there is a "
-        "witnessed head that has the announcement and no use yet"
+        f"the announced order binds whoever signed in {bound} of {counted(len(announced), 'epoch')}: only there has a "
+        "witness or a contract a head with the announcement and no use yet, from before the first use by the log's own "
+        f"times{also}"
     )
 
 

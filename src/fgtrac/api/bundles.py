@@ -43,7 +43,7 @@ def verify_bundle(
     verifier, whose = trusted_verifier(key, trace_id, note=bundle.proof.note)
     secret = None if id_key is None else _find_id_key(id_key, trace_id)
     asked = None if about is None else naming.about(about)
-    report = with_witnesses(check_bundle(bundle, verifier, secret, asked), bundle.proof.note, quorum)
+    report = with_witnesses(check_bundle(bundle, verifier, secret, asked), bundle, quorum, trace_id, verifier)
     note = f"the signature was checked with {whose}" if verifier is not None else whose
     bound = (AS_COMMITTED,) if report.verdict is Verdict.HOLDS else ()
     without = () if id_key is None or secret is not None else (f"--id-key was not used: {_no_id_key(id_key)}",)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.errors import ProofError
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.anchors import Tally, Witnessed, check_folder, examine_all, read_receipt, utc
+from fgtrac.verify.anchors import Tally, check_folder, examine_all, read_receipt
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.evm_receipt import EvmReceipt, format_address, parse_address, parse_evm_receipt
 from fgtrac.verify.receipts import EVM, evm_name, paths_of
+from fgtrac.verify.sightings import Witnessed, utc
 from fgtrac.verify.since import check_extends
 from fgtrac.verify.tree import Log
 from fgtrac.verify.updates import counted
@@ -65,9 +66,7 @@ class ChainCheck:
         tally = self._ask(receipts, trace_id, log)
         if not (tally.held or tally.refuted or tally.unknown):
             raise CannotTell(self._nothing(receipts))
-        words = tally.conclude("kept", log, audit.facts.announcements)
-        audit.witnessed += tally.held
-        return words
+        return tally.conclude(EVM, audit)
 
     def _ask(self, receipts: Mapping[str, EvmReceipt], trace_id: bytes, log: Log) -> Tally:
         """Everything that the nodes say of the receipts, and of all heads where such are kept."""

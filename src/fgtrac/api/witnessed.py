@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgtrac.tlog.note import parse_note, parse_tree_head
+from fgtrac.events.schema import decode_event
+from fgtrac.tlog.note import Verifier
+from fgtrac.verify.bundle import Bundle
 from fgtrac.verify.checks import Checks
-from fgtrac.verify.quorum import Quorum
+from fgtrac.verify.keys import is_about_keys, rotations_of
+from fgtrac.verify.quorum import Quorum, unread_lines
 from fgtrac.verify.report import Report
+from fgtrac.verify.since import is_followed
 
 
 def read_quorum(keys: Sequence[str], needed: int | None = None) -> Quorum | None:
@@ -22,23 +26,22 @@ def read_quorum(keys: Sequence[str], needed: int | None = None) -> Quorum | None
     return Quorum.of(tuple(read_cosigner(key) for key in keys), needed)
 
 
-def with_witnesses(report: Report, note: bytes, quorum: Quorum | None) -> Report:
-    """The report on a bundle with the head `note`, and what the witnesses said of that."""
+def with_witnesses(
+    report: Report, bundle: Bundle, quorum: Quorum | None, trace_id: bytes, verifier: Verifier | None
+) -> Report:
+    """The report on a bundle, and what the witnesses said of its head; `verifier` is whose signature counts."""
+    note = bundle.proof.note
     if quorum is None:
-        return Report(report.findings, (*report.notes, *_unread(note)))
+        return Report(report.findings, (*report.notes, *unread_lines(note)))
     checks = Checks()
-    checks.make("witness", lambda: quorum.check(note))
+    checks.make("witness", lambda: quorum.check(note, _log_keys(bundle, quorum, trace_id, verifier)))
     return Report((*report.findings, *checks.findings), report.notes)
 
 
-def _unread(note: bytes) -> list[str]:
-    """What to do about the lines of a head that are not by its log."""
-    parsed = parse_note(note)
-    origin = parse_tree_head(parsed.text).origin
-    others = sorted({line.name for line in parsed.signatures if line.name != origin})
-    if not others:
-        return []
-    return [
-        f"the head has signature lines of {', '.join(others):.200}, which nobody checked: where they are witnesses "
-        "that you trust, name their keys with --witness-key"
-    ]
+def _log_keys(bundle: Bundle, quorum: Quorum, trace_id: bytes, verifier: Verifier | None) -> set[bytes]:
+    """The log's keys as far as they can be known here: the verifier's, those that entries in the bundle name, and those
+    of the witnesses that signed a `key` entry."""
+    shown = [(entry.number, decode_event(entry.entry)) for entry in bundle.entries if is_about_keys(entry.entry)]
+    found = {event["public_key"] for _, event in shown} | ({verifier.public_key} if verifier else set())
+    keys, rotations = [cosigner.public_key for cosigner in quorum.cosigners], rotations_of(shown)
+    return found | {key for key in keys for rotation in rotations if is_followed(trace_id, key, rotation)}

@@ -40,3 +40,5 @@ def _check_head(trace: TraceFiles, audit: Audit, path: str) -> None:
     key = audit.facts.signers_from(head.size)[0]
     if not is_signed_by(parse_note(note), Verifier(head.origin, key)):
         raise ProofError(f"not signed by {key.hex()}, the log's key at {head.size} entries")
+    if (lines := len(parse_note(note).signatures)) > 1:
+        raise ProofError(f"{lines} signature lines, and only the log's own belongs there: others were added later")

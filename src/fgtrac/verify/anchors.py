@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from fgtrac.errors import AnchorError, FgtracError, FormatError, ProofError
 from fgtrac.tlog.note import MAX_NOTE_BYTES, TreeHead, parse_note, parse_tree_head
-from fgtrac.verify.announcements import Announcements
 from fgtrac.verify.checks import CannotTell, TraceFiles
-from fgtrac.verify.tree import Log
+from fgtrac.verify.receipts import EVM, RFC3161, WITNESS
+from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.updates import counted
+
+if TYPE_CHECKING:
+    from fgtrac.verify.auditor import Audit
 
 MAX_RECEIPT_BYTES = MAX_NOTE_BYTES  # the largest that any kind may be
 MAX_NAMED = 3  # receipts named in one sentence; the others are counted
-
-
-@dataclass(frozen=True, slots=True)
-class Witnessed:
-    """That somebody outside saw so many entries of the log: when (unix seconds, by the witness's clock), and who.
-    `exact` says that it was the head of that very size, and not only a later one that extends it."""
-
-    size: int
-    time_s: float
-    by: str
-    exact: bool = True
+VERBS = {RFC3161: "stamped", WITNESS: "cosigned", EVM: "kept"}
+SHOWN = {
+    RFC3161: "a time stamp shows since when a head exists, and excludes no second history",
+    WITNESS: "whoever cosigned says that it saw no other history of this log",
+    EVM: "a contract takes heads of one account in one order; another account may have given it another history",
+}
 
 
 @dataclass(slots=True)
@@ -46,39 +45,71 @@ class Tally:
             yield
         except (CannotTell, AnchorError) as reason:
             self.unknown.append(f"{where}: {reason}")
-        except (FgtracError, OSError) as error:
+        except (FgtracError, FileNotFoundError) as error:
             self.refuted.append(f"{where}: {error}")
+        except OSError as error:
+            self.unknown.append(f"{where}: {error}")
 
-    def conclude(self, verb: str, log: Log, announcements: Announcements) -> str:
-        """In words what the held heads show, where every receipt does; `verb` is what the witnesses did.
+    def conclude(self, kind: str, audit: Audit) -> str:
+        """In words what the held heads show, where every receipt does; then they are among those that `audit` has.
 
         ProofError where one is refuted, CannotTell where nobody can tell of one, or there is none.
         """
         if self.refuted:
             raise ProofError(some(self.refuted))
-        words = describe(self.held, verb, log.head.size, announcements) if self.held else ""
+        held = judged(self.held, kind, audit)
+        words = describe(held, kind, audit) if held else ""
         if self.unknown:
             raise CannotTell("; ".join([some(self.unknown), *([f"beside that, {words}"] if words else [])]))
+        audit.witnessed += held
         return words
 
 
-def describe(held: Iterable[Witnessed], verb: str, size: int, announcements: Announcements) -> str:
-    """How much of a log of so many entries the heads cover (at least one), since when, and which epochs they bind."""
-    since: dict[int, float] = {}
-    held = list(held)
+def judged(held: Iterable[Witnessed], kind: str, audit: Audit) -> list[Witnessed]:
+    """The heads as those of that kind, each with what speaks against its time."""
+    now_s = time.time()
+    return [audit.facts.own_times.judge(replace(one, kind=kind), now_s) for one in held]
+
+
+def describe(held: Sequence[Witnessed], kind: str, audit: Audit) -> str:
+    """How much of the log the heads cover (at least one), by whom and since when, which epochs they bind, and what such
+    a witness shows at all."""
+    told = [by_service(held, kind), *uncovered(held, audit), audit.facts.announcements.told(held), SHOWN[kind]]
+    return "; ".join(filter(None, told))
+
+
+def by_service(held: Iterable[Witnessed], kind: str) -> str:
+    """What each of those who saw heads saw: whose newest head is the largest comes first."""
+    services: dict[str, list[Witnessed]] = {}
     for one in held:
-        since[one.size] = min(one.time_s, since.get(one.size, one.time_s))
-    first, newest = min(since), max(since)
-    who = sorted({one.by for one in held})
-    told = f"{counted(len(since), 'head')} {verb} by {some(who, ' and ')}: "
-    told += f"the first of {first} entries at {utc(since[first])}, the newest " if len(since) > 1 else ""
-    told += f"of {newest} entries at {utc(since[newest])}"
-    if size > newest:
-        told += f"; the last {'entry is' if size == newest + 1 else f'{size - newest} are'} not covered"
-    if len(announcements):
-        bound = announcements.bound({one.size for one in held if one.exact})
-        told += f"; anchored before their first use: {bound} of {counted(len(announcements), 'announced epoch')}"
-    return told
+        services.setdefault(one.by, []).append(one)
+    heads = {by: first_seen(mine) for by, mine in services.items()}
+    order = sorted(heads, key=lambda by: (-max(heads[by]), by))
+    return some([_told(heads[by], f"{VERBS[kind]} by {by}") for by in order])
+
+
+def first_seen(held: Iterable[Witnessed]) -> dict[int, Witnessed]:
+    """Of each size the one with the earliest time, those last that cannot be believed; by size."""
+    best = sorted(held, key=lambda one: (one.size, bool(one.doubt), one.time_s))
+    return {one.size: one for one in reversed(best)}
+
+
+def _told(heads: Mapping[int, Witnessed], by: str) -> str:
+    first, newest = heads[min(heads)], heads[max(heads)]
+    words = f"{counted(len(heads), 'head')} {by}: "
+    words += f"the first of {first.size} entries at {first.told()}, the newest " if len(heads) > 1 else ""
+    words += f"of {newest.size} entries at {newest.told()}"
+    doubtful = sum(bool(one.doubt) for one in heads.values() if one not in (first, newest))
+    return words + (f", and the times of {doubtful} between them are not believable" if doubtful else "")
+
+
+def uncovered(held: Iterable[Witnessed], audit: Audit) -> list[str]:
+    """How many entries are behind the newest head, in words; empty for none."""
+    assert audit.log is not None
+    size, newest = audit.log.head.size, max(one.size for one in held)
+    if size == newest:
+        return []
+    return [f"the last {'entry is' if size == newest + 1 else f'{size - newest} are'} not covered"]
 
 
 def head_in(note: bytes, path: str) -> TreeHead:
@@ -96,14 +127,6 @@ def check_folder(size: int, path: str) -> None:
         raise ProofError(f"of a head of {size} entries, in the folder of {folder}; it was moved")
 
 
-def utc(time_s: float) -> str:
-    """A time as people read it; whole seconds."""
-    try:
-        return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError) as error:
-        raise FormatError(f"{time_s:.0f} seconds since 1970 is no time of this era") from error
-
-
 def read_receipt(trace: TraceFiles, path: str) -> bytes:
     """A file of `receipts/`. FormatError for one larger than any receipt is; otherwise raises as `TraceFiles.read`."""
     data = bytearray()
@@ -115,18 +138,23 @@ def read_receipt(trace: TraceFiles, path: str) -> bytes:
 
 
 def examine_all(paths: Iterable[str], examine: Callable[[str], None]) -> None:
-    """Examine each file; ProofError that names those of which it raised."""
-    wrong = []
+    """Examine each file; ProofError that names those of which it raised, and CannotTell where it raised that only, or
+    a file could not be read."""
+    wrong, unknown = [], []
     for path in paths:
         try:
             examine(path)
-        except (FgtracError, OSError) as error:
+        except (FgtracError, FileNotFoundError) as error:
             wrong.append(f"{path}: {error}")
+        except (CannotTell, OSError) as reason:
+            unknown.append(f"{path}: {reason}")
     if wrong:
         raise ProofError(some(wrong))
+    if unknown:
+        raise CannotTell(some(unknown))
 
 
-def some(words: list[str], between: str = "; ") -> str:
+def some(words: Sequence[str], between: str = "; ") -> str:
     """The first few, and how many more."""
     more = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
     return between.join(words[:MAX_NAMED]) + more

@@ -23,10 +23,10 @@ from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
 from fgtrac.tlog.tiles import Tile
-from fgtrac.verify.anchors import Witnessed
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
 from fgtrac.verify.report import Verdict
+from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.tree import (
     HEAD,
     Log,

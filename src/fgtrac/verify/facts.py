@@ -21,6 +21,7 @@ from fgtrac.verify.announcements import Announcements
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
+from fgtrac.verify.sightings import OwnTimes
 from fgtrac.verify.tree import Log
 
 
@@ -59,6 +60,7 @@ class Facts:
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
+        self.own_times = OwnTimes()
         self.announcements = Announcements()
         self.announced = 0  # epochs whose order a `sampler` entry announces
         self.committed = 0  # of these, the epochs whose order an opening in the vault gives
@@ -78,6 +80,7 @@ class Facts:
         """Take entry `number`."""
         kind = event["kind"]
         self.sequences.add(number, event)
+        self.own_times.add(event["time"])
         if kind == "run":
             self.runs.append((number, event))
         elif kind == "artifact":

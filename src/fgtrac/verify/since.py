@@ -171,7 +171,7 @@ def _later_keys(kept: KeptHead, named: str, keys: LogKeys) -> dict[bytes, str]:
         new, number = rotation.public_key, rotation.number
         if new in keys.all:
             continue
-        old = next((key for key in list(found)[-1:] or keys.all if _leads(keys.trace_id, key, rotation)), None)
+        old = next((key for key in list(found)[-1:] or keys.all if is_followed(keys.trace_id, key, rotation)), None)
         if old is None or number >= kept.head.size:
             break
         found[new] = found[old] if old in found else keys.doubt(old, number)
@@ -189,7 +189,8 @@ def _revoked_here(key: bytes) -> str:
     return f"the key {key.hex()}, which you have revoked: who holds it can sign anything"
 
 
-def _leads(trace_id: bytes, old: bytes, rotation: Rotation) -> bool:
+def is_followed(trace_id: bytes, old: bytes, rotation: Rotation) -> bool:
+    """Whether a rotation puts its key in the place of `old`, by the signatures of both."""
     try:
         check_chain(trace_id, old, [rotation])
     except ProofError:

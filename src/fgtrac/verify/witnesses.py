@@ -6,17 +6,28 @@ it cosigned are never of two histories. Its word counts whether or not the log's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from fgtrac.errors import ProofError
 from fgtrac.tlog.cosignature import Cosigner, cosignature_time, count_distinct
 from fgtrac.tlog.note import parse_note, parse_tree_head
-from fgtrac.verify.anchors import Witnessed, describe, examine_all, head_in, read_receipt, some, utc
+from fgtrac.verify.anchors import (
+    SHOWN,
+    by_service,
+    examine_all,
+    first_seen,
+    head_in,
+    judged,
+    read_receipt,
+    some,
+    uncovered,
+)
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.quorum import Quorum
 from fgtrac.verify.receipts import WITNESS, note_path, paths_of, witness_name
+from fgtrac.verify.sightings import Witnessed, utc
 from fgtrac.verify.since import check_extends
 from fgtrac.verify.tree import HEAD, Log
 from fgtrac.verify.updates import counted
@@ -25,14 +36,19 @@ Seen = dict[Cosigner, dict[int, int]]  # by witness, when it first cosigned the 
 
 
 def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> str:
-    """In words, how much of the log as many of the witnesses saw as are asked for; needs the check of `entries`.
+    """In words, how much of the log as many of the witnesses saw as are asked for; needs the checks of `entries` and
+    `run`.
 
     Counts their lines in the receipts, and in the notes of the newest head and of full seals. ProofError for a receipt
-    that is malformed, moved or altered, and for a cosigned head that is none of this log; CannotTell where too few
-    cosigned, and where nobody is named.
+    that is malformed, moved or altered, for a cosigned head that is none of this log, and where a witness's key is the
+    log's own; CannotTell where too few cosigned, and where nobody is named.
     """
     assert audit.log is not None
     log, names, seen = audit.log, trace.names(), Seen()
+    if quorum is not None:
+        quorum.check_independent(
+            [*audit.facts.signers_from(0), *([audit.verifier.public_key] if audit.verifier else [])]
+        )
     cosigners = quorum.cosigners if quorum is not None else ()
     receipts = paths_of(names, WITNESS)
     sealed = [f"index/{size}/{HEAD}" for size in audit.facts.full_seals]
@@ -44,16 +60,48 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
             f"{counted(len(receipts), 'cosignature')} of witnesses, none of whom is named: name those whose "
             "word counts with --witness-key"
         )
-    held = covered(seen, quorum.needed)
-    if not held:
-        raise CannotTell(_too_few(quorum, seen))
-    words = describe(held, "cosigned", log.head.size, audit.facts.announcements)
-    audit.witnessed += held
+    words = _conclude(audit, quorum, seen)
     known = {witness_name(cosigner.key_id) for cosigner in cosigners}
     foreign = [path for path in receipts if PurePosixPath(path).name not in known]
     if foreign:
         audit.checks.notes.append(f"{some(foreign)}: cosigned by witnesses that you did not name, and not counted")
     return words
+
+
+def _conclude(audit: Audit, quorum: Quorum, seen: Seen) -> str:
+    """In words, what each witness saw, and what as many as are asked for saw together: that is taken into `audit`.
+    CannotTell where too few did."""
+    broken = {c: words for c, sizes in seen.items() if (words := _contradiction(c, sizes))}
+    alone = {
+        c: judged([Witnessed(size, time, c.name, counts=False) for size, time in sizes.items()], WITNESS, audit)
+        for c, sizes in seen.items()
+        if c not in broken
+    }
+    held = judged(together(alone, quorum.needed), WITNESS, audit)
+    if not held:
+        raise CannotTell("; ".join([*broken.values(), _too_few(quorum, [c for c in seen if c not in broken])]))
+    each = [one for heads in alone.values() for one in heads]
+    told = [by_service(each, WITNESS)]
+    if (count := count_distinct(quorum.cosigners)) > 1:
+        newest = held[-1]
+        told.append(f"{quorum.needed} of {count} together the first {newest.size} entries, by {newest.told()}")
+    told += [*broken.values(), *uncovered(held, audit), audit.facts.announcements.told(held, each), SHOWN[WITNESS]]
+    audit.witnessed += [*held, *each]
+    return "; ".join(filter(None, told))
+
+
+def _contradiction(cosigner: Cosigner, sizes: Mapping[int, int]) -> str:
+    """Why a witness's word counts for nothing, where it does: it cosigned a smaller head later than a larger one."""
+    larger: tuple[int, int] | None = None  # of the larger heads the one that was cosigned first
+    for size in sorted(sizes, reverse=True):
+        if larger is not None and sizes[size] > larger[1]:
+            return (
+                f"{cosigner.name} is not counted: it cosigned the head of {larger[0]} entries at {utc(larger[1])} and "
+                f"that of {size} later, at {utc(sizes[size])}, and no witness that keeps its word goes back"
+            )
+        if larger is None or sizes[size] <= larger[1]:
+            larger = size, sizes[size]
+    return ""
 
 
 def _check_place(trace: TraceFiles, path: str, cosigners: Sequence[Cosigner]) -> None:
@@ -81,10 +129,17 @@ def _read_note(note: bytes, log: Log, cosigners: Sequence[Cosigner], seen: Seen)
         sizes[head.size] = min(time, sizes.get(head.size, time))
 
 
-def covered(seen: Seen, needed: int) -> list[Witnessed]:
+def together(alone: Mapping[Cosigner, Sequence[Witnessed]], needed: int) -> list[Witnessed]:
     """The heads that at least `needed` distinct cosigners saw, or a later one that extends them, each with the time by
-    which so many had."""
+    which so many had: that can be believed, where so many times can."""
+    believed = {c: [one for one in heads if not one.doubt] for c, heads in alone.items()}
+    sure = first_seen(_covered(believed, needed))
+    return [sure.get(one.size, one) for one in _covered(alone, needed)]
+
+
+def _covered(alone: Mapping[Cosigner, Sequence[Witnessed]], needed: int) -> list[Witnessed]:
     found = []
+    seen = {c: {one.size: one.time_s for one in heads} for c, heads in alone.items() if heads}
     names = sorted(cosigner.name for cosigner in seen)
     who = " and ".join(names) if needed >= len(names) else f"at least {needed} of {', '.join(names)}"
     for size in sorted({size for sizes in seen.values() for size in sizes}):
@@ -94,12 +149,12 @@ def covered(seen: Seen, needed: int) -> list[Witnessed]:
             enough.append(cosigner)
             if count_distinct(enough) >= needed:
                 exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
-                found.append(Witnessed(size, first[cosigner], who, exact))
+                found.append(Witnessed(size, first[cosigner], who, exact=exact))
                 break
     return found
 
 
-def _too_few(quorum: Quorum, seen: Seen) -> str:
+def _too_few(quorum: Quorum, seen: Sequence[Cosigner]) -> str:
     silent = ", ".join(f"{c.name} (key id {c.key_id.hex()})" for c in quorum.cosigners if c not in seen)
     return (
         f"{quorum.needed} of the witnesses named are asked for, and there is no cosignature by {silent:.400}: never "

@@ -1,0 +1,88 @@
+"""A trace as it was when its verification began, though its owner may seal it meanwhile.
+
+A seal writes new files, replaces `checkpoint`, and removes what the older head needed. So the head and the list of
+files are read once, together, and every check is given these; a file that was there and is gone is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from fgtrac.errors import FgtracError
+from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+from fgtrac.verify.checks import TraceFiles
+from fgtrac.verify.report import Finding, Verdict
+from fgtrac.verify.tree import HEAD
+
+TRIES = 10
+MOVED = ("plan", "journal", "files")  # checks of what every seal moves
+
+
+class OneMoment:
+    """The files of a trace, with the head and the names of one moment."""
+
+    def __init__(self, files: TraceFiles) -> None:
+        self._files = files
+        self.vanished: set[str] = set()
+        self._head, self._names = self._look()
+        for _ in range(TRIES):  # until nothing changed between two looks
+            before = self._head, self._names
+            self._head, self._names = self._look()
+            if before == (self._head, self._names):
+                break
+        self._known = frozenset(self._names)
+
+    def _look(self) -> tuple[bytes | None, list[str]]:
+        head = None
+        with suppress(FgtracError, OSError):  # whoever reads it is told
+            head = self._files.read(HEAD)
+        return head, self._files.names()
+
+    def read(self, path: str) -> bytes:
+        """As `TraceFiles.read`."""
+        if path == HEAD and self._head is not None:
+            return self._head
+        try:
+            return self._files.read(path)
+        except FileNotFoundError:
+            self._miss(path)
+            raise
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """As `TraceFiles.pieces`."""
+        if path == HEAD and self._head is not None:
+            yield self._head
+            return
+        try:
+            yield from self._files.pieces(path)
+        except FileNotFoundError:
+            self._miss(path)
+            raise
+
+    def names(self) -> list[str]:
+        """As `TraceFiles.names`."""
+        return list(self._names)
+
+    def _miss(self, path: str) -> None:
+        if path in self._known:
+            self.vanished.add(path)
+
+    def grown(self) -> TreeHead | None:
+        """The trace's head as it is now, where it is larger than the one that was read."""
+        with suppress(FgtracError, OSError):
+            now = parse_tree_head(parse_note(self._files.read(HEAD)).text)
+            if self._head is not None and now.size > parse_tree_head(parse_note(self._head).text).size:
+                return now
+        return None
+
+    def excuse(self, finding: Finding) -> Finding:
+        """The finding; but cannot tell, where it was refuted for files that a seal took away meanwhile."""
+        if finding.verdict is not Verdict.REFUTED or not self.vanished:
+            return finding
+        if finding.check not in MOVED and not any(path in finding.words for path in self.vanished):
+            return finding
+        if self.grown() is None:
+            return finding
+        words = f"the trace was sealed while it was verified; verify again ({finding.words})"
+        return Finding(finding.check, Verdict.CANNOT_TELL, words)
