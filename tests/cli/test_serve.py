@@ -79,7 +79,7 @@ def test_each_way_in_which_it_cannot_start_is_one_line(run, life, tmp_path: Path
         port = busy.getsockname()[1]
         done = run("serve", life.path, "--port", port)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in done.err
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; name an address" in done.err
     done = run("serve", life.path, "--host", "192.0.2.1")
     assert (done.code, "cannot listen on 192.0.2.1 port 0" in done.err) == (1, True), done
     done = run("serve", tmp_path / "no.trace")

@@ -149,7 +149,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
-        words = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)  # its own repeat both
+        words = str(error.strerror).partition(" (while")[0]  # what follows names the address once more
         raise OSError(
             f"cannot listen on {host} port {port}: {words}; name an address of this machine with --host and a "
             "free port with --port, or 0 for any"
