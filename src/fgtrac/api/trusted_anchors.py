@@ -22,16 +22,17 @@ class TrustedAnchors:
 
     `tsa_roots` are PEM files with root certificates of time-stamping authorities; `witnesses` are vkeys, or files that
     hold one, of which `quorum` must have cosigned (None: all). `nodes` are URLs of nodes of EVM chains (or web3
-    providers of a chain in this process); `contract` and `account` (0x and 40 hex digits) say where heads are kept and
-    by whom, instead of the receipts. A head on a chain counts once it is `confirmations` blocks deep (1: its own).
+    providers of a chain in this process); those of one chain have to agree. `contracts` and `accounts` (0x and 40 hex
+    digits) say where heads are kept and by whom, instead of the receipts. A head on a chain counts once it is
+    `confirmations` blocks deep (1: its own).
     """
 
     tsa_roots: Sequence[str | os.PathLike[str]] = ()
     witnesses: Sequence[str | os.PathLike[str]] = ()
     quorum: int | None = None
     nodes: Sequence[Any] = ()
-    contract: str | None = None
-    account: str | None = None
+    contracts: Sequence[str] = ()
+    accounts: Sequence[str] = ()
     confirmations: int = 1
 
     def read_roots(self) -> tuple[Certificate, ...]:
@@ -54,7 +55,7 @@ class TrustedAnchors:
     def make_nodes(self) -> tuple[Node, ...]:
         """Whom to ask about chains; asks nobody yet. ValueError for what is no URL."""
         if not self.nodes:
-            if self.contract is not None or self.account is not None:
+            if self.contracts or self.accounts:
                 raise ValueError("a contract or an account is looked up on its chain; name a node too: --evm RPC_URL")
             return ()
         from fgtrac.anchor.evm import Node

@@ -85,10 +85,12 @@ def verify(
         typer.Option(metavar="RPC_URL", help="ask this node for heads in contracts on its chain (repeatable)"),
     ] = None,
     evm_contract: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="the contract, where not as the receipts say")
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="the contract, where not as the receipts say (repeatable)"),
     ] = None,
     evm_account: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="the owner's account, where not as the receipts say")
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="the owner's account, where not as the receipts say (repeatable)"),
     ] = None,
     confirmations: Annotated[
         int | None, typer.Option(metavar="N", help="blocks on a head's, its own included (default: 1)")
@@ -122,7 +124,7 @@ def verify(
             demands = _demands(trace, scores, seed, with_, replay, since, vault, step)
             deep = 1 if confirmations is None else confirmations
             anchors = TrustedAnchors(
-                tsa_root or (), witness_key or (), quorum, evm or (), evm_contract, evm_account, deep
+                tsa_root or (), witness_key or (), quorum, evm or (), evm_contract or (), evm_account or (), deep
             )
             report = trace.verify(key, anchors=anchors, demands=demands, progress=step)
     if as_json:

@@ -39,7 +39,9 @@ def anchored(trace: TraceDir, chain: LocalChain, key: Key, key_path: Path) -> Fi
     data = trace.read(result.receipt)
     receipt = parse_evm_receipt(data)
     trusted = TrustedAnchors(
-        nodes=(chain.provider,), contract=format_address(receipt.contract), account=format_address(receipt.sender)
+        nodes=(chain.provider,),
+        contracts=(format_address(receipt.contract),),
+        accounts=(format_address(receipt.sender),),
     )
     figures = {
         **receipt_figures(receipt, Node(chain.provider)),
