@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -111,6 +112,15 @@ def test_each_kind_says_how_many_epochs_it_binds_and_what_it_shows(
     words = words_of(verify(anchored, stage.trusts(kind)), kind)
     assert BOUND.format(bound) in words
     assert words.endswith(shows)
+
+
+def test_a_contract_that_has_an_announcement_before_the_first_use_binds_it(stage: Stage) -> None:
+    began = int(time.time())
+    told = [{**event, "time": (began + (n >= FIRST) * 250) * 10**9} for n, event in enumerate(EVENTS)]
+    report = verify(stage.anchor(write(*told), FIRST, LAST, kinds=(EVM,)), stage.trusts(EVM))
+    assert BOUND.format(1) in words_of(report, EVM)
+    assert "not believable" not in words_of(report, EVM)
+    assert "in 1 of 2 epochs: only there" in note_about_epochs(report)
 
 
 def note_about_epochs(report: Report) -> str:

@@ -18,6 +18,7 @@ from fgtrac.api.sealing import seal_trace
 from fgtrac.api.since import since_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.api.witnessed import read_quorum
+from fgtrac.commit.keys import load_key
 from fgtrac.store import durable
 from fgtrac.tlog.cosignature import cosignature_time, format_cosigner
 from fgtrac.tlog.note import Note, Signature, Verifier, format_note, parse_note
@@ -211,3 +212,27 @@ def test_two_keys_of_one_witness_are_no_quorum_of_two(desk: Desk, trace: Path) -
 def test_one_key_under_two_names_is_the_callers_mistake() -> None:
     with pytest.raises(ValueError, match=rf"{NAME} and witness.example/w2 are named with one key"):
         read_quorum([VKEY, format_cosigner(cosigner("witness.example/w2"))])
+
+
+def test_a_key_of_the_log_is_no_witness_s(desk: Desk) -> None:
+    """The key that signs it, and one that it has replaced: each named as a witness under another name."""
+    signing = load_key(desk.key)
+    cosign(desk.path("a"), "independent.example", signing)
+    old = format_cosigner(cosigner("independent.example", signing))
+    assert "its key is the log's own" in words_of(check(desk, bundle_of(desk), old), "witness")
+    desk.rotate("a")
+    go_on(desk)
+    cosign(desk.path("a"), "independent.example", signing)
+    cosign(desk.path("a"), "another.example", load_key(desk.key))
+    new = format_cosigner(cosigner("another.example", load_key(desk.key)))
+    for vkey in (old, new):
+        report = check(desk, bundle_of(desk), vkey, VKEY, needed=1)
+        assert verdict_of(report, "witness") is Verdict.REFUTED
+        assert "its key is the log's own" in words_of(report, "witness")
+
+
+def test_a_cosignature_s_time_in_the_future_is_told_to_be(desk: Desk) -> None:
+    for head in heads(desk.path("a")):
+        durable.write_file(head, cosigned(head.read_bytes(), time=253402300800))
+    words = words_of(check(desk, bundle_of(desk), VKEY), "witness")
+    assert f"{NAME} at 253402300800 seconds after 1970 (not believable: it is in the future" in words

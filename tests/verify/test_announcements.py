@@ -76,9 +76,7 @@ def test_an_epoch_that_was_never_used_stays_bound_and_one_announced_after_its_us
 def test_an_epoch_that_is_announced_twice_is_never_bound_and_said(again: str) -> None:
     found = told(("R", 1, 0), (again, 1, 0), ("use", 1, 0), ("R", 1, 1))
     assert [found.bound([head(size, 0)]) for size in range(5)] == [0, 0, 0, 0, 1]
-    words = (
-        "anchored before their first use, by the log's own times: 0 of 2 announced epochs (1 announced twice"
-    )
+    words = "anchored before their first use, by the log's own times: 0 of 2 announced epochs (1 announced twice"
     assert found.told([head(2)]).startswith(words)
 
 

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from fgtrac.errors import FormatError, ProofError
+from fgtrac.errors import FgtracError, FormatError, ProofError
 from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
@@ -117,11 +117,11 @@ def _not_without_head() -> str:
 
 
 def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
-    bad_entry: ProofError | None = None
+    bad_entry: Exception | None = None
     if log.is_whole:
         try:
             audit.facts = read_facts(log)
-        except ProofError as error:
+        except (FgtracError, OSError) as error:  # a file may go while it is read
             bad_entry = error
     older: list[Tile] = []
     if bad_entry is None and log.is_whole:
