@@ -83,6 +83,7 @@ def test_an_epoch_that_is_announced_twice_is_never_bound_and_said(again: str) ->
 def test_epochs_that_are_used_and_not_announced_are_counted() -> None:
     found = told(("use", 1, 0), (UNREAD, 2, 0), ("use", 2, 0), ("R", 3, 0), ("use", 3, 0))
     assert found.told([head(4)]).endswith(": 1 of 1 announced epoch; 2 epochs used without an announced order")
+    assert told(("use", 1, 0)).told([head(1)]) == "1 epoch used without an announced order"
     assert told().told([head(1)]) == ""
     assert "used without" not in LOG.told([head(1)])
 

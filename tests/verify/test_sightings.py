@@ -47,7 +47,7 @@ def test_an_entry_may_say_any_time(time_ns: int) -> None:
 
 def test_a_time_is_told_with_its_margin_and_its_doubt() -> None:
     assert Witnessed(1, 0, "a", accuracy_s=60).told() == "1970-01-01 00:00:00 UTC"
-    assert Witnessed(1, 0, "a", accuracy_s=3600).told() == "1970-01-01 00:00:00 UTC, give or take 3600 s"
+    assert Witnessed(1, 0, "a", accuracy_s=3600).told() == "1970-01-01 00:00:00 UTC, give or take 3,600 s"
     assert Witnessed(1, 0, "a", doubt="no").told() == "1970-01-01 00:00:00 UTC (not believable: no)"
 
 

@@ -118,19 +118,21 @@ def _shown_by_anchors(audit: Audit) -> str:
     seen = [one for one in audit.witnessed if one.counts]
     faithful = [one for one in seen if one.kind != RFC3161]
     if faithful:
-        entries = f"for its first {_since(faithful)}, and for nothing behind them"
+        newest = _newest(faithful)
+        since = "" if newest.doubt else f" since {newest.told()}"
+        entries = f"for its first {newest.size} entries{since}, and for nothing behind them"
         return f"shown by who witnessed it {entries}; an older head that you kept may show more"
     if seen:
-        stamped = f"the first {_since(seen)} are no younger, and that excludes no second history"
-        return f"not shown by time stamps: {stamped}; an older head that you kept does"
+        newest = _newest(seen)
+        existed = f"that its first {newest.size} entries existed at {newest.told()} excludes no second history"
+        return f"not shown by time stamps: {existed}; an older head that you kept does"
     return "not shown; an older head that you kept does"
 
 
-def _since(seen: Iterable[Witnessed]) -> str:
-    """How many entries the largest of the heads has, and since when somebody has seen it at a time that can be true."""
+def _newest(seen: Iterable[Witnessed]) -> Witnessed:
+    """The largest of the heads (at least one), as it was first seen at a time that can be true, if there is such."""
     heads = first_seen(seen)
-    newest = heads[max(heads)]
-    return f"{newest.size} entries" + ("" if newest.doubt else f" since {newest.told()}")
+    return heads[max(heads)]
 
 
 def _bound(audit: Audit) -> str:

@@ -78,11 +78,12 @@ class Announcements:
         return bound
 
     def told(self, held: Iterable[Witnessed], seen: Iterable[Witnessed] = ()) -> str:
-        """The same in words, with what can never be bound; nothing for a log without any use."""
-        if not (self._announced or self._used):
-            return ""
-        words = "anchored before their first use, by the log's own times: "
-        words += f"{self.bound(held, seen)} of {counted(len(self), 'announced epoch')}"
-        words += f" ({self.twice} announced twice, which binds nothing)" if self.twice else ""
-        used = f"; {counted(self.missing, 'epoch')} used without an announced order"
-        return words + (used if self.missing else "")
+        """The same in words, with what can never be bound; nothing for a log without any announcement or use."""
+        words = []
+        if self._announced:
+            twice = f" ({self.twice} announced twice, which binds nothing)" if self.twice else ""
+            bound = f"{self.bound(held, seen)} of {counted(len(self), 'announced epoch')}{twice}"
+            words.append(f"anchored before their first use, by the log's own times: {bound}")
+        if self.missing:
+            words.append(f"{counted(self.missing, 'epoch')} used without an announced order")
+        return "; ".join(words)

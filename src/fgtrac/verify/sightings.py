@@ -34,7 +34,7 @@ class Witnessed:
 
     def told(self) -> str:
         """The time in words, with its margin and its doubt."""
-        margin = f", give or take {self.accuracy_s:.6g} s" if self.accuracy_s > TELLING_S else ""
+        margin = f", give or take {self.accuracy_s:,.0f} s" if self.accuracy_s > TELLING_S else ""
         return f"{utc(self.time_s)}{margin}" + (f" (not believable: {self.doubt})" if self.doubt else "")
 
 

@@ -79,7 +79,7 @@ def _conclude(audit: Audit, quorum: Quorum, seen: Seen) -> str:
     }
     held = judged(together(alone, quorum.needed), WITNESS, audit)
     if not held:
-        raise CannotTell("; ".join([*broken.values(), _too_few(quorum, [c for c in seen if c not in broken])]))
+        raise CannotTell("; ".join([*broken.values(), _too_few(quorum, seen)]))
     each = [one for heads in alone.values() for one in heads]
     told = [by_service(each, WITNESS)]
     if (count := count_distinct(quorum.cosigners)) > 1:
@@ -154,9 +154,9 @@ def _covered(alone: Mapping[Cosigner, Sequence[Witnessed]], needed: int) -> list
     return found
 
 
-def _too_few(quorum: Quorum, seen: Sequence[Cosigner]) -> str:
+def _too_few(quorum: Quorum, seen: Seen) -> str:
     silent = ", ".join(f"{c.name} (key id {c.key_id.hex()})" for c in quorum.cosigners if c not in seen)
-    return (
-        f"{quorum.needed} of the witnesses named are asked for, and there is no cosignature by {silent:.400}: never "
-        "anchored there, or the receipt vanished"
-    )
+    asked = f"{quorum.needed} of the witnesses named are asked for"
+    if not silent:
+        return asked
+    return f"{asked}, and there is no cosignature by {silent:.400}: never anchored there, or the receipt vanished"
