@@ -69,7 +69,7 @@ def test_json_says_the_same(run: Any, made: Made, witness: LoopbackWitness, down
     assert done.code == 4
     good, bad = done.json["anchored"]
     assert done.json["unsealed_entries"] == 0
-    assert (good["size"], good["kind"], good["time"]) == (18, "witness", 1_800_000_001)
+    assert (good["size"], good["kind"], good["time"]) == (18, "witness", 1_700_000_001)
     assert (made.trace.path / good["receipt"]).is_file()
     assert (bad["size"], bad["kind"], bad["refused"]) == (18, "witness", False)
     assert "Connection refused" in bad["error"]
@@ -140,6 +140,10 @@ USAGE = {
     "no account": (["--evm", CLOSED], "--account KEYFILE"),
     "an account without a chain": (["--account", "key"], "--evm RPC_URL"),
     "a contract without a chain": (["--contract", "0x00"], "--evm RPC_URL"),
+    "a chain's number without a chain": (["--chain-id", "1"], "--evm RPC_URL"),
+    "a limit without a chain": (["--max-fee", "5"], "--evm RPC_URL"),
+    "no limit": (["--evm", CLOSED, "--account", "a", "--max-fee", "0"], "name an amount above 0"),
+    "no such account file": (["--evm", CLOSED, "--account", "nowhere.hex"], "(--account)"),
     "a witness without its key": (["--witness", CLOSED], "1 --witness and 0 --witness-key"),
     "no witness's key": (["--witness", CLOSED, "--witness-key", "x"], "vkey"),
     "no URL": (["--tsa", "ftp://user:pa55@h/secret-path"], "needs http:// or https://"),

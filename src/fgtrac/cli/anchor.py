@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +13,14 @@ from rich.markup import escape
 import fgtrac
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.service import Service
+from fgtrac.anchor.transactions import MAX_FEE_GWEI
 from fgtrac.api.anchoring import anchor_trace, complete_pending, has_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import AnchorError, FormatError, RefusedError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.receipts import WITNESS
+from fgtrac.verify.sightings import utc
 
 TIMEOUT_S, MAX_TIMEOUT_S = 30.0, 3600
 _USAGE = (FileNotFoundError, ValueError, TypeError, FormatError)
@@ -33,9 +34,18 @@ def anchor(
     ] = None,
     contract: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="by default that of the trace's newest receipt, else a new one"),
+        typer.Option(metavar="ADDRESS", help="by default that of the newest receipt on that chain, else a new one"),
     ] = None,
-    confirmations: Annotated[int, typer.Option(min=1, help="how many blocks to wait for, the head's own included")] = 1,
+    chain_id: Annotated[
+        int | None, typer.Option("--chain-id", metavar="N", help="refuse a node that is on any other chain")
+    ] = None,
+    confirmations: Annotated[
+        int, typer.Option(min=1, help="how many blocks to wait for within --timeout, the head's own included")
+    ] = 1,
+    max_fee: Annotated[
+        float | None,
+        typer.Option(metavar="GWEI", help=f"send nothing while a unit of gas costs more ({MAX_FEE_GWEI:g})"),
+    ] = None,
     tsa: Annotated[list[str] | None, typer.Option(metavar="URL", help="a time-stamping authority (RFC 3161)")] = None,
     witness: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="a C2SP witness; each needs its --witness-key")
@@ -59,7 +69,9 @@ def anchor(
     if timeout is not None and not 0 < timeout <= MAX_TIMEOUT_S:
         raise ValueError(f"--timeout {timeout:g}; name seconds above 0, and at most {MAX_TIMEOUT_S}")
     seconds = TIMEOUT_S if timeout is None else timeout
-    services = _on_chain(evm, account, contract, confirmations, seconds)
+    on_chain = {"contract": contract, "chain_id": chain_id, "max_fee_gwei": max_fee}
+    options = {name: value for name, value in on_chain.items() if value is not None}
+    services = _on_chain(evm, account, options, confirmations, seconds)
     services += [fgtrac.TimeStampAuthority(url, timeout_s=seconds) for url in tsa or []]
     services += _witnesses(witness or [], witness_key or [], seconds)
     if pending and (services or quorum is not None):
@@ -75,17 +87,18 @@ def anchor(
 
 
 def _on_chain(
-    evm: str | None, account: Path | None, contract: str | None, confirmations: int, timeout: float
+    evm: str | None, account: Path | None, options: dict[str, Any], confirmations: int, timeout: float
 ) -> list[Service]:
     if evm is None:
-        if account is not None or contract is not None or confirmations != 1:
+        if account is not None or options or confirmations != 1:
             raise ValueError(
-                "--account, --contract and --confirmations are for a chain; name its node with --evm RPC_URL"
+                "--account, --contract, --chain-id, --confirmations and --max-fee are for a chain; name its node with "
+                "--evm RPC_URL"
             )
         return []
     if account is None:
         raise ValueError("--evm needs an account that pays: --account KEYFILE")
-    return [fgtrac.EvmContract(evm, account, contract=contract, confirmations=confirmations, timeout_s=timeout)]
+    return [fgtrac.EvmContract(evm, account, confirmations=confirmations, timeout_s=timeout, **options)]
 
 
 def _witnesses(urls: Sequence[str], keys: Sequence[str], timeout: float) -> list[Service]:
@@ -102,9 +115,9 @@ def _say(trace: Path, results: Sequence[Anchored], as_json: bool, *, unsealed: i
     console = answers()
     for result in results:
         if result.error is not None:
-            _warn(_reason(result) + _remedy(trace, result, enough))
+            _warn(result.reason + _remedy(trace, result, enough))
         elif not as_json:
-            when = f"{datetime.fromtimestamp(result.time or 0, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            when = utc(result.time or 0)
             words = f"{result.size} entries anchored: {result.kind}, {result.name}, {when}, {result.receipt}"
             console.print(escape(words), soft_wrap=True)
     if not results and not as_json:
@@ -118,13 +131,8 @@ def _say(trace: Path, results: Sequence[Anchored], as_json: bool, *, unsealed: i
 def _fields(result: Anchored) -> dict[str, Any]:
     said = {"size": result.size, "kind": result.kind, "who": result.name}
     if result.error is not None:
-        return said | {"error": _reason(result), "refused": isinstance(result.error, RefusedError)}
+        return said | {"error": result.reason, "refused": isinstance(result.error, RefusedError)}
     return said | {"time": result.time, "receipt": result.receipt}
-
-
-def _reason(result: Anchored) -> str:
-    words = " ".join(str(result.error).split())
-    return words if result.name in words else f"{result.name}: {words}"
 
 
 def _remedy(trace: Path, result: Anchored, enough: bool) -> str:
