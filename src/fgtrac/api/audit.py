@@ -75,13 +75,14 @@ def audit_trace(
     audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
     make = audit.checks.make
     if audit.facts.erasures.subjects:
-        make("erased-rows", lambda: check_erased_rows(trace, audit), ("entries", "registered"))
-    make("contributions", lambda: check_contributions(trace, audit, progress), ("entries", "registered"))
+        make("erased-rows", lambda: check_erased_rows(files, audit), ("entries", "registered"))
+    make("contributions", lambda: check_contributions(files, audit, progress), ("entries", "registered"))
     make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
     make("journal", lambda: _check_journal(audit, segments))
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     for demand in demands:
-        make(demand.name, partial(demand.examine, trace, audit), demand.needs)
+        where = files if demand.name == SCORES else trace  # factors are read in place
+        make(demand.name, partial(demand.examine, where, audit), demand.needs)
     if audit.log is not None:
         demanded = {demand.name for demand in demands}
         audit.checks.notes += _not_shown(audit, demanded)
