@@ -85,13 +85,17 @@ def test_a_trace_that_is_sealed_and_anchored_at_any_moment_of_its_verification_i
     else:
         pytest.fail("more files are read than were counted")
     assert calls > 20
-    assert told >= {"tiles", "entries", "index", "plan", "files"}
+    assert told >= {"tiles", "entries", "index", "plan"}
 
 
-def test_a_file_that_is_gone_from_a_trace_that_did_not_grow_refutes() -> None:
+def test_a_file_that_goes_from_a_trace_that_does_not_grow_is_never_green_and_refutes_once_it_is_gone() -> None:
     after = {path: data for path, data in BEFORE.items() if path not in ("journal/7.seal", *TEMPORARY)}
-    found = [f for calls in range(60) for f in refuted(verify(Growing(BEFORE, after, calls)))]
-    assert {f.check for f in found} == {"plan", "files"}
+    reports = [verify(Growing(BEFORE, after, calls)) for calls in range(60)]
+    assert {verdict_of(report, "files") for report in reports} == {Verdict.HOLDS}  # what was half written is whole
+    assert {verdict_of(report, "plan") for report in reports} == set(Verdict)
+    said = [words_of(r, "plan") for r in reports if verdict_of(r, "plan") is Verdict.CANNOT_TELL]
+    assert all(words.startswith("files of the trace went while it was verified; verify again (") for words in said)
+    assert verdict_of(verify(MemoryTrace(after)), "plan") is Verdict.REFUTED
 
 
 def test_what_is_wrong_by_itself_stays_refuted_while_the_trace_grows() -> None:
@@ -111,3 +115,26 @@ def test_the_head_and_the_names_stay_what_they_were() -> None:
     assert grown.size == 10
     assert OneMoment(MemoryTrace(BEFORE)).grown() is None
     assert OneMoment(MemoryTrace({})).names() == []
+
+
+@pytest.mark.parametrize(
+    ("check", "words", "is_excused"),
+    [
+        ("tiles", "no file tile/0/000.p/7", True),
+        ("tiles", "tile/0/000.p/9 leads elsewhere", False),
+        ("plan", "it plans frames that are not there", True),
+        ("witness", "a fork", False),
+    ],
+)
+def test_a_finding_is_excused_for_files_that_went_and_for_nothing_else(
+    check: str, words: str, is_excused: bool
+) -> None:
+    trace = OneMoment(Growing(BEFORE, AFTER, 4))
+    finding = Finding(check, Verdict.REFUTED, words)
+    assert trace.excuse(finding) == finding
+    with pytest.raises(FileNotFoundError):
+        trace.read("tile/0/000.p/7")
+    expected = Finding(check, Verdict.CANNOT_TELL, f"{AGAIN} ({words})") if is_excused else finding
+    assert trace.excuse(finding) == expected
+    holding = Finding(check, Verdict.HOLDS, words)
+    assert trace.excuse(holding) == holding

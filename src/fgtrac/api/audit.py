@@ -334,7 +334,12 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
     for name in names:
         if name in known:
             continue
-        next(iter(trace.pieces(name)), b"")  # raises for what is no plain file: no other check reads these
+        try:
+            next(iter(trace.pieces(name)), b"")  # raises for what is no plain file: no other check reads these
+        except FileNotFoundError:
+            if not name.endswith(durable.TEMPORARY):
+                raise
+            continue  # it has been written whole meanwhile
         if name.endswith(durable.TEMPORARY):
             audit.checks.notes.append(f"{name} was not written whole; the next seal removes it")
         elif name in older:

@@ -1,7 +1,8 @@
 """A trace as it was when its verification began, though its owner may seal it meanwhile.
 
-A seal writes new files, replaces `checkpoint`, and removes what the older head needed. So the head and the list of
-files are read once, together, and every check is given these; a file that was there and is gone is remembered.
+A seal writes new files, replaces `checkpoint`, and then removes what the older head needed. So the head and the list of
+files are read once, together, and every check is given these. A file that was there and is gone when it is read is
+remembered: no copy of a trace loses files while it is verified, so that says that somebody writes to this one.
 """
 
 from __future__ import annotations
@@ -77,12 +78,11 @@ class OneMoment:
         return None
 
     def excuse(self, finding: Finding) -> Finding:
-        """The finding; but cannot tell, where it was refuted for files that a seal took away meanwhile."""
+        """The finding; but cannot tell, where it was refuted for files that went meanwhile."""
         if finding.verdict is not Verdict.REFUTED or not self.vanished:
             return finding
         if finding.check not in MOVED and not any(path in finding.words for path in self.vanished):
             return finding
-        if self.grown() is None:
-            return finding
-        words = f"the trace was sealed while it was verified; verify again ({finding.words})"
+        what = "files of the trace went" if self.grown() is None else "the trace was sealed"
+        words = f"{what} while it was verified; verify again ({finding.words})"
         return Finding(finding.check, Verdict.CANNOT_TELL, words)
