@@ -45,11 +45,11 @@ def test_what_may_go_better_is_told_from_what_will_not() -> None:
     kinds = [k for k in vars(outcomes).values() if isinstance(k, type) and k not in (AnchorError, RefusedError)]
     final = {k.__name__ for k in kinds if issubclass(k, RefusedError)}
     assert final == {
-        "LowBalanceError", "LowGasError", "NoContractError", "OtherCodeError", "OtherHeadError", "PlantedHeadError",
+        "LowGasError", "NoContractError", "OtherCodeError", "OtherHeadError", "PlantedHeadError",
         "RevertedError", "WrongChainError",
     }  # fmt: skip
     assert {k.__name__ for k in kinds} - final == {
-        "ContradictionError", "FeeError", "NoAnswerError", "NodeError", "NonsenseError", "OutrunError",
+        "ContradictionError", "FeeError", "LowBalanceError", "NoAnswerError", "NodeError", "NonsenseError", "OutrunError",
         "ReorganisedError", "TimedOutError",
     }  # fmt: skip
 
@@ -249,7 +249,7 @@ def test_a_contract_that_was_used_before_and_is_gone_is_deployed_anew_and_that_i
     receipts = [anchored(service, evm_head(trace_id, size)) for size in (5, 6)]
     assert receipts[0].contract == receipts[1].contract != bytes.fromhex(gone[2:])
     assert len(chain.liar.sent) == 3
-    assert f"contract {service.contract}, new because it is there no more at {gone}," in service.name
+    assert f"contract {service.contract} (deployed anew: it was gone from {gone}) by way of" in service.name
 
 
 def test_a_deployment_that_was_sent_is_waited_for_by_another_process_and_not_paid_again(

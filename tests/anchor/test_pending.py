@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from cosigned import signed_head
-from fgtrac.anchor.pending import MAX_PENDING, Pending, PendingFile, format_pending, is_same_service, parse_pending
+from fgtrac.anchor.pending import (
+    MAX_PENDING,
+    Pending,
+    PendingFile,
+    check_settings,
+    deployment_in,
+    format_pending,
+    is_same_service,
+    parse_pending,
+)
 from fgtrac.anchor.service import SignedHead
 from fgtrac.errors import FormatError
 
@@ -63,23 +72,86 @@ def test_what_a_newer_head_covers_is_settled_and_an_empty_list_is_no_file(file: 
     assert not file.path.exists()
 
 
-def test_a_service_is_the_same_with_another_timeout_and_with_a_contract_that_was_deployed_since() -> None:
-    deployed = EVM | {"contract": "0x" + "11" * 20, "chain_id": 31337, "confirmations": 1}
-    assert is_same_service(EVM, deployed)
-    assert not is_same_service(deployed, deployed | {"contract": "0x" + "22" * 20})
+def test_a_service_is_the_same_with_another_timeout_and_once_it_knows_its_chain() -> None:
+    met = EVM | {"chain_id": 31337, "confirmations": 1, "timeout_s": 1.0}
+    assert is_same_service(EVM, met)
+    assert is_same_service(met, EVM)
+    assert not is_same_service(met, EVM | {"chain_id": 1})
+    assert not is_same_service(EVM, EVM | {"contract": "0x" + "22" * 20})
     assert not is_same_service(TSA, TSA | {"url": "https://tsa.example/other"})
     assert not is_same_service(TSA, WITNESS | {"url": TSA["url"]})
 
 
 def test_what_is_known_later_of_a_service_takes_the_place_of_what_was_known_before(file: PendingFile) -> None:
-    deployed = EVM | {"contract": "0x" + "11" * 20, "chain_id": 31337}
+    met = EVM | {"chain_id": 31337}
     file.add(head(3), [EVM, TSA])
-    file.add(head(3), [deployed])
-    assert [p.settings for p in file.read()] == [TSA, deployed]
+    file.add(head(3), [met])
+    assert [p.settings for p in file.read()] == [TSA, met]
     written = file.path.stat().st_mtime_ns
-    file.add(head(3), [deployed, TSA])
+    file.add(head(3), [met, TSA])
     file.add(head(2), [TSA])
+    file.add(head(3), [EVM])
     assert file.path.stat().st_mtime_ns == written, "nothing is new"
+    file.learn(head(3), met | {"deployment": "0x" + "11" * 32})
+    file.learn(head(4), met)
+    file.learn(head(3), WITNESS)
+    assert [p.settings for p in file.read()] == [TSA, met | {"deployment": "0x" + "11" * 32}]
+
+
+def test_a_deployment_that_was_paid_is_not_lost_to_later_settings_that_leave_it_open(file: PendingFile) -> None:
+    sent, unknown = EVM | {"deployment": "0x" + "11" * 32}, EVM | {"deployment": None}
+    file.add(head(3), [sent])
+    file.add(head(4), [unknown | {"timeout_s": 1.0}])
+    assert [(p.settings, p.size) for p in file.read()] == [(sent | {"timeout_s": 1.0}, 4)]
+    assert deployment_in(file.read(), unknown) == sent["deployment"]
+    assert deployment_in(file.read(), unknown | {"account": "/other"}) is None
+
+
+def test_contracts_and_confirmations_that_were_asked_for_are_not_lost_to_others(file: PendingFile) -> None:
+    one, other, deep = (EVM | {"contract": "0x" + n * 20} for n in ("11", "22", "11"))
+    deep |= {"confirmations": 12}
+    file.add(head(3), [one, other])
+    file.add(head(4), [EVM])
+    assert [p.settings for p in file.read()] == [one, other, EVM]
+    file.settle([EVM], 4)
+    file.add(head(3), [deep])
+    file.add(head(4), [one])
+    assert [(p.settings, p.size) for p in file.read()] == [(other, 3), (deep, 3), (one, 4)]
+    file.settle([one], 4)
+    assert [p.settings for p in file.read()] == [other, deep]
+    file.add(head(3), [one])
+    assert [p.settings for p in file.read()] == [other, deep], "what is twelve blocks deep is one block deep"
+    file.settle([deep], 3)
+    assert [p.settings for p in file.read()] == [other]
+
+
+def test_a_list_that_would_grow_too_long_stays_as_it_is(file: PendingFile) -> None:
+    many = [TSA | {"url": f"https://{n}.example/{SECRET}"} for n in range(MAX_PENDING + 1)]
+    file.add(head(3), many[:-1])
+    with pytest.raises(ValueError, match="101 heads would be pending") as refused:
+        file.add(head(3), many[-1:])
+    with pytest.raises(ValueError, match=r"1,0\d\d,\d\d\d bytes"):
+        file.add(head(4), [TSA | {"url": "https://0.example/" + "x" * 10_000_00}])
+    assert SECRET not in str(refused.value)
+    assert [p.settings for p in file.read()] == many[:-1]
+    file.add(head(4), many[:1])
+    assert len(file.read()) == MAX_PENDING
+
+
+def test_everything_is_dropped_at_once(file: PendingFile) -> None:
+    file.add(head(3), [TSA, WITNESS])
+    assert [p.settings for p in file.clear()] == [TSA, WITNESS]
+    assert not file.path.exists()
+    assert file.clear() == ()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [SECRET], object(), b"x"])
+def test_settings_that_cannot_be_written_down_are_the_service_s_mistake(value: Any) -> None:
+    check_settings(TSA)
+    check_settings(EVM)
+    with pytest.raises(TypeError, match="the setting url of a service of kind rfc3161") as refused:
+        check_settings(TSA | {"url": value})
+    assert SECRET not in str(refused.value)
 
 
 def add_some(path: Path, name: int) -> None:

@@ -77,7 +77,6 @@ REFUSED: dict[str, tuple[Handle, str]] = {
     "modifications": (
         replies(lambda query: stamp(HEAD.note, SIGNER, nonce=nonce_of(query), status=1)), "granted with modifications",
     ),
-    "a password": (answers(401, b""), "HTTP status 401: are user and password right"),
 }  # fmt: skip
 
 UNUSABLE: dict[str, tuple[Handle, str]] = {
@@ -86,6 +85,9 @@ UNUSABLE: dict[str, tuple[Handle, str]] = {
     "a failure": (replies(lambda query: rejection(25)), "system failure.*try again later"),
     "an error": (answers(500, b"<html>"), "HTTP status 500"),
     "a page": (answers(200, b"<html>", "text/html; charset=utf-8"), "answers with 'text/html', not with application/"),
+    "a type that may be an echo": (answers(200, b"x", f"x/{SECRET}"), "answers with another content type, not with"),
+    "a password": (answers(401, b""), "HTTP status 401: are user and password right"),
+    "a gateway": (answers(403, b""), "HTTP status 403: are user and password right"),
     "no type": (answers(200, b"x"), "answers with ''"),
     "garbage": (replies(lambda query: b"\x30\x05garbage"), "no time stamp that can be used"),
     "the query": (replies(lambda query: query), "no time stamp that can be used"),
@@ -134,7 +136,7 @@ def test_an_answer_of_no_use_is_no_receipt(answer: str) -> None:
 def test_what_the_caller_gets_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no URL of an outside service"):
         TimeStampAuthority("freetsa.example")
-    with pytest.raises(ValueError, match="a timeout is above 0 s, got 0"):
+    with pytest.raises(ValueError, match="timeout_s=0; it is in seconds, above 0"):
         TimeStampAuthority("http://tsa.example", timeout_s=0)
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     with pytest.raises(ValueError, match=r"pip install 'fgtrac\[tsa\]'"):

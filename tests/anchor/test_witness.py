@@ -203,7 +203,7 @@ def test_what_is_no_url_is_the_callers_mistake(url: str) -> None:
 
 
 def test_a_timeout_is_above_zero() -> None:
-    with pytest.raises(ValueError, match="it is above 0"):
+    with pytest.raises(ValueError, match="timeout_s=0; it is in seconds, above 0"):
         Witness("http://127.0.0.1:1", VKEY, timeout_s=0)
 
 

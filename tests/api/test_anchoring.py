@@ -261,13 +261,13 @@ class Deploys(Witness):
     """A service that gets no further than to a contract."""
 
     def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "contract": self.contract}
+        return {**super().settings(), "deployment": self.deployment}
 
-    contract: str | None = None
+    deployment: str | None = None
 
     def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
-        assert [p.settings["contract"] for p in PendingFile(self.list).read()] == [self.contract]
-        self.contract = "0x" + "11" * 20
+        assert [p.settings["deployment"] for p in PendingFile(self.list).read()] == [self.deployment]
+        self.deployment = "0x" + "11" * 20
         raise AnchorError("deployed, and then silent")
 
     list: Path
@@ -278,7 +278,7 @@ def test_a_contract_that_was_deployed_before_the_failure_is_not_deployed_again_l
     service.list = pending_path(made)
     (result,) = anchor_trace(made.trace.path, [service])
     assert str(result.error) == "deployed, and then silent"
-    assert [p.settings["contract"] for p in PendingFile(pending_path(made)).read()] == ["0x" + "11" * 20]
+    assert [p.settings["deployment"] for p in PendingFile(pending_path(made)).read()] == ["0x" + "11" * 20]
 
 
 def test_only_the_newest_head_of_a_service_stays_pending_and_a_newer_receipt_covers_it(

@@ -55,6 +55,6 @@ def test_no_file_and_a_file_too_large_for_a_key_are_said_to_be_so(tmp_path: Path
 @pytest.mark.parametrize("named", ["ab" * 32, "0x" + "AB" * 32, "ab" * 31 + "a", "-----BEGIN PRIVATE KEY-----abab"])
 def test_a_key_in_place_of_a_files_name_is_not_repeated(named: str, tmp_path: Path) -> None:
     for path in (Path(named), tmp_path / named):
-        with pytest.raises(ValueError, match="that is a private key, and not the name of a file") as refused:
+        with pytest.raises(ValueError, match="looks like a key or a URL, and not like the name of a file") as refused:
             read_private(path)
         assert "abab" not in str(refused.value).lower()

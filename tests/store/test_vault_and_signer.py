@@ -55,7 +55,7 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> Non
     assert first.public_key == second.public_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert default_key_path({"FGTRAC_KEY": "/elsewhere"}) == Path("/elsewhere")
-    with pytest.raises(ValueError, match="that is a private key, and not the name of a file"):
+    with pytest.raises(ValueError, match="looks like a key or a URL, and not like the name of a file"):
         default_key_path({"FGTRAC_KEY": path.read_text()})
 
 

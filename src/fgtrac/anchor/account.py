@@ -47,8 +47,9 @@ class Account:
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
 
-def load_account(path: Path, environment: Mapping[str, str] = os.environ) -> Account:
-    """The account of a key file. A keystore's password is FGTRAC_ACCOUNT_PASSWORD, or asked for on a terminal.
+def load_account(path: Path, environment: Mapping[str, str] = os.environ, *, may_ask: bool = True) -> Account:
+    """The account of a key file. A keystore's password is FGTRAC_ACCOUNT_PASSWORD, or asked for on a terminal if that
+    is allowed.
 
     FileNotFoundError; ValueError for a file that others may use, a password that is missing or wrong, or without the
     extra `evm`; FormatError for a file that holds no key.
@@ -60,7 +61,7 @@ def load_account(path: Path, environment: Mapping[str, str] = os.environ) -> Acc
     if found := _KEY.fullmatch(data):
         key = bytes.fromhex(found[1].decode())
     elif data.startswith(b"{"):
-        key = _from_keystore(data, path, _password(path, environment))
+        key = _from_keystore(data, path, _password(path, environment, may_ask))
     else:
         raise FormatError(f"{path} holds no account key: 64 hex digits, or a keystore in JSON")
     try:
@@ -69,10 +70,10 @@ def load_account(path: Path, environment: Mapping[str, str] = os.environ) -> Acc
         raise type(error)(f"{path}: {error}") from None
 
 
-def _password(path: Path, environment: Mapping[str, str]) -> str:
+def _password(path: Path, environment: Mapping[str, str], may_ask: bool) -> str:
     if PASSWORD in environment:
         return environment[PASSWORD]
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not may_ask or sys.stdin is None or not sys.stdin.isatty():
         raise ValueError(f"{path} is a keystore, and its password is not known: set {PASSWORD}")
     return getpass.getpass(f"password of {path}: ")
 

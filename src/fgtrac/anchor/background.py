@@ -35,7 +35,8 @@ class BackgroundAnchor:
         self._last: Anchored | None = None
         self._failures = 0
         self._due = 0.0
-        self._closing = False
+        self._is_trying = self._closing = self._given_up = False
+        self._chance = random.Random()  # a generator of its own: the training's draws stay as they are
         self.cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"fgtrac-{name}", daemon=True)
         self._thread.start()  # now: an interpreter that is shutting down starts none
@@ -55,11 +56,13 @@ class BackgroundAnchor:
             return self._last is not None and self._last.size >= size and self._last.error is None
 
     def result(self, size: int, deadline: float) -> Anchored | None:
-        """What became of a head of at least this size: as soon as that is over, or else at `deadline` (of
-        `time.monotonic`) what the last try said; None where none has ended yet."""
+        """What became of a head of at least this size: as soon as that is over, or nothing is tried any more until
+        `deadline` (of `time.monotonic`), what the last try said; None where none has ended yet."""
 
         def is_over() -> bool:
-            return self._last is not None and self._last.size >= size and self._last.is_over
+            if self._last is not None and self._last.size >= size and self._last.is_over:
+                return True
+            return not self._is_trying and self._due > deadline
 
         with self._changed:
             self._changed.wait_for(is_over, max(0.0, deadline - time.monotonic()))
@@ -71,6 +74,11 @@ class BackgroundAnchor:
             self._closing = True
             self._due = 0.0
             self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Try nothing any more: what is under way is the last."""
+        with self._changed:
+            self._given_up = True
 
     def join(self, deadline: float) -> bool:
         """Wait for the end until `deadline`; whether it has come."""
@@ -91,16 +99,20 @@ class BackgroundAnchor:
                 if self._head is None and self._closing:
                     return None
                 self._changed.wait(None if self._head is None else self._due - time.monotonic())
+            if self._given_up:
+                return None
+            self._is_trying = True
             return self._head, self._closing
 
     def _take(self, signed: SignedHead, result: Anchored, is_last_try: bool) -> None:
         with self._changed:
+            self._is_trying = False
             self._last = result
             if result.is_over or is_last_try:
                 self._failures = 0
                 self._head = None if self._head is signed else self._head
             else:
                 pause_s = min(self._first_pause_s * 2 ** min(self._failures, 30), LONGEST_PAUSE_S)
-                self._due = 0.0 if self._closing else time.monotonic() + pause_s * random.uniform(0.5, 1.0)
+                self._due = 0.0 if self._closing else time.monotonic() + pause_s * self._chance.uniform(0.5, 1.0)
                 self._failures += 1
             self._changed.notify_all()

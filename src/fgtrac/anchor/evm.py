@@ -6,6 +6,7 @@ read back and compared with what was sent, and the contract has to tell of it af
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Mapping
 from itertools import chain
@@ -35,9 +36,11 @@ from fgtrac.anchor.outcomes import (
     RevertedError,
     WrongChainError,
 )
+from fgtrac.anchor.seconds import read_seconds
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.transactions import MAX_FEE_GWEI, Sender, check_max_fee, pause
 from fgtrac.errors import ProofError
+from fgtrac.store.private_files import check_names_file
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.checks import CannotTell
@@ -72,9 +75,13 @@ class EvmContract:
         max_fee_gwei: float = MAX_FEE_GWEI,
         deployment: str | None = None,
     ) -> None:
+        confirmations, max_fee_gwei = operator.index(confirmations), float(max_fee_gwei)
+        chain_id = None if chain_id is None else operator.index(chain_id)
         check_confirmations(confirmations)
         check_max_fee(max_fee_gwei)
+        check_names_file(Path(account))
         self._rpc_url, self._account_file = rpc_url, Path(account).absolute()
+        timeout_s = read_seconds(timeout_s, "timeout_s")
         self._node_name = Node(rpc_url, timeout_s).name
         self._named = self._contract = None if contract is None else parse_address(contract)
         self._confirmations, self._timeout_s, self._chain_id = confirmations, timeout_s, chain_id
@@ -92,7 +99,7 @@ class EvmContract:
     @property
     def name(self) -> str:
         """See Service."""
-        gone = "" if self._gone is None else f", new because it is there no more at {format_address(self._gone)},"
+        gone = "" if self._gone is None else f" (deployed anew: it was gone from {format_address(self._gone)})"
         return f"contract {self.contract or '(to be deployed)'}{gone} by way of {self._node_name}"
 
     def settings(self) -> Mapping[str, Any]:
@@ -122,14 +129,14 @@ class EvmContract:
         if len(self._deployment or bytes(32)) != 32:
             raise ValueError(f"the hash of a transaction has 32 bytes, not {len(self._deployment or b'')}")
 
-    def prepare(self) -> None:
-        """See Service."""
+    def prepare(self, *, may_ask: bool = True) -> None:
+        """See Service; without `may_ask`, ValueError where the account's password would be asked for."""
         artifact()
-        self._account()
+        self._account(may_ask=may_ask)
 
-    def _account(self) -> Sender:
+    def _account(self, *, may_ask: bool = True) -> Sender:
         if self._sender is None:
-            self._sender = Sender(load_account(self._account_file), self._max_fee_gwei)
+            self._sender = Sender(load_account(self._account_file, may_ask=may_ask), self._max_fee_gwei)
         return self._sender
 
     def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:

@@ -52,8 +52,8 @@ class OtherCodeError(RefusedError):
     """There is code at the contract's address, and it is not the contract's."""
 
 
-class LowBalanceError(RefusedError):
-    """The account cannot pay for the transaction."""
+class LowBalanceError(AnchorError):
+    """The account cannot pay for the transaction, as long as nobody gives it more."""
 
 
 class LowGasError(RefusedError):

@@ -23,7 +23,10 @@ FORMAT = "fgtrac-pending/v1"
 MAX_BYTES = 1_000_000
 MAX_PENDING = 100
 WAIT_S = 10.0  # for another process that is changing the list
-_INCIDENTAL = ("timeout_s", "confirmations")  # a service is the same one under others
+DEPLOYMENT = "deployment"  # of a contract: paid once, so no later settings that leave it open displace it
+_INCIDENTAL = ("timeout_s", "confirmations", "max_fee_gwei", DEPLOYMENT)  # a service is the same one under others
+
+_LEARNT = ("chain_id",)  # when a service is first asked
 
 Settings = Mapping[str, Any]
 
@@ -44,12 +47,57 @@ class Pending:
         """Whether these settings name the same service."""
         return is_same_service(self.settings, settings)
 
+    def covers(self, other: Pending) -> bool:
+        """Whether nothing is left of the other once this is done."""
+        return self.size >= other.size and fulfils(self.settings, other.settings)
+
 
 def is_same_service(one: Settings, other: Settings) -> bool:
-    """Whether two settings name the same service: what one of them leaves open (the contract, before it is deployed) is
-    whatever the other says."""
-    names = {*one, *other}.difference(_INCIDENTAL)
-    return all(one.get(name) == other.get(name) or None in (one.get(name), other.get(name)) for name in names)
+    """Whether two settings name the same service: what one of them has not learnt is whatever the other says."""
+    learnt = all(one.get(name) == other.get(name) or None in (one.get(name), other.get(name)) for name in _LEARNT)
+    return learnt and _are_equal(one, other)
+
+
+def fulfils(settings: Settings, wanted: Settings) -> bool:
+    """Whether a receipt from the service of these settings is one that was wanted: of the same service, under no fewer
+    blocks."""
+    learnt = all(wanted.get(name) in (None, settings.get(name)) for name in _LEARNT)
+    return learnt and _are_equal(settings, wanted) and _depth(settings) >= _depth(wanted)
+
+
+def may_fulfil(settings: Settings, wanted: Settings) -> bool:
+    """Whether it is one once that service has learnt what it does not know yet."""
+    return is_same_service(settings, wanted) and _depth(settings) >= _depth(wanted)
+
+
+def _are_equal(one: Settings, other: Settings) -> bool:
+    return all(one.get(name) == other.get(name) for name in {*one, *other}.difference(_INCIDENTAL, _LEARNT))
+
+
+def _depth(settings: Settings) -> int:
+    depth = settings.get("confirmations")
+    return depth if isinstance(depth, int) else 0
+
+
+def check_settings(settings: Settings) -> None:
+    """TypeError for settings that no list can keep; it does not repeat them."""
+    for name, value in settings.items():
+        if not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+            raise TypeError(
+                f"the setting {name} of a service of kind {settings.get('kind')} is a {type(value).__name__} that "
+                "cannot be written down: give a text or a finite number"
+            )
+
+
+def deployment_in(pending: Iterable[Pending], settings: Settings) -> Any:
+    """What a list tells of the deployment of a contract for this service; None for nothing."""
+    return next((d for p in pending if p.is_for(settings) and (d := p.settings.get(DEPLOYMENT)) is not None), None)
+
+
+def _recalling(settings: Settings, pending: Iterable[Pending]) -> Settings:
+    if DEPLOYMENT not in settings or settings[DEPLOYMENT] is not None:
+        return settings
+    return {**settings, DEPLOYMENT: deployment_in(pending, settings)}
 
 
 def format_pending(pending: Iterable[Pending]) -> bytes:
@@ -131,20 +179,42 @@ class PendingFile:
 
     def add(self, signed: SignedHead, services: Iterable[Settings]) -> None:
         """Have a head anchored by these services too. For one service the larger of two heads stays, and the later of
-        two settings."""
+        two settings. ValueError, and the list stays as it is, where it would grow too long."""
         wanted = [Pending(dict(settings), signed) for settings in services]
 
         def added(before: list[Pending]) -> list[Pending]:
-            new = [p for p in wanted if all(b.size <= p.size and b != p for b in before if b.is_for(p.settings))]
-            return [b for b in before if not any(b.is_for(p.settings) for p in new)] + new
+            after = before
+            for told in wanted:
+                new = Pending(_recalling(told.settings, before), signed)
+                if all(p != new and (not p.covers(new) or new.covers(p)) for p in after):
+                    after = [*(p for p in after if not new.covers(p)), new]
+            return after
 
         if wanted:
             self._change(added)
 
+    def learn(self, signed: SignedHead, service: Settings) -> None:
+        """Where this head is to be anchored by this service, keep what is known of the service now."""
+        new = Pending(dict(service), signed)
+        self._change(lambda before: [new if p.size == new.size and new.covers(p) else p for p in before])
+
     def settle(self, services: Iterable[Settings], size: int) -> None:
         """Take what these services have witnessed, or refused, off the list: heads up to this size."""
         over = list(services)
-        self._change(lambda before: [p for p in before if p.size > size or not any(map(p.is_for, over))])
+        self._change(
+            lambda before: [p for p in before if p.size > size or not any(fulfils(s, p.settings) for s in over)]
+        )
+
+    def clear(self) -> tuple[Pending, ...]:
+        """Take everything off the list; what that was."""
+        dropped: list[Pending] = []
+
+        def cleared(before: list[Pending]) -> list[Pending]:
+            dropped.extend(before)
+            return []
+
+        self._change(cleared)
+        return tuple(dropped)
 
     def _change(self, change: Callable[[list[Pending]], list[Pending]]) -> None:
         with self._alone():
@@ -153,7 +223,13 @@ class PendingFile:
             if not after:
                 durable.remove(self.path)
             elif after != before:
-                durable.write_file(self.path, format_pending(after), mode=0o600)
+                data = format_pending(after)
+                if len(after) > max(MAX_PENDING, len(before)) or len(data) > MAX_BYTES:
+                    raise ValueError(
+                        f"{len(after)} heads would be pending in {self.path}, of {len(data):,} bytes; it holds at most "
+                        f"{MAX_PENDING} in {MAX_BYTES:,} bytes: name fewer services, or complete what is pending first"
+                    )
+                durable.write_file(self.path, data, mode=0o600)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from fgtrac.anchor.certificates import (
     read_roots,
     shown_name,
 )
+from fgtrac.anchor.seconds import read_seconds
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.stamp_reply import CertificateName, Info, Reply, Signed, read_reply
 from fgtrac.anchor.transport import check_url, fetch, shown
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckedStamp", "Stamp", "TimeStampAuthority", "check_alone", "check_stamp", "read_roots", "read_stamp"]
 
 _DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
+_HARMLESS_TYPES = ("", "text/html", "text/plain", "application/json")  # others may be an echo of what is secret
 _BROKEN = {"1.3.14.3.2.26": "SHA-1", "1.2.840.113549.2.5": "MD5"}
 _SIGNED_OVER = {
     stamp_reply.SHA256: hashes.SHA256(), stamp_reply.SHA384: hashes.SHA384(), stamp_reply.SHA512: hashes.SHA512(),
@@ -88,9 +90,7 @@ class TimeStampAuthority:
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
         check_url(url)
-        if timeout_s <= 0:
-            raise ValueError(f"a timeout is above 0 s, got {timeout_s}")
-        self._url, self._timeout_s = url, timeout_s
+        self._url, self._timeout_s = url, read_seconds(timeout_s, "timeout_s")
 
     @property
     def name(self) -> str:
@@ -133,16 +133,17 @@ class TimeStampAuthority:
             timeout_s=self._timeout_s,
             max_bytes=stamp_reply.MAX_BYTES,
         )
-        if status in (401, 403):
-            raise RefusedError(f"{self.name} refuses with HTTP status {status}: are user and password right?")
+        if status in (401, 403):  # of whoever stands in front of it: an administrator can change that
+            raise AnchorError(f"{self.name} answers with HTTP status {status}: are user and password right?")
         if status != 200:
             raise AnchorError(
                 f"{self.name} answers with HTTP status {status}; is the URL that of a time-stamping authority?"
             )
         if content_type != "application/timestamp-reply":
+            shown_type = repr(content_type) if content_type in _HARMLESS_TYPES else "another content type"
             raise AnchorError(
-                f"{self.name} answers with {content_type!r:.60}, not with application/timestamp-reply; is the URL that "
-                "of a time-stamping authority?"
+                f"{self.name} answers with {shown_type}, not with application/timestamp-reply; is the URL that of a "
+                "time-stamping authority?"
             )
         return body
 

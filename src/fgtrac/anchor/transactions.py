@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from fgtrac.anchor.account import Account
@@ -31,6 +32,7 @@ class Sender:
         check_max_fee(max_fee_gwei)
         self.account = account
         self._max_fee = int(max_fee_gwei * _GWEI)
+        self._turn = threading.Lock()
         self._sent: dict[tuple[int, bytes | None, bytes], bytes] = {}
 
     def recall(self, chain_id: int, code: bytes, transaction: bytes) -> None:
@@ -48,12 +50,13 @@ class Sender:
         OutrunError, ContradictionError; TimedOutError where no block takes it in the node's time.
         """
         what = (chain_id, to, data)
-        if what not in self._sent or node.transaction(self._sent[what]) is None:
-            self._send(node, chain_id, to, data)
-        transaction = self._sent[what]
+        transaction = self._sent.get(what)
+        if transaction is None or node.transaction(transaction) is None:
+            with self._turn:  # of several threads each takes a number of its own
+                transaction = self._send(node, chain_id, to, data)
         mined = _wait(node, transaction, chain_id)
         if to is not None or not mined.is_done:
-            del self._sent[what]
+            self._sent.pop(what, None)
         if mined.is_done:
             return mined
         name = f"{node.name}: transaction 0x{transaction.hex()} in block {mined.block_number}"
@@ -62,8 +65,8 @@ class Sender:
             raise LowGasError(f"{name} ran out of gas: it had {asked.gas} and used {mined.gas_used}")
         raise RevertedError(f"{name} was reverted: the contract refused it")
 
-    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> None:
-        """Sign and send. Its hash is kept before: the node may take it and break off."""
+    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> bytes:
+        """Sign and send: the hash, which is kept before, since the node may take it and break off."""
         address = self.account.address
         fees = _fees(node, self._max_fee)
         gas = _gas(node, address, to, data, max(fees.values()))
@@ -83,6 +86,7 @@ class Sender:
             raise ContradictionError(
                 f"{node.name} was given transaction 0x{transaction.hex()} and says that it took 0x{said.hex()}"
             )
+        return transaction
 
 
 def pause(node: Node, began: float, waiting: str) -> None:

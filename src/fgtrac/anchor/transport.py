@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from fgtrac.errors import AnchorError
 
 Answer = tuple[int, str, bytes]
 """Status, content type (lower case, without parameters; empty where none was said), body."""
+
+Opened = Callable[[http.client.HTTPConnection], None]
 
 _CHUNK = 65_536
 _here = threading.local()  # .cpu_s: what exchanges for this thread have taken on threads of their own
@@ -50,14 +56,20 @@ def fetch(
     exchange = _Exchange(request, shown(url), time.monotonic() + timeout_s, timeout_s, max_bytes)
     # Sockets time out between two bytes only, and name resolution never: the thread lets the caller go on in time.
     thread = threading.Thread(target=exchange.run, name="fgtrac-fetch", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
+    try:
+        thread.start()
+    except RuntimeError:  # an interpreter that ends starts no thread (3.12): here its own time-outs have to do
+        exchange.run()
+    else:
+        thread.join(timeout_s)
+    answer, failure = exchange.answer, exchange.failure
+    exchange.end()
     _here.cpu_s = exchanges_cpu_s() + exchange.cpu_s
-    if exchange.failure is not None:
-        raise exchange.failure
-    if exchange.answer is None:
+    if failure is not None:
+        raise failure
+    if answer is None:
         raise AnchorError(f"{shown(url)} did not answer within {timeout_s:g} s; try again, or allow more time")
-    return exchange.answer
+    return answer
 
 
 def exchanges_cpu_s() -> float:
@@ -73,6 +85,7 @@ class _Exchange:
         self.timeout_s, self.max_bytes = timeout_s, max_bytes
         self.answer: Answer | None = None
         self.failure: BaseException | None = None
+        self.connection: http.client.HTTPConnection | None = None
         self.cpu_s = 0.0
 
     def run(self) -> None:
@@ -87,8 +100,19 @@ class _Exchange:
         finally:
             self.cpu_s = time.thread_time()
 
+    def opened(self, connection: http.client.HTTPConnection) -> None:
+        """Take note of the connection that this exchange makes."""
+        self.connection = connection
+
+    def end(self) -> None:
+        """Break off what is still under way: however slowly the other side goes on sending, the thread ends."""
+        sock = None if self.connection is None else self.connection.sock
+        if sock is not None and self.answer is None and self.failure is None:
+            with suppress(OSError):  # closed meanwhile
+                sock.shutdown(socket.SHUT_RDWR)
+
     def _exchange(self) -> Answer:
-        with _opener().open(self.request, timeout=self.timeout_s) as response:
+        with _opener(self.opened).open(self.request, timeout=self.timeout_s) as response:
             status, headers = response.status, response.headers
             if 300 <= status < 400:
                 raise AnchorError(
@@ -110,12 +134,43 @@ class _Exchange:
         return bytes(body)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(opened: Opened) -> urllib.request.OpenerDirector:
     """Without the handlers that follow redirects, raise on a status, or open files; proxies as the environment says."""
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-        opener.add_handler(handler())
+    for handler in (urllib.request.ProxyHandler(), _Http(opened), _Https(opened)):
+        opener.add_handler(handler)
     return opener
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Tells of the connection that it makes."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_telling(http.client.HTTPConnection, self._opened), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """As _Http."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_telling(http.client.HTTPSConnection, self._opened), req)
+
+
+def _telling(kind: type[http.client.HTTPConnection], opened: Opened) -> Any:
+    def connection(*args: Any, **options: Any) -> http.client.HTTPConnection:
+        made = kind(*args, **options)
+        opened(made)
+        return made
+
+    return connection
 
 
 def _request(parts: SplitResult, data: bytes | None, content_type: str | None) -> urllib.request.Request:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
+from fgtrac.anchor.seconds import read_seconds
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.transport import Answer, check_url, fetch, shown
 from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError
+from fgtrac.store.private_files import may_be_secret
 from fgtrac.tlog.cosignature import MAX_TIME, Cosigner, cosignature_time, format_cosigner, parse_cosigner
 from fgtrac.tlog.note import TreeHead, parse_signatures, with_signatures
 from fgtrac.verify.receipts import WITNESS, witness_name
@@ -20,6 +22,7 @@ MAX_ROUNDS = 4  # it tells a size, and may have cosigned a larger one by the tim
 MAX_ANSWER_BYTES = 100_000
 MAX_KEY_FILE_BYTES = 10_000
 SIZE_TYPE = "text/x.tlog.size"
+_VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+")
 _SIZE = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 
 
@@ -34,10 +37,8 @@ class Witness:
 
     def __init__(self, url: str, key: str | Path, *, timeout_s: float = 30.0) -> None:
         check_url(url)
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s is {timeout_s}; it is above 0")
         self.cosigner = read_cosigner(key)
-        self._url, self._timeout_s = url, timeout_s
+        self._url, self._timeout_s = url, read_seconds(timeout_s, "timeout_s")
         self._sizes: dict[str, int] = {}  # by log, what it is known to have cosigned
 
     @property
@@ -148,8 +149,11 @@ def read_cosigner(named: str | Path) -> Cosigner:
     try:
         return parse_cosigner(text)
     except FormatError as error:
-        if text != str(named):
-            raise ValueError(f"{named} holds no witness's vkey (name+keyid+base64, type 0x04)") from error
+        if text != str(named):  # the error's words say what stands there, which may be another key
+            raise ValueError(f"{named} holds no witness's vkey (name+keyid+base64, type 0x04)") from None
+        if may_be_secret(text) and not _VKEY.match(text):
+            words = "that is no witness's vkey (it is not repeated here, since it may be secret)"
+            raise ValueError(f"{words}; name a witness's vkey, or a file that holds it") from None
         raise ValueError(f"{error}; name a witness's vkey, or a file that holds it") from error
 
 

@@ -11,7 +11,6 @@ The order of writes, and what a crash behind each leaves; anchoring the same hea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,9 +20,9 @@ from typing import TypeVar
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.pending import PendingFile, Settings
 from fgtrac.anchor.service import ProveFrom, Service, SignedHead
-from fgtrac.api.anchor_services import prefer_contracts
+from fgtrac.api.anchor_services import prefer_contracts, settings_of
 from fgtrac.api.prior import signer_of, trace_id_of
-from fgtrac.commit.keys import default_key_path
+from fgtrac.commit.keys import key_path
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import AnchorError, FgtracError, FormatError, ProofError, TamperError
 from fgtrac.store import durable
@@ -51,9 +50,9 @@ class Anchorer:
         self.pending = pending
 
     @classmethod
-    def open(cls, trace: TraceDir, key_path: Path | None = None) -> Anchorer:
+    def open(cls, trace: TraceDir, named: Path | None = None) -> Anchorer:
         """For a trace, with the user's key where it signs that trace. ValueError for a key that others may use."""
-        path = key_path or default_key_path(os.environ)
+        path = key_path(named)
         if path.exists():
             read_private(path)  # raises where others may use it
             with suppress(ValueError):  # somebody else's trace: whoever has a copy may have its head witnessed
@@ -84,7 +83,8 @@ class Anchorer:
             )
 
     def want(self, signed: SignedHead, services: Sequence[Service]) -> None:
-        """Put a head on the list of what is pending for these services, as far as they can be made again."""
+        """Put a head on the list of what is pending for these services, as far as they can be made again. ValueError
+        where that grows too long."""
         self.pending.add(signed, _kept(services))
 
     def forget(self, signed: SignedHead, services: Sequence[Service]) -> None:
@@ -94,20 +94,33 @@ class Anchorer:
     def anchor(self, signed: SignedHead, service: Service, go_on: Callable[[], bool] = lambda: True) -> Anchored:
         """Have a head witnessed, and its receipt written if `go_on` still says so. Whatever goes wrong with the
         service, the log or the disk is in the result. What is done or refused is taken off the list; otherwise the list
-        learns what is known now, such as a contract that was deployed."""
-        result = self._try(signed, service, go_on)
-        change = self.forget if result.is_over else self.want
+        learns what is known now, such as a contract that was deployed, if the head still stands there."""
         try:
-            change(signed, [service])
-        except (FgtracError, OSError) as error:
+            result = self._try(signed, service, go_on)
+        except KeyboardInterrupt:
+            self._learn(signed, service)
+            raise
+        if result.error is not None and not go_on():
+            return result
+        try:
+            if result.is_over:
+                self.forget(signed, [service])
+            else:
+                self._learn(signed, service)
+        except (FgtracError, OSError, ValueError) as error:
             return replace(result, error=result.error or error)
         return result
+
+    def _learn(self, signed: SignedHead, service: Service) -> None:
+        settings = settings_of(service)
+        if settings is not None:
+            self.pending.learn(signed, settings)
 
     def _try(self, signed: SignedHead, service: Service, go_on: Callable[[], bool]) -> Anchored:
         size = signed.head.size
         try:
             self.check(signed)
-            prefer_contracts(service, self.trace)
+            prefer_contracts(service, self.trace, self.pending)
             name, receipt = service.anchor(signed, self._prove_from(signed))
             if not go_on():
                 raise AnchorError(f"{service.name} answered too late; its receipt is still to be fetched")
@@ -116,6 +129,9 @@ class Anchorer:
                 self._cosign(signed, receipt)
         except (FgtracError, OSError, ValueError) as error:
             return Anchored(service.kind, service.name, size, error=error)
+        except Exception as error:  # noqa: BLE001 - a fault of the service's; its text may be secret
+            fault = AnchorError(f"it failed with {type(error).__name__}")
+            return Anchored(service.kind, service.name, size, error=fault)
         return Anchored(service.kind, service.name, size, path, time)
 
     def _prove_from(self, signed: SignedHead) -> ProveFrom:
@@ -180,14 +196,6 @@ def signed_head(note: bytes) -> SignedHead:
 
 def _kept(services: Sequence[Service]) -> list[Settings]:
     return [settings for settings in map(settings_of, services) if settings is not None]
-
-
-def settings_of(service: Service) -> Settings | None:
-    """What makes a service again; None for one that lives in this process only, and so cannot stay pending."""
-    try:
-        return service.settings()
-    except TypeError:
-        return None
 
 
 def receipt_time(service: Service, receipt: bytes, note: bytes) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fgtrac.anchor.pending import DEPLOYMENT, PendingFile, Settings, check_settings, deployment_in
 from fgtrac.anchor.service import Service
 from fgtrac.errors import FormatError
 from fgtrac.store.trace_dir import TraceDir
@@ -36,14 +37,18 @@ def service_of(settings: Mapping[str, Any]) -> Service:
     raise FormatError(f"there is no service of kind {kind!r:.20}; the kinds are {RFC3161}, {WITNESS} and {EVM}")
 
 
+def settings_of(service: Service) -> Settings | None:
+    """What makes a service again; None for one that lives in this process only, and so cannot stay pending."""
+    try:
+        return service.settings()
+    except TypeError:
+        return None
+
+
 def prepare(service: Service, *, may_ask: bool = True) -> None:
     """`Service.prepare`, once its settings are such as can be kept; without `may_ask` nobody is asked for a password.
     TypeError for settings that cannot be written down."""
-    try:
-        settings = service.settings()
-    except TypeError:  # it lives in this process, and has none
-        settings = {}
-    check_settings(settings)
+    check_settings(settings_of(service) or {})
     if service.kind == EVM and not may_ask:
         from fgtrac.anchor.evm import EvmContract
 
@@ -57,7 +62,9 @@ def check_receipt_names(services: Iterable[Service]) -> None:
     """ValueError for two time-stamping authorities whose receipts would have one name: one of them would be dropped."""
     known: dict[str, Service] = {}
     for service in (one for one in services if one.kind == RFC3161):
-        name = rfc3161_name(service.settings()["url"])
+        if (settings := settings_of(service)) is None:
+            continue
+        name = rfc3161_name(settings["url"])
         other = known.setdefault(name, service)
         if other is not service:
             raise ValueError(
@@ -74,6 +81,10 @@ def prefer_contracts(service: Service, trace: TraceDir, pending: PendingFile) ->
 
         if isinstance(service, EvmContract) and service.contract is None:
             service.prefer(_contracts_in(trace))
+            with suppress(TypeError):  # a chain in this process has no settings
+                settings = service.settings()
+                if settings[DEPLOYMENT] is None:
+                    service.recall(deployment_in(pending.read(), settings))
 
 
 def _contracts_in(trace: TraceDir) -> dict[int, bytes]:

@@ -14,7 +14,7 @@ from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.pending import Settings
 from fgtrac.anchor.service import Service, SignedHead
 from fgtrac.api.anchor_head import Anchorer
-from fgtrac.api.anchor_services import check_receipt_names, service_of
+from fgtrac.api.anchor_services import check_receipt_names, prepare, service_of
 from fgtrac.errors import FgtracError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.cosignature import Cosigner, count_distinct, parse_cosigner
@@ -39,8 +39,9 @@ def anchor_trace(
 
     Raises before anything is asked: FileNotFoundError or FormatError where there is no trace, ValueError where nothing
     is sealed, the log has other signers than the user's key says, `quorum` asks for more witnesses than there are, two
-    authorities would have one receipt, or a service cannot be prepared; ProofError or TamperError for a head that is
-    not this log's.
+    authorities would have one receipt, more would be pending than the list holds, or a service cannot be prepared;
+    ProofError or TamperError for a head that is not this log's; BlockingIOError where another process keeps the list.
+    Whatever happens with a service from then on is in its result.
     """
     if not services:
         raise ValueError("there is no service to anchor with; name a contract, a time-stamping authority or a witness")
@@ -49,7 +50,7 @@ def anchor_trace(
     anchorer = Anchorer.open(TraceDir.open(Path(path)), None if key is None else Path(key))
     check_receipt_names(services)
     for service in services:
-        service.prepare()
+        prepare(service)
     signed = anchorer.newest_head()
     anchorer.check(signed)
     anchorer.want(signed, services)
@@ -87,6 +88,22 @@ def complete_pending(
     return tuple(results)
 
 
+def forget_pending(
+    path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None
+) -> tuple[tuple[str, int], ...]:
+    """Take everything off the list of what is pending for a trace: for each head by whom it was to be witnessed, and
+    its size. Raises as `complete_pending`."""
+    anchorer = Anchorer.open(TraceDir.open(Path(path)), None if key is None else Path(key))
+    return tuple((_name(item.settings), item.size) for item in anchorer.pending.clear())
+
+
+def _name(settings: Settings) -> str:
+    try:
+        return service_of(settings).name
+    except (FgtracError, ValueError):  # its extra is not installed, or it is none: that is why it is forgotten
+        return f"a service of kind {settings['kind']!r:.20}"
+
+
 def has_quorum(services: Sequence[Service], results: Sequence[Anchored], quorum: int) -> bool:
     """Whether at least `quorum` different witnesses among the services have cosigned."""
     return _count_witnesses([s for s, result in zip(services, results, strict=True) if result.error is None]) >= quorum
@@ -104,7 +121,7 @@ def _complete(anchorer: Anchorer, settings: Settings, signed: SignedHead) -> Anc
     kind = str(settings["kind"])
     try:
         service = service_of(settings)
-        service.prepare()
+        prepare(service)
     except (FgtracError, OSError, ValueError) as error:
         return Anchored(kind, f"a pending service of kind {kind}", signed.head.size, error=error)
     return anchorer.anchor(signed, service)

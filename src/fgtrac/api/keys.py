@@ -14,7 +14,6 @@ Copies of a key that a process was killed in writing (.tmp) are removed by which
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fgtrac.api import prior
 from fgtrac.api.adding import adding, alone_in
 from fgtrac.commit import sequencer
-from fgtrac.commit.keys import Begun, Keyring, default_key_path, make_key, public_bytes
+from fgtrac.commit.keys import Begun, Keyring, key_path, make_key, public_bytes
 from fgtrac.errors import FgtracError
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
@@ -71,7 +70,7 @@ class Rotation:
 def new_key(path: Path | None = None) -> tuple[Path, bytes]:
     """Make a signing key, by default where the user's is looked for: its file and public key. FileExistsError where
     there is a file; `rotate` puts a new key in its place."""
-    path = path or default_key_path(os.environ)
+    path = key_path(path)
     Keyring(path).remove_unfinished()
     if path.exists():
         raise FileExistsError(f"{path} is there already; fgtrac key rotate TRACE... puts a new key in its place")
@@ -169,7 +168,7 @@ def _finishing(ring: Keyring, *, is_begun: bool) -> Iterator[None]:
 
 
 def _keyring(path: Path | None) -> Keyring:
-    path = path or default_key_path(os.environ)
+    path = key_path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no key at {path}; fgtrac key new makes one, FGTRAC_KEY names another")
     ring = Keyring(path)

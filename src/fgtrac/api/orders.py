@@ -35,6 +35,7 @@ class Orders:
         self._vault = vault
         self._recorder = recorder
         self._ledger = ledger
+        self.before: Callable[[], None] = lambda: None  # called before a training pass is announced; it may raise
         self.announced: Callable[[], None] = lambda: None  # called between a training pass's entry and its first batch
         self._turn = threading.Lock()
         self._waiting: deque[tuple[str, bytes]] = deque()
@@ -92,7 +93,10 @@ class LoaderOrders:
 
     def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None:
         """Write down how the pass will be ordered, before its first index is drawn, and hand it to the system."""
-        orders, order = self._orders, read_order(iterator, loader)
+        orders = self._orders
+        if iteration.trains:
+            orders.before()
+        order = read_order(iterator, loader)
         origin: dict[str, Any] = {"placement": self._placement, **order.origin}
         if order.listed is not None:
             origin["listed"] = orders._part(encode(order.listed), self._is_open, "what its sampler draws from")

@@ -241,7 +241,8 @@ class Run(Registering):
 
     def anchor(self, wait_s: float = 10.0) -> tuple[Anchored, ...]:
         """Seal now, and bring that head to the services of `start_run`: what has become of it within `wait_s` seconds,
-        service by service; what has no receipt by then goes on beside the training. ValueError where there are none."""
+        service by service; what has no receipt by then goes on beside the training. ValueError where there are none,
+        and for a time that is none."""
         self._recorder.check_open()
         return self._sealer.anchor(wait_s)
 

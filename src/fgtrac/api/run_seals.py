@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from fgtrac.anchor.anchored import Anchored
+from fgtrac.anchor.seconds import read_seconds
 from fgtrac.api.anchored_run import RunAnchors
 from fgtrac.api.orders import Orders
 from fgtrac.capture.recorder import Recorder
@@ -53,7 +54,7 @@ class RunSeals:
         self._announced: _Announced | None = None
         self._is_asked = False
         if anchors.at_epochs:
-            orders.announced = self._begin_epoch
+            orders.before, orders.announced = anchors.say, self._begin_epoch
 
     @property
     def cpu_s(self) -> float:
@@ -93,7 +94,8 @@ class RunSeals:
 
     def anchor(self, wait_s: float) -> tuple[Anchored, ...]:
         """Seal now, and have that head anchored: what has become of it within so many seconds. ValueError where there
-        is nobody to anchor with."""
+        is nobody to anchor with, and for a time that is none."""
+        wait_s = read_seconds(wait_s, "wait_s", zero=True)
         if not self._anchors.is_any:
             raise ValueError("this run has no services to anchor with; name them: start_run(..., anchors=[...])")
         self.now()
@@ -114,7 +116,6 @@ class RunSeals:
 
     def _begin_epoch(self) -> None:
         """A pass was just announced, on this thread, and none of its batches is drawn: seal exactly up to here."""
-        self._anchors.say()
         mine = _Announced(self._recorder.next_seq)
         with self._turn:
             self._announced = mine

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fgtrac.commit.keys import Keyring, default_key_path, parse_key
 from fgtrac.errors import FormatError
+from fgtrac.store.private_files import check_names_file
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import Verifier, parse_note, parse_vkey
 
@@ -80,8 +81,8 @@ def _from_file(path: Path, name: str) -> Verifier:
         return Verifier(name, _from_pem(data, str(path)))
     try:
         return _from_text(data.decode().strip(), name)
-    except (ValueError, FormatError) as error:
-        raise ValueError(f"{path} holds no key: give {FORMS}") from error
+    except (ValueError, FormatError):
+        raise ValueError(f"{path} holds no key: give {FORMS}") from None  # whose words say what stands there
 
 
 def _from_text(text: str, name: str) -> Verifier:
@@ -89,6 +90,7 @@ def _from_text(text: str, name: str) -> Verifier:
         return Verifier(name, bytes.fromhex(text))
     if text.count("+") >= 2:
         return parse_vkey(text)
+    check_names_file(Path(text))
     raise ValueError(f"{text!r:.80} is no key and no file: give {FORMS}")
 
 

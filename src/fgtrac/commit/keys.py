@@ -44,6 +44,15 @@ def default_key_path(environment: Mapping[str, str]) -> Path:
     return Path(folder) / "fgtrac" / "key.pem"
 
 
+def key_path(named: Path | None) -> Path:
+    """A key file that was named, else where the user's lies. ValueError as `default_key_path`, and where the key itself
+    was given in place of its file's name."""
+    if named is None:
+        return default_key_path(os.environ)
+    check_names_file(named)
+    return named
+
+
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
     """The 32-byte public key of a private one."""
     return key.public_key().public_bytes_raw()

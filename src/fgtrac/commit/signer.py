@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fgtrac.commit.keys import Keyring, default_key_path, load_key, make_key, public_bytes
+from fgtrac.commit.keys import Keyring, key_path, load_key, make_key, public_bytes
 from fgtrac.errors import TamperError
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
@@ -52,20 +51,20 @@ class Signer:
         self._key_path = key_path
 
     @classmethod
-    def open(cls, trace_id: bytes, key_path: Path | None = None) -> Signer:
+    def open(cls, trace_id: bytes, named: Path | None = None) -> Signer:
         """The signer of a new trace under a key file (default: the user's), which is made on first use."""
-        path = key_path or default_key_path(os.environ)
+        path = key_path(named)
         key = load_key(path) if path.exists() else make_key(path)
         return cls(trace_id, key, path.parent / "heads" / trace_id.hex(), key_path=path)
 
     @classmethod
-    def of(cls, trace_id: bytes, public_key: bytes, key_path: Path | None = None, note: bytes | None = None) -> Signer:
+    def of(cls, trace_id: bytes, public_key: bytes, named: Path | None = None, note: bytes | None = None) -> Signer:
         """The signer of an existing trace: with the key of its newest head, `note`, or before there is one with that of
         its `run` entry, `public_key`. The user's other keys, retired ones too, are at hand for `key` entries.
 
         FileNotFoundError where there is no key file (none is made), ValueError where none of the keys is the right one.
         """
-        path = key_path or default_key_path(os.environ)
+        path = key_path(named)
         if not path.exists():
             raise FileNotFoundError(
                 f"there is no key at {path}; name the one that this trace is signed with: FGTRAC_KEY"

@@ -6,13 +6,21 @@ import os
 import re
 import shlex
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from fgtrac.errors import FormatError
 
 MAX_BYTES = 100_000  # keystores have about 500
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_KEY = re.compile(r"(?:.*/)?(?:0x)?[0-9a-fA-F]{60,70}|.*BEGIN [A-Z ]*PRIVATE KEY.*", re.DOTALL)
+_SECRETS = (
+    re.compile(r"(?:[0-9a-fA-F][\s:_-]?){50}"),  # a key in hex; an account's address has 40 digits
+    re.compile(r"MC4CAQAw|BEGIN [A-Z ]*KEY"),  # one in PEM
+    re.compile(r"(?=[^/]*[a-z])(?=[^/]*[A-Z])(?=[^/]*[0-9])[A-Za-z0-9+]{32}|[A-Za-z0-9+/]{40}="),  # one in base64
+    re.compile(r"(?:[a-z]+ ){11}[a-z]+"),  # a wallet's words
+    re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|:[^/]*@"),  # a URL, which may hold a password
+    re.compile(r"^[\s\"',]|[\s\"',]$|[^\S ]|[^/]{256}"),
+)
 
 
 def read_private(path: Path) -> bytes:
@@ -33,7 +41,19 @@ def read_private(path: Path) -> bytes:
     return data
 
 
+def may_be_secret(named: str) -> bool:
+    """Whether a text that was given in place of a file's name looks like a key, a wallet's words, or a URL: it is not
+    to be repeated."""
+    return not named.isprintable() or any(secret.search(named) for secret in _SECRETS)
+
+
 def check_names_file(path: Path) -> None:
-    """ValueError, without repeating it, where somebody gave a key itself in place of a key file's name."""
-    if _KEY.fullmatch(str(path)) and not os.path.exists(path):
-        raise ValueError("that is a private key, and not the name of a file: put it into one that only you may read")
+    """ValueError, without repeating it, where there is no such file and its name may be secret (`may_be_secret`)."""
+    if may_be_secret(str(path)):
+        with suppress(ValueError):  # a zero byte
+            if os.path.exists(path):
+                return
+        raise ValueError(
+            "that looks like a key or a URL, and not like the name of a file (it is not repeated here); name a file: a "
+            "key belongs into one that only you may read"
+        )

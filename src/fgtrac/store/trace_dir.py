@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
+from fgtrac.store.private_files import check_names_file
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
 
 ORIGIN_PREFIX = "fgtrac/"
@@ -41,7 +42,9 @@ class TraceDir:
 
     @classmethod
     def open(cls, path: Path) -> TraceDir:
-        """An existing trace. FileNotFoundError where nothing is there, FormatError for what is no trace."""
+        """An existing trace. FileNotFoundError where nothing is there, ValueError where that is no name but a URL or a
+        key, FormatError for what is no trace."""
+        check_names_file(path)
         if not path.exists():
             raise FileNotFoundError(f"there is no trace at {path}; name a folder that ends in .trace")
         if not path.is_dir() or not ((path / "checkpoint").is_file() or (path / "journal").is_dir()):

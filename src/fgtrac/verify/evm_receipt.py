@@ -98,7 +98,8 @@ def parse_address(text: str) -> bytes:
     """The 20 bytes of an address, 0x and 40 hex digits. ValueError for other text. Upper and lower case are the same:
     a checksum in them (EIP-55) is not looked at, since code and events at a mistyped address are not there."""
     if not _ADDRESS.fullmatch(text):
-        raise ValueError(f"{text!r:.60} is no address: 0x and 40 hex digits")
+        shown = repr(text) if len(text) <= 42 else f"a text of {len(text)} characters"  # which may be a private key
+        raise ValueError(f"{shown} is no address: 0x and 40 hex digits")
     return bytes.fromhex(text[2:])
 
 
