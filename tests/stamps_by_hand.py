@@ -50,13 +50,14 @@ def attribute(name: str, value: bytes) -> bytes:
     return der(SEQUENCE, oid(name), der(0x31, value))
 
 
-def names_certificate(certificate: x509.Certificate, *above: x509.Certificate, behind: bytes = b"") -> bytes:
-    """The signed attribute that names the signer's certificate by its SHA-256 (RFC 5035), and others above it; `behind`
-    the signer's digest may stand more."""
-    return attribute("certificate", der(SEQUENCE, der(SEQUENCE, *(
-        der(SEQUENCE, der(OCTET_STRING, named.fingerprint(hashes.SHA256())), b"" if named in above else behind)
-        for named in (certificate, *above)
-    ))))  # fmt: skip
+def names_certificate(
+    certificate: x509.Certificate, *above: x509.Certificate, behind: bytes = b"", behind_above: bytes = b""
+) -> bytes:
+    """The signed attribute that names the signer's certificate by its SHA-256 (RFC 5035), and others above it; behind
+    their digests may stand more."""
+    pairs = [(certificate, behind), *((other, behind_above) for other in above)]
+    names = [der(SEQUENCE, der(OCTET_STRING, named.fingerprint(hashes.SHA256())), more) for named, more in pairs]
+    return attribute("certificate", der(SEQUENCE, der(SEQUENCE, *names)))
 
 
 def issuer_serial(issuer: x509.Name, serial: int) -> bytes:
@@ -64,9 +65,9 @@ def issuer_serial(issuer: x509.Name, serial: int) -> bytes:
     return der(SEQUENCE, der(SEQUENCE, der(0xA4, issuer.public_bytes())), number(serial))
 
 
-def names_by_sha1(certificate: x509.Certificate) -> bytes:
-    """The older attribute that names one (RFC 2634)."""
-    digest = der(OCTET_STRING, certificate.fingerprint(HASHES["sha1"]))
+def names_by_sha1(certificate: x509.Certificate, before: bytes = b"") -> bytes:
+    """The older attribute that names one (RFC 2634); `before` its digest nothing should stand."""
+    digest = before + der(OCTET_STRING, certificate.fingerprint(HASHES["sha1"]))
     return attribute("certificate by SHA-1", der(SEQUENCE, der(SEQUENCE, der(SEQUENCE, digest))))
 
 

@@ -8,11 +8,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
@@ -183,6 +185,22 @@ LIES = {
         lambda: stamp(NOTE, SIGNER, more_attributes=[names_certificate(SIGNER.certificate, OTHER_ROOT.certificate)],
                       named=None), CannotTell, "names a certificate above its signer's, of the digest [0-9a-f]{64}, ",
     ),
+    "naming a certificate on the way by another number": (
+        lambda: stamp(NOTE, SIGNER, named=None, more_attributes=[
+            names_certificate(SIGNER.certificate, ROOT.certificate, behind_above=issuer_serial(x509.Name([]), 1))]),
+        CannotTell, "names a certificate above its signer's",
+    ),
+    "naming a certificate by the older attribute as by the newer": (
+        lambda: stamp(NOTE, SIGNER, more_attributes=[names_by_sha1(SIGNER.certificate, before=der(0x30, oid("sha1")))]),
+        FormatError, "something other than a hash",
+    ),
+    "by a key of a kind that signs otherwise": (
+        lambda: stamp(NOTE, Identity(issue("tsa", ROOT, key=ED25519).certificate, ROOT.key)), CannotTell,
+        "a way that is not accepted",
+    ),
+    "by a key on an unknown curve": (
+        lambda: stamp(NOTE, on_unknown_curve(SIGNER)), CannotTell, "a way that is not accepted",
+    ),
     "no content type": (lambda: stamp(NOTE, SIGNER, content_type=None), FormatError, "signs that it is one"),
     "another content type": (lambda: stamp(NOTE, SIGNER, content_type="data"), FormatError, "signs that it is one"),
     "version 2": (lambda: stamp(NOTE, SIGNER, version=2), FormatError, "of version 1, and this one of 2"),
@@ -232,6 +250,7 @@ LIES = {
 }  # fmt: skip
 
 
+ED25519: Any = Ed25519PrivateKey.generate()
 BROKEN_PURPOSES = x509.UnrecognizedExtension(x509.ExtendedKeyUsage.oid, b"\x05\0")
 
 
@@ -246,6 +265,14 @@ def named_beside(issuer: str = "", number: int = 0, copies: int = 1) -> bytes:
 def with_two_values() -> bytes:
     kind, values = read_elements(names_certificate(SIGNER.certificate))[0].parts()
     return der(0x30, kind.raw, der(0x31, values.content * 2))
+
+
+def on_unknown_curve(identity: Identity) -> Identity:
+    """The certificate of a key that no library here knows."""
+    p256, p239 = (bytes.fromhex("06082a8648ce3d0301" + end) for end in ("07", "06"))
+    der = identity.certificate.public_bytes(Encoding.DER)
+    assert der.count(p256) == 1
+    return Identity(x509.load_der_x509_certificate(der.replace(p256, p239)), identity.key)
 
 
 def twin(identity: Identity) -> x509.Certificate:
@@ -305,6 +332,16 @@ def test_a_stamp_holds_alone_or_is_altered_whoever_is_believed(name: str) -> Non
     for use in (lambda: check_alone(changed, NOTE), lambda: check_stamp(changed, NOTE, [])):
         with pytest.raises(ProofError, match="altered: its signature does not fit the key of CN=test authority"):
             use()
+
+
+def test_another_time_over_the_same_signature_does_not_hold_alone() -> None:
+    token = stamp(NOTE, SIGNER).replace(b"20260102030405Z", b"20250102030405Z")
+    assert read_stamp(token).time.year == 2025
+    with pytest.raises(ProofError, match="its signature does not fit the key of CN=tsa, or not what it is over"):
+        check_alone(token, NOTE)
+
+
+def test_a_stamp_by_a_certificate_that_had_expired_does_not_hold_alone() -> None:
     with pytest.raises(ProofError, match="expired when the time was stamped"):
         check_alone(real("expired"), NOTE)
 

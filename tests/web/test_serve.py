@@ -180,6 +180,16 @@ def test_a_tile_that_a_seal_takes_away_meanwhile_is_looked_for_again(
         assert get(url, "/tile/0/002.p/100")[::2] == (200, whole[: 100 * 32])
 
 
+def test_a_tile_is_cut_from_no_narrower_one(log: Served, tmp_path: Path) -> None:
+    folder = tmp_path / "run.trace"
+    shutil.copytree(log.made.trace.path, folder)
+    whole = (folder / "tile/0/000").read_bytes()
+    (folder / "tile/0/000.p").mkdir()
+    (folder / "tile/0/000.p/5").write_bytes(whole[: 5 * 32])
+    with served(TraceDir.open(folder)) as url:
+        assert get(url, "/tile/0/000.p/200")[2] == whole[: 200 * 32]
+
+
 def test_a_wider_tile_that_is_damaged_is_not_cut(log: Served, tmp_path: Path) -> None:
     folder = tmp_path / "run.trace"
     shutil.copytree(log.made.trace.path, folder)

@@ -16,6 +16,7 @@ import gzip
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -98,21 +99,20 @@ def _read_tile(trace: TraceDir, tile: Tile) -> bytes:
     if head is None or tile.number * WIDTH + tile.width > head.size >> 8 * max(tile.level, 0):
         raise FileNotFoundError(f"no head has {tile.path} yet")
     for _ in range(_TRIES):
-        for width in (tile.width, *_wider(trace, tile), WIDTH):
+        for width in _widths(trace, tile):
             with suppress(FileNotFoundError):
                 return _cut(_read(trace, replace(tile, width=width).path), tile, width)
     raise FileNotFoundError(f"{trace.path} has no {tile.path}")
 
 
-def _wider(trace: TraceDir, tile: Tile) -> list[int]:
-    """The widths of the wider partial tiles that lie there now, ascending."""
-    if tile.width == WIDTH:
-        return []
-    try:
-        names = os.listdir((trace.path / tile.path).parent)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [width for width in range(tile.width + 1, WIDTH) if str(width) in names]
+def _widths(trace: TraceDir, tile: Tile) -> Iterator[int]:
+    """A tile's width, those of the wider partial ones that lie there by then, ascending, and that of the full one."""
+    yield tile.width
+    if tile.width < WIDTH:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = os.listdir((trace.path / tile.path).parent)
+            yield from [width for width in range(tile.width + 1, WIDTH) if str(width) in names]
+        yield WIDTH
 
 
 def _cut(data: bytes, tile: Tile, width: int) -> bytes:
