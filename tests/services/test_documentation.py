@@ -30,15 +30,26 @@ def commands() -> list[str]:
     return [line for line in lines if not line.startswith("pip install")]
 
 
-def while_training(port: str) -> str:
-    """The page's lines of Python, with something to load and the authority of this test."""
+ADD_LOG = """\
+    origin = run.vkey.partition("+")[0]
+    command = ["aics-witness", "add-log", "--config", "witness.json", "--vkey", run.vkey, "--origin", origin]
+    subprocess.run(command, check=True)
+    os.kill(int(open("witness.pid").read()), signal.SIGHUP)
+"""  # what the witness's owner does with the line that is printed
+
+
+def while_training(places: dict[str, str]) -> str:
+    """The page's lines of Python, with something to load, this test's services, and a witness's owner who reads."""
     (code,) = re.findall(r"```python\n(.+?)```", (ROOT / "docs/anchors.md").read_text(), re.DOTALL)
-    assert "https://tsa.example/" in code
+    for name, port in (("tsa", "8318"), ("witness", "8319")):
+        assert f"https://{name}.example/" in code
+        code = code.replace(f"https://{name}.example/", f"http://127.0.0.1:{places[port]}/")
+    before, told, after = re.split(r"(    print\(run\.vkey\).*\n)", code)
     return (
-        "import fgtrac, torch\n"
+        "import fgtrac, os, signal, subprocess, torch\n"
         "loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)))\n"
-        + code.replace("https://tsa.example/", f"http://127.0.0.1:{port}/").replace("    ...", "    list(loader)")
-    )
+        + before + told + ADD_LOG + after.replace("    ...", "    list(loader)")
+    )  # fmt: skip
 
 
 def free_port() -> str:
@@ -47,8 +58,8 @@ def free_port() -> str:
 
 
 @contextmanager
-def service(command: str, folder: Path, environment: dict[str, str], port: str) -> Iterator[None]:
-    """A command that goes on until the block is left, once its port is open."""
+def service(command: str, folder: Path, environment: dict[str, str], port: str) -> Iterator[int]:
+    """A command that goes on until the block is left, once its port is open: its process."""
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=folder, env=environment, stderr=subprocess.PIPE)
     try:
         for _ in range(600):
@@ -57,7 +68,7 @@ def service(command: str, folder: Path, environment: dict[str, str], port: str) 
                 if asked.connect_ex(("127.0.0.1", int(port))) == 0:
                     break
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.communicate(timeout=30)
@@ -73,7 +84,7 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
     bins = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": bins, "FGTRAC_KEY": str(tmp_path / "key.pem"), "COLUMNS": "300"}
     subprocess.run([sys.executable, ROOT / "examples/ten_lines.py"], cwd=tmp_path, env=environment, check=True)
-    (tmp_path / "while_training.py").write_text(while_training(places[PORTS[1]]))
+    (tmp_path / "while_training.py").write_text(while_training(places))
     said, ports = [], iter(PORTS)
     with ExitStack() as running:
         for line in [*commands(), "python while_training.py"]:
@@ -81,7 +92,8 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
             for there, here in places.items():
                 line = line.replace(there, here)
             if is_service:
-                running.enter_context(service(line, tmp_path, environment, places[next(ports)]))
+                pid = running.enter_context(service(line, tmp_path, environment, places[next(ports)]))
+                (tmp_path / "witness.pid").write_text(str(pid))  # the last is the witness's
                 continue
             done = subprocess.run(
                 ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -94,4 +106,5 @@ def test_the_commands_work_as_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert verified.rstrip().endswith("holds")
     assert "Verification: OK" in stamped
-    assert list((tmp_path / "runs/cnn.trace/receipts").glob("*/*.tsr"))
+    for receipt in ("*.tsr", "witness-*"):
+        assert len(list((tmp_path / "runs/cnn.trace/receipts").glob(f"*/{receipt}"))) == 2  # its one epoch, and the end
