@@ -102,6 +102,18 @@ def test_pending_takes_another_timeout(run: Any, made: Made, witness: LoopbackWi
     assert "within 0.3 s" in run("anchor", made.trace.path, "--pending").err, "as before"
 
 
+def test_a_log_that_the_witness_does_not_know_yet_is_code_4_and_its_owner_is_told_of(
+    run: Any, made: Made, witness: LoopbackWitness
+) -> None:
+    witness.mode = "new"
+    done = run("anchor", made.trace.path, *named(witness))
+    assert (done.code, done.err.count(witness.name), done.err.count("\n")) == (4, 1, 1)
+    assert "answers 404" in done.err
+    assert done.err.endswith(f"; fgtrac anchor {made.trace.path} --pending completes it\n")
+    witness.mode = "well"
+    assert run("anchor", made.trace.path, "--pending").code == 0
+
+
 def test_a_refusal_is_code_1_and_nothing_completes_it(
     run: Any, made: Made, witness: LoopbackWitness, down: LoopbackWitness
 ) -> None:
