@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fgtrac.anchor.transactions import MAX_FEE_GWEI
 from loopback_witness import LoopbackWitness
 from traces import Made, Writing, make_trace
 
@@ -114,6 +115,33 @@ def test_a_log_that_the_witness_does_not_know_yet_is_code_4_and_its_owner_is_tol
     assert run("anchor", made.trace.path, "--pending").code == 0
 
 
+def test_what_can_never_be_completed_is_forgotten_and_said(
+    run: Any, made: Made, witness: LoopbackWitness, down: LoopbackWitness
+) -> None:
+    witness.mode = "busy"
+    assert run("anchor", made.trace.path, *named(witness, down)).code == 4
+    for more in (["--pending"], named(witness), ["--quorum", 1]):
+        assert "each stand alone" in run("anchor", made.trace.path, "--forget", *more).err
+    done = run("anchor", made.trace.path, "--forget")
+    assert (done.code, done.err) == (0, "")
+    said = [f"the witness {w.name} at http://127.0.0.1:{w.port}" for w in (witness, down)]
+    assert done.out.splitlines() == [f"no longer pending: 18 entries for {who}" for who in said]
+    assert silent(done)
+    assert run("anchor", made.trace.path, "--forget").out == "nothing is pending\n"
+    assert run("anchor", made.trace.path, "--pending").out == "nothing is pending\n"
+    run("anchor", made.trace.path, *named(down))
+    assert run("anchor", made.trace.path, "--forget", "--json").json == {"forgotten": [{"who": said[1], "size": 18}]}
+
+
+def test_more_services_than_the_list_holds_are_refused_and_nothing_is_lost(run: Any, made: Made) -> None:
+    assert run("anchor", made.trace.path, "--tsa", CLOSED).code == 4
+    many = [word for n in range(100) for word in ("--tsa", f"http://127.0.0.1:9/{n}")]
+    done = run("anchor", made.trace.path, *many)
+    assert done.code == 2
+    assert "101 heads would be pending" in done.err
+    assert len(run("anchor", made.trace.path, "--forget").out.splitlines()) == 1
+
+
 def test_a_refusal_is_code_1_and_nothing_completes_it(
     run: Any, made: Made, witness: LoopbackWitness, down: LoopbackWitness
 ) -> None:
@@ -174,6 +202,10 @@ def test_what_is_asked_wrongly_is_code_2_in_one_line(run: Any, made: Made, case:
     assert words in done.err
     assert done.err.count("\n") == 1
     assert silent(done)
+
+
+def test_the_help_names_the_limit_of_fees(run: Any) -> None:
+    assert f"costs more ({MAX_FEE_GWEI:g})" in " ".join(run("anchor", "--help").out.replace("│", "").split())
 
 
 def test_no_trace_and_no_head_are_code_2(run: Any, made: Made, witness: LoopbackWitness, tmp_path: Path) -> None:
