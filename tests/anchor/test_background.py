@@ -187,6 +187,34 @@ def test_a_try_that_was_under_way_at_the_end_and_fails_is_tried_once_more(
     assert worker.is_done(1)
 
 
+def test_nobody_waits_for_a_service_that_is_not_asked_again_in_that_time(
+    party: Party, start: Callable[..., BackgroundAnchor]
+) -> None:
+    party.answers = [AnchorError("down")] * 9
+    worker = start(3600)
+    began_s = time.monotonic()
+    worker.submit(HEADS[1])
+    first = worker.result(1, began_s + SOON_S)
+    assert first is not None
+    assert str(first.error) == "down"
+    worker.submit(HEADS[2])
+    assert worker.result(2, began_s + SOON_S) is None
+    assert time.monotonic() - began_s < SOON_S / 2
+
+
+def test_what_was_given_up_is_not_tried_again(party: Party, start: Callable[..., BackgroundAnchor]) -> None:
+    party.gate.clear()
+    party.answers = [AnchorError("down")]
+    worker = start(3600)
+    worker.submit(HEADS[1])
+    party.entered.acquire()
+    worker.close()
+    worker.give_up()
+    party.gate.set()
+    assert worker.join(soon())
+    assert party.tried == [1]
+
+
 def test_nobody_waits_for_a_service_that_hangs(party: Party, start: Callable[..., BackgroundAnchor]) -> None:
     party.gate.clear()
     worker = start()

@@ -49,8 +49,8 @@ def test_what_may_go_better_is_told_from_what_will_not() -> None:
         "RevertedError", "WrongChainError",
     }  # fmt: skip
     assert {k.__name__ for k in kinds} - final == {
-        "ContradictionError", "FeeError", "LowBalanceError", "NoAnswerError", "NodeError", "NonsenseError", "OutrunError",
-        "ReorganisedError", "TimedOutError",
+        "ContradictionError", "FeeError", "LowBalanceError", "NoAnswerError", "NodeError", "NonsenseError",
+        "OutrunError", "ReorganisedError", "TimedOutError",
     }  # fmt: skip
 
 

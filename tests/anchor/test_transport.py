@@ -135,3 +135,23 @@ def test_no_time_at_all_is_the_callers_mistake(timeout_s: float) -> None:
 )
 def test_scheme_host_and_port_are_all_that_is_shown(url: str, visible: str) -> None:
     assert shown(url) == visible
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_the_thread_of_an_exchange_ends_however_slowly_the_other_side_goes_on(where: str) -> None:
+    begun = b"HTTP/1.1 200 OK\r\n" + (b"X: " if where == "headers" else b"\r\n")
+    with served(writes(begun, *[b"A"] * 400, pause_s=0.02)) as url:
+        with pytest.raises(AnchorError, match=r"within 0\.2 s"):
+            fetch(url, timeout_s=0.2, max_bytes=1000)
+        for thread in (t for t in threading.enumerate() if t.name == "fgtrac-fetch"):
+            thread.join(3)
+            assert not thread.is_alive()
+
+
+def test_an_interpreter_that_starts_no_thread_any_more_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with served(answers(200, b"body")) as url, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuses)
+        assert fetch(url, timeout_s=5, max_bytes=4)[2] == b"body"

@@ -13,8 +13,7 @@ from rich.markup import escape
 import fgtrac
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.service import Service
-from fgtrac.anchor.transactions import MAX_FEE_GWEI
-from fgtrac.api.anchoring import anchor_trace, complete_pending, has_quorum
+from fgtrac.api.anchoring import anchor_trace, complete_pending, forget_pending, has_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import AnchorError, FormatError, RefusedError
@@ -44,7 +43,7 @@ def anchor(
     ] = 1,
     max_fee: Annotated[
         float | None,
-        typer.Option(metavar="GWEI", help=f"send nothing while a unit of gas costs more ({MAX_FEE_GWEI:g})"),
+        typer.Option(metavar="GWEI", help="send nothing while a unit of gas costs more (200)"),
     ] = None,
     tsa: Annotated[list[str] | None, typer.Option(metavar="URL", help="a time-stamping authority (RFC 3161)")] = None,
     witness: Annotated[
@@ -56,6 +55,9 @@ def anchor(
     quorum: Annotated[int | None, typer.Option(metavar="K", help="so many witnesses are enough")] = None,
     pending: Annotated[
         bool, typer.Option("--pending", help="anchor what was left over earlier, and nothing else")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="drop what was left over earlier, say what it was, and do nothing else")
     ] = False,
     timeout: Annotated[
         float | None, typer.Option(metavar="S", help="seconds for each service (30; of what is pending, as before)")
@@ -74,8 +76,14 @@ def anchor(
     services = _on_chain(evm, account, options, confirmations, seconds)
     services += [fgtrac.TimeStampAuthority(url, timeout_s=seconds) for url in tsa or []]
     services += _witnesses(witness or [], witness_key or [], seconds)
-    if pending and (services or quorum is not None):
-        raise ValueError("--pending knows its services from earlier; leave out --evm, --tsa, --witness and --quorum")
+    if (pending or forget) and (services or quorum is not None or (pending and forget)):
+        raise ValueError(
+            "--pending and --forget each stand alone: they know the services from earlier; leave out --evm, --tsa, "
+            "--witness and --quorum"
+        )
+    if forget:
+        _forget(trace, as_json)
+        return
     with progress("anchoring") as step:
         if pending:
             results = complete_pending(trace, timeout_s=timeout, progress=step)
@@ -84,6 +92,17 @@ def anchor(
     enough = quorum is not None and has_quorum(services, results, quorum)
     _say(trace, results, as_json, unsealed=0 if pending else count_unsealed(TraceDir.open(trace)), enough=enough)
     raise typer.Exit(_exit_code([r for r in results if not (enough and r.kind == WITNESS)]))
+
+
+def _forget(trace: Path, as_json: bool) -> None:
+    dropped = forget_pending(trace)
+    if as_json:
+        print_json({"forgotten": [{"who": name, "size": size} for name, size in dropped]})
+        return
+    for name, size in dropped:
+        answers().print(escape(f"no longer pending: {size} entries for {name}"), soft_wrap=True)
+    if not dropped:
+        answers().print("nothing is pending")
 
 
 def _on_chain(
