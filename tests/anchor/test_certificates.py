@@ -152,5 +152,8 @@ def test_roots_are_read_from_a_file_of_several(tmp_path: Path) -> None:
     assert len(read_roots(file)) == 1  # a serial number below 1, which old roots have
     with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.pem; name a PEM file"):
         read_roots(tmp_path / "nowhere.pem")
+    with pytest.raises(ValueError, match="not like the name of a file") as raised:
+        read_roots("https://user:pa55word@tsa.example/root.pem")
+    assert "pa55word" not in str(raised.value)
     with pytest.raises(ValueError, match=r"cannot be read: Is a directory; name a PEM file with the authority's root"):
         read_roots(tmp_path)

@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fgtrac.anchor.der import INTEGER, read_elements
 from fgtrac.errors import FormatError, ProofError
+from fgtrac.store.private_files import check_names_file
 from fgtrac.verify.checks import CannotTell
 
 UNREADABLE = (  # what is raised for a certificate that is none, some of it only when a part of it is asked for
@@ -31,6 +32,7 @@ def read_roots(path: Path | str) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, one or several. Those that did not sign themselves serve as intermediates.
     FileNotFoundError; ValueError for a folder, and what may not be read; FormatError for what holds no certificate or a
     broken one."""
+    check_names_file(Path(path))
     try:
         data = Path(path).read_bytes()
         with warnings.catch_warnings():
