@@ -49,7 +49,8 @@ def test_several_heads_bind_what_any_of_them_binds() -> None:
 def test_a_head_that_was_shown_after_an_epoch_s_first_use_does_not_bind_it(time: float, bound: int) -> None:
     """Loader 1 is used at 200 s, loader 2 at 500 s; a prefix from before both can be signed at any time."""
     assert LOG.bound([head(2, time)]) == bound
-    assert LOG.bound([head(2, time - 60, accuracy_s=60)]) == bound
+    assert LOG.bound([head(2, time, accuracy_s=60)]) == bound
+    assert LOG.bound([head(2, time - 61, accuracy_s=61)]) == bound
     assert LOG.bound([head(2, time), head(2, 600)]) == bound
 
 

@@ -61,7 +61,7 @@ class Announcements:
         able = sorted((one for one in held if one.exact and one.counts and not one.doubt), key=lambda one: one.size)
         sizes = np.array([one.size for one in able], float)
         times = np.array([one.time_s for one in able], float)
-        latest = times + [one.accuracy_s for one in able]
+        latest = times + [one.margin_s for one in able]
         users = sorted((one.size, one.time_s) for one in (*held, *seen))
         used_sizes = np.array([size for size, _ in users], float)
         earliest = np.minimum.accumulate(np.array([time for _, time in users], float)[::-1])[::-1]  # of that size on

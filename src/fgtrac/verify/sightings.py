@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 TOLERANCE_S = 300.0
-TELLING_S = 60.0  # a stamp's accuracy is told from here on
+MARGIN_S = 60.0  # a stamp that is exact to so much counts as exact: two clocks are not better than that
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 
@@ -32,9 +32,14 @@ class Witnessed:
     counts: bool = True
     doubt: str = ""
 
+    @property
+    def margin_s(self) -> float:
+        """By how much the time may be wrong by its own word, where that is worth telling."""
+        return self.accuracy_s if self.accuracy_s > MARGIN_S else 0.0
+
     def told(self) -> str:
         """The time in words, with its margin and its doubt."""
-        margin = f", give or take {self.accuracy_s:,.0f} s" if self.accuracy_s > TELLING_S else ""
+        margin = f", give or take {self.margin_s:,.0f} s" if self.margin_s else ""
         return f"{utc(self.time_s)}{margin}" + (f" (not believable: {self.doubt})" if self.doubt else "")
 
 
