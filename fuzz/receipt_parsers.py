@@ -108,6 +108,7 @@ def answers_of_a_node(data: bytes) -> object:
         node.chain_id,
         node.block,
         lambda: node.mined(bytes(32), 1),
+        lambda: node.transaction(bytes(32)),
         lambda: node.newest(address, address, bytes(16)),
         lambda: node.events_in(1, address, address, bytes(16), 1),
         lambda: node.check_contract(address),

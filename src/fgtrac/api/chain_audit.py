@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from fgtrac.anchor.outcomes import NoContractError, OtherCodeError
 from fgtrac.api.trusted_anchors import TrustedAnchors
-from fgtrac.errors import ProofError, RefusedError
+from fgtrac.errors import ProofError
 from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.anchors import Tally, check_folder, examine_all, read_receipt
 from fgtrac.verify.auditor import Audit
@@ -191,7 +192,7 @@ def _has(node: Node, contract: bytes) -> bool:
     """Whether the node's chain has the contract at that address."""
     try:
         node.check_contract(contract)
-    except RefusedError:
+    except (NoContractError, OtherCodeError):
         return False
     return True
 
