@@ -325,3 +325,70 @@ def test_urls_that_are_none(heard: Heard) -> None:
         heard.fails(lambda wrong=wrong: fgtrac.TimeStampAuthority(wrong))
         heard.fails(lambda wrong=wrong: fgtrac.Witness(wrong, WITNESS))
         heard.fails(lambda wrong=wrong: fgtrac.EvmContract(wrong, heard.account))
+
+
+def keys_in_place_of_names(heard: Heard) -> list[str]:
+    """A key as it may be given in place of its file's name: read from the file, quoted, as a wallet shows it."""
+    pem, hexadecimal = heard.key.read_text(), ACCOUNT.hex()
+    body, grouped = pem.splitlines()[1], " ".join(hexadecimal[n : n + 8] for n in range(0, 64, 8))
+    return [
+        pem, body, f"{body}\n", f"{hexadecimal}\n", f" {hexadecimal}", f"0X{hexadecimal}", f"{hexadecimal},",
+        f"'0x{hexadecimal}'", f'"{hexadecimal}"', grouped, base64.b64encode(ACCOUNT).decode(),
+        f"https://{USER}:{WORD}@rpc.example/{API}", f"{USER}:{WORD}@rpc.example/{API}",
+    ]  # fmt: skip
+
+
+def test_a_key_or_a_url_in_place_of_a_files_name_from_python(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = sorted(heard.folder.rglob("*"))
+    monkeypatch.chdir(heard.folder)
+    with closed_port() as port:
+        services = [fgtrac.TimeStampAuthority(url(port), timeout_s=1)]
+        for secret in keys_in_place_of_names(heard):
+            for call in (
+                lambda secret: fgtrac.EvmContract(url(port), secret),
+                lambda secret: fgtrac.EvmContract(url(port), heard.account, contract=secret),
+                lambda secret: fgtrac.Witness(url(port), secret),
+                lambda secret: fgtrac.start_run("new", key=secret),
+                lambda secret: fgtrac.start_run("run", resume=True, key=secret),
+                lambda secret: fgtrac.reopen("run", key=secret),
+                lambda secret: fgtrac.anchor_trace("run.trace", services, key=secret),
+                lambda secret: complete_pending("run.trace", key=secret),
+                lambda secret: fgtrac.open(secret),
+            ):
+                heard.fails(lambda call=call, secret=secret: call(secret))
+    assert sorted(heard.folder.rglob("*")) == there, "nothing was made that is named by a key"
+
+
+def test_a_key_or_a_url_in_place_of_a_files_name_on_the_command_line(heard: Heard) -> None:
+    with closed_port() as port:
+        chain = ["anchor", heard.trace, "--evm", url(port), "--account"]
+        for secret in keys_in_place_of_names(heard):
+            heard.run(*chain, secret, code=2)
+            heard.run(*chain, heard.account, "--contract", secret, code=2)
+            heard.run("anchor", heard.trace, "--witness", url(port), "--witness-key", secret, code=2)
+            heard.run("anchor", secret, "--tsa", url(port), code=2)
+            heard.run("verify", heard.trace, "--evm", url(port), "--evm-account", secret, code=2)
+            heard.run("verify", secret, code=2)
+            heard.run("verify", heard.trace, "--key", secret, code=2)
+            heard.run("verify", heard.trace, "--witness-key", secret, code=2)
+
+
+def test_a_key_file_named_as_a_witness_key(heard: Heard) -> None:
+    with closed_port() as port:
+        for path in (heard.key, heard.account, heard.keystore):
+            heard.run("anchor", heard.trace, "--witness", url(port), "--witness-key", path, code=2)
+            heard.run("verify", heard.trace, "--witness-key", path, code=2)
+            heard.fails(lambda path=path: fgtrac.Witness(url(port), path))
+
+
+def test_an_authority_that_throws_back_the_url_as_its_content_type(heard: Heard) -> None:
+    for echoed in (f"/v2/{API}", f"{API}/x", f"x/{TOKEN}", f"http://{USER}:{WORD}@host/"):
+        with echo(200, echoed) as port:
+            heard.run("anchor", heard.trace, "--tsa", url(port), "--timeout", 5, code=4)
+
+
+def test_what_is_forgotten_is_said_without_what_is_secret(heard: Heard) -> None:
+    with closed_port() as port:
+        for arguments in each_service(heard, url(port)):
+            heard.run("anchor", heard.trace, *arguments, code=4)
+        assert f"http://127.0.0.1:{port}" in heard.run("anchor", heard.trace, "--forget", code=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from fgtrac.tlog.note import Verifier, parse_note, parse_vkey
 
 FORMS = "64 hex digits, a C2SP verifier key (name+id+base64), or a file that holds one of these or a PEM key"
 MAX_KEY_FILE_BYTES = 10_000
+_VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+")
 
 
 def trusted_verifier(
@@ -88,9 +90,10 @@ def _from_file(path: Path, name: str) -> Verifier:
 def _from_text(text: str, name: str) -> Verifier:
     if len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text):
         return Verifier(name, bytes.fromhex(text))
+    if not _VKEY.match(text):
+        check_names_file(Path(text))
     if text.count("+") >= 2:
         return parse_vkey(text)
-    check_names_file(Path(text))
     raise ValueError(f"{text!r:.80} is no key and no file: give {FORMS}")
 
 

@@ -26,6 +26,7 @@ from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.verify import verify
 from fgtrac.errors import AnchorError, FgtracError, FormatError, RefusedError
+from fgtrac.store.private_files import may_be_secret
 
 EPILOG = (
     "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage or malformed input, 3 cannot tell, "
@@ -74,6 +75,8 @@ def main() -> None:
         code = stop.exit_code
     except UsageError as error:
         words = _EXTRA.sub(r"\1", error.format_message().rstrip("."))
+        if may_be_secret(getattr(error, "option_name", None) or "-"):  # a key in PEM begins like an option
+            words = "no such option (it looks like a key, and is not repeated here)"
         code = fail(f"{words}; fgtrac --help lists what there is", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)

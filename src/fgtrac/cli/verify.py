@@ -22,6 +22,7 @@ from fgtrac.api.witnessed import read_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress
 from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
+from fgtrac.store.private_files import check_names_file
 from fgtrac.verify.report import Report, Verdict
 
 COLORS = {Verdict.HOLDS: "green", Verdict.REFUTED: "red", Verdict.CANNOT_TELL: "yellow"}
@@ -108,6 +109,7 @@ def verify(
     for_trace: dict[str, Any] = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
     for_trace |= {"--tsa-root": tsa_root, "--evm": evm}
     for_bundle: dict[str, Any] = {"--id-key": id_key, "--about": about}
+    check_names_file(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or trace {path}")
     is_bundle = path.is_file()
