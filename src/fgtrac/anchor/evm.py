@@ -260,7 +260,8 @@ def _standing(
         return None
     event = next((event for event in chain([newest], heads) if event.size <= head.size), None)
     if event is not None and (event.size, event.root) == (head.size, head.root):
-        _check_given(node, event)
+        if event is not newest:
+            _check_given(node, event)
         return event
     other, kind = newest, "this is an older head"
     if event is not None and event.size == head.size:
