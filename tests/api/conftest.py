@@ -1,10 +1,10 @@
-"""What the tests of scoring share: a small problem, trained under trace, and what its log and folder say; a desk."""
+"""What the tests of this folder share: a small problem, trained under trace; what its log says; a desk; witnesses."""
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+from anchored_traces import LOG_KEY, write_key
 from desks import Desk
 from fgtrac.api.ledger import Ledger, read_ledger
 from fgtrac.api.run import Run, start_run
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
+from loopback_witness import LoopbackWitness
 from replays import DATA, begin, train
+from traces import Made, make_trace
 
 EPOCHS = 3
 
@@ -152,3 +155,28 @@ def shuffled(tmp_path: Path) -> Path:
     with begin(tmp_path, ids="public") as run:
         train(run.watch(DataLoader(DATA, batch_size=8, shuffle=True), role="train"))
     return tmp_path
+
+
+@pytest.fixture
+def witness() -> Iterator[LoopbackWitness]:
+    made = LoopbackWitness()
+    with made.running():
+        yield made
+
+
+@pytest.fixture
+def down() -> LoopbackWitness:
+    """A witness that was there, and whose port is closed now."""
+    made = LoopbackWitness("witness.example/down", Ed25519PrivateKey.from_private_bytes(b"d" * 32))
+    with made.running():
+        pass
+    made.released.clear()
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A sealed trace, whose signing key is the user's."""
+    write_key(tmp_path / "key.pem", LOG_KEY)
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    return make_trace(tmp_path)
