@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from authorities import issue, make_root
 from cosigned import NAME, cosigned, cosigner
 from fgtrac.anchor.service import SignedHead
+from fgtrac.tlog.cosignature import format_cosigner
 from fgtrac.tlog.note import Note, TreeHead, format_note, format_tree_head, parse_note, sign_note
 from fgtrac.verify.evm_receipt import format_evm_receipt, parse_evm_receipt
 from fgtrac.verify.receipts import (
@@ -38,6 +39,8 @@ from witnessed_traces import (
     GAP_S,
     LAST,
     TRUE,
+    URL,
+    VKEY,
     Stage,
     entries_of,
     onto,
@@ -140,6 +143,35 @@ def test_a_note_says_of_how_many_epochs_the_order_is_bound_and_a_stamp_alone_bin
     assert words.endswith("; time stamps show the same of 1, and exclude no second history")
 
 
+@pytest.mark.parametrize(("second_s", "bound"), [(20, 1), (40, 0)])
+def test_one_witness_of_several_that_saw_the_uses_earlier_shows_that_the_log_s_times_are_false(
+    stage: Stage, second_s: int, bound: int
+) -> None:
+    """Two saw the announcement before the log's own time of the first use; but one saw uses before the other did."""
+    key = Ed25519PrivateKey.from_private_bytes(b"2" * 32)
+    second = cosigner("second", key)
+    files = stage.anchor(TRUE, FIRST, LAST, kinds=())
+    for size, at_s in ((FIRST, 10), (LAST, 30)):
+        lines = cosigned(files[note_path(size)], time=BEGAN + at_s)
+        files[receipt_path(size, witness_name(cosigner().key_id))] = lines
+    lines = cosigned(files[note_path(FIRST)], "second", key, BEGAN + second_s)
+    files[receipt_path(FIRST, witness_name(second.key_id))] = lines
+    report = verify(files, stage.trusts(WITNESS, witnesses=[VKEY, format_cosigner(second)]))
+    assert BOUND.format(bound) in words_of(report, WITNESS)
+    assert f"in {bound} of 2 epochs" in note_about_epochs(report)
+
+
+@pytest.mark.parametrize(("stamped_s", "bound"), [(20, 0), (40, 1)])
+def test_a_stamp_over_uses_before_a_witness_saw_the_announcement_speaks_against_it(
+    stage: Stage, stamped_s: int, bound: int
+) -> None:
+    files = stage.anchor(TRUE, FIRST, kinds=(WITNESS,))  # 30 s after the log began
+    head = note(entries_of(TRUE), LAST)
+    when = datetime.fromtimestamp(BEGAN + stamped_s, UTC)
+    files |= {note_path(LAST): head, receipt_path(LAST, rfc3161_name(URL)): stamp(head, stage.authority, when=when)}
+    assert f"in {bound} of 2 epochs" in note_about_epochs(verify(files, stage.trusts(WITNESS, RFC3161)))
+
+
 def test_two_histories_that_are_both_stamped_before_their_training_are_not_said_to_be_bound(stage: Stage) -> None:
     for files in (TRUE, FORGED):
         report = verify(stage.anchor(files, FIRST, kinds=(RFC3161,)), stage.trusts(RFC3161))
@@ -154,7 +186,7 @@ def test_a_head_from_before_an_epoch_that_is_stamped_after_its_first_use_binds_n
 ) -> None:
     head = note(entries_of(TRUE), FIRST)
     late = stamp(head, stage.authority, when=datetime.fromtimestamp(BEGAN + late_s, UTC))
-    files = TRUE | {note_path(FIRST): head, receipt_path(FIRST, rfc3161_name("http://tsa.example/")): late}
+    files = TRUE | {note_path(FIRST): head, receipt_path(FIRST, rfc3161_name(URL)): late}
     assert BOUND.format(bound) in words_of(verify(files, stage.trusts(RFC3161)), RFC3161)
 
 

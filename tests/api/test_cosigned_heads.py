@@ -19,11 +19,13 @@ from fgtrac.api.since import since_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.api.witnessed import read_quorum
 from fgtrac.commit.keys import load_key
+from fgtrac.errors import ProofError
 from fgtrac.store import durable
 from fgtrac.tlog.cosignature import cosignature_time, format_cosigner
 from fgtrac.tlog.note import Note, Signature, Verifier, format_note, parse_note
 from fgtrac.tlog.proof import parse_proof
 from fgtrac.verify.bundle import parse_bundle
+from fgtrac.verify.quorum import Quorum
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
 
@@ -229,6 +231,14 @@ def test_a_key_of_the_log_is_no_witness_s(desk: Desk) -> None:
         report = check(desk, bundle_of(desk), vkey, VKEY, needed=1)
         assert verdict_of(report, "witness") is Verdict.REFUTED
         assert "its key is the log's own" in words_of(report, "witness")
+
+
+def test_who_signed_a_head_is_no_witness_of_it_to_who_knows_no_key_of_the_log_either(desk: Desk) -> None:
+    note = cosigned(heads(desk.path("a"))[0].read_bytes(), "independent.example", load_key(desk.key))
+    quorum = Quorum.of((cosigner("independent.example", load_key(desk.key)), cosigner()), 1)
+    with pytest.raises(ProofError, match="its key is the log's own"):
+        quorum.check(note)
+    assert "cosigned by 1 of 1 witnesses" in Quorum.of((cosigner(),)).check(cosigned(note))
 
 
 def test_a_cosignature_s_time_in_the_future_is_told_to_be(desk: Desk) -> None:

@@ -46,9 +46,7 @@ def check_witnesses(trace: TraceFiles, audit: Audit, quorum: Quorum | None) -> s
     assert audit.log is not None
     log, names, seen = audit.log, trace.names(), Seen()
     if quorum is not None:
-        quorum.check_independent(
-            [*audit.facts.signers_from(0), *([audit.verifier.public_key] if audit.verifier else [])]
-        )
+        quorum.check_independent(audit.facts.signers_from(0))
     cosigners = quorum.cosigners if quorum is not None else ()
     receipts = paths_of(names, WITNESS)
     sealed = [f"index/{size}/{HEAD}" for size in audit.facts.full_seals]
