@@ -30,6 +30,8 @@ from fgtrac.api.audit import audit_trace
 from fgtrac.api.prior import signer_of
 from fgtrac.api.run import Run, start_run
 from fgtrac.api.trusted_anchors import TrustedAnchors
+from fgtrac.commit import sequencer
+from fgtrac.commit.gather import Segment
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import parse_tile_path, partial_tiles
@@ -219,6 +221,26 @@ def test_many_anchored_epochs_leave_no_more_tiles_than_the_head_s_and_the_full_s
     report = fgtrac.open(trace.path).verify(tmp_path / "key.pem", anchors=TrustedAnchors(witnesses=(one.vkey,)))
     assert {f.check: f.verdict for f in report.findings}["witness"] is Verdict.HOLDS
     assert report.verdict is Verdict.HOLDS
+
+
+def test_the_seal_of_an_epoch_reads_what_is_new_and_not_the_journal_of_all_epochs(
+    tmp_path: Path, one: LoopbackWitness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, frames = sequencer.read_segments, []
+
+    def counting(trace: TraceDir) -> list[Segment]:
+        segments = read(trace)
+        frames.append(sum(len(segment.frames) for segment in segments))
+        return segments
+
+    monkeypatch.setattr(sequencer, "read_segments", counting)
+    with begin(tmp_path, one, anchor_at="epoch", anchor_wait_s=LONG_S, flush_interval_s=0.001) as run:
+        loader = run.watch(DataLoader(DATA, batch_size=8), role="train")
+        for _ in range(12):
+            train(loader, epochs=1)
+            run._sealer.finish()
+    assert len(one.sizes) == 13
+    assert max(frames[2:]) <= one.sizes[2], "two epochs' at most"
 
 
 # -- the training is the same ---------------------------------------------------------------------------------------

@@ -80,13 +80,6 @@ def test_who_names_root_and_key_gets_a_green_answer_and_who_names_nobody_does_no
     assert (done.code, f"of {size} entries at 2023-11-14" in done.out) == (0, True)
 
 
-def test_the_tiles_of_an_anchored_head_stay_and_are_no_leftovers(tmp_path, authority, run) -> None:
-    made, size = record(tmp_path, authority)
-    assert f"tile/0/000.p/{size}" in made.trace.names()
-    done = run("verify", made.trace.path, "--key", key_of(made))
-    assert "left over from an older" not in done.out
-
-
 def test_a_rewritten_log_ends_with_exit_code_1_by_each_kind_alone(tmp_path, authority, run) -> None:
     made, _size = record(tmp_path, authority)
     events = [decode_event(entry) for entry in all_entries(made.trace)]

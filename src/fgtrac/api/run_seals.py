@@ -139,6 +139,8 @@ class RunSeals:
             size = self._anchors.sealed(begins_epoch=epoch is not None)
             if epoch is not None:
                 epoch.size = size
+                epoch.sealed.set()
+                self._recorder.rotate()  # only now, so that no receipt waits for it: the next seal reads what is new
         finally:
             if epoch is not None:
                 epoch.sealed.set()
