@@ -88,6 +88,8 @@ def test_all_that_are_named_must_have_cosigned_unless_fewer_are_asked_for() -> N
         "1970-01-01 00:01:40 UTC; 2 of 2 together the first 5 entries, by 1970-01-01 00:03:20 UTC; the last 4 are not "
         "covered; whoever cosigned says that it saw no other history"
     )
+    (note,) = [note for note in report.notes if "--since" in note]
+    assert "for its first 5 entries since 1970-01-01 00:03:20 UTC, and for nothing behind them" in note
     report = verify(files, A, B, C)
     assert verdict_of(report, "witness") is Verdict.CANNOT_TELL
     assert f"3 of the witnesses named are asked for, and there is no cosignature by c (key id {C.key_id.hex()})" in (
