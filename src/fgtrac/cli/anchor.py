@@ -64,7 +64,7 @@ def anchor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the newest sealed tree head witnessed outside: from then on nobody can rewrite it unseen, you included.
+    """Have the newest sealed tree head witnessed outside: what is rewritten afterwards, by you too, does not fit it.
 
     Receipts go into the trace. Where a service gives no usable answer the exit code is 4, and --pending tries again;
     where one refuses it is 1."""
