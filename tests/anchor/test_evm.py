@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 
 from chains import OTHER_CODE, TestChain, anchored, evm_head, no_proof, root_of
+from fgtrac.anchor import transactions
 from fgtrac.anchor.account import load_account
 from fgtrac.anchor.contract.calls import anchor_call
 from fgtrac.anchor.evm import Confirmed, EvmContract, Node, anchored_heads, confirm
 from fgtrac.anchor.local_chain import LocalChain
+from fgtrac.anchor.node import Mined
 from fgtrac.anchor.outcomes import ContradictionError
 from fgtrac.anchor.service import Service
 from fgtrac.errors import AnchorError, FgtracError, ProofError, RefusedError
@@ -47,6 +51,25 @@ def test_the_first_head_deploys_the_contract_and_gives_a_receipt_that_the_chain_
     assert name == evm_name(receipt.chain_id, receipt.contract, receipt.sender)
     assert confirm(node(chain), receipt) == Confirmed(node(chain).block().time, 1)
     assert service.contract in service.name
+
+
+def test_a_transaction_that_two_threads_wait_for_is_done_for_both(
+    chain: TestChain, trace_id: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, head = chain.service(), evm_head(trace_id, 1)
+    receipt = anchored(service, head)
+    wait, both = transactions._wait, threading.Barrier(2)
+
+    def together(node: Node, transaction: bytes, chain_id: int) -> Mined:
+        both.wait(10)
+        return wait(node, transaction, chain_id)
+
+    monkeypatch.setattr(transactions, "_wait", together)
+    sender, data = service._account(), anchor_call(trace_id, head.head.size, head.head.root)
+    sender._sent[receipt.chain_id, receipt.contract, data] = receipt.transaction  # as it was before its block
+    with ThreadPoolExecutor(2) as pool:
+        waits = [pool.submit(sender.transact, node(chain), receipt.chain_id, receipt.contract, data) for _ in range(2)]
+    assert {mined.result().block_hash for mined in waits} == {receipt.block_hash}
 
 
 def test_later_heads_go_into_the_same_contract(chain: TestChain, trace_id: bytes) -> None:

@@ -18,7 +18,7 @@ from fgtrac.anchor.local_chain import LocalChain
 from fgtrac.anchor.rfc3161 import check_alone
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.api.anchoring import anchor_trace, complete_pending
-from fgtrac.errors import ProofError, TamperError
+from fgtrac.errors import AnchorError, ProofError, TamperError
 from fgtrac.store import durable
 from fgtrac.tlog.cosignature import cosignature_time
 from fgtrac.tlog.note import (
@@ -156,6 +156,20 @@ def test_a_contract_is_deployed_once_for_a_trace_and_found_again_by_its_receipts
     assert f"0x{receipts[0].contract.hex()}" == again.contract
     assert again.contract in second.name
     assert second.time == receipts[1].block_time
+
+
+class Faulty(ByHand):
+    """A service with a fault of its own, whose text holds a secret."""
+
+    def anchor(self, signed: SignedHead, prove_from: ProveFrom) -> tuple[str, bytes]:
+        raise KeyError("k3y-th4t-is-secret")
+
+
+def test_a_fault_of_a_service_is_in_its_result_and_the_others_are_asked(made: Made, witness: LoopbackWitness) -> None:
+    fault, done = anchor_trace(made.trace.path, [Faulty(), witness.service()])
+    assert type(fault.error) is AnchorError
+    assert str(fault.error) == "it failed with KeyError"
+    assert done.error is None
 
 
 # -- refused before anything is asked -------------------------------------------------------------------------------
