@@ -208,7 +208,7 @@ class Node:
         NoContractError, OtherCodeError.
 
         Many nodes keep no state of old blocks and answer with an error: then the present code says it too. It has no
-        way to change or to go, so it has stood there since it was deployed.
+        way to change or to go; what stood at the address before it (where a chain lets contracts go) it does not tell.
         """
         address = format_address(contract)
         try:
