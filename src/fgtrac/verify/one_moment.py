@@ -1,8 +1,9 @@
 """A trace as it was when its verification began, though its owner may seal it meanwhile.
 
 A seal writes new files, replaces `checkpoint`, and then removes what the older head needed. So the head and the list of
-files are read once, together, and every check is given these. A file that was there and is gone when it is read is
-remembered: no copy of a trace loses files while it is verified, so that says that somebody writes to this one.
+files are read once, together, and every check is given these: names may come at any time, since a run goes on writing,
+and a head that is the same before and after them makes it one moment. A file that was there and is gone when it is read
+is remembered: no copy of a trace loses files while it is verified, so that says that somebody writes to this one.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ class OneMoment:
     def __init__(self, files: TraceFiles) -> None:
         self._files = files
         self.vanished: set[str] = set()
-        self._head, self._names = self._look()
-        for _ in range(TRIES):  # until nothing changed between two looks
-            before = self._head, self._names
-            self._head, self._names = self._look()
-            if before == (self._head, self._names):
+        self._known: set[str] = set()
+        self._head = self._look()
+        for _ in range(TRIES):  # until the head is the same before and after the names
+            before, self._names = self._head, self._files.names()
+            self._known.update(self._names)
+            self._head = self._look()
+            self._is_settled = before == self._head
+            if self._is_settled:
                 break
-        self._known = frozenset(self._names)
 
-    def _look(self) -> tuple[bytes | None, list[str]]:
-        head = None
+    def _look(self) -> bytes | None:
         with suppress(FgtracError, OSError):  # whoever reads it is told
-            head = self._files.read(HEAD)
-        return head, self._files.names()
+            return self._files.read(HEAD)
+        return None
 
     def read(self, path: str) -> bytes:
         """As `TraceFiles.read`."""
@@ -66,7 +68,7 @@ class OneMoment:
         return list(self._names)
 
     def _miss(self, path: str) -> None:
-        if path in self._known:
+        if path in self._known or not self._is_settled:
             self.vanished.add(path)
 
     def grown(self) -> TreeHead | None:
@@ -78,8 +80,8 @@ class OneMoment:
         return None
 
     def excuse(self, finding: Finding) -> Finding:
-        """The finding; but cannot tell, where it was refuted for files that went meanwhile."""
-        if finding.verdict is not Verdict.REFUTED or not self.vanished:
+        """The finding; but cannot tell, where it was refuted for files that went meanwhile, or may have."""
+        if finding.verdict is not Verdict.REFUTED or (self._is_settled and not self.vanished):
             return finding
         if finding.check not in MOVED and not any(path in finding.words for path in self.vanished):
             return finding
