@@ -84,12 +84,13 @@ def test_the_first_few_services_are_named_and_the_others_counted() -> None:
 def test_which_epochs_are_bound_is_said_for_heads_of_that_very_size_only() -> None:
     found = audit()
     for number, epoch in enumerate((0, 1)):
-        event = {"kind": "sampler", "sampler": "R", "writer": b"w", "loader": 1, "epoch": epoch}
+        event = {"kind": "sampler", "sampler": "R", "writer": b"w", "loader": 1, "epoch": epoch, "time": 0}
         found.facts.announcements.add(number, event)
-    words = describe([Witnessed(1, 0, "a"), Witnessed(9, 0, "a", exact=False)], RFC3161, found)
-    assert "; anchored before their first use, by the log's own times: 1 of 2 announced epochs; " in words
-    event = {"kind": "use", "epoch": np.array([0]), "writer": b"w", "loader": 1, "time": -1}
+    event = {"kind": "use", "epoch": np.array([0, 1]), "writer": b"w", "loader": 1, "time": 0}
     found.facts.announcements.add(2, event)
+    words = describe([Witnessed(1, 0, "a"), Witnessed(2, 0, "a", exact=False)], RFC3161, found)
+    assert "; anchored before their first use, by the log's own times: 1 of 2 announced epochs; " in words
+    found.facts.announcements.add(3, event | {"time": -1})
     assert ": 0 of 2 announced epochs; " in describe([Witnessed(1, 0, "a")], RFC3161, found)
 
 

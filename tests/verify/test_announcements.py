@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import time
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,11 @@ def head(size: int, time_s: float | None = None, **more: Any) -> Witnessed:
 
 
 LOG = told(("R", 1, 0), ("R", 2, 0), ("use", 1, 0), ("R", 1, 1), ("use", 1, 1), ("use", 2, 0), (UNREAD, 3, 0))
+
+
+def use(number: int, epoch: int, time_s: float, kind: str = "use", writer: bytes = b"w" * 16) -> tuple[int, Any]:
+    own = {"writer": writer, "time": round(time_s * 10**9)}
+    return number, {"kind": kind, "loader": 1, "epoch": np.array([epoch]), **own}
 
 
 @pytest.mark.parametrize(("size", "bound"), [(0, 0), (1, 1), (2, 2), (3, 1), (4, 2), (5, 1), (6, 0), (7, 0), (100, 0)])
@@ -68,14 +75,52 @@ def test_a_head_binds_nothing_that_is_not_counted_or_not_believed(what: dict[str
     assert LOG.bound([head(2, **what), head(1)]) == 1
 
 
-def test_an_epoch_that_was_never_used_stays_bound_and_one_announced_after_its_use_never_is() -> None:
-    assert told(("R", 1, 0)).bound([head(1), head(50)]) == 1
+def test_an_epoch_s_first_use_is_as_old_as_anything_that_its_writer_recorded_from_then_on() -> None:
+    found = told(("R", 1, 0))
+    found.add(*use(1, 0, 900))
+    assert found.bound([head(1, 500)]) == 1
+    found.add(*use(2, 0, 500))
+    found.add(*use(3, 0, 400, writer=b"v" * 16))
+    assert found.bound([head(1, 500)]) == 1
+    found.add(*use(4, 0, 499, kind="metrics"))
+    assert found.bound([head(1, 500)]) == 0
+    assert found.bound([head(1, 499)]) == 1
+
+
+def test_the_smallest_time_from_each_first_use_on_is_what_the_definition_says() -> None:
+    draw = random.Random(7)
+    for _ in range(200):
+        times = [draw.randrange(12) for _ in range(12)]
+        epochs = [draw.randrange(5) for _ in times]
+        found = told(*(("R", 1, epoch) for epoch in range(5)))
+        for number, (epoch, time_s) in enumerate(zip(epochs, times, strict=True), 5):
+            found.add(*use(number, epoch, time_s))
+        for seen_s in range(12):
+            expected = sum(min(times[epochs.index(epoch) :]) >= seen_s for epoch in set(epochs))
+            assert found.bound([head(5, seen_s)]) == expected, (times, epochs, seen_s)
+
+
+def test_an_epoch_whose_first_use_is_in_the_future_is_not_bound_and_that_is_said() -> None:
+    for ahead_s, bound in ((-100, 1), (200, 1), (400, 0)):
+        found = told(("R", 1, 0))
+        found.add(*use(1, 0, time.time() + ahead_s))
+        assert found.bound([head(1)]) == bound
+        assert bool(found.ahead()) == (ahead_s > 300)
+    assert "entries say that they were recorded until 20" in found.ahead()
+    assert "this computer's clock is at 20" in found.ahead()
+
+
+def test_an_epoch_that_was_never_used_is_not_counted_and_one_announced_after_its_use_is_never_bound() -> None:
+    assert told(("R", 1, 0)).bound([head(1), head(50)]) == 0
+    unused = told(*(("R", 1, epoch) for epoch in range(9)), ("R", 1, 8), ("use", 1, 3))
+    said = "anchored before their first use, by the log's own times: 1 of 1 announced epoch, and 8 more not used"
+    assert unused.told([head(9, 0)]) == said
     assert told(("use", 1, 0), ("R", 1, 0)).bound([head(n, 0) for n in range(9)]) == 0
 
 
 @pytest.mark.parametrize("again", ["R", "S", UNREAD])
 def test_an_epoch_that_is_announced_twice_is_never_bound_and_said(again: str) -> None:
-    found = told(("R", 1, 0), (again, 1, 0), ("use", 1, 0), ("R", 1, 1))
+    found = told(("R", 1, 0), (again, 1, 0), ("use", 1, 0), ("R", 1, 1), ("use", 1, 1))
     assert [found.bound([head(size, 0)]) for size in range(5)] == [0, 0, 0, 0, 1]
     words = "anchored before their first use, by the log's own times: 0 of 2 announced epochs (1 announced twice"
     assert found.told([head(2)]).startswith(words)

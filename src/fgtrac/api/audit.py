@@ -142,6 +142,8 @@ def _bound(audit: Audit) -> str:
     bound = announced.bound([one for one in seen if one.kind != RFC3161], seen)
     stamped = announced.bound([one for one in seen if one.kind == RFC3161], seen)
     also = f"; time stamps show the same of {stamped}, and exclude no second history" if stamped else ""
+    also += f"; {counted(announced.missing, 'epoch')} used without an announced order" if announced.missing else ""
+    also += f"; {ahead}" if (ahead := announced.ahead()) else ""
     return (
         f"the announced order binds whoever signed in {bound} of {counted(len(announced), 'epoch')}: only there has a "
         "witness or a contract a head with the announcement and no use yet, from before the first use by the log's own "

@@ -81,6 +81,7 @@ class Facts:
         kind = event["kind"]
         self.sequences.add(number, event)
         self.own_times.add(event["time"])
+        self.announcements.add(number, event)
         if kind == "run":
             self.runs.append((number, event))
         elif kind == "artifact":
@@ -97,10 +98,7 @@ class Facts:
             self.contributions.setdefault((writer, seq), []).append(number)
         elif kind == "key":
             self.rotations += rotations_of([(number, event)])
-        elif kind == "use":
-            self.announcements.add(number, event)
         elif kind == "sampler":
-            self.announcements.add(number, event)
             self.announced += event["sampler"] != UNREAD
             self.committed += event["sampler"] != UNREAD and "state_commitment" in event
         elif kind == "seal":
