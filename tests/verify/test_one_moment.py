@@ -99,14 +99,14 @@ def test_a_file_that_goes_from_a_trace_that_does_not_grow_is_never_green_and_ref
 
 
 class Restless(Growing):
-    """The same, sealed after so many lists of its names, in each of which is another file."""
+    """The same, sealed before one of the lists of its names is given; each list has another file."""
 
     def _now(self) -> TraceFiles:
         return self.before if self.calls > 0 else self.after
 
     def names(self) -> list[str]:
         self.calls -= 1
-        return [*self.before.names(), f"journal/{self.calls}.tmp"]
+        return [*self._now().names(), f"journal/{self.calls}.tmp"]
 
 
 class TwoHeads(Growing):
