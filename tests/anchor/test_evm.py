@@ -274,6 +274,14 @@ def test_a_head_by_way_of_another_contract_cannot_be_told_from_one_that_was_made
     assert mined is not None
     (event,) = mined.events
     assert event.sender == parse_address(wallet)
+    with pytest.raises(CannotTell, match="only who has that account can arrange this, and it is not supported"):
+        confirm(node(chain), event)
+    relay = chain.deploy("0x" + forwarding_code(parse_address(wallet)).hex())
+    sent = chain.send(relay, "0x" + anchor_call(trace_id, 10, root_of("root 10")).hex())
+    mined = node(chain).mined(bytes.fromhex(sent[2:]), node(chain).chain_id())
+    assert mined is not None
+    (event,) = mined.events
+    assert event.sender == parse_address(wallet)
     with pytest.raises(CannotTell, match="that account is itself a contract, which is not supported"):
         confirm(node(chain), event)
 

@@ -128,6 +128,31 @@ def test_a_contract_that_has_an_announcement_before_the_first_use_binds_it(tmp_p
     assert "in 1 of 2 epochs: only there" in note_about_epochs(report)
 
 
+@pytest.mark.parametrize("unnamed", [("accounts",), ("contracts",), ("accounts", "contracts")])
+def test_a_second_history_is_excluded_only_by_an_account_and_a_contract_that_were_both_named(
+    tmp_path: Path, unnamed: tuple[str, ...]
+) -> None:
+    stage = Stage.set(tmp_path)
+    began = int(time.time())
+    told = [{**event, "time": (began + (n >= FIRST) * 250) * 10**9} for n, event in enumerate(EVENTS)]
+    files = stage.anchor(write(*told), FIRST, LAST, kinds=(EVM,))
+    (words,) = [n for n in verify(files, stage.trusts(EVM)).notes if "--since" in n]
+    assert "is shown by who witnessed it for its first 7 entries" in words
+    report = verify(files, stage.trusts(EVM, **dict.fromkeys(unnamed, ())))
+    assert verdict_of(report, EVM) is HOLDS
+    (words,) = [n for n in report.notes if "--since" in n]
+    assert (
+        "is not shown by heads that a chain keeps, unless you name the account and the contract (--evm-account and "
+        "--evm-contract): that its first 7 entries existed at 20"
+    ) in words
+    assert "excludes no second history" in words
+    assert "in 0 of 2 epochs" in note_about_epochs(report)
+    assert (
+        "; a chain shows the same of 1, and excludes a second history only where you name the account and the contract "
+        "(--evm-account and --evm-contract)"
+    ) in note_about_epochs(report)
+
+
 def note_about_epochs(report: Report) -> str:
     (words,) = [note for note in report.notes if note.startswith("the announced order binds")]
     return words

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fgtrac.anchor.contract.calls import anchor_call
 from fgtrac.api.anchor_audit import anchor_demands
 from fgtrac.api.trusted_anchors import TrustedAnchors
-from fgtrac.verify.evm_receipt import format_address, format_evm_receipt, parse_address
+from fgtrac.verify.evm_receipt import format_address, format_evm_receipt, parse_address, parse_evm_receipt
 from fgtrac.verify.receipts import EVM, evm_name, note_path, paths_of, receipt_path
 from fgtrac.verify.report import Verdict
 from findings import verdict_of, words_of
@@ -169,6 +171,49 @@ def test_of_several_nodes_of_a_chain_each_is_asked(stage: Stage, anchored: Files
     assert "leave out the one that you do not trust" in words_of(report, EVM)
     report = verify(onto(FORGED, without(anchored, EVM)), stage.trusts(EVM, nodes=nodes))
     assert verdict_of(report, EVM) is REFUTED, "whatever the other one does not tell"
+
+
+def silent(_: Any) -> Any:
+    raise OSError("rate limit")
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("method", ["eth_getCode", "eth_call", "eth_getLogs", "eth_getTransactionByHash"])
+def test_a_node_that_stops_to_answer_hides_no_contradiction_that_another_shows(
+    stage: Stage, anchored: Files, method: str, is_first: bool
+) -> None:
+    chain = stage.chain
+    nodes = [chain.liar, chain.provider] if is_first else [chain.provider, chain.liar]
+    chain.liar.lies[method] = silent
+    assert verdict_of(verify(anchored, stage.trusts(EVM, nodes=nodes)), EVM) is CANNOT_TELL
+    report = verify(onto(FORGED, without(anchored, EVM)), stage.trusts(EVM, nodes=nodes))
+    assert verdict_of(report, EVM) is REFUTED
+    assert "over the first 7 entries the head that 0x" in words_of(report, EVM)
+
+
+def test_a_node_that_does_not_answer_hides_no_receipt_that_another_contradicts(stage: Stage, anchored: Files) -> None:
+    (path,) = [path for path in paths_of(anchored, EVM) if f"/{LAST}/" in path]
+    receipt = parse_evm_receipt(anchored[path])
+    false = anchored | {path: format_evm_receipt(replace(receipt, block_time=receipt.block_time + 1))}
+    stage.chain.liar.lies["eth_getTransactionReceipt"] = silent
+    report = verify(false, stage.trusts(EVM, nodes=[stage.chain.liar, stage.chain.provider]))
+    assert verdict_of(report, EVM) is REFUTED
+    assert "the event has block_time" in words_of(report, EVM)
+
+
+def test_a_head_that_nobody_can_tell_of_hides_no_contradiction_behind_it(stage: Stage, anchored: Files) -> None:
+    """The signer sends one more head, of a huge size, with a byte behind it: only his key can, and he is told so."""
+    tester = stage.chain.tester
+    data = "0x" + anchor_call(TRACE_ID, 10**18, b"\7" * 32).hex() + "00"
+    account = tester.get_accounts()[0]
+    tester.send_transaction({"from": account, "to": stage.chain.contract, "gas": 3_000_000, "data": data})
+    report = verify(without(anchored, EVM), stage.trusts(EVM))
+    assert verdict_of(report, EVM) is CANNOT_TELL
+    assert f"{account.lower()} itself sent it: only the key of that account can" in words_of(report, EVM)
+    assert "name another contract" not in words_of(report, EVM)
+    report = verify(onto(FORGED, without(anchored, EVM)), stage.trusts(EVM))
+    assert verdict_of(report, EVM) is REFUTED
+    assert "over the first 7 entries the head that 0x" in words_of(report, EVM)
 
 
 def test_one_node_of_two_that_is_silent_leaves_nobody_to_tell(stage: Stage, anchored: Files) -> None:

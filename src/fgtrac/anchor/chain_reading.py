@@ -15,6 +15,10 @@ from fgtrac.verify.evm_receipt import EvmReceipt, format_address
 MAX_HEADS = 100_000
 
 
+class OwnCallError(ProofError):
+    """The sender called the contract itself, and not to give it this head as `anchor_call` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     """The event stands on the chain: since when (unix seconds), and in how many blocks, its own and those after it."""
@@ -113,7 +117,8 @@ def check_call(node: Node, event: EvmReceipt) -> None:
     """Whether the event comes from a call by which its sender gave the contract this head.
 
     The code at an address does not show it: what deploys a contract may write into its memory and make any event before
-    that code stands there. ProofError for an event without such a call, CannotTell where the call may have come by way
+    that code stands there. ProofError for an event without such a call (OwnCallError where the sender's own transaction
+    made it in another way), CannotTell where the call may have come by way
     of another contract.
     """
     call = node.transaction(event.transaction)
@@ -124,8 +129,19 @@ def check_call(node: Node, event: EvmReceipt) -> None:
     if (call.sender, call.to, call.data, call.value) == (event.sender, event.contract, wanted, 0):
         return
     what = f"size {event.size} to {format_address(event.contract)}"
-    if call.to is None or (call.sender, call.to) == (event.sender, event.contract):
+    if (call.sender, call.to) == (event.sender, event.contract):
+        raise OwnCallError(
+            f"{name} does not give {what} as fgtrac does, and {format_address(event.sender)} itself sent it: only the "
+            "key of that account can arrange this"
+        )
+    if call.to is None:
         raise ProofError(f"{name} does not give {what}: its event was made up, as one who deploys a contract can do")
+    if call.to == event.sender:
+        raise CannotTell(
+            f"{name} is of {format_address(call.sender)} to {format_address(event.sender)}, which gave {what} as a "
+            "contract does (EIP-7702, a smart account): only who has that account can arrange this, and it is not "
+            "supported"
+        )
     raise CannotTell(
         f"{name} is of {format_address(call.sender)} to {format_address(call.to)}, and not of "
         f"{format_address(event.sender)}, giving {what}: its event was made up, or that account is itself a contract, "

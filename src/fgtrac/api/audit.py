@@ -30,7 +30,7 @@ from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.one_moment import OneMoment
 from fgtrac.verify.quorum import unread_lines
-from fgtrac.verify.receipts import RFC3161, WITNESS, parse_path
+from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, parse_path
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.tree import HEAD, read_head
@@ -114,10 +114,13 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
     return notes
 
 
+_BOTH = "the account and the contract (--evm-account and --evm-contract)"
+
+
 def _shown_by_anchors(audit: Audit) -> str:
     """What outside witnesses show of rolling back and rewriting, and what shows the rest."""
     seen = [one for one in audit.witnessed if one.counts]
-    faithful = [one for one in seen if one.kind != RFC3161]
+    faithful = [one for one in seen if one.excludes]
     if faithful:
         newest = _newest(faithful)
         since = "" if newest.doubt else f" since {newest.told()}"
@@ -126,7 +129,9 @@ def _shown_by_anchors(audit: Audit) -> str:
     if seen:
         newest = _newest(seen)
         existed = f"that its first {newest.size} entries existed at {newest.told()} excludes no second history"
-        return f"not shown by time stamps: {existed}; an older head that you kept does"
+        whom = {RFC3161: "time stamps", EVM: f"heads that a chain keeps, unless you name {_BOTH}"}
+        by = " or ".join(words for kind, words in whom.items() if any(one.kind == kind for one in seen))
+        return f"not shown by {by}: {existed}; an older head that you kept does"
     return "not shown; an older head that you kept does"
 
 
@@ -139,15 +144,18 @@ def _newest(seen: Iterable[Witnessed]) -> Witnessed:
 def _bound(audit: Audit) -> str:
     """Of how many epochs the announced order binds whoever signs."""
     announced, seen = audit.facts.announcements, audit.witnessed
-    bound = announced.bound([one for one in seen if one.kind != RFC3161], seen)
+    bound = announced.bound([one for one in seen if one.excludes], seen)
     stamped = announced.bound([one for one in seen if one.kind == RFC3161], seen)
     also = f"; time stamps show the same of {stamped}, and exclude no second history" if stamped else ""
+    unnamed = announced.bound([one for one in seen if one.kind == EVM and not one.excludes], seen)
+    if unnamed:
+        also += f"; a chain shows the same of {unnamed}, and excludes a second history only where you name {_BOTH}"
     also += f"; {counted(announced.missing, 'epoch')} used without an announced order" if announced.missing else ""
     also += f"; {ahead}" if (ahead := announced.ahead()) else ""
     return (
         f"the announced order binds whoever signed in {bound} of {counted(len(announced), 'epoch')}: only there has a "
-        "witness or a contract a head with the announcement and no use yet, from before the first use by the log's own "
-        f"times{also}"
+        "witness, or a contract named with its account, a head with the announcement and no use yet, from before the "
+        f"first use by the log's own times{also}"
     )
 
 

@@ -3,19 +3,20 @@
 A receipt says where on its chain a head stands; whether it stands there only a node can tell. The chain is also asked
 for every other head of the same account and trace: a history that was rewritten contradicts one of them, whatever
 became of the receipts. And each receipt's head has to be among those: only what the contract tells of now was given in
-one order. Of several nodes of a chain every one is asked, and all have to say the same.
+one order. Of several nodes of a chain every one is asked, and all have to say the same; a contradiction that one shows
+counts, whatever the others do not answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fgtrac.anchor.outcomes import NoContractError, OtherCodeError
 from fgtrac.api.trusted_anchors import TrustedAnchors
-from fgtrac.errors import ProofError
+from fgtrac.errors import AnchorError, ProofError
 from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.anchors import Tally, check_folder, examine_all, read_receipt
 from fgtrac.verify.auditor import Audit
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Place = tuple[int, bytes, bytes]  # chain id, contract, sender
 Nodes = Mapping[int, Sequence["Node"]]  # by the chain's id
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 class ChainCheck:
@@ -124,11 +127,12 @@ class ChainCheck:
         """What all nodes of a chain say of a receipt; raises as `anchor.evm.confirm`."""
         from fgtrac.anchor.evm import confirm
 
-        (block_time,) = {confirm(node, receipt, self._confirmations).block_time for node in nodes}
+        (block_time,) = set(_of_each(nodes, lambda node: confirm(node, receipt, self._confirmations).block_time))
         theirs = " (as the receipts name it)"
         who = f"account {format_address(receipt.sender)}{'' if self._accounts else theirs} in "
         where = f"contract {format_address(receipt.contract)}{'' if self._contracts else theirs} "
-        return Witnessed(receipt.size, block_time, f"{who}{where}on chain {receipt.chain_id}")
+        is_named = bool(self._accounts and self._contracts)
+        return Witnessed(receipt.size, block_time, f"{who}{where}on chain {receipt.chain_id}", excludes=is_named)
 
     def _places(self, receipts: set[EvmReceipt], nodes: Nodes, tally: Tally) -> list[Place]:
         """Where to ask for heads of this trace: at the accounts and the contracts that were named, or as the receipts
@@ -177,15 +181,34 @@ def _read(trace: TraceFiles, path: str, trace_id: bytes, log: Log) -> EvmReceipt
 @contextmanager
 def _planted_by_others() -> Iterator[None]:
     """A head that was made up, and that no receipt speaks of, is a fault of the contract and not of the trace: whoever
-    deploys one can plant it. CannotTell."""
+    deploys one can plant it. CannotTell, which says so unless only the account's own key can have done it."""
+    from fgtrac.anchor.chain_reading import OwnCallError
+
     try:
         yield
+    except OwnCallError as reason:
+        raise CannotTell(str(reason)) from None
     except ProofError as reason:
         raise CannotTell(f"{reason}; name another contract than this one") from None
 
 
 def _name(place: Place) -> str:
     return f"contract {format_address(place[1])} on chain {place[0]}"
+
+
+def _of_each(things: Iterable[Asked], ask: Callable[[Asked], Answer]) -> list[Answer]:
+    """The answers about all of them. ProofError where one gives it, whatever became of the others; only then the first
+    CannotTell or AnchorError."""
+    answers: list[Answer] = []
+    unknown: list[CannotTell | AnchorError] = []
+    for thing in things:
+        try:
+            answers.append(ask(thing))
+        except (CannotTell, AnchorError) as reason:
+            unknown.append(reason)
+    if unknown:
+        raise unknown[0]
+    return answers
 
 
 def _has(node: Node, contract: bytes) -> bool:
@@ -203,10 +226,13 @@ def _kept(nodes: Sequence[Node], place: Place, trace_id: bytes, trace: TraceFile
     from fgtrac.anchor.evm import anchored_heads
 
     _, contract, sender = place
-    told = [anchored_heads(node, contract, sender, trace_id) for node in nodes]
-    for node, heads in zip(nodes, told, strict=True):
-        for head in heads:
-            _check_kept(node, head, trace, log)
+
+    def tell(node: Node) -> list[EvmReceipt]:
+        heads = anchored_heads(node, contract, sender, trace_id)
+        _of_each(heads, lambda head: _check_kept(node, head, trace, log))
+        return heads
+
+    told = _of_each(nodes, tell)
     for node, heads in zip(nodes, told, strict=True):
         if heads != told[0]:
             raise CannotTell(

@@ -19,15 +19,17 @@ _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 @dataclass(frozen=True, slots=True)
 class Witnessed:
     """That somebody outside saw so many entries of the log: when (unix seconds, by the witness's clock, exact to
-    `accuracy_s` as it says), who, and what kind of witness it is (see `verify.receipts`). `exact` says that it was the
-    head of that very size, and not only a later one that extends it; `counts` that nobody else has to say so too;
-    `doubt` why the time cannot be true, if it cannot."""
+    `accuracy_s` as it says), who, and what kind of witness it is (see `verify.receipts`). `excludes` says that a second
+    history is excluded: by a witness's word, or by a contract and an account that the verifier named. `exact` says that
+    it was the head of that very size, and not only a later one that extends it; `counts` that nobody else has to say so
+    too; `doubt` why the time cannot be true, if it cannot."""
 
     size: int
     time_s: float
     by: str
     kind: str = ""
     accuracy_s: float = 0.0
+    excludes: bool = False
     exact: bool = True
     counts: bool = True
     doubt: str = ""

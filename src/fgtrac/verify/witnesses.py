@@ -71,7 +71,9 @@ def _conclude(audit: Audit, quorum: Quorum, seen: Seen) -> str:
     CannotTell where too few did."""
     broken = {c: words for c, sizes in seen.items() if (words := _contradiction(c, sizes))}
     alone = {
-        c: judged([Witnessed(size, time, c.name, counts=False) for size, time in sizes.items()], WITNESS, audit)
+        c: judged(
+            [Witnessed(s, time, c.name, excludes=True, counts=False) for s, time in sizes.items()], WITNESS, audit
+        )
         for c, sizes in seen.items()
         if c not in broken
     }
@@ -147,7 +149,7 @@ def _covered(alone: Mapping[Cosigner, Sequence[Witnessed]], needed: int) -> list
             enough.append(cosigner)
             if count_distinct(enough) >= needed:
                 exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
-                found.append(Witnessed(size, first[cosigner], who, exact=exact))
+                found.append(Witnessed(size, first[cosigner], who, excludes=True, exact=exact))
                 break
     return found
 
