@@ -19,6 +19,7 @@ from fgtrac.tlog.note import Verifier, format_vkey
 
 PROGRAM = Path(sys.executable).with_name("aics-witness")
 READY_S = 30.0
+STOP_S = 5.0
 _LISTENING = re.compile(r"listening on (http://\S+)")
 _RELOADED = re.compile(r"reloaded (\S+):")
 
@@ -55,7 +56,11 @@ class WitnessServer:
         finally:
             self._process = None
             process.send_signal(signal.SIGTERM)
-            process.wait(READY_S)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:  # it hangs where it is told to stop while it is just starting
+                process.kill()
+                process.wait()
             reader.join(READY_S)
             process.stderr.close()
 
