@@ -8,7 +8,8 @@ verify_ms                       that verification as a whole, with the log and a
 evm_gas_*                       gas: the contract's deployment, the account's first head, a later one (the most)
 own_time_share                  of a training that anchors with all `kinds` at each epoch, and keeps a checkpoint then:
                                 everything that fgtrac does in the process, over the loop's time. An epoch has 60,000
-                                images (as many as MNIST: the demo's 5,000, twelve times over) and takes epoch_s.
+                                images (as many as MNIST: the demo's 5,000, twelve times over) and takes epoch_s; a
+                                training has six, the first of which also takes the registration into the log
 ..._without_anchors             the same loop under trace, without anchors and the seals that they ask for;
                                 anchors_share is the difference
 ..._small_epochs                all three for epochs of the demo's 5,000 images, 39 updates
@@ -290,7 +291,7 @@ def measure_shares(parties: list[Party]) -> dict[str, float]:
     times = EPOCH_IMAGES // len(small)
     whole = TensorDataset(*(tensor.repeat(times, *[1] * (tensor.dim() - 1)) for tensor in small.tensors))
     figures = {}
-    for name, data, epochs, turns in (("", whole, 3, 2), ("_small_epochs", small, 12, 2)):
+    for name, data, epochs, turns in (("", whole, 6, 2), ("_small_epochs", small, 12, 2)):
         anchored, plain = compare(data, epochs, turns, parties)
         figures |= {
             f"own_time_share{name}": anchored.share,

@@ -38,6 +38,20 @@ def test_what_is_asked_for_now_does_not_wait_for_the_interval_and_what_follows_d
     assert done.acquire(timeout=10)
 
 
+def test_what_may_wait_a_little_is_one_seal_with_what_is_asked_for_now_and_done_alone_where_nothing_is() -> None:
+    done = threading.Semaphore(0)
+    sealer = BackgroundSealer(done.release, interval_s=0)
+    sealer.ask(pause_s=3600)
+    assert not done.acquire(timeout=0.05)
+    sealer.ask(now=True)
+    assert done.acquire(timeout=10)
+    sealer.finish()
+    assert not done.acquire(blocking=False)
+    sealer.ask(pause_s=0.01)
+    assert done.acquire(timeout=10)
+    sealer.finish()
+
+
 def test_seals_never_run_at_the_same_time() -> None:
     inside, entered = threading.Lock(), threading.Event()
     release = threading.Event()

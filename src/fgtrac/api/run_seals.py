@@ -20,6 +20,9 @@ from fgtrac.errors import ProofError
 from fgtrac.store.trace_dir import TraceDir
 
 WAIT_S = 60.0  # at the end and at a resume, for somebody else's seal
+PAUSE_S = (
+    0.25  # behind a checkpoint, where passes are sealed too: the next mostly begins by then, and one seal takes both
+)
 WAIT_BESIDE_S = 1.0  # beside the training: as long as a cosignature takes to be put into the head, and more
 
 
@@ -64,7 +67,7 @@ class RunSeals:
     def ask(self) -> None:
         """Seal beside the caller what has been flushed, soon."""
         self._is_asked = True
-        self._beside.ask()
+        self._beside.ask(pause_s=PAUSE_S if self._anchors.at_epochs else 0.0)
 
     def check(self) -> None:
         """Say so where a seal or an anchor failed. Where somebody else was sealing, ask again."""

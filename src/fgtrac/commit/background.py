@@ -26,9 +26,12 @@ class BackgroundSealer:
         self._due = float("-inf")
         self.cpu_s = 0.0
 
-    def ask(self, *, now: bool = False) -> None:
-        """Seal as soon as the interval since the last seal has passed, or with `now` without waiting for that."""
+    def ask(self, *, now: bool = False, pause_s: float = 0.0) -> None:
+        """Seal as soon as the interval since the last seal has passed, and `pause_s` seconds from now, in which more
+        may be asked for; or with `now` without waiting for either."""
         with self._lock:
+            if not self._wanted:
+                self._due = max(self._due, time.monotonic() + pause_s)
             self._wanted = True
             if now:
                 self._hurry.set()
