@@ -291,7 +291,7 @@ def measure_shares(parties: list[Party]) -> dict[str, float]:
     times = EPOCH_IMAGES // len(small)
     whole = TensorDataset(*(tensor.repeat(times, *[1] * (tensor.dim() - 1)) for tensor in small.tensors))
     figures = {}
-    for name, data, epochs, turns in (("", whole, 6, 2), ("_small_epochs", small, 12, 2)):
+    for name, data, epochs, turns in (("", whole, 6, 1), ("_small_epochs", small, 12, 2)):
         anchored, plain = compare(data, epochs, turns, parties)
         figures |= {
             f"own_time_share{name}": anchored.share,

@@ -58,7 +58,7 @@ def by_definition(seen: dict[Cosigner, dict[int, int]], needed: int) -> Iterator
         if times:
             who = "a and b and c" if needed == 3 else f"at least {needed} of a, b, c"
             exact = count_distinct([c for c in seen if size in seen[c]]) >= needed
-            yield Witnessed(size, min(times), who, exact=exact)
+            yield Witnessed(size, min(times), who, exact=exact, excludes=True)
 
 
 def alone(seen: dict[Cosigner, dict[int, int]]) -> dict[Cosigner, list[Witnessed]]:
@@ -75,8 +75,8 @@ def test_what_a_quorum_covers_is_what_the_definition_says_for_every_pattern_of_t
 
 def test_a_quorum_s_time_rests_on_times_that_can_be_believed_where_so_many_can() -> None:
     early = {A: [Witnessed(8, 1, "a", doubt="early")], B: [Witnessed(8, 100, "b")], C: [Witnessed(8, 200, "c")]}
-    assert together(early, 2) == [Witnessed(8, 200, "b and c")]
-    assert together(early, 3) == [Witnessed(8, 200, "a and b and c")]
+    assert together(early, 2) == [Witnessed(8, 200, "b and c", excludes=True)]
+    assert together(early, 3) == [Witnessed(8, 200, "a and b and c", excludes=True)]
 
 
 def test_all_that_are_named_must_have_cosigned_unless_fewer_are_asked_for() -> None:
