@@ -416,7 +416,7 @@ def test_confirmations_are_waited_for(chain: TestChain, trace_id: bytes) -> None
 
 def test_confirmations_that_do_not_come_are_told_with_both_numbers(chain: TestChain, trace_id: bytes) -> None:
     began = time.monotonic()
-    told = failure(chain.service(confirmations=3, timeout_s=1.0), trace_id)
+    told = failure(chain.service(confirmations=3, timeout_s=3.0), trace_id)
     assert type(told) is outcomes.TimedOutError
     assert "1 of 3" in str(told)
     assert time.monotonic() - began < 5
