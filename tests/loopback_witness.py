@@ -16,6 +16,7 @@ from fgtrac.errors import ProofError
 from fgtrac.tlog.cosignature import format_cosigner
 from fgtrac.tlog.merkle import check_consistency
 from fgtrac.tlog.note import TreeHead, format_signatures, parse_note, parse_tree_head
+from served import at_work
 
 
 class LoopbackWitness:
@@ -53,15 +54,11 @@ class LoopbackWitness:
         server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
         server.daemon_threads = True
         self.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.released.set()
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with at_work(server):
+            try:
+                yield self
+            finally:
+                self.released.set()
 
     def answer(self, body: bytes) -> tuple[int, str, bytes]:
         """The answer to add-checkpoint: status, content type, body."""
@@ -104,3 +101,12 @@ class LoopbackWitness:
             def log_message(self, *_arguments: object) -> None: ...
 
         return Handler
+
+
+def closed_witness() -> LoopbackWitness:
+    """A witness that was there, and whose port is closed now."""
+    made = LoopbackWitness("witness.example/down", Ed25519PrivateKey.from_private_bytes(b"d" * 32))
+    with made.running():
+        pass
+    made.released.clear()
+    return made

@@ -6,13 +6,13 @@ The real one is tested in tests/services.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from cosigned import NAME, cosignature
 from fgtrac.tlog.note import format_signatures
+from served import at_work
 
 Answer = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -56,12 +56,6 @@ def answering(answers: Sequence[Answer], prefix: str = "") -> Iterator[Script]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    script = Script(f"http://127.0.0.1:{server.server_address[1]}{prefix}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    script = Script(f"http://127.0.0.1:{server.server_port}{prefix}")
+    with at_work(server):
         yield script
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -18,6 +18,7 @@ import pytest
 from fgtrac.anchor.json_rpc import MAX_ANSWER_BYTES, HttpRpc, ProviderRpc
 from fgtrac.anchor.outcomes import NoAnswerError, NodeError, NonsenseError, TimedOutError
 from fgtrac.errors import AnchorError, RefusedError
+from served import at_work
 
 PAIR = base64.b64encode(b"us3r:p4ssw0rd").decode()
 SECRETS = ("us3r", "p4ssw0rd", "api-key-1234", "t0k3n", "s p a c e d", "s%20p", PAIR)
@@ -57,12 +58,8 @@ def server() -> Iterator[Server]:
     listening.daemon_threads = True
     port = listening.server_port
     served.url = f"http://us3r:p4ssw0rd@127.0.0.1:{port}/v3/api-key-1234?key=t0k3n&q=s%20p%20a%20c%20e%20d"
-    thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield served
-    listening.shutdown()
-    listening.server_close()
-    thread.join(5)
+    with at_work(listening):
+        yield served
 
 
 def told(url: str, timeout_s: float = 10.0) -> AnchorError:

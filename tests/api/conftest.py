@@ -25,7 +25,7 @@ from fgtrac.api.run import Run, start_run
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
-from loopback_witness import LoopbackWitness
+from loopback_witness import LoopbackWitness, closed_witness
 from replays import DATA, begin, train
 from traces import Made, make_trace
 
@@ -166,12 +166,7 @@ def witness() -> Iterator[LoopbackWitness]:
 
 @pytest.fixture
 def down() -> LoopbackWitness:
-    """A witness that was there, and whose port is closed now."""
-    made = LoopbackWitness("witness.example/down", Ed25519PrivateKey.from_private_bytes(b"d" * 32))
-    with made.running():
-        pass
-    made.released.clear()
-    return made
+    return closed_witness()
 
 
 @pytest.fixture

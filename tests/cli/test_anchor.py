@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fgtrac.anchor.transactions import MAX_FEE_GWEI
-from loopback_witness import LoopbackWitness
+from loopback_witness import LoopbackWitness, closed_witness
 from traces import Made, Writing, make_trace
 
 CLOSED = "http://user:pa55@127.0.0.1:9/secret-path?k=s3cret"
@@ -38,11 +38,7 @@ def witness() -> Iterator[LoopbackWitness]:
 
 @pytest.fixture
 def down() -> LoopbackWitness:
-    """A witness that was there, and whose port is closed now."""
-    made = LoopbackWitness("witness.example/down", Ed25519PrivateKey.from_private_bytes(b"d" * 32))
-    with made.running():
-        pass
-    return made
+    return closed_witness()
 
 
 def named(*witnesses: LoopbackWitness) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authorities import FIRST, LAST, Identity, authority_rights, issue, make_root, pem
 from fgtrac.store import durable
+from served import at_work
 
 CONFIGURATION = """\
 [tsa]
@@ -133,11 +133,5 @@ def running_tsa(
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     responder.url = f"http://127.0.0.1:{server.server_port}/tsa"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with at_work(server):
         yield responder
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

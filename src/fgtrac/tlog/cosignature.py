@@ -6,7 +6,6 @@ the log's own: an 8-byte time (seconds since 1970, by the witness's clock), then
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fgtrac.errors import FormatError, ProofError
-from fgtrac.tlog.note import ED25519, Signature, decode_base64, is_key_name, key_id, parse_note
+from fgtrac.tlog.note import ED25519, Signature, is_key_name, key_id, parse_note, split_vkey, write_vkey
 
 TIMESTAMPED_ED25519 = 4
 TIMESTAMPED_ML_DSA = 6
@@ -41,16 +40,13 @@ class Cosigner:
 
 def format_cosigner(cosigner: Cosigner) -> str:
     """The cosigner's vkey: `name+keyid+base64(0x04 || key)`."""
-    material = bytes((TIMESTAMPED_ED25519,)) + cosigner.public_key
-    return f"{cosigner.name}+{cosigner.key_id.hex()}+{base64.b64encode(material).decode()}"
+    return write_vkey(cosigner.name, TIMESTAMPED_ED25519, cosigner.public_key)
 
 
 def parse_cosigner(vkey: str) -> Cosigner:
     """The cosigner that a vkey names. FormatError for anything that `format_cosigner` would not have written; it says
     so where the vkey is of a kind that is known and not supported."""
-    name, _, rest = vkey.partition("+")
-    identity, _, material = rest.partition("+")
-    raw = decode_base64(material, "a cosigner's key")
+    name, identity, raw = split_vkey(vkey, "a cosigner's key")
     if is_key_name(name) and raw[:1] and raw[0] in _OTHER_KINDS:
         raise FormatError(f"{vkey!r:.120} {_OTHER_KINDS[raw[0]]}")
     if not is_key_name(name) or len(raw) != 33 or raw[0] != TIMESTAMPED_ED25519:

@@ -83,15 +83,25 @@ def is_key_name(name: str) -> bool:
 
 def format_vkey(verifier: Verifier) -> str:
     """`name+keyid+base64(type || key)`."""
-    material = bytes((ED25519,)) + verifier.public_key
-    return f"{verifier.name}+{verifier.key_id.hex()}+{base64.b64encode(material).decode()}"
+    return write_vkey(verifier.name, ED25519, verifier.public_key)
+
+
+def write_vkey(name: str, kind: int, public_key: bytes) -> str:
+    """The vkey of a key of any type."""
+    material = base64.b64encode(bytes((kind,)) + public_key).decode()
+    return f"{name}+{key_id(name, kind, public_key).hex()}+{material}"
+
+
+def split_vkey(text: str, what: str) -> tuple[str, str, bytes]:
+    """A vkey's name, key id in hex, and type and key, as they stand. FormatError where the last is no base64."""
+    name, _, rest = text.partition("+")
+    identity, _, material = rest.partition("+")
+    return name, identity, decode_base64(material, what)
 
 
 def parse_vkey(text: str) -> Verifier:
     """The verifier that a vkey names. FormatError for anything that `format_vkey` would not have written."""
-    name, _, rest = text.partition("+")
-    identity, _, material = rest.partition("+")
-    raw = decode_base64(material, "a verifier key")
+    name, identity, raw = split_vkey(text, "a verifier key")
     if not is_key_name(name) or len(raw) != 33 or raw[0] != ED25519:
         raise FormatError(f"{text!r:.120} is no Ed25519 verifier key name+keyid+base64")
     verifier = Verifier(name, raw[1:])
