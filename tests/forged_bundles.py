@@ -27,7 +27,7 @@ KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(4)]
 PUBLIC = [key.public_key().public_bytes_raw() for key in KEYS]
 ODD = [None, True, 0, 1, 1.5, -1, 65_536, 300, [], {}, "", "0", "none", "AAAA", str(2**64), str(2**64 - 1), "\ud800"]
 LETTERS = ["", "0", "1", "a", "A", "/", "=", "\n", "+", "\u2014", " "]
-ADDED = ["more", "hops", "hop_count", "losses", "revoked", "same_as", "kept", "digest"]
+ADDED = ["more", "graph", "hops", "hop_count", "losses", "revoked", "same_as", "kept", "digest"]
 
 # -- changes that anyone can make ------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def neighbour(writing: Writing, ordinal: np.ndarray) -> None:
     one = np.ones(1, "<u4")
     columns = {"epoch": 0 * one, "batch": 3 * one, "step": np.array([3], "<u8"), "count": one}
     codes = {"status": np.array([STATUS["applied"]], "<u1"), "attribution": np.array([ATTRIBUTION["exact"]], "<u1")}
-    hops = {"hops": 2, "hop_count": np.ones(2, "<u4"), "hop_ordinals": ordinal[[6, 10]]}
+    hops = {"graph": "sampled", "hops": 2, "hop_count": np.ones(2, "<u4"), "hop_ordinals": ordinal[[6, 10]]}
     fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": ordinal[[9]]}
     writing.recorder.record("use", {**fields, **columns, **codes, **hops})
 

@@ -94,6 +94,7 @@ class History:
         more: Event = {}
         if hops:
             more = {
+                "graph": "sampled",
                 "hops": hops,
                 "hop_count": np.array([len(o) for o in near], dtype="<u4"),
                 "hop_ordinals": np.concatenate(near).astype("<u4"),

@@ -25,7 +25,7 @@ DESIGN = {
     "sampler": {"epoch", "sampler", "parameters", "state", "state_commitment"},
     "use": {
         "loader", "optimizer", "block", "epoch", "batch", "step", "status", "attribution", "count", "ordinals",
-        "losses", "hop_count", "hop_ordinals",
+        "losses", "graph", "hops", "hop_count", "hop_ordinals",
     },
     "metrics": {"step", "values"},
     "attention": {"checkpoint", "modalities", "ordinals", "weights"},
@@ -146,6 +146,9 @@ def test_an_array_without_dimensions_is_described_not_stumbled_over(examples: Ex
         ("use", {"status": np.array([1, 1], "u1")}, "step for applied batches"),
         ("use", {"step": np.array([1, 2], "u8")}, "step for applied batches"),
         ("use", {"hops": None}, "together, or none"),
+        ("use", {"graph": None}, "together, or none"),
+        ("use", dict.fromkeys(("hops", "hop_count", "hop_ordinals")), "together, or none"),
+        ("use", {"graph": "full"}, "graph of a use entry"),
         ("use", {"hops": 2**63}, "each of 2 batches and"),
         ("use", {"hop_count": np.array([1, 0, 0, 2], "u4")}, "do not add up"),
         (

@@ -120,7 +120,7 @@ EVENTS: list[dict[str, Any]] = [
      "ids": b"\1" * 32 + b"\2" * 32 + b"\3" * 32, "contents": bytes(96)},
     {"kind": "use", "loader": 0, "optimizer": 0, "block": WRITER, "epoch": u4(0, 0), "batch": u4(0, 1),
      "step": np.array([1, 2**64 - 1], "<u8"), "status": np.array([1, 2], "<u1"),
-     "attribution": np.array([1, 1], "<u1"), "count": u4(2, 1), "ordinals": u4(0, 2, 1), "hops": 1,
+     "attribution": np.array([1, 1], "<u1"), "count": u4(2, 1), "ordinals": u4(0, 2, 1), "graph": "whole", "hops": 1,
      "hop_count": u4(1, 0), "hop_ordinals": u4(1)},
     {"kind": "transform", "stage": "s", "operation": "filter", "block": WRITER, "kept": u4(0), "dropped": u4(1, 2)},
     {"kind": "end", "writers": [[WRITER, 4], [bytes(16), 0]]},

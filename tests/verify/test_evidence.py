@@ -73,7 +73,12 @@ def use(draw: st.DrawFn, block: bytes, ordinals: Any, hops: int) -> dict[str, An
     }
     if hops:
         hop_count = np.array(draw(st.lists(st.integers(0, 3), min_size=n * hops, max_size=n * hops)), "<u4")
-        columns |= {"hops": hops, "hop_count": hop_count, "hop_ordinals": ordinals(size=int(hop_count.sum()))}
+        columns |= {
+            "graph": "sampled",
+            "hops": hops,
+            "hop_count": hop_count,
+            "hop_ordinals": ordinals(size=int(hop_count.sum())),
+        }
     return {"kind": "use", "loader": 1, "optimizer": 1, "block": block, **columns}
 
 

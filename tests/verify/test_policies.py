@@ -372,7 +372,7 @@ def test_superseded_uses_count_and_are_marked() -> None:
 
 
 def test_neighbours_are_not_looked_at_and_that_is_said() -> None:
-    hops = {"hops": 1, "hop_count": np.array([1], np.uint32)}
+    hops = {"graph": "sampled", "hops": 1, "hop_count": np.array([1], np.uint32)}
     graph = Data("graph", 3)
     beside = graph.use(1, 0, 1, **hops, hop_ordinals=graph.ordinals([2]))
     found = check(graph.registered(), graph.role("train", [0, 1]), graph.role("test", [2]), beside)

@@ -20,6 +20,7 @@ TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
 TRAINING = ("samples", "roles", "transform", "use", "resume")  # after one of these a run has not ended, or no longer
 NUMBERS = ("rows", "numbers")
 KEYS = (*NUMBERS, "names")  # what a data set's samples are named by
+GRAPHS = ("sampled", "whole")  # what the neighbours of a batch's seeds are: drawn by a sampler, or all other nodes
 OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
 
 Check = Callable[[Any], bool]
@@ -112,8 +113,8 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     },
     "use": {
         "loader": _integer, "optimizer": _integer, "block": _BLOCK, "epoch": _U32, "batch": _U32, "step": _U64,
-        "status": _U8, "attribution": _U8, "count": _U32, "ordinals": _U32, "losses?": _F16, "hops?": _integer,
-        "hop_count?": _U32, "hop_ordinals?": _U32,
+        "status": _U8, "attribution": _U8, "count": _U32, "ordinals": _U32, "losses?": _F16, "graph?": _one_of(*GRAPHS),
+        "hops?": _integer, "hop_count?": _U32, "hop_ordinals?": _U32,
     },
     "metrics": {"step": _integer, "values": _map_of(lambda v: type(v) in (int, float))},
     "attention": {
@@ -262,14 +263,14 @@ def _check_use(event: Mapping[str, Any]) -> None:
             raise FormatError(f"{name} of a use entry is a code from 1 to {len(codes)}, not {wrong}")
     if not np.array_equal(event["step"] == NO_STEP, event["status"] != STATUS["applied"]):
         raise FormatError("a use entry gives a step for applied batches and for no others")
-    hops = [n in event for n in ("hops", "hop_count", "hop_ordinals")]
+    hops = [n in event for n in ("graph", "hops", "hop_count", "hop_ordinals")]
     if any(hops):
         _check_hops(event, all(hops), batches)
 
 
 def _check_hops(event: Mapping[str, Any], complete: bool, batches: int) -> None:
     if not complete:
-        raise FormatError("a use entry has hops, hop_count and hop_ordinals together, or none of them")
+        raise FormatError("a use entry has graph, hops, hop_count and hop_ordinals together, or none of them")
     if len(event["hop_count"]) != batches * event["hops"]:
         raise FormatError(f"hop_count holds a number for each of {batches} batches and {event['hops']} hops")
     if int(event["hop_count"].sum(dtype=np.uint64)) != len(event["hop_ordinals"]):
