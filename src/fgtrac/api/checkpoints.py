@@ -34,6 +34,10 @@ class Checkpoints:
         for mark, loss, kept in ledger.told:
             self._note(mark, loss, kept)
 
+    def would_keep(self, val_loss: Any) -> bool:
+        """Whether a checkpoint of that validation loss would be kept now. ValueError as `record`."""
+        return self._rule.decide(states.loss_of(val_loss)).kept
+
     def record(
         self, model: torch.nn.Module, step: int, val_loss: Any, epoch: int | None, rates: tuple[float, ...], remark: str
     ) -> State | None:

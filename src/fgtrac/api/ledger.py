@@ -1,4 +1,5 @@
-"""What a log says that scores rest on: the model states it keeps, its files, the contributions recorded so far.
+"""What a log says that scores rest on: the model states it keeps, its files; the contributions and modality weights
+recorded so far.
 
 Read from an existing trace, and kept up to date by the run that records.
 """
@@ -9,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import TamperError
@@ -21,7 +23,7 @@ from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 Told = tuple[Mark | None, float | None, bool]  # a checkpoint as a rule of selection is told of it
 Ref = tuple[bytes, int]
-_KINDS = ("checkpoint", "resume", "artifact", "erasure", "contribution")
+_KINDS = ("checkpoint", "resume", "artifact", "erasure", "contribution", "attention")
 
 
 class Ledger:
@@ -36,6 +38,8 @@ class Ledger:
         self._kept: dict[Mark, State] = {}
         self._rates: dict[Ref, tuple[float, ...]] = {}
         self._contributions: set[bytes] = set()
+        self._attention: set[bytes] = set()
+        self._attended: dict[tuple[Ref, bytes], list[NDArray[np.uint32]]] = {}  # (checkpoint, block) -> ordinals
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -60,6 +64,15 @@ class Ledger:
         """Whether an entry with exactly these samples has been recorded."""
         return _name(ref, target, method, block, ordinals) in self._contributions
 
+    def has_attention(self, event: Mapping[str, Any]) -> bool:
+        """Whether an entry has been recorded that says exactly this of exactly these samples."""
+        return _weights_name(event) in self._attention
+
+    def is_attended(self, ref: Ref, block: bytes, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """(n,) whether each sample has modality weights at that checkpoint already."""
+        told = self._attended.get((ref, block), [])
+        return np.isin(ordinals, np.concatenate(told)) if told else np.zeros(len(ordinals), dtype=bool)
+
     def scored_files(self) -> set[str]:
         """The files of factors that the log names."""
         return {path for path in self.artifacts if path.startswith(FOLDER + "/")}
@@ -79,6 +92,10 @@ class Ledger:
             writer, seq = event["checkpoint"]
             named = (event["target"], event["method"], event["block"], event["ordinals"])
             self._contributions.add(_name((writer, seq), *named))
+        elif kind == "attention":
+            writer, seq = event["checkpoint"]
+            self._attention.add(_weights_name(event))
+            self._attended.setdefault(((writer, seq), event["block"]), []).append(event["ordinals"])
 
     def go_back(self, step: int) -> None:
         """A run was resumed from this step: what came after it is superseded."""
@@ -121,6 +138,11 @@ def read_state(trace: TraceDir, state: State) -> bytes:
 
 def _name(ref: Ref, target: str, method: str, block: bytes, ordinals: NDArray[Any]) -> bytes:
     return hashlib.sha256(encode([*ref, target, method, block, ordinals.astype("<u4")])).digest()
+
+
+def _weights_name(event: Mapping[str, Any]) -> bytes:
+    said = [*event["checkpoint"], list(event["modalities"]), event["block"], event["ordinals"], event["weights"]]
+    return hashlib.sha256(encode(said)).digest()
 
 
 def read_ledger(trace: TraceDir) -> Ledger:

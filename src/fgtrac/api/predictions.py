@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fgtrac.capture.recorder import Recorder, pieces
 from fgtrac.capture.sources import Resolved
@@ -28,10 +29,7 @@ def record_predictions(
 
     ValueError for lengths that do not fit, and for positions that the data do not have.
     """
-    where = np.arange(len(resolved.rows)) if positions is None else np.asarray(positions, dtype=np.int64)
-    outside = where[(where < 0) | (where >= len(resolved.rows))]
-    if len(outside):
-        raise ValueError(f"predictions() got position {outside[0]}; positions are 0 to {len(resolved.rows) - 1}")
+    where = read_positions("predictions()", resolved, positions)
     said = outputs.detach().float().cpu().reshape(len(outputs), math.prod(outputs.shape[1:])).numpy()
     cost = None if losses is None else losses.detach().float().cpu().reshape(-1).numpy()
     if len(said) != len(where) or (cost is not None and len(cost) != len(where)):
@@ -45,3 +43,18 @@ def record_predictions(
             if cost is not None:
                 columns["losses"] = cost[piece]
             recorder.record("prediction", {**fields, "block": block, **columns})
+
+
+def read_positions(verb: str, resolved: Resolved, positions: Sequence[int] | None) -> NDArray[np.int64]:
+    """The positions that a verb was given, by default all. ValueError for one that the data do not have, TypeError for
+    a mask, and for what is no whole number."""
+    given = np.asarray(range(len(resolved.rows)) if positions is None else positions)
+    if len(given) and given.dtype.kind not in "iu":
+        raise TypeError(
+            f"{verb} got positions of {given.dtype}; give whole numbers, such as those where a mask is true"
+        )
+    where = given.astype(np.int64)
+    outside = where[(where < 0) | (where >= len(resolved.rows))]
+    if len(outside):
+        raise ValueError(f"{verb} got position {outside[0]}; positions are 0 to {len(resolved.rows) - 1}")
+    return where

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.api import prior
 from fgtrac.api.anchored_run import NO_ANCHORS, AnchorPlan, RunAnchors
+from fgtrac.api.attention import Attending
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
@@ -64,7 +65,7 @@ class Options:
     anchors: AnchorPlan = NO_ANCHORS
 
 
-class Run(Registering):
+class Run(Registering, Attending):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
     A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
@@ -232,7 +233,10 @@ class Run(Registering):
         remark = "" if scoring is None else scoring.before_checkpoint(model, optimizer, rates)
         if scoring is not None:
             rates += tuple(rate for rate in scoring.rates if rate not in rates)  # of an optimizer that stepped earlier
+        weights = self._attend(model, val_loss)
         state = self._checkpoints.record(model, self.step, val_loss, epoch, rates, remark)
+        if state is not None and weights is not None:
+            self._tell_attended(state, weights)
         self._recorder.flush()
         self._sealer.ask()
         if state is not None and scoring is not None:
