@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from fgtrac.api.trace import Trace, ensemble
     from fgtrac.api.trace import open_trace as open
     from fgtrac.api.trusted_anchors import TrustedAnchors
+    from fgtrac.capture.graph import GraphNodes
 
 __all__ = [
-    "EvmContract", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace", "check",
-    "ensemble", "erase", "errors", "open", "reopen", "start_run",
+    "EvmContract", "GraphNodes", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace",
+    "check", "ensemble", "erase", "errors", "open", "reopen", "start_run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "start_run": ("fgtrac.api.run", "start_run"),
     "EvmContract": ("fgtrac.anchor.evm", "EvmContract"),
     "TimeStampAuthority": ("fgtrac.anchor.rfc3161", "TimeStampAuthority"),
+    "GraphNodes": ("fgtrac.capture.graph", "GraphNodes"),
     "Witness": ("fgtrac.anchor.witness", "Witness"),
     "anchor_trace": ("fgtrac.api.anchoring", "anchor_trace"),
     "check": ("fgtrac.api.check", "check_trace"),

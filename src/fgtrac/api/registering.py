@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fgtrac.capture.graph import GraphNodes, Nodes, is_graph
 from fgtrac.capture.sources import Keys, Registry
 
 
@@ -16,6 +17,7 @@ class Registering:
     def register(
         self,
         data: Any,
+        nodes: Nodes = None,
         *,
         role: str | None = None,
         name: str | None = None,
@@ -26,12 +28,16 @@ class Registering:
     ) -> None:
         """Register the samples of the data set(s) behind `data`, and their role.
 
-        `name` names the root data set (by default its type); `key` and `subject` are a function of the row, a
-        column's name or a sequence (a subject is a text or a whole number; None is nobody's sample, which is then named
-        under the run's key); `source(row)` gives the bytes that a content digest is taken from where fgtrac
-        does not know them; `content=False` takes none. Registering the same data set again adds the role only.
+        The samples of a graph (a PyG `Data`) are its nodes, all of them; `nodes` says which have the role, as
+        `GraphNodes` takes them. `name` names the root data set (by default its type, or "graph"); `key` and `subject`
+        are a function of the row, a column's or a graph attribute's name, or a sequence (a subject is a text or a whole
+        number; None is nobody's sample, which is then named under the run's key); `source(row)` gives the bytes that a
+        content digest is taken from where fgtrac does not know them; `content=False` takes none. Registering the same
+        data set again adds the role only.
         Raises ValueError for a taken name, keys that collide, options for a data set that is registered already, and
-        for samples of an erased subject; of data that are held against a log, where it registers other samples, or
-        other contents, under that name.
+        for samples of an erased subject; TypeError for a graph of several node types; of data that are held against a
+        log ValueError, where it registers other samples, or other contents, under that name.
         """
+        if nodes is not None or is_graph(data):
+            data = GraphNodes(data, nodes)
         self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from fgtrac.api.wish import check_data
+from fgtrac.capture.graph import nodes_of
 from fgtrac.capture.sources import Registry
 from fgtrac.errors import ScoreError
 from fgtrac.score.batches import count_rows, read_batches
@@ -55,6 +56,7 @@ def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = 
     With `sample`, that many of them. ScoreError for rows without identity, ValueError for a data set of no rows,
     TypeError for what is none.
     """
+    data = nodes_of(data)
     check_data(role, data)
     collate = None
     if isinstance(data, DataLoader):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +13,11 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.contents import source_digests
+from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
 from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, pieces
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
-from fgtrac.events.identity import (
-    block_id,
-    content_preimages,
-    make_ids,
-    preimage,
-    preimages,
-    row_preimages,
-    subject_commitment,
-)
+from fgtrac.capture.sample_ids import ids_of, pseudonyms_of, rows_of, sort_ids
+from fgtrac.events.identity import block_id, content_preimages, preimage, preimages, row_preimages
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
 
@@ -137,7 +130,8 @@ class Registry:
         self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 0 no role, 1 another than train, 2 train
 
     def resolve(self, data: Any) -> Resolved:
-        """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them.
+        """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them. The root of
+        nodes is their graph.
 
         Registers a root that is not yet known under its type's name.
         """
@@ -145,6 +139,9 @@ class Registry:
         roots: list[Root] = []
 
         def walk(part: Any) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+            if isinstance(part, GraphNodes):
+                which, rows = walk(part.data)
+                return which[part.numbers], rows[part.numbers]
             if isinstance(part, Subset):
                 which, rows = walk(part.dataset)
                 indices = np.asarray(part.indices, dtype=np.int64)
@@ -163,6 +160,8 @@ class Registry:
 
     def roots_of(self, data: Any) -> list[Any]:
         """The root data sets behind `data`, in order, each once."""
+        if isinstance(data, GraphNodes):
+            return [data.data]
         if isinstance(data, Subset):
             return self.roots_of(data.dataset)
         if isinstance(data, ConcatDataset):
@@ -277,7 +276,7 @@ class Registry:
             if name in self._taken:
                 raise ValueError(f"a data set named {name!r} is registered already; give this one another name=")
             return [name]
-        base = type(data).__name__
+        base = "graph" if is_graph(data) else type(data).__name__
         numbered = (base if number == 1 else f"{base}-{number}" for number in itertools.count(1))
         if self.adds:
             return [next(n for n in numbered if n not in self._taken)]
@@ -340,7 +339,10 @@ class Registry:
 
 
 def count_rows(data: Any) -> int:
-    """The length of a map-style data set; ValueError where it has none, or no rows."""
+    """The length of a map-style data set, or how many nodes a graph has; ValueError where it has none, or no rows.
+    TypeError for a graph of several node types."""
+    if is_graph(data):
+        return node_count(data)
     try:
         rows = len(data)
     except TypeError as error:
@@ -357,7 +359,9 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
     """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence."""
     if key is None:
         return range(rows)
-    if isinstance(key, str):
+    if isinstance(key, str) and is_graph(data):
+        key = column_of(data, key)
+    elif isinstance(key, str):
         if isinstance(data, Mapping) or not hasattr(data, "column_names"):
             raise ValueError(
                 f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list"
@@ -367,41 +371,3 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
     if len(values) != rows:
         raise ValueError(f"{what}= has {len(values)} values for {rows} rows; give one for each row")
     return [v.item() if isinstance(v, np.generic) else v for v in values]
-
-
-def pseudonyms_of(secrets: Sequence[bytes]) -> NDArray[np.uint8]:
-    """(n, 32) uint8: what the log calls the subject behind each secret."""
-    known = {secret: subject_commitment(secret) for secret in set(secrets)}
-    return np.frombuffer(b"".join(known[s] for s in secrets), dtype=np.uint8).reshape(-1, 32)
-
-
-def ids_of(scheme: str, secrets: Sequence[bytes], preimages: Sequence[bytes]) -> NDArray[np.uint8]:
-    """(n, 32) uint8 ids (or content digests) of the preimages, each under its own secret."""
-    rows_under: dict[bytes, list[int]] = defaultdict(list)
-    for row, secret in enumerate(secrets):
-        rows_under[secret].append(row)
-    out = np.empty((len(preimages), 32), dtype=np.uint8)
-    for secret, rows in rows_under.items():
-        ids = make_ids(scheme, secret, [preimages[row] for row in rows])
-        out[rows] = np.frombuffer(ids, dtype=np.uint8).reshape(-1, 32)
-    return out
-
-
-def sort_ids(ids: NDArray[np.uint8], keys: Sequence[Any]) -> NDArray[np.intp]:
-    """Row numbers in ascending order of id. ValueError names the rows of a key that stands twice."""
-    order = np.lexsort(tuple(ids.view(">u8").T[::-1]))
-    ordered = ids[order]
-    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
-    if len(same):
-        first, second = sorted((int(order[same[0]]), int(order[same[0] + 1])))
-        raise ValueError(
-            f"rows {first} and {second} both have the key {keys[first]!r}; a key names one sample: "
-            "add what tells them apart, or leave key= out to use row numbers"
-        )
-    return order
-
-
-def rows_of(ids: NDArray[np.uint8]) -> list[bytes]:
-    """The rows of an (n, 32) array as bytes."""
-    joined = ids.tobytes()
-    return [joined[i : i + 32] for i in range(0, len(joined), 32)]

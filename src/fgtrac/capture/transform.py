@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from fgtrac.capture.contents import code_digest
+from fgtrac.capture.graph import nodes_of
 from fgtrac.capture.recorder import Recorder, pieces
-from fgtrac.capture.sources import Registry, Resolved, count_rows, rows_of
+from fgtrac.capture.sample_ids import rows_of
+from fgtrac.capture.sources import Registry, Resolved, count_rows
 
 
 class View(Subset[Any]):
@@ -50,7 +52,7 @@ class Stage:
         self._recorder = recorder
         self._registry = registry
         self._name = name
-        self._data = data
+        self._data = nodes_of(data)
         self._parameters = parameters
         self._resolved: Resolved = registry.resolve(data)
 
