@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
 
 from fgtrac.store import durable, journal
+from fgtrac.store.checksums import prefix_checksums
 from fgtrac.store.journal import HEADER, JournalWriter, encode_frame, scan
 
 WRITER = b"w" * 16
@@ -68,6 +70,13 @@ def test_a_write_that_fails_half_way_leaves_no_torn_frame(tmp_path: Path, monkey
     journal.append([b"third"])
     journal.close()
     assert [entry for _, entry in scan(path.read_bytes()).frames] == [b"first", b"third"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
+def test_checksums_of_all_prefixes_are_those_of_zlib(size: int) -> None:
+    data, before = random.Random(size).randbytes(size), zlib.crc32(b"before")
+    for sums, front in ((prefix_checksums(data), b""), (prefix_checksums(data, before), b"before")):
+        assert sums.tolist() == [zlib.crc32(front + data[:n]) for n in range(size + 1)]
 
 
 def test_behind_damage_the_search_finds_what_trying_each_offset_finds() -> None:

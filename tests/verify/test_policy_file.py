@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
+from fgtrac.events.sample_names import parse_sample_name
 from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, OptOut, Policies, parse_policies
 from fgtrac.verify.sample_lists import parse_digests, parse_samples
 
@@ -179,6 +180,25 @@ def test_a_list_reads_the_same_however_it_is_cut(size: int) -> None:
     assert ids == [bytes.fromhex(HEX)] * 2
     expected = [("photos", 17), (None, "img.png"), (None, ("s", b"\0\xff")), ("a:b", 3), ("a", 4)]
     assert sorted(keys, key=str) == sorted([(d, encode(k)) for d, k in expected], key=str)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["", "id", "key", "file", "row", "role", "a", "é", "_.-", "a b"]),
+    st.sampled_from(["", ":", "::", ":key:", f":{HEX}"]),
+    st.text("0189:", max_size=21),
+)
+def test_a_line_of_a_list_means_what_the_grammar_of_names_says(front: str, mark: str, end: str) -> None:
+    line = f"{front}{mark}{end}"
+    try:
+        name = parse_sample_name(line)
+    except ValueError:
+        if line:
+            with pytest.raises(FormatError, match="line 2, "):
+                named(f"\n{line}")
+        return
+    ids, keys = [name.id] if name.id else [], [] if name.id else [(name.dataset, encode(name.key))]
+    assert named(f"\n {line}\n") == (ids, keys)
 
 
 def test_an_empty_list_names_nobody() -> None:

@@ -66,6 +66,11 @@ def _write(value: Any, out: list[bytes], depth: int) -> None:
         if value < -(1 << 63):
             raise ValueError(f"{value} does not fit 64 bits; write it as text")
         out.append(head(0, value) if value >= 0 else head(1, -1 - value))
+    elif isinstance(value, (list, tuple)):
+        depth = _deeper(depth)
+        out.append(head(4, len(value)))
+        for item in value:
+            _write(item, out, depth)
     elif isinstance(value, bytes):
         out += (head(2, len(value)), value)
     elif isinstance(value, np.ndarray):
@@ -74,19 +79,18 @@ def _write(value: Any, out: list[bytes], depth: int) -> None:
         if math.isnan(value):
             raise ValueError("NaN has no encoding outside arrays; leave the field out")
         out.append(b"\xfb" + struct.pack(">d", value))
-    elif isinstance(value, list | tuple | Mapping):
-        if depth >= MAX_DEPTH:
-            raise ValueError(f"lists and maps are nested deeper than {MAX_DEPTH}; flatten the value")
-        if isinstance(value, Mapping):
-            _write_map(value, out, depth + 1)
-        else:
-            out.append(head(4, len(value)))
-            for item in value:
-                _write(item, out, depth + 1)
+    elif isinstance(value, Mapping):
+        _write_map(value, out, _deeper(depth))
     else:
         raise TypeError(
             f"{type(value).__name__} has no encoding; use int, float, str, bytes, bool, lists, maps or arrays"
         )
+
+
+def _deeper(depth: int) -> int:
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"lists and maps are nested deeper than {MAX_DEPTH}; flatten the value")
+    return depth + 1
 
 
 def _write_array(value: np.ndarray[Any, Any], out: list[bytes]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from operator import eq
 from typing import Any
@@ -25,12 +25,14 @@ _TAKEN = ("id:", "key:", *CONTENTS, "class:", "role:")
 
 @dataclass(frozen=True, slots=True)
 class SampleName:
-    """What a name says: an id, or a key in a data set (None: in whichever has it). `by_number`: as NAME:ROW."""
+    """What a name says: an id, or a key in a data set (None: in whichever has it). `by_number`: as NAME:ROW. `encoded`:
+    the key in CBOR."""
 
     id: bytes | None = None
     dataset: str | None = None
     key: Any = None
     by_number: bool = False
+    encoded: bytes = field(default=b"", compare=False)
 
 
 def parse_sample_name(text: str) -> SampleName:
@@ -38,18 +40,18 @@ def parse_sample_name(text: str) -> SampleName:
     if text.startswith("id:"):
         return SampleName(id=parse_id(text.removeprefix("id:")))
     if text.startswith("key:"):
-        return SampleName(key=parse_key(text.removeprefix("key:")))
+        return _of_key(None, text.removeprefix("key:"))
     if text.startswith(CONTENTS):
         raise ValueError("it names a content, no sample")
     dataset, mark, key = text.partition(":key:")
     if mark:
-        return SampleName(dataset=dataset, key=parse_key(key))
+        return _of_key(dataset, key)
     dataset, colon, row = text.rpartition(":")
     if not colon:
         raise ValueError("it has none of the forms")
     if not (row.isascii() and row.isdigit() and len(row) < 20):
         raise ValueError(f"{row!r:.40} is no row number")
-    return SampleName(dataset=dataset, key=int(row), by_number=True)
+    return SampleName(dataset=dataset, key=int(row), by_number=True, encoded=encode(int(row)))
 
 
 def parse_id(digits: str) -> bytes:
@@ -63,15 +65,14 @@ def parse_id(digits: str) -> bytes:
     return sample_id
 
 
-def parse_key(text: str) -> Any:
-    """The key that is written in JSON. ValueError for what is no key."""
+def _of_key(dataset: str | None, text: str) -> SampleName:
+    """The name with a key that is written in JSON. ValueError for what is no key."""
     try:
         key = key_of_plain(json.loads(text))
         check_key(key)
-        encode(key)
+        return SampleName(dataset=dataset, key=key, encoded=encode(key))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f'{text!r:.80} is no key in JSON ({error}); a key is like 5 or "name"') from error
-    return key
 
 
 def check_dataset_name(name: str) -> None:

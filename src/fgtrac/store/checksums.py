@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,27 @@ from numpy.typing import NDArray
 POLYNOMIAL = 0xEDB88320  # of zlib's CRC-32, reflected
 Words = NDArray[np.uint32]
 Numbers = NDArray[np.int64]
+_COLUMN = 64  # bytes that one step of `prefix_checksums` is apart from the next, all over the buffer
 
 
-def prefix_checksums(data: bytes, points: Numbers) -> Words:
-    """(n,) the CRC-32 of `data` up to each point; ascending points."""
-    bounds, view = [0, *points.tolist()], memoryview(data)
-    sums = accumulate(pairwise(bounds), lambda crc, piece: zlib.crc32(view[piece[0] : piece[1]], crc), initial=0)
-    return np.fromiter(sums, dtype=np.uint32, count=len(bounds))[1:]
+def prefix_checksums(data: bytes, before: int = 0) -> Words:
+    """(n + 1,) the CRC-32 of the first 0 to n bytes of `data`, behind something whose own is `before`."""
+    rows, view = len(data) // _COLUMN + 1, memoryview(data)
+    fronts = accumulate((view[i : i + _COLUMN] for i in range(0, len(data), _COLUMN)), _crc_behind, initial=before)
+    columns = np.zeros((rows, _COLUMN), dtype=np.uint8)
+    columns.reshape(-1)[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+    columns = np.ascontiguousarray(columns.T)
+    register = ~np.fromiter(fronts, dtype=np.uint32, count=rows)
+    out = np.empty((_COLUMN, rows), dtype=np.uint32)
+    table = _tables(0)[0]
+    for inverted, byte in zip(out, columns, strict=True):
+        np.invert(register, out=inverted)
+        register = table[register & 255 ^ byte] ^ register >> 8
+    return out.T.reshape(-1)[: len(data) + 1]
+
+
+def _crc_behind(before: int, piece: memoryview) -> int:
+    return zlib.crc32(piece, before)
 
 
 def moved(checksums: Words, lengths: Numbers) -> Words:

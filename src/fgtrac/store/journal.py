@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fgtrac.errors import FormatError
-from fgtrac.store.checksums import moved, prefix_checksums
+from fgtrac.store.checksums import Words, moved, prefix_checksums
 from fgtrac.store.durable import AppendFile
 
 HEADER = struct.Struct("<II")
@@ -49,19 +49,26 @@ def scan(data: bytes) -> Scan:
     bad: list[tuple[int, int]] = []
     at, end, search, in_vain = 0, len(data), _Search(data), 0
     while at < end:
-        is_cheap = in_vain <= end  # bytes that were read where no frame stood: a stranger's could be the square of all
-        entry = _frame_at(data, at) if is_cheap or search.behind(at - 1) == at else None
-        if entry is not None:
-            frames.append((at, entry))
-            at += HEADER.size + len(entry)
-            continue
-        in_vain += min(int.from_bytes(data[at : at + 4], "little"), MAX_FRAME_BYTES)
-        after = search.behind(at)
-        if after == end and _is_cut(data, at):
-            return Scan(tuple(frames), tuple(bad), end - at)
-        bad.append((at, after - at))
-        at = after
+        # `in_vain` bytes were read where no frame stood: of a stranger's segment that could be the square of all.
+        entry = _frame_at(data, at) if in_vain <= end else None
+        if entry is None:
+            start = search.behind(at - 1)
+            if start == end and _is_cut(data, at):
+                return Scan(tuple(frames), tuple(bad), end - at)
+            if start > at:
+                in_vain += min(_length_at(data, at), MAX_FRAME_BYTES) if in_vain <= end else 0
+                bad.append((at, start - at))
+            if start == end:
+                break
+            at, body = start, start + HEADER.size
+            entry = data[body : body + _length_at(data, at)]
+        frames.append((at, entry))
+        at += HEADER.size + len(entry)
     return Scan(tuple(frames), tuple(bad), 0)
+
+
+def _length_at(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
 
 
 def _frame_at(data: bytes, at: int) -> bytes | None:
@@ -85,38 +92,50 @@ class _Search:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._found: dict[int, list[int]] = {}
+        self._front, self._sums = 0, np.zeros(1, dtype=np.uint32)  # prefix_checksums from the offset `_front` on
 
     def behind(self, damaged: int) -> int:
         """The next offset behind `damaged` where a whole frame begins, or the end."""
         for number in range((damaged + 1) // STRETCH, len(self._data) // STRETCH + 1):
             if number not in self._found:
-                self._found[number] = _whole_frames(self._data, number * STRETCH, (number + 1) * STRETCH)
+                self._found[number] = self._whole_frames(number * STRETCH, (number + 1) * STRETCH)
             starts = self._found[number]
             at = bisect.bisect_right(starts, damaged)
             if at < len(starts):
                 return starts[at]
         return len(self._data)
 
+    def _whole_frames(self, start: int, stop: int) -> list[int]:
+        """The offsets from `start` up to `stop` where whole frames begin."""
+        data, stop = self._data, min(stop, len(self._data) - HEADER.size)
+        if start >= stop:
+            return []
+        heads = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8, stop - start + 7, start), 8)
+        lengths, sums = np.ascontiguousarray(heads).view("<u4").T.astype(np.int64)
+        offsets = np.arange(start, stop)
+        fit = (lengths > 0) & (lengths <= MAX_FRAME_BYTES) & (offsets + HEADER.size + lengths <= len(data))
+        offsets, lengths, sums = offsets[fit], lengths[fit], sums[fit]
+        if not len(offsets):
+            return []
+        fronts = offsets - start
+        bodies = fronts + HEADER.size
+        before = self._checksums(start, start + int((bodies + lengths).max()))
+        of_length = moved(before[fronts], np.full_like(fronts, 4)) ^ before[fronts + 4]
+        is_whole = moved(of_length ^ before[bodies], lengths) ^ before[bodies + lengths] == sums
+        found: list[int] = offsets[is_whole].tolist()
+        return found
 
-def _whole_frames(data: bytes, start: int, stop: int) -> list[int]:
-    """The offsets from `start` up to `stop` where whole frames begin."""
-    stop = min(stop, len(data) - HEADER.size)
-    if start >= stop:
-        return []
-    heads = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8, stop - start + 7, start), 8)
-    lengths, sums = np.ascontiguousarray(heads).view("<u4").T.astype(np.int64)
-    offsets = np.arange(start, stop)
-    fit = (lengths > 0) & (lengths <= MAX_FRAME_BYTES) & (offsets + HEADER.size + lengths <= len(data))
-    offsets, lengths, sums = offsets[fit], lengths[fit], sums[fit]
-    if not len(offsets):
-        return []
-    bodies = offsets + HEADER.size
-    points = np.unique(np.concatenate([bodies, bodies + lengths]))
-    prefixes = prefix_checksums(data[start : int(points[-1])], points - start)
-    front, whole = (prefixes[np.searchsorted(points, at)] for at in (bodies, bodies + lengths))
-    of_length = np.array([zlib.crc32(data[at : at + 4]) for at in offsets.tolist()], dtype=np.uint32)
-    found: list[int] = offsets[(moved(of_length ^ front, lengths) ^ whole) == sums].tolist()
-    return found
+    def _checksums(self, start: int, stop: int) -> Words:
+        """`prefix_checksums` of the bytes from `start` to `stop` at least, behind some common front. What an earlier
+        stretch has asked for is kept."""
+        known = self._front + len(self._sums) - 1
+        if not self._front <= start < known:
+            self._front, self._sums, known = start, np.zeros(1, dtype=np.uint32), start
+        self._front, self._sums = start, self._sums[start - self._front :]
+        if stop > known:
+            more = prefix_checksums(self._data[known:stop], int(self._sums[-1]))
+            self._sums = np.concatenate([self._sums[:-1], more])
+        return self._sums
 
 
 def _is_cut(data: bytes, at: int) -> bool:

@@ -14,12 +14,13 @@ from fgtrac.errors import FormatError
 MAX_BYTES = 100_000  # keystores have about 500
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SECRETS = (
+    re.compile(r"[^/]{256}"),  # no file's name; first, since what the others look for is shorter behind it
     re.compile(r"(?:[0-9a-fA-F][\s:_-]?){50}"),  # a key in hex; an account's address has 40 digits
     re.compile(r"MC4CAQAw|BEGIN [A-Z ]*KEY"),  # one in PEM
     re.compile(r"(?=[^/]*[a-z])(?=[^/]*[A-Z])(?=[^/]*[0-9])[A-Za-z0-9+]{32}|[A-Za-z0-9+/]{40}="),  # one in base64
     re.compile(r"(?:[a-z]+ ){11}[a-z]+"),  # a wallet's words
     re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|:[^/]*@"),  # a URL, which may hold a password
-    re.compile(r"^[\s\"',]|[\s\"',]$|[^\S ]|[^/]{256}"),
+    re.compile(r"^[\s\"',]|[\s\"',]$|[^\S ]"),
 )
 
 

@@ -26,7 +26,9 @@ TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4",
     "U16": "<u2", "U8": "|u1",
 }  # fmt: skip
-_OF_DTYPE = {np.dtype(dtype): name for name, dtype in TYPES.items() if name != "BF16"}
+_DTYPES = {name: np.dtype(dtype) for name, dtype in TYPES.items()}
+_PLACE = {"dtype", "shape", "data_offsets"}
+_OF_DTYPE = {dtype: name for name, dtype in _DTYPES.items() if name != "BF16"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +131,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _place(name: str, said: Any) -> tuple[str, tuple[int, ...], int, int]:
     """A tensor's type, shape, and where it starts and stops."""
-    if not isinstance(said, dict) or set(said) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(said, dict) or said.keys() != _PLACE:
         raise FormatError(f"tensor {name!r:.60} is described by {said!r:.60}")
     kind, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
     if not isinstance(kind, str) or kind not in TYPES:
@@ -137,14 +139,14 @@ def _place(name: str, said: Any) -> tuple[str, tuple[int, ...], int, int]:
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(offsets) != 2 or len(shape) > 32:
         raise FormatError(f"tensor {name!r:.60} has shape {shape!r:.40} at {offsets!r:.40}")
-    if math.prod(shape) * np.dtype(TYPES[kind]).itemsize != offsets[1] - offsets[0]:
+    if math.prod(shape) * _DTYPES[kind].itemsize != offsets[1] - offsets[0]:
         raise FormatError(f"tensor {name!r:.60} of shape {shape} does not fill bytes {offsets[0]} to {offsets[1]}")
     return kind, tuple(shape), offsets[0], offsets[1]
 
 
 def _view(data: bytes | mmap.mmap, front: int, place: tuple[str, tuple[int, ...], int, int]) -> Tensor:
     kind, shape, start, _stop = place
-    flat = np.frombuffer(data, dtype=TYPES[kind], count=math.prod(shape), offset=front + start)
+    flat = np.frombuffer(data, dtype=_DTYPES[kind], count=math.prod(shape), offset=front + start)
     try:
         return Tensor(kind, flat.reshape(shape))
     except ValueError as error:  # more elements than memory has addresses, with a zero among the sizes
