@@ -184,7 +184,7 @@ class Attending:
             raise ValueError("attention() needs a kept checkpoint, and there is none; call it behind run.checkpoint()")
         if self._trains and states[-1].step != now:
             raise ValueError(
-                f"the last kept checkpoint is of step {states[-1].step}, and the model is at step {now}; call attention()"
+                f"the last kept checkpoint is of step {states[-1].step}, and the model is at {now}; call attention()"
                 " where checkpoint() returned True, or say with step= which state the weights are of"
             )
         return states[-1]

@@ -15,6 +15,7 @@ from fgtrac.api.ledger import Ledger
 from fgtrac.api.measured import find_fidelity
 from fgtrac.api.naming import Namer, UnknownSampleError
 from fgtrac.api.targets import Target, prepare_targets, resolve
+from fgtrac.query.attention import AttentionReader, ModalityWeights
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.seals import FullSeal
 from fgtrac.score.cache import Cache
@@ -30,11 +31,14 @@ KINDS = ("checkpoint", "resume", "artifact", "erasure")
 class Explainer:
     """The scores that one full seal's factors give; each factor file that is used is checked against the log once."""
 
-    def __init__(self, trace: TraceDir, seal: FullSeal, blocks: Blocks, namer: Namer) -> None:
+    def __init__(
+        self, trace: TraceDir, seal: FullSeal, blocks: Blocks, namer: Namer, attention: AttentionReader
+    ) -> None:
         self.trace = trace
         self.seal = seal
         self.blocks = blocks
         self.namer = namer
+        self._attention = attention
         self._caches: dict[tuple[int, ...] | None, Cache] = {}
 
     @cached_property
@@ -153,9 +157,17 @@ class Explainer:
                 for i, (row, score) in enumerate(zip(rows.tolist(), whole.tolist(), strict=True))
             ]
             pro, con = [s for s in listed[:half] if s.score > 0], [s for s in listed[half:] if s.score < 0]
-            free = baselines[target.label]
-            out.append(Toward(target.words, target.samples, target.label, tuple(pro), tuple(con), free, shares[j]))
+            said = (target.words, target.samples, target.label, tuple(pro), tuple(con))
+            out.append(Toward(*said, baselines[target.label], shares[j], self._modality_weights(cache, target)))
         return out
+
+    def _modality_weights(self, cache: Cache, target: Target) -> tuple[ModalityWeights, ...]:
+        """Of a target that is one sample, at the checkpoints that are kept."""
+        if not target.is_single or not target.rows:
+            return ()
+        role, rows = next(iter(target.rows.items()))
+        found = self._attention.of_sample(self.blocks.id(*cache.rows(role).place(int(rows[0])))) or ()
+        return tuple(one for one in found if one.standing == "kept")
 
     def _highest_losses(self, cache: Cache, label: int | None, k: int) -> tuple[Scored, ...]:
         """The training samples (of a class) with the highest loss, the mean over checkpoints."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fgtrac.query.attention import ModalityWeights
+
 UNMEASURED = "fidelity not measured"
 CAUTION = "a score estimates an influence; influence is not causation"
 
@@ -81,7 +83,8 @@ class Toward:
     first; with `by` the shares of groups, largest first.
 
     `baseline` is what costs nothing beside the opponents: the training samples of the highest loss (`score` is that
-    loss, the mean over checkpoints), of the target's class where it has one; empty where no losses were kept."""
+    loss, the mean over checkpoints), of the target's class where it has one; empty where no losses were kept.
+    `attention` is the modality weights of a target that is one sample, at each kept checkpoint that has some."""
 
     target: str
     samples: int
@@ -90,6 +93,7 @@ class Toward:
     opponents: tuple[Scored, ...]
     baseline: tuple[Scored, ...] = ()
     shares: tuple[Share, ...] = ()
+    attention: tuple[ModalityWeights, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -105,6 +109,11 @@ class Toward:
         return f"toward {called}: {' and '.join(said) or 'no training sample contributed anything'}"
 
     @property
+    def weighed(self) -> str:
+        """The modality weights in one line; empty where there are none."""
+        return f"its modality weights: {'; '.join(map(str, self.attention))}" if self.attention else ""
+
+    @property
     def free(self) -> str:
         """The baseline in one line; empty where there is none."""
         which = f" of class {self.label}" if self.label is not None else ""
@@ -117,6 +126,7 @@ class Toward:
         said |= {"label": self.label} if self.label is not None else {}
         for name in ("proponents", "opponents", "baseline", "shares"):
             said[name] = [one.as_json() for one in getattr(self, name)]
+        said |= {"attention": [one.as_json() for one in self.attention]} if self.attention else {}
         return said | {"sentence": self.sentence}
 
 
@@ -167,7 +177,7 @@ class Explanation:
         lines = []
         for one in self.toward:
             lines += [one.sentence, *_listed("proponents", one.proponents), *_listed("opponents", one.opponents)]
-            lines += [f"  {one.free}"] if one.free else []
+            lines += [f"  {line}" for line in (one.weighed, one.free) if line]
             lines += [f"  {s.group}: {s.sum:+.4g} by {s.samples:,} samples" for s in one.shares]
         return "\n".join([*lines, self.basis])
 

@@ -10,6 +10,7 @@ from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import ProofError, TamperError
+from fgtrac.query.attention import AttentionReader
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.history import Historian
 from fgtrac.query.prove import Prover
@@ -73,12 +74,16 @@ class OpenedTrace:
         return Historian(self._seal, self._namer.name_of)
 
     @cached_property
+    def _attention(self) -> AttentionReader:
+        return AttentionReader(self._seal, self._historian.timeline)
+
+    @cached_property
     def _prover(self) -> Prover:
         return Prover(self._seal, self._historian.timeline)
 
     @cached_property
     def _explainer(self) -> Explainer:
-        return Explainer(self._directory, self._seal, self._blocks, self._namer)
+        return Explainer(self._directory, self._seal, self._blocks, self._namer, self._attention)
 
     @cached_property
     def _blocks(self) -> Blocks:

@@ -29,6 +29,7 @@ from fgtrac.api.suspects import (
 from fgtrac.api.targets import read_targets
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.api.trusted_anchors import TrustedAnchors
+from fgtrac.query.attention import ModalityWeights
 from fgtrac.query.history import History
 from fgtrac.query.log import whole
 from fgtrac.query.prove import Proof
@@ -55,10 +56,18 @@ class Trace(OpenedTrace):
         named = self.find(sample)
         found = self._historian.history(named.id, pending=self.pending, rests_on=self._rests_on, details=details)
         if found is None:
-            raise UnknownSampleError(
-                f"no sample {sample} is registered (id {named.id.hex()}), as its neighbours in the index show; "
-                f"fgtrac prove makes that a proof"
-            )
+            raise _unregistered(sample, named)
+        return found
+
+    def attention(self, sample: str | None = None) -> tuple[ModalityWeights, ...]:
+        """The modality weights at each checkpoint where the trace has some, in the order of training: of the sample of
+        that name, or of all samples that have any. Each says what became of its checkpoint. Errors as `history`."""
+        if sample is None:
+            return self._attention.of_all(self._blocks)
+        named = self.find(sample)
+        found = self._attention.of_sample(named.id)
+        if found is None:
+            raise _unregistered(sample, named)
         return found
 
     def samples(self) -> Samples:
@@ -313,6 +322,13 @@ class Trace(OpenedTrace):
     def remark(self, sample: str) -> str:
         """What the name may be mistaken for: `NAME:ROW` where keys were given is a key, and no row. Mostly empty."""
         return self._namer.remark(sample)
+
+
+def _unregistered(sample: str, named: Named) -> UnknownSampleError:
+    return UnknownSampleError(
+        f"no sample {sample} is registered (id {named.id.hex()}), as its neighbours in the index show; "
+        f"fgtrac prove makes that a proof"
+    )
 
 
 def ensemble(traces: Sequence[Trace]) -> Ensemble:

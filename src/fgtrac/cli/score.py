@@ -208,8 +208,8 @@ def print_explanation(found: Explanation, console: Console) -> None:
             ("opponents: raised it", one.opponents),
         ):
             _print_samples(title, samples, over, console)
-        if one.free:
-            console.print(escape(one.free), soft_wrap=True)
+        for line in filter(None, (one.weighed, one.free)):
+            console.print(escape(line), soft_wrap=True)
         _print_shares(one, found.by, console)
     console.print(escape(found.basis), soft_wrap=True)
 
