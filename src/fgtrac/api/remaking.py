@@ -6,35 +6,27 @@ are those that the log registers, by their ids and, where there are any, by the 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from fgtrac.api import prior
+from fgtrac.api.given_data import GivenData, secrets_of
 from fgtrac.api.ledger import read_state
-from fgtrac.api.registering import Registering
-from fgtrac.api.scored_rows import ScoredRows, chosen_places, resolve_rows
+from fgtrac.api.scored_rows import ScoredRows, chosen_places
 from fgtrac.api.unseen import copied
 from fgtrac.capture.checkpoint import load_state
-from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Registry, Secrets
-from fgtrac.capture.transform import Stage
 from fgtrac.errors import FgtracError
 from fgtrac.score.batches import read_batches
-from fgtrac.score.calls import Forward
 from fgtrac.score.factor_files import Rows, State
 from fgtrac.score.factors import FactorPass, Pass
 from fgtrac.score.gradients import Gradients, Layer, concatenate
 from fgtrac.score.untouched import untouched
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
 
 SHAKES = (2.0**-18, 2.0**-9)  # relative changes of all weights: what float32 rounds, and what TF32 or bfloat16 round
@@ -54,43 +46,6 @@ class Remade:
     labels: NDArray[np.int64] | None
 
 
-class GivenData(Registering):
-    """What the verifier's function is called with: it takes the verbs of a run that register data and say how scores
-    are made, and writes nothing."""
-
-    def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets) -> None:
-        before = prior.registered_before(trace)
-        recorder = cast(Recorder, None)  # never called where nothing is added
-        self._registry = Registry(recorder, scheme, secrets, lambda names: None, before, adds=False)
-        self._hashed = {name for name, (_block, contents) in before.items() if contents is not None}
-        self.rows: dict[str, ScoredRows] = {}
-        self.how: dict[str, Any] = {}
-
-    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
-        """As `Run.transform`."""
-        return Stage(cast(Recorder, None), self._registry, stage, data, parameters)
-
-    def score_with(
-        self,
-        *,
-        loss: Callable[..., Any],
-        train: Any,
-        validation: Any = None,
-        test: Any = None,
-        forward: Forward | None = None,
-        **_said_by_the_factors: Any,
-    ) -> None:
-        """As `Run.score_with`; layers and types of numbers are those of the committed factors."""
-        given = {"train": train, "validation": validation, "test": test}
-        self.rows = {role: resolve_rows(self._registry, role, data) for role, data in given.items() if data is not None}
-        self.how = {"loss": loss, "forward": forward}
-
-    def unhashed(self) -> list[str]:
-        """The data sets whose contents were not compared: the log has no digests of them, or the data give none."""
-        roots = self._registry.registered()
-        return [root.name for root in roots if root.name not in self._hashed or root.contents is None]
-
-
 class Remaking:
     """The data and the model that `function(run)` gives, and the factors that follow from them.
 
@@ -101,7 +56,7 @@ class Remaking:
     def __init__(self, trace: TraceDir, run: Mapping[str, Any], function: Callable[[Any], Any]) -> None:
         self._trace = trace
         try:
-            with _secrets_of(trace, bytes(run["trace"])) as secrets:
+            with secrets_of(trace) as secrets:
                 self.given = GivenData(trace, run["id_scheme"], secrets)
                 model = function(self.given)
         except (FgtracError, OSError, TypeError, ValueError) as error:
@@ -163,7 +118,7 @@ class Remaking:
         if len(strange := np.flatnonzero(mine[at] != theirs[which])):
             raise _not_given(role, *rows.place(int(which[strange[0]])))
         some = Subset(scored.data, scored.positions[at].tolist())
-        return list(read_batches(some, None, scored.collate))
+        return list(read_batches(some, self.given.batch_size, scored.collate))
 
     def _scored(self, role: str) -> ScoredRows:
         scored = self.given.rows.get(role)
@@ -210,20 +165,3 @@ def _run(factors: FactorPass, data: Sequence[Any]) -> Pass:
     labels = [p.labels for p in passes if p.labels is not None]
     losses = np.concatenate([p.losses for p in passes])
     return Pass(gradients, losses, np.concatenate(labels) if len(labels) == len(passes) else None, None)
-
-
-@contextmanager
-def _secrets_of(trace: TraceDir, trace_id: bytes) -> Iterator[Secrets]:
-    """The secret of each scope, from the vault beside the trace; without one, none is known."""
-    if not trace.vault_path.exists():
-
-        def missing(scope: str) -> bytes:
-            raise ValueError(f"ids are keyed, and there is no vault at {trace.vault_path} to compute them with")
-
-        yield missing
-        return
-    vault = Vault.open(trace.vault_path, trace_id)
-    try:
-        yield functools.partial(prior.known_secret, vault)
-    finally:
-        vault.close()

@@ -15,6 +15,7 @@ from fgtrac.api.explanation import Explanation, Fidelity
 from fgtrac.api.matrix import write_matrix
 from fgtrac.api.measuring import measure_fidelity, record_fidelity
 from fgtrac.api.naming import Named, UnknownSampleError, key_of, words_of
+from fgtrac.api.neighbour_answer import NeighbourContributions
 from fgtrac.api.opened import OpenedTrace
 from fgtrac.api.record_scores import Recorded, record_scores
 from fgtrac.api.score_arrays import Scores, compute_scores
@@ -280,6 +281,51 @@ class Trace(OpenedTrace):
 
         given = (targets[0], model, loss, forward)
         return explain_batch(explainer, *given, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
+
+    def neighbour_contributions(
+        self,
+        node: str,
+        *,
+        model: Any,
+        data: Any,
+        loss: Callable[..., Any],
+        forward: Callable[[Any, Any, Any], Any],
+        features: str | Sequence[str] = "x",
+        k: int | None = 20,
+        checkpoints: Sequence[int] | None = None,
+        name: str | None = None,
+        key: Any = None,
+        subject: Any = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NeighbourContributions:
+        """What the features of other nodes do to the loss of `node` (its name) through message passing, at each kept
+        checkpoint (`checkpoints` chooses some by step). No training contribution, and never added to one.
+
+        `data` is the graph as it was registered (with `name`, `key` and `subject`, where those were given).
+        `forward(model, nodes, graph)` gives (outputs, targets) of the nodes whose numbers (1,) it is given, and reads
+        `features`, attributes of the graph with a row of floating point numbers for each node, from `graph`: a copy of
+        `data` in which they are replaced. Each kept state is put into a copy of the model; that needs torch.
+
+        Each node of the receptive field has an estimate; the k strongest of them at the last state (None: all) also
+        their occlusion, which takes a forward pass for each at each state. `score.neighbours` defines the two and names
+        their sources; the baseline is the mean of the nodes with the role train. Above 0: the node's features, as they
+        are, lowered the loss.
+
+        ValueError for a name that is no node of this graph, another graph, features that it does not have and steps at
+        which nothing is kept; ScoreError where the loss does not follow from the features, differs from pass to pass,
+        or is not finite; TamperError where a state is not the one of the log.
+        """
+        from fgtrac.api.neighbours import Asked, explain_neighbours, read_graph
+
+        if k is not None and k < 1:
+            raise ValueError(f"k={k}; ask for at least 1 node, or None for all")
+        names = (features,) if isinstance(features, str) else tuple(features)
+        graph = read_graph(self._explainer, data, names, name, key, subject)
+        asked = Asked(model, loss, forward, names)
+        return explain_neighbours(
+            self._explainer, read_samples(self._seal, None), self.find(node), graph, asked,
+            k=k, checkpoints=checkpoints, progress=progress,
+        )  # fmt: skip
 
     def prove(
         self, sample: str, claim: str | None = None, *, entries: bool = False, checkpoint: int | None = None

@@ -1,0 +1,163 @@
+"""What `neighbour_contributions` answers: what the features of other nodes do to one node's loss, state by state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.score.gradients import Floats
+
+CAUTION = (
+    "this is no training contribution: it says what features do in the forward pass of a kept state, not what training "
+    "on a node did; it is never added to scores, nor are occlusions of several nodes to each other"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourRow:
+    """One node: `hop` message-passing steps from the target (0: the target itself; None where no edges lead to it),
+    and at each state its `estimates` and `occlusions`, in the unit of the loss. Above 0: its features lowered the
+    target's loss. `label` and `roles` are its own."""
+
+    node: int
+    id: bytes
+    name: str | None
+    roles: tuple[str, ...]
+    hop: int | None
+    estimates: tuple[float, ...]
+    occlusions: tuple[float, ...]
+
+    @property
+    def occlusion(self) -> float:
+        """At the last state."""
+        return self.occlusions[-1]
+
+    @property
+    def estimate(self) -> float:
+        """At the last state."""
+        return self.estimates[-1]
+
+    @property
+    def words(self) -> str:
+        """What to call it, with its hop and its role."""
+        where = "beyond the edges" if self.hop is None else f"hop {self.hop}"
+        return f"{self.name or f'id:{self.id.hex()[:16]}'} ({', '.join([where, *self.roles])})"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the id as hex."""
+        said = {"node": self.node, "id": self.id.hex(), "name": self.name, "roles": list(self.roles), "hop": self.hop}
+        return said | {"estimates": list(self.estimates), "occlusions": list(self.occlusions)}
+
+
+@dataclass(frozen=True, slots=True)
+class HopSum:
+    """All `nodes` of one hop: the sum of their estimates at the last state, which (alone of all these numbers) is the
+    estimate of replacing them together."""
+
+    hop: int | None
+    nodes: int
+    estimate: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"hop": self.hop, "nodes": self.nodes, "estimate": self.estimate}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NeighbourContributions:
+    """The answer for one target node at the kept states of `steps`, with its `losses` there.
+
+    The receptive field, without the target: `nodes` (m,) their numbers, `hops` (m,) (-1 where no edges lead to the
+    target), `estimates` (states, m). `rows` are those whose occlusion was computed, the largest at the last state
+    first; `itself` is the target. `fidelity` is the rank correlation of estimates and occlusions over `rows`, at each
+    state (None for fewer than 3 rows, or where one of the two is the same for all). The baseline is the mean of
+    `baseline_nodes` training nodes.
+    """
+
+    target: str
+    features: tuple[str, ...]
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    nodes: NDArray[np.int64]
+    hops: NDArray[np.int64]
+    estimates: Floats
+    itself: NeighbourRow
+    rows: tuple[NeighbourRow, ...]
+    fidelity: tuple[float | None, ...]
+    baseline_nodes: int
+
+    @property
+    def lowered(self) -> tuple[NeighbourRow, ...]:
+        """The rows whose features lowered the target's loss at the last state, the strongest first."""
+        return tuple(row for row in self.rows if row.occlusion > 0)
+
+    @property
+    def raised(self) -> tuple[NeighbourRow, ...]:
+        """The rows whose features raised it, the strongest first."""
+        return tuple(row for row in reversed(self.rows) if row.occlusion < 0)
+
+    @property
+    def by_hop(self) -> tuple[HopSum, ...]:
+        """Each hop of the receptive field, the nearest first."""
+        found = []
+        for hop in sorted(set(self.hops.tolist()), key=lambda hop: (hop < 0, hop)):
+            here = self.hops == hop
+            total = float(self.estimates[-1, here].sum(dtype=np.float64))
+            found.append(HopSum(hop if hop >= 0 else None, int(here.sum()), total))
+        return tuple(found)
+
+    @property
+    def basis(self) -> str:
+        """What the numbers rest on, in words."""
+        known = self.fidelity[-1]
+        return (
+            f"occlusion: the loss with {' and '.join(self.features)} of one node replaced by the mean of "
+            f"{self.baseline_nodes:,} training nodes, minus the loss; of {len(self.rows):,} of {len(self.nodes):,} "
+            f"nodes of its receptive field, those with the largest estimates (gradient times difference) at step "
+            f"{self.steps[-1]}; "
+            + ("too few for a rank correlation" if known is None else f"rank correlation of the two there {known:.3f}")
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: `rows` and sums by hop; the whole field is in the arrays of this object only."""
+        return {
+            "kind": "neighbour contributions",
+            "target": self.target,
+            "features": list(self.features),
+            "steps": list(self.steps),
+            "losses": list(self.losses),
+            "receptive_field": len(self.nodes),
+            "by_hop": [one.as_json() for one in self.by_hop],
+            "itself": self.itself.as_json(),
+            "rows": [row.as_json() for row in self.rows],
+            "fidelity": list(self.fidelity),
+            "baseline_nodes": self.baseline_nodes,
+            "basis": self.basis,
+            "caution": CAUTION,
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"through message passing toward {self.target}, whose loss at step {self.steps[-1]} is "
+            f"{self.losses[-1]:.4g}",
+            *_listed("lowered by the features of", self.lowered),
+            *_listed("raised by the features of", self.raised),
+            f"  its own features: {self.itself.occlusion:+.4g}",
+            *(
+                f"  {_where(one)}: {one.nodes:,} node{'s' if one.nodes > 1 else ''}, estimate {one.estimate:+.4g}"
+                for one in self.by_hop
+            ),
+        ]
+        return "\n".join([*lines, self.basis, CAUTION])
+
+
+def _where(one: HopSum) -> str:
+    return "beyond the edges" if one.hop is None else f"hop {one.hop}"
+
+
+def _listed(title: str, rows: Sequence[NeighbourRow]) -> list[str]:
+    return [f"  {title}: " + ", ".join(f"{row.words} {row.occlusion:+.4g}" for row in rows)] if rows else []

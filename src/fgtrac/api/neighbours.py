@@ -1,0 +1,226 @@
+"""What the neighbours of a node do to its loss through message passing, at each kept state. Needs torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fgtrac.api.explain import Explainer
+from fgtrac.api.given_data import GivenData, secrets_of
+from fgtrac.api.ledger import read_state
+from fgtrac.api.naming import Named
+from fgtrac.api.neighbour_answer import NeighbourContributions, NeighbourRow
+from fgtrac.api.unseen import copied
+from fgtrac.capture.checkpoint import load_state
+from fgtrac.capture.graph import GraphNodes
+from fgtrac.capture.sources import Keys
+from fgtrac.errors import ScoreError
+from fgtrac.events.schema import ROLES
+from fgtrac.query.tables import Samples
+from fgtrac.score.factor_files import State
+from fgtrac.score.fidelity import spearman
+from fgtrac.score.gradients import Floats
+from fgtrac.score.kernel import Progress
+from fgtrac.score.losses import PerSample, per_sample
+from fgtrac.score.neighbours import UNREACHED, LossOf, estimate, hops_to, occlude
+from fgtrac.score.untouched import untouched
+
+GraphForward = Callable[[torch.nn.Module, torch.Tensor, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the loss of a node is made: `forward(model, nodes, graph)` gives (outputs, targets) of the nodes whose
+    numbers are given, reading `features` of `graph`."""
+
+    model: torch.nn.Module
+    loss: Callable[..., Any]
+    forward: GraphForward
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GivenGraph:
+    """The graph that was given, and the sample that each of its n nodes is: `ids` (n, 32), `edges` (2, E)."""
+
+    data: Any
+    ids: NDArray[np.uint8]
+    edges: NDArray[np.int64]
+    features: Mapping[str, torch.Tensor]
+
+    def with_features(self, features: Mapping[str, torch.Tensor]) -> Any:
+        """A copy of the graph that has these features."""
+        graph = copy.copy(self.data)
+        for name, values in features.items():
+            setattr(graph, name, values)
+        return graph
+
+
+def read_graph(
+    explainer: Explainer, data: Any, names: Sequence[str], name: str | None, key: Keys, subject: Keys
+) -> GivenGraph:
+    """The graph as it was registered, with its name, keys and subjects. ValueError where the log has other samples
+    there, and for features that are no floating point tensor with a row for each node, or none at all."""
+    data = data.data if isinstance(data, GraphNodes) else data
+    nodes = GraphNodes(data)
+    if not names:
+        raise ValueError("features names nothing; name the attributes of the graph that are replaced")
+    trace, scheme = explainer.trace, explainer.seal.log.event(0)["id_scheme"]
+    with secrets_of(trace) as secrets:
+        given = GivenData(trace, scheme, secrets)
+        given.register(data, name=name, key=key, subject=subject, content=False)
+        ids = given.ids_of(nodes)
+    features = {}
+    for called in names:
+        values = getattr(data, called, None)
+        if not (isinstance(values, torch.Tensor) and values.is_floating_point() and len(values) == len(ids)):
+            raise ValueError(
+                f"features names {called!r}, which is no tensor of floating point numbers with a row for each of "
+                f"{len(ids):,} nodes in this graph"
+            )
+        features[called] = values
+    return GivenGraph(data, ids, data.edge_index.detach().cpu().numpy().astype(np.int64), features)
+
+
+def explain_neighbours(
+    explainer: Explainer,
+    samples: Samples,
+    target: Named,
+    graph: GivenGraph,
+    asked: Asked,
+    *,
+    k: int | None,
+    checkpoints: Sequence[int] | None,
+    progress: Progress | None,
+) -> NeighbourContributions:
+    """The answer for one node. Errors as `Trace.neighbour_contributions`."""
+    states = _states(explainer, checkpoints)
+    node, places = _node_of(graph, target), _places(graph, samples)
+    roles = samples.roles[places]
+    trained = np.flatnonzero(roles >> ROLES["train"] & 1)
+    if not len(trained):
+        raise ValueError("no node of the graph has the role train, whose mean features are the baseline")
+    baseline = {name: values[torch.from_numpy(trained)].mean(0) for name, values in graph.features.items()}
+    passes = _Passes(explainer, graph, asked, node)
+
+    found = []
+    for state in states:
+        with passes.at(state) as loss_of:
+            found.append(estimate(loss_of, graph.features, baseline))
+    hops = hops_to(node, graph.edges, len(graph.ids))
+    estimates = np.stack([one.values for one in found])
+    field = _field(node, hops, np.any([one.acts for one in found], axis=0))
+    strongest = field[np.argsort(-np.abs(estimates[-1, field]), kind="stable")[:k]]
+    chosen = np.concatenate([[node], strongest])
+
+    occlusions, total = [], len(states) * len(chosen)
+    for place, state in enumerate(states):
+        advance = _advancing(progress, place * len(chosen), total)
+        with passes.at(state) as loss_of:
+            occlusions.append(occlude(loss_of, graph.features, baseline, chosen, estimates[place, chosen], advance))
+    occluded = np.stack(occlusions)
+
+    def row(number: int, column: int) -> NeighbourRow:
+        bits, sample_id, hop = int(roles[number]), graph.ids[number].tobytes(), int(hops[number])
+        return NeighbourRow(
+            number, sample_id, explainer.namer.name_of(sample_id),
+            tuple(role for role, code in ROLES.items() if bits >> code & 1), None if hop == UNREACHED else hop,
+            tuple(estimates[:, number].tolist()), tuple(occluded[:, column].tolist()),
+        )  # fmt: skip
+
+    rows = [row(number, column) for column, number in enumerate(chosen.tolist())]
+    return NeighbourContributions(
+        explainer.namer.name_of(target.id) or target.words, asked.features, tuple(state.step for state in states),
+        tuple(one.loss for one in found), field, hops[field], estimates[:, field],
+        rows[0], tuple(sorted(rows[1:], key=lambda one: -one.occlusion)),
+        _fidelity(estimates[:, strongest], occluded[:, 1:]), len(trained),
+    )  # fmt: skip
+
+
+class _Passes:
+    """Forward passes toward one node, at one kept state after another, by a copy of the model."""
+
+    def __init__(self, explainer: Explainer, graph: GivenGraph, asked: Asked, node: int) -> None:
+        self._trace = explainer.trace
+        self._graph = graph
+        self._asked = asked
+        self._terms: PerSample = per_sample(asked.loss)
+        self._nodes = torch.tensor([node])
+
+    @contextmanager
+    def at(self, state: State) -> Iterator[LossOf]:
+        """The node's loss of features, in eval mode."""
+        model = copied(self._asked.model)
+        load_state(model, read_state(self._trace, state), f"the checkpoint of step {state.step}")
+        with untouched(model):
+            yield lambda features: self._loss(model, self._graph.with_features(features))
+
+    def _loss(self, model: torch.nn.Module, graph: Any) -> torch.Tensor:
+        losses = self._terms(*self._asked.forward(model, self._nodes, graph))
+        if losses.shape != (1,):
+            raise ScoreError(
+                f"{len(losses)} losses for 1 node; let forward return outputs and targets of the nodes whose numbers "
+                "it is given"
+            )
+        return losses[0]
+
+
+def _states(explainer: Explainer, checkpoints: Sequence[int] | None) -> list[State]:
+    states = explainer.ledger.states
+    if not states:
+        raise ScoreError(f"{explainer.trace.path.name} has no kept checkpoint; record some with run.checkpoint()")
+    there = [state.step for state in states]
+    wanted = there if checkpoints is None else list(checkpoints)
+    if not wanted or (lacking := [step for step in wanted if step not in there]):
+        raise ValueError(f"no state is kept at step {lacking[0] if wanted else '(none named)'}; there are {there}")
+    return [state for state in states if state.step in wanted]
+
+
+def _node_of(graph: GivenGraph, target: Named) -> int:
+    found = np.flatnonzero((graph.ids == np.frombuffer(target.id, dtype=np.uint8)).all(axis=1))
+    if not len(found):
+        raise ValueError(f"{target.words} is no node of this graph")
+    return int(found[0])
+
+
+def _places(graph: GivenGraph, samples: Samples) -> NDArray[np.int64]:
+    """(n,) where each node stands among the samples of the trace, all of which are registered."""
+    known = {sample.tobytes(): place for place, sample in enumerate(samples.ids)}
+    return np.array([known[node.tobytes()] for node in graph.ids], dtype=np.int64)
+
+
+def _field(node: int, hops: NDArray[np.int64], acts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The receptive field but for the node: all nodes that are no farther than the farthest one with a gradient, and
+    those with one to which no edges lead."""
+    depth = max(0, int(hops[acts].max(initial=0)))
+    inside = ((hops > 0) & (hops <= depth)) | (acts & (hops == UNREACHED))
+    inside[node] = False
+    return np.flatnonzero(inside)
+
+
+def _advancing(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    done = before
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
+def _fidelity(estimates: Floats, occlusions: Floats) -> tuple[float | None, ...]:
+    """At each state (states, k); None where ranks say nothing."""
+    found: list[float | None] = []
+    for some, other in zip(estimates, occlusions, strict=True):
+        is_known = len(some) >= 3 and np.ptp(some) > 0 and np.ptp(other) > 0
+        found.append(float(spearman(some[:, None], other[:, None])[0]) if is_known else None)
+    return tuple(found)
