@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -12,15 +13,20 @@ from numpy.typing import NDArray
 
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import NO_STEP
+from fgtrac.query.history_text import UNMEASURED, history_text
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
+from fgtrac.query.tally import UNKNOWN, Draw, Draws, Tally, count, epochs_of
 from fgtrac.query.timeline import Timeline
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
-UNMEASURED = "fidelity not measured here; fgtrac score says what the log has of it"  # of contributions
+READ_DRAWS = 16  # of the entries that are not read, so many say how neighbours were drawn
+LIFE = ("registered", "role", "transformed", "derived", "erased")  # read of every history: they are few
+TAKING_PART = ("used", "neighbour", "delivered")
 NameOf = Callable[[bytes], str | None]
+Rows = NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,56 +55,59 @@ class Event:
 class History:
     """Everything that a trace's index says of one sample, in the order of the log.
 
-    `size` is the full seal that it is complete for; `checkpoints` are the steps of the kept model states that it
-    contributed to and that the run went on from; `pending` is how many later entries are in no index yet; `rests_on`
-    says what was checked.
+    `tally` counts its part in training by epoch and hop, `draws` says how its neighbours came about. `size` is the full
+    seal that it is complete for; `checkpoints` are the steps of the kept model states that it contributed to and that
+    the run went on from; `pending` is how many later entries are in no index yet; `rests_on` says what was checked.
     """
 
     id: bytes
     name: str | None
     size: int
     events: tuple[Event, ...]
+    tally: Tally
+    draws: Draws
     checkpoints: tuple[int, ...]
     pending: int
     rests_on: str
 
     @property
     def uses(self) -> int:
-        """In how many optimizer updates the sample took part, the superseded ones among them."""
-        return sum(event.kind == "used" for event in self.events)
+        """In how many optimizer updates the sample took part (of a graph: as a seed), superseded ones among them."""
+        return self.tally.seeds
 
     @property
     def superseded(self) -> int:
         """How many of the uses were superseded: the run was later resumed from a step before them."""
-        return sum(event.kind == "used" and event.superseded_by is not None for event in self.events)
+        return self.tally.superseded[0]
 
     @property
     def has_scores(self) -> bool:
         """Whether contributions stand in it."""
         return any(event.kind == "contribution" for event in self.events)
 
+    @property
+    def attention(self) -> list[tuple[int, dict[str, float]]]:
+        """(step, weight of each modality) at the checkpoints whose entries were read, the superseded ones left out."""
+        found = [e for e in self.events if e.kind == "attention" and "weights" in e.details and e.superseded_by is None]
+        return sorted(((e.step or 0, e.details["weights"]) for e in found), key=lambda pair: pair[0])
+
     def __str__(self) -> str:
-        lines = [f"sample {self.id.hex()}" + (f" ({self.name})" if self.name else "")]
-        lines += [f"  entry {event.entry:>7}  {event.words}" for event in self.events]
-        if self.superseded:
-            lines.append(f"  {self.superseded} of its {self.uses} uses were superseded: no later model rests on them")
-        if self.checkpoints:
-            lines.append(f"  contributed to the kept checkpoints at steps {', '.join(map(str, self.checkpoints))}")
-        if self.has_scores:
-            lines.append(f"  contributions are estimates: {UNMEASURED}")
-        lines.append(f"  complete up to entry {self.size - 1}, {self.rests_on}")
-        if self.pending:
-            lines.append(f"  not yet in the index: {self.pending} entries; run fgtrac seal")
-        return "\n".join(lines)
+        return self.text()
+
+    def text(self, *, every_event: bool = False) -> str:
+        """In words: a line for each event, and of a long history counts in their place, unless `every_event`."""
+        return history_text(self, every_event=every_event)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; ids as hex."""
+        attention = [{"step": step, "weights": weights} for step, weights in self.attention]
         return {
             "id": self.id.hex(),
             **({"name": self.name} if self.name else {}),
             "size": self.size,
             "uses": self.uses,
             "superseded": self.superseded,
+            "summary": {**self.tally.as_json(), **self.draws.as_json(), "attention": attention},
             "events": [event.as_json() for event in self.events],
             "checkpoints": list(self.checkpoints),
             **({"fidelity": UNMEASURED} if self.has_scores else {}),
@@ -121,25 +130,39 @@ class Historian:
     ) -> History | None:
         """The history of a sample, or None where it is not registered (shown by its neighbours in the index).
 
-        `details` reads the entries (default: where there are at most READ_ENTRIES). ProofError where the index or an
-        entry is not what was sealed, or the two contradict each other.
+        `details` reads the entries (default: all where they are at most READ_ENTRIES, else those that are not about
+        uses and neighbours, as far as they are few). ProofError where the index or an entry is not what was sealed, or
+        the two contradict each other.
         """
         rows = self._seal.rows(sample_id)
         if rows is None:
             return None
-        if details is None:
-            details = len(set(rows["entry"].tolist())) <= READ_ENTRIES
-        events = self._read(sample_id, rows) if details else [self._outline(row) for row in rows.tolist()]
-        events = [self._mark(event) for event in events]
-        live = [event for event in events if event.kind in ("used", "neighbour") and event.superseded_by is None]
-        steps = [event.step for event in live if event.step is not None]
-        kept = tuple(s for s in self.kept_checkpoints() if s >= min(steps)) if steps else ()
-        name = self._name_of(sample_id)
-        return History(sample_id, name, self._seal.head.size, tuple(events), kept, pending, rests_on)
+        read = _worth_reading(rows, details)
+        events = [self._mark(event) for event in self._read(sample_id, rows[read])] + self._outline(rows[~read])
+        events.sort(key=lambda event: (event.entry, event.step or 0))  # stable: else as in the index
+        taking_part = np.isin(rows["kind"], [KIND[word] for word in TAKING_PART])
+        if (taking_part & read).any():
+            draws, tally = _draws_told(events), _count_events(events)
+        else:
+            draws = self._sample_draws(rows) if details is None else Draws()
+            tally = self.tally(rows)
+        name, kept = self._name_of(sample_id), self._contributed_to(events, draws)
+        return History(sample_id, name, self._seal.head.size, tuple(events), tally, draws, kept, pending, rests_on)
+
+    def tally(self, rows: Rows) -> Tally:
+        """A sample's part in training from its rows alone: epochs are those that the seal says began by each step."""
+        superseded = self.timeline.superseded(rows["entry"], rows["step"])
+        return count(rows["kind"], rows["detail"], rows["step"], self._epochs(rows), superseded)
 
     def kept_checkpoints(self) -> Sequence[int]:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
         return sorted({step for _, step in self.timeline.kept})
+
+    def _contributed_to(self, events: Sequence[Event], draws: Draws) -> tuple[int, ...]:
+        """The kept checkpoints at or behind the first update that it took part in within the reach of messages."""
+        live = (event for event in events if event.superseded_by is None and _is_reached(event, draws))
+        first = min((event.step for event in live if event.step is not None), default=None)
+        return () if first is None else tuple(step for step in self.kept_checkpoints() if step >= first)
 
     def _mark(self, event: Event) -> Event:
         """The event, said to be superseded where it is."""
@@ -149,7 +172,7 @@ class Historian:
         words = f"{event.words} (superseded: the run was resumed from step {by[1]})"
         return replace(event, words=words, superseded_by=by[0])
 
-    def _read(self, sample_id: bytes, rows: NDArray[np.void]) -> list[Event]:
+    def _read(self, sample_id: bytes, rows: Rows) -> list[Event]:
         """One event a row, with what its entry says; within an entry by step."""
         self._seal.log.prefetch(sorted(set(rows["entry"].tolist())))
         registered: dict[bytes, int] = {}
@@ -157,18 +180,80 @@ class Historian:
         for (entry, kind), group in groupby(rows.tolist(), key=lambda row: (row[2], row[0])):
             occurrences = self._reader.read(sample_id, entry, KIND_WORDS[kind], list(group), registered)
             events += [Event(KIND_WORDS[kind], entry, o.step, o.epoch, o.words, o.details) for o in occurrences]
-        return sorted(events, key=lambda event: (event.entry, event.step or 0))  # stable: else as in the index
+        return events
 
-    def _outline(self, row: tuple[int, int, int, int]) -> Event:
-        """A row without its entry: the epoch comes from the first steps that the seal lists."""
-        kind, detail, entry, step = row
-        word = KIND_WORDS[kind]
-        known = None if step == NO_STEP else step
-        epoch = self._epoch_of(step) if known is not None and word in ("used", "neighbour") else None
-        where = f" in step {known}" + (f" (epoch {epoch})" if epoch is not None else "") if known is not None else ""
-        return Event(word, entry, known, epoch, f"{word}{where}", {"code": detail})
+    def _outline(self, rows: Rows) -> list[Event]:
+        """One event a row, without its entry: the epoch comes from the first steps that the seal lists."""
+        superseded = self.timeline.superseded(rows["entry"], rows["step"]).tolist()
+        out = []
+        for (kind, detail, entry, step), epoch, past in zip(
+            rows.tolist(), self._epochs(rows).tolist(), superseded, strict=True
+        ):
+            word = KIND_WORDS[kind]
+            known = None if step == NO_STEP else step
+            in_epoch = epoch if epoch != UNKNOWN and word in ("used", "neighbour") else None
+            where = "" if known is None else f" in step {known}"
+            where += "" if in_epoch is None else f" (epoch {in_epoch})"
+            said = {"hop": detail} if word == "neighbour" else {"code": detail}
+            event = Event(word, entry, known, in_epoch, f"{word}{_hop(said)}{where}", said)
+            out.append(self._mark(event) if past else event)
+        return out
 
-    def _epoch_of(self, step: int) -> int | None:
-        firsts = self._seal.event["epoch_steps"]
-        begun = np.flatnonzero(firsts <= np.uint64(step))
-        return int(begun[-1]) if len(begun) else None
+    def _epochs(self, rows: Rows) -> NDArray[np.int64]:
+        return epochs_of(rows["step"], self._seal.event["epoch_steps"])
+
+    def _sample_draws(self, rows: Rows) -> Draws:
+        """How neighbours were drawn, from some of the entries that name the sample, evenly spaced."""
+        named = np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
+        chosen = np.unique(named[np.linspace(0, len(named) - 1, READ_DRAWS).astype(int)] if len(named) else named)
+        events = [self._seal.log.event(number) for number in chosen.tolist()]
+        return _draws([(e["graph"], e["hops"]) for e in events if "hops" in e], len(events), len(named))
+
+
+def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:
+    """(n,) whose entries are read: those of LIFE in any case, then kind by kind as long as they are few together."""
+    if details is not None:
+        return np.full(len(rows), details)
+    chosen = np.isin(rows["kind"], [KIND[word] for word in LIFE])
+    for words in (("attention",), ("prediction",), ("contribution",), TAKING_PART):
+        more = chosen | np.isin(rows["kind"], [KIND[word] for word in words])
+        if len(np.unique(rows["entry"][more])) <= READ_ENTRIES:
+            chosen = more
+    return chosen
+
+
+def _count_events(events: Sequence[Event]) -> Tally:
+    """The tally of events whose entries were read, with the epochs that those say."""
+    mine = [event for event in events if event.kind in TAKING_PART]
+    return count(
+        np.array([KIND[e.kind] for e in mine], np.uint8),
+        np.array([e.details.get("hop", 0) for e in mine], np.uint16),
+        np.array([NO_STEP if e.step is None else e.step for e in mine], np.uint64),
+        np.array([UNKNOWN if e.epoch is None else e.epoch for e in mine], np.int64),
+        np.array([e.superseded_by is not None for e in mine], np.bool_),
+    )
+
+
+def _draws_told(events: Sequence[Event]) -> Draws:
+    """How neighbours were drawn, from all entries that name the sample."""
+    told = {e.entry: (e.details.get("graph"), e.details.get("hops")) for e in events if e.kind in ("used", "neighbour")}
+    return _draws([(graph, hops) for graph, hops in told.values() if graph and hops], len(told), len(told))
+
+
+def _draws(said: Sequence[tuple[str, int]], read: int, named: int) -> Draws:
+    counted = sorted(Counter(said).items())
+    return Draws(tuple(Draw(graph, hops, entries) for (graph, hops), entries in counted), read, named)
+
+
+def _is_reached(event: Event, draws: Draws) -> bool:
+    """Whether the event is a part in an update that the step's loss can have come from."""
+    if event.kind != "neighbour":
+        return event.kind == "used"
+    hop = event.details["hop"]
+    if "graph" in event.details:
+        return not (event.details["graph"] == "whole" and hop == event.details["hops"])
+    return draws.beyond_reach(hop) is not True
+
+
+def _hop(details: dict[str, Any]) -> str:
+    return f" (hop {details['hop']})" if "hop" in details else ""

@@ -151,7 +151,7 @@ class Reader:
             where = f"epoch {details['epoch']}, batch {details['batch']}, loader {details['loader']}"
             if details["status"] == "applied":
                 step = int(event["step"][batch])
-                words = f"used in step {step} ({where}; {details['attribution']}){loss}"
+                words = f"used{_as_seed(details)} in step {step} ({where}; {details['attribution']}){loss}"
             else:
                 step, words = None, f"delivered but not applied: {details['status']} ({where}){loss}"
             out.append(Occurrence(words, step, details["epoch"], details))
@@ -164,8 +164,8 @@ class Reader:
             batch, hop = divmod(cell, event["hops"])
             details = {**_batch_details(event, batch), "hop": hop + 1}
             if details["status"] == "applied":
-                step = int(event["step"][batch])
-                words = f"used as a neighbour (hop {hop + 1}) in step {step} (epoch {details['epoch']})"
+                step, how = int(event["step"][batch]), _how(details)
+                words = f"used as a neighbour (hop {hop + 1}{how}) in step {step} (epoch {details['epoch']})"
                 out.append(Occurrence(words, step, details["epoch"], details))
         return sorted(out, key=lambda o: o.step or 0)
 
@@ -268,8 +268,20 @@ def _owners(counts: NDArray[np.uint32], places: NDArray[np.intp]) -> list[int]:
     return [int(b) for b in np.searchsorted(stops, places, side="right")]
 
 
+def _as_seed(details: Mapping[str, Any]) -> str:
+    return " as a seed" if "hops" in details else ""
+
+
+def _how(details: Mapping[str, Any]) -> str:
+    """What a neighbour's line adds where the whole graph went through the model."""
+    if details.get("graph") != "whole":
+        return ""
+    return ", beyond reach, whole graph" if details["hop"] == details["hops"] else ", whole graph"
+
+
 def _batch_details(event: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    return {
+    said = {k: event[k] for k in ("graph", "hops") if k in event}
+    return said | {
         "epoch": int(event["epoch"][batch]),
         "batch": int(event["batch"][batch]),
         "loader": event["loader"],

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.events.schema import NO_STEP
 from fgtrac.query.seals import FullSeal
 
 
@@ -39,6 +43,13 @@ class Timeline:
         """The first `resume` entry behind `entry` that went on from before `step`, and from which step. A resumed run
         seals what the one before it left, so that the log's order tells the two apart."""
         return next(((n, start) for n, start in self.resumes if n > entry and start < step), None)
+
+    def superseded(self, entries: NDArray[np.uint64], steps: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """(n,) whether `superseding` finds a `resume` for each entry and step; not where there is no step."""
+        found = np.zeros(len(entries), dtype=bool)
+        for number, start in self.resumes:
+            found |= (entries < number) & (steps > start) & (steps != NO_STEP)
+        return found
 
     def entries(self, kind: str) -> list[tuple[int, Mapping[str, Any]]]:
         """Every entry of a kind with its number, ascending."""

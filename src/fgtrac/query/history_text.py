@@ -1,0 +1,161 @@
+"""A sample's history in words: a line for each event, or of a long one what it comes to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fgtrac.query.tally import Draws, Tally
+
+if TYPE_CHECKING:
+    from fgtrac.query.history import Event, History
+
+SHORT = 40  # events that are told line by line
+SHOWN = 12  # checkpoints, or targets, that a table of a long history has
+UNMEASURED = "fidelity not measured here; fgtrac score says what the log has of it"  # of contributions
+COUNTED = ("used", "neighbour", "delivered", "attention", "contribution", "prediction")
+
+
+def history_text(history: History, *, every_event: bool) -> str:
+    """What there is to say of a sample. Up to SHORT events each has its line; of more there are tables, and lines for
+    all of them only with `every_event`."""
+    events, is_long = history.events, len(history.events) > SHORT
+    lines = [f"sample {history.id.hex()}" + (f" ({history.name})" if history.name else "")]
+    if is_long:
+        lines += _lines(event for event in events if event.kind not in COUNTED)
+        lines += [f"  {line}" for line in _summary(history)]
+    if every_event or not is_long:
+        lines += _lines(events)
+    lines += [f"  {line}" for line in _closing(history)]
+    if is_long and not every_event:
+        lines.append(f"  {len(events):,} events; fgtrac history --all has a line for each")
+    return "\n".join(lines)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(w) if n else cell.ljust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+
+
+def _steps(steps: Sequence[int]) -> str:
+    if len(steps) <= SHOWN:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[: SHOWN - 1]))}, ... {steps[-1]} ({len(steps):,} of them)"
+
+
+def times(number: int) -> str:
+    """How often, in words."""
+    return "once" if number == 1 else f"{number:,} times"
+
+
+def parts(tally: Tally, is_graph: bool) -> str:
+    """How often a sample took part, and as what."""
+    words = []
+    seed = "used as a seed" if is_graph else "used"
+    for number, span, how in zip((tally.seeds, tally.neighbours), tally.steps, (seed, "a neighbour"), strict=True):
+        if span is not None:
+            words.append(f"{how} {times(number)} (steps {span[0]} to {span[1]})")
+    if is_graph and not tally.seeds:
+        words.append("never a seed")
+    if tally.delivered:
+        words.append(f"delivered but not applied {times(tally.delivered)}")
+    return ", ".join(words) or "no part in any update"
+
+
+def _lines(events: Iterator[Event] | Sequence[Event]) -> list[str]:
+    return [f"  entry {event.entry:>7}  {event.words}" for event in events]
+
+
+def _summary(history: History) -> Iterator[str]:
+    tally, draws = history.tally, history.draws
+    is_graph = bool(tally.hops or draws.each)
+    yield parts(tally, is_graph)
+    yield from _drawn(draws)
+    yield from columns(_epochs(tally, draws, is_graph))
+    yield from _attention(history)
+    yield from _contributions(history)
+    yield from _predictions(history)
+
+
+def _epochs(tally: Tally, draws: Draws, is_graph: bool) -> list[list[str]]:
+    """The table of epochs, with its heading and its sums."""
+    if not tally.epochs:
+        return []
+    remarks = {True: ", beyond reach", False: "", None: ", in part beyond reach"}
+    hops = [f"hop {hop}{remarks[draws.beyond_reach(hop)]}" for hop in tally.hops]
+    rows = [[words, *(f"{n:,}" for n in counts)] for words, counts in tally.table()]
+    sums = [f"{n:,}" for n in tally.counts.sum(axis=0).tolist()]
+    return [["epoch", "seed" if is_graph else "used", *hops], *rows, ["all", *sums]]
+
+
+def _drawn(draws: Draws) -> Iterator[str]:
+    """How the neighbours came about, and how many entries were asked."""
+    for draw in draws.each:
+        how = f"drawn by a sampler, in {draw.hops} hops"
+        if draw.graph == "whole":
+            how = (
+                f"of the whole graph, which the model read at once; hop {draw.hops} is beyond the reach of its messages"
+            )
+        told = f"{draw.entries} of its {draws.named:,} entries"
+        if draws.read < draws.named:
+            told = f"{draw.entries} of the {draws.read} entries that were read, of {draws.named:,}; --details reads all"
+        yield f"neighbours {how} ({told})"
+
+
+def _attention(history: History) -> Iterator[str]:
+    said = history.attention
+    if not said:
+        if any(event.kind == "attention" for event in history.events):
+            yield "modality weights were not read; --details reads them"
+        return
+    names = list(dict.fromkeys(name for _, weights in said for name in weights))
+    shown = said if len(said) <= SHOWN else [said[n * (len(said) - 1) // (SHOWN - 1)] for n in range(SHOWN)]
+    yield f"modality weights at {len(said)} checkpoints" + (f", {SHOWN} of them" if len(shown) < len(said) else "")
+    rows = [[str(step), *(_weight(weights, name) for name in names)] for step, weights in shown]
+    yield from columns([["step", *names], *rows])
+
+
+def _weight(weights: dict[str, float], name: str) -> str:
+    value = weights.get(name)
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _contributions(history: History) -> Iterator[str]:
+    """A line for each target and method: what it comes to over the checkpoints."""
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    mine = [event for event in history.events if event.kind == "contribution" and event.superseded_by is None]
+    for event in mine:
+        score = event.details.get("score")
+        if isinstance(score, float):
+            scores[event.details["target"], event.details["method"]].append(score)
+    if unread := len(mine) - sum(map(len, scores.values())):
+        yield f"{unread:,} contributions were not read; --details reads them"
+    sums = sorted(((sum(each), len(each), key) for key, each in scores.items()), key=lambda row: (-abs(row[0]), row[2]))
+    for total, number, (target, method) in sums[:SHOWN]:
+        yield f"contributed {total:+.4g} toward {target}, the sum of {number} scores ({method})"
+    if len(sums) > SHOWN:
+        yield f"and to {len(sums) - SHOWN:,} more targets"
+
+
+def _predictions(history: History) -> Iterator[str]:
+    mine = [event for event in history.events if event.kind == "prediction" and event.superseded_by is None]
+    if mine:
+        last = max(mine, key=lambda event: (event.step or 0, event.entry))
+        yield last.words if len(mine) == 1 else f"{times(len(mine))} predicted; the last: {last.words}"
+
+
+def _closing(history: History) -> Iterator[str]:
+    if history.superseded:
+        yield f"{history.superseded} of its {history.uses} uses were superseded: no later model rests on them"
+    if history.checkpoints:
+        yield f"contributed to the kept checkpoints at steps {_steps(history.checkpoints)}"
+    if history.has_scores:
+        yield f"contributions are estimates: {UNMEASURED}"
+    yield f"complete up to entry {history.size - 1}, {history.rests_on}"
+    if history.pending:
+        yield f"not yet in the index: {history.pending} entries; run fgtrac seal"

@@ -1,0 +1,152 @@
+"""How often a sample took part in training, by epoch: as a seed, and as a neighbour by hop. Columnar throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.events.postings import KIND
+from fgtrac.events.schema import NO_STEP
+
+UNKNOWN = -1  # the epoch of a step that no epoch of the seal begins before
+SHOWN_ROWS = 20  # of a table of epochs; more are laid together
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How `use` entries say that their neighbours came about: `graph` is "sampled" or "whole", `hops` how many hops
+    they tell apart; `entries` counts those that were read and say so."""
+
+    graph: str
+    hops: int
+    entries: int
+
+    @property
+    def beyond(self) -> int | None:
+        """The hop from which no message reaches a seed, though the forward pass received it: a whole graph's last."""
+        return self.hops if self.graph == "whole" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How a sample's neighbours came about, from `read` of the `named` entries in which it took part."""
+
+    each: tuple[Draw, ...] = ()
+    read: int = 0
+    named: int = 0
+
+    def beyond_reach(self, hop: int) -> bool | None:
+        """Whether that hop is beyond the reach of message passing; None where that is so in some of the entries."""
+        said = {draw.beyond == hop for draw in self.each if draw.hops >= hop}
+        return None if len(said) > 1 else True in said
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        each = [{"graph": draw.graph, "hops": draw.hops, "entries": draw.entries} for draw in self.each]
+        return {"drawn": each, "entries_read": self.read, "entries_named": self.named}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tally:
+    """A sample's part in applied updates, the superseded ones among them.
+
+    `epochs` ascend (UNKNOWN first where it is among them) and `hops` too; `counts[e, 0]` is how often it was a seed in
+    epoch e, `counts[e, 1 + h]` how often a neighbour at hop h of `hops`. `steps` are the first and last step as a seed
+    and as a neighbour; `superseded` the counts as a seed and as a neighbour that no later state rests on; `delivered`
+    how often it was delivered and not applied.
+    """
+
+    epochs: tuple[int, ...]
+    hops: tuple[int, ...]
+    counts: Ints
+    steps: tuple[tuple[int, int] | None, tuple[int, int] | None]
+    superseded: tuple[int, int]
+    delivered: int
+
+    @property
+    def seeds(self) -> int:
+        """How often its own loss took part."""
+        return int(self.counts[:, 0].sum())
+
+    @property
+    def neighbours(self) -> int:
+        """How often only its features took part."""
+        return int(self.counts[:, 1:].sum())
+
+    def at_hop(self, hop: int) -> int:
+        """How often it was a neighbour at that hop."""
+        return int(self.counts[:, 1 + self.hops.index(hop)].sum()) if hop in self.hops else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: sums, and a row for each epoch."""
+        return {
+            "seed": self.seeds,
+            "neighbour": self.neighbours,
+            "hops": {str(hop): self.at_hop(hop) for hop in self.hops},
+            "delivered": self.delivered,
+            "superseded": {"seed": self.superseded[0], "neighbour": self.superseded[1]},
+            "steps": {
+                word: list(span)
+                for word, span in zip(("seed", "neighbour"), self.steps, strict=True)
+                if span is not None
+            },
+            "epochs": [
+                {
+                    "epoch": None if epoch == UNKNOWN else epoch,
+                    "seed": row[0],
+                    "neighbour": {str(hop): n for hop, n in zip(self.hops, row[1:], strict=True)},
+                }
+                for epoch, row in zip(self.epochs, self.counts.tolist(), strict=True)
+            ],
+        }
+
+    def table(self) -> list[tuple[str, list[int]]]:
+        """Rows for people: which epochs, and the counts. Of many epochs several make a row, in ascending order."""
+        per_row = -(-len(self.epochs) // SHOWN_ROWS)
+        rows = []
+        for at in range(0, len(self.epochs), max(1, per_row)):
+            first, last = self.epochs[at], self.epochs[at : at + per_row][-1]
+            words = "unknown" if first == UNKNOWN else str(first)
+            rows.append(
+                (words if first == last else f"{words} to {last}", self.counts[at : at + per_row].sum(0).tolist())
+            )
+        return rows
+
+
+def count(
+    kinds: NDArray[np.uint8],
+    hops: NDArray[np.uint16],
+    steps: NDArray[np.uint64],
+    epochs: Ints,
+    superseded: NDArray[np.bool_],
+) -> Tally:
+    """The tally of occurrences, columns (n,): kind as in the index, hop (of neighbours), step, epoch, superseded."""
+    parts = [kinds == KIND["used"], kinds == KIND["neighbour"]]
+    taken = parts[0] | parts[1]
+    found_epochs, row = np.unique(epochs[taken], return_inverse=True)
+    found_hops = np.unique(hops[parts[1]])
+    column = np.where(parts[0][taken], 0, 1 + np.searchsorted(found_hops, hops[taken]))
+    width = 1 + len(found_hops)
+    counts = np.bincount(row * width + column, minlength=len(found_epochs) * width).reshape(-1, width)
+    spans = [(int(steps[p].min()), int(steps[p].max())) if p.any() else None for p in parts]
+    return Tally(
+        tuple(found_epochs.tolist()),
+        tuple(found_hops.tolist()),
+        counts.astype(np.int64),
+        (spans[0], spans[1]),
+        (int((parts[0] & superseded).sum()), int((parts[1] & superseded).sum())),
+        int((kinds == KIND["delivered"]).sum()),
+    )
+
+
+def epochs_of(steps: NDArray[np.uint64], first_steps: NDArray[np.uint64]) -> Ints:
+    """(n,) the last epoch whose first step is not behind each step; UNKNOWN without a step, or before all of them.
+    `first_steps` are a seal's `epoch_steps`, in which an epoch without updates has NO_STEP."""
+    least = np.minimum.accumulate(first_steps[::-1])[::-1]  # the last epoch begun by a step: also where they overlap
+    found = np.searchsorted(least, steps, side="right").astype(np.int64) - 1
+    found[steps == np.uint64(NO_STEP)] = UNKNOWN
+    return found
