@@ -18,6 +18,7 @@ from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import ENTRIES, WIDTH
 from fgtrac.verify.announcements import Announcements
+from fgtrac.verify.attention import Attention
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
@@ -62,6 +63,7 @@ class Facts:
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
         self.own_times = OwnTimes()
         self.announcements = Announcements()
+        self.attention = Attention()
         self.announced = 0  # epochs whose order a `sampler` entry announces
         self.committed = 0  # of these, the epochs whose order an opening in the vault gives
         self.unopened = 0  # and those of which an erasure destroyed the opening
@@ -82,6 +84,7 @@ class Facts:
         self.sequences.add(number, event)
         self.own_times.add(event["time"])
         self.announcements.add(number, event)
+        self.attention.add(number, event)
         if kind == "run":
             self.runs.append((number, event))
         elif kind == "artifact":
