@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fgtrac.api.run import start_run
-from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.use_entries import Placement
 from fgtrac.events.schema import ATTRIBUTION, STATUS, decode_event
 from fgtrac.store.journal import JournalWriter, scan
 from harness import report

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.use_entries import Placement
 from fgtrac.commit.sequencer import seal
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import block_id, public_id, row_preimages

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.use_entries import Placement
 from fgtrac.commit.sequencer import SealResult, last_seqs, seal
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import SECRET_BYTES, block_id, key_commitment, make_ids, preimage

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, split_batches
+from fgtrac.capture.hops import Hops
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, cut_batches
 from fgtrac.errors import CaptureError
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS, decode_event
 
@@ -207,13 +209,52 @@ def test_a_new_placement_of_the_same_loader_does_not_mix_with_the_old(journal: M
 def test_batches_are_cut_where_an_entry_is_full() -> None:
     counts = np.array([0, 14_000, 990, 20_000, 5], dtype=np.uint32)
     most = (ENTRY_PAYLOAD_BYTES - 22) // 4
-    assert [(*cut, sizes.tolist()) for *cut, sizes in split_batches(counts, 4)] == [
-        (0, 2, 0, 14_000, [0, 14_000]),
-        (2, 3, 14_000, 14_990, [990]),
-        (3, 4, 14_990, 14_990 + most, [most]),
-        (3, 4, 14_990 + most, 34_990, [20_000 - most]),
-        (4, 5, 34_990, 34_995, [5]),
+    cuts = cut_batches(counts, 4, np.zeros((5, 0), np.uint32))
+    assert [(cut.first, cut.samples.start, cut.samples.stop, cut.counts.tolist()) for cut in cuts] == [
+        (0, 0, 14_000, [0, 14_000]),
+        (2, 14_000, 14_990, [990]),
+        (3, 14_990, 14_990 + most, [most]),
+        (3, 14_990 + most, 34_990, [20_000 - most]),
+        (4, 34_990, 34_995, [5]),
     ]
+
+
+@pytest.mark.parametrize("with_losses", [False, True])
+def test_batches_with_neighbours_are_cut_and_nothing_of_them_is_lost(journal: Memory, with_losses: bool) -> None:
+    """Random batches, some larger than an entry: put together again they are what was said, and every entry is full."""
+    rng = np.random.default_rng(1)
+    placement = Placement((b"a" * 16,), rng.permutation(100_000).astype(np.uint32), None)
+    recorder, told = made(journal), []
+    for batch in range(40):
+        large = batch % 7 == 3
+        n, hops = int(rng.integers(0, 30_000 if large else 300)), int(rng.integers(0, 4))
+        counts = rng.integers(0, 20_000 if large else 400, hops)
+        seeds, near = (rng.integers(0, 100_000, size).astype(np.uint32) for size in (n, counts.sum()))
+        losses = rng.random(n).astype(np.float16) if with_losses else None
+        row = (0, batch, batch + 1, 1, 1)
+        whole = Hops("sampled", near, tuple(counts.tolist()))
+        recorder.use(placement, 1, 1, row, array("I", seeds.tobytes()), losses, whole)
+        parts = np.split(placement.ordinals[near], np.cumsum(counts))[:-1]
+        told.append((placement.ordinals[seeds].tolist(), [p.tolist() for p in parts], losses))
+    recorder.flush()
+    assert sum(len(seeds) + sum(map(len, near)) for seeds, near, _ in told) == recorder.events
+    found: list[Any] = [([], [[], [], []], []) for _ in told]
+    for event in journal.events:
+        columns = [value for value in event.values() if isinstance(value, np.ndarray)]
+        assert sum(column.nbytes for column in columns) <= ENTRY_PAYLOAD_BYTES
+        seeds = np.split(event["ordinals"], np.cumsum(event["count"]))
+        losses = np.split(event["losses"], np.cumsum(event["count"])) if with_losses else [np.empty(0)] * len(seeds)
+        near = np.split(event["hop_ordinals"], np.cumsum(event["hop_count"]))
+        for place, batch in enumerate(event["batch"].tolist()):
+            assert (event["step"][place], event["graph"]) == (batch + 1, "sampled")
+            found[batch][0].extend(seeds[place].tolist())
+            found[batch][2].extend(losses[place].tolist())
+            for hop in range(event["hops"]):
+                found[batch][1][hop].extend(near[place * event["hops"] + hop].tolist())
+    for (seeds, parts, losses), (said, near, lost) in zip(told, found, strict=True):
+        assert said == seeds
+        assert near == parts + [[]] * (3 - len(parts))
+        assert losses is None or lost == losses.tolist()
 
 
 # -- where writing fails --------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.predictions import read_positions
-from fgtrac.capture.recorder import Recorder, pieces
+from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.sources import Registry, Resolved
 from fgtrac.capture.step import Grounding
+from fgtrac.capture.use_entries import pieces
 from fgtrac.events.codec import encode
 from fgtrac.score.factor_files import State
 from fgtrac.score.untouched import untouched

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.ledger import Ledger
-from fgtrac.capture.recorder import Recorder, pieces
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.use_entries import pieces
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows, State
 from fgtrac.score.kernel import scores

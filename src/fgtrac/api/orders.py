@@ -15,9 +15,10 @@ from typing import Any
 
 from fgtrac.api.ledger import Ledger
 from fgtrac.capture.batch import Iteration
-from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.sampler import read_order
 from fgtrac.capture.sources import Resolved
+from fgtrac.capture.use_entries import Placement
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.orders import UNREAD, encode_placement, opening_name, part_name, state_commitment

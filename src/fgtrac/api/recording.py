@@ -36,11 +36,12 @@ from fgtrac.api.scoring import Scoring
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.loader import Watch, check_free, unwatch, watch_loader
-from fgtrac.capture.recorder import Placement, Recorder
+from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
+from fgtrac.capture.use_entries import Placement
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError, FgtracError

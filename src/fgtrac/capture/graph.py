@@ -59,7 +59,7 @@ def node_count(data: Any) -> int:
         raise TypeError(f"{type(data).__name__} is no graph: it needs num_nodes and edge_index, as a PyG Data has them")
     count = data.num_nodes
     if not count:
-        raise ValueError(f"the graph has {count or 'no known number of'} nodes; set its num_nodes to at least 1")
+        raise ValueError(f"the graph has {'no known number of' if count is None else 0} nodes; set its num_nodes to at least 1")
     return int(count)
 
 

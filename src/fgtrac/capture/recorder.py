@@ -13,18 +13,16 @@ import threading
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.capture.hops import Hops
+from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, UseBuffer
 from fgtrac.errors import CaptureError
 from fgtrac.events.schema import encode_event
-
-ENTRY_PAYLOAD_BYTES = 60_000  # of columns in one entry; the rest of the 65,535 is for its fixed fields
-BATCH_COLUMN_BYTES = 22  # epoch, batch, step, status, attribution, count of one batch
 
 Ref = tuple[bytes, int]
 
@@ -36,30 +34,6 @@ class Journal(Protocol):
     def sync(self) -> None: ...
     def rotate(self) -> None: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where the positions of one data set lead: position -> (block, ordinal).
-
-    `blocks` are block ids; `ordinals` is (n,) uint32; `which` is (n,) uint16, an index into `blocks`,
-    or None where there is only one block.
-    """
-
-    blocks: tuple[bytes, ...]
-    ordinals: NDArray[np.uint32]
-    which: NDArray[np.uint16] | None
-
-
-@dataclass(slots=True)
-class _UseBuffer:
-    """Settled batches of one (loader, optimizer), waiting to become entries."""
-
-    placement: Placement
-    rows: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # epoch, batch, step, status, attribution
-    positions: list[array[int]] = field(default_factory=list)
-    losses: list[NDArray[np.float16]] = field(default_factory=list)
-    bytes: int = 0
 
 
 class Recorder:
@@ -91,7 +65,7 @@ class Recorder:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._disk = threading.RLock()  # held while syncing, taken before _lock: nobody waits for the disk in `use`
-        self._buffers: dict[tuple[int, int, bool], _UseBuffer] = {}
+        self._buffers: dict[tuple[int, int, bool], UseBuffer] = {}
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._seq = 0
@@ -130,8 +104,10 @@ class Recorder:
         row: tuple[int, int, int, int, int],
         positions: array[int],
         losses: NDArray[np.float16] | None = None,
+        hops: Hops | None = None,
     ) -> None:
-        """Take one settled batch: `row` is (epoch, batch, step, status, attribution); `positions` index `placement`.
+        """Take one settled batch: `row` is (epoch, batch, step, status, attribution); `positions`, and the nodes of its
+        `hops`, index `placement`.
 
         This is the hot path: it copies references, and encodes only when a buffer is full.
         """
@@ -143,16 +119,10 @@ class Recorder:
             if buffer is None or buffer.placement is not placement:
                 if buffer is not None:
                     self._encode_uses(key)
-                buffer = self._buffers[key] = _UseBuffer(placement)
-            buffer.rows.append(row)
-            buffer.positions.append(positions)
-            n = len(positions)
-            buffer.bytes += 4 * n + BATCH_COLUMN_BYTES
-            if losses is not None:
-                buffer.losses.append(losses)
-                buffer.bytes += 2 * n
-            self.events += n
-            if buffer.bytes >= ENTRY_PAYLOAD_BYTES - 4 * n:
+                buffer = self._buffers[key] = UseBuffer(placement)
+            size = buffer.add(row, positions, losses, hops)
+            self.events += len(positions) + (0 if hops is None else len(hops.nodes))
+            if buffer.bytes >= ENTRY_PAYLOAD_BYTES - size:
                 self._encode_uses(key)
                 self._write()
 
@@ -225,52 +195,8 @@ class Recorder:
         return self.writer, self._seq - 1
 
     def _encode_uses(self, key: tuple[int, int, bool]) -> None:
-        buffer = self._buffers.pop(key)
-        rows = np.array(buffer.rows, dtype=np.uint64)
-        counts = np.fromiter(map(len, buffer.positions), dtype=np.uint32, count=len(buffer.positions))
-        positions = np.frombuffer(b"".join(buffer.positions), dtype=np.uint32)
-        losses = np.concatenate(buffer.losses) if buffer.losses else None
-        placement = buffer.placement
-        ordinals = placement.ordinals[positions]
-        if placement.which is None:
-            self._encode_block(key, placement.blocks[0], rows, counts, ordinals, losses)
-            return
-        which = placement.which[positions]
-        batch_of = np.repeat(np.arange(len(counts)), counts)
-        for number in np.unique(which).tolist():
-            mine = which == number
-            here = np.bincount(batch_of[mine], minlength=len(counts)).astype(np.uint32)
-            some = here > 0
-            part = None if losses is None else losses[mine]
-            self._encode_block(key, placement.blocks[number], rows[some], here[some], ordinals[mine], part)
-
-    def _encode_block(
-        self,
-        key: tuple[int, int, bool],
-        block: bytes,
-        rows: NDArray[np.uint64],
-        counts: NDArray[np.uint32],
-        ordinals: NDArray[np.uint32],
-        losses: NDArray[np.float16] | None,
-    ) -> None:
-        width = 4 if losses is None else 6
-        for first, last, start, stop, sizes in split_batches(counts, width):
-            columns = rows[first:last]
-            fields: dict[str, Any] = {
-                "loader": key[0],
-                "optimizer": key[1],
-                "block": block,
-                "epoch": columns[:, 0].astype(np.uint32),
-                "batch": columns[:, 1].astype(np.uint32),
-                "step": np.ascontiguousarray(columns[:, 2]),
-                "status": columns[:, 3].astype(np.uint8),
-                "attribution": columns[:, 4].astype(np.uint8),
-                "count": sizes,
-                "ordinals": ordinals[start:stop],
-            }
-            if losses is not None:
-                fields["losses"] = losses[start:stop]
-            self._encode("use", fields)
+        for fields in self._buffers.pop(key).entries():
+            self._encode("use", {"loader": key[0], "optimizer": key[1], **fields})
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -338,37 +264,3 @@ class Recorder:
             except RuntimeWarning:
                 continue  # warnings are errors here: the failure is kept all the same, and a gap will name it
             self.background_cpu_s = time.thread_time()
-
-
-def split_batches(
-    counts: NDArray[np.uint32], bytes_a_sample: int
-) -> Iterable[tuple[int, int, int, int, NDArray[np.uint32]]]:
-    """Cut batches into entries that fit: yields (first batch, stop batch, first ordinal, stop ordinal, counts).
-
-    A batch too large for one entry is cut; its pieces carry the same batch and step.
-    """
-    room = ENTRY_PAYLOAD_BYTES
-    most = (room - BATCH_COLUMN_BYTES) // bytes_a_sample
-    costs = np.cumsum(counts.astype(np.int64) * bytes_a_sample + BATCH_COLUMN_BYTES)
-    ends = np.cumsum(counts.astype(np.int64))
-    first, start = 0, 0
-    while first < len(counts):
-        before = int(costs[first - 1]) if first else 0
-        last = int(np.searchsorted(costs, before + room, side="right"))
-        if last > first:
-            stop = int(ends[last - 1])
-            yield first, last, start, stop, counts[first:last]
-            first, start = last, stop
-            continue
-        whole = int(counts[first])
-        for piece in range(0, whole, most):
-            size = min(most, whole - piece)
-            yield first, first + 1, start + piece, start + piece + size, np.array([size], dtype=np.uint32)
-        first, start = first + 1, start + whole
-
-
-def pieces(column: NDArray[Any], bytes_each: int) -> Iterator[NDArray[Any]]:
-    """A long column cut into pieces that fit one entry, at `bytes_each` a row of at most `ENTRY_PAYLOAD_BYTES`."""
-    size = ENTRY_PAYLOAD_BYTES // bytes_each
-    for start in range(0, len(column), size):
-        yield column[start : start + size]

@@ -14,9 +14,10 @@ from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.contents import source_digests
 from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
-from fgtrac.capture.recorder import ENTRY_PAYLOAD_BYTES, Placement, Recorder, pieces
+from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.sample_ids import ids_of, pseudonyms_of, rows_of, sort_ids
+from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, pieces
 from fgtrac.events.identity import block_id, content_preimages, preimage, preimages, row_preimages
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES

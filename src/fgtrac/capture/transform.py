@@ -19,9 +19,10 @@ from torch.utils.data import Subset
 
 from fgtrac.capture.contents import code_digest
 from fgtrac.capture.graph import nodes_of
-from fgtrac.capture.recorder import Recorder, pieces
+from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.sample_ids import rows_of
 from fgtrac.capture.sources import Registry, Resolved, count_rows
+from fgtrac.capture.use_entries import pieces
 
 
 class View(Subset[Any]):

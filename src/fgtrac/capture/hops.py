@@ -1,0 +1,116 @@
+"""Who takes part in a batch of a graph beside its seeds: read off a sampled batch, or counted over the edges."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fgtrac.capture.graph import GraphNodes, node_count
+from fgtrac.errors import CaptureError
+
+MOST_HOPS = 1000  # that a batch is told apart by; what is farther away stands one hop beyond
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hops:
+    """The neighbours of one batch, each once: `nodes` (m,) uint32 node numbers, hop after hop, `counts[h]` of them at
+    hop h + 1. `graph` is "sampled" or "whole"."""
+
+    graph: str
+    nodes: NDArray[np.uint32]
+    counts: tuple[int, ...]
+
+
+class SampledNodes:
+    """Reads the batches of one PyG loader over `nodes`."""
+
+    def __init__(self, nodes: GraphNodes) -> None:
+        self._drawn_from = nodes.numbers
+        self._first = np.empty(node_count(nodes.data), dtype=np.intp)  # scratch: where a node stands first in a batch
+
+    def read(self, positions: array[int], batch: Any) -> tuple[array[int], Hops]:
+        """The seeds and their neighbours, as node numbers, in a batch as the loop receives it; `positions` are those
+        that the loader's sampler drew.
+
+        CaptureError where the batch does not say which nodes it holds, or holds others than were drawn.
+        """
+        try:
+            drawn = batch.n_id.numpy(force=True)
+            size, told = int(batch.batch_size), batch.num_sampled_nodes
+        except (AttributeError, TypeError) as error:
+            raise CaptureError(
+                f"the loader delivers a {type(batch).__name__} that does not say which nodes it holds ({error}); let "
+                "its transform keep n_id, batch_size and num_sampled_nodes"
+            ) from error
+        seeds = self._drawn_from[np.frombuffer(positions, dtype=np.uint32)]
+        if not np.array_equal(drawn[:size], seeds):
+            raise CaptureError(
+                f"the batch begins with the nodes {_some(drawn[:size])}, and its seeds are {_some(seeds)}: nobody can "
+                "tell whose labels take part; let sampler and transform leave the seeds first, in their order"
+            )
+        if drawn.min(initial=0) < 0 or drawn.max(initial=0) >= len(self._first):
+            raise CaptureError(f"the batch holds node {drawn.max()} of a graph of {len(self._first)} nodes (n_id)")
+        if told is None:
+            steps = steps_to(batch.edge_index, len(drawn), np.arange(size))
+            order = np.argsort(steps, kind="stable")
+            drawn = drawn[order]
+            bounds = np.searchsorted(steps[order], np.arange(steps.max(initial=0) + 2))
+        else:
+            bounds = np.cumsum([0, *map(int, told)])
+            if bounds[-1] != len(drawn) or bounds[min(1, len(bounds) - 1)] != size:
+                raise CaptureError(
+                    f"the batch holds {len(drawn)} nodes with {size} seeds, and num_sampled_nodes counts {list(told)}: "
+                    "let the loader's transform keep them together, or set num_sampled_nodes to None"
+                )
+        numbers = array("I", seeds.astype(np.uint32).tobytes())
+        return numbers, self._once(drawn, size, bounds)
+
+    def _once(self, drawn: NDArray[np.int64], size: int, bounds: NDArray[np.intp]) -> Hops:
+        """Each node at its lowest hop, and no seed among the neighbours: where subgraphs are disjoint, one node is
+        drawn several times."""
+        places = np.arange(len(drawn))
+        self._first[drawn[::-1]] = places[::-1]
+        stays = self._first[drawn] == places
+        before = np.concatenate([[0], np.cumsum(stays)])[bounds]
+        counts = tuple(np.diff(before)[1:].tolist())
+        return Hops("sampled", drawn[size:][stays[size:]].astype(np.uint32), counts)
+
+
+def whole_graph(data: Any, seeds: NDArray[np.int64], steps: int) -> Hops:
+    """The neighbours of a forward pass over a whole graph with so many message-passing steps: hop `steps` + 1 holds the
+    nodes whose messages reach no seed."""
+    count = node_count(data)
+    reach = steps_to(data.edge_index, count, seeds, steps)
+    order = np.argsort(reach, kind="stable")
+    counts = np.bincount(reach, minlength=steps + 2)
+    return Hops("whole", order[counts[0] :].astype(np.uint32), tuple(counts[1:].tolist()))
+
+
+def steps_to(edge_index: Any, count: int, seeds: NDArray[np.int64], most: int | None = None) -> NDArray[np.int64]:
+    """(count,) int64: after how many message-passing steps each node's messages first reach a seed: 0 for the seeds,
+    and one more than `most`, or without it than the largest, for those that do not. Messages go from `edge_index[0]` to
+    `edge_index[1]`, a tensor (2, edges): PyG's default flow. CaptureError where there is none."""
+    if not isinstance(edge_index, torch.Tensor):
+        raise CaptureError(f"the graph's edge_index is {type(edge_index).__name__}; fgtrac counts hops over a tensor")
+    sources, targets = edge_index.numpy(force=True)
+    reach = np.full(count, -1, dtype=np.int64)
+    reach[seeds] = 0
+    last = 0
+    for step in range(1, (MOST_HOPS if most is None else most) + 1):
+        found = sources[reach[targets] == step - 1]
+        found = found[reach[found] < 0]
+        if not len(found):
+            break
+        reach[found] = last = step
+    reach[reach < 0] = (last if most is None else most) + 1
+    return reach
+
+
+def _some(nodes: NDArray[np.int64]) -> str:
+    more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+    return ", ".join(map(str, nodes[:5].tolist())) + more
