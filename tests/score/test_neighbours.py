@@ -120,8 +120,8 @@ def test_a_loss_that_does_not_follow_from_the_features_is_refused(model: nn.Modu
         estimate(lambda given: fixed, FEATURES, BASELINE)
     with torch.no_grad():  # the caller's own mode is no hindrance
         assert estimate(loss_by(model), FEATURES, BASELINE).acts.any()
+    both = {**FEATURES, "words": torch.ones(len(GRAPH.x), 1)}
     with pytest.raises(ScoreError, match="does not depend on 'words'"):
-        both = {**FEATURES, "words": torch.ones(len(GRAPH.x), 1)}
         estimate(loss_by(model), both, {**BASELINE, "words": torch.ones(1)})
 
 

@@ -21,7 +21,7 @@ CAUTION = (
 class NeighbourRow:
     """One node: `hop` message-passing steps from the target (0: the target itself; None where no edges lead to it),
     and at each state its `estimates` and `occlusions`, in the unit of the loss. Above 0: its features lowered the
-    target's loss. `label` and `roles` are its own."""
+    target's loss."""
 
     node: int
     id: bytes
@@ -44,8 +44,7 @@ class NeighbourRow:
     @property
     def words(self) -> str:
         """What to call it, with its hop and its role."""
-        where = "beyond the edges" if self.hop is None else f"hop {self.hop}"
-        return f"{self.name or f'id:{self.id.hex()[:16]}'} ({', '.join([where, *self.roles])})"
+        return f"{self.name or f'id:{self.id.hex()[:16]}'} ({', '.join([_where(self.hop), *self.roles])})"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the id as hex."""
@@ -61,6 +60,9 @@ class HopSum:
     hop: int | None
     nodes: int
     estimate: float
+
+    def __str__(self) -> str:
+        return f"{_where(self.hop)}: {self.nodes:,} node{'s' if self.nodes > 1 else ''}, estimate {self.estimate:+.4g}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -119,7 +121,7 @@ class NeighbourContributions:
             f"{self.baseline_nodes:,} training nodes, minus the loss; of {len(self.rows):,} of {len(self.nodes):,} "
             f"nodes of its receptive field, those with the largest estimates (gradient times difference) at step "
             f"{self.steps[-1]}; "
-            + ("too few for a rank correlation" if known is None else f"rank correlation of the two there {known:.3f}")
+            + ("too few for a rank correlation" if known is None else f"their rank correlation there is {known:.3f}")
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -147,16 +149,13 @@ class NeighbourContributions:
             *_listed("lowered by the features of", self.lowered),
             *_listed("raised by the features of", self.raised),
             f"  its own features: {self.itself.occlusion:+.4g}",
-            *(
-                f"  {_where(one)}: {one.nodes:,} node{'s' if one.nodes > 1 else ''}, estimate {one.estimate:+.4g}"
-                for one in self.by_hop
-            ),
+            *(f"  {one}" for one in self.by_hop),
         ]
         return "\n".join([*lines, self.basis, CAUTION])
 
 
-def _where(one: HopSum) -> str:
-    return "beyond the edges" if one.hop is None else f"hop {one.hop}"
+def _where(hop: int | None) -> str:
+    return "beyond the edges" if hop is None else f"hop {hop}"
 
 
 def _listed(title: str, rows: Sequence[NeighbourRow]) -> list[str]:

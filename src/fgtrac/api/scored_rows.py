@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from fgtrac.api.wish import check_data
-from fgtrac.capture.graph import nodes_of
+from fgtrac.capture.graph import is_node_loader, nodes_of
 from fgtrac.capture.sources import Registry
 from fgtrac.errors import ScoreError
 from fgtrac.score.batches import count_rows, read_batches
@@ -60,6 +60,7 @@ def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = 
     check_data(role, data)
     collate = None
     if isinstance(data, DataLoader):
+        _refuse_sampled(role, data)
         read_batches(data)  # refuses streams
         collate, indices = data.collate_fn, getattr(data.sampler, "indices", None)
         data = data.dataset if indices is None else Subset(data.dataset, list(indices))
@@ -75,6 +76,15 @@ def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = 
     rows = Rows(placement.blocks, placement.ordinals[positions], None if placement.which is None else which[positions])
     about = about or f"the {len(positions):,} {role} samples that are scored"
     return ScoredRows(role, data, collate, positions, resolved.ids()[positions], rows, about)
+
+
+def _refuse_sampled(role: str, loader: DataLoader[Any]) -> None:
+    """ScoreError for a loader that draws neighbours: a sample's factors would be others at each pass."""
+    if is_node_loader(loader):
+        raise ScoreError(
+            f"{role}= is a {type(loader).__name__}, which draws other neighbours at each pass; give GraphNodes(graph, "
+            "nodes), and a forward(model, nodes) that takes the whole graph"
+        )
 
 
 def _once(which: NDArray[np.uint16], ordinals: NDArray[np.uint32]) -> NDArray[np.int64]:

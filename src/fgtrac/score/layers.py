@@ -71,8 +71,8 @@ def _shares(module: nn.Module, weight: nn.Parameter) -> bool:
 
 
 def left_out(model: nn.Module, weights: Sequence[nn.Parameter]) -> str:
-    """The trained weights of linear, convolution, recurrent and attention layers that are not among `weights`, and why;
-    empty where there are none."""
+    """The trained weights of linear, convolution, recurrent, attention and graph layers that are not among `weights`,
+    and why; empty where there are none."""
     taken = {id(weight) for weight in weights}
     why: dict[str, list[str]] = {}
     for name, module in model.named_modules():
@@ -93,8 +93,22 @@ def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
         return "MultiheadAttention uses them without calling a layer"
     if isinstance(module, Scored):
         return "the loss depends on no call of these layers"
+    if _is_of_graphs(module):
+        return "torch_geometric's own layers"
     other = nn.RNNBase | nn.RNNCellBase | nn.Bilinear | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
     return "neither linear layers nor convolutions" if isinstance(module, other) else None
+
+
+def _is_of_graphs(module: nn.Module) -> bool:
+    """Whether it is a layer of torch_geometric's, whose `Linear` is none of torch's."""
+    return type(module).__module__.startswith("torch_geometric.")
+
+
+def _of_graphs(model: nn.Module) -> str:
+    """What to do where a model has no other layers than those of torch_geometric."""
+    if not any(map(_is_of_graphs, model.modules())):
+        return ""
+    return " of torch (torch_geometric's own are not looked into: end the model with a torch.nn.Linear for each node)"
 
 
 def _in_attention(model: nn.Module, name: str) -> bool:
@@ -116,7 +130,8 @@ def choose(model: nn.Module, choice: Choice, called: Sequence[str]) -> list[str]
     called = [name for name in called if name in found]
     if choice is None or choice == "all":
         if not called:
-            raise ScoreError(f"the loss depends on no call of a trained linear or convolution layer; {_which(called)}")
+            what = "the loss depends on no call of a trained linear or convolution layer"
+            raise ScoreError(f"{what}{_of_graphs(model)}; {_which(called)}")
         firsts = {id(found[name].weight): name for name in reversed(called)}
         return list(reversed(firsts.values())) if choice == "all" else [called[-1]]
     names = [choice] if isinstance(choice, str) else list(choice)

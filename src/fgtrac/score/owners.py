@@ -128,7 +128,7 @@ def _exponents(call: Call, plain: torch.Tensor, weighed: torch.Tensor) -> torch.
     if off.any():
         raise ScoreError(
             f"{int(off.sum())} of {len(off)} rows of layer {call.name!r} feed several samples: a loss without "
-            "per-sample terms, or a model that mixes samples behind this layer; use a loss whose term i takes sample i "
-            "only, or name a layer behind the mixing"
+            "per-sample terms, or a model that mixes samples behind this layer (a message-passing step does); use a "
+            "loss whose term i takes sample i only, or name a layer behind the mixing"
         )
     return exponents.to(torch.int64)

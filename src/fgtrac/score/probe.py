@@ -20,6 +20,7 @@ from fgtrac.score.owners import NOBODY, Order, Placement, find_owners, in_order,
 from fgtrac.score.projection import matrices, projected_form
 from fgtrac.score.sums import Matrices, positions_of
 
+SHOWN = 16  # samples of a first batch that show a layer to see each at one position, though in no regular order
 DENSE_LIMIT = 4096  # numbers in a gradient that is kept whole where the layer sees a sample at several positions
 
 
@@ -134,7 +135,8 @@ def find_placements(seen: Run, used: Sequence[tuple[Call, torch.Tensor]]) -> lis
 def is_single(call: Call, placement: Placement, is_large: bool) -> bool:
     """Whether the layer sees each sample at one position, so that its two factors are the whole gradient.
 
-    Rows in no regular order (nodes of a graph) count only where the layer `is_large`: kept whole, they can be several.
+    Rows in no regular order (nodes of a graph) count only where many samples show it, or the layer `is_large`: kept
+    whole, they can be several.
     """
     if isinstance(call.module, nn.Embedding):
         return False
@@ -143,7 +145,8 @@ def is_single(call: Call, placement: Placement, is_large: bool) -> bool:
     if placement.order is not None:
         return placement.items == placement.n
     owned = placement.owners[placement.owners != NOBODY]
-    return is_large and len(owned) > 0 and int(torch.bincount(owned).max()) == 1
+    is_shown = is_large or len(owned) >= SHOWN
+    return is_shown and len(owned) > 0 and int(torch.bincount(owned).max()) == 1
 
 
 def is_cut_right(
