@@ -1,0 +1,115 @@
+"""What is measured around one training: time, memory, and what recording took of it, and left on disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fgtrac.demo.training import Trained
+
+
+@dataclass(slots=True)
+class Clock:
+    """Of the whole training, with its validation and checkpoints: wall seconds and the process's processor seconds."""
+
+    train_s: float = 0.0
+    train_cpu_s: float = 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        yield
+        self.train_s, self.train_cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+
+
+@dataclass(slots=True)
+class Costs:
+    """What fgtrac does inside a training: hooks on the training thread, the thread that flushes, checkpoints, seals.
+
+    The same accounting as in capture_overhead.py; what scoring takes of the checkpoints is kept apart.
+    """
+
+    run: Any
+    own: Any
+    hooks_s: float = 0.0
+    background_s: float = 0.0
+    checkpoints_s: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        self.own.seconds, before_s = 0.0, self.run._recorder.background_cpu_s
+        yield
+        self.hooks_s = self.own.seconds
+        self.background_s = self.run._recorder.background_cpu_s - before_s
+
+    def checkpoint(self, model: Any, optimizer: Any, **said: Any) -> None:
+        """`run.checkpoint`, timed."""
+        start = time.perf_counter()
+        self.run.checkpoint(model, optimizer, **said)
+        self.checkpoints_s.append(time.perf_counter() - start)
+
+    def figures(self, loop_s: float) -> dict[str, Any]:
+        """To be asked when the run is closed; `loop_s` is the loop without checkpoints."""
+        cost = self.run.scoring_cost
+        scoring_s = 0.0 if cost is None else cost.measured_seconds
+        checkpoints_s = sum(self.checkpoints_s) - scoring_s
+        recording_s = self.hooks_s + self.background_s
+        every_s = recording_s + checkpoints_s + self.run._sealer.cpu_s
+        return {
+            "checkpoints": len(self.checkpoints_s),
+            "own_time_share": every_s / (loop_s + checkpoints_s),
+            "own_time_share_without_checkpoints": recording_s / loop_s,
+            "checkpoint_s": checkpoints_s / len(self.checkpoints_s),
+            "scored_checkpoints": 0 if cost is None else cost.checkpoints,
+            "scoring_s": scoring_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A traced training that is over."""
+
+    trained: Trained
+    costs: Costs
+
+
+class Recording:
+    """Where and how a traced training is recorded. After it, `path` is the trace."""
+
+    def __init__(self, folder: Path, *, is_scored: bool) -> None:
+        self.base, self.key, self.is_scored = folder / "run", folder / "key.pem", is_scored
+        self.path = folder / "run.trace"
+        self.own: Any = None
+
+    @contextmanager
+    def run(self, config: Mapping[str, Any]) -> Iterator[Any]:
+        """The open run, with its own time on the clock."""
+        from fgtrac.api.run import start_run
+        from fgtrac.capture.own_time import own_time
+
+        with own_time() as self.own, start_run(self.base, config=config, key=self.key) as run:
+            yield run
+
+
+def peak_b() -> int:
+    """The most memory that this process has held so far (of this program alone: `ru_maxrss` also counts what the
+    process was before it began to run it)."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def bytes_on_disk(trace: Path) -> dict[str, int]:
+    """The bytes of a closed trace by what they are, and of its vault."""
+    kinds = {"log": 0, "index": 0, "states": 0, "factors": 0, "rest": 0}
+    for file in trace.rglob("*"):
+        if file.is_file():
+            top, name = file.relative_to(trace).parts[0], file.name
+            kind = {"tile": "log", "index": "index", "artifacts": "factors"}.get(top, "rest")
+            kinds["states" if kind == "factors" and name.startswith("checkpoint-") else kind] += file.stat().st_size
+    return kinds | {"vault": trace.with_suffix(".vault").stat().st_size}
