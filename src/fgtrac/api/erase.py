@@ -123,7 +123,7 @@ def erase(
 
 def _scope_of(vault: Vault, subject: Subject) -> str:
     """The vault's scope of a subject's key. ValueError where it has none."""
-    for scope in subject_scopes(subject) if isinstance(subject, str) else [f"subject:{encode(subject).hex()}"]:
+    for scope in subject_scopes(subject):
         if vault.find_secret(scope) is not None:
             return scope
     if any(scope.startswith("subject:") for scope, _key in vault.secrets()):

@@ -214,9 +214,9 @@ def secret_scopes(name: Name) -> list[str]:
     return ["run"] if name.subject is None else subject_scopes(name.subject)
 
 
-def subject_scopes(written: str) -> list[str]:
-    """The vault's scopes of a subject that is written like this: of the text, and of the number where it is one."""
+def subject_scopes(written: int | str) -> list[str]:
+    """The vault's scopes of a subject: of a text that of the text, and of the number where it is one."""
     subjects: list[str | int] = [written]
-    if _NUMBER.fullmatch(written) and -(1 << 63) <= int(written) < 1 << 64:
+    if isinstance(written, str) and _NUMBER.fullmatch(written) and -(1 << 63) <= int(written) < 1 << 64:
         subjects.append(int(written))
     return [f"subject:{encode(s).hex()}" for s in subjects]

@@ -15,6 +15,7 @@ from fgtrac.query.blocks import Blocks
 from fgtrac.query.history import Historian
 from fgtrac.query.prove import Prover
 from fgtrac.query.seals import FullSeal, open_full_seal
+from fgtrac.query.subject import SubjectReader
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import parse_note
@@ -76,6 +77,10 @@ class OpenedTrace:
     @cached_property
     def _attention(self) -> AttentionReader:
         return AttentionReader(self._seal, self._historian.timeline)
+
+    @cached_property
+    def _subjects(self) -> SubjectReader:
+        return SubjectReader(self._seal, self._blocks, self._historian, self._namer.name_of)
 
     @cached_property
     def _prover(self) -> Prover:

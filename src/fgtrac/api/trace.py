@@ -19,6 +19,7 @@ from fgtrac.api.neighbour_answer import NeighbourContributions
 from fgtrac.api.opened import OpenedTrace
 from fgtrac.api.record_scores import Recorded, record_scores
 from fgtrac.api.score_arrays import Scores, compute_scores
+from fgtrac.api.subjects import find_subject
 from fgtrac.api.suspects import (
     Duplicates,
     SelfInfluence,
@@ -35,6 +36,7 @@ from fgtrac.query.history import History
 from fgtrac.query.log import whole
 from fgtrac.query.prove import Proof
 from fgtrac.query.spikes import Spikes, find_spikes
+from fgtrac.query.subject import SubjectHistory
 from fgtrac.query.tables import Samples, read_samples
 from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import TraceDir
@@ -51,7 +53,9 @@ class Trace(OpenedTrace):
     def history(self, sample: str, *, details: bool | None = None) -> History:
         """The whole history of the sample of that name (`id:HEX`, `key:JSON`, `NAME:key:JSON` or `NAME:ROW`).
 
-        `details` reads the entries that the index names (default: where they are few). UnknownSampleError (a
+        `details` reads the entries that the index names (default: where they are few; of more, those that are not about
+        uses). `tally` counts its uses as a seed and as a neighbour, `text(every_event=True)` has a line for each event.
+        UnknownSampleError (a
         ValueError) where no such sample is registered, ProofError or TamperError where the trace was tampered with.
         """
         named = self.find(sample)
@@ -70,6 +74,16 @@ class Trace(OpenedTrace):
         if found is None:
             raise _unregistered(sample, named)
         return found
+
+    def subject(self, subject: int | str) -> SubjectHistory:
+        """All samples of one subject, each counted, with what was made from them and other people's.
+
+        `subject` is what `register(subject=...)` was given, through the vault, or the pseudonym in hex, from the log
+        alone: an erased subject has no other name any more. UnknownSubjectError (a ValueError) where it has no sample
+        here, CannotTell where that cannot be told since keys were destroyed; otherwise as `history`.
+        """
+        pseudonym, called = find_subject(subject, self._vault, self._blocks)
+        return self._subjects.read(pseudonym, called, self.pending, self._rests_on)
 
     def samples(self) -> Samples:
         """Every registered sample with its data set, name, roles and counts, as columns.

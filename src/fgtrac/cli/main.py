@@ -48,7 +48,7 @@ app = typer.Typer(
 VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the verb
     demo: "the main job on real images",
     show: "what a trace says of itself, unverified",
-    history: "everything that happened to one sample",
+    history: "everything that happened to one sample, or to a subject's",
     prove: "a bundle that proves a claim to others",
     verify: "check a whole trace, or a bundle without its trace",
     check: "hold a trace to policies: test data, opt-outs, erasures",

@@ -59,6 +59,22 @@ class Blocks:
         sample_id: bytes = ids[ordinal].tobytes()
         return sample_id
 
+    def pseudonyms(self) -> NDArray[np.void]:
+        """(n,) of 32 bytes each: every subject that a whole block names, ascending."""
+        columns = [column for block in self._parts if (column := self.subjects(block)) is not None]
+        joined = np.concatenate(columns) if columns else np.empty((0, 32), np.uint8)
+        return np.unique(np.ascontiguousarray(joined).view("V32").reshape(-1))
+
+    def of_subject(self, pseudonym: bytes) -> dict[bytes, str]:
+        """The ids of a subject's samples, and the data set that each is in."""
+        found: dict[bytes, str] = {}
+        for block in self._parts:
+            column = self.subjects(block)
+            mine = () if column is None else np.flatnonzero((column == np.frombuffer(pseudonym, np.uint8)).all(axis=1))
+            ids = self.ids(block)
+            found |= {ids[place].tobytes(): self._datasets[block] for place in mine}
+        return found
+
     def find(self, sample_id: bytes) -> list[tuple[bytes, int]]:
         """Every (block, ordinal) at which an id is registered."""
         found = []

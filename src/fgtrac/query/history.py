@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.events.postings import KIND
-from fgtrac.events.schema import NO_STEP
+from fgtrac.events.schema import NO_STEP, TRANSFORM
 from fgtrac.query.history_text import UNMEASURED, history_text
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
@@ -144,7 +144,7 @@ class Historian:
         if (taking_part & read).any():
             draws, tally = _draws_told(events), _count_events(events)
         else:
-            draws = self._sample_draws(rows) if details is None else Draws()
+            draws = self.draws(rows) if details is None else Draws()
             tally = self.tally(rows)
         name, kept = self._name_of(sample_id), self._contributed_to(events, draws)
         return History(sample_id, name, self._seal.head.size, tuple(events), tally, draws, kept, pending, rests_on)
@@ -153,6 +153,21 @@ class Historian:
         """A sample's part in training from its rows alone: epochs are those that the seal says began by each step."""
         superseded = self.timeline.superseded(rows["entry"], rows["step"])
         return count(rows["kind"], rows["detail"], rows["step"], self._epochs(rows), superseded)
+
+    def draws(self, rows: Rows) -> Draws:
+        """How neighbours came about, from some of the entries that the rows name, evenly spaced."""
+        named = np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
+        chosen = np.unique(named[np.linspace(0, len(named) - 1, READ_DRAWS).astype(int)] if len(named) else named)
+        events = [self._seal.log.event(number) for number in chosen.tolist()]
+        return _draws([(e["graph"], e["hops"]) for e in events if "hops" in e], len(events), len(named))
+
+    def children(self, sample_id: bytes, rows: Rows) -> list[bytes]:
+        """The ids of the samples that stages made from one with these rows, directly."""
+        if not ((rows["kind"] == KIND["transformed"]) & (rows["detail"] == TRANSFORM["has children"])).any():
+            return []
+        events = self._read(sample_id, rows[np.isin(rows["kind"], [KIND["registered"], KIND["transformed"]])])
+        found = dict.fromkeys(child for event in events for child in event.details.get("children", ()))
+        return [bytes.fromhex(child) for child in found]
 
     def kept_checkpoints(self) -> Sequence[int]:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
@@ -201,13 +216,6 @@ class Historian:
 
     def _epochs(self, rows: Rows) -> NDArray[np.int64]:
         return epochs_of(rows["step"], self._seal.event["epoch_steps"])
-
-    def _sample_draws(self, rows: Rows) -> Draws:
-        """How neighbours were drawn, from some of the entries that name the sample, evenly spaced."""
-        named = np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
-        chosen = np.unique(named[np.linspace(0, len(named) - 1, READ_DRAWS).astype(int)] if len(named) else named)
-        events = [self._seal.log.event(number) for number in chosen.tolist()]
-        return _draws([(e["graph"], e["hops"]) for e in events if "hops" in e], len(events), len(named))
 
 
 def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:

@@ -1,0 +1,67 @@
+"""Finding the subject that somebody asks about: by the name that the vault has, or by the pseudonym of the log."""
+
+from __future__ import annotations
+
+import re
+
+from fgtrac.api.naming import key_of, subject_scopes
+from fgtrac.events.identity import subject_commitment
+from fgtrac.query.blocks import Blocks
+from fgtrac.store.vault import Vault
+from fgtrac.verify.checks import CannotTell
+
+_PSEUDONYM = re.compile(r"[0-9a-fA-F]{16,64}")
+NOBODY = "nobody (samples that have no subject)"
+
+
+class UnknownSubjectError(ValueError):
+    """No sample of the trace belongs to that subject."""
+
+
+def find_subject(subject: int | str, vault: Vault | None, blocks: Blocks) -> tuple[bytes, str | None]:
+    """The pseudonym of a subject, and what the vault calls it (None where no vault says so).
+
+    `subject` is what `register(subject=...)` was given (a text of digits names the number where no subject has it as
+    text), or the pseudonym in hex, of which the first 16 digits do. UnknownSubjectError where the log has no such
+    subject; CannotTell where it has some whose keys are not in the vault, and it may be one of them; ValueError for a
+    name without a vault.
+    """
+    there = [bytes(pseudonym) for pseudonym in blocks.pseudonyms().tolist()]
+    called = {} if vault is None else {subject_commitment(key): _words(scope) for scope, key in vault.secrets()}
+    for scope in subject_scopes(subject):
+        secret = None if vault is None else vault.find_secret(scope)
+        if secret is not None:
+            return subject_commitment(secret), str(subject)
+    if isinstance(subject, str) and _PSEUDONYM.fullmatch(subject):
+        pseudonym = _by_pseudonym(subject.lower(), there)
+        return pseudonym, called.get(pseudonym)
+    if vault is None:
+        raise ValueError(
+            f"there is no vault beside this trace to look subject {subject!r:.60} up in; name its pseudonym, of 64 hex "
+            "digits, or put the vault beside the trace"
+        )
+    if lost := [pseudonym.hex()[:16] for pseudonym in there if pseudonym not in called]:
+        some = ", ".join(lost[:4]) + (", ..." if len(lost) > 4 else "")
+        raise CannotTell(
+            f"{vault.path.name} has no key of a subject {subject!r:.60}, and none of {len(lost)} of the log's subjects "
+            f"either ({some}): these were erased, or another vault has "
+            "their keys. It may be one of them, or none; ask by the pseudonym if you know it"
+        )
+    raise UnknownSubjectError(
+        f"no sample of a subject {subject!r:.60} is registered: {vault.path.name} has the keys of all "
+        f"{len(there)} subjects in the log, and none is of that name"
+    )
+
+
+def _by_pseudonym(digits: str, there: list[bytes]) -> bytes:
+    found = [pseudonym for pseudonym in there if pseudonym.hex().startswith(digits)]
+    if len(found) > 1:
+        raise ValueError(f"{digits} begins {len(found)} pseudonyms; write more of its 64 digits")
+    if not found:
+        raise UnknownSubjectError(f"the log registers no sample under a pseudonym {digits:.64}")
+    return found[0]
+
+
+def _words(scope: str) -> str:
+    form, _, encoded = scope.partition(":")
+    return str(key_of(bytes.fromhex(encoded))) if form == "subject" else NOBODY

@@ -1,0 +1,214 @@
+"""What happened to all samples of one subject, and to what was made from them: each counted from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import ProofError
+from fgtrac.events.postings import KIND
+from fgtrac.events.schema import ROLES
+from fgtrac.query.blocks import Blocks
+from fgtrac.query.history import Historian, NameOf
+from fgtrac.query.history_text import columns, times
+from fgtrac.query.seals import FullSeal
+from fgtrac.query.tally import Draws, Tally
+
+ROLE_WORDS = {code: word for word, code in ROLES.items()}
+SHOWN = 30  # samples that a table has
+ABOUT = ("attention", "contribution", "prediction")  # counted beside a sample's part in updates
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSample:
+    """One sample, counted: its part in updates, and how many entries give it modality weights, contributions and
+    predictions. `erased`: an `erasure` entry names it."""
+
+    id: bytes
+    name: str | None
+    dataset: str
+    roles: tuple[str, ...]
+    tally: Tally
+    about: dict[str, int]
+    erased: bool
+
+    @property
+    def took_part(self) -> bool:
+        """Whether it was in any applied update, as a seed or as a neighbour."""
+        return bool(self.tally.seeds or self.tally.neighbours)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the id as hex."""
+        said = {"id": self.id.hex(), **({"name": self.name} if self.name else {}), "dataset": self.dataset}
+        return {**said, "roles": list(self.roles), **self.tally.as_json(), **self.about, "erased": self.erased}
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectHistory:
+    """All samples that a trace's log registers under one pseudonym, by their parts in updates, most first.
+
+    `subject` is what the vault calls it, None where no vault says so; `erasures` the `erasure` entries of it; `made`
+    the samples that stages made from its samples and other people's, which are nobody's. `size`, `pending` and
+    `rests_on` as of `History`.
+    """
+
+    subject: str | None
+    pseudonym: bytes
+    erasures: tuple[int, ...]
+    samples: tuple[SubjectSample, ...]
+    made: tuple[SubjectSample, ...]
+    draws: Draws
+    size: int
+    pending: int
+    rests_on: str
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the log says that the subject's key was destroyed."""
+        return bool(self.erasures)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, every_sample: bool = False) -> str:
+        """In words: sums, and a table of the samples, of many the first SHOWN unless `every_sample`."""
+        return "\n".join(_text(self, every_sample))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; ids and the pseudonym as hex."""
+        return {
+            "subject": self.subject,
+            "pseudonym": self.pseudonym.hex(),
+            "erased": self.is_erased,
+            "erasures": list(self.erasures),
+            "seed": sum(sample.tally.seeds for sample in self.samples),
+            "neighbour": sum(sample.tally.neighbours for sample in self.samples),
+            "samples": [sample.as_json() for sample in self.samples],
+            "made": [sample.as_json() for sample in self.made],
+            **self.draws.as_json(),
+            "size": self.size,
+            "pending": self.pending,
+            "rests_on": self.rests_on,
+        }
+
+
+class SubjectReader:
+    """Answers about subjects under one full seal."""
+
+    def __init__(self, seal: FullSeal, blocks: Blocks, historian: Historian, name_of: NameOf) -> None:
+        self._seal, self._blocks, self._historian, self._name_of = seal, blocks, historian, name_of
+
+    def read(self, pseudonym: bytes, subject: str | None, pending: int, rests_on: str) -> SubjectHistory:
+        """The answer about one pseudonym; without samples where the log registers none under it.
+
+        ProofError where index or log are not what was sealed, or contradict each other.
+        """
+        owned = self._blocks.of_subject(pseudonym)
+        rows = {sample: self._rows(sample) for sample in owned}
+        made = self._made_from(rows)
+        erasures = [n for n, e in self._historian.timeline.entries("erasure") if e["pseudonym"] == pseudonym]
+        everything = np.concatenate([*rows.values(), *made.values()]) if rows else None
+        return SubjectHistory(
+            subject,
+            pseudonym,
+            tuple(erasures),
+            _sorted(self._count(sample, rows[sample], owned[sample]) for sample in owned),
+            _sorted(self._count(sample, made[sample], self._dataset(made[sample])) for sample in made),
+            Draws() if everything is None else self._historian.draws(everything),
+            self._seal.head.size,
+            pending,
+            rests_on,
+        )
+
+    def _rows(self, sample: bytes) -> NDArray[np.void]:
+        rows = self._seal.rows(sample)
+        if rows is None:
+            raise ProofError(f"the log registers {sample.hex()}, and the index does not have it; run fgtrac verify")
+        return rows
+
+    def _made_from(self, owned: dict[bytes, NDArray[np.void]]) -> dict[bytes, NDArray[np.void]]:
+        """What was made from these samples, directly or in turn, with its rows; those among them left out."""
+        found: dict[bytes, NDArray[np.void]] = {}
+        waiting = list(owned.items())
+        while waiting:
+            for child in self._historian.children(*waiting.pop()):
+                if child not in owned and child not in found:
+                    found[child] = self._rows(child)
+                    waiting.append((child, found[child]))
+        return found
+
+    def _dataset(self, rows: NDArray[np.void]) -> str:
+        registered = rows["entry"][rows["kind"] == KIND["registered"]]
+        event = self._seal.log.event(int(registered[-1])) if len(registered) else {}
+        if "dataset" not in event:
+            raise ProofError("the index has a sample that no entry registers; run fgtrac verify")
+        return str(event["dataset"])
+
+    def _count(self, sample: bytes, rows: NDArray[np.void], dataset: str) -> SubjectSample:
+        kinds = rows["kind"]
+        roles = dict.fromkeys(ROLE_WORDS[code] for code in rows["detail"][kinds == KIND["role"]].tolist())
+        about = {f"{word}s" if word != "attention" else word: int((kinds == KIND[word]).sum()) for word in ABOUT}
+        erased = bool((kinds == KIND["erased"]).any())
+        return SubjectSample(
+            sample, self._name_of(sample), dataset, tuple(roles), self._historian.tally(rows), about, erased
+        )
+
+
+def _sorted(samples: Iterator[SubjectSample]) -> tuple[SubjectSample, ...]:
+    """By their parts in updates, most first; equal ones by id."""
+    return tuple(sorted(samples, key=lambda s: (-s.tally.seeds - s.tally.neighbours, s.id)))
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _text(found: SubjectHistory, every_sample: bool) -> Iterator[str]:
+    who = f"subject {found.subject} (pseudonym {found.pseudonym.hex()})" if found.subject else ""
+    yield f"{who or 'pseudonym ' + found.pseudonym.hex()}: {len(found.samples):,} samples"
+    if found.erasures:
+        entries = ", ".join(map(str, found.erasures))
+        yield f"  erased: the key of this subject was destroyed (entry {entries}); this is what the log keeps of it"
+    yield from (f"  {line}" for line in _sums(found))
+    yield from _table(found.samples, found.draws, every_sample)
+    if found.made:
+        yield f"  made from them and from samples of others, and nobody's: {len(found.made):,} samples"
+        yield from _table(found.made, found.draws, every_sample)
+    yield f"  complete up to entry {found.size - 1}, {found.rests_on}"
+    if found.pending:
+        yield f"  not yet in the index: {found.pending} entries; run fgtrac seal"
+
+
+def _sums(found: SubjectHistory) -> Iterator[str]:
+    for word, count in (("used as a seed", "seeds"), ("a neighbour", "neighbours")):
+        numbers = [getattr(sample.tally, count) for sample in found.samples]
+        some = sum(map(bool, numbers))
+        if some or count == "seeds":
+            word = word if _is_graph(found) else "used"
+            yield f"{word} {times(sum(numbers))}: {some:,} of {len(numbers):,} samples"
+    if idle := sum(not sample.took_part for sample in found.samples):
+        yield f"no part in any update: {idle:,} of {len(found.samples):,} samples"
+
+
+def _is_graph(found: SubjectHistory) -> bool:
+    return bool(found.draws.each)
+
+
+def _table(samples: tuple[SubjectSample, ...], draws: Draws, every_sample: bool) -> Iterator[str]:
+    shown = samples if every_sample else samples[:SHOWN]
+    if not shown:
+        return
+    hops = sorted({hop for sample in samples for hop in sample.tally.hops})
+    about = [word for word in shown[0].about if any(sample.about[word] for sample in samples)]
+    heads = [f"hop {hop}{', beyond reach' if draws.beyond_reach(hop) else ''}" for hop in hops]
+    rows = [["sample", "roles", "seed" if draws.each else "used", *heads, *about]]
+    for sample in shown:
+        numbers = [sample.tally.seeds, *map(sample.tally.at_hop, hops), *(sample.about[word] for word in about)]
+        called = sample.name or f"id:{sample.id.hex()[:16]}..."
+        rows.append([called, ", ".join(sample.roles) or "none", *(f"{number:,}" for number in numbers)])
+    yield from (f"  {line}" for line in columns(rows))
+    if len(shown) < len(samples):
+        yield f"  and {len(samples) - len(shown):,} more; --all shows every one"
