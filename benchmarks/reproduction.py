@@ -9,7 +9,8 @@ scoring     under trace, scoring on
 witnessed   as scoring, with a recording layer in front of the model: the log against what the model really received,
             and lies told about the trace; no time is taken from it
 
-The order changes from seed to seed, so that what else the machine does meets all alike. A run that is done is kept
+The first three run one after another, and each seed begins with another of them, so that what else the machine does
+meets all alike; the last runs afterwards, several at once, beside the lies of attacks/. A run that is done is kept
 under benchmarks/.cache/reproduction, in a folder named by the code's digest: started again, the command goes on where
 it was stopped, and after a change of the code it begins anew. All figures of the page are in the JSON, and `--render`
 writes the page from it alone. Where a claim of the page does not hold, it says so, and the command ends with 1.
@@ -24,7 +25,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduced.page import failures, render
-from reproduced.worker import ARMS, PIPELINES
+from reproduced.worker import ARMS, PIPELINES, TIMED
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -51,6 +53,9 @@ class Job:
     def name(self) -> str:
         """Of its file in the work folder."""
         return f"{self.pipeline}-{self.arm}-{self.seed}"
+
+
+ATTACKS = Job("attacks", "all")
 
 
 def main() -> int:
@@ -93,54 +98,55 @@ def parse_arguments() -> argparse.Namespace:
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Do what is not done yet, and put everything together."""
     pipelines = asked.only or PIPELINES
-    jobs = list(plan(pipelines, asked.seeds))
-    began_s = time.monotonic()
-    for number, job in enumerate(jobs, 1):
-        print(f"[{number} of {len(jobs)}, {time.monotonic() - began_s:.0f} s] {job.name} ", end="", file=sys.stderr)
-        if (folder / f"{job.name}.json").exists():
-            print("is there", file=sys.stderr)
-            continue
-        at_s = time.monotonic()
+    timed, others = plan(pipelines, asked.seeds)
+    todo = [job for job in (*timed, *others) if not (folder / f"{job.name}.json").exists()]
+    done = len(timed) + len(others) - len(todo)
+    print(f"{len(todo)} runs to do, {done} are there; load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    for job in (job for job in timed if job in todo):
         run_apart(job, folder, asked.epochs)
-        print(f"took {time.monotonic() - at_s:.1f} s", file=sys.stderr)
-    done = {job: json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8")) for job in jobs}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # a worker is a process of one thread
+        list(pool.map(lambda job: run_apart(job, folder, asked.epochs), (job for job in others if job in todo)))
+    found = {job: json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8")) for job in (*timed, *others)}
     return {
         "measured": describe(),
         "seeds": asked.seeds,
         "pipelines": {
             pipeline: {
-                "data": done[Job(pipeline, "prepare")],
-                "runs": {arm: [done[Job(pipeline, arm, seed)] for seed in range(asked.seeds)] for arm in ARMS},
+                "data": found[Job(pipeline, "prepare")],
+                "runs": {arm: [found[Job(pipeline, arm, seed)] for seed in range(asked.seeds)] for arm in ARMS},
             }
             for pipeline in pipelines
         },
-        "attacks": done[Job("attacks", "all")]["lies"],
+        "attacks": found[ATTACKS]["lies"],
     }
 
 
-def plan(pipelines: Sequence[str], seeds: int) -> Iterator[Job]:
-    """All jobs in order: data first, then seed by seed, the timed arms beginning with another one each time."""
+def plan(pipelines: Sequence[str], seeds: int) -> tuple[list[Job], list[Job]]:
+    """Those whose time counts, to be done one after another, each seed beginning with another arm; and the others."""
+    timed, others = [], [ATTACKS]
     for pipeline in pipelines:
-        yield Job(pipeline, "prepare")
+        timed.append(Job(pipeline, "prepare"))
         for seed in range(seeds):
-            first = seed % len(ARMS)
-            yield from (Job(pipeline, arm, seed) for arm in (*ARMS[first:], *ARMS[:first]))
-    yield Job("attacks", "all")
+            first = seed % len(TIMED)
+            timed += [Job(pipeline, arm, seed) for arm in (*TIMED[first:], *TIMED[:first])]
+            others.append(Job(pipeline, "witnessed", seed))
+    return timed, others
 
 
 def run_apart(job: Job, folder: Path, epochs: int | None) -> None:
     """One job in a process of its own; its JSON stands in `folder` when all went well. SystemExit otherwise."""
     command = [sys.executable, __file__, "--one", job.pipeline, job.arm, str(job.seed), str(folder)]
     command += [] if epochs is None else ["--epochs", str(epochs)]
-    before = digest_of(epochs)
+    began_s = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"failed:\n{done.stderr[-4000:]}\nStarted again, the command goes on from here.")
-    if not folder.samefile(folder.parent / before) or digest_of(epochs) != before:
+        sys.exit(f"{job.name} failed:\n{done.stderr[-4000:]}\nStarted again, the command goes on from here.")
+    if digest_of(epochs) != folder.name:
         sys.exit("the code has changed meanwhile: start again, and leave it alone")
     part = folder / f"{job.name}.part"
     part.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
     part.replace(folder / f"{job.name}.json")
+    print(f"{job.name}: {time.monotonic() - began_s:.1f} s", file=sys.stderr)
 
 
 def run_here(pipeline: str, arm: str, seed: str, folder: str, epochs: int | None) -> int:

@@ -91,7 +91,7 @@ def conditions(figures: Figures) -> str:
     """Where and when it was measured, and how busy it was there."""
     said = figures["measured"]
     software = ", ".join(f"{name} {number}" for name, number in {"Python": said["python"], **said["libraries"]}.items())
-    runs = [run for p in figures["pipelines"].values() for arm in p["runs"].values() for run in arm]
+    runs = [run for p in figures["pipelines"].values() for arm in ARMS for run in p["runs"][arm]]
     loads = [run["load_before"] for run in runs]
     plain = [run for p in figures["pipelines"].values() for run in p["runs"]["plain"]]
     waited = statistics.median(run["train_s"] / run["train_cpu_s"] for run in plain)
@@ -101,9 +101,9 @@ def conditions(figures: Figures) -> str:
     return paragraph(
         f"Measured on {said['on']} at commit `{said['commit']}`{', which was changed' if said['is_changed'] else ''}: "
         f"{said['processor']}, {said['cores']} cores, {said['memory_b'] / 2**30:.0f} GiB; {software}. Each training is "
-        f"a process of its own, on one thread. The load average before each was {min(loads):.1f} to {max(loads):.1f}, "
-        f"and one without fgtrac took {waited:.2f} times its processor time (median). {busy}Means are over "
-        f"{figures['seeds']} seeds, ± is their standard error."
+        f"a process of its own, on one thread. The load average before each that is timed was {min(loads):.1f} to "
+        f"{max(loads):.1f}, and one without fgtrac took {waited:.2f} times its processor time (median). {busy}"
+        f"Means are over {figures['seeds']} seeds, ± is their standard error."
     )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PIPELINES = ("cnn", "graph")
-ARMS = ("plain", "capture", "scoring", "witnessed")
+TIMED = ("plain", "capture", "scoring")
+ARMS = (*TIMED, "witnessed")
 
 
 def work(pipeline: str, arm: str, seed: int, epochs: int | None, shared: Path) -> dict[str, Any]:
