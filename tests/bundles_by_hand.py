@@ -263,12 +263,19 @@ def _parts(cases: Sequence[Case]) -> Iterator[Vector]:
     yield Vector(anew(bundle, register_another), case.verifier)
     whole = _first(cases, "public-1", lambda b: b.claim == "history" and not b.children and len(b.entries) > 3)
     yield Vector(anew(parse_bundle(whole.data), _rename_block), whole.verifier)
+    yield Vector(anew(parse_bundle(whole.data), _rename_data_set), whole.verifier)
 
 
 def _rename_block(events: dict[int, Any], seal: dict[str, Any]) -> None:
     for event in events.values():
         if "block" in event:
             event["block"] = bytes(16)
+
+
+def _rename_data_set(events: dict[int, Any], seal: dict[str, Any]) -> None:
+    for event in events.values():
+        if event["kind"] == "samples":
+            event["dataset"] = "another"
 
 
 def _twice(id: bytes, number: int, again: int, events: dict[int, Any], seal: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from fgtrac.query.seals import open_full_seal
 from fgtrac.query.timeline import Timeline
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import Verifier
-from lives import SAMPLES, SECRET, STAGES, live, live_with_contents
+from lives import SAMPLES, SECRET, STAGES, live, live_on_a_graph, live_with_contents
 from traces import Writing, start_trace
 
 
@@ -53,6 +53,8 @@ def every_bundle(folder: Path) -> Iterator[Case]:
     yield from of_contents(folder / "contents-unended", "keyed", ended=False)
     yield from of_a_resumed_run(folder / "resumed")
     yield from of_rare_kinds(folder / "rare")
+    for scheme in ("public", "keyed"):
+        yield from of_a_graph(folder / f"graph-{scheme}", scheme)
 
 
 def named(scheme: str, dataset: str, key: Any) -> Proof:
@@ -118,6 +120,18 @@ def of_a_resumed_run(folder: Path) -> Iterator[Case]:
             yield prove(f"row {row}", named("public", "digits", row), entries=entries)
             yield prove(f"row {row}", named("public", "digits", row), "history", entries=entries)
     yield prove("row 0", named("public", "digits", 0), checkpoint=1)
+
+
+def of_a_graph(folder: Path, scheme: str) -> Iterator[Case]:
+    """Nodes as seeds, as neighbours at each hop of sampled and of whole graphs, and delivered in vain."""
+    life = live_on_a_graph(folder, scheme=scheme)
+    prove = Prove(folder, life.made.trace, life.made.verifier, SECRET if scheme == "keyed" else None)
+    for row in range(9):
+        for claim in (None, "history", *(["label never used"] if row in (4, 6, 7, 8) else [])):
+            for entries in (False, True):
+                yield prove(f"row {row}", named(scheme, "digits", row), claim, entries=entries)
+    for number in (0, 2):
+        yield prove(f"crop {number}", Proof(life.crops[number]), "label never used", entries=True)
 
 
 def keep(writing: Writing) -> None:

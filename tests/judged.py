@@ -69,6 +69,12 @@ class Data:
     def use(self, number: int, /, *rows: int, **changes: Any) -> Event:
         return {**use(number, *self.ordinals(rows).tolist()), "block": self.block, **changes}
 
+    def graph_use(self, number: int, seeds: Sequence[int], *hops: Sequence[int], graph: str = "sampled") -> Event:
+        """Seeds in an applied update, and the rows that are their neighbours at each hop."""
+        counts, rows = np.array([len(hop) for hop in hops], np.uint32), [row for hop in hops for row in hop]
+        beside = {"graph": graph, "hops": len(hops), "hop_count": counts, "hop_ordinals": self.ordinals(rows)}
+        return self.use(number, *seeds, **beside)
+
     def dropped(self, *rows: int) -> Event:
         stage = {"kind": "transform", "stage": "filter", "operation": "filter", "block": self.block}
         return {**stage, "dropped": self.ordinals(rows)}
@@ -93,6 +99,8 @@ class Found:
     broken: list[tuple[bytes, int, int]]
     superseded: list[bool]
     twins: list[bytes | None]
+    hops: list[int]  # 0 of a seed
+    far: list[bool]
 
 
 def check(
@@ -116,7 +124,8 @@ def check(
         v = ruling.violations
         rows = [(roster.id(p), s, e) for p, s, e in zip(v.places, v.steps.tolist(), v.entries.tolist(), strict=True)]
         twins = [] if ruling.twins is None else [roster.id(t) if t >= 0 else None for t in ruling.twins[v.places]]
-        out[ruling.name] = Found(finding.verdict, finding.words, rows, v.superseded.tolist(), twins)
+        beside = v.hops.tolist(), v.far.tolist()
+        out[ruling.name] = Found(finding.verdict, finding.words, rows, v.superseded.tolist(), twins, *beside)
     return out
 
 

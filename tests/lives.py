@@ -76,6 +76,13 @@ def drop(writing: Writing, ordinal: np.ndarray) -> None:
 
 def crop(writing: Writing, ordinal: np.ndarray, scheme: str) -> tuple[bytes, ...]:
     """Crop 0 of row 0, crop 1 of row 0, crop 2 of rows 0 and 1."""
+    return crop_of(writing, ordinal, scheme, [(0, 0), (0, 1), (0, 2), (1, 2)])[1]
+
+
+def crop_of(
+    writing: Writing, ordinal: np.ndarray, scheme: str, made: list[tuple[int, int]]
+) -> tuple[bytes, tuple[bytes, ...], np.ndarray]:
+    """Three crops, of rows as (row, crop) says: their block, their ids, and their ordinals."""
     key = SECRET if scheme == "keyed" else b""
     crops = split(make_ids(scheme, key, [preimage(STAGES, n) for n in range(3)]))
     ids = sorted(crops)
@@ -84,10 +91,10 @@ def crop(writing: Writing, ordinal: np.ndarray, scheme: str) -> tuple[bytes, ...
     fields = {"dataset": STAGES, "block": block, "part": 0, "parts": 1, "ids": b"".join(ids)}
     writing.recorder.record("samples", fields)
     place = np.array([ids.index(c) for c in crops], "<u4")
-    pairs = {"parents": ordinal[[0, 0, 0, 1]], "children": place[[0, 1, 2, 2]]}
+    pairs = {"parents": ordinal[[row for row, _ in made]], "children": place[[crop for _, crop in made]]}
     stage = {"stage": STAGES, "operation": "record", "block": writing.block, "child_block": block}
     writing.recorder.record("transform", {**stage, **pairs})
-    return tuple(crops)
+    return block, tuple(crops), place
 
 
 def batch(writing: Writing, number: int, rows: list[int], step: int | None, losses: list[float] | None = None) -> None:
@@ -106,6 +113,43 @@ def neighbour(writing: Writing, ordinal: np.ndarray) -> None:
     hops = {"graph": "sampled", "hops": 2, "hop_count": np.ones(2, "<u4"), "hop_ordinals": ordinal[[6, 10]]}
     fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": ordinal[[9]]}
     writing.recorder.record("use", {**fields, **columns, **codes, **hops})
+
+
+def live_on_a_graph(folder: Path, *, scheme: str = "public") -> Life:
+    """Of 9 nodes (rows) 0 to 3 are seeds. In two sampled updates 6 is a neighbour at hop 1, twice, and 4 at hop 2 once.
+    Two updates on the whole graph (two message-passing steps) have 4 and 6 at hop 1, 5 at hop 2, and 7 and 8 out of
+    reach; a resume undoes the first of these. A batch with the seed 7 and the neighbour 8 is delivered in vain. Crop 0,
+    of rows 0 and 6, is a neighbour; crop 1, of row 5, a seed; crop 2, of row 8, neither."""
+    made, writing = start_trace(folder, samples=9, scheme=scheme, parts=3)
+    ordinal = writing.placement.ordinals
+    block, crops, place = crop_of(writing, ordinal, scheme, [(0, 0), (6, 0), (5, 1), (8, 2)])
+    mine = {"block": writing.block, "graph": "sampled", "ordinal": ordinal}
+    node_use(writing, 1, [0, 1], [[2, 6], [4]], **mine)
+    node_use(writing, 2, [2, 3], [[6], [0]], **mine)
+    node_use(writing, None, [7], [[8], []], **mine)
+    whole = mine | {"graph": "whole"}
+    node_use(writing, 3, [0, 1, 2, 3], [[4, 6], [5], [7, 8]], **whole)
+    writing.recorder.record("resume", {"writers": [], "step": 2})
+    node_use(writing, 3, [0, 1, 2, 3], [[4, 6], [5], [7, 8]], **whole)
+    node_use(writing, 4, [1], [[0]], block=block, graph="sampled", ordinal=place)
+    writing.end()
+    made.seal()
+    return Life(made, crops)
+
+
+def node_use(
+    writing: Writing, step: int | None, seeds: list[int], hops: list[list[int]], *, block: bytes, graph: str,
+    ordinal: np.ndarray,
+) -> None:  # fmt: skip
+    """One batch of nodes, applied in a step or (None) not at all."""
+    one, neighbours = np.ones(1, "<u4"), [node for hop in hops for node in hop]
+    status = STATUS["unapplied" if step is None else "applied"]
+    columns = {"epoch": 0 * one, "batch": 0 * one, "step": np.array([2**64 - 1 if step is None else step], "<u8")}
+    codes = {"status": np.array([status], "<u1"), "attribution": np.array([ATTRIBUTION["exact"]], "<u1")}
+    fields = {"loader": 1, "optimizer": 1, "block": block, "count": len(seeds) * one, "ordinals": ordinal[seeds]}
+    beside = {"graph": graph, "hops": len(hops), "hop_count": np.array([len(hop) for hop in hops], "<u4")}
+    beside["hop_ordinals"] = ordinal[np.array(neighbours, np.intp)]
+    writing.recorder.record("use", {**fields, **columns, **codes, **beside})
 
 
 def keep_names(folder: Path, made: Made) -> None:

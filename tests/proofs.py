@@ -23,7 +23,7 @@ from fgtrac.verify.sentences import sentence
 from lives import live, live_with_contents
 from signed import Event, write
 
-CLAIMS = ["used", "history", "never used", "never registered", "content present", "content absent"]
+CLAIMS = ["used", "history", "never used", "label never used", "never registered", "content present", "content absent"]
 WITH_ENTRIES = ["used, with entries", "history, with entries"]
 
 
@@ -80,6 +80,7 @@ def true_bundles(folder: Path) -> tuple[Verifier, dict[str, bytes]]:
         "used": prove(seal, row(3), "used"),
         "history": prove(seal, row(1), "history"),
         "never used": prove(seal, row(4), "never used"),
+        "label never used": prove(seal, row(6), "label never used"),
         "never registered": prove(seal, row(99), "never registered"),
     }
     made |= {

@@ -34,7 +34,7 @@ def need(condition, words, verdict="refuted"):
 # The file is strict JSON of one form (bundle.md, "Fields" and "Limits"). A form is one of TEXTS, a limit of numbers, a
 # dict of fields (`?`: optional), or for a list (form, least, most). A decoded row is (entry, kind, detail, step).
 MAX_BYTES, MAX_VALUES, MAX_ROWS = 64 << 20, 5_000_000, 1_000_000
-ABSENT, WHOLE = ("never registered", "content absent"), ("history", "never used", "never registered", "content absent")
+ABSENT, WITH_ROWS = ("never registered", "content absent"), ("used", "history", "never used", "label never used")
 NONE = 2**64 - 1  # where a row has no step
 NUMBER, HASH = "(?:0|[1-9][0-9]{0,18})", "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
 BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?"  # canonical only
@@ -51,8 +51,8 @@ FORM = {
     "index": {"leaf": LEAF}, "seal": {"entry": "base64", "proof": "text"},
     "entries?": ({"number": "number", "entry": "base64", "path": ("hash", 0, 64)}, 0, 100_000),
 }  # fmt: skip
-WITH_ROWS = FORM | {"rows": ROWS, "children?": ({"id": "id", "rows": ROWS, "leaf": LEAF}, 0, 10_000)}
-FORMS = dict.fromkeys(("used", "history", "never used"), WITH_ROWS)
+CHILDREN = ({"id": "id", "rows": ROWS, "leaf": LEAF}, 0, 10_000)
+FORMS = dict.fromkeys(WITH_ROWS, FORM | {"rows": ROWS, "children?": CHILDREN})
 FORMS |= dict.fromkeys(ABSENT, FORM | {"index": {"left?": SIDE, "right?": SIDE}})
 FORMS |= {"content present": FORM | {"holders": ("id", 1, MAX_ROWS)}}
 
@@ -210,15 +210,14 @@ class Examination:
         self.bundle, self.claim, self.key, self.id_key = bundle, bundle["claim"], key, id_key
         self.head, self.shown = Head(bundle["seal"]["proof"]), {}
         self.id, self.preimage, self.opening = (bundle["id"].get(name) for name in ("value", "preimage", "opening"))
-        self.is_absent, self.is_content = self.claim in ABSENT, "content" in self.claim
+        self.is_absent, self.is_content, self.scheme, self.found = self.claim in ABSENT, "content" in self.claim, "", {}
         self.rows, self.below = bundle.get("rows", []), {c["id"]: c["rows"] for c in bundle.get("children", [])}
         self.lives = {**self.below, self.id: self.rows}  # the rows of the sample and of its descendants
         self.uses = [row for row in self.rows if row[1] in (5, 6)]
         self.uses_below = [row for rows in self.below.values() for row in rows if row[1] in (5, 6)]
         self.is_evident = bool(self.rows) and entries_of(self.rows) <= {e["number"] for e in bundle.get("entries", [])}
-        self.has_children, self.scheme, self.found = bool(self.below or entries_of(self.rows, 3, 3)), "", {}
         self.checks = ["seal", "entries", "signature", "index", "identity"] + ["evidence"] * self.is_evident
-        self.checks += ["children"] * self.has_children + ["claim"]
+        self.checks += ["children"] * bool(self.below or entries_of(self.rows, 3, 3)) + ["claim"]
 
     def report(self):
         """The verdict, and (verdict, words) of each check that is made; the first that is refuted is the last."""
@@ -250,7 +249,8 @@ class Examination:
         for e in self.bundle.get("entries", []):
             check_inclusion(self.head.root, e["number"], self.head.size, e["entry"], e["path"])
             self.shown[e["number"]] = decode_entry(e["entry"])
-        kinds = ["key"] + ["resume"] * (self.claim != "content present") + ["end"] * (self.claim in WHOLE)
+        gaps, is_whole = self.seal["counts"].get("gap", 0), self.claim not in ("used", "content present")
+        kinds = ["key"] + ["resume"] * (self.claim != "content present") + ["end"] * is_whole
         if self.is_absent and (self.is_content or self.preimage is not None):
             kinds += ["dataset"] + ["run"] * any(e["id_scheme"] == "keyed" for e in self.of("dataset").values())
         for kind in kinds:
@@ -261,9 +261,8 @@ class Examination:
         need(self.shown.keys() <= allowed and len(self.of("checkpoint")) < 2, "an entry that the claim does not need")
         self.resumes, steps = list(self.of("resume")), [e["step"] for e in self.of("resume").values()]
         ended = "ended" if max(self.of("end"), default=-1) > max(self.resumes, default=-1) else "not ended"
-        gaps, self.record = self.seal["counts"].get("gap", 0), ""
-        if self.claim in WHOLE and (gaps or ended != "ended"):
-            self.record = f" of a run that has {ended} (gaps in its record: {gaps})"
+        is_open = is_whole and (gaps or ended != "ended")
+        self.record = f" of a run that has {ended} (gaps in its record: {gaps})" if is_open else ""
         self.least_steps = [*accumulate([NONE, *steps[::-1]], min)][::-1]  # of each resume and those behind it
 
     def check_signature(self):
@@ -388,8 +387,9 @@ class Examination:
         need(reached == self.lives.keys(), "a sample is carried that was not made from this one")
 
     def check_claim(self):
-        uses, words = len(self.uses + self.uses_below), " ".join(words for holds, words in self.sentences() if holds)
-        need(self.claim not in ("used", "never used") or (uses > 0) == (self.claim == "used"), f"there are {uses} uses")
+        uses, words = {row[1] for row in self.uses + self.uses_below}, " ".join(w for so, w in self.sentences() if so)
+        is_so = {"used": uses, "never used": not uses, "label never used": 5 not in uses}
+        need(is_so.get(self.claim, True), f"the kinds of use are {uses or 'none'}")
         need(words == self.bundle["words"], f"it says {self.bundle['words']!r:.200}, and what it shows is: {words}")
         need(not self.record, f"the record{self.record}: what it does not hold may have happened", "cannot tell")
         are_known = {"content" in e for e in self.of("dataset").values()} == {True} or self.claim != "content absent"
@@ -415,11 +415,12 @@ class Examination:
         who, uses, via = self.who(), self.uses or self.uses_below, "" if self.uses else " through samples made from it,"
         steps, times = sorted(row[3] for row in uses) or [0], "once" if len(uses) == 1 else f"{len(uses)} times"
         span = f"in step {steps[0]}" if steps[0] == steps[-1] else f"first in step {steps[0]}, last in step {steps[-1]}"
-        kinds = Counter(row[1] for row in self.rows)
-        rows = ", ".join(f"{kinds[kind]} x {KINDS.split()[kind - 1]}" for kind in sorted(kinds))
+        kinds, unused = Counter(row[1] for row in self.rows), f"{who} is registered, and no optimizer update ever used"
+        rows = ", ".join(f"{n} x {KINDS.split()[kind - 1]}" for kind, n in sorted(kinds.items()))
         return {
             "used": f"{who} was used{via} {times} in optimizer updates, {span}",
-            "never used": f"{who} is registered, and no optimizer update ever used it or a sample made from it",
+            "never used": f"{unused} it or a sample made from it",
+            "label never used": f"{unused} its label: neither it nor a sample made from it was ever a seed",
             "never registered": f"{who} was never registered",
             "history": f"the whole history of {who} is {rows}",
             "content present": f"{who} is held by {len(self.bundle.get('holders', ()))} of the registered samples",
@@ -429,14 +430,17 @@ class Examination:
     def sentences(self):
         """The words, sentence by sentence (bundle.md, "The words"): (whether its condition holds, what it says)."""
         said, uses, log = self.claim_words(), self.uses, f"{self.head.origin} at size {self.head.size}"
-        is_used, is_told, all_uses = self.claim == "used", self.claim in ("used", "history"), uses + self.uses_below
+        is_used, all_uses = self.claim == "used", uses + self.uses_below
         yield True, f"{said[0].upper()}{said[1:]}, as committed by {log}{self.record}."
-        n = sum(row[1] == 6 for row in uses)
-        yield is_used and n, f"It was a neighbour of other samples in {n} of its uses."
+        hops = sorted((row[2], row[0]) for row in uses if row[1] == 6)
+        at = f", at hops from {hops[0][0]} to {hops[-1][0]}" if hops else ""
+        yield hops or "label" in self.claim, f"Uses as a neighbour, with its features alone: {len(hops)}{at}."
+        far = [h == self.shown[n]["hops"] for h, n in hops if self.is_evident and self.shown[n].get("graph") == "whole"]
+        yield far, f"In updates on the whole graph: {len(far)}, {sum(far)} of them out of the seeds' reach."
         n = sum(row[1:3] == (5, 3) for row in all_uses)
-        yield is_told and n, f"Which update took it is assumed from the order of the batches in {n} of all uses."
+        yield n, f"Which update took it is assumed from the order of the batches in {n} of all uses."
         n = sum(map(self.is_undone, all_uses))
-        yield is_told and n, f"The run was resumed from an earlier step, which undid {n} of all uses."
+        yield n, f"The run was resumed from an earlier step, which undid {n} of all uses."
         if self.is_evident:
             about, rows = ("of its uses", uses) if is_used and uses else ("about it", self.rows)
             seconds = sorted(self.shown[n]["time"] // 10**9 for n in entries_of(rows))
@@ -451,7 +455,7 @@ class Examination:
             before = sum(row[0] < n and row[3] <= e["step"] and not self.is_undone(row) for row in uses)
             yield True, f"The model state of {state} was saved after {before} of its uses."
         n = sum(row[1] == 7 for rows in self.lives.values() for row in rows)
-        yield self.claim == "never used" and n, f"Deliveries without an update, as far as the recorder could tell: {n}."
+        yield "never used" in self.claim and n, f"Deliveries without an update, as far as the recorder could tell: {n}."
         roles = [ROLES[detail - 1] for detail in sorted({row[2] for row in self.rows if row[1] == 2})]
         yield self.rows, f"It had the role{'s' * (len(roles) > 1)} {', '.join(roles)}." if roles else "It had no role."
         yield self.below, f"Samples made from it: {len(self.below)}. Uses of those in updates: {len(self.uses_below)}."

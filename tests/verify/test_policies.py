@@ -371,15 +371,6 @@ def test_superseded_uses_count_and_are_marked() -> None:
     assert "1 of the uses were superseded by a resume" in found.words
 
 
-def test_neighbours_are_not_looked_at_and_that_is_said() -> None:
-    hops = {"graph": "sampled", "hops": 1, "hop_count": np.array([1], np.uint32)}
-    graph = Data("graph", 3)
-    beside = graph.use(1, 0, 1, **hops, hop_ordinals=graph.ordinals([2]))
-    found = check(graph.registered(), graph.role("train", [0, 1]), graph.role("test", [2]), beside)
-    assert_all_hold(found)
-    assert "neighbours that 1 entries read beside them are not looked at" in found["held-out"].words
-
-
 # -- against the definition -------------------------------------------------------------------------------------------
 
 rows = st.integers(0, 5)

@@ -38,7 +38,7 @@ from fgtrac.verify.uses import NONE
 PIECE_BYTES = 1 << 18
 FILES_AT_ONCE = 256
 ROWS_AT_ONCE = 4096
-COLUMNS = ("policy", "sample", "id", "step", "epoch", "entry", "superseded", "same_content_as")
+COLUMNS = ("policy", "sample", "id", "step", "epoch", "entry", "hop", "out_of_reach", "superseded", "same_content_as")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +62,15 @@ class Checked:
 
     def _violations(self, ruling: Ruling) -> Iterator[dict[str, Any]]:
         found, known = ruling.violations, dict[int, dict[str, Any]]()
-        columns = found.places, found.steps, found.epochs, found.entries, found.superseded
+        columns = found.places, found.steps, found.epochs, found.entries, found.superseded, found.hops, found.far
         for start in range(0, len(found), ROWS_AT_ONCE):
             rows = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
-            for place, step, epoch, entry, superseded in rows:
+            for place, step, epoch, entry, superseded, hop, is_far in rows:
                 if place not in known:
                     known[place] = self._sample(ruling, place)
                 use = {} if entry == NONE else {"step": step, "epoch": epoch, "entry": entry, "superseded": superseded}
-                yield {"policy": ruling.name} | known[place] | use
+                beside = {"hop": hop} | ({"out_of_reach": True} if is_far else {}) if hop else {}
+                yield {"policy": ruling.name} | known[place] | use | beside
 
     def _sample(self, ruling: Ruling, place: int) -> dict[str, Any]:
         twin = -1 if ruling.twins is None else int(ruling.twins[place])

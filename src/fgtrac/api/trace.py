@@ -347,7 +347,8 @@ class Trace(OpenedTrace):
         """A bundle: one JSON file that proves a claim about a sample to anyone who trusts the log's key.
 
         `claim` is "used", "history", "never used" or "never registered"; by default the strongest that is true:
-        "used", else "never used", else "never registered". For `file:PATH` and `row:FILE.npy:INDEX`: "content present"
+        "used", else "never used", else "never registered". "label never used" says of a node of a graph that it was no
+        seed of an update, and how often it was a neighbour. For `file:PATH` and `row:FILE.npy:INDEX`: "content present"
         or "content absent". With `entries` it holds every entry that is about the sample, and says when; of a use it
         says how many came before the kept state of step `checkpoint` (default: the last). ValueError where the claim
         is not true, or no bundle can hold what proves it.

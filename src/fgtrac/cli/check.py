@@ -69,5 +69,6 @@ def _print(found: Checked, show: int) -> None:
 
 def _remark(row: dict[str, Any]) -> str:
     words = ["superseded"] if row.get("superseded") else []
+    words += [f"neighbour at hop {row['hop']}" + ", out of reach" * ("out_of_reach" in row)] if "hop" in row else []
     words += [f"content of id:{row['same_content_as'][:16]}"] if "same_content_as" in row else []
     return ", ".join(words)

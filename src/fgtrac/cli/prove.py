@@ -24,7 +24,9 @@ def prove(
     out: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")],
     claim: Annotated[
         str | None,
-        typer.Option(help="used, history, never used, never registered, content present or content absent"),
+        typer.Option(
+            help="used, history, never used, label never used, never registered, content present or content absent"
+        ),
     ] = None,
     entries: Annotated[
         bool, typer.Option("--entries", help="carry the entries that bear out the sample's rows, and say when")

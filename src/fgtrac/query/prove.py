@@ -25,7 +25,7 @@ from fgtrac.verify.bundle import (
     Shown,
     format_bundle,
 )
-from fgtrac.verify.children import Pairs, count_uses, made_into, registered_by
+from fgtrac.verify.children import Pairs, count_seeds, count_uses, made_into, registered_by
 from fgtrac.verify.evidence import Event
 from fgtrac.verify.needs import may_show_checkpoint, needed_kinds, needs_datasets
 from fgtrac.verify.sentences import sentence
@@ -203,22 +203,19 @@ class Prover:
 def _true_claim(bundle: Bundle, is_content: bool, claim: str | None) -> str:
     """The claim, or where none is named the one that is true. ValueError unless it is one of its kind and true."""
     present = bundle.value is not None
-    if is_content:
-        truth = "content present" if present else "content absent"
-    elif bundle.value is None:
-        truth = "never registered"
-    else:
+    truths = ["content present" if present else "content absent"] if is_content else ["never registered"]
+    if bundle.value is not None and not is_content:
         everybody = (decode_rows(bundle.value), *(child.rows for child in bundle.children))
-        truth = "used" if any(map(count_uses, everybody)) else "never used"
+        truths = ["used" if any(map(count_uses, everybody)) else "never used", "history"]
+        truths += [] if any(map(count_seeds, everybody)) else ["label never used"]
     possible = [c for c in CLAIMS if (c in CONTENT_CLAIMS) == is_content]
-    if claim is None or claim == truth:
-        return truth
+    if claim is None or claim in truths:
+        return claim or truths[0]
     if claim not in possible:
         raise ValueError(f"{claim!r:.60} is no claim about a {'content' if is_content else 'sample'}: {possible}")
     if (claim in ABSENCES) == present:
         raise ValueError(
             f"{claim!r} is not true of {bundle.id.hex()}: it is {'there' if present else 'not there'} in the index"
         )
-    if claim != "history":
-        raise ValueError(f"{claim!r} is not true of {bundle.id.hex()}; prove {truth!r}")
-    return claim
+    prove = " or ".join(repr(truth) for truth in truths if truth != "history")
+    raise ValueError(f"{claim!r} is not true of {bundle.id.hex()}; prove {prove}")

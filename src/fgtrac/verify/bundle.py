@@ -36,11 +36,12 @@ from fgtrac.verify.strict_json import (
 )
 
 FORMAT = "fgtrac-bundle/v1"
-CLAIMS = ("used", "history", "never used", "never registered", "content present", "content absent")
+CLAIMS = ("used", "history", "never used", "label never used", "never registered", "content present", "content absent")
 ABSENCES = ("never registered", "content absent")
-WHOLE_CLAIMS = ("history", "never used", *ABSENCES)  # they speak of the whole run, and so need its end
+NON_USES = ("never used", "label never used")
+WHOLE_CLAIMS = ("history", *NON_USES, *ABSENCES)  # they speak of the whole run, and so need its end
 CONTENT_CLAIMS = ("content present", "content absent")
-ROW_CLAIMS = ("used", "history", "never used")
+ROW_CLAIMS = ("used", "history", *NON_USES)
 USES = (KIND["used"], KIND["neighbour"])
 MAX_ROWS = 1_000_000
 MAX_ENTRIES = 100_000

@@ -34,8 +34,13 @@ def registered_by(rows: NDArray[np.void]) -> list[int]:
 
 
 def count_uses(rows: NDArray[np.void]) -> int:
-    """The rows of use, as a sample of the batch or as a neighbour."""
+    """The rows of use, as a sample of the batch (a seed) or as a neighbour."""
     return int(np.isin(rows["kind"], USES).sum())
+
+
+def count_seeds(rows: NDArray[np.void]) -> int:
+    """The rows of use as a seed: only there a sample's label takes part."""
+    return int((rows["kind"] == KIND["used"]).sum())
 
 
 @dataclass(slots=True)

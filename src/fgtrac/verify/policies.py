@@ -1,20 +1,23 @@
 """Policies over a verified log: who must not be used, who must, and every use that breaks it.
 
-held-out                     no sample that ever had a held-out role, nor what was made from it, is used
+held-out                     no sample that ever had a held-out role, nor what was made from it, is a seed
 held-out-contents            nor any other sample that has the content of one
 every-training-sample-used   every training sample, or what was made from it, is used in an update that stands
 erased-subjects              no sample of an erased subject is used after the erasure
+held-out-features            where a file says so: nor is a held-out sample a neighbour of seeds in a graph
 opt-out NAME                 no sample that the policy file lists, nor what was made from it, is used (after a time)
 
-A use is a place in a batch of an applied update. What a log does not hold may have happened: a policy holds only where
-the run has ended and nothing of its record is known to be lost; it is refuted by one use, whatever is missing.
+A use is a place in a batch of an applied update: a seed's, whose loss took part; or in a graph a neighbour's, which
+gave its features and not its label. Both count for erased-subjects and opt-out. What a log does not hold may have
+happened: a policy holds only where the run has ended and nothing of its record is known to be lost; it is refuted by
+one use, whatever is missing.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -27,10 +30,14 @@ from fgtrac.verify.opt_outs import AtHand, Doubt, resolve, undecided
 from fgtrac.verify.policy_file import OptOut, Policies
 from fgtrac.verify.roster import Mask, Places, Progress, Roster, find_rows, read_roster
 from fgtrac.verify.tree import Log
-from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses, unused
+from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses
 
 NEEDS = ("tiles", "entries", "sequences", "registered")  # a policy on an unverified log says nothing
 MAX_CLASSES = 60
+_NO_GRAPH = (
+    "no entry names neighbours, so nothing says whose features were used beside a batch's own: record the graph by its "
+    "loader or as full batches, or switch this policy off in the policy file"
+)
 MAX_REASONS = 8  # why training samples need not be used, in one sentence
 
 
@@ -90,6 +97,12 @@ def _held_out(roster: Roster, policies: Policies) -> _Rule:
     made = roster.kin.below(held)
     nothing = "" if held.any() else _nothing_held(roles)
     return _Rule("held-out", Ban(made), f"{_count(held, made)} in the role {_any_of(roles)}", nothing=nothing)
+
+
+def _held_out_features(roster: Roster, policies: Policies) -> _Rule:
+    """Bans held-out samples, and what was made from them, as neighbours."""
+    rule = _held_out(roster, policies)
+    return replace(rule, name="held-out-features", ban=Ban(rule.ban.banned, seeds=False, neighbours=True))
 
 
 def _held_out_contents(roster: Roster, policies: Policies) -> _Rule:
@@ -152,7 +165,8 @@ def _erased(roster: Roster, _policies: Policies) -> _Rule:
     erased = entries != NO_STEP
     what = f"{_plural(int(erased.sum()), 'sample')} of {_plural(len(names), 'erased subject')} after the erasure"
     what += " (who is registered again under a new name or key is not recognised)" if names else ""
-    return _Rule("erased-subjects", Ban(erased, entries, times), what if names else "erased subjects (there are none)")
+    ban = Ban(erased, entries, times, neighbours=True)
+    return _Rule("erased-subjects", ban, what if names else "erased subjects (there are none)")
 
 
 def _opt_out(roster: Roster, opt_out: OptOut, at_hand: AtHand) -> _Rule:
@@ -166,12 +180,13 @@ def _opt_out(roster: Roster, opt_out: OptOut, at_hand: AtHand) -> _Rule:
     what = f"{_count(meant.samples, made)} by the {meant.what} of {name}"
     what += "" if after is None else f" after {_utc(after)} (by the recorder's clock)"
     doubts = tuple(Doubt(roster.kin.below(doubt.samples), doubt.why) for doubt in meant.doubts)
-    return _Rule(name, Ban(made, None, times), what, doubts, after)
+    return _Rule(name, Ban(made, None, times, neighbours=True), what, doubts, after)
 
 
 _BUILT_IN_BANS: dict[str, Callable[[Roster, Policies], _Rule]] = {
     "held-out": _held_out,
     "held-out-contents": _held_out_contents,
+    "held-out-features": _held_out_features,
     "erased-subjects": _erased,
 }
 
@@ -187,14 +202,13 @@ class _Court:
         self._uses = uses
         self._name_of = name_of
         self._lacks = _missing(roster, facts)
-        beside = f"; neighbours that {uses.with_neighbours:,} entries read beside them are not looked at"
-        self._looked_at = f"the {uses.total:,} uses in applied updates" + (beside if uses.with_neighbours else "")
 
     def rule(self, rule: _Rule) -> Ruling:
         """Whether nobody used what is banned."""
-        found, late = rule.ban.violations(), self._uses.used
+        found = rule.ban.violations()
+        late, last = self._uses.concerned(rule.ban)
         if rule.after is not None:
-            late = late & (self._uses.last > np.uint64(rule.after))
+            late = late & (last > np.uint64(rule.after))
 
         def answer() -> str:
             if len(found):
@@ -205,9 +219,28 @@ class _Court:
                 raise CannotTell("; and ".join(doubts))
             if self._lacks:
                 raise CannotTell(f"no use of {rule.what} is recorded so far; {self._lacks}")
-            return f"no use of {rule.what} is among {self._looked_at}"
+            return self._holds(rule)
 
         return Ruling(rule.name, answer, found, rule.twins)
+
+    def _holds(self, rule: _Rule) -> str:
+        """That no banned use is there, in words; and where neighbours are allowed, how often the samples were some.
+        CannotTell where the policy is about neighbours alone and the log names none."""
+        uses, ban, beside = self._uses, rule.ban, int(self._uses.beside.sum())
+        if not ban.seeds:
+            if not uses.graphs:
+                raise CannotTell(_NO_GRAPH)
+            alone = f"; {uses.alone:,} uses are in entries that name no neighbours" if uses.alone else ""
+            return f"no use of {rule.what} is among the {beside:,} as neighbours in applied updates{alone}"
+        if not uses.graphs:
+            return f"no use of {rule.what} is among the {uses.total:,} uses in applied updates"
+        among = f"among the {uses.total:,} uses as seeds"
+        if ban.neighbours:
+            return f"no use of {rule.what} is {among} and {beside:,} as neighbours in applied updates"
+        mine = uses.beside[ban.banned]
+        far = f", {n:,} of them out of the seeds' reach" if (n := int(uses.far[ban.banned].sum())) else ""
+        theirs = f"{(mine > 0).sum():,} of the samples were neighbours, with their features alone, {mine.sum():,} times"
+        return f"no use of {rule.what} is {among} in applied updates; {theirs}{far}"
 
     def _weigh(self, doubts: Sequence[Doubt], used: Mask) -> Iterator[str]:
         """The doubts about samples that were used, in words."""
@@ -244,7 +277,7 @@ class _Court:
                 raise CannotTell(f"{words}; {self._lacks}")
             raise ProofError(words)
 
-        return Ruling(name, answer, NO_VIOLATIONS if self._lacks else unused(lacking))
+        return Ruling(name, answer, NO_VIOLATIONS if self._lacks else Violations.unused(lacking))
 
     def _broken(self, rule: _Rule, found: Violations) -> str:
         samples, n = len(np.unique(found.places)), len(found)
@@ -252,9 +285,15 @@ class _Court:
         words += f"sample {self._called(found.places[0])}"
         twin = -1 if rule.twins is None else int(rule.twins[found.places[0]])
         words += f", which has the content of {self._called(twin)}," if twin >= 0 else ""
+        words += f", a neighbour at hop {found.hops[0]}," if found.hops[0] else ""
+        words += " out of the seeds' reach," if found.far[0] else ""
         words += f" in step {found.steps[0]}, epoch {found.epochs[0]}, entry {found.entries[0]}"
-        superseded = int(found.superseded.sum())
-        return words + (f"; {superseded:,} of the uses were superseded by a resume" if superseded else "")
+        counts = (
+            (found.superseded.sum(), "were superseded by a resume"),
+            ((found.hops > 0).sum(), "were as neighbours"),
+            (found.far.sum(), "were as neighbours out of the seeds' reach"),
+        )
+        return words + "".join(f"; {count:,} of the uses {how}" for count, how in counts if count)
 
     def _called(self, place: int) -> str:
         sample = self._roster.id(place)

@@ -23,6 +23,7 @@ MAX_OPT_OUTS = 100
 MAX_NAME = 80
 HELD_OUT_ROLES = ("validation", "test", "excluded")
 BUILT_IN = ("held-out", "held-out-contents", "every-training-sample-used", "erased-subjects")
+ON_DEMAND = ("held-out-features",)  # built in too, and off without a section in the file
 SOURCES = ("file", "source", "tensor")  # what the `content` of a data set says that its digests are taken from
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,7 +44,7 @@ class OptOut:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Which policies a log is held to; by default all that are built in."""
+    """Which policies a log is held to; by default all that are built in and need no section of a file."""
 
     built_in: tuple[str, ...] = BUILT_IN
     held_out_roles: tuple[str, ...] = HELD_OUT_ROLES
@@ -57,10 +58,11 @@ class Policies:
 def parse_policies(data: bytes) -> Policies:
     """The policies that a file asks for. FormatError for whatever is no policy file; limits are checked first."""
     table = _decode(data)
-    _check_fields(table, "the file", ("format", *BUILT_IN, "opt-out"))
+    _check_fields(table, "the file", ("format", *BUILT_IN, *ON_DEMAND, "opt-out"))
     if table.get("format") != FORMAT:
         raise FormatError(f"format is {_show(table.get('format'))}; the first line is format = {_show(FORMAT)}")
     switches = {name: _switch(table.get(name, {}), name) for name in BUILT_IN}
+    switches |= {name: _switch(table[name], name) for name in ON_DEMAND if name in table}
     listed = table.get("opt-out", [])
     if not isinstance(listed, list) or len(listed) > MAX_OPT_OUTS:
         raise FormatError(f"opt-out is a list of at most {MAX_OPT_OUTS} tables; write each as [[opt-out]]")
@@ -69,7 +71,7 @@ def parse_policies(data: bytes) -> Policies:
     if twice := [name for name in names if names.count(name) > 1]:
         raise FormatError(f"two opt-outs are named {_show(twice[0])}; give each a name of its own")
     roles = table.get("held-out", {}).get("roles", HELD_OUT_ROLES)
-    return Policies(tuple(name for name in BUILT_IN if switches[name]), tuple(roles), opt_outs)
+    return Policies(tuple(name for name in switches if switches[name]), tuple(roles), opt_outs)
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from fgtrac.events.codec import decode
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, ROLES, decode_event
 from fgtrac.tlog.note import TreeHead
-from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, ROW_CLAIMS, USES, WHOLE_CLAIMS, Bundle, Rows
-from fgtrac.verify.children import count_uses
+from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, NON_USES, ROW_CLAIMS, USES, WHOLE_CLAIMS, Bundle, Rows
+from fgtrac.verify.children import count_seeds, count_uses
 from fgtrac.verify.evidence import Event, Registrations, Shown, epochs_given
 from fgtrac.verify.needs import shows_evidence
 
@@ -36,13 +36,13 @@ def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
     record = record_words(decode_event(bundle.seal), shown) if bundle.claim in WHOLE_CLAIMS else ""
     claim = _CLAIM_WORDS[bundle.claim](bundle, rows, below)
     sentences = [f"{claim[0].upper()}{claim[1:]}, as committed by {head.origin} at size {head.size}{record}."]
-    if bundle.claim in ("used", "history"):
-        sentences += _about_uses(bundle, [rows, *below], shown)
+    if bundle.claim in ROW_CLAIMS:
+        sentences += _as_neighbour(bundle, rows, shown) + _about_uses([rows, *below], shown)
     if shows_evidence(bundle, shown):
         sentences += _about_times(bundle, rows, shown)
     if bundle.claim == "used":
         sentences += _about_state(rows, shown)
-    if bundle.claim == "never used":
+    if bundle.claim in NON_USES:
         sentences += _about_deliveries([rows, *below])
     if bundle.claim in ROW_CLAIMS:
         sentences.append(_role(rows))
@@ -150,6 +150,18 @@ def _never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
     return f"{who} is registered, and no optimizer update ever used it or a sample made from it"
 
 
+def _label_never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
+    who = name_words(bundle)
+    if used := count_seeds(rows):
+        raise ProofError(f"{who} has {used} rows of use as a seed, so its label was used")
+    if used := sum(map(count_seeds, below)):
+        raise ProofError(f"samples made from {who} have {used} rows of use as a seed, so its label was used by them")
+    return (
+        f"{who} is registered, and no optimizer update ever used its label: neither it nor a sample made from it was "
+        "ever a seed"
+    )
+
+
 def _never_registered(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
     return f"{name_words(bundle)} was never registered"
 
@@ -167,6 +179,7 @@ _CLAIM_WORDS = {
     "used": _used,
     "history": _history,
     "never used": _never_used,
+    "label never used": _label_never_used,
     "never registered": _never_registered,
     "content present": _content_present,
     "content absent": _content_absent,
@@ -176,14 +189,26 @@ _CLAIM_WORDS = {
 # -- the others -----------------------------------------------------------------------------------------------------
 
 
-def _about_uses(bundle: Bundle, lives: Sequence[Rows], shown: Shown) -> list[str]:
-    """What is to be known of the uses of a sample, and of its descendants, whose rows come behind its own."""
-    neighbour = int((lives[0]["kind"] == KIND["neighbour"]).sum()) if bundle.claim == "used" else 0
+def _as_neighbour(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
+    """How often the model was given the sample's features without its label; where the entries are shown, also how
+    often as a part of the whole graph, whose last hop is what no message reaches a seed from."""
+    beside = rows[rows["kind"] == KIND["neighbour"]]
+    at = f", at hops from {beside['detail'].min()} to {beside['detail'].max()}" if len(beside) else ""
+    said = [f"Uses as a neighbour, with its features alone: {len(beside)}{at}."]
+    if shows_evidence(bundle, shown):
+        uses = [(hop, shown[number]) for hop, number in beside[["detail", "entry"]].tolist()]
+        far = [hop == event["hops"] for hop, event in uses if event.get("graph") == "whole"]
+        reach = f"{sum(far)} of them out of the seeds' reach"
+        said += [f"In updates on the whole graph: {len(far)}, {reach}."] if far else []
+    return said if len(beside) or bundle.claim == "label never used" else []
+
+
+def _about_uses(lives: Sequence[Rows], shown: Shown) -> list[str]:
+    """What is to be known of the uses of a sample, and of its descendants."""
     rows = np.concatenate(lives)
     assumed = int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
     undone = int(undone_uses(rows, shown).sum())
     said = (
-        (neighbour, f"It was a neighbour of other samples in {neighbour} of its uses."),
         (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of all uses."),
         (undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."),
     )
