@@ -13,12 +13,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -37,6 +38,8 @@ STEPS_A_CHECKPOINT = 200
 class Arm:
     """One model in training: its own weights, optimizer and shuffled loader, which never ends."""
 
+    model: nn.Module
+
     def __init__(self, data: TensorDataset) -> None:
         torch.manual_seed(0)
         self.model = LeNet()
@@ -44,6 +47,11 @@ class Arm:
         self.loader = DataLoader(data, batch_size=BATCH, shuffle=True, drop_last=True)
         self._batches: Iterator[Any] = iter(())
         self.seconds: list[float] = []
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Of one batch of the loader."""
+        images, labels = batch
+        return functional.cross_entropy(self.model(images), labels)
 
     def restart(self) -> None:
         """Begin a new pass over the loader at the next step."""
@@ -53,40 +61,41 @@ class Arm:
         """That many ordinary steps."""
         for _ in range(steps):
             try:
-                images, labels = next(self._batches)
+                batch = next(self._batches)
             except StopIteration:
                 self._batches = iter(self.loader)
-                images, labels = next(self._batches)
+                batch = next(self._batches)
             self.optimizer.zero_grad()
-            functional.cross_entropy(self.model(images), labels).backward()
+            self.loss(batch).backward()
             self.optimizer.step()
 
 
-def time_block(arm: Arm, traced: bool) -> None:
+def time_block(arm: Arm, steps: int, traced: bool) -> None:
     """One block of steps; with `traced`, under a run that is started before and sealed after the clock runs."""
     arm.restart()
     if not traced:
         start = time.perf_counter()
-        arm.train(BLOCK_STEPS)
+        arm.train(steps)
         arm.seconds.append(time.perf_counter() - start)
         return
     with tempfile.TemporaryDirectory() as folder, start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run:
         run.watch(arm.loader, role="train")
         start = time.perf_counter()
-        arm.train(BLOCK_STEPS)
+        arm.train(steps)
         run._recorder.flush()  # what the block recorded is encoded and written within the block
         arm.seconds.append(time.perf_counter() - start)
 
 
-def compare(data: TensorDataset) -> tuple[Arm, Arm, Arm]:
-    """Blocks of three arms in turn, the order moving on by one each round, until each has had `ARM_S` seconds."""
-    plain, control, traced = arms = Arm(data), Arm(data), Arm(data)
+def compare(make: Callable[[], Arm], steps: int, arm_s: float) -> tuple[Arm, Arm, Arm]:
+    """Blocks of that many steps of three arms in turn (plain, control, traced), the order moving on by one each round,
+    until each has had `arm_s` seconds."""
+    plain, control, traced = arms = make(), make(), make()
     for arm in arms:
-        arm.train(BLOCK_STEPS)  # warm
+        arm.train(steps)  # warm
     turn = 0
-    while min(sum(arm.seconds) for arm in arms) < ARM_S:
+    while min(sum(arm.seconds) for arm in arms) < arm_s:
         for arm in (*arms[turn:], *arms[:turn]):
-            time_block(arm, traced=arm is traced)
+            time_block(arm, steps, traced=arm is traced)
         turn = (turn + 1) % 3
     return plain, control, traced
 
@@ -100,9 +109,20 @@ def ratio(above: Arm, below: Arm) -> tuple[float, float, float]:
     return float(np.median(rounds)), float(low), float(high)
 
 
-def measure_own_time(data: TensorDataset, steps_a_checkpoint: int) -> dict[str, float]:
-    """A run of `ARM_S` seconds with everything that fgtrac does in it on the clock."""
-    arm, checkpoints = Arm(data), []
+def compared(name: str, plain: Arm, control: Arm, traced: Arm) -> tuple[dict[str, float], str]:
+    """The ratios with and without capture, and in words what they allow to say."""
+    found, low, high = ratio(traced, plain)
+    aa, aa_low, aa_high = ratio(control, plain)
+    verdict = f"{name} ratio {found:.4f}, 95 % from {low:.4f} to {high:.4f}; control {aa_low:.4f} to {aa_high:.4f}"
+    if not aa_low <= 1 <= aa_high:
+        verdict += ": cannot tell, two arms without capture differ"
+    figures = {f"{name}_ratio": found, f"{name}_ratio_lower95": low, f"{name}_ratio_upper95": high, "aa_ratio": aa}
+    return figures | {"rounds": len(plain.seconds)}, verdict
+
+
+def measure_own_time(arm: Arm, steps_a_checkpoint: int, arm_s: float) -> dict[str, float]:
+    """A run of `arm_s` seconds with everything that fgtrac does in it on the clock."""
+    checkpoints = []
     with (
         tempfile.TemporaryDirectory() as folder,
         own_time() as own,
@@ -110,7 +130,7 @@ def measure_own_time(data: TensorDataset, steps_a_checkpoint: int) -> dict[str, 
     ):
         run.watch(arm.loader, role="train")
         own.seconds, before_s, steps, start = 0.0, run._recorder.background_cpu_s, 0, time.perf_counter()
-        while time.perf_counter() - start < ARM_S:
+        while time.perf_counter() - start < arm_s:
             arm.train(steps_a_checkpoint)
             steps += steps_a_checkpoint
             at = time.perf_counter()
@@ -135,22 +155,17 @@ def main() -> None:
     source = load_images(None)
     data = TensorDataset(torch.from_numpy(source.images), torch.from_numpy(source.labels))
     with one_thread():
-        own = measure_own_time(data, STEPS_A_CHECKPOINT)
-        each_epoch = measure_own_time(data, len(data) // BATCH)
-        plain, control, traced = compare(data)
+        own = measure_own_time(Arm(data), STEPS_A_CHECKPOINT, ARM_S)
+        each_epoch = measure_own_time(Arm(data), len(data) // BATCH, ARM_S)
+        plain, control, traced = compare(lambda: Arm(data), BLOCK_STEPS, ARM_S)
     figures = {
         "own_time_share": own.pop("share"),
         "own_time_share_each_epoch": each_epoch["share"],
         "own_time_share_without_checkpoints": own.pop("without_checkpoints"),
         **own,
     }
-    cnn, cnn_low, cnn_high = ratio(traced, plain)
-    aa, aa_low, aa_high = ratio(control, plain)
-    verdict = f"cnn ratio {cnn:.4f}, 95 % from {cnn_low:.4f} to {cnn_high:.4f}; control {aa_low:.4f} to {aa_high:.4f}"
-    if not aa_low <= 1 <= aa_high:
-        verdict += ": cannot tell, two arms without capture differ"
-    figures |= {"cnn_ratio": cnn, "cnn_ratio_upper95": cnn_high, "aa_ratio": aa, "rounds": len(plain.seconds)}
-    report("capture_overhead", figures, verdict)
+    ratios, verdict = compared("cnn", plain, control, traced)
+    report("capture_overhead", figures | ratios, verdict)
 
 
 if __name__ == "__main__":
