@@ -67,14 +67,14 @@ def read_batch(
     forward: Callable[[Any, Any], Any] | None,
 ) -> tuple[list[Target], list[tuple[Gradients, ...]]]:
     """Each sample of a batch as a target, and their gradients at every state. Errors as `explain_batch`."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model= takes a torch.nn.Module, not {type(model).__name__}")
     passes = [_pass(explainer, cache, state, copied(model), batch, loss, forward) for state in cache.states]
     return _targets(passes[0]), [found.gradients for found in passes]
 
 
-def copied(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy to load states into, without the wrapper of a compiled or distributed model."""
+def copied(model: Any) -> torch.nn.Module:
+    """A copy to load states into, without the wrapper of a compiled or distributed model. TypeError for no model."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model= takes a torch.nn.Module, not {type(model).__name__}")
     return copy.deepcopy(unwrapped(model))
 
 
