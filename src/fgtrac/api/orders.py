@@ -16,7 +16,7 @@ from typing import Any
 from fgtrac.api.ledger import Ledger
 from fgtrac.capture.batch import Iteration
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sampler import read_order
+from fgtrac.capture.sampler import Order, read_order
 from fgtrac.capture.sources import Resolved
 from fgtrac.capture.use_entries import Placement
 from fgtrac.errors import FormatError
@@ -94,10 +94,13 @@ class LoaderOrders:
 
     def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None:
         """Write down how the pass will be ordered, before its first index is drawn, and hand it to the system."""
+        self.announce_order(iteration, read_order(iterator, loader))
+
+    def announce_order(self, iteration: Iteration, order: Order) -> None:
+        """The same for an order that is known."""
         orders = self._orders
         if iteration.trains:
             orders.before()
-        order = read_order(iterator, loader)
         origin: dict[str, Any] = {"placement": self._placement, **order.origin}
         if order.listed is not None:
             origin["listed"] = orders._part(encode(order.listed), self._is_open, "what its sampler draws from")

@@ -18,7 +18,6 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.api import prior
@@ -29,22 +28,21 @@ from fgtrac.api.cost import Cost, say
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
-from fgtrac.api.registering import Registering
 from fgtrac.api.run_seals import RunSeals
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
+from fgtrac.api.watching import Watching
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
-from fgtrac.capture.loader import Watch, check_free, unwatch, watch_loader
+from fgtrac.capture.loader import unwatch
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.transform import Stage
-from fgtrac.capture.use_entries import Placement
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
-from fgtrac.errors import CaptureError, FgtracError
+from fgtrac.errors import FgtracError
 from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
@@ -66,7 +64,7 @@ class Options:
     anchors: AnchorPlan = NO_ANCHORS
 
 
-class Run(Registering, Attending):
+class Run(Watching, Attending):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
     A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
@@ -116,9 +114,9 @@ class Run(Registering, Attending):
         if not trains:
             self._grounding.close()
             self._checkpoints.last = self._ledger.newest
-        self._watches: dict[int, tuple[Watch, Placement]] = {}
-        self._loaders: WeakSet[DataLoader[Any]] = WeakSet()
-        self._has_said_unrecorded = False
+        self._watches = {}
+        self._loaders = WeakSet()
+        self._full_batches = {}
         self._has_said_undecided = False
         self._scoring: Scoring | None = None
         self._strict = options.strict
@@ -140,35 +138,6 @@ class Run(Registering, Attending):
         return format_vkey(self._signer.verifier)
 
     # -- samples ------------------------------------------------------------------------------------------------
-
-    def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
-        """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
-
-        Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
-        registered for its samples tell whether it trains. Returns the same loader.
-        Raises TypeError for what is no DataLoader, CaptureError where this torch is not known, and where another open
-        run watches the loader or its data set. An iterator that was begun before delivers unrecorded: a `gap` entry and
-        a RuntimeWarning say so (in a strict run CaptureError).
-        """
-        self._check_training("watch()")
-        if not isinstance(loader, DataLoader):
-            raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
-        if loader._dataset_kind != 0:
-            raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
-        check_free(loader, self._grounding)
-        self.register(loader.dataset, role=role)
-        if loader in self._loaders:
-            return loader  # watched already: the role is added, and the batches are not counted twice
-        self._loaders.add(loader)
-        resolved = self._registry.resolve(loader.dataset)
-        placement = resolved.placement
-        trains = self._registry.may_train(resolved) if role is None else role == "train"
-        orders = self._orders.of_loader(resolved, placement)
-        number, rows = len(self._watches) + 1, len(placement.ordinals)
-        watch = Watch(self._grounding, number, rows, trains, orders, self.path.name, self._say_unrecorded)
-        watch_loader(loader, watch)
-        self._watches[watch.number] = (watch, placement)
-        return loader
 
     def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
         """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it."""
@@ -382,16 +351,6 @@ class Run(Registering, Attending):
                 "continue the training with start_run(..., resume=True)"
             )
 
-    def _say_unrecorded(self) -> None:
-        """A batch of watched data came from an iterator that nobody follows: say so, the first time."""
-        what = "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
-        if self._strict:
-            raise CaptureError(f"{what}; begin the loop after watch()")
-        if not self._has_said_unrecorded:
-            self._has_said_unrecorded = True
-            self._recorder.record("gap", {"reason": what})
-            warnings.warn(f"fgtrac: {what}; begin the loop after watch()", RuntimeWarning, stacklevel=4)
-
     def _say_undecided(self) -> None:
         """A batch that no update was made of may have taken part in one that was given to another batch: say so, the
         first time, since nobody can tell any more who was never used."""
@@ -407,4 +366,4 @@ class Run(Registering, Attending):
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, attribution)
-        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses)
+        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses, batch.hops)

@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fgtrac.capture.hops import Hops
+
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """One delivered batch: the positions that were drawn for it, and what has become of it so far."""
+    """One delivered batch: the positions that were drawn for it (in a graph its seeds, as node numbers), and what has
+    become of it so far."""
 
     iteration: Iteration
     number: int
     positions: array[int]
     settled: bool = False
+    hops: Hops | None = None  # in a graph
     losses: NDArray[np.float16] | None = None
     first: weakref.ref[torch.Tensor] | None = None  # of its tensors
     guesses: int = 0  # that were made before its delivery

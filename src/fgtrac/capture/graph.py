@@ -59,7 +59,8 @@ def node_count(data: Any) -> int:
         raise TypeError(f"{type(data).__name__} is no graph: it needs num_nodes and edge_index, as a PyG Data has them")
     count = data.num_nodes
     if not count:
-        raise ValueError(f"the graph has {'no known number of' if count is None else 0} nodes; set its num_nodes to at least 1")
+        said = "no known number of" if count is None else count
+        raise ValueError(f"the graph has {said} nodes; set its num_nodes to at least 1")
     return int(count)
 
 
@@ -88,6 +89,18 @@ def is_node_loader(loader: Any) -> bool:
             "run.full_batch(...)"
         )
     return False
+
+
+def is_unfinished(delivered: Any) -> bool:
+    """Whether a loader's worker delivered drawn nodes, of which the main process has yet to make the batch."""
+    kind = _loaded("torch_geometric.sampler", "SamplerOutput")
+    return kind is not None and isinstance(delivered, kind)
+
+
+def open_batch(item: Any) -> list[Any] | None:
+    """What a PyG `Data` holds; None where `item` is none."""
+    kind = _loaded("torch_geometric.data.data", "BaseData")
+    return list(item.to_dict().values()) if kind is not None and isinstance(item, kind) else None
 
 
 _OF_GRAPHS = ("DataLoader", "DenseDataLoader", "DataListLoader")  # of torch_geometric: their items are whole graphs

@@ -41,11 +41,11 @@ class SampledNodes:
         """
         try:
             drawn = batch.n_id.numpy(force=True)
-            size, told = int(batch.batch_size), batch.num_sampled_nodes
+            size, told = int(batch.batch_size), getattr(batch, "num_sampled_nodes", None)
         except (AttributeError, TypeError) as error:
             raise CaptureError(
                 f"the loader delivers a {type(batch).__name__} that does not say which nodes it holds ({error}); let "
-                "its transform keep n_id, batch_size and num_sampled_nodes"
+                "its transform keep n_id and batch_size"
             ) from error
         seeds = self._drawn_from[np.frombuffer(positions, dtype=np.uint32)]
         if not np.array_equal(drawn[:size], seeds):
@@ -65,7 +65,7 @@ class SampledNodes:
             if bounds[-1] != len(drawn) or bounds[min(1, len(bounds) - 1)] != size:
                 raise CaptureError(
                     f"the batch holds {len(drawn)} nodes with {size} seeds, and num_sampled_nodes counts {list(told)}: "
-                    "let the loader's transform keep them together, or set num_sampled_nodes to None"
+                    "let the loader's transform keep them together, or drop num_sampled_nodes"
                 )
         numbers = array("I", seeds.astype(np.uint32).tobytes())
         return numbers, self._once(drawn, size, bounds)

@@ -20,6 +20,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture.batch import Iteration
+from fgtrac.capture.graph import is_unfinished
+from fgtrac.capture.hops import SampledNodes
+from fgtrac.capture.sampler import Order
 from fgtrac.capture.step import Grounding
 from fgtrac.errors import CaptureError
 
@@ -34,6 +37,7 @@ class Announcer(Protocol):
     """Who writes down how a pass will be ordered, and which of its batches could not be read."""
 
     def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None: ...
+    def announce_order(self, iteration: Iteration, order: Order) -> None: ...
     def unread(self, iteration: Iteration, batch: int) -> None: ...
 
 
@@ -48,6 +52,7 @@ class Watch:
     orders: Announcer
     trace: str  # of the run, as messages call it
     unrecorded: Callable[[], None]  # told of each batch that an iterator from before the watch delivers
+    sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
@@ -60,14 +65,15 @@ class Watch:
 
 class _Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
-    announced; `drawn` index lists so far."""
+    announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py."""
 
-    __slots__ = ("drawn", "iteration", "loader", "sent", "watch")
+    __slots__ = ("awaits", "drawn", "iteration", "loader", "sent", "watch")
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
         self.loader = loader
         self.drawn = 0
+        self.awaits: tuple[int, array[int]] | None = None
         self.sent: dict[int, Any] = {}
         self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
 
@@ -77,11 +83,30 @@ class _Pairing:
         if self.watch.active:
             self.watch.orders.announce(self.iteration, iterator, loader)
 
-    def deliver(self, task: int, data: Any) -> None:
-        """Hand the delivered batch to the grounding, with the positions drawn for that task."""
+    def deliver(self, task: int, number: int, data: Any) -> None:
+        """Hand the delivered batch to the grounding, with the positions drawn for that task; batch `number`
+        of the pass is awaited where it is still to be made of its nodes."""
         if task not in self.sent:
             raise CaptureError(f"batch {task} came back but was never drawn; {KNOWN_VERSIONS} are known to pair right")
-        self.watch.grounding.deliver(self.iteration, as_positions(self.sent.pop(task), self.watch.rows), data)
+        positions = as_positions(self.sent.pop(task), self.watch.rows)
+        if self.awaits is not None:
+            raise CaptureError("drawn nodes came before the batch of those drawn before them; iterate over the loader")
+        if self.watch.sampled is not None and is_unfinished(data):
+            self.awaits = number, positions
+        else:
+            self.hand_over(positions, data)
+
+    def hand_over(self, positions: array[int], data: Any) -> None:
+        """The batch is as the loop receives it."""
+        hops, reader = None, self.watch.sampled
+        if reader is not None:
+            positions, hops = reader.read(positions, data)
+        self.watch.grounding.deliver(self.iteration, positions, data, hops)
+
+    def unread(self, number: int) -> None:
+        """Have it said that a batch of the pass was never delivered."""
+        if self.watch.active:
+            self.watch.orders.unread(self.iteration, number)
 
 
 _watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
@@ -235,7 +260,8 @@ def _patched_next(self: Any) -> Any:
         _forget_unread(self, pairing)  # a sample could not be read: that batch was never delivered
         raise
     if pairing.watch.active:
-        pairing.deliver(_answered(self, pairing), data)
+        task = _answered(self, pairing)
+        pairing.deliver(task, _number(self, pairing, task), data)
     return data
 
 
@@ -257,9 +283,13 @@ def _answered(iterator: Any, pairing: _Pairing) -> int:
     return next((task for task in pairing.sent if task not in under_way), -1)
 
 
+def _number(iterator: Any, pairing: _Pairing, task: int) -> int:
+    """Which batch of the pass a task was about."""
+    return pairing.drawn - 1 if iterator._num_workers == 0 else task
+
+
 def _forget_unread(iterator: Any, pairing: _Pairing) -> None:
     """Take back the task that was answered with an error, if one was, and have it said."""
     task = _answered(iterator, pairing)
-    if pairing.sent.pop(task, None) is not None and pairing.watch.active:
-        batch = pairing.drawn - 1 if iterator._num_workers == 0 else task
-        pairing.watch.orders.unread(pairing.iteration, batch)
+    if pairing.sent.pop(task, None) is not None:
+        pairing.unread(_number(iterator, pairing, task))

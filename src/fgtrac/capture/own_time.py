@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import dataloader as torch_dataloader
 
-from fgtrac.capture import loader
+from fgtrac.capture import loader, node_loader
+from fgtrac.capture.full_batch import FullBatch
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
 
@@ -55,6 +56,8 @@ def own_time() -> Iterator[OwnTime]:
     patched = {name: getattr(base, name) for name in loader._original}
     originals = dict(loader._original)
     hooks = {name: getattr(Grounding, name) for name in HOOKS}
+    others = ((FullBatch, "_begin"), (node_loader, "_hand_over"))
+    outside = [(owner, name, getattr(owner, name)) for owner, name in others]
     recorders: list[Recorder] = []
     made = Recorder.__init__
 
@@ -68,6 +71,8 @@ def own_time() -> Iterator[OwnTime]:
             setattr(base, name, meter.own(patched[name]))
         for name in HOOKS:
             setattr(Grounding, name, meter.own(hooks[name]))
+        for owner, name, function in outside:
+            setattr(owner, name, meter.own(function))
         Recorder.__init__ = remember  # type: ignore[method-assign]
         yield meter
     finally:
@@ -77,4 +82,6 @@ def own_time() -> Iterator[OwnTime]:
             setattr(base, name, patched[name])
         for name in HOOKS:
             setattr(Grounding, name, hooks[name])
+        for owner, name, function in outside:
+            setattr(owner, name, function)
         Recorder.__init__ = made  # type: ignore[method-assign]

@@ -23,12 +23,13 @@ from torch._C import _current_graph_task_id
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from fgtrac.capture.batch import Batch, Iteration, KnownOptimizer, Watcher
+from fgtrac.capture.hops import Hops
+from fgtrac.capture.memory import LEAVES, BatchMemory
 from fgtrac.capture.tensors import address_of, all_zero, is_fused, skipped_inside, tensors_in
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
 APPLIED, DISCARDED, UNAPPLIED = STATUS["applied"], STATUS["discarded"], STATUS["unapplied"]
-LEDGER_LEAVES = 8  # tensors of one batch that are remembered
 NO_OPTIMIZER = 0
 UNOWNED_LIMIT = 4096  # batches that a parameter may collect before an optimizer claims it
 
@@ -59,8 +60,7 @@ class Grounding:
         self._first_step = first_step
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: only an exact match can still claim these
-        self._ledger: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
-        self._ledger_limit = 4 * LEDGER_LEAVES
+        self._memory = BatchMemory()
         self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self._alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self._reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
@@ -126,28 +126,16 @@ class Grounding:
 
     # -- delivery -----------------------------------------------------------------------------------------------
 
-    def deliver(self, iteration: Iteration, positions: array[int], data: Any) -> Batch:
-        """A watched loader hands over a batch."""
-        batch = Batch(iteration, iteration.delivered, positions, guesses=self._guesses[iteration.trains])
+    def deliver(self, iteration: Iteration, positions: array[int], data: Any, hops: Hops | None = None) -> Batch:
+        """A watched loader hands over a batch; in a graph `hops` are its neighbours."""
+        batch = Batch(iteration, iteration.delivered, positions, hops=hops, guesses=self._guesses[iteration.trains])
         iteration.delivered += 1
         if self._outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in self._outstanding)
         others = bool(self._outstanding)
         self._outstanding[batch] = None
         self._forwarded, self._alone, self._new_forward = {}, None, True
-        leaves = tensors_in(data)[:LEDGER_LEAVES]
-        batch.first = weakref.ref(leaves[0]) if leaves else None
-        for leaf in leaves:
-            address = address_of(leaf)
-            known = self._ledger.get(address)
-            shown = known is not None and known[1] is not batch and known[0]() is not None
-            if known is not None and shown and (known[1] in self._outstanding or (known[1] is None and others)):
-                self._ledger[address] = (known[0], None)  # several batches show the same memory of the data set
-            elif address:
-                self._ledger[address] = (weakref.ref(leaf), batch)
-        if len(self._ledger) > self._ledger_limit:
-            self._ledger = {k: v for k, v in self._ledger.items() if v[0]() is not None}
-            self._ledger_limit = 2 * len(self._ledger) + 4 * LEDGER_LEAVES
+        self._memory.take(batch, data, self._outstanding, others)
         return batch
 
     def exhausted(self, iteration: Iteration) -> None:
@@ -172,7 +160,7 @@ class Grounding:
             self._drop(watcher, UNAPPLIED)
         for batch in [*self._passed, *self._outstanding]:
             self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
-        for kept in (self._passed, self._outstanding, self._watchers, self._ledger):
+        for kept in (self._passed, self._outstanding, self._watchers, self._memory):
             kept.clear()
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
@@ -207,14 +195,10 @@ class Grounding:
             self._watch(parameter)
 
     def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """Look the call's inputs up in the ledger; let a backward pass through its outputs tell us."""
+        """Look the call's inputs up in the batches' memory; let a backward pass through its outputs tell us."""
         if torch.compiler.is_compiling() or self._looks_away:
             return
-        batches: dict[Batch, None] = {}
-        for leaf in tensors_in((*args, kwargs) if kwargs else args):
-            found = self._ledger.get(address_of(leaf))
-            if found is not None and found[1] is not None and found[0]() is not None:
-                batches[found[1]] = None
+        batches = self._memory.batches_of(tensors_in((*args, kwargs) if kwargs else args))
         if not torch.is_grad_enabled():
             if not batches:  # an evaluation of a copied input: of the one evaluation batch there is, if there is one
                 evaluated = list(itertools.islice((b for b in self._outstanding if not b.iteration.trains), 2))
@@ -254,7 +238,7 @@ class Grounding:
 
     def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
         """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
-        for leaf in tensors_in(output)[:LEDGER_LEAVES]:
+        for leaf in tensors_in(output)[:LEAVES]:
             if leaf.grad_fn is not None:
                 leaf.grad_fn.register_prehook(lambda _grads: self._reach(batches))
 

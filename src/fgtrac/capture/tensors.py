@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fgtrac.capture.graph import open_batch
+
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Fused kernels update parameters without moving their version counter."""
@@ -33,7 +35,8 @@ def address_of(tensor: torch.Tensor) -> int:
 
 
 def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
-    """The tensors of a batch or of a call's arguments, in order; mappings, lists and tuples are opened.
+    """The tensors of a batch or of a call's arguments, in order; mappings, lists, tuples and graphs are
+    opened.
 
     On the hot path, where each line costs a microsecond of cold code: no generators, and no call a tensor.
     """
@@ -45,4 +48,6 @@ def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
             found += tensors_in(item, depth - 1)
         elif depth and isinstance(item, Mapping):
             found += tensors_in(list(item.values()), depth - 1)
+        elif depth and (held := open_batch(item)) is not None:
+            found += tensors_in(held, depth - 1)
     return found

@@ -1,0 +1,115 @@
+"""The verbs that hand a run the batches it trains on: a loader's, or a whole graph at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from torch.utils.data import DataLoader
+
+from fgtrac.api.orders import Orders
+from fgtrac.api.registering import Registering
+from fgtrac.capture import node_loader
+from fgtrac.capture.full_batch import FullBatch
+from fgtrac.capture.graph import GraphNodes, Nodes, is_node_loader
+from fgtrac.capture.hops import MOST_HOPS, SampledNodes
+from fgtrac.capture.loader import Watch, check_free, watch_loader
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.step import Grounding
+from fgtrac.capture.use_entries import Placement
+from fgtrac.errors import CaptureError
+
+
+class Watching(Registering):
+    """Takes loaders and whole graphs, and knows each by its number."""
+
+    path: Path
+    _recorder: Recorder
+    _grounding: Grounding
+    _orders: Orders
+    _watches: dict[int, tuple[Watch, Placement]]
+    _loaders: WeakSet[DataLoader[Any]]
+    _full_batches: dict[tuple[Any, ...], FullBatch]
+    _strict: bool
+    _check_training: Callable[[str], None]
+    _has_said_unrecorded = False
+
+    def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
+        """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
+
+        Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
+        registered for its samples tell whether it trains. Returns the same loader. Of PyG's `NodeLoader` (and its
+        kinds, such as `NeighborLoader`) the graph is registered, the role is its seed nodes', and each batch is
+        recorded with its seeds and with the neighbours of each hop.
+
+        Raises TypeError for what is no DataLoader, and for graphs of several node types; CaptureError where this torch
+        is not known, where another open run watches the loader or its data set, and for PyG's loaders of other things
+        than seed nodes or graphs. The loop then gets a CaptureError for a batch of a graph that does not begin with the
+        seeds that were drawn. An iterator that was begun before delivers unrecorded: a `gap` entry and a RuntimeWarning
+        say so (in a strict run CaptureError).
+        """
+        self._check_training("watch()")
+        if not isinstance(loader, DataLoader):
+            raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
+        if loader._dataset_kind != 0:
+            raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
+        check_free(loader, self._grounding)
+        rows: Any = loader.dataset
+        positions, sampled = rows, None
+        if is_node_loader(loader):
+            node_loader.install()
+            rows = GraphNodes(loader.data, loader.input_data.node)  # type: ignore[attr-defined]
+            positions, sampled = rows.data, SampledNodes(rows)
+        self.register(rows, role=role)
+        if loader in self._loaders:
+            return loader  # watched already: the role is added, and the batches are not counted twice
+        self._loaders.add(loader)
+        watch_loader(loader, self._new_watch(rows, positions, role, sampled))
+        return loader
+
+    def full_batch(self, data: Any, nodes: Nodes = None, *, hops: int, role: str | None = None) -> FullBatch:
+        """Train on a whole graph: iterate over what comes back, in each epoch; it delivers `data` itself, once.
+
+            for batch in run.full_batch(data, "train_mask", hops=3, role="train"):
+                loss = cross_entropy(model(batch.x, batch.edge_index)[batch.train_mask], batch.y[batch.train_mask])
+
+        `nodes` are those whose loss is taken, as `GraphNodes` takes them; `hops` is how many message-passing steps the
+        model makes. Each use is recorded with these seeds, with the neighbours at each hop, and at hop `hops` + 1 with
+        all other nodes, which the model receives although no message of theirs reaches a seed. Called again with
+        the same arguments it goes on with the next pass. Registers graph and role as `watch` does.
+        ValueError and TypeError as `GraphNodes`; ValueError for `hops` below 1 or above 1000.
+        """
+        self._check_training("full_batch()")
+        if type(hops) is not int or not 1 <= hops <= MOST_HOPS:
+            raise ValueError(f"hops={hops!r} is no number of message-passing steps; give 1 to {MOST_HOPS}")
+        chosen = GraphNodes(data, nodes)
+        known = id(data), chosen.numbers.tobytes(), hops, role
+        if known not in self._full_batches:
+            self.register(chosen, role=role)
+            self._full_batches[known] = FullBatch(self._new_watch(chosen, data, role), chosen, hops)
+        return self._full_batches[known]
+
+    def _new_watch(self, rows: Any, positions: Any, role: str | None, sampled: SampledNodes | None = None) -> Watch:
+        """One more loader, that draws `rows`, and whose batches are recorded as positions of `positions`: of a graph,
+        where its batches name nodes."""
+        resolved = self._registry.resolve(rows)
+        placement = resolved.placement
+        trains = self._registry.may_train(resolved) if role is None else role == "train"
+        orders = self._orders.of_loader(resolved, placement)
+        number, count = len(self._watches) + 1, len(placement.ordinals)
+        watch = Watch(self._grounding, number, count, trains, orders, self.path.name, self._say_unrecorded, sampled)
+        self._watches[number] = watch, placement if positions is rows else self._registry.resolve(positions).placement
+        return watch
+
+    def _say_unrecorded(self) -> None:
+        """A batch of watched data came from an iterator that nobody follows: say so, the first time."""
+        what = "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
+        if self._strict:
+            raise CaptureError(f"{what}; begin the loop after watch()")
+        if not self._has_said_unrecorded:
+            self._has_said_unrecorded = True
+            self._recorder.record("gap", {"reason": what})
+            warnings.warn(f"fgtrac: {what}; begin the loop after watch()", RuntimeWarning, stacklevel=4)

@@ -1,0 +1,51 @@
+"""Whose memory a tensor is: the batches that watched loaders delivered, found by where their values lie."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Container, Iterable
+from typing import Any
+
+import torch
+
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.tensors import address_of, tensors_in
+
+LEAVES = 16  # tensors of one batch that are remembered
+
+
+class BatchMemory:
+    """Where the tensors of delivered batches lie, as long as anybody holds them."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
+        self._limit = 4 * LEAVES
+
+    def take(self, batch: Batch, data: Any, outstanding: Container[Batch | None], others: bool) -> None:
+        """Remember the first tensors of a batch; with `others` some are `outstanding` beside it."""
+        leaves = tensors_in(data)[:LEAVES]
+        batch.first = weakref.ref(leaves[0]) if leaves else None
+        for leaf in leaves:
+            address = address_of(leaf)
+            known = self._known.get(address)
+            shown = known is not None and known[1] is not batch and known[0]() is not None
+            if known is not None and shown and (known[1] in outstanding or (known[1] is None and others)):
+                self._known[address] = (known[0], None)  # several batches show the same memory of the data set
+            elif address:
+                self._known[address] = (weakref.ref(leaf), batch)
+        if len(self._known) > self._limit:
+            self._known = {k: v for k, v in self._known.items() if v[0]() is not None}
+            self._limit = 2 * len(self._known) + 4 * LEAVES
+
+    def batches_of(self, tensors: Iterable[torch.Tensor]) -> dict[Batch, None]:
+        """The batches whose memory these tensors show."""
+        batches: dict[Batch, None] = {}
+        for tensor in tensors:
+            found = self._known.get(address_of(tensor))
+            if found is not None and found[1] is not None and found[0]() is not None:
+                batches[found[1]] = None
+        return batches
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._known.clear()
