@@ -169,6 +169,7 @@ def test_samples_as_columns_agree_with_the_histories(life: Life) -> None:
     for row in table:
         told = trace.history(f"id:{row['id']}")
         assert row["uses"] == told.uses
+        assert row["neighbours"] == kinds(told).count("neighbour") == told.tally.neighbours
         assert row["deliveries"] == kinds(told).count("delivered")
         assert row["predictions"] == kinds(told).count("prediction")
         assert row["dataset"] == told.events[0].details["dataset"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fgtrac.api.explanation import UNMEASURED
 from fgtrac.api.measured import measured_methods
 from fgtrac.api.prior import run_entry, trace_id_of
@@ -39,6 +41,8 @@ class Summary:
     ended: bool
     counts: dict[str, int]
     uses: int
+    neighbours: tuple[dict[str, Any], ...]
+    attention: tuple[dict[str, Any], ...]
     datasets: tuple[dict[str, Any], ...]
     checkpoints: tuple[dict[str, Any], ...]
     factors: tuple[dict[str, Any], ...]
@@ -65,6 +69,8 @@ class Summary:
             "ended": self.ended,
             "entries": self.counts,
             "uses": self.uses,
+            "neighbours": list(self.neighbours),
+            "attention": list(self.attention),
             "datasets": list(self.datasets),
             "checkpoints": list(self.checkpoints),
             "factors": list(self.factors),
@@ -88,7 +94,7 @@ def _summarize(trace: TraceDir) -> Summary:
     counts: Counter[str] = Counter()
     run = run_entry(trace)
     public_key = run["public_key"]
-    uses = indexed = 0
+    indexed, taken = 0, _Taken()
     ended = False
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     factors: dict[str, dict[str, Any]] = {}
@@ -107,8 +113,8 @@ def _summarize(trace: TraceDir) -> Summary:
                 artifacts.pop(path, None)
         elif event["kind"] == "contribution":
             scores[event["step"], event["target"], event["method"]] += len(event["ordinals"])
-        elif event["kind"] == "use":
-            uses += int(event["count"][event["status"] == STATUS["applied"]].sum())
+        elif event["kind"] in ("use", "attention"):
+            taken.add(event)
         elif event["kind"] == "seal":
             indexed = number
         elif event["kind"] == "key":
@@ -125,7 +131,9 @@ def _summarize(trace: TraceDir) -> Summary:
         count_unsealed(trace),
         ended,
         dict(counts),
-        uses,
+        taken.uses,
+        taken.neighbours(),
+        taken.attention(),
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
         tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
         tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
@@ -134,6 +142,36 @@ def _summarize(trace: TraceDir) -> Summary:
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
     )
+
+
+class _Taken:
+    """Counts of samples in applied updates and of their modality weights, over `use` and `attention` entries."""
+
+    def __init__(self) -> None:
+        self.uses = 0
+        self._hops: Counter[tuple[str, int, bool]] = Counter()
+        self._weighed: Counter[tuple[int, str]] = Counter()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "attention":
+            self._weighed[event["step"], ", ".join(event["modalities"])] += len(event["ordinals"])
+            return
+        applied = event["status"] == STATUS["applied"]
+        self.uses += int(event["count"][applied].sum())
+        if "hops" in event:
+            counts = event["hop_count"].reshape(len(applied), event["hops"])[applied].sum(axis=0, dtype=np.int64)
+            for hop, number in enumerate(counts.tolist(), 1):
+                beyond = event["graph"] == "whole" and hop == event["hops"]
+                self._hops[event["graph"], hop, beyond] += number
+
+    def neighbours(self) -> tuple[dict[str, Any], ...]:
+        """A row for each hop of sampled neighbours, and of whole graphs, of which the last is beyond reach."""
+        rows = sorted(self._hops.items())
+        return tuple({"graph": graph, "hop": hop, "beyond_reach": b, "count": n} for (graph, hop, b), n in rows)
+
+    def attention(self) -> tuple[dict[str, Any], ...]:
+        """A row for each checkpoint and its modalities."""
+        return tuple({"step": s, "modalities": m, "samples": n} for (s, m), n in sorted(self._weighed.items()))
 
 
 def _contributions(

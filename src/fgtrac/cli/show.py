@@ -43,7 +43,8 @@ def _print(summary: Summary, console: Console) -> None:
     console.print(
         f"key      {summary.public_key.hex()} (as the trace says; name it to fgtrac verify only if you know it)"
     )
-    console.print(f"uses     {summary.uses:,} of samples in applied updates")
+    seeds = " (of graphs: as seeds)" if summary.neighbours else ""
+    console.print(f"uses     {summary.uses:,} of samples in applied updates{seeds}")
     for gap in summary.gaps:
         console.print(f"gap      {escape(gap)}")
     counts = Table("kind", "entries", title="entries", title_justify="left")
@@ -52,7 +53,9 @@ def _print(summary: Summary, console: Console) -> None:
     console.print(counts)
     for title, rows in (
         ("data sets", summary.datasets),
+        ("neighbours", summary.neighbours),
         ("checkpoints", summary.checkpoints),
+        ("modality weights", summary.attention),
         ("factors", summary.factors),
         ("contributions", summary.contributions),
         ("receipts of outside witnesses (fgtrac verify looks at them)", summary.receipts),

@@ -22,8 +22,8 @@ class Samples:
     """Every registered sample, by ascending id; columns of length n.
 
     `ids` (n, 32) uint8; `datasets` the data sets' names and `dataset` (n,) an index into them; `roles` (n,) a bit for
-    each role, 1 << its code; `uses`, `deliveries` (not applied), `predictions` (n,) counts; `dropped` (n,) whether a
-    stage dropped it; `names` what the vault calls each, None without a vault.
+    each role, 1 << its code; `uses` (of a graph: as a seed), `neighbours`, `deliveries` (not applied), `predictions`
+    (n,) counts; `dropped` (n,) whether a stage dropped it; `names` what the vault calls each, None without a vault.
     """
 
     ids: NDArray[np.uint8]
@@ -31,6 +31,7 @@ class Samples:
     dataset: NDArray[np.intp]
     roles: NDArray[np.uint8]
     uses: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
     deliveries: NDArray[np.int64]
     predictions: NDArray[np.int64]
     dropped: NDArray[np.bool_]
@@ -50,6 +51,7 @@ class Samples:
             "dataset": self.datasets[int(self.dataset[place])],
             "roles": [role for role, code in ROLES.items() if bits >> code & 1],
             "uses": int(self.uses[place]),
+            "neighbours": int(self.neighbours[place]),
             "deliveries": int(self.deliveries[place]),
             "predictions": int(self.predictions[place]),
             "dropped": bool(self.dropped[place]),
@@ -86,7 +88,7 @@ def read_samples(seal: FullSeal, names: dict[bytes, str] | None) -> Samples:
     dataset, datasets = _datasets(seal, rows["entry"][registered], owner[registered], n)
     ids = np.ascontiguousarray(columns.keys[:n, 1:])
     called = None if names is None else tuple(names.get(i.tobytes()) for i in ids)
-    counts = count("used"), count("delivered"), count("prediction")
+    counts = count("used"), count("neighbour"), count("delivered"), count("prediction")
     return Samples(ids, datasets, dataset, roles, *counts, dropped, called)
 
 
