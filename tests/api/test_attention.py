@@ -193,7 +193,7 @@ def test_weights_that_are_rounded_to_half_precision_sum_to_one(problem: Any) -> 
         assert run.checkpoint(model, val_loss=1.0)
         weights = torch.full((90, 2), 2.0)
         run.attention(problem.validation, weights[:20], ["a", "b"], sums_to_one=False)
-    assert [len(one) for one in opened(problem).attention()] == [20, 90]
+    assert [len(one) for one in opened(problem).attention()] == [90, 20]
 
 
 def test_given_weights_are_of_the_last_kept_checkpoint_while_no_update_has_followed(problem: Any) -> None:
@@ -283,6 +283,11 @@ def test_weights_of_a_checkpoint_that_is_displaced_are_said_to_be_of_a_dropped_o
     found = opened(problem).attention("TensorDataset:0")
     assert [(one.step, one.standing) for one in found] == [(2, "dropped"), (4, "kept"), (6, "kept")]
     assert str(found[0]).startswith("step 2 (dropped later): image 0.")
+    history = opened(problem).history("TensorDataset:0")
+    told = [event for event in history.events if event.kind == "attention"]
+    assert [event.details["standing"] for event in told] == ["dropped", "kept", "kept"]
+    assert [event.words.endswith("(its checkpoint was dropped later)") for event in told] == [True, False, False]
+    assert [step for step, _weights in history.attention] == [4, 6]
     assert "(90 at 1 checkpoint that the run later dropped or went behind)" in attention_holds(problem)
 
 

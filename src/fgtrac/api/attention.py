@@ -203,10 +203,9 @@ class Attending:
         where = read_positions(verb, resolved, positions)
         placement, sources = resolved.placement, resolved.which[where].astype(np.uint64)
         samples = (sources << np.uint64(32)) | placement.ordinals[where]
-        _values, first, counts = np.unique(samples, return_index=True, return_counts=True)
-        if len(first) < len(where):
-            twice = where[first[counts > 1][0]]
-            raise ValueError(f"{verb} got the sample at position {twice} twice; each has one row of weights")
+        _values, back, counts = np.unique(samples, return_inverse=True, return_counts=True)
+        if len(twice := where[counts[back] > 1]):
+            raise ValueError(f"{verb} got the sample at position {twice[0]} twice; each has one row of weights")
         return Weighed(verb, resolved, where, names, sums_to_one)
 
 

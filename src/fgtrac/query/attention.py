@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from fgtrac.query.timeline import Timeline
 
 STANDINGS = {"kept": "", "dropped": "dropped later", "superseded": "the run went on from before it"}
 
-Ref = tuple[bytes, int]
 Part = tuple[NDArray[np.uint8], NDArray[np.float32]]  # ids (n, 32), weights (n, m)
 
 
@@ -97,33 +95,20 @@ class AttentionReader:
         return self._gather(found)
 
     def _gather(self, found: Iterable[tuple[Mapping[str, Any], Part]]) -> tuple[ModalityWeights, ...]:
-        """What belongs to one checkpoint and the same modalities, put together."""
-        parts: dict[tuple[int, int, tuple[str, ...]], list[Part]] = defaultdict(list)
+        """What belongs to one checkpoint and the same modalities, put together; in the order of steps."""
+        parts: dict[tuple[int, bytes, int, tuple[str, ...]], list[Part]] = defaultdict(list)
         for event, part in found:
-            writer, seq = event["checkpoint"]
-            parts[event["step"], self._number((writer, seq)), tuple(event["modalities"])].append(part)
-        return tuple(self._joined(*key, parts[key]) for key in sorted(parts))
+            parts[event["step"], *event["checkpoint"], tuple(event["modalities"])].append(part)
+        joined = (self._joined(*key, each) for key, each in parts.items())
+        return tuple(sorted(joined, key=lambda one: one.step))  # stable: else as in the log
 
-    def _joined(self, step: int, number: int, modalities: tuple[str, ...], parts: Sequence[Part]) -> ModalityWeights:
+    def _joined(
+        self, step: int, writer: bytes, seq: int, modalities: tuple[str, ...], parts: Sequence[Part]
+    ) -> ModalityWeights:
         ids, weights = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         order = np.argsort(np.ascontiguousarray(ids).view("V32").reshape(-1), kind="stable")
-        return ModalityWeights(step, self._standing(number, step), modalities, ids[order], weights[order])
-
-    def _standing(self, number: int, step: int) -> str:
-        """What became of the checkpoint that entry `number` tells of."""
-        if self._timeline.superseding(number, step):
-            return "superseded"
-        return "kept" if (number, step) in self._timeline.kept else "dropped"
-
-    def _number(self, ref: Ref) -> int:
-        if ref not in self._checkpoints:
-            raise ProofError(f"number {ref[1]} of writer {ref[0].hex()} is named as a checkpoint; run fgtrac verify")
-        return self._checkpoints[ref]
-
-    @cached_property
-    def _checkpoints(self) -> Mapping[Ref, int]:
-        """The number of each `checkpoint` entry."""
-        return {(e["writer"], e["seq"]): number for number, e in self._timeline.entries("checkpoint")}
+        standing = self._timeline.standing(writer, seq)
+        return ModalityWeights(step, standing, modalities, ids[order], weights[order])
 
 
 def _weights_of(event: Mapping[str, Any]) -> NDArray[np.float32]:

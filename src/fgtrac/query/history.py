@@ -87,8 +87,8 @@ class History:
 
     @property
     def attention(self) -> list[tuple[int, dict[str, float]]]:
-        """(step, weight of each modality) at the checkpoints whose entries were read, the superseded ones left out."""
-        found = [e for e in self.events if e.kind == "attention" and "weights" in e.details and e.superseded_by is None]
+        """(step, weight of each modality) at the checkpoints that are kept, where the entries were read."""
+        found = [e for e in self.events if e.kind == "attention" and e.details.get("standing") == "kept"]
         return sorted(((e.step or 0, e.details["weights"]) for e in found), key=lambda pair: pair[0])
 
     def __str__(self) -> str:
@@ -180,7 +180,12 @@ class Historian:
         return () if first is None else tuple(step for step in self.kept_checkpoints() if step >= first)
 
     def _mark(self, event: Event) -> Event:
-        """The event, said to be superseded where it is."""
+        """The event, said to be superseded where it is, and of modality weights what became of their checkpoint."""
+        if event.kind == "attention" and "checkpoint" in event.details:
+            writer, seq = event.details["checkpoint"]
+            standing = self.timeline.standing(bytes.fromhex(writer), seq)
+            words = event.words + (" (its checkpoint was dropped later)" if standing == "dropped" else "")
+            event = replace(event, words=words, details={**event.details, "standing": standing})
         by = None if event.step is None else self.timeline.superseding(event.entry, event.step)
         if by is None:
             return event

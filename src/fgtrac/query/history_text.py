@@ -110,12 +110,12 @@ def _drawn(draws: Draws) -> Iterator[str]:
 def _attention(history: History) -> Iterator[str]:
     said = history.attention
     if not said:
-        if any(event.kind == "attention" for event in history.events):
+        if any(event.kind == "attention" and "weights" not in event.details for event in history.events):
             yield "modality weights were not read; --details reads them"
         return
     names = list(dict.fromkeys(name for _, weights in said for name in weights))
     shown = said if len(said) <= SHOWN else [said[n * (len(said) - 1) // (SHOWN - 1)] for n in range(SHOWN)]
-    yield f"modality weights at {len(said)} checkpoints" + (f", {SHOWN} of them" if len(shown) < len(said) else "")
+    yield f"modality weights at {len(said)} kept checkpoints" + (f", {SHOWN} of them" if len(shown) < len(said) else "")
     rows = [[str(step), *(_weight(weights, name) for name in names)] for step, weights in shown]
     yield from columns([["step", *names], *rows])
 

@@ -175,9 +175,8 @@ class Reader:
         for place in _where(event, "ordinals", ordinal):
             said = dict(zip(event["modalities"], plain(weights[place]), strict=True))
             words = ", ".join(f"{n} {w:.3g}" for n, w in zip(event["modalities"], weights[place], strict=True))
-            out.append(
-                Occurrence(f"attention at step {event['step']}: {words}", event["step"], details={"weights": said})
-            )
+            details = {"weights": said, "checkpoint": plain(event["checkpoint"])}
+            out.append(Occurrence(f"modality weights at step {event['step']}: {words}", event["step"], details=details))
         return out
 
     def _contribution(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.errors import ProofError
 from fgtrac.events.schema import NO_STEP
 from fgtrac.query.seals import FullSeal
 
@@ -50,6 +51,21 @@ class Timeline:
         for number, start in self.resumes:
             found |= (entries < number) & (steps > start) & (steps != NO_STEP)
         return found
+
+    def standing(self, writer: bytes, seq: int) -> str:
+        """What became of the model state that a `checkpoint` entry tells of: "kept"; "superseded" where the run was
+        resumed from before it; "dropped" where another took its place. ProofError where there is no such entry."""
+        if (writer, seq) not in self._checkpoints:
+            raise ProofError(f"number {seq} of writer {writer.hex()} is named as a checkpoint; run fgtrac verify")
+        number, step = self._checkpoints[writer, seq]
+        if self.superseding(number, step):
+            return "superseded"
+        return "kept" if (number, step) in self.kept else "dropped"
+
+    @cached_property
+    def _checkpoints(self) -> Mapping[tuple[bytes, int], tuple[int, int]]:
+        """(writer, seq) of each `checkpoint` entry -> its number and step."""
+        return {(e["writer"], e["seq"]): (number, e["step"]) for number, e in self.entries("checkpoint")}
 
     def entries(self, kind: str) -> list[tuple[int, Mapping[str, Any]]]:
         """Every entry of a kind with its number, ascending."""
