@@ -162,10 +162,10 @@ class Explainer:
         return out
 
     def _modality_weights(self, cache: Cache, target: Target) -> tuple[ModalityWeights, ...]:
-        """Of a target that is one sample, at the checkpoints that are kept."""
-        if not target.is_single or not target.rows:
-            return ()
+        """Of a target that is one sample of the trace, at the checkpoints that are kept."""
         role, rows = next(iter(target.rows.items()))
+        if not target.is_single or not cache.has(role):
+            return ()
         found = self._attention.of_sample(self.blocks.id(*cache.rows(role).place(int(rows[0])))) or ()
         return tuple(one for one in found if one.standing == "kept")
 
