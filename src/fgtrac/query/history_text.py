@@ -98,9 +98,7 @@ def _drawn(draws: Draws) -> Iterator[str]:
     for draw in draws.each:
         how = f"drawn by a sampler, in {draw.hops} hops"
         if draw.graph == "whole":
-            how = (
-                f"of the whole graph, which the model read at once; hop {draw.hops} is beyond the reach of its messages"
-            )
+            how = f"of the whole graph, read at once: hop {draw.hops} is beyond the reach of its messages"
         told = f"{draw.entries} of its {draws.named:,} entries"
         if draws.read < draws.named:
             told = f"{draw.entries} of the {draws.read} entries that were read, of {draws.named:,}; --details reads all"
