@@ -16,7 +16,7 @@ from fgtrac.errors import AnchorError, RefusedError
 
 ENTRIES = [b"%d" % n for n in range(10)]
 HEADS = {size: signed_head(ENTRIES, size) for size in range(1, 10)}
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 class Party:

@@ -48,29 +48,29 @@ def test_data_is_posted_as_the_type_that_is_named_to_the_path_and_query() -> Non
         (writes(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"), "IncompleteRead"),
         (writes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab"), "IncompleteRead"),
         (writes(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200), "HTTPException"),
-        (writes(b"HTTP/1.1 200 OK\r\n", *[b"A"] * 40, pause_s=0.02), "within 0.25 s"),
-        (writes(b"HTTP/1.1 200 OK\r\n\r\n", *[b"A"] * 40, pause_s=0.02), "within 0.25 s"),
+        (writes(b"HTTP/1.1 200 OK\r\n", *[b"A"] * 4000, pause_s=0.02), "within 0.25 s"),
+        (writes(b"HTTP/1.1 200 OK\r\n\r\n", *[b"A"] * 4000, pause_s=0.02), "within 0.25 s"),
         (writes(b"", pause_s=0.5), "within 0.25 s"),
     ],
 )
 def test_an_answer_that_cannot_be_used_names_the_service_and_no_secret(handle: Handle, words: str) -> None:
     with served(handle) as url:
         secret = url.replace("//", f"//u{SECRET}:p{SECRET}@") + f"/{SECRET}?key={SECRET}"
-        start = time.monotonic()
+        start, timeout_s = time.monotonic(), 0.25 if "within" in words else 60
         with pytest.raises(AnchorError, match=words) as raised:
-            fetch(secret, timeout_s=0.25, max_bytes=4 if "more" in words else 4096)
-        assert time.monotonic() - start < 2
+            fetch(secret, timeout_s=timeout_s, max_bytes=4 if "more" in words else 4096)
+        assert time.monotonic() - start < 30
         assert url in str(raised.value)
         assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
 def test_no_thread_stays_behind_an_answer_that_drips() -> None:
-    with served(writes(b"HTTP/1.1 200 OK\r\n\r\n", *[b"A"] * 150, pause_s=0.02)) as url:
+    with served(writes(b"HTTP/1.1 200 OK\r\n\r\n", *[b"A"] * 4000, pause_s=0.02)) as url:
         with pytest.raises(AnchorError, match=r"within 0\.1 s"):
             fetch(url, timeout_s=0.1, max_bytes=4096)
         for thread in threading.enumerate():
             if thread.name == "fgtrac-fetch":
-                thread.join(1)
+                thread.join(30)
                 assert not thread.is_alive()
 
 
@@ -140,11 +140,11 @@ def test_scheme_host_and_port_are_all_that_is_shown(url: str, visible: str) -> N
 @pytest.mark.parametrize("where", ["headers", "body"])
 def test_the_thread_of_an_exchange_ends_however_slowly_the_other_side_goes_on(where: str) -> None:
     begun = b"HTTP/1.1 200 OK\r\n" + (b"X: " if where == "headers" else b"\r\n")
-    with served(writes(begun, *[b"A"] * 400, pause_s=0.02)) as url:
+    with served(writes(begun, *[b"A"] * 4000, pause_s=0.02)) as url:
         with pytest.raises(AnchorError, match=r"within 0\.2 s"):
             fetch(url, timeout_s=0.2, max_bytes=1000)
         for thread in (t for t in threading.enumerate() if t.name == "fgtrac-fetch"):
-            thread.join(3)
+            thread.join(30)
             assert not thread.is_alive()
 
 

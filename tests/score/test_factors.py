@@ -237,9 +237,9 @@ def test_a_pass_costs_no_more_than_a_few_forward_passes():
         def fastest(run) -> float:
             times = []
             for _ in range(5):
-                start = time.perf_counter()
+                start = time.process_time()
                 run()
-                times.append(time.perf_counter() - start)
+                times.append(time.process_time() - start)
             return min(times)
 
         assert fastest(lambda: prepared(batch)) < 3 * fastest(lambda: F.cross_entropy(model(batch[0]), batch[1]))
