@@ -163,8 +163,10 @@ class Explainer:
 
     def _modality_weights(self, cache: Cache, target: Target) -> tuple[ModalityWeights, ...]:
         """Of a target that is one sample of the trace, at the checkpoints that are kept."""
+        if not target.is_single:
+            return ()
         role, rows = next(iter(target.rows.items()))
-        if not target.is_single or not cache.has(role):
+        if not cache.has(role):
             return ()
         found = self._attention.of_sample(self.blocks.id(*cache.rows(role).place(int(rows[0])))) or ()
         return tuple(one for one in found if one.standing == "kept")
