@@ -1,7 +1,12 @@
-"""A small made-up graph for tests, a network of two message-passing steps, and a neighbour sampler in Python."""
+"""A small made-up graph for tests: its data, a network of two message-passing steps, a neighbour sampler in Python.
+
+And what a log says of a graph's uses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,8 @@ from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 from torch_geometric.nn import SAGEConv
 from torch_geometric.sampler import BaseSampler, SamplerOutput
+
+from fgtrac.events.schema import ATTRIBUTION, STATUS
 
 CLASSES, FEATURES = 3, 5
 
@@ -122,3 +129,40 @@ def node_loader(
     mask = data[nodes] if isinstance(nodes, str) else nodes
     chosen = FewNeighbours(data) if sampler is None else sampler
     return NodeLoader(data, chosen, input_nodes=mask, **{"batch_size": 8, "shuffle": True} | options)
+
+
+@dataclass
+class NodeUse:
+    """One batch as the log says it: its seeds in order, and the nodes at each hop."""
+
+    graph: str
+    status: str
+    attribution: str
+    seeds: list[int]
+    hops: list[set[int]]
+
+
+def node_uses(events: Iterable[dict[str, Any]], key_of: Callable[[bytes, int], int]) -> dict[tuple[int, ...], NodeUse]:
+    """(loader, optimizer, epoch, batch, step) -> who took part, of all `use` entries, pieces put together; `key_of` is
+    (block, ordinal) -> node number."""
+    words = [{code: word for word, code in codes.items()} for codes in (STATUS, ATTRIBUTION)]
+    found: dict[tuple[int, ...], NodeUse] = {}
+    for event in events:
+        nodes = [np.array([key_of(event["block"], o) for o in event[n].tolist()]) for n in ("ordinals", "hop_ordinals")]
+        seeds, near = (
+            np.split(keys, np.cumsum(event[n])) for keys, n in zip(nodes, ("count", "hop_count"), strict=True)
+        )
+        for place, (epoch, batch, step) in enumerate(
+            zip(*(event[n].tolist() for n in ("epoch", "batch", "step")), strict=True)
+        ):
+            said = [w[int(event[n][place])] for w, n in zip(words, ("status", "attribution"), strict=True)]
+            which = event["loader"], event["optimizer"], epoch, batch, step
+            hops = event["hops"]
+            use = found.setdefault(which, NodeUse(event["graph"], *said, [], [set() for _ in range(hops)]))
+            use.seeds += seeds[place].tolist()
+            use.hops += [set() for _ in range(hops - len(use.hops))]
+            for hop in range(hops):
+                some = near[place * hops + hop].tolist()
+                assert not use.hops[hop] & set(some), "a neighbour is named once"
+                use.hops[hop] |= set(some)
+    return found
