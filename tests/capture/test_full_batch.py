@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_a_pass_over_other_edges_counts_its_hops_anew(run: Run, log: Read) -> No
     run.close()
     uses = said(log(run.path))
     assert [uses[key].hops for key in sorted(uses)] == wanted
-    assert all(one != other for one, other in zip(wanted, wanted[1:], strict=False))
+    assert all(one != other for one, other in pairwise(wanted))
 
 
 def test_a_graph_that_is_longer_than_an_entry_is_cut_and_put_together_again(tmp_path: Path, log: Read) -> None:
