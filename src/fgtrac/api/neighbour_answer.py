@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fgtrac.score.gradients import Floats
 
+NO_HOP = -1  # of a node from which no edges lead to the target
 CAUTION = (
     "this is no training contribution: it says what features do in the forward pass of a kept state, not what training "
     "on a node did; it is never added to scores, nor are occlusions of several nodes to each other"
@@ -73,8 +74,8 @@ class HopSum:
 class NeighbourContributions:
     """The answer for one target node at the kept states of `steps`, with its `losses` there.
 
-    The receptive field, without the target: `nodes` (m,) their numbers, `hops` (m,) (-1 where no edges lead to the
-    target), `estimates` (states, m). `rows` are those whose occlusion was computed, the largest at the last state
+    The receptive field, without the target: `nodes` (m,) their numbers, `hops` (m,) (NO_HOP where no edges lead to
+    the target), `estimates` (states, m). `rows` are those whose occlusion was computed, the largest at the last state
     first; `itself` is the target. `fidelity` is the rank correlation of estimates and occlusions over `rows`, at each
     state (None for fewer than 3 rows, or where one of the two is the same for all). The baseline is the mean of
     `baseline_nodes` training nodes.

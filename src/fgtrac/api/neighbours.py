@@ -16,10 +16,11 @@ from fgtrac.api.explain import Explainer
 from fgtrac.api.given_data import GivenData, secrets_of
 from fgtrac.api.ledger import read_state
 from fgtrac.api.naming import Named
-from fgtrac.api.neighbour_answer import NeighbourContributions, NeighbourRow
+from fgtrac.api.neighbour_answer import NO_HOP, NeighbourContributions, NeighbourRow
 from fgtrac.api.unseen import copied
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.graph import GraphNodes
+from fgtrac.capture.hops import MOST_HOPS, steps_to
 from fgtrac.capture.sources import Keys
 from fgtrac.errors import ScoreError
 from fgtrac.events.schema import ROLES
@@ -29,7 +30,7 @@ from fgtrac.score.fidelity import spearman
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Progress
 from fgtrac.score.losses import PerSample, per_sample
-from fgtrac.score.neighbours import UNREACHED, LossOf, estimate, hops_to, occlude
+from fgtrac.score.neighbours import LossOf, estimate, occlude
 from fgtrac.score.untouched import untouched
 
 GraphForward = Callable[[torch.nn.Module, torch.Tensor, Any], tuple[Any, Any]]
@@ -48,11 +49,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenGraph:
-    """The graph that was given, and the sample that each of its n nodes is: `ids` (n, 32), `edges` (2, E)."""
+    """The graph that was given, and the sample that each of its n nodes is: `ids` (n, 32)."""
 
     data: Any
     ids: NDArray[np.uint8]
-    edges: NDArray[np.int64]
     features: Mapping[str, torch.Tensor]
 
     def with_features(self, features: Mapping[str, torch.Tensor]) -> Any:
@@ -86,7 +86,7 @@ def read_graph(
                 f"{len(ids):,} nodes in this graph"
             )
         features[called] = values
-    return GivenGraph(data, ids, data.edge_index.detach().cpu().numpy().astype(np.int64), features)
+    return GivenGraph(data, ids, features)
 
 
 def explain_neighbours(
@@ -114,7 +114,7 @@ def explain_neighbours(
     for state in states:
         with passes.at(state) as loss_of:
             found.append(estimate(loss_of, graph.features, baseline))
-    hops = hops_to(node, graph.edges, len(graph.ids))
+    hops = _hops_to(node, graph)
     estimates = np.stack([one.values for one in found])
     field = _field(node, hops, np.any([one.acts for one in found], axis=0))
     strongest = field[np.argsort(-np.abs(estimates[-1, field]), kind="stable")[:k]]
@@ -131,7 +131,7 @@ def explain_neighbours(
         bits, sample_id, hop = int(roles[number]), graph.ids[number].tobytes(), int(hops[number])
         return NeighbourRow(
             number, sample_id, explainer.namer.name_of(sample_id),
-            tuple(role for role, code in ROLES.items() if bits >> code & 1), None if hop == UNREACHED else hop,
+            tuple(role for role, code in ROLES.items() if bits >> code & 1), None if hop == NO_HOP else hop,
             tuple(estimates[:, number].tolist()), tuple(occluded[:, column].tolist()),
         )  # fmt: skip
 
@@ -196,11 +196,17 @@ def _places(graph: GivenGraph, samples: Samples) -> NDArray[np.int64]:
     return np.array([known[node.tobytes()] for node in graph.ids], dtype=np.int64)
 
 
+def _hops_to(node: int, graph: GivenGraph) -> NDArray[np.int64]:
+    """(n,) after how many message-passing steps each node's messages first reach the node; NO_HOP where none do."""
+    steps = steps_to(graph.data.edge_index, len(graph.ids), np.array([node]), MOST_HOPS)
+    return np.where(steps > MOST_HOPS, NO_HOP, steps)
+
+
 def _field(node: int, hops: NDArray[np.int64], acts: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The receptive field but for the node: all nodes that are no farther than the farthest one with a gradient, and
     those with one to which no edges lead."""
     depth = max(0, int(hops[acts].max(initial=0)))
-    inside = ((hops > 0) & (hops <= depth)) | (acts & (hops == UNREACHED))
+    inside = ((hops > 0) & (hops <= depth)) | (acts & (hops == NO_HOP))
     inside[node] = False
     return np.flatnonzero(inside)
 

@@ -14,15 +14,17 @@ import time
 import warnings
 from array import array
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.capture.hops import Hops
 from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, UseBuffer
 from fgtrac.errors import CaptureError
 from fgtrac.events.schema import encode_event
+
+if TYPE_CHECKING:  # it needs torch
+    from fgtrac.capture.hops import Hops
 
 Ref = tuple[bytes, int]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.capture.hops import Hops
+if TYPE_CHECKING:  # it needs torch
+    from fgtrac.capture.hops import Hops
 
 ENTRY_PAYLOAD_BYTES = 60_000  # of columns in one entry; the rest of the 65,535 is for its fixed fields
 BATCH_COLUMN_BYTES = 22  # epoch, batch, step, status, attribution, count of one batch

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from fgtrac.errors import ScoreError
 from fgtrac.score.gradients import Floats
 
-UNREACHED = -1
 Features = Mapping[str, torch.Tensor]  # name -> (nodes, ...), of floating point numbers
 LossOf = Callable[[Features], torch.Tensor]  # the target's loss, one number
 
@@ -35,23 +34,6 @@ class Estimates:
     loss: float
     values: Floats
     acts: NDArray[np.bool_]
-
-
-def hops_to(node: int, edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """(n,) after how many message-passing steps each node's features first reach `node` (itself: 0), by `edges` (2, E)
-    from source to target; UNREACHED where they never do. Takes time and memory in proportion to nodes and edges."""
-    order = np.argsort(edges[1], kind="stable")
-    sources = edges[0][order]
-    starts = np.searchsorted(edges[1][order], np.arange(n + 1))
-    hops = np.full(n, UNREACHED, dtype=np.int64)
-    front, hop = np.array([node], dtype=np.int64), 0
-    while len(front):
-        hops[front] = hop
-        counts = starts[front + 1] - starts[front]
-        skipped = np.repeat(starts[front] - (np.cumsum(counts) - counts), counts)
-        reached = np.unique(sources[skipped + np.arange(len(skipped))])
-        front, hop = reached[hops[reached] == UNREACHED], hop + 1
-    return hops
 
 
 def estimate(loss_of: LossOf, features: Features, baseline: Features) -> Estimates:
