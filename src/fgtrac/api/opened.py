@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from fgtrac.api.explain import Explainer
-from fgtrac.api.naming import Namer
+from fgtrac.api.naming import Named, Namer
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
@@ -33,6 +33,14 @@ class OpenedTrace:
         self.id = trace_id_of(directory)
         self._directory = directory
         self._key = key
+
+    def find(self, sample: str) -> Named:
+        """The id behind a sample's name, registered or not. ValueError for a name that says nothing here."""
+        return self._namer.find(sample)
+
+    def remark(self, sample: str) -> str:
+        """What the name may be mistaken for: `NAME:ROW` where keys were given is a key, and no row. Mostly empty."""
+        return self._namer.remark(sample)
 
     @cached_property
     def pending(self) -> int:
