@@ -19,6 +19,8 @@ roles = ["test", "validation"]
 [every-training-sample-used]
 on = false
 
+[held-out-features]
+
 [[opt-out]]
 name = "letters of March"
 samples = "optouts.txt"

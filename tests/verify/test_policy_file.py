@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.sample_names import parse_sample_name
-from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, OptOut, Policies, parse_policies
+from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, ON_DEMAND, OptOut, Policies, parse_policies
 from fgtrac.verify.sample_lists import parse_digests, parse_samples
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +48,19 @@ def test_every_field_is_understood_as_written() -> None:
     )
 
 
+def test_features_of_held_out_nodes_are_asked_about_only_by_a_section_of_the_file() -> None:
+    for section, is_on in (("", True), ("on = true", True), ("on = false", False)):
+        found = parse_policies(f"{HEAD}[held-out-features]\n{section}".encode())
+        assert found.built_in == (*BUILT_IN, *("held-out-features" for _ in range(is_on)))
+    with pytest.raises(FormatError, match=r"\[held-out-features\] has no field \"roles\"; its fields are on"):
+        parse_policies(f'{HEAD}[held-out-features]\nroles = ["test"]'.encode())
+
+
 def test_the_documented_files_are_policies() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/policies.md").read_text(), re.DOTALL)
     found = parse_policies(block.encode())
     assert [opt_out.name for opt_out in found.opt_outs] == ["requests of March", "withdrawn pictures", "patient 17"]
-    assert found.built_in == ("held-out", "held-out-contents", "erased-subjects")
+    assert found.built_in == ("held-out", "held-out-contents", "erased-subjects", "held-out-features")
     (listed,) = parse_policies((ROOT / "examples/policy.toml").read_bytes()).opt_outs
     assert listed.samples is not None
     assert sum(map(len, parse_samples([(ROOT / "examples" / listed.samples).read_bytes()]))) == 2
@@ -146,7 +154,9 @@ values = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from([*BUILT_IN, "opt-out"]), st.dictionaries(st.sampled_from(["on", "roles"]), values)),
+    st.dictionaries(
+        st.sampled_from([*BUILT_IN, *ON_DEMAND, "opt-out"]), st.dictionaries(st.sampled_from(["on", "roles"]), values)
+    ),
     st.lists(
         st.dictionaries(
             st.sampled_from(["name", "samples", "contents", "subjects", "datasets", "source", "after"]), values
