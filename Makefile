@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-services lint bench reproduction attacks fuzz clean
+.PHONY: demo demo-graph test test-services lint bench reproduction attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
+NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 
 demo: .venv/ready
 	$(BIN)/fgtrac demo cnn
 
-test: .venv/ready
+# The same on a graph of 4,947 icons, which npm fetches.
+demo-graph: .venv/ready
+	$(BIN)/fgtrac demo graph
+
+test: .venv/ready .venv/icons-ready
 	$(BIN)/python -m pytest
 
 # Anchors against real services on loopback: a chain, a time-stamping authority, a witness. Needs npm and openssl.
@@ -44,9 +49,15 @@ fuzz: .venv/fuzz-ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' -c constraints.txt
 	touch $@
 
+# Real icons for tests; where npm is not, those tests are left out and say so.
+.venv/icons-ready: .venv/ready
+	@if command -v npm >/dev/null; then \
+		npm install --prefix .venv/icons $(NPM_FLAGS) @tabler/icons@3.48.0 @tabler/icons-png@3.48.0 && touch $@; \
+		else echo "no npm on PATH: tests that need the Tabler icons are left out"; fi
+
 .venv/services-ready: .venv/ready
 	@for tool in npm openssl; do command -v $$tool >/dev/null || { echo "make test-services needs $$tool on PATH"; exit 1; }; done
-	npm install --prefix .venv/npm --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error @foundry-rs/anvil@1.7.1
+	npm install --prefix .venv/npm $(NPM_FLAGS) @foundry-rs/anvil@1.7.1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python aics-witness==0.1.0 aics-tlog==0.2.1 -c constraints.txt
 	touch $@
 
