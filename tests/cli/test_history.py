@@ -40,7 +40,7 @@ def test_a_subjects_samples_are_told_by_name_and_by_pseudonym(life: GraphLife, r
 def test_an_unknown_subject_ends_with_2_and_one_that_may_be_erased_with_3(life: GraphLife, run, tmp_path: Path) -> None:
     unknown = run("history", life.path, "--subject", "carol")
     assert (unknown.code, unknown.out) == (2, "")
-    assert "no sample of a subject 'carol' is registered" in unknown.err
+    assert "registers no sample of a subject 'carol'" in unknown.err
     fgtrac.erase(life.path, subject="ada", key=tmp_path / "key.pem")
     done = run("history", life.path, "--subject", "ada", "--json")
     assert (done.code, done.json["verdict"], done.json["subject"]) == (3, "cannot tell", "ada")

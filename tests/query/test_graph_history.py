@@ -76,6 +76,8 @@ def test_a_history_of_too_many_entries_is_counted_without_reading_them(
         places = [(e.kind, e.entry, e.step, e.epoch, e.details.get("hop")) for e in history.events]
         assert places == [(e.kind, e.entry, e.step, e.epoch, e.details.get("hop")) for e in whole.events]
         assert history.attention == whole.attention
+        assert (history.is_by_step, whole.is_by_step) == (True, False)
+        assert "each step is counted in the last epoch that had begun by it" in str(history)
         assert history.events[0].details["dataset"] == "icons"  # what is about its life is read all the same
         draws = history.draws
         assert (draws.read, draws.named) == (16, whole.draws.named)
@@ -142,6 +144,8 @@ def test_a_short_history_has_a_line_for_each_event(tmp_path: Path) -> None:
     lines = str(history).splitlines()
     assert sum(line.startswith("  entry") for line in lines) == len(history.events) <= SHORT
     assert not any(line.startswith("  epoch") for line in lines)
+    assert (history.uses, history.tally.neighbours) == (3, 1)
+    assert lines[1] == "  used as a seed 3 times (steps 1 to 4), a neighbour once (step 3)"
 
 
 @pytest.mark.parametrize("details", [True, None])

@@ -26,12 +26,12 @@ def find_subject(subject: int | str, vault: Vault | None, blocks: Blocks) -> tup
     subject; CannotTell where it has some whose keys are not in the vault, and it may be one of them; ValueError for a
     name without a vault.
     """
-    there = [bytes(pseudonym) for pseudonym in blocks.pseudonyms().tolist()]
-    called = {} if vault is None else {subject_commitment(key): _words(scope) for scope, key in vault.secrets()}
     for scope in subject_scopes(subject):
         secret = None if vault is None else vault.find_secret(scope)
         if secret is not None:
             return subject_commitment(secret), str(subject)
+    there = [bytes(pseudonym) for pseudonym in blocks.pseudonyms().tolist()]
+    called = {} if vault is None else {subject_commitment(key): _words(scope) for scope, key in vault.secrets()}
     if isinstance(subject, str) and _PSEUDONYM.fullmatch(subject):
         pseudonym = _by_pseudonym(subject.lower(), there)
         return pseudonym, called.get(pseudonym)
@@ -44,12 +44,12 @@ def find_subject(subject: int | str, vault: Vault | None, blocks: Blocks) -> tup
         some = ", ".join(lost[:4]) + (", ..." if len(lost) > 4 else "")
         raise CannotTell(
             f"{vault.path.name} has no key of a subject {subject!r:.60}, and none of {len(lost)} of the log's subjects "
-            f"either ({some}): these were erased, or another vault has "
-            "their keys. It may be one of them, or none; ask by the pseudonym if you know it"
+            f"either ({some}): these were erased, or another vault has their keys. It may be one of them, or none; ask "
+            "by the pseudonym if you know it"
         )
     raise UnknownSubjectError(
-        f"no sample of a subject {subject!r:.60} is registered: {vault.path.name} has the keys of all "
-        f"{len(there)} subjects in the log, and none is of that name"
+        f"the log that is indexed registers no sample of a subject {subject!r:.60}: {vault.path.name} has the keys of "
+        f"all its {len(there)} subjects, and none is of that name"
     )
 
 
@@ -58,10 +58,10 @@ def _by_pseudonym(digits: str, there: list[bytes]) -> bytes:
     if len(found) > 1:
         raise ValueError(f"{digits} begins {len(found)} pseudonyms; write more of its 64 digits")
     if not found:
-        raise UnknownSubjectError(f"the log registers no sample under a pseudonym {digits:.64}")
+        raise UnknownSubjectError(f"the log that is indexed registers no sample under a pseudonym {digits:.64}")
     return found[0]
 
 
 def _words(scope: str) -> str:
-    form, _, encoded = scope.partition(":")
-    return str(key_of(bytes.fromhex(encoded))) if form == "subject" else NOBODY
+    encoded = scope.removeprefix("subject:")
+    return NOBODY if encoded == scope else str(key_of(bytes.fromhex(encoded)))

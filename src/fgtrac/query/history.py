@@ -81,6 +81,11 @@ class History:
         return self.tally.superseded[0]
 
     @property
+    def is_by_step(self) -> bool:
+        """Whether the epochs of uses are the last that had begun by each step, since their entries were not read."""
+        return any(event.kind in ("used", "neighbour") and "status" not in event.details for event in self.events)
+
+    @property
     def has_scores(self) -> bool:
         """Whether contributions stand in it."""
         return any(event.kind == "contribution" for event in self.events)
@@ -107,7 +112,12 @@ class History:
             "size": self.size,
             "uses": self.uses,
             "superseded": self.superseded,
-            "summary": {**self.tally.as_json(), **self.draws.as_json(), "attention": attention},
+            "summary": {
+                **self.tally.as_json(),
+                "epochs_by_step": self.is_by_step,
+                **self.draws.as_json(),
+                "attention": attention,
+            },
             "events": [event.as_json() for event in self.events],
             "checkpoints": list(self.checkpoints),
             **({"fidelity": UNMEASURED} if self.has_scores else {}),

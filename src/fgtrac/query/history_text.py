@@ -25,6 +25,8 @@ def history_text(history: History, *, every_event: bool) -> str:
     if is_long:
         lines += _lines(event for event in events if event.kind not in COUNTED)
         lines += [f"  {line}" for line in _summary(history)]
+    elif history.tally.hops:
+        lines.append(f"  {_parts(history.tally, history.draws)}")
     if every_event or not is_long:
         lines += _lines(events)
     lines += [f"  {line}" for line in _closing(history)]
@@ -53,14 +55,27 @@ def times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
 
 
-def parts(tally: Tally, is_graph: bool) -> str:
+def is_graph(hops: Sequence[int], draws: Draws) -> bool:
+    """Whether a sample is known to be a node of a graph, whose uses are those of a seed."""
+    return bool(hops or draws.each)
+
+
+def taking_part(hops: Sequence[int], draws: Draws) -> list[str]:
+    """The headings of a table of parts in updates: as a seed, and at each hop."""
+    remarks = {True: ", beyond reach", False: "", None: ", in part beyond reach"}
+    seed = "seed" if is_graph(hops, draws) else "used"
+    return [seed, *(f"hop {hop}{remarks[draws.beyond_reach(hop)]}" for hop in hops)]
+
+
+def _parts(tally: Tally, draws: Draws) -> str:
     """How often a sample took part, and as what."""
-    words = []
-    seed = "used as a seed" if is_graph else "used"
+    words, of_graph = [], is_graph(tally.hops, draws)
+    seed = "used as a seed" if of_graph else "used"
     for number, span, how in zip((tally.seeds, tally.neighbours), tally.steps, (seed, "a neighbour"), strict=True):
         if span is not None:
-            words.append(f"{how} {times(number)} (steps {span[0]} to {span[1]})")
-    if is_graph and not tally.seeds:
+            when = f"step {span[0]}" if span[0] == span[1] else f"steps {span[0]} to {span[1]}"
+            words.append(f"{how} {times(number)} ({when})")
+    if of_graph and not tally.seeds:
         words.append("never a seed")
     if tally.delivered:
         words.append(f"delivered but not applied {times(tally.delivered)}")
@@ -73,24 +88,23 @@ def _lines(events: Iterator[Event] | Sequence[Event]) -> list[str]:
 
 def _summary(history: History) -> Iterator[str]:
     tally, draws = history.tally, history.draws
-    is_graph = bool(tally.hops or draws.each)
-    yield parts(tally, is_graph)
+    yield _parts(tally, draws)
     yield from _drawn(draws)
-    yield from columns(_epochs(tally, draws, is_graph))
+    yield from columns(_epochs(tally, draws))
+    if history.is_by_step:
+        yield "each step is counted in the last epoch that had begun by it; --details reads the epochs"
     yield from _attention(history)
     yield from _contributions(history)
     yield from _predictions(history)
 
 
-def _epochs(tally: Tally, draws: Draws, is_graph: bool) -> list[list[str]]:
+def _epochs(tally: Tally, draws: Draws) -> list[list[str]]:
     """The table of epochs, with its heading and its sums."""
     if not tally.epochs:
         return []
-    remarks = {True: ", beyond reach", False: "", None: ", in part beyond reach"}
-    hops = [f"hop {hop}{remarks[draws.beyond_reach(hop)]}" for hop in tally.hops]
     rows = [[words, *(f"{n:,}" for n in counts)] for words, counts in tally.table()]
     sums = [f"{n:,}" for n in tally.counts.sum(axis=0).tolist()]
-    return [["epoch", "seed" if is_graph else "used", *hops], *rows, ["all", *sums]]
+    return [["epoch", *taking_part(tally.hops, draws)], *rows, ["all", *sums]]
 
 
 def _drawn(draws: Draws) -> Iterator[str]:

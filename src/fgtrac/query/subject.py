@@ -14,7 +14,7 @@ from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ROLES
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.history import Historian, NameOf
-from fgtrac.query.history_text import columns, times
+from fgtrac.query.history_text import columns, is_graph, taking_part, times
 from fgtrac.query.seals import FullSeal
 from fgtrac.query.tally import Draws, Tally
 
@@ -183,28 +183,27 @@ def _text(found: SubjectHistory, every_sample: bool) -> Iterator[str]:
 
 
 def _sums(found: SubjectHistory) -> Iterator[str]:
-    for word, count in (("used as a seed", "seeds"), ("a neighbour", "neighbours")):
+    of_graph = is_graph(_hops(found.samples), found.draws)
+    for word, count in (("used as a seed" if of_graph else "used", "seeds"), ("a neighbour", "neighbours")):
         numbers = [getattr(sample.tally, count) for sample in found.samples]
         some = sum(map(bool, numbers))
         if some or count == "seeds":
-            word = word if _is_graph(found) else "used"
             yield f"{word} {times(sum(numbers))}: {some:,} of {len(numbers):,} samples"
     if idle := sum(not sample.took_part for sample in found.samples):
         yield f"no part in any update: {idle:,} of {len(found.samples):,} samples"
 
 
-def _is_graph(found: SubjectHistory) -> bool:
-    return bool(found.draws.each)
+def _hops(samples: tuple[SubjectSample, ...]) -> list[int]:
+    return sorted({hop for sample in samples for hop in sample.tally.hops})
 
 
 def _table(samples: tuple[SubjectSample, ...], draws: Draws, every_sample: bool) -> Iterator[str]:
     shown = samples if every_sample else samples[:SHOWN]
     if not shown:
         return
-    hops = sorted({hop for sample in samples for hop in sample.tally.hops})
+    hops = _hops(samples)
     about = [word for word in shown[0].about if any(sample.about[word] for sample in samples)]
-    heads = [f"hop {hop}{', beyond reach' if draws.beyond_reach(hop) else ''}" for hop in hops]
-    rows = [["sample", "roles", "seed" if draws.each else "used", *heads, *about]]
+    rows = [["sample", "roles", *taking_part(hops, draws), *about]]
     for sample in shown:
         numbers = [sample.tally.seeds, *map(sample.tally.at_hop, hops), *(sample.about[word] for word in about)]
         called = sample.name or f"id:{sample.id.hex()[:16]}..."
