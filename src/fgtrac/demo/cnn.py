@@ -8,56 +8,50 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 from torch.utils.data import Subset
 
 from fgtrac.anchor.local_chain import LocalChain
-from fgtrac.api.audit import audit_trace
-from fgtrac.api.cost import Cost
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.own_time import OwnTime, own_time
+from fgtrac.capture.own_time import own_time
 from fgtrac.commit.keys import default_key_path, load_key
 from fgtrac.demo import anchoring, show, training
 from fgtrac.demo.data import BLANKS, Planted, load_images, plant
-from fgtrac.demo.lies import LIES, Lie, answer, is_as_foretold
+from fgtrac.demo.figures import (
+    Recorded,
+    bar,
+    cost_figures,
+    lie_figures,
+    scoring_figures,
+    timed,
+    verification_figures,
+)
+from fgtrac.demo.lies import LIES
 from fgtrac.demo.prepare import Prepared, prepare, read_through
 from fgtrac.demo.questions import find_equal, histories, proofs
 from fgtrac.demo.scores import explained, find_flipped, worst_mistake
 from fgtrac.demo.training import Trained
-from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.note import Verifier
-from fgtrac.tlog.tiles import read_entries
 from fgtrac.verify.report import Verdict
 
 SEED = 20260121
 BATCH_SIZE = 128
 EPOCHS, SMALL_EPOCHS = 12, 3
-HASH_AND_LENGTH_BYTES = 34  # what a log adds to an entry: its leaf hash and its length in the bundle
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """The traced training: what it was given, what it came to, and what recording cost."""
+    """The traced training: what it was given, what it came to, and what recording took."""
 
-    path: Path
     prepared: Prepared
     trained: Trained
-    own: OwnTime
-    checkpoints_s: tuple[float, ...]
-    sealing_s: float  # processor time of the seals that ran beside the training
-    seal_s: float
-    scoring: Cost
+    recorded: Recorded
 
 
 def run_demo(
@@ -104,13 +98,14 @@ def _run(
     with bar(progress) as tick:
         traced = train_traced(base, planted, config, key, tick("training with fgtrac"))
         plain = train_plain(traced.prepared, epochs, tick("training without"))
-        trace = TraceDir.open(traced.path)
+        path = traced.recorded.path
+        trace = TraceDir.open(path)
         key_path = key or default_key_path(os.environ)
         private = load_key(key_path)
         figures: dict[str, Any] = {
             "data": data_figures(planted, origin, traced.prepared),
             "training": training_figures(traced.trained, plain, epochs),
-            "cost": cost_figures(trace, traced),
+            "cost": cost_figures(trace, traced.recorded),
         }
         show.data(console, figures["data"])
         show.trained(console, figures["training"])
@@ -119,16 +114,16 @@ def _run(
         figures["verification"] = verification_figures(trace, private.public_key().public_bytes_raw())
         show.verified(console, figures["verification"])
         tick("asking for histories")()
-        figures["histories"] = histories(traced.path, traced.prepared, epochs, traced.scoring.checkpoints)
+        figures["histories"] = histories(path, traced.prepared, epochs, traced.recorded.scoring.checkpoints)
         for number, history in enumerate(figures["histories"]):
             show.history(console, f"5.{number + 1} {history['title']}", history["lines"])
-        figures["contents"] = find_equal(traced.path, traced.prepared)
+        figures["contents"] = find_equal(path, traced.prepared)
         show.contents(console, figures["contents"])
-        figures["scoring"] = scoring_figures(trace, traced)
+        figures["scoring"] = scoring_figures(trace, traced.recorded)
         show.scoring(console, figures["scoring"])
         tick("scoring")()
         score_figures(figures, traced, planted, page, console)
-        figures["proofs"] = proofs(traced.path, traced.prepared, private.public_key().public_bytes_raw())
+        figures["proofs"] = proofs(path, traced.prepared, private.public_key().public_bytes_raw())
         show.proofs(console, figures["proofs"])
         step = tick("telling lies")
         figures["lies"] = [lie_figures(trace, lie, private, step) for lie in LIES]
@@ -167,9 +162,9 @@ def train_traced(
         record_predictions(run, trained, prepared)
         seal_s = timed(run.close)
     assert run.scoring_cost is not None
-    return Traced(
-        run.path, prepared, trained, own, tuple(checkpoints), run._sealer.cpu_s, seal_s, run.scoring_cost
-    )  # fmt: skip
+    seals_s = run._sealer.cpu_s, seal_s
+    recorded = Recorded(run.path, trained.loop_s, own, tuple(checkpoints), *seals_s, run.scoring_cost)
+    return Traced(prepared, trained, recorded)
 
 
 def record_predictions(run: Run, trained: Trained, prepared: Prepared) -> None:
@@ -227,55 +222,6 @@ def training_figures(traced: Trained, plain: Trained, epochs: int) -> dict[str, 
     }
 
 
-def cost_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
-    """What recording took: own time in the loop, and bytes on disk, counted from the log itself."""
-    head = trace.head()
-    size = head.size if head is not None else 0
-    events, use_bytes = 0, 0
-    for entry in read_entries(trace, 0, size, size):
-        event = decode_event(entry)
-        if event["kind"] == "use":
-            events += len(event["ordinals"])
-            use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
-    own_s = traced.own.seconds + traced.own.background_s
-    checkpoints_s = sum(traced.checkpoints_s) - traced.scoring.measured_seconds
-    return {
-        "loop_s": traced.trained.loop_s,
-        "own_s": own_s,
-        "own_time_share": own_s / traced.trained.loop_s,
-        "share_with_checkpoints": (own_s + checkpoints_s + traced.sealing_s) / (traced.trained.loop_s + checkpoints_s),
-        "checkpoints": len(traced.checkpoints_s),
-        "checkpoint_ms": 1e3 * checkpoints_s / len(traced.checkpoints_s),
-        "events": events,
-        "entries": size,
-        "log_bytes_per_event": use_bytes / events,
-        "index_bytes_per_event": folder_bytes(trace, "index") / events,
-        "log_b": folder_bytes(trace, "tile"),
-        "index_b": folder_bytes(trace, "index"),
-        "artifacts_b": folder_bytes(trace, "artifacts"),
-        "seal_s": traced.seal_s,
-    }
-
-
-def scoring_figures(trace: TraceDir, traced: Traced) -> dict[str, Any]:
-    """What the factors cost, estimated and measured, and what was logged of them."""
-    head, cost = trace.head(), traced.scoring
-    size = head.size if head is not None else 0
-    logged = [e for e in map(decode_event, read_entries(trace, 0, size, size)) if e["kind"] == "contribution"]
-    n = max(1, cost.checkpoints)
-    return {
-        "states": cost.checkpoints,
-        "checkpoints": len(traced.checkpoints_s),
-        "layer": ", ".join(logged[0]["parameters"]["layers"]) if logged else "",
-        "estimated_s": cost.seconds,
-        "estimated_b": cost.size_bytes,
-        "measured_s": cost.measured_seconds / n,
-        "measured_b": cost.measured_bytes / n,
-        "share": cost.measured_seconds / (traced.trained.loop_s + cost.measured_seconds),
-        "contributions": sum(len(e["ordinals"]) for e in logged),
-    }
-
-
 def score_figures(
     figures: dict[str, Any], traced: Traced, planted: Planted, page: Path | None, console: Console
 ) -> None:
@@ -283,34 +229,11 @@ def score_figures(
     mistake = worst_mistake(traced.trained, traced.prepared)
     figures["mistake"] = None
     if mistake is not None:
-        found = explained(traced.path, planted, traced.prepared, mistake, page)
+        found = explained(traced.recorded.path, planted, traced.prepared, mistake, page)
         show.explained(console, found)
         figures["mistake"] = {name: value for name, value in found.items() if name != "pictures"}
-    figures["suspects"] = find_flipped(traced.path, traced.prepared)
+    figures["suspects"] = find_flipped(traced.recorded.path, traced.prepared)
     show.suspects(console, figures["suspects"])
-
-
-def verification_figures(trace: TraceDir, public_key: bytes) -> dict[str, Any]:
-    """A full verification, reading everything again."""
-    head = trace.head()
-    verifier = Verifier(head.origin, public_key) if head is not None else None
-    start = time.perf_counter()
-    report = audit_trace(trace, verifier)
-    return {"verify_s": time.perf_counter() - start, **report.as_json()}
-
-
-def lie_figures(trace: TraceDir, lie: Lie, key: Ed25519PrivateKey, progress: Callable[[], object]) -> dict[str, Any]:
-    """One lie about a copy, and what refuted it."""
-    report = answer(trace, lie, key)
-    progress()
-    found = next((f for f in report.findings if f.verdict is Verdict.REFUTED), None)
-    return {
-        "lie": lie.name,
-        "done": lie.words,
-        "check": found.check if found is not None else "nothing",
-        "words": found.words if found is not None else "",
-        "as_foretold": is_as_foretold(lie, report),
-    }
 
 
 def failures(f: dict[str, Any]) -> list[str]:
@@ -335,38 +258,3 @@ def failures(f: dict[str, Any]) -> list[str]:
     if "anchor" in f:
         claims |= anchoring.claims(f["anchor"])
     return [words for words, holds in claims.items() if not holds]
-
-
-# -- tools --------------------------------------------------------------------------------------------------------
-
-
-def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def folder_bytes(trace: TraceDir, folder: str) -> int:
-    """Bytes of all files in a folder of the trace."""
-    return sum(p.stat().st_size for p in (trace.path / folder).rglob("*") if p.is_file())
-
-
-@contextmanager
-def bar(console: Console) -> Iterator[Callable[[str], Callable[[], None]]]:
-    """A line of progress, shown only where the console is a terminal: `tick(words)` names the stage and gives what
-    advances it."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:.0f}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("preparing")
-
-        def stage(words: str) -> Callable[[], None]:
-            progress.reset(task, description=words)
-            return lambda: progress.advance(task)
-
-        yield stage
