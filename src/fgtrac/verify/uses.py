@@ -165,7 +165,8 @@ def _read_entry(number: int, event: Mapping[str, Any], roster: Roster, bans: Seq
     uses.graphs += len(beside)
     for part in beside:
         np.add.at(uses.beside, part.places, 1)
-        np.add.at(uses.far, part.those(part.hop == last_hop), 1)
+        if (is_far := part.hop == last_hop).any():
+            np.add.at(uses.far, part.those(is_far), 1)
         uses.last_beside[part.places] = np.maximum(uses.last_beside[part.places], time)
     for ban in bans:
         for part in parts[not ban.seeds : 1 + ban.neighbours]:
