@@ -87,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="fewer epochs than the recipe has, to try the command out")
     parser.add_argument("--work", type=Path, default=HERE / ".cache/reproduction", help="where finished runs are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of reproduction.json and its page")
+    parser.add_argument("--data-dir", type=Path, help="where npm put the icons; by default they are fetched")
     parser.add_argument("--render", action="store_true", help="write the page from the JSON that is there")
     parser.add_argument("--one", nargs=4, metavar=("PIPELINE", "ARM", "SEED", "FOLDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -101,6 +102,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     timed, others = plan(pipelines, asked.seeds)
     todo = [job for job in (*timed, *others) if not (folder / f"{job.name}.json").exists()]
     done = len(timed) + len(others) - len(todo)
+    if asked.data_dir is not None and not (folder / "icons").exists():
+        (folder / "icons").symlink_to(asked.data_dir.resolve())
     print(f"{len(todo)} runs to do, {done} are there; load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
     for job in (job for job in timed if job in todo):
         run_apart(job, folder, asked.epochs)

@@ -132,6 +132,10 @@ class Witness:
             self._rows.setdefault(image.tobytes(), row)
         self._batches: list[NDArray[np.uint8]] = []
 
+    def row_of(self, key: Any) -> int:
+        """The row that a key names."""
+        return int(key)
+
     def __call__(self, images: torch.Tensor) -> None:
         self._batches.append(images.numpy().copy())
 

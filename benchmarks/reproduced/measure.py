@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ class Clock:
 class Costs:
     """What fgtrac does inside a training: hooks on the training thread, the thread that flushes, checkpoints, seals.
 
-    The same accounting as in capture_overhead.py; what scoring takes of the checkpoints is kept apart.
+    The same accounting as in capture_overhead.py; the model's own passes for modality weights are kept apart.
     """
 
     run: Any
@@ -39,6 +39,7 @@ class Costs:
     hooks_s: float = 0.0
     background_s: float = 0.0
     checkpoints_s: list[float] = field(default_factory=list)
+    passes_s: float = 0.0
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -47,6 +48,17 @@ class Costs:
         self.hooks_s = self.own.seconds
         self.background_s = self.run._recorder.background_cpu_s - before_s
 
+    def passed(self, weigh: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What gives the modality weights, its time kept apart: it is the model's own work."""
+
+        def timed(model: Any) -> Any:
+            start = time.perf_counter()
+            weights = weigh(model)
+            self.passes_s += time.perf_counter() - start
+            return weights
+
+        return timed
+
     def checkpoint(self, model: Any, optimizer: Any, **said: Any) -> None:
         """`run.checkpoint`, timed."""
         start = time.perf_counter()
@@ -54,19 +66,20 @@ class Costs:
         self.checkpoints_s.append(time.perf_counter() - start)
 
     def figures(self, loop_s: float) -> dict[str, Any]:
-        """To be asked when the run is closed; `loop_s` is the loop without checkpoints."""
-        cost = self.run.scoring_cost
-        scoring_s = 0.0 if cost is None else cost.measured_seconds
-        checkpoints_s = sum(self.checkpoints_s) - scoring_s
+        """To be asked when the run is closed; `loop_s` is the loop without checkpoints. Where they are scored, their
+        time is scoring's, too, and says nothing of capture's share."""
+        checkpoints_s = sum(self.checkpoints_s) - self.passes_s
         recording_s = self.hooks_s + self.background_s
         every_s = recording_s + checkpoints_s + self.run._sealer.cpu_s
+        cost = self.run.scoring_cost
+        share = None if cost is not None else every_s / (loop_s + checkpoints_s)
         return {
-            "checkpoints": len(self.checkpoints_s),
-            "own_time_share": every_s / (loop_s + checkpoints_s),
+            "own_time_share": share,
             "own_time_share_without_checkpoints": recording_s / loop_s,
-            "checkpoint_s": checkpoints_s / len(self.checkpoints_s),
+            "checkpoints": len(self.checkpoints_s),
+            "checkpoints_s": checkpoints_s,
             "scored_checkpoints": 0 if cost is None else cost.checkpoints,
-            "scoring_s": scoring_s,
+            "attention_s": self.passes_s,
         }
 
 

@@ -56,10 +56,10 @@ def received(kind: type[torch.nn.Module], remember: Callable[..., object]) -> It
         handle.remove()
 
 
-def compare(path: Path, dataset: str, truth: Sequence[Update]) -> dict[str, Any]:
+def compare(path: Path, dataset: str, row_of: Callable[[Any], int], truth: Sequence[Update]) -> dict[str, Any]:
     """Every update in the log, every sample's rows in the index, and some histories against the truth, which is there
-    for each step from 1. Rows are those of `dataset`, whose keys are row numbers."""
-    told = Told(path, dataset)
+    for each step from 1. Rows are those of `dataset`; `row_of` gives the row behind a key."""
+    told = Told(path, dataset, row_of)
     logged = told.updates()
     steps = range(1, max([len(truth), *logged]) + 1)
     wrong = [s for s in steps if s > len(truth) or s not in logged or not same(logged[s], truth[s - 1])]
@@ -103,12 +103,12 @@ def roles_in(truth: Sequence[Update], rows: int) -> list[Roles]:
 class Told:
     """What a trace tells, in row numbers of one data set instead of ids. `ids` are its samples' by row."""
 
-    def __init__(self, path: Path, dataset: str) -> None:
+    def __init__(self, path: Path, dataset: str, row_of: Callable[[Any], int]) -> None:
         self._directory, self._trace = TraceDir.open(path), open_trace(path)
         self._seal = open_full_seal(self._directory)
         self._blocks = Blocks(self._seal.log, self._seal.event["counts"]["samples"])
         vault = Vault.open(self._directory.vault_path, self._trace.id)
-        rows = {name.id: int(key_of(name.key)) for name in vault.names() if name.dataset == dataset}
+        rows = {name.id: row_of(key_of(name.key)) for name in vault.names() if name.dataset == dataset}
         self.ids = {row: id for id, row in sorted(rows.items(), key=lambda item: item[1])}
         self._rows = rows
         self._of_block: dict[bytes, Rows] = {}

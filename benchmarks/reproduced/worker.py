@@ -88,7 +88,10 @@ def examine(recording: Any, witness: Any) -> dict[str, Any]:
         return found
     from reproduced.truth import compare
 
-    return found | {"truth": compare(recording.path, witness.dataset, witness.updates()), "lies": lie(trace, key)}
+    return found | {
+        "truth": compare(recording.path, witness.dataset, witness.row_of, witness.updates()),
+        "lies": lie(trace, key),
+    }
 
 
 def verify(trace: Any, verifier: Any) -> dict[str, Any]:
