@@ -111,7 +111,7 @@ class Attending:
         """
         self._recorder.check_open()
         state = self._state_at(step)
-        weighed = self._weighed("attention()", data, modalities, positions, sums_to_one)
+        weighed = weigh(self._registry, "attention()", data, modalities, positions, sums_to_one)
         told = [e for e in weighed.entries(state, weighed.read(weights)) if not self._ledger.has_attention(e)]
         for entry in told:
             if before := int(self._ledger.is_attended(state.ref, entry["block"], entry["ordinals"]).sum()):
@@ -145,7 +145,8 @@ class Attending:
             )
         if self._attended is not None:
             raise ValueError("attention_with() was called before in this run; call it once, with all samples")
-        self._attended = self._weighed("attention_with()", data, modalities, positions, sums_to_one), weights
+        weighed = weigh(self._registry, "attention_with()", data, modalities, positions, sums_to_one)
+        self._attended = weighed, weights
 
     def _attend(self, model: torch.nn.Module, val_loss: Any) -> Weights | None:
         """The weights that the function of `attention_with` gives, where a checkpoint of that loss will be kept."""
@@ -190,23 +191,25 @@ class Attending:
             )
         return states[-1]
 
-    def _weighed(
-        self,
-        verb: str,
-        data: Any,
-        modalities: Sequence[str],
-        positions: Sequence[int] | None,
-        sums_to_one: bool,
-    ) -> Weighed:
-        names = _read_names(verb, modalities)
-        resolved = self._registry.resolve(data)
-        where = read_positions(verb, resolved, positions)
-        placement, sources = resolved.placement, resolved.which[where].astype(np.uint64)
-        samples = (sources << np.uint64(32)) | placement.ordinals[where]
-        _values, back, counts = np.unique(samples, return_inverse=True, return_counts=True)
-        if len(twice := where[counts[back] > 1]):
-            raise ValueError(f"{verb} got the sample at position {twice[0]} twice; each has one row of weights")
-        return Weighed(verb, resolved, where, names, sums_to_one)
+
+def weigh(
+    registry: Registry,
+    verb: str,
+    data: Any,
+    modalities: Sequence[str],
+    positions: Sequence[int] | None,
+    sums_to_one: bool,
+) -> Weighed:
+    """Whose weights a verb was asked to record. Errors as `Run.attention`."""
+    names = _read_names(verb, modalities)
+    resolved = registry.resolve(data)
+    where = read_positions(verb, resolved, positions)
+    placement, sources = resolved.placement, resolved.which[where].astype(np.uint64)
+    samples = (sources << np.uint64(32)) | placement.ordinals[where]
+    _values, back, counts = np.unique(samples, return_inverse=True, return_counts=True)
+    if len(twice := where[counts[back] > 1]):
+        raise ValueError(f"{verb} got the sample at position {twice[0]} twice; each has one row of weights")
+    return Weighed(verb, resolved, where, names, sums_to_one)
 
 
 def _read_names(verb: str, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ DAMAGED = ".wal.damaged"  # a segment that a seal has set aside
 REPLAY = "samplers"  # the check on demand that draws the order of every epoch again
 SINCE = "since"  # the check on demand that holds the log against an older head
 VAULT = "vault"  # the check on demand that computes every registered id again
+WEIGHTS = "modality-weights"  # the check on demand that computes recorded modality weights again
 SCORES = "scores"  # the check on demand that computes recorded scores again, down to model and data
 HEADS = "heads"  # the check that holds the log against the heads that were shown to outside witnesses
 MAX_NAMED = 3  # faults named in one sentence; the others are counted
@@ -81,7 +82,7 @@ def audit_trace(
     make("journal", lambda: _check_journal(audit, segments))
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     for demand in demands:
-        where = files if demand.name == SCORES else trace  # factors are read in place
+        where = files if demand.name in (SCORES, WEIGHTS) else trace  # factors and states are read in place
         make(demand.name, partial(demand.examine, where, audit), demand.needs)
     if audit.log is not None:
         demanded = {demand.name for demand in demands}
@@ -102,11 +103,13 @@ def _not_shown(audit: Audit, demanded: set[str]) -> list[str]:
         REPLAY: f"that no batch was left out, repeated or exchanged is not shown: the order of {again}",
         SCORES: "that the recorded factors are gradients of the saved states is not shown; the data and the model's "
         "code do: --scores N --with FILE.py:FUNCTION",
+        WEIGHTS: "that the saved states give the recorded modality weights is not shown; the data and the model's code "
+        "do: --attention N --with FILE.py:FUNCTION",
         VAULT: "that the registered ids are those of the samples' names is not shown; the vault does: --vault",
         SINCE: "that the log was not rolled back, or rewritten and signed again, is "
         f"{_shown_by_anchors(audit)}: --since",
     }
-    rests_on = {REPLAY: facts.announced, SCORES: facts.contributions}
+    rests_on = {REPLAY: facts.announced, SCORES: facts.contributions, WEIGHTS: facts.attention.entries}
     idle = {name for name, there in rests_on.items() if not there}
     notes = [words for name, words in said.items() if name not in demanded | idle]
     if facts.announced and (audit.witnessed or REPLAY in demanded):

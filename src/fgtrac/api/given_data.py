@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api import prior
+from fgtrac.api.attention import Weighed, weigh
 from fgtrac.api.registering import Registering
 from fgtrac.api.scored_rows import ScoredRows, resolve_rows
 from fgtrac.capture.recorder import Recorder
@@ -23,7 +24,7 @@ from fgtrac.store.vault import Vault
 
 class GivenData(Registering):
     """What the verifier's function is called with: it takes the verbs of a run that register data and say how scores
-    are made, and writes nothing."""
+    and modality weights are made, and writes nothing."""
 
     def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets) -> None:
         before = prior.registered_before(trace)
@@ -33,6 +34,7 @@ class GivenData(Registering):
         self.rows: dict[str, ScoredRows] = {}
         self.how: dict[str, Any] = {}
         self.batch_size: int | None = None
+        self.weighed: tuple[Weighed, Callable[[Any], Any]] | None = None
 
     def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
         """As `Run.transform`."""
@@ -55,6 +57,19 @@ class GivenData(Registering):
         given = {"train": train, "validation": validation, "test": test}
         self.rows = {role: resolve_rows(self._registry, role, data) for role, data in given.items() if data is not None}
         self.how, self.batch_size = {"loss": loss, "forward": forward}, batch_size
+
+    def attention_with(
+        self,
+        *,
+        weights: Callable[[Any], Any],
+        data: Any,
+        modalities: Sequence[str],
+        positions: Sequence[int] | None = None,
+        sums_to_one: bool = True,
+    ) -> None:
+        """As `Run.attention_with`."""
+        weighed = weigh(self._registry, "attention_with()", data, modalities, positions, sums_to_one)
+        self.weighed = weighed, weights
 
     def unhashed(self) -> list[str]:
         """The data sets whose contents were not compared: the log has no digests of them, or the data give none."""

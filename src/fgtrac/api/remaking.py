@@ -7,6 +7,7 @@ are those that the log registers, by their ids and, where there are any, by the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,17 +56,9 @@ class Remaking:
 
     def __init__(self, trace: TraceDir, run: Mapping[str, Any], function: Callable[[Any], Any]) -> None:
         self._trace = trace
-        try:
-            with secrets_of(trace) as secrets:
-                self.given = GivenData(trace, run["id_scheme"], secrets)
-                model = function(self.given)
-        except (FgtracError, OSError, TypeError, ValueError) as error:
-            raise CannotTell(f"the model and the data were not given: {error}") from error
-        if not isinstance(model, torch.nn.Module):
-            raise CannotTell(f"no model was given: the function returned {type(model).__name__}; return the model")
+        self.given, self._model = ask(trace, run, function)
         if not self.given.rows:
             raise CannotTell("no data were given: let the function call score_with() as the scoring did")
-        self._model = copied(model)
 
     def compare(self, role: str, rows: Rows) -> str:
         """What the rows of a role are of the data that were given, in words: nothing where they are all of them.
@@ -127,20 +120,40 @@ class Remaking:
         return scored
 
     def _shaken(self, factors: FactorPass, data: Sequence[Any], by: float, draw: int) -> Pass:
-        """The pass with each weight changed by a random share of itself; the weights are put back."""
-        generator = torch.Generator().manual_seed(draw)
-        before = [(weight, weight.detach().clone()) for weight in self._model.parameters()]
-        with torch.no_grad():
-            for weight, _copy in before:
-                if weight.is_floating_point():
-                    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
-                    weight.mul_(1 + by * noise.to(weight.device, weight.dtype))
-        try:
+        with shaken(self._model, by, draw):
             return _run(factors, data)
-        finally:
-            with torch.no_grad():
-                for weight, copy in before:
-                    weight.copy_(copy)
+
+
+def ask(trace: TraceDir, run: Mapping[str, Any], function: Callable[[Any], Any]) -> tuple[GivenData, torch.nn.Module]:
+    """The data that a verifier's function gives, and a copy of its model. CannotTell where it fails, or gives other
+    data than the log registers."""
+    try:
+        with secrets_of(trace) as secrets:
+            given = GivenData(trace, run["id_scheme"], secrets)
+            model = function(given)
+    except (FgtracError, OSError, TypeError, ValueError) as error:
+        raise CannotTell(f"the model and the data were not given: {error}") from error
+    if not isinstance(model, torch.nn.Module):
+        raise CannotTell(f"no model was given: the function returned {type(model).__name__}; return the model")
+    return given, copied(model)
+
+
+@contextmanager
+def shaken(model: torch.nn.Module, by: float, draw: int) -> Iterator[None]:
+    """Each weight is changed by a random share of itself, about `by`; afterwards the weights are as before."""
+    generator = torch.Generator().manual_seed(draw)
+    before = [(weight, weight.detach().clone()) for weight in model.parameters()]
+    with torch.no_grad():
+        for weight, _copy in before:
+            if weight.is_floating_point():
+                noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
+                weight.mul_(1 + by * noise.to(weight.device, weight.dtype))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, copy in before:
+                weight.copy_(copy)
 
 
 def _not_given(role: str, block: bytes, ordinal: int) -> CannotTell:

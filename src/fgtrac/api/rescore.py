@@ -8,24 +8,23 @@ drawn at random all miss it with a chance of (1 - p)^N.
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.audit import SCORES, Demand
+from fgtrac.api.drawing import Drawn, draw_rows
 from fgtrac.api.factor_tolerance import Difference, differences
 from fgtrac.api.ledger import state_path
 from fgtrac.api.recompute import Recomputation, deciding
 from fgtrac.errors import ProofError
-from fgtrac.events.schema import decode_event
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows
 from fgtrac.score.gradients import Gradients
@@ -96,33 +95,16 @@ def _count(places: Places) -> int:
     return sum(map(len, places.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Some scores of one entry: `places` within it."""
-
-    number: int
-    event: Mapping[str, Any]
-    places: NDArray[np.int64]
-
-    def cut(self) -> dict[str, Any]:
-        """The event as if it recorded these alone."""
-        return {**self.event, **{name: self.event[name][self.places] for name in ("ordinals", "scores")}}
-
-
-def _choose(log: Log, facts: Facts, count: int, seed: int) -> tuple[list[_Chosen], int]:
-    """Scores drawn from all that are recorded, none twice, those of one state together; and how many are recorded."""
+def _choose(log: Log, facts: Facts, count: int, seed: int) -> tuple[list[Drawn], int]:
+    """Scores drawn from all that are recorded, those of one state together; and how many are recorded."""
     numbers = sorted(number for group in facts.contributions.values() for number in group)
-    starts = [0, *accumulate(len(decode_event(entry)["scores"]) for _number, entry in log.entries(numbers))]
-    drawn = np.array(sorted(random.Random(seed).sample(range(starts[-1]), min(count, starts[-1]))), dtype=np.int64)
-    of = np.searchsorted(starts, drawn, side="right") - 1
-    wanted = np.unique(of).tolist()
-    entries = log.entries([numbers[i] for i in wanted])
-    found = [
-        _Chosen(number, decode_event(entry), drawn[of == i] - starts[i])
-        for i, (number, entry) in zip(wanted, entries, strict=True)
-    ]
-    found.sort(key=lambda one: (one.event["checkpoint"], one.event["method"], one.event["target"]))
-    return found, starts[-1]
+    found, total = draw_rows(log, numbers, count, seed)
+    return sorted(found, key=lambda one: (one.event["checkpoint"], one.event["method"], one.event["target"])), total
+
+
+def _cut(one: Drawn) -> dict[str, Any]:
+    """The event as if it recorded the chosen scores alone."""
+    return {**one.event, **{name: one.event[name][one.places] for name in ("ordinals", "scores")}}
 
 
 @dataclass(slots=True)
@@ -167,12 +149,12 @@ class _Rescoring:
         self._curved: set[str] = set()
         self._known: set[str] = set()  # which of the given samples are in the committed rows, in words
 
-    def check(self, chosen: Sequence[_Chosen], progress: Progress) -> None:
+    def check(self, chosen: Sequence[Drawn], progress: Progress) -> None:
         """Scores at one state."""
-        sound: list[tuple[_Chosen, Places]] = []
+        sound: list[tuple[Drawn, Places]] = []
         for one in chosen:
             with self._telling(one):
-                self._again.check(one.number, one.cut())
+                self._again.check(one.number, _cut(one))
                 with deciding(one.number, one.event["method"]):
                     sound.append((one, self._places(one)))
         wanted: Places = {}
@@ -208,17 +190,17 @@ class _Rescoring:
         return words + (f"; data set {names:.200} was compared by its ids alone, without contents" if names else "")
 
     @contextmanager
-    def _telling(self, one: _Chosen) -> Iterator[None]:
+    def _telling(self, one: Drawn) -> Iterator[None]:
         try:
             yield
         except CannotTell as reason:
             self.left.append(f"entry {one.number} (contribution): {reason}")
 
-    def _places(self, one: _Chosen) -> Places:
+    def _places(self, one: Drawn) -> Places:
         """The rows that its chosen scores rest on: of the samples, and all of its target."""
         cache, method = self._again.basis(one.event)
         rows, block, target = cache.rows("train"), one.event["block"], one.event["target"]
-        found = [rows.find(block, int(ordinal)) for ordinal in one.cut()["ordinals"]]
+        found = [rows.find(block, int(ordinal)) for ordinal in _cut(one)["ordinals"]]
         places: Places = {"train": np.array(sorted(row for row in found if row is not None), np.int64)}
         form, _, name = target.partition(":")
         if form == "artifact":
@@ -279,7 +261,7 @@ class _Rescoring:
         except CannotTell as reason:
             return reason
 
-    def _judge(self, one: _Chosen, places: Places, made: Mapping[str, _Rows | CannotTell]) -> None:
+    def _judge(self, one: Drawn, places: Places, made: Mapping[str, _Rows | CannotTell]) -> None:
         """ProofError where a row is not what was made anew; otherwise CannotTell where that does not show of one, or
         where not all that belong to the target or to the training set are there."""
         unknown: CannotTell | None = None
@@ -298,7 +280,7 @@ class _Rescoring:
             mean = f"the mean is of all {len(rows.rows):,} validation samples that were given"
             self._known |= {mean if role == "validation" else rows.whole} - {""}
 
-    def _judge_rows(self, one: _Chosen, rows: _Rows | CannotTell, which: NDArray[np.int64]) -> None:
+    def _judge_rows(self, one: Drawn, rows: _Rows | CannotTell, which: NDArray[np.int64]) -> None:
         if isinstance(rows, CannotTell):
             raise rows
         unknown: CannotTell | None = None
@@ -310,7 +292,7 @@ class _Rescoring:
         if unknown is not None:
             raise unknown
 
-    def _judge_row(self, one: _Chosen, rows: _Rows, at: int) -> None:
+    def _judge_row(self, one: Drawn, rows: _Rows, at: int) -> None:
         cache, method = self._again.basis(one.event)
         row, off, held = int(rows.rows[at]), rows.differences[at], cache.rows(rows.role)
         if not rows.labelled[at]:
@@ -331,7 +313,7 @@ class _Rescoring:
                 "processor or kernel than that of the scoring can do this"
             )
 
-    def _score_words(self, one: _Chosen, at: int, rows: _Rows, cache: Cache, method: Method) -> str:
+    def _score_words(self, one: Drawn, at: int, rows: _Rows, cache: Cache, method: Method) -> str:
         """What a score is said to be, and would be by the factors that were made anew."""
         out = np.zeros((1, 1), dtype=np.float32)
         target = self._again.targets(cache, one.event["target"])[0]

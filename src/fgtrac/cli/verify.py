@@ -14,6 +14,7 @@ from fgtrac.api.audit import Demand
 from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.replay import replay_demand
 from fgtrac.api.rescore import scores_demand
+from fgtrac.api.reweigh import weights_demand
 from fgtrac.api.since import since_demand
 from fgtrac.api.trace import Trace, open_for_verification
 from fgtrac.api.trusted_anchors import TrustedAnchors
@@ -46,8 +47,12 @@ def verify(
         int | None,
         typer.Option(help="also compute so many recorded scores again, chosen at random, down to model and data"),
     ] = None,
+    attention: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="also compute N recorded rows of modality weights again, chosen at random"),
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="choose those of --scores by this number (default: at random)")
+        int | None, typer.Option(help="choose those of --scores and --attention by this number (default: at random)")
     ] = None,
     with_: Annotated[
         str | None,
@@ -100,14 +105,16 @@ def verify(
 ) -> None:
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell. The network is
     asked with --evm only."""
-    if scores is None and (seed is not None or with_ is not None):
-        raise ValueError("--seed and --with belong to --scores N, which says how many; add it, or leave them out")
+    if scores is None and attention is None and (seed is not None or with_ is not None):
+        raise ValueError(
+            "--seed and --with belong to --scores N or --attention N, which say how many; add one, or leave them out"
+        )
     for_chain = {"--evm-contract": evm_contract, "--evm-account": evm_account, "--confirmations": confirmations}
     unused = [option for option, value in for_chain.items() if value is not None and not evm]
     if unused:
         raise ValueError(f"{unused[0]} belongs to --evm RPC_URL, the node to ask; add that, or leave it out")
     for_trace: dict[str, Any] = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
-    for_trace |= {"--tsa-root": tsa_root, "--evm": evm}
+    for_trace |= {"--attention": attention, "--tsa-root": tsa_root, "--evm": evm}
     for_bundle: dict[str, Any] = {"--id-key": id_key, "--about": about}
     check_names_file(path)
     if not path.exists():
@@ -123,7 +130,7 @@ def verify(
     else:
         trace = open_for_verification(path)
         with progress("verifying") as step:
-            demands = _demands(trace, scores, seed, with_, replay, since, vault, step)
+            demands = _demands(trace, scores, attention, seed, with_, replay, since, vault, step)
             deep = 1 if confirmations is None else confirmations
             anchors = TrustedAnchors(
                 tsa_root or (), witness_key or (), quorum, evm or (), evm_contract or (), evm_account or (), deep
@@ -139,6 +146,7 @@ def verify(
 def _demands(
     trace: Trace,
     scores: int | None,
+    attention: int | None,
     seed: int | None,
     with_: str | None,
     replay: bool,
@@ -147,9 +155,11 @@ def _demands(
     step: Callable[[int, int], None],
 ) -> list[Demand]:
     """One for each option that asks for more than the usual checks."""
-    demands = []
+    demands, function = [], None if with_ is None else _load(with_)
     if scores is not None:
-        demands.append(scores_demand(scores, seed, None if with_ is None else _load(with_), step))
+        demands.append(scores_demand(scores, seed, function, step))
+    if attention is not None:
+        demands.append(weights_demand(attention, seed, function))
     if replay:
         demands.append(replay_demand(trace.path, trace.id, vault))
     if since is not None:

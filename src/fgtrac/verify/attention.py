@@ -22,7 +22,7 @@ class Attention:
     """What the `attention` entries say, held against the checkpoints that the log keeps at that place."""
 
     def __init__(self) -> None:
-        self.entries = 0
+        self.entries: list[int] = []
         self._kept: dict[Ref, tuple[int, bytes]] = {}  # by now: step and digest
         self._checkpoints: dict[Ref, int] = {}  # kept or not -> the entry
         self._ordinals: defaultdict[Ref, Blocks] = defaultdict(dict)
@@ -37,7 +37,7 @@ class Attention:
         elif kind == "resume":
             self._kept = {ref: mark for ref, mark in self._kept.items() if mark[0] <= event["step"]}
         elif kind == "attention":
-            self.entries += 1
+            self.entries.append(number)
             self._problem = self._problem or self._take(number, event)
 
     def _checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ class Attention:
         words = f"{counted(sum(rows.values()), 'row')} of modality weights, each of another sample or kept checkpoint"
         if later:
             words += f" ({sum(later)} at {counted(len(later), 'checkpoint')} that the run later dropped or went behind)"
-        return f"{words}; that the saved states give them is not shown"
+        return words
 
     def _check_known(self, sequences: Sequences) -> None:
         """ProofError where an entry names no checkpoint before it; CannotTell where that one is lost."""
