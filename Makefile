@@ -14,8 +14,9 @@ demo: .venv/ready
 demo-graph: .venv/ready
 	$(BIN)/fgtrac demo graph
 
+# Some processes of pytest, at most one for each core; all tests of a file run in one, and share what is long to make.
 test: .venv/ready .venv/icons-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 # Anchors against real services on loopback: a chain, a time-stamping authority, a witness. Needs npm and openssl.
 test-services: .venv/services-ready
