@@ -54,7 +54,7 @@ class TileReader:
         assert self.subtree(0, self.head.size) == self.head.root, "the tiles do not lead to the signed root"
 
     def _fetch(self, path: str) -> bytes:
-        with urlopen(self._prefix + path, timeout=10) as response:
+        with urlopen(self._prefix + path, timeout=60) as response:
             return response.read()
 
     def _tile(self, kind: str, number: int, width: int) -> bytes:

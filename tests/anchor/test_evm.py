@@ -61,7 +61,7 @@ def test_a_transaction_that_two_threads_wait_for_is_done_for_both(
     wait, both = transactions._wait, threading.Barrier(2)
 
     def together(node: Node, transaction: bytes, chain_id: int) -> Mined:
-        both.wait(10)
+        both.wait(60)
         return wait(node, transaction, chain_id)
 
     monkeypatch.setattr(transactions, "_wait", together)

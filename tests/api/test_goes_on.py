@@ -68,7 +68,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = Path(__file__).with_name("killed_scoring.py")
     command = [sys.executable, str(program), str(folder), str(SHARD), FIRST, MIDDLE, LATE, MATRIX, SUMMED]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL, env=environment)
+    subprocess.run(command, check=True, timeout=600, stderr=subprocess.DEVNULL, env=environment)
     return folder
 
 

@@ -72,7 +72,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     program = Path(__file__).with_name("killed_scoring.py")
     done = [sys.executable, str(program), str(folder), "256", *MOMENTS]
-    subprocess.run(done, check=True, timeout=120, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(done, check=True, timeout=600, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folder
 
 

@@ -48,7 +48,7 @@ class Memory:
 
     def sync(self) -> None:
         self.syncing.set()
-        assert self.let_sync_end.wait(10)
+        assert self.let_sync_end.wait(60)
         if self.broken:
             raise OSError(self.errno, os.strerror(self.errno))
         self.calls.append("sync")
@@ -113,8 +113,8 @@ def test_a_full_buffer_is_written_without_a_flush(journal: Memory) -> None:
 def test_the_background_thread_flushes_by_the_clock(journal: Memory) -> None:
     recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
     use(recorder, [3])
-    assert journal.wrote.wait(10)
-    assert journal.syncing.wait(10)
+    assert journal.wrote.wait(60)
+    assert journal.syncing.wait(60)
     recorder.close()
     assert pairs(journal.events) == [(0, 99_996)]
     assert journal.calls[-1] == "close"
@@ -123,7 +123,7 @@ def test_the_background_thread_flushes_by_the_clock(journal: Memory) -> None:
 def test_nobody_waits_in_use_while_the_disk_is_syncing(journal: Memory) -> None:
     journal.let_sync_end.clear()
     recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
-    assert journal.syncing.wait(10)
+    assert journal.syncing.wait(60)
     for number in range(58):  # more than a buffer: encoded and written too
         use(recorder, list(range(256)), number)
     assert len(journal.entries) == 1
@@ -134,13 +134,13 @@ def test_nobody_waits_in_use_while_the_disk_is_syncing(journal: Memory) -> None:
 def test_a_segment_is_not_changed_while_it_is_being_synced(journal: Memory) -> None:
     journal.let_sync_end.clear()
     recorder = made(journal, flush_interval_s=0.01, sync_interval_s=0.0)
-    assert journal.syncing.wait(10)
+    assert journal.syncing.wait(60)
     rotating = threading.Thread(target=recorder.rotate)
     rotating.start()
     rotating.join(0.05)
     assert "rotate" not in journal.calls
     journal.let_sync_end.set()
-    rotating.join(10)
+    rotating.join(60)
     recorder.close()
     assert journal.calls[journal.calls.index("rotate") - 1] == "sync"
 
@@ -355,7 +355,7 @@ except CaptureError as error:
 
 def on_a_full_disk(mode: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, mode, str(folder)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", FULL_DISK, mode, str(folder)], capture_output=True, text=True, timeout=600, check=True
     )
     return done.stdout
 

@@ -41,7 +41,7 @@ def test_it_says_where_it_is_and_under_which_key_answers_and_ends_with_0(life, s
         assert url.startswith("http://127.0.0.1:")
         assert len(TileReader(url, vkey).entries()) == life.made.trace.head().size
         process.send_signal(stop)
-        assert (process.wait(30), *process.communicate()) == (0, "", "")
+        assert (process.wait(120), *process.communicate()) == (0, "", "")
 
 
 def test_the_first_line_can_be_json_and_the_address_any_that_this_machine_has(life) -> None:
@@ -50,7 +50,7 @@ def test_the_first_line_can_be_json_and_the_address_any_that_this_machine_has(li
         assert said["url"].startswith("http://127.0.0.2:")
         TileReader(said["url"], said["vkey"])
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_log_under_a_new_key_is_served_under_that_key(tmp_path: Path) -> None:

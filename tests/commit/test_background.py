@@ -27,15 +27,15 @@ def test_what_is_asked_for_now_does_not_wait_for_the_interval_and_what_follows_d
     done = threading.Semaphore(0)
     sealer = BackgroundSealer(done.release, interval_s=3600)
     sealer.ask()
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
     sealer.ask()  # not due for an hour
     assert not done.acquire(timeout=0.05)
     sealer.ask(now=True)
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
     sealer.ask()
     assert not done.acquire(timeout=0.05)
     sealer.finish()
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
 
 
 def test_what_may_wait_a_little_is_one_seal_with_what_is_asked_for_now_and_done_alone_where_nothing_is() -> None:
@@ -44,11 +44,11 @@ def test_what_may_wait_a_little_is_one_seal_with_what_is_asked_for_now_and_done_
     sealer.ask(pause_s=3600)
     assert not done.acquire(timeout=0.05)
     sealer.ask(now=True)
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
     sealer.finish()
     assert not done.acquire(blocking=False)
     sealer.ask(pause_s=0.01)
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
     sealer.finish()
 
 

@@ -64,7 +64,7 @@ def test_a_run_killed_at_fifty_moments_loses_nothing_it_had_reported(tmp_path: P
         env={**os.environ, "FGTRAC_KEY": str(key)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=400,
+        timeout=900,
         check=True,
     )
     reports = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))

@@ -32,7 +32,7 @@ def test_every_change_of_a_trace_goes_through_durable(tmp_path: Path) -> None:
         env={**os.environ, "FGTRAC_KEY": str(tmp_path / "key.pem")},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=200,
+        timeout=600,
         check=True,
     )
     counted = json.loads(done.stdout.splitlines()[-1])

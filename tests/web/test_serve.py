@@ -95,7 +95,7 @@ HOSTS = pytest.mark.parametrize("host", [served, static_host])
 
 def get(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     """The answer to exactly this path: nothing is put right before it is sent."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=60)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
