@@ -114,6 +114,7 @@ class History:
             "superseded": self.superseded,
             "summary": {
                 **self.tally.as_json(),
+                "epochs": self.tally.epochs_as_json(),
                 "epochs_by_step": self.is_by_step,
                 **self.draws.as_json(),
                 "attention": attention,
@@ -154,7 +155,7 @@ class Historian:
         if (taking_part & read).any():
             draws, tally = _draws_told(events), _count_events(events)
         else:
-            draws = self.draws(rows) if details is None else Draws()
+            draws = self.draws(entries_of_uses(rows)) if details is None else Draws()
             tally = self.tally(rows)
         name, kept = self._name_of(sample_id), self._contributed_to(events, draws)
         return History(sample_id, name, self._seal.head.size, tuple(events), tally, draws, kept, pending, rests_on)
@@ -164,10 +165,9 @@ class Historian:
         superseded = self.timeline.superseded(rows["entry"], rows["step"])
         return count(rows["kind"], rows["detail"], rows["step"], self._epochs(rows), superseded)
 
-    def draws(self, rows: Rows) -> Draws:
-        """How neighbours came about, from some of the entries that the rows name, evenly spaced."""
-        named = np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
-        chosen = np.unique(named[np.linspace(0, len(named) - 1, READ_DRAWS).astype(int)] if len(named) else named)
+    def draws(self, named: NDArray[np.uint64]) -> Draws:
+        """How neighbours came about, from some of these `use` entries, evenly spaced."""
+        chosen = named[np.unique(np.linspace(0, len(named) - 1, READ_DRAWS).astype(int))] if len(named) else named
         events = [self._seal.log.event(number) for number in chosen.tolist()]
         return _draws([(e["graph"], e["hops"]) for e in events if "hops" in e], len(events), len(named))
 
@@ -231,6 +231,11 @@ class Historian:
 
     def _epochs(self, rows: Rows) -> NDArray[np.int64]:
         return epochs_of(rows["step"], self._seal.event["epoch_steps"])
+
+
+def entries_of_uses(rows: Rows) -> NDArray[np.uint64]:
+    """The `use` entries in which a sample took part, as a seed or as a neighbour, ascending."""
+    return np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
 
 
 def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:

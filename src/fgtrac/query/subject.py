@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ROLES
 from fgtrac.query.blocks import Blocks
-from fgtrac.query.history import Historian, NameOf
+from fgtrac.query.history import Historian, NameOf, entries_of_uses
 from fgtrac.query.history_text import columns, is_graph, taking_part, times
 from fgtrac.query.seals import FullSeal
 from fgtrac.query.tally import Draws, Tally
@@ -108,38 +108,31 @@ class SubjectReader:
         ProofError where index or log are not what was sealed, or contradict each other.
         """
         owned = self._blocks.of_subject(pseudonym)
-        rows = {sample: self._rows(sample) for sample in owned}
-        made = self._made_from(rows)
+        samples, made = [], list[SubjectSample]()
+        entries, waiting, seen = np.empty(0, np.uint64), list(owned), set(owned)
+        while waiting:
+            sample = waiting.pop()
+            rows = self._rows(sample)
+            dataset = owned.get(sample)
+            if dataset is None:
+                made.append(self._count(sample, rows, self._dataset(rows)))
+            else:
+                samples.append(self._count(sample, rows, dataset))
+            entries = np.union1d(entries, entries_of_uses(rows))
+            children = [child for child in self._historian.children(sample, rows) if child not in seen]
+            seen.update(children)
+            waiting += children
         erasures = [n for n, e in self._historian.timeline.entries("erasure") if e["pseudonym"] == pseudonym]
-        everything = np.concatenate([*rows.values(), *made.values()]) if rows else None
         return SubjectHistory(
-            subject,
-            pseudonym,
-            tuple(erasures),
-            _sorted(self._count(sample, rows[sample], owned[sample]) for sample in owned),
-            _sorted(self._count(sample, made[sample], self._dataset(made[sample])) for sample in made),
-            Draws() if everything is None else self._historian.draws(everything),
-            self._seal.head.size,
-            pending,
-            rests_on,
-        )
+            subject, pseudonym, tuple(erasures), _sorted(samples), _sorted(made), self._historian.draws(entries),
+            self._seal.head.size, pending, rests_on,
+        )  # fmt: skip
 
     def _rows(self, sample: bytes) -> NDArray[np.void]:
         rows = self._seal.rows(sample)
         if rows is None:
             raise ProofError(f"the log registers {sample.hex()}, and the index does not have it; run fgtrac verify")
         return rows
-
-    def _made_from(self, owned: dict[bytes, NDArray[np.void]]) -> dict[bytes, NDArray[np.void]]:
-        """What was made from these samples, directly or in turn, with its rows; those among them left out."""
-        found: dict[bytes, NDArray[np.void]] = {}
-        waiting = list(owned.items())
-        while waiting:
-            for child in self._historian.children(*waiting.pop()):
-                if child not in owned and child not in found:
-                    found[child] = self._rows(child)
-                    waiting.append((child, found[child]))
-        return found
 
     def _dataset(self, rows: NDArray[np.void]) -> str:
         registered = rows["entry"][rows["kind"] == KIND["registered"]]
@@ -158,7 +151,7 @@ class SubjectReader:
         )
 
 
-def _sorted(samples: Iterator[SubjectSample]) -> tuple[SubjectSample, ...]:
+def _sorted(samples: Sequence[SubjectSample]) -> tuple[SubjectSample, ...]:
     """By their parts in updates, most first; equal ones by id."""
     return tuple(sorted(samples, key=lambda s: (-s.tally.seeds - s.tally.neighbours, s.id)))
 

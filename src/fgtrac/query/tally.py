@@ -82,27 +82,27 @@ class Tally:
         return int(self.counts[:, 1 + self.hops.index(hop)].sum()) if hop in self.hops else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data: sums, and a row for each epoch."""
+        """Plain data: the sums."""
+        spans = zip(("seed", "neighbour"), self.steps, strict=True)
         return {
             "seed": self.seeds,
             "neighbour": self.neighbours,
             "hops": {str(hop): self.at_hop(hop) for hop in self.hops},
             "delivered": self.delivered,
             "superseded": {"seed": self.superseded[0], "neighbour": self.superseded[1]},
-            "steps": {
-                word: list(span)
-                for word, span in zip(("seed", "neighbour"), self.steps, strict=True)
-                if span is not None
-            },
-            "epochs": [
-                {
-                    "epoch": None if epoch == UNKNOWN else epoch,
-                    "seed": row[0],
-                    "neighbour": {str(hop): n for hop, n in zip(self.hops, row[1:], strict=True)},
-                }
-                for epoch, row in zip(self.epochs, self.counts.tolist(), strict=True)
-            ],
+            "steps": {word: list(span) for word, span in spans if span is not None},
         }
+
+    def epochs_as_json(self) -> list[dict[str, Any]]:
+        """Plain data: a row for each epoch with a part in it."""
+        return [
+            {
+                "epoch": None if epoch == UNKNOWN else epoch,
+                "seed": row[0],
+                "neighbour": {str(hop): n for hop, n in zip(self.hops, row[1:], strict=True)},
+            }
+            for epoch, row in zip(self.epochs, self.counts.tolist(), strict=True)
+        ]
 
     def table(self) -> list[tuple[str, list[int]]]:
         """Rows for people: which epochs, and the counts. Of many epochs several make a row, in ascending order."""
