@@ -193,6 +193,7 @@ ANSWERS = {  # of each claim: to a verifier without the id key, and to one who h
     "used": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
     "history": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
     "never used": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
+    "label never used": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
     "content present": {"public": (HOLDS, HOLDS), "keyed": (HOLDS, HOLDS), "subject": (HOLDS, HOLDS)},
     "never registered": {"public": (HOLDS, HOLDS), "keyed": (UNKNOWN, HOLDS), "subject": (UNKNOWN, UNKNOWN)},
     "content absent": {"public": (HOLDS, HOLDS), "keyed": (UNKNOWN, HOLDS), "subject": (UNKNOWN, UNKNOWN)},
@@ -214,6 +215,7 @@ def test_each_scheme_gives_each_claim_the_answer_of_the_design(tmp_path: Path, s
     trace = fgtrac.open(tmp_path / "run.trace")
     present, absent = (save(tmp_path / f"{n}.npy", array + n) for n in (0, 99))
     names = {"used": "rows:0", "history": "rows:1", "never used": "rows:2", "never registered": "rows:99"}
+    names["label never used"] = "rows:3"
     names |= {"content present": f"row:{present}:3", "content absent": f"row:{absent}:0"}
     secret = next(iter(secrets_of(tmp_path, trace)), bytes(32))  # of the run, or of the first subject
     for claim, name in names.items():

@@ -204,6 +204,7 @@ def test_a_run_that_was_resumed_after_its_end_has_not_ended(tmp_path: Path) -> N
     going_on = opened(tmp_path / "going on", *ended, *more, seal())
     for claim, asked in (
         ("never used", unused),
+        ("label never used", unused),
         ("history", unused),
         ("never registered", Proof(bytes(32))),
         ("content absent", Proof(bytes(32), is_content=True)),

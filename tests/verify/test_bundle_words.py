@@ -72,10 +72,11 @@ def proved(made: Made, unused: int = 9) -> dict[str, tuple[str, Verdict]]:
     """Of each claim about a sample what the bundle says of the record, and its verdict."""
     trace, out = fgtrac.open(made.trace.path), {}
     asked = {"used": row(0), "history": row(0), "never used": row(unused), "never registered": row(99)}
+    asked["label never used"] = row(unused)
     for claim, proof in asked.items():
         data = prove(trace._seal, proof, claim)
         end = parse_bundle(data).words.partition(f" at size {trace._seal.head.size}")[2]
-        end = end.partition(" It had")[0].partition(" This rests")[0]
+        end = end.partition(" It had")[0].partition(" This rests")[0].partition(" Uses as a neighbour")[0]
         report = examine(data, made.verifier)
         if claim == "used":
             assert "complete" not in [f.check for f in report.findings]
