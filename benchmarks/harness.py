@@ -17,10 +17,14 @@ from fgtrac.events.schema import ATTRIBUTION, STATUS
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line: `json` is True where only the JSON line is wanted, `data_dir` a folder of IDX files or None."""
+    """The command line: `json` where only the JSON line is wanted, `data_dir` a folder with the data or None."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--data-dir", type=Path, help="MNIST or Fashion-MNIST as IDX files, where images are used")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="a folder with the data: IDX files of MNIST or Fashion-MNIST; of the graph, the icons",
+    )
     return parser.parse_args()
 
 

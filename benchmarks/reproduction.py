@@ -62,7 +62,7 @@ def main() -> int:
     """0 where the page is written and every claim on it holds, 1 otherwise."""
     asked = parse_arguments()
     if asked.one is not None:
-        return run_here(*asked.one, asked.epochs)
+        return run_here(*asked.one, asked)
     target = asked.out / "reproduction.json"
     if not asked.render:
         folder = asked.work / digest_of(asked.epochs)
@@ -102,13 +102,11 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     timed, others = plan(pipelines, asked.seeds)
     todo = [job for job in (*timed, *others) if not (folder / f"{job.name}.json").exists()]
     done = len(timed) + len(others) - len(todo)
-    if asked.data_dir is not None and not (folder / "icons").exists():
-        (folder / "icons").symlink_to(asked.data_dir.resolve())
     print(f"{len(todo)} runs to do, {done} are there; load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
     for job in (job for job in timed if job in todo):
-        run_apart(job, folder, asked.epochs)
+        run_apart(job, folder, asked)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # a worker is a process of one thread
-        list(pool.map(lambda job: run_apart(job, folder, asked.epochs), (job for job in others if job in todo)))
+        list(pool.map(lambda job: run_apart(job, folder, asked), (job for job in others if job in todo)))
     found = {job: json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8")) for job in (*timed, *others)}
     return {
         "measured": describe(),
@@ -136,15 +134,16 @@ def plan(pipelines: Sequence[str], seeds: int) -> tuple[list[Job], list[Job]]:
     return timed, others
 
 
-def run_apart(job: Job, folder: Path, epochs: int | None) -> None:
+def run_apart(job: Job, folder: Path, asked: argparse.Namespace) -> None:
     """One job in a process of its own; its JSON stands in `folder` when all went well. SystemExit otherwise."""
     command = [sys.executable, __file__, "--one", job.pipeline, job.arm, str(job.seed), str(folder)]
-    command += [] if epochs is None else ["--epochs", str(epochs)]
+    command += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
+    command += [] if asked.data_dir is None else ["--data-dir", str(asked.data_dir)]
     began_s = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{job.name} failed:\n{done.stderr[-4000:]}\nStarted again, the command goes on from here.")
-    if digest_of(epochs) != folder.name:
+    if digest_of(asked.epochs) != folder.name:
         sys.exit("the code has changed meanwhile: start again, and leave it alone")
     part = folder / f"{job.name}.part"
     part.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
@@ -152,11 +151,11 @@ def run_apart(job: Job, folder: Path, epochs: int | None) -> None:
     print(f"{job.name}: {time.monotonic() - began_s:.1f} s", file=sys.stderr)
 
 
-def run_here(pipeline: str, arm: str, seed: str, folder: str, epochs: int | None) -> int:
+def run_here(pipeline: str, arm: str, seed: str, folder: str, asked: argparse.Namespace) -> int:
     """One job in this process; its figures are the last line."""
     from reproduced.worker import work
 
-    print(json.dumps(work(pipeline, arm, int(seed), epochs, Path(folder))))
+    print(json.dumps(work(pipeline, arm, int(seed), asked.epochs, Path(folder), asked.data_dir)))
     return 0
 
 

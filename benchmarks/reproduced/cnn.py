@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,17 @@ BATCH, EPOCHS = 128, 12
 Parts = dict[str, NDArray[Any]]
 
 
-def make_data(folder: Path) -> dict[str, Any]:
-    """Prepare the images once as the traced trainings do, and leave in `folder` what all trainings read."""
+def make_data(shared: Path, icons: Path | None) -> dict[str, Any]:
+    """Prepare the images once as the traced trainings do, and leave in `shared` what all trainings read; no icons."""
     from fgtrac.api.run import start_run
     from fgtrac.demo.data import load_images, plant
     from fgtrac.demo.prepare import prepare, rows_behind
 
     source = load_images(None)
     planted = plant(source, PREPARED_BY)
-    with start_run(folder / "prepared", key=folder / "key.pem") as run:
+    with tempfile.TemporaryDirectory() as name, start_run(Path(name) / "run", key=Path(name) / "key.pem") as run:
         prepared = prepare(run, planted, PREPARED_BY)
-        late = prepared.test.datasets[1]
+    late = prepared.test.datasets[1]
     parts = {
         "source_images": source.images, "source_labels": source.labels,
         "images": planted.archive.tensors[0], "labels": planted.archive.tensors[1],
@@ -42,7 +43,7 @@ def make_data(folder: Path) -> dict[str, Any]:
         "kept": prepared.clean, "flipped": prepared.flipped, "test": prepared.test_rows,
         "validation": rows_behind(prepared.validation),
     }  # fmt: skip
-    np.savez(folder / "cnn.npz", **{name: np.asarray(part) for name, part in parts.items()})
+    np.savez(shared / "cnn.npz", **{name: np.asarray(part) for name, part in parts.items()})
     sizes = {role: len(getattr(prepared, role)) for role in ("train", "validation", "test")}
     weights = sum(p.numel() for p in LeNet().parameters())
     recipe = {"weights": weights, "batch": BATCH, "classes": 10}

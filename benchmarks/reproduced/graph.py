@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,21 @@ EPOCHS = training.EPOCHS
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 
 
-def make_data(folder: Path) -> dict[str, Any]:
-    """Prepare the graph once, and leave in `folder` what all trainings without fgtrac read. Fetches the icons."""
+def make_data(shared: Path, icons: Path | None) -> dict[str, Any]:
+    """Prepare the graph once, and leave in `shared` what all trainings without fgtrac read. `icons` is the folder that
+    npm put them in; without it, npm fetches them into the user's cache."""
+    from fgtrac.demo.graph.fetch import cache_folder, fetch_icons
     from fgtrac.demo.graph.icons import VERSION
     from fgtrac.demo.graph.prepare import prepare
 
-    icons = read_icons(folder.parent)
-    graph = prepare(icons, PREPARED_BY)
+    found = fetch_icons(cache_folder(os.environ), os.environ) if icons is None else icons
+    (shared / "icons").unlink(missing_ok=True)
+    (shared / "icons").symlink_to(found.resolve())
+    source = read_icons(shared)
+    graph = prepare(source, PREPARED_BY)
     parts = {name: graph[name].numpy() for name in ("image", "words", "edge_index", "y", *MASKS.values())}
-    np.savez(folder / "graph.npz", names=np.array(icons.names), **parts)
-    classes = len(icons.categories)
+    np.savez(shared / "graph.npz", names=np.array(source.names), **parts)
+    classes = len(source.categories)
     return {
         "origin": f"The Tabler icons {VERSION}",
         "nodes": graph.num_nodes,

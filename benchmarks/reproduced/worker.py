@@ -15,16 +15,13 @@ TIMED = ("plain", "capture", "scoring")
 ARMS = (*TIMED, "witnessed")
 
 
-def work(pipeline: str, arm: str, seed: int, epochs: int | None, shared: Path) -> dict[str, Any]:
-    """What one run came to. `shared` is the folder where "prepare" leaves the data for the "plain" arm."""
+def work(pipeline: str, arm: str, seed: int, epochs: int | None, shared: Path, icons: Path | None) -> dict[str, Any]:
+    """What one run came to. `shared` is the folder where "prepare" leaves the data for the others."""
     if pipeline == "attacks":
         return tell_every_lie()
     half = importlib.import_module(f"reproduced.{pipeline}")
     if arm == "prepare":
-        with tempfile.TemporaryDirectory(dir=shared) as folder:
-            facts: dict[str, Any] = half.make_data(Path(folder))
-            for file in Path(folder).glob(f"{pipeline}.*"):
-                file.replace(shared / file.name)
+        facts: dict[str, Any] = half.make_data(shared, icons)
         return facts
     from fgtrac.demo.training import one_thread
 
