@@ -186,6 +186,22 @@ def test_what_is_wrong_with_weights_is_said_before_the_checkpoint_is_recorded(
     assert problem.events("checkpoint", "attention", "artifact") == []
 
 
+def test_weights_that_the_model_keeps_in_a_buffer_are_those_of_the_call(problem: Any) -> None:
+    model = weighing()
+    model.register_buffer("seen", torch.full((90, 2), 0.5))
+
+    def seen(model: Any) -> torch.Tensor:
+        model.seen.copy_(model.weights(inputs_of(problem)))
+        return model.seen
+
+    with problem.start() as run:
+        weigh_all(run, problem, weights=seen)
+        run.checkpoint(model, val_loss=1.0)
+    (found,) = opened(problem).attention()
+    assert len(np.unique(found.weights)) > 90
+    assert (model.seen == 0.5).all()
+
+
 def test_weights_that_are_rounded_to_half_precision_sum_to_one(problem: Any) -> None:
     model = weighing()
     with problem.start() as run:

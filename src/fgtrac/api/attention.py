@@ -49,7 +49,7 @@ class Weighed:
         if tuple(given.shape) != shape:
             n, names = f"{shape[0]} samples", ", ".join(self.modalities)
             raise ValueError(f"{self.verb} got weights of shape {tuple(given.shape)}; {n} and {names} take {shape}")
-        found: Weights = given.to("cpu", torch.float32).numpy()
+        found: Weights = given.to("cpu", torch.float32, copy=True).numpy()  # it may be a buffer, which is put back
         self._refuse(found, np.asarray(~np.isfinite(found).all(axis=1)), "are not finite")
         if self.sums_to_one:
             rounding = 2 * shape[1] * max(torch.finfo(given.dtype).eps, 1e-5)

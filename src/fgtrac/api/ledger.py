@@ -95,7 +95,7 @@ class Ledger:
         elif kind == "attention":
             writer, seq = event["checkpoint"]
             self._attention.add(_weights_name(event))
-            self._attended.setdefault(((writer, seq), event["block"]), []).append(event["ordinals"])
+            self._attended.setdefault(((writer, seq), event["block"]), []).append(np.array(event["ordinals"]))
 
     def go_back(self, step: int) -> None:
         """A run was resumed from this step: what came after it is superseded."""
