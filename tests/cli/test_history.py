@@ -22,7 +22,7 @@ def test_a_nodes_long_history_is_readable_and_whole_on_request(life: GraphLife, 
     assert "hop 3, beyond reach" in short.out
     said = run("history", life.path, "icons:11", "--json").json
     lines = [line for line in every.out.splitlines() if line.startswith("  entry")]
-    assert len(lines) == len(said["events"]) + 2  # its life stands above the sums, too
+    assert len(lines) == len(said["events"])
     assert said["summary"]["neighbour"] == sum(event["kind"] == "neighbour" for event in said["events"])
     assert said["summary"]["drawn"][1]["graph"] == "whole"
 

@@ -22,8 +22,9 @@ def history_text(history: History, *, every_event: bool) -> str:
     all of them only with `every_event`."""
     events, is_long = history.events, len(history.events) > SHORT
     lines = [f"sample {history.id.hex()}" + (f" ({history.name})" if history.name else "")]
-    if is_long:
+    if is_long and not every_event:
         lines += _lines(event for event in events if event.kind not in COUNTED)
+    if is_long:
         lines += [f"  {line}" for line in _summary(history)]
     elif history.tally.hops:
         lines.append(f"  {_parts(history.tally, history.draws)}")
@@ -44,12 +45,6 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _steps(steps: Sequence[int]) -> str:
-    if len(steps) <= SHOWN:
-        return ", ".join(map(str, steps))
-    return f"{', '.join(map(str, steps[: SHOWN - 1]))}, ... {steps[-1]} ({len(steps):,} of them)"
-
-
 def times(number: int) -> str:
     """How often, in words."""
     return "once" if number == 1 else f"{number:,} times"
@@ -65,6 +60,12 @@ def taking_part(hops: Sequence[int], draws: Draws) -> list[str]:
     remarks = {True: ", beyond reach", False: "", None: ", in part beyond reach"}
     seed = "seed" if is_graph(hops, draws) else "used"
     return [seed, *(f"hop {hop}{remarks[draws.beyond_reach(hop)]}" for hop in hops)]
+
+
+def _steps(steps: Sequence[int]) -> str:
+    if len(steps) <= SHOWN:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[: SHOWN - 1]))}, ... {steps[-1]} ({len(steps):,} of them)"
 
 
 def _parts(tally: Tally, draws: Draws) -> str:
@@ -142,9 +143,8 @@ def _contributions(history: History) -> Iterator[str]:
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
     mine = [event for event in history.events if event.kind == "contribution" and event.superseded_by is None]
     for event in mine:
-        score = event.details.get("score")
-        if isinstance(score, float):
-            scores[event.details["target"], event.details["method"]].append(score)
+        if "score" in event.details:
+            scores[event.details["target"], event.details["method"]].append(float(event.details["score"]))
     if unread := len(mine) - sum(map(len, scores.values())):
         yield f"{unread:,} contributions were not read; --details reads them"
     sums = sorted(((sum(each), len(each), key) for key, each in scores.items()), key=lambda row: (-abs(row[0]), row[2]))
@@ -164,6 +164,8 @@ def _predictions(history: History) -> Iterator[str]:
 def _closing(history: History) -> Iterator[str]:
     if history.superseded:
         yield f"{history.superseded} of its {history.uses} uses were superseded: no later model rests on them"
+    if number := history.tally.superseded[1]:
+        yield f"{number:,} of its {history.tally.neighbours:,} parts as a neighbour were superseded"
     if history.checkpoints:
         yield f"contributed to the kept checkpoints at steps {_steps(history.checkpoints)}"
     if history.has_scores:

@@ -182,6 +182,8 @@ def _sums(found: SubjectHistory) -> Iterator[str]:
         some = sum(map(bool, numbers))
         if some or count == "seeds":
             yield f"{word} {times(sum(numbers))}: {some:,} of {len(numbers):,} samples"
+    if superseded := sum(sum(sample.tally.superseded) for sample in found.samples):
+        yield f"{times(superseded)} of these in updates that were superseded: no later model rests on them"
     if idle := sum(not sample.took_part for sample in found.samples):
         yield f"no part in any update: {idle:,} of {len(found.samples):,} samples"
 
