@@ -55,7 +55,7 @@ def live(folder: Path, *, scheme: str = "public", vault: bool = False, parts: in
     asked = {"block": writing.block, "ordinals": ordinal[[2, 8]]}
     outputs = {"outputs": np.array([0.1, 0.9, 0.8, 0.2], "<f4"), "losses": np.array([0.125, np.inf], "<f4")}
     writing.recorder.record("prediction", {"checkpoint": list(reference), "step": 2, **asked, **outputs})
-    neighbour(writing, ordinal)
+    node_use(writing, 3, [9], [[6], [10]], block=writing.block, graph="sampled", ordinal=ordinal)
     scored = {"checkpoint": list(reference), "step": 2, "target": "validation", "method": "tracin"}
     scores = np.array([-0.5], "<f4")
     writing.recorder.record(
@@ -105,16 +105,6 @@ def batch(writing: Writing, number: int, rows: list[int], step: int | None, loss
     writing.recorder.flush()
 
 
-def neighbour(writing: Writing, ordinal: np.ndarray) -> None:
-    """Step 3 of optimizer 1: row 9 is the seed, rows 6 and 10 are its neighbours at hops 1 and 2."""
-    one = np.ones(1, "<u4")
-    columns = {"epoch": 0 * one, "batch": 3 * one, "step": np.array([3], "<u8"), "count": one}
-    codes = {"status": np.array([STATUS["applied"]], "<u1"), "attribution": np.array([ATTRIBUTION["exact"]], "<u1")}
-    hops = {"graph": "sampled", "hops": 2, "hop_count": np.ones(2, "<u4"), "hop_ordinals": ordinal[[6, 10]]}
-    fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": ordinal[[9]]}
-    writing.recorder.record("use", {**fields, **columns, **codes, **hops})
-
-
 def live_on_a_graph(folder: Path, *, scheme: str = "public") -> Life:
     """Of 9 nodes (rows) 0 to 3 are seeds. In two sampled updates 6 is a neighbour at hop 1, twice, and 4 at hop 2 once.
     Two updates on the whole graph (two message-passing steps) have 4 and 6 at hop 1, 5 at hop 2, and 7 and 8 out of
@@ -144,7 +134,7 @@ def node_use(
     """One batch of nodes, applied in a step or (None) not at all."""
     one, neighbours = np.ones(1, "<u4"), [node for hop in hops for node in hop]
     status = STATUS["unapplied" if step is None else "applied"]
-    columns = {"epoch": 0 * one, "batch": 0 * one, "step": np.array([2**64 - 1 if step is None else step], "<u8")}
+    columns = {"epoch": 0 * one, "batch": 3 * one, "step": np.array([2**64 - 1 if step is None else step], "<u8")}
     codes = {"status": np.array([status], "<u1"), "attribution": np.array([ATTRIBUTION["exact"]], "<u1")}
     fields = {"loader": 1, "optimizer": 1, "block": block, "count": len(seeds) * one, "ordinals": ordinal[seeds]}
     beside = {"graph": graph, "hops": len(hops), "hop_count": np.array([len(hop) for hop in hops], "<u4")}
