@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,11 @@ def test_a_lie_is_answered_as_the_design_promises(name: str, told: Told) -> None
     for act in acts:
         assert act.is_kept, (act.answer.command, act.promised, act.answer)
         assert act.message
+
+
+def test_a_leaked_label_is_named_by_its_node_and_the_step(told: Told) -> None:
+    (leak,) = [act for act in told("leak_test_label") if act.checks == ("held-out",)]
+    assert re.search(r'the first is sample ring:key:"photo-20" in step [1-5], epoch 0, entry \d+$', leak.message)
 
 
 def test_a_lie_leaves_the_trace_itself_as_it_is(stage: Any, told: Told) -> None:
