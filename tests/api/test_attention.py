@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 import fgtrac
 from fgtrac.api.ledger import read_ledger, state_path
+from fgtrac.api.reweigh import weights_demand
 from fgtrac.api.run import Run, reopen
 from fgtrac.cli.main import app
+from fgtrac.commit.keys import load_key
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.report import Verdict
 
@@ -136,6 +138,15 @@ def test_the_rows_of_twenty_nodes_are_those_of_the_committed_state(tmp_path: Pat
             again.load_state_dict(kept[one.step])
             with torch.no_grad():
                 np.testing.assert_array_equal(one.weights[0], again.eval().weights(graph.x, graph.edge_index)[node])
+
+    def given(run: Any) -> nn.Module:
+        run.attention_with(weights=lambda m: m.weights(graph.x, graph.edge_index), data=graph, modalities=MODALITIES)
+        return GraphWeighing()
+
+    key = load_key(tmp_path / "key.pem").public_key().public_bytes_raw().hex()
+    report = trace.verify(key, demands=[weights_demand(1_000, function=given)])
+    assert report.verdict is Verdict.HOLDS, report.failures()
+    assert "120 of 120 rows" in next(one.words for one in report.findings if one.check == "modality-weights")
 
 
 def test_the_trained_weights_and_generators_are_those_without_it(problem: Any, another: Any, random_state: Any) -> None:
