@@ -36,7 +36,7 @@ def prepare(icons: Icons, seed: int, run: Run | None = None) -> Data:
     tags = [without(mine, forbidden) for mine in icons.tags]
     graph = Data(edge_index=torch.from_numpy(connect(tags)), y=torch.from_numpy(icons.labels), num_nodes=len(icons))
     if run is not None:
-        run.register(graph, name=NAME, key=list(icons.names), subject=owners(len(icons), seed), source=icons.source)
+        run.register(graph, **naming(icons), source=icons.source)
     nodes = GraphNodes(graph)
     images = mapped(run, "render", nodes, {"pixels": PIXELS}, lambda node: render(icons.drawing(node)))
     graph.image = torch.from_numpy(np.stack(images))
@@ -75,8 +75,18 @@ def parts_of(rows: int, seed: int) -> list[str]:
     return drawn
 
 
-def owners(rows: int, seed: int) -> list[str]:
-    """A made-up owner for each node: a few have many icons, and many have one (Zipf's law)."""
+def naming(icons: Icons) -> dict[str, Any]:
+    """How the nodes are registered: the name of their data set, each one's key and owner."""
+    return {"name": NAME, "key": list(icons.names), "subject": owners(len(icons))}
+
+
+def called(icons: Icons, node: int) -> str:
+    """A node's name in the trace."""
+    return f'{NAME}:key:"{icons.names[node]}"'
+
+
+def owners(rows: int) -> list[str]:
+    """A made-up owner for each icon: a few have many, and many have one (Zipf's law)."""
     share = 1 / np.arange(1, OWNERS + 1)
-    drawn = np.random.default_rng(seed + 1).choice(OWNERS, rows, p=share / share.sum())
+    drawn = np.random.default_rng(OWNERS).choice(OWNERS, rows, p=share / share.sum())
     return [f"owner-{number:04d}" for number in drawn.tolist()]
