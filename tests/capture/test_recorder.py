@@ -229,7 +229,7 @@ def test_batches_with_neighbours_are_cut_and_nothing_of_them_is_lost(journal: Me
         large = batch % 7 == 3
         n, hops = int(rng.integers(0, 30_000 if large else 300)), int(rng.integers(0, 4))
         counts = rng.integers(0, 20_000 if large else 400, hops)
-        seeds, near = (rng.integers(0, 100_000, size).astype(np.uint32) for size in (n, counts.sum()))
+        seeds, near = np.split(rng.permutation(100_000)[: n + counts.sum()].astype(np.uint32), [n])
         losses = rng.random(n).astype(np.float16) if with_losses else None
         row = (0, batch, batch + 1, 1, 1)
         whole = Hops("sampled", near, tuple(counts.tolist()))

@@ -18,67 +18,67 @@ MOST_HOPS = 1000  # that a batch is told apart by; what is farther away stands o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hops:
-    """The neighbours of one batch, each once: `nodes` (m,) uint32 node numbers, hop after hop, `counts[h]` of them at
-    hop h + 1. `graph` is "sampled" or "whole"."""
+    """The neighbours of one batch: `nodes` (m,) uint32 node numbers, hop after hop, `counts[h]` of them at hop h + 1.
+    `graph` is "sampled" or "whole". A sampler may have drawn a node several times, and its seeds again: see `once`."""
 
     graph: str
     nodes: NDArray[np.uint32]
     counts: tuple[int, ...]
 
+    def once(self, seeds: NDArray[np.uint32], scratch: NDArray[np.uint32]) -> Hops:
+        """Each node once, at its lowest hop, and no seed; `scratch` has a place for each node of the graph."""
+        if self.graph == "whole":
+            return self
+        drawn = np.concatenate([seeds, self.nodes])
+        places = np.arange(len(drawn), dtype=np.uint32)
+        scratch[drawn[::-1]] = places[::-1]  # where a node stands first
+        stays = (scratch[drawn] == places)[len(seeds) :]
+        if stays.all():
+            return self
+        kept = np.concatenate([[0], np.cumsum(stays)])[np.cumsum([0, *self.counts])]
+        return Hops(self.graph, self.nodes[stays], tuple(np.diff(kept).tolist()))
+
 
 class SampledNodes:
-    """Reads the batches of one PyG loader over `nodes`."""
+    """Reads the batches of one PyG loader over `nodes`; on the hot path, so what can wait for the entries waits."""
 
     def __init__(self, nodes: GraphNodes) -> None:
-        self._drawn_from = nodes.numbers
-        self._first = np.empty(node_count(nodes.data), dtype=np.intp)  # scratch: where a node stands first in a batch
+        self._seeds = nodes.numbers.astype(np.uint32)
+        self._count = node_count(nodes.data)
 
     def read(self, positions: array[int], batch: Any) -> tuple[array[int], Hops]:
-        """The seeds and their neighbours, as node numbers, in a batch as the loop receives it; `positions` are those
-        that the loader's sampler drew.
+        """The seeds, as node numbers, and the neighbours in a batch as the loop receives it; `positions` are those that
+        the loader's sampler drew.
 
         CaptureError where the batch does not say which nodes it holds, or holds others than were drawn.
         """
         try:
-            drawn = batch.n_id.numpy(force=True)
+            drawn = batch.n_id.numpy(force=True).astype(np.uint32)
             size, told = int(batch.batch_size), getattr(batch, "num_sampled_nodes", None)
         except (AttributeError, TypeError) as error:
             raise CaptureError(
                 f"the loader delivers a {type(batch).__name__} that does not say which nodes it holds ({error}); let "
                 "its transform keep n_id and batch_size"
             ) from error
-        seeds = self._drawn_from[np.frombuffer(positions, dtype=np.uint32)]
-        if not np.array_equal(drawn[:size], seeds):
+        seeds = self._seeds[np.frombuffer(positions, dtype=np.uint32)]
+        if len(seeds) != size or len(drawn) < size or not (drawn[:size] == seeds).all():
             raise CaptureError(
                 f"the batch begins with the nodes {_some(drawn[:size])}, and its seeds are {_some(seeds)}: nobody can "
                 "tell whose labels take part; let sampler and transform leave the seeds first, in their order"
             )
-        if drawn.min(initial=0) < 0 or drawn.max(initial=0) >= len(self._first):
-            raise CaptureError(f"the batch holds node {drawn.max()} of a graph of {len(self._first)} nodes (n_id)")
+        if drawn.max(initial=0) >= self._count:
+            raise CaptureError(f"the batch holds node {batch.n_id.max()} of a graph of {self._count} nodes (n_id)")
         if told is None:
             steps = steps_to(batch.edge_index, len(drawn), np.arange(size))
-            order = np.argsort(steps, kind="stable")
-            drawn = drawn[order]
-            bounds = np.searchsorted(steps[order], np.arange(steps.max(initial=0) + 2))
+            drawn, counts = drawn[np.argsort(steps, kind="stable")], tuple(np.bincount(steps).tolist())
         else:
-            bounds = np.cumsum([0, *map(int, told)])
-            if bounds[-1] != len(drawn) or bounds[min(1, len(bounds) - 1)] != size:
+            counts = tuple(map(int, told))
+            if sum(counts) != len(drawn) or counts[0] != size:
                 raise CaptureError(
                     f"the batch holds {len(drawn)} nodes with {size} seeds, and num_sampled_nodes counts {list(told)}: "
                     "let the loader's transform keep them together, or drop num_sampled_nodes"
                 )
-        numbers = array("I", seeds.astype(np.uint32).tobytes())
-        return numbers, self._once(drawn, size, bounds)
-
-    def _once(self, drawn: NDArray[np.int64], size: int, bounds: NDArray[np.intp]) -> Hops:
-        """Each node at its lowest hop, and no seed among the neighbours: where subgraphs are disjoint, one node is
-        drawn several times."""
-        places = np.arange(len(drawn))
-        self._first[drawn[::-1]] = places[::-1]
-        stays = self._first[drawn] == places
-        before = np.concatenate([[0], np.cumsum(stays)])[bounds]
-        counts = tuple(np.diff(before)[1:].tolist())
-        return Hops("sampled", drawn[size:][stays[size:]].astype(np.uint32), counts)
+        return array("I", seeds.tobytes()), Hops("sampled", drawn[size:], counts[1:])
 
 
 def whole_graph(data: Any, seeds: NDArray[np.int64], steps: int) -> Hops:
@@ -111,6 +111,6 @@ def steps_to(edge_index: Any, count: int, seeds: NDArray[np.int64], most: int | 
     return reach
 
 
-def _some(nodes: NDArray[np.int64]) -> str:
+def _some(nodes: NDArray[np.uint32]) -> str:
     more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
     return ", ".join(map(str, nodes[:5].tolist())) + more

@@ -122,9 +122,8 @@ class Recorder:
                 if buffer is not None:
                     self._encode_uses(key)
                 buffer = self._buffers[key] = UseBuffer(placement)
-            size = buffer.add(row, positions, losses, hops)
-            self.events += len(positions) + (0 if hops is None else len(hops.nodes))
-            if buffer.bytes >= ENTRY_PAYLOAD_BYTES - size:
+            self.events += len(positions)
+            if buffer.add(row, positions, losses, hops):
                 self._encode_uses(key)
                 self._write()
 
@@ -198,6 +197,7 @@ class Recorder:
 
     def _encode_uses(self, key: tuple[int, int, bool]) -> None:
         for fields in self._buffers.pop(key).entries():
+            self.events += len(fields.get("hop_ordinals", ()))
             self._encode("use", {"loader": key[0], "optimizer": key[1], **fields})
 
     # -- writing ------------------------------------------------------------------------------------------------

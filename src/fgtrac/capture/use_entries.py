@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it needs torch
 
 ENTRY_PAYLOAD_BYTES = 60_000  # of columns in one entry; the rest of the 65,535 is for its fixed fields
 BATCH_COLUMN_BYTES = 22  # epoch, batch, step, status, attribution, count of one batch
+GRAPH_ENTRIES = 8  # that batches with neighbours wait for: the second costs a fifth of the first, whose code is cold
 NODE_BYTES = 4  # of a neighbour, and of the number of neighbours at one hop
 
 
@@ -48,8 +49,8 @@ class UseBuffer:
         positions: array[int],
         losses: NDArray[np.float16] | None,
         hops: Hops | None,
-    ) -> int:
-        """Take one batch; how many bytes of columns it has. All batches have losses, or none has; so with hops."""
+    ) -> bool:
+        """Take one batch; whether there is no room for another like it. All have losses, or none has; so with hops."""
         self.rows.append(row)
         self.positions.append(positions)
         more = BATCH_COLUMN_BYTES + 4 * len(positions)
@@ -60,7 +61,7 @@ class UseBuffer:
             self.hops.append(hops)
             more += NODE_BYTES * (len(hops.nodes) + len(hops.counts))
         self.bytes += more
-        return more
+        return self.bytes + more > ENTRY_PAYLOAD_BYTES * (1 if hops is None else GRAPH_ENTRIES)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """The fields of `use` entries that hold these batches, without loader and optimizer."""
@@ -71,7 +72,7 @@ class UseBuffer:
         placement = self.placement
         ordinals = placement.ordinals[positions]
         if placement.which is None:
-            near = _Near.of(self.hops, placement.ordinals) if self.hops else None
+            near = self._near(placement.ordinals) if self.hops else None
             yield from _entries_of(placement.blocks[0], rows, counts, ordinals, losses, near)
             return
         which = placement.which[positions]
@@ -83,6 +84,15 @@ class UseBuffer:
             part = None if losses is None else losses[mine]
             yield from _entries_of(placement.blocks[number], rows[some], here[some], ordinals[mine], part, None)
 
+    def _near(self, ordinals: NDArray[np.uint32]) -> _Near:
+        scratch = np.empty(len(ordinals), dtype=np.uint32)
+        batches = zip(self.hops, self.positions, strict=True)
+        hops = [one.once(np.frombuffer(seeds, dtype=np.uint32), scratch) for one, seeds in batches]
+        counts = np.zeros((len(hops), max(len(one.counts) for one in hops)), dtype=np.uint32)
+        for batch, one in enumerate(hops):
+            counts[batch, : len(one.counts)] = one.counts
+        return _Near(hops[0].graph, counts, ordinals[np.concatenate([one.nodes for one in hops])])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Near:
@@ -91,13 +101,6 @@ class _Near:
     graph: str
     counts: NDArray[np.uint32]
     ordinals: NDArray[np.uint32]
-
-    @classmethod
-    def of(cls, hops: list[Hops], ordinals: NDArray[np.uint32]) -> _Near:
-        counts = np.zeros((len(hops), max(len(one.counts) for one in hops)), dtype=np.uint32)
-        for batch, one in enumerate(hops):
-            counts[batch, : len(one.counts)] = one.counts
-        return cls(hops[0].graph, counts, ordinals[np.concatenate([one.nodes for one in hops])])
 
 
 def _entries_of(
