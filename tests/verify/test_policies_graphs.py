@@ -135,7 +135,7 @@ def test_a_copy_of_a_held_out_node_may_be_a_neighbour_too() -> None:
     log = [*data.registered(), data.role("train", [0, 1]), data.role("test", [2])]
     beside = check(log, data.graph_use(1, [1], [0]), policies=Policies(("held-out-contents",)))["held-out-contents"]
     assert beside.verdict is HOLDS
-    assert "1 of the samples were neighbours, with their features alone, 1 times" in beside.words
+    assert "1 of the samples were neighbours, with their features alone, 1 time" in beside.words
     found = check(log, data.graph_use(1, [1], [0]), data.graph_use(2, [0], [1]))
     assert assert_only(found, "held-out-contents", REFUTED).broken == [(data.ids[0], 2, 6)]
 
@@ -226,7 +226,7 @@ def test_policies_over_a_graph_decide_as_they_are_defined(
     if found["held-out"].verdict is HOLDS and beside:
         theirs = [use for use in beside if use[1] in test]
         assert f"{len({use[1] for use in theirs})} of the samples were neighbours" in found["held-out"].words
-        assert f"with their features alone, {len(theirs)} times" in found["held-out"].words
+        assert f"with their features alone, {len(theirs)} time" in found["held-out"].words
 
 
 @pytest.mark.parametrize("policy", [*BUILT_IN, *ON_DEMAND])

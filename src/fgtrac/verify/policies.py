@@ -239,7 +239,8 @@ class _Court:
             return f"no use of {rule.what} is {among} and {beside:,} as neighbours in applied updates"
         mine = uses.beside[ban.banned]
         far = f", {n:,} of them out of the seeds' reach" if (n := int(uses.far[ban.banned].sum())) else ""
-        theirs = f"{(mine > 0).sum():,} of the samples were neighbours, with their features alone, {mine.sum():,} times"
+        times = _plural(int(mine.sum()), "time")
+        theirs = f"{(mine > 0).sum():,} of the samples were neighbours, with their features alone, {times}"
         return f"no use of {rule.what} is {among} in applied updates; {theirs}{far}"
 
     def _weigh(self, doubts: Sequence[Doubt], used: Mask) -> Iterator[str]:
