@@ -18,6 +18,8 @@ from fgtrac.api.run import Run, start_run
 from fgtrac.api.trace import Trace
 from graphs import Network, make_graph
 
+ICONS = [f"icon-{node}" for node in range(60)]  # what the nodes are called
+
 
 def forward(model: nn.Module, nodes: torch.Tensor, graph: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """The head is applied to all nodes; those asked for are taken out behind it."""
@@ -32,9 +34,7 @@ class GraphTrace:
 
     @cached_property
     def graph(self) -> Data:
-        graph = make_graph()
-        graph.icon = [f"icon-{node}" for node in range(graph.num_nodes)]
-        return graph
+        return make_graph()
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
@@ -52,7 +52,7 @@ class GraphTrace:
 
     def register(self, run: Any) -> None:
         for mask, role in (("train_mask", "train"), ("val_mask", "validation"), ("test_mask", "test")):
-            run.register(self.graph, mask, role=role, **({"key": "icon"} if role == "train" else {}))
+            run.register(self.graph, mask, role=role, **({"key": ICONS} if role == "train" else {}))
 
     def record(self, **options: Any) -> nn.Module:
         """Train on whole-graph passes toward batches of seeds; the model as it is then."""

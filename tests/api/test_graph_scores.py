@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Data
 
+from fgtrac.api.explanation import SAMPLED
 from fgtrac.api.ledger import read_ledger, state_path
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.run import start_run
@@ -23,7 +24,7 @@ from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.report import Finding, Verdict
-from graph_trace import GraphTrace, forward
+from graph_trace import ICONS, GraphTrace, forward
 from graphs import node_loader
 
 
@@ -92,7 +93,7 @@ def made_anew(made: GraphTrace, graph: Data, passes: list[int]) -> Finding:
         return forward(model, nodes, graph)
 
     def again(run: Any) -> nn.Module:
-        run.register(graph, "train_mask", key="icon")
+        run.register(graph, "train_mask", key=ICONS)
         data = {"train": GraphNodes(graph, "train_mask"), "validation": GraphNodes(graph, "val_mask")}
         run.score_with(loss=nn.CrossEntropyLoss(), forward=counted, batch_size=64, **data)
         return made.model()
@@ -163,3 +164,21 @@ def test_a_loader_that_draws_neighbours_is_no_data_to_score(blank: GraphTrace) -
         blank.register(run)
         with pytest.raises(ScoreError, match="draws other neighbours at each pass; give GraphNodes"):
             run.score_with(**blank.scored | {"train": node_loader(blank.graph)})
+
+
+def test_an_explanation_says_that_training_drew_its_neighbours(blank: GraphTrace, scored: GraphTrace) -> None:
+    model, graph = blank.model(), blank.graph
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    with start_run(blank.folder / "run", key=blank.folder / "key.pem", keep="all") as run:
+        blank.register(run)
+        run.score_with(**blank.scored)
+        for batch in run.watch(node_loader(graph), role="train"):
+            optimizer.zero_grad()
+            cross_entropy(model(batch.x, batch.edge_index)[: batch.batch_size], batch.y[: batch.batch_size]).backward()
+            optimizer.step()
+        run.checkpoint(model, optimizer)
+    told, plain = blank.trace.explain("role:test"), scored.trace.explain("role:test")
+    assert SAMPLED in str(told)
+    assert told.as_json()["neighbours_sampled"] is True
+    assert SAMPLED not in str(plain)
+    assert "neighbours_sampled" not in plain.as_json()

@@ -21,7 +21,7 @@ from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.graph import GraphNodes
 from fgtrac.errors import ScoreError, TamperError
 from fgtrac.store.trace_dir import TraceDir
-from graph_trace import GraphTrace, forward
+from graph_trace import ICONS, GraphTrace, forward
 from graphs import Network, make_graph
 
 LOSS = nn.CrossEntropyLoss()
@@ -42,7 +42,7 @@ def node(recorded: GraphTrace) -> int:
 
 
 def ask(made: GraphTrace, node: int, **options: Any) -> NeighbourContributions:
-    given = {"model": made.model(), "data": made.graph, "loss": LOSS, "forward": made.forward, "key": "icon"}
+    given = {"model": made.model(), "data": made.graph, "loss": LOSS, "forward": made.forward, "key": ICONS}
     return made.trace.neighbour_contributions(f'graph:key:"icon-{node}"', **given | options)
 
 
@@ -216,14 +216,14 @@ def test_what_makes_no_sense_is_refused(recorded: GraphTrace, node: int) -> None
     refused(TypeError, "model= takes a torch.nn.Module", model=forward)
     with pytest.raises(ValueError, match="is no node of this graph"):
         recorded.trace.neighbour_contributions(
-            'graph:key:"icon-99"', model=recorded.model(), data=recorded.graph, loss=LOSS, forward=forward, key="icon"
+            'graph:key:"icon-99"', model=recorded.model(), data=recorded.graph, loss=LOSS, forward=forward, key=ICONS
         )
 
 
 def test_a_graph_without_training_nodes_has_no_baseline(tmp_path: Path) -> None:
     made = GraphTrace(tmp_path)
     with start_run(made.folder / "run", key=made.folder / "key.pem", keep="all") as run:
-        run.register(made.graph, "test_mask", role="test", key="icon")
+        run.register(made.graph, "test_mask", role="test", key=ICONS)
         run.checkpoint(made.model())
     with pytest.raises(ValueError, match="no node of the graph has the role train"):
         ask(made, 7)

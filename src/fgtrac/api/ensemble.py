@@ -71,7 +71,10 @@ class Ensemble:
         layers = tuple(dict.fromkeys(words_of_layer(layer) for cache in joined.caches for layer in cache.layers))
         steps = tuple(tuple(state.step for state in cache.states) for cache in joined.caches)
         toward = tuple(found[i] for i in range(len(first)))
-        return Explanation(toward, str(how), layers, (), self._names, joined.n, by, steps_of_traces=steps)
+        sampled = any(e.is_sampled(cache) for e, cache in zip(self._explainers, joined.caches, strict=True))
+        return Explanation(
+            toward, str(how), layers, (), self._names, joined.n, by, steps_of_traces=steps, is_sampled=sampled
+        )
 
     def _joined(self, checkpoints: Steps) -> _Joined:
         chosen = _each(checkpoints, len(self._explainers))

@@ -15,6 +15,7 @@ from fgtrac.api.ledger import Ledger
 from fgtrac.api.measured import find_fidelity
 from fgtrac.api.naming import Namer, UnknownSampleError
 from fgtrac.api.targets import Target, prepare_targets, resolve
+from fgtrac.events.postings import KIND
 from fgtrac.query.attention import AttentionReader, ModalityWeights
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.seals import FullSeal
@@ -25,6 +26,7 @@ from fgtrac.score.methods import Method
 from fgtrac.store.trace_dir import TraceDir
 
 TRACED_TARGETS, TRACED_ROWS = 8, 1 << 15  # whose contribution traces are computed together
+SOME_ROWS = 8  # where a use is looked for
 KINDS = ("checkpoint", "resume", "artifact", "erasure")
 
 
@@ -120,7 +122,18 @@ class Explainer:
         return Explanation(
             tuple(found[i] for i in range(len(targets))), str(method), tuple(map(words_of_layer, cache.layers)), steps,
             tuple(f"step {step}" for step in steps), len(cache.rows("train")), by, self.fidelity(method, steps),
+            is_sampled=self.is_sampled(cache),
         )  # fmt: skip
+
+    def is_sampled(self, cache: Cache) -> bool:
+        """Whether a neighbour sampler drew what trained, as the first use of a few training samples says."""
+        rows = cache.rows("train")
+        for row in range(min(len(rows), SOME_ROWS)):
+            found = self.seal.rows(self.blocks.id(*rows.place(row)))
+            used = [] if found is None else found["entry"][found["kind"] == KIND["used"]].tolist()
+            if used:
+                return self.seal.log.event(used[0]).get("graph") == "sampled"
+        return False
 
     def fidelity(self, method: Method, steps: tuple[int, ...]) -> Fidelity | None:
         """What was measured of this method at these checkpoints, if the trace says so."""

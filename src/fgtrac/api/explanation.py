@@ -10,6 +10,7 @@ from fgtrac.query.attention import ModalityWeights
 
 UNMEASURED = "fidelity not measured"
 CAUTION = "a score estimates an influence; influence is not causation"
+SAMPLED = "gradients are of nodes with the neighbours that forward gives them, and training drew some of theirs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,8 @@ class Explanation:
 
     `method` in words as entries write it; `layers` the names of the prediction layers, with the error of a projection;
     `steps` the checkpoints (for an ensemble `columns` are the traces instead, and `steps_of_traces` the checkpoints of
-    each); `rows` how many training samples were
-    scored; `by` what the shares are grouped by."""
+    each); `rows` how many training samples were scored; `by` what the shares are grouped by; `is_sampled` whether
+    training drew the neighbours of a graph's nodes."""
 
     toward: tuple[Toward, ...]
     method: str
@@ -148,6 +149,7 @@ class Explanation:
     by: str | None = None
     fidelity: Fidelity | None = None
     steps_of_traces: tuple[tuple[int, ...], ...] = ()
+    is_sampled: bool = False
 
     @property
     def basis(self) -> str:
@@ -157,6 +159,7 @@ class Explanation:
         steps = "the checkpoints of steps " + " and of ".join(", ".join(map(str, some)) for some in each)
         steps += f", the mean over {len(self.columns)} traces" if self.steps_of_traces else ""
         said = [f"{self.rows:,} training samples by {self.method}, layer {where}, {steps}"]
+        said += [SAMPLED] if self.is_sampled else []
         return "; ".join([*said, str(self.fidelity or UNMEASURED), CAUTION])
 
     def as_json(self) -> dict[str, Any]:
@@ -168,6 +171,7 @@ class Explanation:
             "columns": list(self.columns),
             **({"steps_of_traces": list(map(list, self.steps_of_traces))} if self.steps_of_traces else {}),
             "training_samples": self.rows,
+            **({"neighbours_sampled": True} if self.is_sampled else {}),
             **({"by": self.by} if self.by else {}),
             "fidelity": self.fidelity.as_json() if self.fidelity else UNMEASURED,
             "toward": [one.as_json() for one in self.toward],

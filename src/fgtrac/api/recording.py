@@ -258,14 +258,15 @@ class Run(Watching, Attending):
         the rows of `train`, `validation` and `test` at each kept checkpoint, kept in the trace.
 
         Each is a map-style data set without random augmentation, or a loader over one, read in row order; register one
-        that has a name or keys of its own before. `loss` is (outputs, targets) -> (n,), or a torch loss, taken without
-        its reduction. `forward` is (model, batch) -> (outputs, targets), by default for pairs. `layer` is the last
-        trained linear or convolution layer, or a name, several, or "all". `factors`: "now" at each kept checkpoint,
-        "sample:N" the same for N training rows, "later" when `score` is called, which alone makes what those from
-        before a resume lack. At most `max_kept` checkpoints and `factor_budget_bytes` are spent. `scoring_cost` is
-        printed before, and measured. With `validation`, every training sample's contribution toward its mean loss is
-        recorded, by `method` ("tracin" is the paper's, arXiv:2002.08484); `ggn` keeps the Gauss-Newton matrix for
-        "fisher ggn".
+        that has a name or keys of its own before. Of a graph it is GraphNodes(graph, nodes): a batch is then node
+        numbers (n,), which `forward` answers by a pass over the whole graph. That is one pass for each batch, so give
+        `batch_size` the number of rows. `loss` is (outputs, targets) -> (n,), or a torch loss, taken without its
+        reduction. `forward` is (model, batch) -> (outputs, targets), by default for pairs. `layer` is the last trained
+        linear or convolution layer, or a name, several, or "all". `factors`: "now" at each kept checkpoint, "sample:N"
+        the same for N training rows, "later" when `score` is called, which alone makes what those from before a resume
+        lack. At most `max_kept` checkpoints and `factor_budget_bytes` are spent. `scoring_cost` is printed before, and
+        measured. With `validation`, every training sample's contribution toward its mean loss is recorded, by `method`
+        ("tracin" is the paper's, arXiv:2002.08484); `ggn` keeps the Gauss-Newton matrix for "fisher ggn".
 
         Raises ValueError, TypeError or ScoreError for what cannot be scored; the model is looked at when it is first
         seen, before that checkpoint is recorded.
