@@ -40,6 +40,12 @@ def test_a_server_is_loaded_when_one_is_started() -> None:
     assert not {m for m in loaded_by("import fgtrac.web.tiles_server") if m.partition(".")[0] in SERVICES}
 
 
+def test_who_has_no_graph_does_not_pay_for_torch_geometric() -> None:
+    modules = loaded_by("import fgtrac; fgtrac.start_run, fgtrac.GraphNodes; import fgtrac.api.watching")
+    assert "torch" in modules
+    assert "torch_geometric" not in modules
+
+
 def test_loading_the_chain_s_library_leaves_the_recursion_limit_where_nested_json_ends_in_an_error() -> None:
     code = "import sys; from fgtrac.anchor.json_rpc import needs_evm; before = sys.getrecursionlimit(); "
     assert "web3" in loaded_by(code + "needs_evm('web3'); assert sys.getrecursionlimit() == before")

@@ -18,7 +18,7 @@ from torch_geometric.loader import LinkNeighborLoader, RandomNodeLoader
 from fgtrac import GraphNodes
 from fgtrac.api.run import Run
 from fgtrac.errors import CaptureError
-from graphs import make_graph
+from graphs import Network, make_graph
 
 Read = Callable[[Path], Any]
 
@@ -119,6 +119,27 @@ def test_a_data_set_of_graphs_is_not_taken_for_a_graph(run: Run, log: Read) -> N
     assert len(list(run.watch(GraphLoader(graphs, batch_size=2)))) == 2
     run.close()
     assert [(e["name"], e["rows"]) for e in log(run.path).kind("dataset")] == [("list", 4)]
+
+
+@pytest.mark.parametrize("takes_batch", [False, True])
+def test_batches_of_whole_graphs_are_recognised_in_the_forward_pass(run: Run, log: Read, takes_batch: bool) -> None:
+    """Classification of graphs: two batches wait, and the later one is trained on first."""
+    graphs = [make_graph(nodes=8, seed=seed) for seed in range(8)]
+    batches = list(run.watch(GraphLoader(graphs, batch_size=4), role="train"))
+
+    class Pooled(Network):
+        def forward(self, batch: Any, *edges: Any) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(*(batch, *edges) if edges else (batch.x, batch.edge_index))
+
+    model = Pooled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in reversed(batches):
+        optimizer.zero_grad()
+        model(*[batch] if takes_batch else [batch.x, batch.edge_index]).mean().backward()
+        optimizer.step()
+    run.close()
+    told = {batch: (step, sure) for (_, _, batch), (step, sure, _keys) in log(run.path).batches().items()}
+    assert told == {1: (1, "exact"), 0: (2, "exact")}
 
 
 def test_loaders_whose_items_are_no_samples_of_ours_are_refused(run: Run) -> None:

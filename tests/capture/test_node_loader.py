@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch_geometric.sampler import BaseSampler, SamplerOutput
 from torch_geometric.transforms import NormalizeFeatures
 
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.hops import steps_to
+from fgtrac.capture.hops import SampledNodes, steps_to
+from fgtrac.capture.own_time import own_time
 from fgtrac.errors import CaptureError
 from graphs import FewNeighbours, Network, NodeUse, make_graph, node_loader, node_uses
 from replays import HOLDS, replayed
@@ -319,6 +321,24 @@ def test_loaders_that_no_run_watches_are_left_alone(run: Run) -> None:
     run.close()
     assert len(list(run_loader := node_loader(graph))) == 4
     assert run_loader(torch.arange(3)).batch_size == 3
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
+def test_what_reading_a_batch_of_nodes_takes_counts_as_the_recording_s_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_worker: bool
+) -> None:
+    read = SampledNodes.read
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.05)
+        return read(*args)
+
+    monkeypatch.setattr(SampledNodes, "read", slow)
+    with own_time() as meter, start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        loader = run.watch(node_loader(make_graph(), filter_per_worker=by_worker), role="train")
+        start = meter.seconds
+        batches = len(list(loader))
+        assert 0.05 * batches <= meter.seconds - start
 
 
 @pytest.mark.parametrize("seed", range(8))
