@@ -30,8 +30,9 @@ from fgtrac.score.fidelity import spearman
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Progress
 from fgtrac.score.losses import PerSample, per_sample
-from fgtrac.score.neighbours import LossOf, estimate, occlude
+from fgtrac.score.neighbours import Estimates, LossOf, estimate, occlude
 from fgtrac.score.untouched import untouched
+from fgtrac.store.trace_dir import TraceDir
 
 GraphForward = Callable[[torch.nn.Module, torch.Tensor, Any], tuple[Any, Any]]
 
@@ -101,62 +102,76 @@ def explain_neighbours(
     progress: Progress | None,
 ) -> NeighbourContributions:
     """The answer for one node. Errors as `Trace.neighbour_contributions`."""
-    states = _states(explainer, checkpoints)
-    node, places = _node_of(graph, target), _places(graph, samples)
-    roles = samples.roles[places]
+    states, node = _states(explainer, checkpoints), _node_of(graph, target)
+    roles = samples.roles[_places(graph, samples)]
     trained = np.flatnonzero(roles >> ROLES["train"] & 1)
-    if not len(trained):
-        raise ValueError("no node of the graph has the role train, whose mean features are the baseline")
-    baseline = {name: values[torch.from_numpy(trained)].mean(0) for name, values in graph.features.items()}
-    passes = _Passes(explainer, graph, asked, node)
+    passes = _Passes(explainer.trace, graph, asked, node, _mean(graph.features, trained))
 
-    found = []
-    for state in states:
-        with passes.at(state) as loss_of:
-            found.append(estimate(loss_of, graph.features, baseline))
-    hops = _hops_to(node, graph)
-    estimates = np.stack([one.values for one in found])
+    found = passes.estimate(states)
+    estimates, hops = np.stack([one.values for one in found]), _hops_to(node, graph)
     field = _field(node, hops, np.any([one.acts for one in found], axis=0))
     strongest = field[np.argsort(-np.abs(estimates[-1, field]), kind="stable")[:k]]
     chosen = np.concatenate([[node], strongest])
-
-    occlusions, total = [], len(states) * len(chosen)
-    for place, state in enumerate(states):
-        advance = _advancing(progress, place * len(chosen), total)
-        with passes.at(state) as loss_of:
-            occlusions.append(occlude(loss_of, graph.features, baseline, chosen, estimates[place, chosen], advance))
-    occluded = np.stack(occlusions)
+    occlusions = passes.occlude(states, chosen, estimates[:, chosen], progress)
 
     def row(number: int, column: int) -> NeighbourRow:
         bits, sample_id, hop = int(roles[number]), graph.ids[number].tobytes(), int(hops[number])
         return NeighbourRow(
             number, sample_id, explainer.namer.name_of(sample_id),
             tuple(role for role, code in ROLES.items() if bits >> code & 1), None if hop == NO_HOP else hop,
-            tuple(estimates[:, number].tolist()), tuple(occluded[:, column].tolist()),
+            tuple(estimates[:, number].tolist()), tuple(occlusions[:, column].tolist()),
         )  # fmt: skip
 
-    rows = [row(number, column) for column, number in enumerate(chosen.tolist())]
+    itself, *others = [row(number, column) for column, number in enumerate(chosen.tolist())]
     return NeighbourContributions(
-        explainer.namer.name_of(target.id) or target.words, asked.features, tuple(state.step for state in states),
+        itself.name or target.words, asked.features, tuple(state.step for state in states),
         tuple(one.loss for one in found), field, hops[field], estimates[:, field],
-        rows[0], tuple(sorted(rows[1:], key=lambda one: -one.occlusion)),
-        _fidelity(estimates[:, strongest], occluded[:, 1:]), len(trained),
+        itself, tuple(sorted(others, key=lambda one: -one.occlusion)),
+        _fidelity(estimates[:, strongest], occlusions[:, 1:]), len(trained),
     )  # fmt: skip
 
 
 class _Passes:
-    """Forward passes toward one node, at one kept state after another, by a copy of the model."""
+    """Passes toward one node, at one kept state after another, by a copy of the model in eval mode."""
 
-    def __init__(self, explainer: Explainer, graph: GivenGraph, asked: Asked, node: int) -> None:
-        self._trace = explainer.trace
+    def __init__(
+        self, trace: TraceDir, graph: GivenGraph, asked: Asked, node: int, baseline: Mapping[str, torch.Tensor]
+    ) -> None:
+        self._trace = trace
         self._graph = graph
         self._asked = asked
         self._terms: PerSample = per_sample(asked.loss)
         self._nodes = torch.tensor([node])
+        self._baseline = baseline
+
+    def estimate(self, states: Sequence[State]) -> list[Estimates]:
+        """The loss, and the estimates of all nodes, at each state."""
+        found = []
+        for state in states:
+            with self._at(state) as loss_of:
+                found.append(estimate(loss_of, self._graph.features, self._baseline))
+        return found
+
+    def occlude(
+        self, states: Sequence[State], nodes: NDArray[np.int64], estimates: Floats, progress: Progress | None
+    ) -> Floats:
+        """(states, nodes): occlusions, where `estimates` are of the same states and nodes."""
+        found, done = [], 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            if progress is not None:
+                progress(done, len(states) * len(nodes))
+
+        for state, expected in zip(states, estimates, strict=True):
+            with self._at(state) as loss_of:
+                found.append(occlude(loss_of, self._graph.features, self._baseline, nodes, expected, advance))
+        return np.stack(found)
 
     @contextmanager
-    def at(self, state: State) -> Iterator[LossOf]:
-        """The node's loss of features, in eval mode."""
+    def _at(self, state: State) -> Iterator[LossOf]:
+        """The node's loss as a function of features."""
         model = copied(self._asked.model)
         load_state(model, read_state(self._trace, state), f"the checkpoint of step {state.step}")
         with untouched(model):
@@ -191,9 +206,20 @@ def _node_of(graph: GivenGraph, target: Named) -> int:
 
 
 def _places(graph: GivenGraph, samples: Samples) -> NDArray[np.int64]:
-    """(n,) where each node stands among the samples of the trace, all of which are registered."""
+    """(n,) where each node stands among the samples of the trace."""
     known = {sample.tobytes(): place for place, sample in enumerate(samples.ids)}
+    if (graph.ids[0].tobytes()) not in known:
+        raise ValueError(
+            "the graph was registered after the newest full seal; run fgtrac seal, and open the trace anew"
+        )
     return np.array([known[node.tobytes()] for node in graph.ids], dtype=np.int64)
+
+
+def _mean(features: Mapping[str, torch.Tensor], nodes: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    """The mean features of some nodes; ValueError where there are none."""
+    if not len(nodes):
+        raise ValueError("no node of the graph has the role train, whose mean features are the baseline")
+    return {name: values[torch.from_numpy(nodes)].mean(0) for name, values in features.items()}
 
 
 def _hops_to(node: int, graph: GivenGraph) -> NDArray[np.int64]:
@@ -209,18 +235,6 @@ def _field(node: int, hops: NDArray[np.int64], acts: NDArray[np.bool_]) -> NDArr
     inside = ((hops > 0) & (hops <= depth)) | (acts & (hops == NO_HOP))
     inside[node] = False
     return np.flatnonzero(inside)
-
-
-def _advancing(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
-    done = before
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, total)
-
-    return advance
 
 
 def _fidelity(estimates: Floats, occlusions: Floats) -> tuple[float | None, ...]:
