@@ -91,12 +91,14 @@ def check_version(package: Path) -> None:
 
 def read_list(path: Path) -> dict[str, Any]:
     """The list of icons by name. ValueError for what is none."""
-    known = json.loads(path.read_bytes())
-    if not isinstance(known, dict) or not all(
-        isinstance(v, dict) and {"category", "tags"} <= v.keys() for v in known.values()
-    ):
+    try:
+        known = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; fetch {LIST}@{VERSION} again") from error
+    icons = known.values() if isinstance(known, dict) else [None]
+    if not all(isinstance(icon, dict) and {"category", "tags"} <= icon.keys() for icon in icons):
         raise ValueError(f"{path} does not give each icon a category and tags; fetch {LIST}@{VERSION} again")
-    return known
+    return dict(known)
 
 
 def read_tags(tags: list[Any]) -> tuple[str, ...]:

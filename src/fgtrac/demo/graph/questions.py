@@ -22,12 +22,18 @@ from fgtrac.demo.graph.icons import Icons
 from fgtrac.demo.graph.network import IconNetwork
 from fgtrac.demo.graph.prepare import MASKS, called, naming, owners
 from fgtrac.demo.graph.training import Trained, train
+from fgtrac.store import durable
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import Verifier
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 
+POLICY = """format = "fgtrac-policies/v1"
+
+[held-out-contents]
+on = false  # each owner has a key of its own, under which equal contents of two owners stay unlinked
+"""
 RECOMPUTED = 20  # nodes whose modality weights are computed again from the committed checkpoint
 
 
@@ -98,6 +104,7 @@ def modality_weights(done: Finished) -> dict[str, Any]:
     most = {name: int(rows[:, column].argmax()) for column, name in enumerate(last.modalities)}
     return {
         "modalities": list(last.modalities),
+        "nodes": nodes,
         "mean": [{"step": w.step, "weights": w.weights.mean(axis=0, dtype=np.float64).tolist()} for w in recorded],
         "most": {name: {"sample": done.called(n), "weights": rows[n].tolist()} for name, n in most.items()},
         "recomputed": RECOMPUTED,
@@ -134,8 +141,10 @@ def proofs(done: Finished, trained: int, held_out: int) -> list[dict[str, Any]]:
 
 
 def policies(path: Path, public_key: bytes) -> dict[str, Any]:
-    """What the built-in policies say of a trace."""
-    checked = check_trace(path, public_key.hex())
+    """What the policies say of a trace; POLICY is put beside it."""
+    file = path.with_suffix(".policy.toml")
+    durable.write_file(file, POLICY.encode(), sync=False)
+    checked = check_trace(path, public_key.hex(), policy=file)
     found = {finding.check: finding for finding in checked.report.findings}
     said = [found[name] for name in ("held-out", "every-training-sample-used", "erased-subjects")]
     return {

@@ -93,7 +93,10 @@ def mistake(console: Console, f: Figures, messages: Figures) -> None:
 
 def attention(console: Console, f: Figures) -> None:
     """How much each modality weighed."""
-    table = grid("9. How much each modality weighs, at each kept checkpoint", "step", *f["modalities"])
+    console.print(
+        f"[bold]9. How much each modality weighs at each kept checkpoint, the mean of {f['nodes']:,} nodes[/]"
+    )
+    table = grid("", "step", *f["modalities"])
     for one in f["mean"]:
         table.add_row(str(one["step"]), *(f"{weight:.3f}" for weight in one["weights"]))
     console.print(table)
@@ -117,6 +120,11 @@ def policies(console: Console, honest: Figures, leak: Figures) -> None:
         for number, row in enumerate(f["policies"]):
             table.add_row(run if number == 0 else "", row["policy"], row["verdict"], brief(row["words"]))
     console.print(table)
+    console.print(
+        "held-out-contents is switched off by the policy file: each owner has a key of its own, so that equal icons of two "
+        "owners are not linked.\n",
+        soft_wrap=True,
+    )
 
 
 def means(weights: Sequence[float]) -> str:
