@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from heapq import merge
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ TRACE_ID = bytes(range(16))
 def segment(data: bytes) -> bytes:
     """A segment, put together again from what was found in it: nothing is counted twice, and nothing left out."""
     found = scan(data)
-    pieces = [(at, encode_frame(entry)) for at, entry in found.frames]
-    pieces += [(at, data[at : at + length]) for at, length in found.bad]
-    out = b"".join(piece for _at, piece in sorted(pieces))
+    whole = ((at, encode_frame(entry)) for at, entry in found.frames)
+    bad = ((at, data[at : at + length]) for at, length in found.bad)
+    out = b"".join(piece for _at, piece in merge(whole, bad))
     return out + data[len(out) : len(out) + found.torn]
 
 

@@ -6,6 +6,7 @@ alone. So the checksum of a range follows from those of two prefixes (zlib's crc
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import cache
 from itertools import accumulate
@@ -16,22 +17,21 @@ from numpy.typing import NDArray
 POLYNOMIAL = 0xEDB88320  # of zlib's CRC-32, reflected
 Words = NDArray[np.uint32]
 Numbers = NDArray[np.int64]
-_COLUMN = 64  # bytes that one step of `prefix_checksums` is apart from the next, all over the buffer
 
 
 def prefix_checksums(data: bytes, before: int = 0) -> Words:
     """(n + 1,) the CRC-32 of the first 0 to n bytes of `data`, behind something whose own is `before`."""
-    rows, view = len(data) // _COLUMN + 1, memoryview(data)
-    fronts = accumulate((view[i : i + _COLUMN] for i in range(0, len(data), _COLUMN)), _crc_behind, initial=before)
-    columns = np.zeros((rows, _COLUMN), dtype=np.uint8)
-    columns.reshape(-1)[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-    columns = np.ascontiguousarray(columns.T)
-    register = ~np.fromiter(fronts, dtype=np.uint32, count=rows)
-    out = np.empty((_COLUMN, rows), dtype=np.uint32)
+    size = max(8, math.isqrt(len(data) // 32))  # of a piece; all pieces go on by a byte at a time, together
+    view, count = memoryview(data), len(data) // size + 1
+    fronts = accumulate((view[i : i + size] for i in range(0, len(data), size)), _crc_behind, initial=before)
+    pieces = np.zeros((count, size), dtype=np.uint8)
+    pieces.reshape(-1)[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+    registers = ~np.fromiter(fronts, dtype=np.uint32, count=count)
+    out = np.empty((size, count), dtype=np.uint32)
     table = _tables(0)[0]
-    for inverted, byte in zip(out, columns, strict=True):
-        np.invert(register, out=inverted)
-        register = table[register & 255 ^ byte] ^ register >> 8
+    for inverted, byte in zip(out, np.ascontiguousarray(pieces.T), strict=True):
+        np.invert(registers, out=inverted)
+        registers = table[registers & 255 ^ byte] ^ registers >> 8
     return out.T.reshape(-1)[: len(data) + 1]
 
 
