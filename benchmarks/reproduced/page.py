@@ -163,7 +163,7 @@ def costs(pipeline: Figures) -> str:
         row("of it passes for modality weights", "{:.2f} s".format, lambda run: run.get("attention_s")),
         row("fgtrac's own time in the training", "{:.2%}".format, lambda run: run.get("own_time_share")),
         row("... without checkpoints", "{:.2%}".format, lambda run: run.get("own_time_share_without_checkpoints")),
-        row("everything, to the sealed trace", "{:.2f} s".format, lambda run: run["whole_s"]),
+        row("everything; under trace with the preparation", "{:.2f} s".format, lambda run: run["whole_s"]),
         row("peak memory", "{:.0f} MiB".format, lambda run: run["peak_b"] / 2**20),
         disk("log", "log"),
         disk("index", "index"),

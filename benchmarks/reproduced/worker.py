@@ -6,7 +6,7 @@ import importlib
 import os
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,9 @@ def train(half: Any, arm: str, seed: int, epochs: int, shared: Path, folder: Pat
         trained, traced = half.train_plain(shared, seed, epochs, clock), {}
         whole_s, peak = time.perf_counter() - began_s, peak_b()
     else:
-        from reproduced.truth import received
-
         recording = Recording(folder, is_scored=arm != "capture")
         witness = half.Witness(shared) if arm == "witnessed" else None
-        with nullcontext() if witness is None else received(half.Witness.network, witness):
+        with nullcontext() if witness is None else watched_by(witness):
             ended = half.train_traced(shared, recording, seed, epochs, clock)
         whole_s, peak = time.perf_counter() - began_s, peak_b()
         trained, traced = ended.trained, ended.costs.figures(ended.trained.loop_s)
@@ -54,6 +52,13 @@ def train(half: Any, arm: str, seed: int, epochs: int, shared: Path, folder: Pat
     return result(trained) | {
         "train_s": clock.train_s, "train_cpu_s": clock.train_cpu_s, "whole_s": whole_s, "peak_b": peak, **traced,
     }  # fmt: skip
+
+
+def watched_by(witness: Any) -> AbstractContextManager[None]:
+    """Have every training forward pass of the network seen by the witness."""
+    from reproduced.truth import received  # what it loads is not to count as memory of the other arms
+
+    return received(witness.network, witness)
 
 
 def result(trained: Any) -> dict[str, Any]:
