@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fgtrac.commit.keys import load_key
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.bundle import Bundle, format_bundle
@@ -34,6 +35,8 @@ def stage(other: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
             id_key = None if "--id-key" not in named else id_key_of(named["--id-key"])
             try:
                 key = bytes.fromhex(self.public_key) if has_key else None
+                if "--key" in named:
+                    key = load_key(Path(named["--key"])).public_key().public_bytes_raw()
                 verdict, found = other.Examination(other.read_bundle(data), key, id_key).report()
             except other.Fault:
                 verdict, found = "malformed", {}
