@@ -121,7 +121,7 @@ def policies(console: Console, honest: Figures, leak: Figures) -> None:
             table.add_row(run if number == 0 else "", row["policy"], row["verdict"], brief(row["words"]))
     console.print(table)
     console.print(
-        "held-out-contents is switched off by the policy file: each owner has a key of its own, so that equal icons of two "
+        "held-out-contents is switched off by the policy file: each owner has a key of its own, so equal icons of two "
         "owners are not linked.\n",
         soft_wrap=True,
     )

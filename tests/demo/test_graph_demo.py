@@ -1,0 +1,115 @@
+"""The whole graph demo on the six smallest categories: every claim, and every figure that another one must equal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fgtrac.demo.graph import story
+from icon_folders import fetched
+
+Shown = tuple[dict[str, Any], str, Path]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    folder = tmp_path_factory.mktemp("demo")
+    text, silent = io.StringIO(), io.StringIO()
+    figures = story.run_demo(
+        out=folder / "kept",
+        data_dir=fetched(),
+        small=True,
+        key=folder / "key.pem",
+        console=Console(file=text, width=140, emoji=False),
+        progress=Console(file=silent),
+    )
+    assert silent.getvalue() == "", "progress belongs on a terminal only"
+    return figures, text.getvalue(), folder / "kept.trace"
+
+
+def test_no_claim_fails(shown: Shown) -> None:
+    assert shown[0]["failures"] == []
+    assert "Every claim above was measured in this run, and holds." in shown[1]
+
+
+def test_training_is_bit_identical_and_better_than_one_modality_alone(shown: Shown) -> None:
+    training = shown[0]["training"]
+    assert training["weights_with"] == training["weights_without"]
+    assert training["generators_with"] == training["generators_without"]
+    assert training["accuracy_with"] == training["accuracy_without"] > max(training["alone"].values())
+
+
+def test_the_log_has_every_seed_and_every_neighbour(shown: Shown) -> None:
+    figures = shown[0]
+    counted = figures["everybody"]
+    assert counted["agreeing"] == counted["nodes"] == figures["data"]["icons"]
+    assert counted["seeds"] == figures["training"]["epochs"] * figures["data"]["train"]
+    assert figures["cost"]["neighbours"] == counted["beside"] > 0
+    assert figures["cost"]["events"] == counted["seeds"] + counted["beside"]
+
+
+def test_a_test_node_was_a_neighbour_and_never_a_seed(shown: Shown) -> None:
+    trained, held_out = shown[0]["histories"]
+    assert trained["counted"][0] == shown[0]["training"]["epochs"]
+    assert held_out["counted"][0] == 0
+    assert sum(held_out["counted"]) > 0
+    assert "never a seed" in held_out["text"]
+    assert "fit the vocabulary" in trained["text"]
+    assert "fit the vocabulary" not in held_out["text"]
+
+
+def test_every_kept_checkpoint_has_scores_and_modality_weights(shown: Shown) -> None:
+    figures = shown[0]
+    states = figures["scoring"]["states"]
+    assert states == len(figures["attention"]["mean"]) == len(figures["mistake"]["steps"])
+    assert figures["scoring"]["contributions"] == states * figures["data"]["train"]
+    assert figures["attention"]["mean"][-1]["step"] == figures["training"]["best_step"]
+    for one in figures["attention"]["mean"]:
+        assert sum(one["weights"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_wrong_prediction_is_explained_twice_and_never_mixed(shown: Shown) -> None:
+    figures, text, trace = shown
+    found = figures["mistake"]
+    assert found["mistake"]["label"] != found["mistake"]["said"]
+    (toward,) = found["answer"]["toward"]
+    assert len(toward["proponents"]) == len(toward["opponents"]) == 5
+    assert toward["proponents"][0]["score"] > 0 > toward["opponents"][0]["score"]
+    assert found["messages"]["step"] == figures["training"]["best_step"]
+    assert {row["hop"] for row in found["messages"]["rows"]} <= {1, 2, 3}
+    assert found["messages"]["caution"] in text
+    assert trace.with_suffix(".html").read_text(encoding="utf-8").count("<img") == 11
+
+
+def test_the_owners_answer_has_all_icons(shown: Shown) -> None:
+    owner = shown[0]["owner"]
+    assert owner["complete"]
+    assert f"{owner['icons']} samples" in owner["text"]
+
+
+def test_proofs_are_small_and_hold_offline(shown: Shown) -> None:
+    used, label = shown[0]["proofs"]
+    assert used["verdict"] == label["verdict"] == "holds"
+    assert "label" in label["claim"]
+    assert max(used["bytes"], label["bytes"]) < 20_000
+
+
+def test_one_leaked_label_is_named_with_its_node_and_step(shown: Shown) -> None:
+    honest, leak = shown[0]["policies"], shown[0]["leak"]
+    assert honest["verdict"] == "holds"
+    assert leak["refuted"] == ["held-out"]
+    (row,) = leak["violations"]
+    assert row["sample"] == leak["sample"]
+    assert f"{leak['sample']} in step {row['step']}" in leak["policies"][0]["words"]
+
+
+def test_a_claim_that_does_not_hold_is_named(shown: Shown) -> None:
+    figures = shown[0]
+    broken = figures | {"everybody": figures["everybody"] | {"agreeing": 1}}
+    assert story.failures(broken) == ["the log has every seed and every neighbour that the forward pass received"]
+    broken = figures | {"leak": figures["leak"] | {"violations": []}}
+    assert story.failures(broken) == ["the leaked label is caught, by its node and its step"]
