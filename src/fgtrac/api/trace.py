@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fgtrac.api.anchor_audit import anchor_demands
@@ -64,8 +65,9 @@ class Trace(ScoredTrace):
         alone: an erased subject has no other name any more. UnknownSubjectError (a ValueError) where it has no sample
         here, CannotTell where that cannot be told since keys were destroyed; otherwise as `history`.
         """
-        pseudonym, called = find_subject(subject, self._vault, self._blocks)
-        return self._subjects.read(pseudonym, called, self.pending, self._rests_on)
+        found = find_subject(subject, self._vault, self._blocks)
+        answer = self._subjects.read(found.pseudonym, found.name, self.pending, self._rests_on)
+        return replace(answer, without_key=found.without_key)
 
     def samples(self) -> Samples:
         """Every registered sample with its data set, name, roles and counts, as columns.

@@ -53,7 +53,8 @@ class SubjectHistory:
 
     `subject` is what the vault calls it, None where no vault says so; `erasures` the `erasure` entries of it; `made`
     the samples that stages made from its samples and other people's, which are nobody's. `size`, `pending` and
-    `rests_on` as of `History`.
+    `rests_on` as of `History`. `without_key`: of so many other subjects in the log nobody can say here whether they
+    were this one before an erasure; 0 of a pseudonym that was asked for.
     """
 
     subject: str | None
@@ -65,6 +66,7 @@ class SubjectHistory:
     size: int
     pending: int
     rests_on: str
+    without_key: int = 0
 
     @property
     def is_erased(self) -> bool:
@@ -89,6 +91,7 @@ class SubjectHistory:
             "neighbour": sum(sample.tally.neighbours for sample in self.samples),
             "samples": [sample.as_json() for sample in self.samples],
             "made": [sample.as_json() for sample in self.made],
+            "without_key": self.without_key,
             **self.draws.as_json(),
             "size": self.size,
             "pending": self.pending,
@@ -170,6 +173,9 @@ def _text(found: SubjectHistory, every_sample: bool) -> Iterator[str]:
     if found.made:
         yield f"  made from them and from samples of others, and nobody's: {len(found.made):,} samples"
         yield from _table(found.made, found.draws, every_sample)
+    if found.without_key:
+        words = f"the keys of {found.without_key:,} other pseudonyms in the log are not here"
+        yield f"  {words}: what was this subject's before an erasure would stand under one of them"
     yield f"  complete up to entry {found.size - 1}, {found.rests_on}"
     if found.pending:
         yield f"  not yet in the index: {found.pending} entries; run fgtrac seal"
