@@ -46,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich reads `:key:` in a help text as a picture, and what stands in brackets as markup
 )
 VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the verb
-    demo: "the main job on real images",
+    demo: "the main job on real images, or on a real graph",
     show: "what a trace says of itself, unverified",
     history: "everything that happened to one sample, or to a subject's",
     prove: "a bundle that proves a claim to others",
