@@ -128,7 +128,7 @@ def test_what_was_made_from_their_samples_and_others_is_told_beside_them(tmp_pat
     assert "no part in any update: 1 of 1 samples" in str(bob)
     assert "made from them and from samples of others, and nobody's: 1 samples" in str(bob)
     assert trace.subject(trace.subject("ann").pseudonym.hex()).subject == "ann"
-    nobodys = {bytes(p) for p in trace._blocks.pseudonyms().tolist()} - {ann.pseudonym, bob.pseudonym}
+    nobodys = set(trace._blocks.pseudonyms()) - {ann.pseudonym, bob.pseudonym}
     assert [trace.subject(p.hex()).subject for p in nobodys] == [NOBODY]
 
 

@@ -37,7 +37,7 @@ def find_subject(subject: int | str, vault: Vault | None, blocks: Blocks) -> Fou
     UnknownSubjectError where the log has no such subject; CannotTell where it has some whose keys are not in the vault,
     and it may be one of them; ValueError for a name without a vault.
     """
-    there = [bytes(pseudonym) for pseudonym in blocks.pseudonyms().tolist()]
+    there = blocks.pseudonyms()
     called = {} if vault is None else {subject_commitment(key): _words(scope) for scope, key in vault.secrets()}
     lost = [pseudonym.hex()[:16] for pseudonym in there if pseudonym not in called]
     for scope in subject_scopes(subject):

@@ -59,11 +59,10 @@ class Blocks:
         sample_id: bytes = ids[ordinal].tobytes()
         return sample_id
 
-    def pseudonyms(self) -> NDArray[np.void]:
-        """(n,) of 32 bytes each: every subject that a whole block names, ascending."""
+    def pseudonyms(self) -> list[bytes]:
+        """Every subject that a whole block names, ascending."""
         columns = [column for block in self._parts if (column := self.subjects(block)) is not None]
-        joined = np.concatenate(columns) if columns else np.empty((0, 32), np.uint8)
-        return np.unique(np.ascontiguousarray(joined).view("V32").reshape(-1))
+        return sorted({pseudonym for column in columns for pseudonym in column.view("V32").reshape(-1).tolist()})
 
     def of_subject(self, pseudonym: bytes) -> dict[bytes, str]:
         """The ids of a subject's samples, and the data set that each is in."""
