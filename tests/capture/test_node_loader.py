@@ -252,8 +252,9 @@ def miscount(out: SamplerOutput) -> None:
     out.num_sampled_nodes = [2, 1]
 
 
-def invent(out: SamplerOutput) -> None:
-    out.node[-1] = 60
+def invent(batch: Data) -> Data:
+    batch.n_id[-1] = 99
+    return batch
 
 
 @pytest.mark.parametrize("by_worker", [False, True])
@@ -262,9 +263,10 @@ def invent(out: SamplerOutput) -> None:
     [
         (turn, None, "begins with the nodes .*, and its seeds are .*: nobody can tell whose labels"),
         (miscount, None, r"nodes with 8 seeds, and num_sampled_nodes counts \[2, 1\]"),
+        (None, invent, "holds node 99 of a graph of 60 nodes"),
         (None, lambda batch: (batch.x, batch.y), "tuple that does not say which nodes it holds"),
     ],
-    ids=["other seeds", "other hops", "no nodes"],
+    ids=["other seeds", "other hops", "other nodes", "no nodes"],
 )
 def test_a_batch_whose_nodes_nobody_can_tell_stops_the_loop(
     run: Run, by_worker: bool, change: Any, transform: Any, words: str
