@@ -6,7 +6,9 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fgtrac
@@ -29,6 +31,10 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> GraphLife:
 @pytest.fixture(autouse=True)
 def no_key_of_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "nobody.pem"))
+
+
+def keep(writing: Writing, step: int) -> Any:
+    return writing.recorder.record("checkpoint", {"step": step, "kept": True, "rule": "kept: improved"})
 
 
 def history_of(life: GraphLife, node: int, details: bool | None = None) -> History:
@@ -157,7 +163,7 @@ def test_a_node_beyond_reach_contributed_to_no_kept_state(
     made, writing = start_trace(tmp_path, samples=4)
     for step in (1, 2):
         record_use(writing, 1, [Update(0, step, "whole", (0,), ((1,), (2, 3)))])
-    writing.recorder.record("checkpoint", {"step": 2, "kept": True, "rule": "kept: the first"})
+    keep(writing, 2)
     writing.end()
     made.seal()
     trace = fgtrac.open(made.trace.path)
@@ -202,3 +208,34 @@ def test_parts_that_were_superseded_are_said_to_be(tmp_path: Path) -> None:
         said = [trace.history(f"id:{i.hex()}", details=details).tally for i in made.ids]
         assert [tally.superseded for tally in said] == [(2, 0), (0, 2), (0, 2), (0, 0)]
     assert "2 of its 4 parts as a neighbour were superseded" in str(trace.history(f"id:{made.ids[1].hex()}"))
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_scores_and_predictions_of_a_long_history_are_summed_or_said_to_be_unread(
+    tmp_path: Path, is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "READ_ENTRIES", 256 if is_read else 4)
+    made, writing = start_trace(tmp_path, samples=2)
+    place = {"block": writing.block, "ordinals": writing.placement.ordinals[[0]]}
+    for step in range(1, 51):
+        writing.use([0, 1])
+        said = {"checkpoint": list(keep(writing, step)), "step": step, **place}
+        for target, score in (("validation", 0.25), ("class:1", -0.5)):
+            scores = np.array([score], "<f4")
+            writing.recorder.record("contribution", {**said, "target": target, "method": "tracin", "scores": scores})
+        writing.recorder.record("prediction", {**said, "losses": np.array([step], "<f4")})
+    writing.end()
+    made.seal()
+    history = fgtrac.open(made.trace.path).history(f"id:{made.ids[0].hex()}")
+    text = str(history)
+    assert history.uses == 50
+    if is_read:
+        first, second = [line.strip() for line in text.splitlines() if "contributed " in line and " toward " in line]
+        assert first == "contributed -25 toward class:1, the sum of 50 scores (tracin)"  # the larger one first
+        assert second == "contributed +12.5 toward validation, the sum of 50 scores (tracin)"
+        assert "50 times predicted; the last: predicted at step 50, loss 50" in text
+    else:
+        assert "100 contributions were not read; --details reads them" in text
+        assert "the sum of" not in text
+    assert "contributions are estimates: fidelity not measured here" in text
+    assert "at steps 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... 50 (50 of them)" in text
