@@ -86,13 +86,12 @@ LOADERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("how", LOADERS)
+@pytest.mark.parametrize(
+    ("how", "workers"), [(how, workers) for how in LOADERS for workers in (0, 2) if workers or how != "persistent"]
+)
 def test_every_use_names_the_seeds_and_the_nodes_of_every_hop_that_the_forward_pass_received(
     tmp_path: Path, log: Read, how: str, workers: int
 ) -> None:
-    if how == "persistent" and not workers:
-        pytest.skip("there is nobody to persist")
     graph, options = make_graph(), dict(LOADERS[how])
     weights, states = [], []
     for traced in (False, True):
