@@ -111,6 +111,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "measured": describe(),
         "seeds": asked.seeds,
+        "epochs": asked.epochs,
         "pipelines": {
             pipeline: {
                 "data": found[Job(pipeline, "prepare")],

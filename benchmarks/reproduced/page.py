@@ -95,15 +95,17 @@ def conditions(figures: Figures) -> str:
     loads = [run["load_before"] for run in runs]
     plain = [run for p in figures["pipelines"].values() for run in p["runs"]["plain"]]
     waited = statistics.median(run["train_s"] / run["train_cpu_s"] for run in plain)
-    busy = (
-        "**The machine was busy with other work: compare processor times, not wall times.** " if waited > BUSY else ""
-    )
+    remarks = ""
+    if waited > BUSY:
+        remarks += "**The machine was busy with other work: compare processor times, not wall times.** "
+    if figures["epochs"] is not None:
+        remarks += f"**This is a trial: trainings were cut to {figures['epochs']} epochs.** "
     return paragraph(
         f"Measured on {said['on']} at commit `{said['commit']}`{', which was changed' if said['is_changed'] else ''}: "
         f"{said['processor']}, {said['cores']} cores, {said['memory_b'] / 2**30:.0f} GiB; {software}. Each training is "
         f"a process of its own, on one thread. The load average before each that is timed was {min(loads):.1f} to "
-        f"{max(loads):.1f}, and one without fgtrac took {waited:.2f} times its processor time (median). {busy}"
-        f"Means are over {figures['seeds']} seeds, ± is their standard error."
+        f"{max(loads):.1f}, and one without fgtrac took {waited:.2f} times its processor time (median). {remarks}"
+        f"Seeds for each kind of training: {figures['seeds']}; figures are means over them, ± is the standard error."
     )
 
 
@@ -127,8 +129,8 @@ def recipe_graph(pipeline: Figures) -> str:
         f"of {data['train']:,} train, of {data['validation']:,} validate, of {data['test']:,} test, and all nodes take "
         f"part in messages. A network of {data['weights']:,} weights: attention over "
         f"{' and '.join(data['modalities'])} for each node, then {data['hops']} message-passing steps; batches of "
-        f"{data['batch']} seeds with sampled neighbours, at most {runs[0]['epochs']} epochs with early stopping, "
-        f"{min(updates):,} to {max(updates):,} updates."
+        f"{data['batch']} seeds with sampled neighbours, at most {runs[0]['epochs']} epochs with early stopping: "
+        f"{statistics.fmean(updates):,.0f} updates on average."
     )
 
 
@@ -152,7 +154,7 @@ def costs(pipeline: Figures) -> str:
     def disk(words: str, name: str) -> list[str]:
         return row(f"on disk: {words}", size, lambda run: run["disk"][name] if "disk" in run else None)
 
-    return table(["", *ARMS.values()], [
+    rows = [
         row("accuracy on test", "{:.4f}".format, lambda run: run["accuracy"]),
         same("weights bit-identical to those without", "weights"),
         same("random generators left in the same state", "generators"),
@@ -163,14 +165,15 @@ def costs(pipeline: Figures) -> str:
         row("of it passes for modality weights", "{:.2f} s".format, lambda run: run.get("attention_s")),
         row("fgtrac's own time in the training", "{:.2%}".format, lambda run: run.get("own_time_share")),
         row("... without checkpoints", "{:.2%}".format, lambda run: run.get("own_time_share_without_checkpoints")),
-        row("everything; under trace with the preparation", "{:.2f} s".format, lambda run: run["whole_s"]),
+        row("everything, to the sealed trace", "{:.2f} s".format, lambda run: run["whole_s"]),
         row("peak memory", "{:.0f} MiB".format, lambda run: run["peak_b"] / 2**20),
         disk("log", "log"),
         disk("index", "index"),
         disk("saved states", "states"),
         disk("factors", "factors"),
         disk("names and keys, in the vault", "vault"),
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return table(["", *ARMS.values()], [cells for cells in rows if any(cells[1:])])
 
 
 def measured_words(pipeline: Figures) -> str:
@@ -180,7 +183,8 @@ def measured_words(pipeline: Figures) -> str:
         f"Training is the whole of it, with validation and checkpoints. fgtrac's own time is measured where it is "
         f"spent, as in `benchmarks/capture_overhead.py`: hooks, the thread that writes, checkpoints and their seals. "
         f"A checkpoint comes after each pass, here every {statistics.fmean(apart):.2f} s, and its "
-        f"fixed cost weighs accordingly."
+        f"fixed cost weighs accordingly. Under trace, everything and peak memory are with the preparation of the data; "
+        f"the training without is given what came of it."
     )
 
 
@@ -232,7 +236,7 @@ def tampering(figures: Figures) -> str:
     rest = [lie["promised"] for lie in scripts if not STOPPED & set(lie["promised"])]
     silent = sum(any(words.startswith("not caught") for words in promised) for promised in rest)
     text = paragraph(
-        f"As promised is: refuted by exactly the checks that the design names, or what else it says. Of the scripts "
+        f"As promised: refuted by exactly the checks that the design names, or answered as it says. Of the scripts "
         f"{len(scripts) - len(rest)} tell a lie that is refuted or refused, {len(rest) - silent} one of which fgtrac "
         f"answers that it cannot tell or that it is true, and {silent} one that no check of the log alone can catch: "
         f"there the answer, or the table of promises in [the design](design.md), says so."
