@@ -17,7 +17,7 @@ from fgtrac.demo.graph.network import MODALITIES, STEPS, IconNetwork
 from fgtrac.demo.graph.sampler import FewNeighbours
 from fgtrac.demo.training import random_state, seed_everything
 
-EPOCHS, PATIENCE = 24, 4
+EPOCHS, PATIENCE = 24, 2
 FALL = 0.01  # of the validation loss: an epoch of less is no better one. fgtrac keeps checkpoints by the same rule
 BATCH_SIZE = 128
 FAN_OUT = (2, 1, 1)
@@ -50,7 +50,7 @@ def train(
     after_epoch: Callable[[nn.Module, torch.optim.Optimizer, float], object] = lambda *_: None,
     progress: Callable[[], object] = lambda: None,
 ) -> Trained:
-    """Train from `seed`, and stop when the validation loss has not fallen by a hundredth for four epochs.
+    """Train from `seed`, and stop when the validation loss has not fallen by a hundredth for two epochs.
 
     `watch(loader)` is called before the first epoch; `after_epoch(model, optimizer, validation loss)` is where a
     checkpoint belongs. Without `edges`, nobody sends messages.
