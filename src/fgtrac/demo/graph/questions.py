@@ -140,9 +140,9 @@ def proofs(done: Finished, trained: int, held_out: int) -> list[dict[str, Any]]:
     return out
 
 
-def policies(path: Path, public_key: bytes) -> dict[str, Any]:
-    """What the policies say of a trace; POLICY is put beside it."""
-    file = path.with_suffix(".policy.toml")
+def policies(path: Path, folder: Path, public_key: bytes) -> dict[str, Any]:
+    """What the policies of POLICY, which is put into a folder, say of a trace."""
+    file = folder / "policy.toml"
     durable.write_file(file, POLICY.encode(), sync=False)
     checked = check_trace(path, public_key.hex(), policy=file)
     found = {finding.check: finding for finding in checked.report.findings}
@@ -155,15 +155,15 @@ def policies(path: Path, public_key: bytes) -> dict[str, Any]:
     }
 
 
-def leak(done: Finished, base: Path, node: int, *, seed: int, key: Path | None) -> dict[str, Any]:
-    """Another training under trace, of one epoch, in which the program puts a test node among the seeds, and what the
+def leak(done: Finished, folder: Path, node: int, *, seed: int, key: Path | None) -> dict[str, Any]:
+    """Another training under trace, of one epoch, in a folder: the program puts a test node among the seeds. What the
     policies say of that."""
     graph = copy.copy(done.graph)
-    with start_run(base, key=key) as run:
+    with start_run(folder / "leaky", key=key) as run:
         run.register(graph, **naming(done.icons), source=done.icons.source)
         for role, mask in MASKS.items():
             run.register(graph, mask, role=role)
         graph.train_mask = graph.train_mask.clone()
         graph.train_mask[node] = True
         train(graph, seed=seed, epochs=1, watch=run.watch)
-    return {"sample": done.called(node), **policies(run.path, done.public_key)}
+    return {"sample": done.called(node), **policies(run.path, folder, done.public_key)}

@@ -86,67 +86,23 @@ def run_demo(
             tick("fetching the icons with npm")()
             data_dir = fetch_icons(cache_folder(os.environ), os.environ)
         icons = load_icons(data_dir, small)
-        figures = _run(
-            icons, base, folder, key, None if out is None else base.with_suffix(".html"), chain, console, tick
-        )
-    shared.closing(console, figures["failures"])
-    return figures
-
-
-def _run(
-    icons: Icons,
-    base: Path,
-    folder: Path,
-    key: Path | None,
-    page: Path | None,
-    chain: LocalChain | None,
-    console: Console,
-    tick: Tick,
-) -> dict[str, Any]:
-    traced = train_traced(base, icons, key, tick("training with fgtrac"))
-    key_path = key or default_key_path(os.environ)
-    private = load_key(key_path)
-    public_key = private.public_key().public_bytes_raw()
-    graph, trace = traced.graph, TraceDir.open(traced.recorded.path)
-    figures: dict[str, Any] = {"data": data_figures(icons, graph)}
-    show.data(console, figures["data"])
-    plain, counts = train_plain(icons, tick("training without"))
-    alone = [
-        train(graph, seed=SEED, modalities=some, edges=False, progress=tick("training on one modality"))
-        for some in ALONE
-    ]
-    figures["training"] = training_figures(traced.trained, plain, alone)
-    show.trained(console, figures["training"])
-    figures["cost"] = cost_figures(trace, traced.recorded)
-    shared.cost(console, figures["cost"])
-    tick("verifying")()
-    figures["verification"] = verification_figures(trace, public_key)
-    shared.verified(console, figures["verification"])
-    tick("asking")()
-    done = Finished(open_trace(trace.path, key=public_key.hex()), icons, graph, traced.trained, public_key)
-    first, held_out = (int(torch.nonzero(graph[MASKS[role]])[0]) for role in ("train", "test"))
-    figures["histories"] = [questions.node_history(done, node, counts) for node in (first, held_out)]
-    figures["everybody"] = questions.everybody(done, counts)
-    show.histories(console, figures["histories"], figures["everybody"])
-    figures["owner"] = questions.one_owner(done)
-    show.owner(console, figures["owner"])
-    figures["scoring"] = scoring_figures(trace, traced.recorded)
-    shared.scoring(console, figures["scoring"])
-    tick("explaining")()
-    figures["mistake"] = mistake_figures(done, page, console)
-    figures["attention"] = questions.modality_weights(done)
-    show.attention(console, figures["attention"])
-    figures["proofs"] = questions.proofs(done, first, held_out)
-    shared.proofs(console, figures["proofs"])
-    tick("holding it to policies")()
-    figures["policies"] = questions.policies(trace.path, public_key)
-    figures["leak"] = questions.leak(done, folder / "leaky", held_out, seed=SEED, key=key)
-    show.policies(console, figures["policies"], figures["leak"])
-    if chain is not None:
-        tick("anchoring")()
-        figures["anchor"] = anchoring.anchored(trace, chain, private, key_path)
-        shared.anchored(console, figures["anchor"])
+        traced = train_traced(base, icons, key, tick("training with fgtrac"))
+        plain, counts = train_plain(icons, tick("training without"))
+        key_path = key or default_key_path(os.environ)
+        private = load_key(key_path)
+        public_key = private.public_key().public_bytes_raw()
+        opened = open_trace(traced.recorded.path, key=public_key.hex())
+        done = Finished(opened, icons, traced.graph, traced.trained, public_key)
+        figures = recorded_figures(done, traced.recorded, plain, console, tick)
+        figures |= answers(done, traced.recorded, counts, None if out is None else base.with_suffix(".html"), console)
+        tick("holding it to policies")()
+        figures |= policy_figures(done, folder, key, console)
+        if chain is not None:
+            tick("anchoring")()
+            figures["anchor"] = anchoring.anchored(TraceDir.open(opened.path), chain, private, key_path)
+            shared.anchored(console, figures["anchor"])
     figures["failures"] = failures(figures)
+    shared.closing(console, figures["failures"])
     return figures
 
 
@@ -205,6 +161,65 @@ def train_plain(icons: Icons, progress: Callable[[], object]) -> tuple[Trained, 
 
 
 # -- figures ------------------------------------------------------------------------------------------------------
+
+
+def recorded_figures(
+    done: Finished, recorded: Recorded, plain: Trained, console: Console, tick: Tick
+) -> dict[str, Any]:
+    """Sections 1 to 4: the data, both trainings, what recording took, and a full verification."""
+    trace, step = TraceDir.open(recorded.path), tick("training on one modality")
+    alone = [train(done.graph, seed=SEED, modalities=some, edges=False, progress=step) for some in ALONE]
+    tick("verifying")()
+    figures: dict[str, Any] = {
+        "data": data_figures(done.icons, done.graph),
+        "training": training_figures(done.trained, plain, alone),
+        "cost": cost_figures(trace, recorded),
+        "verification": verification_figures(trace, done.public_key),
+    }
+    show.data(console, figures["data"])
+    show.trained(console, figures["training"])
+    shared.cost(console, figures["cost"])
+    shared.verified(console, figures["verification"])
+    return figures
+
+
+def answers(
+    done: Finished, recorded: Recorded, counts: NDArray[np.int64], page: Path | None, console: Console
+) -> dict[str, Any]:
+    """Sections 5 to 10: a training node's and a test node's history, an owner's, scores, weights and proofs; `counts`
+    is what the forward pass received."""
+    first, held_out = (first_of(done.graph, role) for role in ("train", "test"))
+    figures: dict[str, Any] = {
+        "histories": [questions.node_history(done, node, counts) for node in (first, held_out)],
+        "everybody": questions.everybody(done, counts),
+        "owner": questions.one_owner(done),
+        "scoring": scoring_figures(TraceDir.open(recorded.path), recorded),
+    }
+    show.histories(console, figures["histories"], figures["everybody"])
+    show.owner(console, figures["owner"])
+    shared.scoring(console, figures["scoring"])
+    figures["mistake"] = mistake_figures(done, page, console)
+    figures["attention"] = questions.modality_weights(done)
+    show.attention(console, figures["attention"])
+    figures["proofs"] = questions.proofs(done, first, held_out)
+    shared.proofs(console, figures["proofs"])
+    return figures
+
+
+def policy_figures(done: Finished, folder: Path, key: Path | None, console: Console) -> dict[str, Any]:
+    """Section 11: the run held to policies, and another one in which a test label leaks."""
+    held_out = first_of(done.graph, "test")
+    figures: dict[str, Any] = {
+        "policies": questions.policies(done.trace.path, folder, done.public_key),
+        "leak": questions.leak(done, folder, held_out, seed=SEED, key=key),
+    }
+    show.policies(console, figures["policies"], figures["leak"])
+    return figures
+
+
+def first_of(graph: Data, role: str) -> int:
+    """The first node of a role."""
+    return int(torch.nonzero(graph[MASKS[role]])[0])
 
 
 def data_figures(icons: Icons, graph: Data) -> dict[str, Any]:
