@@ -30,7 +30,7 @@ def data(console: Console, f: Figures) -> None:
 
 def trained(console: Console, f: Figures) -> None:
     """The same training, with and without, and what the parts alone come to."""
-    title = f"2. A graph network trained twice: {f['epochs']} epochs, {f['steps']} updates, one thread"
+    title = f"2. Trained twice, on one thread: {f['epochs']} epochs, {f['steps']} updates"
     table = grid(title, "", "with fgtrac", "without")
     table.add_row("accuracy on test", f"{f['accuracy_with']:.4f}", f"{f['accuracy_without']:.4f}")
     table.add_row("weights, SHA-256", f["weights_with"][:16], f["weights_without"][:16])
