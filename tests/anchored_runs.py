@@ -17,7 +17,7 @@ from fgtrac.verify.report import Verdict
 from loopback_witness import LoopbackWitness
 from replays import DATA, train
 
-LONG_S = 30.0  # more than anything here takes
+LONG_S = 120.0  # more than anything here takes
 
 
 def begin(folder: Path, *parties: Any, **options: Any) -> Run:

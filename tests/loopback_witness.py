@@ -65,7 +65,7 @@ class LoopbackWitness:
         self.requests += 1
         self.asked.set()
         if self.mode == "hangs":
-            self.released.wait(30)
+            self.released.wait(300)
         if status := {"busy": 503, "new": 404, "refuses": 403}.get(self.mode):
             return status, "text/plain", b""
         request, _, note = body.partition(b"\n\n")

@@ -39,7 +39,7 @@ from fgtrac.verify.report import Verdict
 from loopback_witness import LoopbackWitness
 from replays import DATA, train
 
-LONG_S = 30.0
+LONG_S = 120.0
 
 
 def make_witness(name: str) -> LoopbackWitness:
