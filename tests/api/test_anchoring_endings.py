@@ -70,11 +70,14 @@ def pending(folder: Path) -> list[str]:
     return [p.settings["key"].split("+")[0] for p in PendingFile(signer.pending_path).read()]
 
 
-def heard(folder: Path, *witnesses: LoopbackWitness, later: Any = lambda: None, **options: Any) -> list[str]:
-    """What a run of a failing first epoch and a second one says, with `later` done in between."""
+def heard(
+    folder: Path, *witnesses: LoopbackWitness, later: Any = lambda: None, wait_s: float = 1.0, **options: Any
+) -> list[str]:
+    """What a run of a failing first epoch and a second one says, with `later` done in between. A service that may yet
+    come is waited for as long as that."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with begin(folder, *witnesses, anchor_at="epoch", anchor_wait_s=0.3, **options) as run:
+        with begin(folder, *witnesses, anchor_at="epoch", anchor_wait_s=wait_s, **options) as run:
             loader = run.watch(DataLoader(DATA, batch_size=8), role="train")
             train(loader, epochs=1)
             run.checkpoint(torch.nn.Linear(1, 1))
@@ -105,7 +108,7 @@ def test_a_refusal_behind_the_first_warning_is_told_at_the_end_and_is_not_pendin
 
 def test_a_refusal_that_was_told_at_first_is_told_once(tmp_path: Path, one: LoopbackWitness) -> None:
     one.mode = "refuses"
-    (first,) = heard(tmp_path, one)
+    (first,) = heard(tmp_path, one, wait_s=LONG_S)
     assert "what was refused is not: name it again once that is mended" in first
 
 
