@@ -83,7 +83,39 @@ def test_a_row_that_the_state_does_not_give_is_refuted(weighed: Any) -> None:
 def test_what_low_precision_may_round_cannot_be_told(weighed: Any) -> None:
     found = checked(weighed, given(weighed, scale=1.0005))
     assert found.verdict is Verdict.CANNOT_TELL
-    assert "more than float32 rounds, and no more than TF32 or bfloat16 may" in found.words
+    assert "more than is taken for float32's rounding, and no more than rounding may make" in found.words
+
+
+class Sharp(nn.Module):
+    """Its weights are equal, and the shares of two numbers so large that rounding may turn them into anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.gate = weigher(), nn.Parameter(torch.full((2,), 1e6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)
+
+
+def test_invented_rows_do_not_hold_where_rounding_may_make_any(problem: Any) -> None:
+    def shares(model: Any) -> torch.Tensor:
+        return model.gate.softmax(0).expand(len(problem.train), 2)
+
+    def again(run: Any) -> nn.Module:
+        weigh(run, problem, weights=shares)
+        return Sharp()
+
+    with problem.start(keep="budget:2") as run:
+        weigh(run, problem, weights=shares)
+        problem.fit(run, Sharp())
+    assert checked(problem, again).verdict is Verdict.HOLDS
+    number, event = find(problem.trace, "attention")
+    invented = event["weights"].copy()
+    invented[:2] = 1, 0
+    reseal_with(problem.trace, number, {**event, "weights": invented}, problem.signing_key)
+    found = checked(problem, again)
+    assert found.verdict is Verdict.CANNOT_TELL
+    assert "says image 1, words 0 of sample" in found.words
 
 
 def no_weights(run: Any) -> nn.Module:

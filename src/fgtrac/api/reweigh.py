@@ -96,7 +96,7 @@ def _check_state(again: Reweighing, facts: Facts, ref: tuple[bytes, int], drawn:
             )
             if not off[row] <= much[row]:
                 raise ProofError(words)
-            doubt = doubt or f"{words}: more than float32 rounds, and no more than TF32 or bfloat16 may"
+            doubt = doubt or f"{words}: more than is taken for float32's rounding, and no more than rounding may make"
         right += int((off <= little).sum())
     if doubt:
         raise CannotTell(doubt)

@@ -22,11 +22,14 @@ from fgtrac.score.untouched import untouched
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.checks import CannotTell
 
+MOST = 2.0**-8  # of the largest weight of a row: where float32 may round more than that, it decides nothing
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remade:
-    """The weights (n, m) at one state, and how far each row may be off (n,): by float32's rounding (`little`), and by
-    that of TF32 or bfloat16 (`much`), as `fgtrac.api.factor_tolerance` measures it."""
+    """The weights (n, m) at one state, and how far each row may be off (n,): by float32's rounding (`little`, never
+    more than MOST), and by that of TF32 or bfloat16, or by float32's where that is more (`much`), as
+    `fgtrac.api.factor_tolerance` measures them."""
 
     weighed: Weighed
     weights: Doubles
@@ -76,7 +79,9 @@ class Reweighing:
             found = self._weights()
             far = [np.max([self._shaken(found, by, draw) for draw in range(DRAWS)], axis=0) for by in SHAKES]
         rounding = FLOOR * np.maximum(1, np.abs(found).max(axis=1))
-        return Remade(self._weighed, found, *(MARGIN * each + rounding for each in far))
+        little, much = (MARGIN * each + rounding for each in far)
+        most = MOST * np.abs(found).max(axis=1)
+        return Remade(self._weighed, found, np.minimum(little, most), np.maximum(little, much))
 
     def _weights(self) -> Doubles:
         try:
