@@ -108,6 +108,10 @@ def test_neighbours_of_a_batch_that_was_not_applied_are_no_use() -> None:
 def test_a_log_that_names_no_neighbours_says_nothing_of_features() -> None:
     plain = check(NODES, GRAPH.use(1, 0, 1, 2), policies=ALL)
     assert_only(plain, "held-out-features", CANNOT_TELL, "no entry names neighbours", "record the graph by its loader")
+    unapplied = {"status": np.array([3], np.uint8), "step": np.array([NO_STEP], np.uint64)}
+    looked = GRAPH.graph_use(1, [3], [4], graph="whole") | unapplied  # a pass over the graph without an update
+    beside = check(NODES, GRAPH.use(1, 0, 1, 2), looked, policies=ALL)
+    assert_only(beside, "held-out-features", CANNOT_TELL, "no entry names neighbours in an applied update")
     mixed = check(NODES, GRAPH.use(1, 0, 1), GRAPH.graph_use(2, [2], [3]), policies=ALL)
     assert_all_hold(mixed)
     assert "; 2 uses are in entries that name no neighbours" in mixed["held-out-features"].words

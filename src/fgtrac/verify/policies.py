@@ -35,8 +35,8 @@ from fgtrac.verify.uses import NO_VIOLATIONS, Ban, Uses, Violations, read_uses
 NEEDS = ("tiles", "entries", "sequences", "registered")  # a policy on an unverified log says nothing
 MAX_CLASSES = 60
 _NO_GRAPH = (
-    "no entry names neighbours, so nothing says whose features were used beside a batch's own: record the graph by its "
-    "loader or as full batches, or switch this policy off in the policy file"
+    "no entry names neighbours in an applied update, so nothing says whose features were used beside a batch's own: "
+    "record the graph by its loader or as full batches, or switch this policy off in the policy file"
 )
 MAX_REASONS = 8  # why training samples need not be used, in one sentence
 

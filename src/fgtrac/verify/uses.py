@@ -162,7 +162,7 @@ def _read_entry(number: int, event: Mapping[str, Any], roster: Roster, bans: Seq
     uses.last[seeds.places] = np.maximum(uses.last[seeds.places], time)
     uses.standing[seeds.those(~superseded[seeds.batch])] = True
     uses.alone += 0 if beside else len(seeds.places)
-    uses.graphs += len(beside)
+    uses.graphs += any(len(part.counts) for part in beside)
     for part in beside:
         np.add.at(uses.beside, part.places, 1)
         if (is_far := part.hop == last_hop).any():
