@@ -419,7 +419,7 @@ class Examination:
         rows = ", ".join(f"{n} x {KINDS.split()[kind - 1]}" for kind, n in sorted(kinds.items()))
         return {
             "used": f"{who} was used{via} {times} in optimizer updates, {span}",
-            "never used": f"{unused} it or a sample made from it",
+            "never used": f"{unused} it or a sample made from it in any batch",
             "label never used": f"{unused} its label: neither it nor a sample made from it was ever a seed",
             "never registered": f"{who} was never registered",
             "history": f"the whole history of {who} is {rows}",
@@ -437,10 +437,10 @@ class Examination:
         yield hops or "label" in self.claim, f"Uses as a neighbour, with its features alone: {len(hops)}{at}."
         far = [h == self.shown[n]["hops"] for h, n in hops if self.is_evident and self.shown[n].get("graph") == "whole"]
         yield far, f"In updates on the whole graph: {len(far)}, {sum(far)} of them out of the seeds' reach."
-        n = sum(row[1:3] == (5, 3) for row in all_uses)
+        yield "label" in self.claim, "What a model reads beside its batches is not recorded."
+        n, undone = sum(row[1:3] == (5, 3) for row in all_uses), sum(map(self.is_undone, all_uses))
         yield n, f"Which update took it is assumed from the order of the batches in {n} of all uses."
-        n = sum(map(self.is_undone, all_uses))
-        yield n, f"The run was resumed from an earlier step, which undid {n} of all uses."
+        yield undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."
         if self.is_evident:
             about, rows = ("of its uses", uses) if is_used and uses else ("about it", self.rows)
             seconds = sorted(self.shown[n]["time"] // 10**9 for n in entries_of(rows))

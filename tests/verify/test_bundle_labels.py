@@ -45,7 +45,10 @@ def test_of_a_node_that_was_no_neighbour_either_it_says_so(life: Life) -> None:
     assert (
         examine(fgtrac.open(life.path).prove(f"id:{life.crops[2].hex()}"), life.made.verifier).verdict is Verdict.HOLDS
     )
-    assert "Uses as a neighbour, with its features alone: 0. It had no role." in bundle.words
+    assert (
+        "Uses as a neighbour, with its features alone: 0. What a model reads beside its batches is not recorded. It"
+        in bundle.words
+    )
 
 
 def test_with_its_entries_it_tells_the_whole_graph_and_what_no_message_reaches(life: Life) -> None:

@@ -27,7 +27,7 @@ def test_the_sentences_say_what_happened(bundles: Any) -> None:
     who = 'sample with key {} of data set "digits"'
     assert said["used"] == f"The {who.format(3)} was used 2 times in optimizer updates, first in step 1, last in step 2"
     assert said["never used"] == (
-        f"The {who.format(4)} is registered, and no optimizer update ever used it or a sample made from it"
+        f"The {who.format(4)} is registered, and no optimizer update ever used it or a sample made from it in any batch"
     )
     assert said["never registered"] == f"The {who.format(99)} was never registered"
     assert said["content present"].endswith("is held by 2 of the registered samples")

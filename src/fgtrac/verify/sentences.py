@@ -147,7 +147,7 @@ def _never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
         raise ProofError(f"{who} has {used} rows of use, so it was used")
     if used := sum(map(count_uses, below)):
         raise ProofError(f"samples made from {who} have {used} rows of use, so it was used through them")
-    return f"{who} is registered, and no optimizer update ever used it or a sample made from it"
+    return f"{who} is registered, and no optimizer update ever used it or a sample made from it in any batch"
 
 
 def _label_never_used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -190,8 +190,9 @@ _CLAIM_WORDS = {
 
 
 def _as_neighbour(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
-    """How often the model was given the sample's features without its label; where the entries are shown, also how
-    often as a part of the whole graph, whose last hop is what no message reaches a seed from."""
+    """How often batches gave the model the sample's features without its label, which says nothing of what it read
+    beside them; where the entries are shown, also how often as a part of the whole graph, whose last hop is what no
+    message reaches a seed from."""
     beside = rows[rows["kind"] == KIND["neighbour"]]
     at = f", at hops from {beside['detail'].min()} to {beside['detail'].max()}" if len(beside) else ""
     said = [f"Uses as a neighbour, with its features alone: {len(beside)}{at}."]
@@ -200,7 +201,9 @@ def _as_neighbour(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
         far = [hop == event["hops"] for hop, event in uses if event.get("graph") == "whole"]
         reach = f"{sum(far)} of them out of the seeds' reach"
         said += [f"In updates on the whole graph: {len(far)}, {reach}."] if far else []
-    return said if len(beside) or bundle.claim == "label never used" else []
+    if bundle.claim == "label never used":
+        return [*said, "What a model reads beside its batches is not recorded."]
+    return said if len(beside) else []
 
 
 def _about_uses(lives: Sequence[Rows], shown: Shown) -> list[str]:
