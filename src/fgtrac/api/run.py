@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,9 @@ def start_run(
     `keep` says which checkpoints are kept: "improved:SHARE" (where the validation loss fell by that share since the
     last one kept), "budget:K" (the K steepest falls), "every:N" or "all".
     With `resume`, an existing trace is repaired and continued, updates counted on from `step` (by default that of
-    its last checkpoint). `on_flush(next_seq)` is called after each write to the journal.
+    its last checkpoint). Where the log lacks updates up to `step`, also in a new trace, a `gap` entry and a
+    RuntimeWarning say so, and claims about the whole run cannot be told.
+    `on_flush(next_seq)` is called after each write to the journal.
     Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds; the end always is.
     `anchors` are services (`EvmContract`, `TimeStampAuthority`, `Witness`) that the head at the end is brought to. With
     `anchor_at` "epoch", so is one at the beginning of each training pass, which announces its order and has none of its
@@ -79,6 +82,7 @@ def start_run(
         return _resume(folder, signing_key, step, options)
     if (vault_path := folder.with_suffix(".vault")).exists():
         raise FileExistsError(f"{vault_path} exists, but its trace does not; move it away, or choose another name")
+    unknown = _unknown_updates(0, step or 0, stacklevel=3)
     trace_id = os.urandom(16)
     fields = describe_run(trace_id, ids, config)
     signer = Signer.open(trace_id, signing_key)
@@ -90,6 +94,8 @@ def start_run(
         if ids == "keyed":
             fields["key_commitment"] = key_commitment(vault.secret("run"))
         run._recorder.record("run", fields)
+        if unknown:
+            run._recorder.record("gap", {"reason": unknown})
         run._recorder.sync()
         return run
 
@@ -116,6 +122,7 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         tidy.remove_unfinished(trace)
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
         first_step = prior.last_checkpoint_step(trace) if step is None else step
+        unknown = _unknown_updates(prior.last_known_step(trace), first_step, stacklevel=4)
         writers = sorted(sequencer.last_seqs(trace, signer).items())
         ledger = read_ledger(trace)
         ledger.go_back(first_step)
@@ -123,9 +130,22 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         before, erased = prior.registered_before(trace), prior.erased_before(trace)
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
+        if unknown:
+            run._recorder.record("gap", {"reason": unknown})
         run._recorder.sync()
         run._anchors.take_up()
         return run
+
+
+def _unknown_updates(known: int, step: int, *, stacklevel: int) -> str:
+    """What to say where training goes on from a step that the log does not reach, and to the caller at once; else
+    nothing. The model may have been trained on anything in between."""
+    if step <= known:
+        return ""
+    words = f"training goes on from step {step}, and the log has no updates after step {known}"
+    remedy = f"go on from step {known} or before, or record in a trace of its own from the beginning"
+    warnings.warn(f"fgtrac: {words}; {remedy}", RuntimeWarning, stacklevel=stacklevel)
+    return words
 
 
 def reopen(path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None, strict: bool = False) -> Run:
