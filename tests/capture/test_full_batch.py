@@ -113,6 +113,33 @@ def test_a_pass_over_other_edges_counts_its_hops_anew(run: Run, log: Read) -> No
     assert all(one != other for one, other in pairwise(wanted))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pass_over_other_seeds_is_recorded_with_them_and_gives_them_the_role(
+    tmp_path: Path, log: Read, named: bool
+) -> None:
+    """A mask that grows while the loop goes on: in place, and by another tensor under its name."""
+    graph, model = make_graph(), Network()
+    wanted: list[list[int]] = []
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        passes = run.full_batch(graph, "train_mask" if named else graph.train_mask, hops=2, role="train")
+        late = graph.test_mask.nonzero().flatten().tolist()
+        for number in range(4):
+            if number == 1:
+                graph.train_mask[late[0]] = True
+            if number == 3 and named:
+                graph.train_mask = graph.train_mask.index_fill(0, torch.tensor(late[1]), True)
+            train(passes, model, 1)
+            wanted.append(graph.train_mask.nonzero().flatten().tolist())
+    told = log(run.path)
+    uses = sorted(said(told).items(), key=lambda item: item[0][-1])
+    assert [use.seeds for _, use in uses] == wanted
+    assert [use.hops for _, use in uses] == [reach(graph, set(seeds), 2) for seeds in wanted]
+    assert [(loader, epoch) for (loader, _, epoch, _, _), _ in uses][:3] == [(1, 0), (2, 0), (2, 1)]
+    given = {key for e in told.kind("roles") for key in told.keys(e["block"], e["ordinals"])}
+    assert given == set(wanted[-1])
+    assert replayed(tmp_path).verdict is HOLDS
+
+
 def test_a_graph_that_is_longer_than_an_entry_is_cut_and_put_together_again(tmp_path: Path, log: Read) -> None:
     """20,000 nodes, 17,000 of them seeds, with the losses of the seeds."""
     rng = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from torch_geometric.loader import LinkNeighborLoader, RandomNodeLoader
 from fgtrac import GraphNodes
 from fgtrac.api.run import Run
 from fgtrac.errors import CaptureError
-from graphs import Network, make_graph
+from graphs import Network, make_graph, node_loader
 
 Read = Callable[[Path], Any]
 
@@ -84,11 +84,13 @@ def test_every_node_is_registered_once_and_roles_are_given_to_those_that_are_nam
     run.register(graph, "train_mask", role="train", subject="y")
     run.register(graph, graph.test_mask, role="test")
     run.register(GraphNodes(graph, [7]), role="excluded")
-    run.register(make_graph(nodes=9))
+    with pytest.raises(ValueError, match=r"of 9 nodes is another object .* a transform may have made a copy"):
+        run.watch(node_loader(make_graph(nodes=9)), role="train")
+    run.register(make_graph(nodes=9), name="second")
     run.close()
     told = log(run.path)
     assert [(e["name"], e["rows"], e.get("content")) for e in told.kind("dataset")] == [
-        ("graph", 60, None), ("graph-2", 9, None)
+        ("graph", 60, None), ("second", 9, None)
     ]  # fmt: skip
     roles = {e["role"]: sorted(told.keys(e["block"], e["ordinals"])) for e in told.kind("roles")}
     masks = {"train": graph.train_mask, "test": graph.test_mask}

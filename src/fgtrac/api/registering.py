@@ -34,9 +34,10 @@ class Registering:
         number; None is nobody's sample, which is then named under the run's key); `source(row)` gives the bytes that a
         content digest is taken from where fgtrac does not know them; `content=False` takes none. Registering the same
         data set again adds the role only.
-        Raises ValueError for a taken name, keys that collide, options for a data set that is registered already, and
-        for samples of an erased subject; TypeError for a graph of several node types; of data that are held against a
-        log ValueError, where it registers other samples, or other contents, under that name.
+        Raises ValueError for a taken name, a second graph without one, keys that collide, options for a data set that
+        is registered already, and for samples of an erased subject; TypeError for a graph of several node types; of
+        data that are held against a log ValueError, where it registers other samples, or other contents, under that
+        name.
         """
         if nodes is not None or is_graph(data):
             data = GraphNodes(data, nodes)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from fgtrac.api.orders import Orders
 from fgtrac.api.registering import Registering
 from fgtrac.capture import node_loader
-from fgtrac.capture.full_batch import FullBatch
+from fgtrac.capture.full_batch import FullBatch, SeedPasses
 from fgtrac.capture.graph import GraphNodes, Nodes, is_node_loader
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
 from fgtrac.capture.loader import Watch, check_free, watch_loader
@@ -32,7 +32,7 @@ class Watching(Registering):
     _orders: Orders
     _watches: dict[int, tuple[Watch, Placement]]
     _loaders: WeakSet[DataLoader[Any]]
-    _full_batches: dict[tuple[Any, ...], FullBatch]
+    _full_batches: dict[tuple[Any, ...], SeedPasses]
     _strict: bool
     _check_training: Callable[[str], None]
     _has_said_unrecorded = False
@@ -76,20 +76,25 @@ class Watching(Registering):
             for batch in run.full_batch(data, "train_mask", hops=3, role="train"):
                 loss = cross_entropy(model(batch.x, batch.edge_index)[batch.train_mask], batch.y[batch.train_mask])
 
-        `nodes` are those whose loss is taken, as `GraphNodes` takes them; `hops` is how many message-passing steps the
-        model makes. Each use is recorded with these seeds, with the neighbours at each hop, and at hop `hops` + 1 with
-        all other nodes, which the model receives although no message of theirs reaches a seed. Called again with
+        `nodes` are those whose loss is taken, as `GraphNodes` takes them, and are looked at again as each pass begins:
+        where a mask has changed, the new seeds get `role` and are recorded. `hops` is how many message-passing steps
+        the model makes. Each use is recorded with these seeds, with the neighbours at each hop, and at hop `hops` + 1
+        with all other nodes, which the model receives although no message of theirs reaches a seed. Called again with
         the same arguments it goes on with the next pass. Registers graph and role as `watch` does.
         ValueError and TypeError as `GraphNodes`; ValueError for `hops` below 1 or above 1000.
         """
         self._check_training("full_batch()")
         if type(hops) is not int or not 1 <= hops <= MOST_HOPS:
             raise ValueError(f"hops={hops!r} is no number of message-passing steps; give 1 to {MOST_HOPS}")
+        return FullBatch(lambda: self._seed_passes(data, nodes, hops, role))
+
+    def _seed_passes(self, data: Any, nodes: Nodes, hops: int, role: str | None) -> SeedPasses:
+        """The passes for the nodes that `nodes` selects now: other seeds are another loader."""
         chosen = GraphNodes(data, nodes)
         known = id(data), chosen.numbers.tobytes(), hops, role
         if known not in self._full_batches:
             self.register(chosen, role=role)
-            self._full_batches[known] = FullBatch(self._new_watch(chosen, data, role), chosen, hops)
+            self._full_batches[known] = SeedPasses(self._new_watch(chosen, data, role), chosen, hops)
         return self._full_batches[known]
 
     def _new_watch(self, rows: Any, positions: Any, role: str | None, sampled: SampledNodes | None = None) -> Watch:

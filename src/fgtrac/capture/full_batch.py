@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from fgtrac.capture.loader import Watch
 from fgtrac.capture.sampler import Order
 
 
-class FullBatch:
-    """Delivers the graph behind `nodes`, once each time it is iterated over: the nodes are its seeds, and what `steps`
-    message-passing steps carry to them, and what they do not, its neighbours."""
+class SeedPasses:
+    """Passes over the graph behind `nodes`: these are the seeds, and what `steps` message-passing steps carry to them,
+    and what they do not, their neighbours."""
 
     def __init__(self, watch: Watch, nodes: GraphNodes, steps: int) -> None:
-        self._watch = watch
+        self.watch = watch
+        self.graph = nodes.data
         self._nodes = nodes
         self._steps = steps
         self._seeds = array("I", nodes.numbers.astype(np.uint32).tobytes())
@@ -30,31 +31,43 @@ class FullBatch:
         batching = {"rows": len(nodes), "batch_size": len(nodes), "drop_last": False}
         self._order = Order("SequentialSampler", batching | {"torch": VERSION, "machine": MACHINE})
 
+    def begin(self) -> Iteration:
+        """One more pass: its order, and its only batch."""
+        watch = self.watch
+        watch.grounding.restarted(watch.number)
+        iteration = Iteration(watch.number, watch.epochs, watch.trains)
+        watch.epochs += 1
+        watch.orders.announce_order(iteration, self._order)
+        watch.grounding.deliver(iteration, self._seeds, self.graph, self._count())
+        return iteration
+
+    def _count(self) -> Hops:
+        """The hops, counted anew where the graph has other edges than before."""
+        version = getattr(self.graph.edge_index, "_version", 0)
+        if self._hops is None or self._counted[0] is not self.graph.edge_index or self._counted[1] != version:
+            self._hops = whole_graph(self.graph, self._nodes.numbers, self._steps)
+            self._counted = self.graph.edge_index, version
+        return self._hops
+
+
+class FullBatch:
+    """Delivers a graph once each time it is iterated over; `find` gives the passes for the seeds that it has now."""
+
+    def __init__(self, find: Callable[[], SeedPasses]) -> None:
+        self._find = find
+        self._passes = find()
+
     def __len__(self) -> int:
         return 1
 
     def __iter__(self) -> Iterator[Any]:
         iteration = self._begin()
-        yield self._nodes.data
-        if iteration is not None and self._watch.is_here:
-            self._watch.grounding.exhausted(iteration)
+        yield self._passes.graph
+        if iteration is not None and self._passes.watch.is_here:
+            self._passes.watch.grounding.exhausted(iteration)
 
     def _begin(self) -> Iteration | None:
-        watch = self._watch
-        if not watch.is_here:
+        if not self._passes.watch.is_here:
             return None
-        watch.grounding.restarted(watch.number)
-        iteration = Iteration(watch.number, watch.epochs, watch.trains)
-        watch.epochs += 1
-        watch.orders.announce_order(iteration, self._order)
-        watch.grounding.deliver(iteration, self._seeds, self._nodes.data, self._count())
-        return iteration
-
-    def _count(self) -> Hops:
-        """The hops, counted anew where the graph has other edges than before."""
-        graph = self._nodes.data
-        version = getattr(graph.edge_index, "_version", 0)
-        if self._hops is None or self._counted[0] is not graph.edge_index or self._counted[1] != version:
-            self._hops = whole_graph(graph, self._nodes.numbers, self._steps)
-            self._counted = graph.edge_index, version
-        return self._hops
+        self._passes = self._find()
+        return self._passes.begin()

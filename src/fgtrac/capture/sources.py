@@ -278,6 +278,12 @@ class Registry:
                 raise ValueError(f"a data set named {name!r} is registered already; give this one another name=")
             return [name]
         base = "graph" if is_graph(data) else type(data).__name__
+        if self.adds and is_graph(data) and any(is_graph(root.data) for root in self.registered()):
+            raise ValueError(
+                f"this graph of {node_count(data)} nodes is another object than the registered one, so that its nodes "
+                "would be other samples, without the roles of those: a transform may have made a copy. Register the "
+                "graph that is trained on, or, if it is a second graph, register it with a name= first"
+            )
         numbered = (base if number == 1 else f"{base}-{number}" for number in itertools.count(1))
         if self.adds:
             return [next(n for n in numbered if n not in self._taken)]
