@@ -9,6 +9,7 @@ registered   whatever names a sample comes after its registration, which is as i
 seals        every full seal's note is there, signed, and says the root of its size
 index        rebuilt from the log, it is the one that was sealed, and byte for byte the one on disk
 artifacts    every file that an entry names has its size and SHA-256, or was withdrawn
+graphs       where batches of a graph are: none names a neighbour twice, and one on the whole graph names all its nodes
 attention    where there are modality weights: each is of a kept checkpoint, finite, and its sample's only one there
 erasures     where there are some: each names all of its subject's samples and no others, and none came later
 """
@@ -85,6 +86,8 @@ def audit_log(
     make("seals", lambda: _check_seals(audit, files, names, verifier), ("entries",))
     make("index", lambda: _check_index(audit, files), ("entries", "registered"))
     make("artifacts", lambda: _check_artifacts(audit, files), ("entries",))
+    if facts.graphs.entries:
+        make("graphs", lambda: facts.graphs.check(facts.sequences.gaps, facts.ids_of), ("entries", "registered"))
     if facts.attention.entries:
         make("attention", lambda: facts.attention.check(facts.sequences, facts.ids_of), ("entries", "registered"))
     if facts.erasures.subjects:

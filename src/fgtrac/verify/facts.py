@@ -21,6 +21,7 @@ from fgtrac.verify.announcements import Announcements
 from fgtrac.verify.attention import Attention
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
+from fgtrac.verify.graphs import Graphs
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
 from fgtrac.verify.sightings import OwnTimes
 from fgtrac.verify.tree import Log
@@ -64,6 +65,7 @@ class Facts:
         self.own_times = OwnTimes()
         self.announcements = Announcements()
         self.attention = Attention()
+        self.graphs = Graphs()
         self.announced = 0  # epochs whose order a `sampler` entry announces
         self.committed = 0  # of these, the epochs whose order an opening in the vault gives
         self.unopened = 0  # and those of which an erasure destroyed the opening
@@ -85,6 +87,7 @@ class Facts:
         self.own_times.add(event["time"])
         self.announcements.add(number, event)
         self.attention.add(number, event)
+        self.graphs.add(number, event)
         if kind == "run":
             self.runs.append((number, event))
         elif kind == "artifact":
