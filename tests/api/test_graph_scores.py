@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch_geometric.data import Data
+from torch_geometric.utils import subgraph
 
 from fgtrac.api.explanation import SAMPLED
 from fgtrac.api.ledger import read_ledger, state_path
@@ -157,6 +158,27 @@ def test_messages_behind_the_head_are_refused_before_the_checkpoint_is_recorded(
         with pytest.raises(ScoreError, match=r"rows of layer 'head' feed several samples.*message-passing"):
             run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.2))
     assert not read_ledger(TraceDir.open(blank.path)).states
+
+
+def test_messages_behind_the_head_among_test_nodes_alone_leave_no_scores(blank: GraphTrace) -> None:
+    """The first batch, of training nodes, has none."""
+    graph, edges = blank.graph, blank.graph.edge_index
+    edges = edges[:, graph.test_mask[edges].all(0)]
+    assert edges.shape[1]
+
+    def mixed(model: nn.Module, nodes: torch.Tensor) -> tuple[Any, Any]:
+        scores = model.head(pad(graph.x[nodes], (0, 3)))  # type: ignore[operator]
+        between, _ = subgraph(nodes, edges, relabel_nodes=True, num_nodes=60)
+        return scores.index_add(0, between[1], 0.5 * scores[between[0]]), graph.y[nodes]
+
+    model = blank.model()
+    with start_run(blank.folder / "run", key=blank.folder / "key.pem", keep="all") as run:
+        blank.register(run)
+        run.score_with(**blank.scored | {"forward": mixed})
+        with pytest.warns(RuntimeWarning, match=r"is not scored: .* rows of layer 'head' feed several samples"):
+            run.checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.2))
+    state = read_ledger(TraceDir.open(blank.path)).states[0]
+    assert not list((blank.path / state.folder).glob("*"))
 
 
 def test_a_loader_that_draws_neighbours_is_no_data_to_score(blank: GraphTrace) -> None:

@@ -95,6 +95,43 @@ def test_messages_behind_the_head_are_refused_in_words() -> None:
         factors(MixedBehind(), (NODES,), F.cross_entropy, forward=of_all)
 
 
+class Pairs(nn.Module):
+    """A head on each row, behind which some rows take a share of another's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, sender: int | None, receiver: int, share: float) -> torch.Tensor:
+        scores = self.head(self.body(x).relu())
+        if sender is None:
+            return scores
+        given = torch.zeros_like(scores)
+        given[receiver] = scores[sender]
+        return scores + share * given
+
+
+@pytest.mark.parametrize("layer", [None, "all"])
+@pytest.mark.parametrize("share", [1.0, 0.1])
+@pytest.mark.parametrize("pair", [(0, 1), (199, 0), (3, 67), (128, 64)])  # also such as agree in one digit to base 64
+def test_a_message_behind_the_head_in_a_later_batch_only_is_refused_there(
+    pair: tuple[int, int], share: float, layer: Any
+) -> None:
+    torch.manual_seed(0)
+    x, y, model = torch.randn(200, 5), torch.arange(200) % 3, Pairs()
+
+    def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+        inputs, sender = batch
+        return model(inputs, sender, pair[1], share), y[: len(inputs)]
+
+    with untouched(model):
+        prepared = FactorPass.prepare(model, (x[:50], None), loss=F.cross_entropy, forward=forward, layer=layer)
+        assert all(plan.order == "major" for plan in prepared._plans)
+        prepared((x, None))
+        with pytest.raises(ScoreError, match=r"rows of layer '(head|body)' feed several samples"):
+            prepared((x, pair[0]))
+
+
 def test_nodes_far_from_each_other_have_several_rows_behind_which_messages_pass() -> None:
     """Their gradients are sums over these rows, and exact; with a node nearby they would be refused."""
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from fgtrac.score.finite import check_finite
 from fgtrac.score.gradients import Floats, Gradients, Layer
 from fgtrac.score.layers import Choice
 from fgtrac.score.losses import PerSample, per_sample
-from fgtrac.score.owners import NOBODY, Placement, in_order, items_of, likely_order
+from fgtrac.score.owners import NOBODY, Order, Placement, check_orders, in_order, items_of, likely_order
 from fgtrac.score.probe import Plan, Run, find_placements, is_cut_right, plan, run, sites_of, used_of
 from fgtrac.score.sums import positions_of, sides_of, summed
 from fgtrac.score.untouched import own_generators, refuse_unready
@@ -42,7 +42,7 @@ class FactorPass:
 
     `layers` says how the gradients are written down; `weights` are the layers' weights in the same order. No `.grad`
     and no `requires_grad` is changed. Which row of a layer's output belongs to which sample follows from backward
-    passes: of the first batch, and of each batch where the output's shape does not say it.
+    passes: of each batch, and of the first one whether the output's shape says it, which later ones are held against.
     """
 
     layers: tuple[Layer, ...]
@@ -99,6 +99,7 @@ class FactorPass:
         _refuse_training(self._model)
         seen = run(self._model, batch, self._forward, self._loss, _holders(self._plans), self._cut)
         check_finite("loss", seen.losses)
+        _check_orders(self._plans, seen)
         gradients = tuple(_written(of, seen) for of in self._plans)
         second = _hessians(self._plans[0], seen) if self._hessians else None
         return Pass(gradients, _floats(seen.losses), _labels(seen.targets, len(seen.losses)), second)
@@ -113,12 +114,26 @@ def _holders(plans: Sequence[Plan]) -> dict[nn.Module, str]:
     return {module: name for of in plans for module, name in of.site.holders.items()}
 
 
+def _order(of: Plan, seen: Run, used: list[tuple[Call, torch.Tensor]]) -> Order | None:
+    """What the shapes of a layer's outputs say about samples, where they are as in the first batch."""
+    n = len(seen.losses)
+    return of.order if all(likely_order(call, n) == of.order for call, _ in used) else None
+
+
+def _check_orders(plans: Sequence[Plan], seen: Run) -> None:
+    """That the first batch did not mix samples does not say that this one does not: its own gradients do."""
+    each = [(used, _order(of, seen, used)) for of in plans if (used := used_of(of.site, seen))]
+    ordered = [(call, grad, order) for used, order in each if order is not None for call, grad in used]
+    if ordered:
+        check_orders(seen.losses, *zip(*ordered, strict=True))
+
+
 def _placements(of: Plan, seen: Run, used: list[tuple[Call, torch.Tensor]]) -> list[Placement]:
     """By the shape where the first batch has shown it to be right, otherwise by backward passes."""
-    n = len(seen.losses)
-    if of.order is not None and all(likely_order(call, n) == of.order for call, _ in used):
-        return [in_order(of.order, len(items_of(call, grad)), n, grad.device) for call, grad in used]
-    return find_placements(seen, used)
+    order, n = _order(of, seen, used), len(seen.losses)
+    if order is None:
+        return find_placements(seen, used)
+    return [in_order(order, len(items_of(call, grad)), n, grad.device) for call, grad in used]
 
 
 def _written(of: Plan, seen: Run) -> Gradients:
