@@ -30,7 +30,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     reseal(trace, lies, load_key(room / "key.pem"))
     policy, asked = room / "policy.toml", ("--key", room / "key.pem")
     policy.write_text('format = "fgtrac-policies/v1"\n[held-out-features]\n[held-out-contents]\non = false\n')
-    unseen = "neighbour left out of a batch's hops"
+    unseen = "neighbour left out of a sampled batch's hops"
     yield passes(stage.fgtrac("check", trace.path, *asked, "--policy", policy), design=unseen)
     yield passes(stage.fgtrac("verify", trace.path, *asked, "--replay", "--vault", trace.vault_path), design=unseen)
     yield caught(stage.fgtrac("verify", trace.path, *asked, "--since", kept), "since")
