@@ -72,10 +72,10 @@ class Act:
 Story = Callable[["Stage"], Iterator[Act]]
 
 
-def caught(answer: Answer, *checks: str) -> Act:
-    """Exactly these checks refute it."""
+def caught(answer: Answer, *checks: str, says: str = "") -> Act:
+    """Exactly these checks refute it, in words with `says` in them."""
     message = "; ".join(answer.words[check] for check in checks if check in answer.words) or answer.rest
-    kept = (answer.code, answer.of("refuted")) == (1, set(checks))
+    kept = (answer.code, answer.of("refuted")) == (1, set(checks)) and says in message
     return Act(answer, "refuted", checks, message, kept)
 
 

@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -38,6 +40,18 @@ def test_a_lie_is_answered_as_the_design_promises(name: str, told: Told) -> None
 def test_a_leaked_label_is_named_by_its_node_and_the_step(told: Told) -> None:
     (leak,) = [act for act in told("leak_test_label") if act.checks == ("held-out",)]
     assert re.search(r'the first is sample ring:key:"photo-20" in step [1-5], epoch 0, entry \d+$', leak.message)
+
+
+def test_an_answer_that_names_another_node_is_a_surprise(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = stage.fgtrac
+
+    def mistaken(*arguments: Any, **options: Any) -> Any:
+        answer = ask(*arguments, **options)
+        return replace(answer, words={check: said.replace("-20", "-21") for check, said in answer.words.items()})
+
+    monkeypatch.setattr(stage, "fgtrac", mistaken)
+    acts = islice(importlib.import_module("leak_test_label").tell(stage), 2)
+    assert [act.is_kept for act in acts] == [True, False]
 
 
 def test_a_lie_leaves_the_trace_itself_as_it_is(stage: Any, told: Told) -> None:
