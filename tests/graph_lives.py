@@ -72,9 +72,11 @@ def graph_life(
     batches_an_entry: int = 4,
     weighed: bool = True,
     ended: bool = True,
+    one_drawn: bool = False,
 ) -> GraphLife:
     """Two updates an epoch; each loader (`graph` says of what kind) has its own epochs, one after the other. Of a whole
-    graph hop 3 is beyond reach. After each epoch a state is kept, with every node's weights of two modalities."""
+    graph hop 3 is beyond reach; with `one_drawn` the second update is a sampler's, of three hops and with the last node
+    at the third, which is not. After each epoch a state is kept, with every node's weights of two modalities."""
     made, vault, secrets = _begin(folder, nodes)
     writing = Writing(made, bytes((1,)) * 16)
     _register(writing, secrets)
@@ -82,6 +84,8 @@ def graph_life(
     for loader, kind in enumerate(graph, 1):
         for _ in range(epochs):
             mine = [_update(rng, nodes, epoch, len(updates) + n + 1, kind) for n in range(2)]
+            if one_drawn and not updates:
+                mine[1] = Update(epoch, mine[1].step, "sampled", (0,), ((1,), (2,), (nodes - 1,)))
             for at in range(0, len(mine), batches_an_entry):
                 record_use(writing, loader, mine[at : at + batches_an_entry])
             updates += mine

@@ -86,17 +86,19 @@ def test_a_history_of_too_many_entries_is_counted_without_reading_them(
         assert (history.is_by_step, whole.is_by_step) == (True, False)
         assert "each step is counted in the last epoch that had begun by it" in str(history)
         assert history.events[0].details["dataset"] == "icons"  # what is about its life is read all the same
-        draws = history.draws
-        assert (draws.read, draws.named) == (16, whole.draws.named)
-        assert sum(draw.entries for draw in draws.each) == 16
-        assert f"of the 16 entries that were read, of {draws.named}; --details reads all" in str(history)
+        draws, entries = history.draws, {e.entry for e in history.events if e.kind == "neighbour"}
+        assert (draws.read, draws.named, draws.reach) == (len(entries), whole.draws.named, whole.draws.reach)
+        assert sum(draw.entries for draw in draws.each) == len(entries)
+        assert (history.checkpoints, history.undecided) == (whole.checkpoints, ())
+        if draws.read < draws.named:
+            assert f"of the {draws.read} entries that were read, of {draws.named})" in str(history)
 
 
 def test_a_whole_graph_is_said_as_such(life: GraphLife) -> None:
     history = history_of(life, HELD_OUT)
     assert [(draw.graph, draw.hops) for draw in history.draws.each] == [("sampled", 2), ("whole", 3)]
     words = "neighbours of the whole graph, read at once: hop 3 is beyond the reach of its messages"
-    assert f"{words} (20 of its {history.draws.named} entries)" in str(history)  # an entry an epoch
+    assert f"{words} (20 of the {history.draws.named} entries)" in str(history)  # an entry an epoch
     assert "hop 3, beyond reach" in str(history)
     lines = history.text(every_event=True).splitlines()
     beyond = sum(update.graph == "whole" and HELD_OUT in update.hops[2] for update in life.updates)
@@ -171,6 +173,33 @@ def test_a_node_beyond_reach_contributed_to_no_kept_state(
     assert kept == [(2,), (2,), (), ()]
 
 
+def test_only_what_entries_that_were_read_say_is_told_of_kept_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Node 2 is beyond reach in all updates of the whole graph, and in one that a sampler drew it is not."""
+    monkeypatch.setattr(history_module, "READ_ENTRIES", 1)
+    made, writing = start_trace(tmp_path, samples=3)
+    for step in range(1, 41):
+        record_use(writing, 1, [Update(0, step, "sampled" if step == 20 else "whole", (0,), ((1,), (2,)))])
+        if step in (10, 30):
+            keep(writing, step)
+    writing.end()
+    made.seal()
+    name = f"id:{made.ids[2].hex()}"
+    history = fgtrac.open(made.trace.path).history(name)
+    assert (history.checkpoints, history.undecided) == ((30,), ())
+    assert "hop 2, in part beyond reach" in str(history)
+    monkeypatch.setattr(history_module, "READ_DRAWS", 4)
+    for details, told in ((None, "hop 2, beyond reach in 4 that were read"), (False, "hop 2\n")):
+        some = fgtrac.open(made.trace.path).history(name, details=details)
+        assert (some.checkpoints, some.undecided) == ((), (10, 30))
+        assert told in str(some)
+        assert f"the entries of {36 if details is None else 40} parts as a neighbour were not read" in str(some)
+        assert "whether it contributed to those at steps 10, 30 only entries that were not read could tell" in str(some)
+    seed = fgtrac.open(made.trace.path).history(f"id:{made.ids[0].hex()}", details=False)
+    assert (seed.checkpoints, seed.undecided) == ((10, 30), ())
+
+
 def test_the_history_of_ten_thousand_appearances_takes_less_than_a_second(tmp_path: Path) -> None:
     made, writing = start_trace(tmp_path, samples=40)
     others = tuple(range(1, 40))
@@ -235,7 +264,30 @@ def test_scores_and_predictions_of_a_long_history_are_summed_or_said_to_be_unrea
         assert second == "contributed +12.5 toward validation, the sum of 50 scores (tracin)"
         assert "50 times predicted; the last: predicted at step 50, loss 50" in text
     else:
-        assert "100 contributions were not read; --details reads them" in text
+        assert "100 contributions not read; --details reads them" in text
         assert "the sum of" not in text
     assert "contributions are estimates: fidelity not measured here" in text
     assert "at steps 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... 50 (50 of them)" in text
+
+
+def test_scores_at_checkpoints_that_are_not_kept_any_more_are_in_no_sum(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path, samples=2)
+    place = {"block": writing.block, "ordinals": writing.placement.ordinals[[0]]}
+    for step in range(1, 51):
+        writing.use([0, 1])
+        kept = {"step": step, "kept": True, "rule": "kept: improved", "digest": bytes([step]) * 32}
+        said = {"checkpoint": list(writing.recorder.record("checkpoint", kept)), "step": step, **place}
+        scores = np.array([0.25], "<f4")
+        writing.recorder.record("contribution", {**said, "target": "validation", "method": "tracin", "scores": scores})
+        if step > 1:  # only one is kept at a time
+            displaced = {"step": step - 1, "kept": False, "rule": "displaced", "digest": bytes([step - 1]) * 32}
+            writing.recorder.record("checkpoint", displaced)
+    writing.end()
+    made.seal()
+    history = fgtrac.open(made.trace.path).history(f"id:{made.ids[0].hex()}")
+    text = str(history)
+    assert "contributed +0.25 toward validation, the sum of 1 score (tracin)" in text
+    assert "49 scores at checkpoints that are not kept any more: left out of these sums" in text
+    standings = [event.details["standing"] for event in history.events if event.kind == "contribution"]
+    assert standings == ["dropped"] * 49 + ["kept"]
+    assert history.text(every_event=True).count("(its checkpoint: dropped later)") == 49

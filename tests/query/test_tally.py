@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fgtrac.events.postings import KIND
+from fgtrac.events.postings import KIND, ROW
 from fgtrac.events.schema import NO_STEP
-from fgtrac.query.tally import SHOWN_ROWS, UNKNOWN, Draw, Draws, Tally, count, epochs_of
+from fgtrac.query.tally import SHOWN_ROWS, UNKNOWN, Draw, Draws, Reach, Said, Tally, count, draws_of, epochs_of
 
 
 def random_tally(seed: int, n: int = 300) -> tuple[Tally, list[tuple[int, int, int, int, bool]]]:
@@ -68,10 +68,21 @@ def test_a_step_is_in_the_last_epoch_that_began_by_it(seed: int) -> None:
     assert epochs_of(steps, firsts[:0]).tolist() == [UNKNOWN] * len(steps)
 
 
-def test_a_hop_is_beyond_reach_where_a_whole_graph_says_so_and_in_part_where_others_do_not() -> None:
-    sampled, whole = Draw("sampled", 3, 1), Draw("whole", 3, 1)
-    assert [Draws((whole,)).beyond_reach(hop) for hop in (1, 2, 3)] == [False, False, True]
-    assert [Draws((sampled,)).beyond_reach(hop) for hop in (1, 2, 3)] == [False, False, False]
-    assert [Draws((sampled, whole)).beyond_reach(hop) for hop in (1, 2, 3)] == [False, False, None]
-    assert Draws((Draw("sampled", 2, 1), whole)).beyond_reach(3) is True
-    assert Draws().beyond_reach(1) is False
+def test_a_hop_is_beyond_reach_where_every_entry_that_was_read_says_so() -> None:
+    """Entries 1 and 2 are of the whole graph, 3 of a sampler; in 4 the sample is a seed."""
+    neighbours = [(KIND["neighbour"], hop, entry, 9) for entry in (1, 2, 3) for hop in (2, 3)]
+    rows = np.array([*neighbours, neighbours[1], (KIND["used"], 0, 4, 9)], ROW)
+    said: dict[int, Said] = {1: ("whole", 3), 2: ("whole", 3), 3: ("sampled", 3), 4: None}
+
+    def read(*entries: int) -> Draws:
+        return draws_of(rows, {entry: said[entry] for entry in entries})
+
+    assert read(1, 2, 3, 4).reach == {2: Reach(3, 0, 0), 3: Reach(1, 3, 0)}
+    assert (read(1, 2, 3, 4).each, read(1, 2).read, read(1, 2).named) == (
+        (Draw("sampled", 3, 1), Draw("whole", 3, 2)), 2, 4
+    )  # fmt: skip
+    assert read(1, 2).reach == {2: Reach(2, 0, 1), 3: Reach(0, 3, 1)}
+    assert read().reach == {2: Reach(0, 0, 3), 3: Reach(0, 0, 4)}
+    words = [read(*entries).reach[3].words for entries in ((1, 2, 3), (1, 2), (3,), ())]
+    assert words == [", in part beyond reach", ", beyond reach in 3 that were read", "", ""]
+    assert draws_of(rows[rows["entry"] < 3], said).reach[3].words == ", beyond reach"

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
+from fgtrac.events.one_line import one_line
 from fgtrac.events.postings import KIND
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.occurrences import plain
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
-from fgtrac.query.timeline import Timeline
-
-STANDINGS = {"kept": "", "dropped": "dropped later", "superseded": "the run went on from before it"}
+from fgtrac.query.timeline import STANDINGS, Timeline
 
 Part = tuple[NDArray[np.uint8], NDArray[np.float32]]  # ids (n, 32), weights (n, m)
 
@@ -46,7 +45,7 @@ class ModalityWeights:
         said = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(self.modalities, mean, strict=True))
         over = f", the mean of {len(self):,} samples" if len(self) > 1 else ""
         standing = f" ({STANDINGS[self.standing]})" if STANDINGS[self.standing] else ""
-        return f"step {self.step}{standing}: {said}{over}"
+        return one_line(f"step {self.step}{standing}: {said}{over}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; ids as hex."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -17,12 +16,12 @@ from fgtrac.query.history_text import UNMEASURED, history_text
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
-from fgtrac.query.tally import UNKNOWN, Draw, Draws, Tally, count, epochs_of
-from fgtrac.query.timeline import Timeline
+from fgtrac.query.tally import UNKNOWN, Draws, Said, Tally, count, draws_of, epochs_of, is_beyond
+from fgtrac.query.timeline import STANDINGS, Timeline
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
-READ_DRAWS = 16  # of the entries that are not read, so many say how neighbours were drawn
+READ_DRAWS = 1024  # of the others, the graph and the hops of so many are read: about half a second
 LIFE = ("registered", "role", "transformed", "derived", "erased")  # read of every history: they are few
 TAKING_PART = ("used", "neighbour", "delivered")
 NameOf = Callable[[bytes], str | None]
@@ -56,8 +55,9 @@ class History:
     """Everything that a trace's index says of one sample, in the order of the log.
 
     `tally` counts its part in training by epoch and hop, `draws` says how its neighbours came about. `size` is the full
-    seal that it is complete for; `checkpoints` are the steps of the kept model states that it contributed to and that
-    the run went on from; `pending` is how many later entries are in no index yet; `rests_on` says what was checked.
+    seal that it is complete for. `checkpoints` are the steps of the kept model states that it contributed to and that
+    the run went on from, `undecided` of those where only entries that were not read could tell. `pending` is how many
+    later entries are in no index yet; `rests_on` says what was checked.
     """
 
     id: bytes
@@ -67,6 +67,7 @@ class History:
     tally: Tally
     draws: Draws
     checkpoints: tuple[int, ...]
+    undecided: tuple[int, ...]
     pending: int
     rests_on: str
 
@@ -121,6 +122,7 @@ class History:
             },
             "events": [event.as_json() for event in self.events],
             "checkpoints": list(self.checkpoints),
+            "undecided": list(self.undecided),
             **({"fidelity": UNMEASURED} if self.has_scores else {}),
             "pending": self.pending,
             "rests_on": self.rests_on,
@@ -134,6 +136,7 @@ class Historian:
         self._seal = seal
         self._name_of = name_of
         self._reader = Reader(seal, Places(seal.log), name_of)
+        self._said: dict[int, Said] = {}
         self.timeline = Timeline(seal)
 
     def history(
@@ -149,27 +152,35 @@ class Historian:
         if rows is None:
             return None
         read = _worth_reading(rows, details)
-        events = [self._mark(event) for event in self._read(sample_id, rows[read])] + self._outline(rows[~read])
+        events = [self._mark(event) for event in self._read(sample_id, rows[read])]
+        said = _said_by(events) if details is not None else _said_by(events) | self.drawn(rows[~read])
+        events += self._outline(rows[~read], said)
         events.sort(key=lambda event: (event.entry, event.step or 0))  # stable: else as in the index
         taking_part = np.isin(rows["kind"], [KIND[word] for word in TAKING_PART])
-        if (taking_part & read).any():
-            draws, tally = _draws_told(events), _count_events(events)
-        else:
-            draws = self.draws(entries_of_uses(rows)) if details is None else Draws()
-            tally = self.tally(rows)
-        name, kept = self._name_of(sample_id), self._contributed_to(events, draws)
-        return History(sample_id, name, self._seal.head.size, tuple(events), tally, draws, kept, pending, rests_on)
+        tally = _count_events(events) if (taking_part & read).any() else self.tally(rows)
+        kept, undecided = self._contributed_to(events)
+        return History(
+            sample_id, self._name_of(sample_id), self._seal.head.size, tuple(events), tally, draws_of(rows, said),
+            kept, undecided, pending, rests_on,
+        )  # fmt: skip
 
     def tally(self, rows: Rows) -> Tally:
         """A sample's part in training from its rows alone: epochs are those that the seal says began by each step."""
         superseded = self.timeline.superseded(rows["entry"], rows["step"])
         return count(rows["kind"], rows["detail"], rows["step"], self._epochs(rows), superseded)
 
-    def draws(self, named: NDArray[np.uint64]) -> Draws:
-        """How neighbours came about, from some of these `use` entries, evenly spaced."""
-        chosen = named[np.unique(np.linspace(0, len(named) - 1, READ_DRAWS).astype(int))] if len(named) else named
-        events = [self._seal.log.event(number) for number in chosen.tolist()]
-        return _draws([(e["graph"], e["hops"]) for e in events if "hops" in e], len(events), len(named))
+    def drawn(self, rows: Rows) -> dict[int, Said]:
+        """What the `use` entries of these rows say of their neighbours: all in which samples are neighbours, or of many
+        READ_DRAWS, evenly spaced; without any, of one in which a sample is a seed."""
+        named = np.unique(rows["entry"][rows["kind"] == KIND["neighbour"]])
+        if not len(named):
+            named = np.unique(rows["entry"][rows["kind"] == KIND["used"]])[:1]
+        if len(named) > READ_DRAWS:
+            named = named[np.linspace(0, len(named) - 1, READ_DRAWS).astype(int)]
+        for number in (number for number in named.tolist() if number not in self._said):
+            event = self._seal.log.event(number)
+            self._said[number] = (event["graph"], event["hops"]) if "hops" in event else None
+        return {number: self._said[number] for number in named.tolist()}
 
     def children(self, sample_id: bytes, rows: Rows) -> list[bytes]:
         """The ids of the samples that stages made from one with these rows, directly."""
@@ -183,18 +194,24 @@ class Historian:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
         return sorted({step for _, step in self.timeline.kept})
 
-    def _contributed_to(self, events: Sequence[Event], draws: Draws) -> tuple[int, ...]:
-        """The kept checkpoints at or behind the first update that it took part in within the reach of messages."""
-        live = (event for event in events if event.superseded_by is None and _is_reached(event, draws))
-        first = min((event.step for event in live if event.step is not None), default=None)
-        return () if first is None else tuple(step for step in self.kept_checkpoints() if step >= first)
+    def _contributed_to(self, events: Sequence[Event]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The kept checkpoints at or behind the first update that it took part in within the reach of messages, and
+        those before them, at or behind one of which only an entry that was not read could tell that."""
+        live = [(event.step, _is_reached(event)) for event in events if event.superseded_by is None]
+        first, maybe = (
+            min((step for step, reached in live if step is not None and reached in wanted), default=None)
+            for wanted in ((True,), (True, None))
+        )
+        kept = self.kept_checkpoints() if maybe is not None else ()
+        sure = tuple(step for step in kept if first is not None and step >= first)
+        return sure, tuple(step for step in kept if maybe is not None and step >= maybe and step not in sure)
 
     def _mark(self, event: Event) -> Event:
-        """The event, said to be superseded where it is, and of modality weights what became of their checkpoint."""
-        if event.kind == "attention" and "checkpoint" in event.details:
+        """The event, said to be superseded where it is; of weights and scores what became of their checkpoint."""
+        if event.kind in ("attention", "contribution") and "checkpoint" in event.details:
             writer, seq = event.details["checkpoint"]
             standing = self.timeline.standing(bytes.fromhex(writer), seq)
-            words = event.words + (" (its checkpoint was dropped later)" if standing == "dropped" else "")
+            words = event.words + (f" (its checkpoint: {STANDINGS[standing]})" if STANDINGS[standing] else "")
             event = replace(event, words=words, details={**event.details, "standing": standing})
         by = None if event.step is None else self.timeline.superseding(event.entry, event.step)
         if by is None:
@@ -212,8 +229,9 @@ class Historian:
             events += [Event(KIND_WORDS[kind], entry, o.step, o.epoch, o.words, o.details) for o in occurrences]
         return events
 
-    def _outline(self, rows: Rows) -> list[Event]:
-        """One event a row, without its entry: the epoch comes from the first steps that the seal lists."""
+    def _outline(self, rows: Rows, drawn: Mapping[int, Said]) -> list[Event]:
+        """One event a row, without its entry but for what `drawn` has: the epoch comes from the first steps that the
+        seal lists."""
         superseded = self.timeline.superseded(rows["entry"], rows["step"]).tolist()
         out = []
         for (kind, detail, entry, step), epoch, past in zip(
@@ -224,18 +242,15 @@ class Historian:
             in_epoch = epoch if epoch != UNKNOWN and word in ("used", "neighbour") else None
             where = "" if known is None else f" in step {known}"
             where += "" if in_epoch is None else f" (epoch {in_epoch})"
-            said = {"hop": detail} if word == "neighbour" else {"code": detail}
+            said: dict[str, Any] = {"hop": detail} if word == "neighbour" else {"code": detail}
+            if word == "neighbour" and (told := drawn.get(entry)):
+                said["graph"], said["hops"] = told
             event = Event(word, entry, known, in_epoch, f"{word}{_hop(said)}{where}", said)
             out.append(self._mark(event) if past else event)
         return out
 
     def _epochs(self, rows: Rows) -> NDArray[np.int64]:
         return epochs_of(rows["step"], self._seal.event["epoch_steps"])
-
-
-def entries_of_uses(rows: Rows) -> NDArray[np.uint64]:
-    """The `use` entries in which a sample took part, as a seed or as a neighbour, ascending."""
-    return np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])])
 
 
 def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:
@@ -262,25 +277,19 @@ def _count_events(events: Sequence[Event]) -> Tally:
     )
 
 
-def _draws_told(events: Sequence[Event]) -> Draws:
-    """How neighbours were drawn, from all entries that name the sample."""
-    told = {e.entry: (e.details.get("graph"), e.details.get("hops")) for e in events if e.kind in ("used", "neighbour")}
-    return _draws([(graph, hops) for graph, hops in told.values() if graph and hops], len(told), len(told))
+def _said_by(events: Sequence[Event]) -> dict[int, Said]:
+    """What entries that were read say of their neighbours."""
+    mine = {e.entry: e.details for e in events if e.kind in ("used", "neighbour")}
+    return {n: (d["graph"], d["hops"]) if "hops" in d else None for n, d in mine.items()}
 
 
-def _draws(said: Sequence[tuple[str, int]], read: int, named: int) -> Draws:
-    counted = sorted(Counter(said).items())
-    return Draws(tuple(Draw(graph, hops, entries) for (graph, hops), entries in counted), read, named)
-
-
-def _is_reached(event: Event, draws: Draws) -> bool:
-    """Whether the event is a part in an update that the step's loss can have come from."""
+def _is_reached(event: Event) -> bool | None:
+    """Whether the event is a part in an update that the step's loss can have come from; None where nobody read it."""
     if event.kind != "neighbour":
         return event.kind == "used"
-    hop = event.details["hop"]
-    if "graph" in event.details:
-        return not (event.details["graph"] == "whole" and hop == event.details["hops"])
-    return draws.beyond_reach(hop) is not True
+    if "graph" not in event.details:
+        return None
+    return not is_beyond((event.details["graph"], event.details["hops"]), event.details["hop"])
 
 
 def _hop(details: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from fgtrac.events.one_line import one_line
 from fgtrac.query.tally import Draws, Tally
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def history_text(history: History, *, every_event: bool) -> str:
     lines += [f"  {line}" for line in _closing(history)]
     if is_long and not every_event:
         lines.append(f"  {len(events):,} events; fgtrac history --all has a line for each")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -50,6 +51,11 @@ def times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def is_graph(hops: Sequence[int], draws: Draws) -> bool:
     """Whether a sample is known to be a node of a graph, whose uses are those of a seed."""
     return bool(hops or draws.each)
@@ -57,9 +63,23 @@ def is_graph(hops: Sequence[int], draws: Draws) -> bool:
 
 def taking_part(hops: Sequence[int], draws: Draws) -> list[str]:
     """The headings of a table of parts in updates: as a seed, and at each hop."""
-    remarks = {True: ", beyond reach", False: "", None: ", in part beyond reach"}
     seed = "seed" if is_graph(hops, draws) else "used"
-    return [seed, *(f"hop {hop}{remarks[draws.beyond_reach(hop)]}" for hop in hops)]
+    return [seed, *(f"hop {hop}{draws.reach[hop].words if hop in draws.reach else ''}" for hop in hops)]
+
+
+def drawn(draws: Draws) -> Iterator[str]:
+    """How the neighbours came about, and how many entries were asked."""
+    for draw in draws.each:
+        how = f"drawn by a sampler, in {draw.hops} hops"
+        if draw.graph == "whole":
+            how = f"of the whole graph, read at once: hop {draw.hops} is beyond the reach of its messages"
+        told = f"{draw.entries:,} of the {draws.named:,} entries"
+        if draws.read < draws.named:
+            told = f"{draw.entries:,} of the {draws.read:,} entries that were read, of {draws.named:,}"
+        yield f"neighbours {how} ({told})"
+    if unread := sum(reach.unread for reach in draws.reach.values()):
+        words = f"the entries of {counted(unread, 'part')} as a neighbour were not read"
+        yield f"{words}: whether messages reached a seed is unknown"
 
 
 def _steps(steps: Sequence[int]) -> str:
@@ -90,7 +110,7 @@ def _lines(events: Iterator[Event] | Sequence[Event]) -> list[str]:
 def _summary(history: History) -> Iterator[str]:
     tally, draws = history.tally, history.draws
     yield _parts(tally, draws)
-    yield from _drawn(draws)
+    yield from drawn(draws)
     yield from columns(_epochs(tally, draws))
     if history.is_by_step:
         yield "each step is counted in the last epoch that had begun by it; --details reads the epochs"
@@ -106,18 +126,6 @@ def _epochs(tally: Tally, draws: Draws) -> list[list[str]]:
     rows = [[words, *(f"{n:,}" for n in counts)] for words, counts in tally.table()]
     sums = [f"{n:,}" for n in tally.counts.sum(axis=0).tolist()]
     return [["epoch", *taking_part(tally.hops, draws)], *rows, ["all", *sums]]
-
-
-def _drawn(draws: Draws) -> Iterator[str]:
-    """How the neighbours came about, and how many entries were asked."""
-    for draw in draws.each:
-        how = f"drawn by a sampler, in {draw.hops} hops"
-        if draw.graph == "whole":
-            how = f"of the whole graph, read at once: hop {draw.hops} is beyond the reach of its messages"
-        told = f"{draw.entries} of its {draws.named:,} entries"
-        if draws.read < draws.named:
-            told = f"{draw.entries} of the {draws.read} entries that were read, of {draws.named:,}; --details reads all"
-        yield f"neighbours {how} ({told})"
 
 
 def _attention(history: History) -> Iterator[str]:
@@ -139,17 +147,20 @@ def _weight(weights: dict[str, float], name: str) -> str:
 
 
 def _contributions(history: History) -> Iterator[str]:
-    """A line for each target and method: what it comes to over the checkpoints."""
+    """A line for each target and method: what it comes to over the checkpoints that are kept."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
     mine = [event for event in history.events if event.kind == "contribution" and event.superseded_by is None]
-    for event in mine:
-        if "score" in event.details:
+    read = [event for event in mine if "score" in event.details]
+    for event in read:
+        if event.details["standing"] == "kept":
             scores[event.details["target"], event.details["method"]].append(float(event.details["score"]))
-    if unread := len(mine) - sum(map(len, scores.values())):
-        yield f"{unread:,} contributions were not read; --details reads them"
+    if unread := len(mine) - len(read):
+        yield f"{counted(unread, 'contribution')} not read; --details reads them"
+    if displaced := len(read) - sum(map(len, scores.values())):
+        yield f"{counted(displaced, 'score')} at checkpoints that are not kept any more: left out of these sums"
     sums = sorted(((sum(each), len(each), key) for key, each in scores.items()), key=lambda row: (-abs(row[0]), row[2]))
     for total, number, (target, method) in sums[:SHOWN]:
-        yield f"contributed {total:+.4g} toward {target}, the sum of {number} scores ({method})"
+        yield f"contributed {total:+.4g} toward {target}, the sum of {counted(number, 'score')} ({method})"
     if len(sums) > SHOWN:
         yield f"and to {len(sums) - SHOWN:,} more targets"
 
@@ -168,6 +179,9 @@ def _closing(history: History) -> Iterator[str]:
         yield f"{number:,} of its {history.tally.neighbours:,} parts as a neighbour were superseded"
     if history.checkpoints:
         yield f"contributed to the kept checkpoints at steps {_steps(history.checkpoints)}"
+    if history.undecided:
+        steps = _steps(history.undecided)
+        yield f"whether it contributed to those at steps {steps} only entries that were not read could tell; --details"
     if history.has_scores:
         yield f"contributions are estimates: {UNMEASURED}"
     yield f"complete up to entry {history.size - 1}, {history.rests_on}"

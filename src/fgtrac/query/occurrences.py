@@ -185,6 +185,7 @@ class Reader:
         for place in _where(event, "ordinals", ordinal):
             score = event["scores"][place]
             details = {"target": event["target"], "method": event["method"], "score": plain(score)}
+            details["checkpoint"] = plain(event["checkpoint"])
             details |= {"parameters": plain(event["parameters"])} if "parameters" in event else {}
             words = f"contributed {score:+.4g} toward {target} at step {event['step']} ({event['method']})"
             out.append(Occurrence(words, event["step"], details=details))

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
-from fgtrac.events.postings import KIND
+from fgtrac.events.one_line import one_line
+from fgtrac.events.postings import KIND, ROW
 from fgtrac.events.schema import ROLES
 from fgtrac.query.blocks import Blocks
-from fgtrac.query.history import Historian, NameOf, entries_of_uses
-from fgtrac.query.history_text import columns, is_graph, taking_part, times
+from fgtrac.query.history import Historian, NameOf
+from fgtrac.query.history_text import columns, counted, drawn, is_graph, taking_part, times
 from fgtrac.query.seals import FullSeal
-from fgtrac.query.tally import Draws, Tally
+from fgtrac.query.tally import Draws, Tally, draws_of
 
 ROLE_WORDS = {code: word for word, code in ROLES.items()}
 SHOWN = 30  # samples that a table has
@@ -57,7 +58,7 @@ class SubjectHistory:
     were this one before an erasure; 0 of a pseudonym that was asked for.
     """
 
-    subject: str | None
+    subject: int | str | None
     pseudonym: bytes
     erasures: tuple[int, ...]
     samples: tuple[SubjectSample, ...]
@@ -78,7 +79,7 @@ class SubjectHistory:
 
     def text(self, *, every_sample: bool = False) -> str:
         """In words: sums, and a table of the samples, of many the first SHOWN unless `every_sample`."""
-        return "\n".join(_text(self, every_sample))
+        return "\n".join(map(one_line, _text(self, every_sample)))
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; ids and the pseudonym as hex."""
@@ -105,14 +106,14 @@ class SubjectReader:
     def __init__(self, seal: FullSeal, blocks: Blocks, historian: Historian, name_of: NameOf) -> None:
         self._seal, self._blocks, self._historian, self._name_of = seal, blocks, historian, name_of
 
-    def read(self, pseudonym: bytes, subject: str | None, pending: int, rests_on: str) -> SubjectHistory:
+    def read(self, pseudonym: bytes, subject: int | str | None, pending: int, rests_on: str) -> SubjectHistory:
         """The answer about one pseudonym; without samples where the log registers none under it.
 
         ProofError where index or log are not what was sealed, or contradict each other.
         """
         owned = self._blocks.of_subject(pseudonym)
         samples, made = [], list[SubjectSample]()
-        entries, waiting, seen = np.empty(0, np.uint64), list(owned), set(owned)
+        each, waiting, seen = list[NDArray[np.void]](), list(owned), set(owned)
         while waiting:
             sample = waiting.pop()
             rows = self._rows(sample)
@@ -121,13 +122,15 @@ class SubjectReader:
                 made.append(self._count(sample, rows, self._dataset(rows)))
             else:
                 samples.append(self._count(sample, rows, dataset))
-            entries = np.union1d(entries, entries_of_uses(rows))
+            each.append(rows)
             children = [child for child in self._historian.children(sample, rows) if child not in seen]
             seen.update(children)
             waiting += children
         erasures = [n for n, e in self._historian.timeline.entries("erasure") if e["pseudonym"] == pseudonym]
+        rows = np.concatenate(each) if each else np.empty(0, ROW)
+        draws = draws_of(rows, self._historian.drawn(rows))
         return SubjectHistory(
-            subject, pseudonym, tuple(erasures), _sorted(samples), _sorted(made), self._historian.draws(entries),
+            subject, pseudonym, tuple(erasures), _sorted(samples), _sorted(made), draws,
             self._seal.head.size, pending, rests_on,
         )  # fmt: skip
 
@@ -163,22 +166,29 @@ def _sorted(samples: Sequence[SubjectSample]) -> tuple[SubjectSample, ...]:
 
 
 def _text(found: SubjectHistory, every_sample: bool) -> Iterator[str]:
-    who = f"subject {found.subject} (pseudonym {found.pseudonym.hex()})" if found.subject else ""
-    yield f"{who or 'pseudonym ' + found.pseudonym.hex()}: {len(found.samples):,} samples"
+    who = f"subject {_called(found.subject)} (pseudonym {found.pseudonym.hex()})" if found.subject is not None else ""
+    yield f"{who or 'pseudonym ' + found.pseudonym.hex()}: {counted(len(found.samples), 'sample')}"
     if found.erasures:
         entries = ", ".join(map(str, found.erasures))
         yield f"  erased: the key of this subject was destroyed (entry {entries}); this is what the log keeps of it"
-    yield from (f"  {line}" for line in _sums(found))
+    yield from (f"  {line}" for line in (*_sums(found), *drawn(found.draws)))
     yield from _table(found.samples, found.draws, every_sample)
     if found.made:
-        yield f"  made from them and from samples of others, and nobody's: {len(found.made):,} samples"
+        yield f"  made from them and from samples of others, and nobody's: {counted(len(found.made), 'sample')}"
         yield from _table(found.made, found.draws, every_sample)
     if found.without_key:
-        words = f"the keys of {found.without_key:,} other pseudonyms in the log are not here"
-        yield f"  {words}: what was this subject's before an erasure would stand under one of them"
+        words = f"of {counted(found.without_key, 'other pseudonym')} in the log the key is not here"
+        yield f"  {words}: what was this subject's before an erasure would stand under such a one"
     yield f"  complete up to entry {found.size - 1}, {found.rests_on}"
     if found.pending:
         yield f"  not yet in the index: {found.pending} entries; run fgtrac seal"
+
+
+def _called(subject: int | str) -> str:
+    """A subject's name; where text and number could be taken for each other, with what it is."""
+    if isinstance(subject, int):
+        return f"{subject}, a number"
+    return f"{subject}, a text" if subject.lstrip("-").isdecimal() else subject
 
 
 def _sums(found: SubjectHistory) -> Iterator[str]:
@@ -187,11 +197,11 @@ def _sums(found: SubjectHistory) -> Iterator[str]:
         numbers = [getattr(sample.tally, count) for sample in found.samples]
         some = sum(map(bool, numbers))
         if some or count == "seeds":
-            yield f"{word} {times(sum(numbers))}: {some:,} of {len(numbers):,} samples"
+            yield f"{word} {times(sum(numbers))}: {some:,} of {counted(len(numbers), 'sample')}"
     if superseded := sum(sum(sample.tally.superseded) for sample in found.samples):
-        yield f"{times(superseded)} of these in updates that were superseded: no later model rests on them"
+        yield f"{superseded:,} of these parts in updates that were superseded: no later model rests on them"
     if idle := sum(not sample.took_part for sample in found.samples):
-        yield f"no part in any update: {idle:,} of {len(found.samples):,} samples"
+        yield f"no part in any update: {idle:,} of {counted(len(found.samples), 'sample')}"
 
 
 def _hops(samples: tuple[SubjectSample, ...]) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,35 +21,72 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How `use` entries say that their neighbours came about: `graph` is "sampled" or "whole", `hops` how many hops
-    they tell apart; `entries` counts those that were read and say so."""
+    they tell apart (from a whole graph's last no message reaches a seed); `entries` counts those that say so."""
 
     graph: str
     hops: int
     entries: int
 
+
+Said = tuple[str, int] | None  # the `graph` and `hops` of a `use` entry, where it has them
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How often samples were neighbours at a hop: where messages reached a seed from it, where the entry says that none
+    did, and where the entry was not read."""
+
+    within: int
+    beyond: int
+    unread: int
+
     @property
-    def beyond(self) -> int | None:
-        """The hop from which no message reaches a seed, though the forward pass received it: a whole graph's last."""
-        return self.hops if self.graph == "whole" else None
+    def words(self) -> str:
+        """What a heading adds to the hop."""
+        if not self.beyond:
+            return ""
+        if self.within:
+            return ", in part beyond reach"
+        return ", beyond reach" if not self.unread else f", beyond reach in {self.beyond:,} that were read"
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """How a sample's neighbours came about, from `read` of the `named` entries in which it took part."""
+    """How samples' neighbours came about, from `read` of the `named` entries in which they took part; `reach` is hop ->
+    what that makes of their parts as a neighbour."""
 
     each: tuple[Draw, ...] = ()
     read: int = 0
     named: int = 0
-
-    def beyond_reach(self, hop: int) -> bool | None:
-        """Whether that hop is beyond the reach of message passing; None where that is so in some of the entries."""
-        said = {draw.beyond == hop for draw in self.each if draw.hops >= hop}
-        return None if len(said) > 1 else True in said
+    reach: Mapping[int, Reach] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         each = [{"graph": draw.graph, "hops": draw.hops, "entries": draw.entries} for draw in self.each]
-        return {"drawn": each, "entries_read": self.read, "entries_named": self.named}
+        reach = {
+            str(hop): {"within": r.within, "beyond": r.beyond, "unread": r.unread} for hop, r in self.reach.items()
+        }
+        return {"drawn": each, "reach": reach, "entries_read": self.read, "entries_named": self.named}
+
+
+def is_beyond(said: Said, hop: int) -> bool:
+    """Whether an entry that says so much of its neighbours says that no message reaches a seed from that hop."""
+    return said is not None and said == ("whole", hop)
+
+
+def draws_of(rows: NDArray[np.void], said: Mapping[int, Said]) -> Draws:
+    """How neighbours came about, of samples with these rows of the index, as the entries in `said` have it."""
+    neighbours = rows[rows["kind"] == KIND["neighbour"]]
+    named = np.unique(rows["entry"][(rows["kind"] == KIND["used"]) | (rows["kind"] == KIND["neighbour"])]).tolist()
+    read = [said[number] for number in named if number in said]
+    each = sorted(Counter(one for one in read if one is not None).items())
+    pairs, counts = np.unique(neighbours[["detail", "entry"]], return_counts=True)
+    reach: dict[int, list[int]] = {}
+    for (hop, number), n in zip(pairs.tolist(), counts.tolist(), strict=True):
+        which = 2 if number not in said else int(is_beyond(said[number], hop))
+        reach.setdefault(hop, [0, 0, 0])[which] += n
+    draws = tuple(Draw(graph, hops, entries) for (graph, hops), entries in each)
+    return Draws(draws, len(read), len(named), {hop: Reach(*parts) for hop, parts in sorted(reach.items())})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
