@@ -32,6 +32,7 @@ from fgtrac.api import erase as erasing
 from fgtrac.api.adding import adding
 from fgtrac.api.checkpoints import say_file
 from fgtrac.api.erase import Erasure
+from fgtrac.api.naming import TypedSubject
 from fgtrac.api.run import reopen, start_run
 from fgtrac.api.summary import summarize
 from fgtrac.api.vault_audit import vault_demand
@@ -182,11 +183,42 @@ def test_what_is_asked_first_and_refused_changes_nothing(trace: Path) -> None:
     assert after == {p: data for p, data in before.items() if not p.name.endswith(".lock")}
 
 
-def test_digits_name_the_number_where_no_text_does(trace: Path) -> None:
+def test_a_number_is_no_text_and_typed_digits_may_be_either(trace: Path) -> None:
     pseudonym = pseudonym_of(trace, SEVEN)
+    with pytest.raises(ValueError, match=r"no key of a subject '7': .*; the number 7 has a key: name it as a number"):
+        fgtrac.erase(trace, subject="7")
     with pytest.raises(ValueError, match="no key of a subject '07'"):
-        fgtrac.erase(trace, subject="07")
-    assert erase(trace, "7").pseudonym == pseudonym
+        fgtrac.erase(trace, subject=TypedSubject("07"))
+    assert erase(trace, TypedSubject("7")).pseudonym == pseudonym
+
+
+def test_a_subject_is_erased_by_its_pseudonym(trace: Path) -> None:
+    pseudonym = pseudonym_of(trace, BOB)
+    assert erase(trace, pseudonym.hex()[:16].upper()).pseudonym == pseudonym
+    with pytest.raises(ValueError, match=f"no key of a subject '{pseudonym.hex()}'"):
+        fgtrac.erase(trace, subject=pseudonym.hex())
+
+
+def test_a_text_and_a_number_are_two_people_and_none_is_erased_for_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    with start_run(tmp_path / "run") as run:
+        run.register(TensorDataset(torch.zeros(4, 1)), subject=["7", 7, 8, "9"])
+    path = run.path
+    pseudonyms = {subject: pseudonym_of(path, subject) for subject in ("7", 7, 8, "9")}
+    with pytest.raises(ValueError, match=f"two such subjects: the text '7', pseudonym {pseudonyms['7'].hex()} and the"):
+        fgtrac.erase(path, subject=TypedSubject("7"))
+    assert erase(path, "7").pseudonym == pseudonyms["7"]
+    for number in (7, 8):  # of both the text may be the one that was erased
+        words = f"a key of the number {number} and none of the text '{number}'.*pseudonym, {pseudonyms[number].hex()}"
+        with pytest.raises(ValueError, match=words):
+            fgtrac.erase(path, subject=TypedSubject(str(number)))
+        assert key_of(path, number)
+    with pytest.raises(ValueError, match="a key of the text '9' and none of the number 9"):
+        fgtrac.erase(path, subject=TypedSubject("9"))
+    assert erase(path, TypedSubject(pseudonyms[7].hex())).pseudonym == pseudonyms[7]
+    assert [erase(path, subject).samples for subject in (8, "9")] == [1, 1]  # Python tells them apart
 
 
 def test_who_cannot_be_erased_is_said_in_a_line(trace: Path, tmp_path: Path) -> None:

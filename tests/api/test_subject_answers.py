@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import fgtrac
+from fgtrac.api.naming import TypedSubject, subject_scope
 from fgtrac.api.subjects import NOBODY, UnknownSubjectError
 from fgtrac.errors import FgtracError
+from fgtrac.query import history
 from fgtrac.query.subject import SHOWN
+from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
-from graph_lives import OWNERS, GraphLife, graph_life
-from traces import start_trace
+from graph_lives import OWNERS, GraphLife, graph_life, owner_of
+from traces import TRACE_ID, start_trace
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def taken(life: GraphLife, node: int) -> Counter[int]:
 @pytest.mark.parametrize("owner", OWNERS)
 def test_all_samples_of_a_subject_are_counted_and_no_others(life: GraphLife, owner: int | str) -> None:
     found = fgtrac.open(life.path).subject(owner)
-    assert (found.subject, found.pseudonym, found.is_erased) == (str(owner), life.pseudonyms[owner], False)
+    assert (found.subject, found.pseudonym, found.is_erased) == (owner, life.pseudonyms[owner], False)
     told = {sample.id: sample for sample in found.samples}
     assert set(told) == {life.made.ids[node] for node in life.owned(owner)}
     for node in life.owned(owner):
@@ -54,9 +58,57 @@ def test_a_subject_is_found_by_its_name_by_digits_and_by_its_pseudonym(life: Gra
     trace = fgtrac.open(life.path)
     for owner in OWNERS:
         pseudonym = life.pseudonyms[owner].hex()
-        for name in (owner, str(owner), pseudonym, pseudonym.upper(), pseudonym[:16]):
+        for name in (owner, TypedSubject(str(owner)), pseudonym, pseudonym.upper(), pseudonym[:16]):
             found = trace.subject(name)
-            assert (found.pseudonym.hex(), found.subject) == (pseudonym, str(owner))
+            assert (found.pseudonym.hex(), found.subject) == (pseudonym, owner)
+    with pytest.raises(UnknownSubjectError, match=r"a subject '7': .*the number 7 has a key: name it as a number"):
+        trace.subject("7")
+    assert str(trace.subject(7)).startswith("subject 7, a number (pseudonym ")
+
+
+def test_a_text_and_a_number_of_the_same_digits_are_two_subjects(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    with fgtrac.start_run(tmp_path / "run") as run:
+        run.register(TensorDataset(torch.zeros(3, 1)), subject=["7", 7, 7])
+    text, number = (fgtrac.open(run.path).subject(subject) for subject in ("7", 7))
+    assert [len(found.samples) for found in (text, number)] == [1, 2]
+    assert [found.as_json()["subject"] for found in (text, number)] == ["7", 7]
+    with pytest.raises(ValueError, match=f"two such subjects.*{text.pseudonym.hex()}.*{number.pseudonym.hex()}"):
+        fgtrac.open(run.path).subject(TypedSubject("7"))
+    fgtrac.erase(run.path, subject="7")
+    left = fgtrac.open(run.path).subject(TypedSubject("7"))
+    assert (left.subject, left.without_key) == (7, 1)
+    assert str(left).startswith("subject 7, a number (pseudonym ")
+    with pytest.raises(CannotTell, match=r"no key of a subject '7'.*the number 7 has a key"):
+        fgtrac.open(run.path).subject("7")
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+def test_a_key_without_a_sample_is_no_subject_of_the_log(life: GraphLife, is_erased: bool) -> None:
+    if is_erased:
+        fgtrac.erase(life.path, subject="ada")
+    vault = Vault.open(life.path.with_suffix(".vault"), TRACE_ID, read_only=False)
+    vault.secret(subject_scope("ghost"))
+    vault.close()
+    error, words = (CannotTell, "a new key, of no sample, of") if is_erased else (UnknownSubjectError, "no sample of")
+    with pytest.raises(error, match=f"{words} a subject 'ghost'"):
+        fgtrac.open(life.path).subject("ghost")
+
+
+def test_what_no_message_carried_is_said_of_the_entries_that_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last node is beyond reach in all updates of the whole graph, and in one that a sampler drew it is not."""
+    life = graph_life(tmp_path, epochs=20, graph=("whole",), batches_an_entry=1, one_drawn=True)
+    last = len(life.made.ids) - 1
+    whole = str(fgtrac.open(life.path).subject(owner_of(last)))
+    assert "hop 3, in part beyond reach" in whole
+    monkeypatch.setattr(history, "READ_DRAWS", 8)
+    some = fgtrac.open(life.path).subject(owner_of(last))
+    reach = some.draws.reach[3]
+    assert (reach.within, some.draws.read) == (0, 8)
+    assert f"hop 3, beyond reach in {reach.beyond} that were read" in str(some)
+    assert "parts as a neighbour were not read: whether messages reached a seed is unknown" in str(some)
 
 
 def test_without_the_vault_the_log_alone_answers_by_the_pseudonym(life: GraphLife) -> None:
@@ -95,7 +147,7 @@ def test_an_erased_subject_is_said_to_be_one_and_its_name_says_nothing_any_more(
     assert found.without_key == 0
     other = trace.subject("bob")
     assert (other.is_erased, other.without_key, before.without_key) == (False, 1, 0)
-    assert "the keys of 1 other pseudonyms in the log are not here" in str(other)
+    assert "of 1 other pseudonym in the log the key is not here" in str(other)
 
 
 def test_of_many_samples_the_first_are_shown_and_all_on_request(tmp_path: Path) -> None:
@@ -125,8 +177,8 @@ def test_what_was_made_from_their_samples_and_others_is_told_beside_them(tmp_pat
     assert [(s.dataset, s.tally.seeds) for s in ann.made] == [("crops", 1)]
     assert [s.id for s in bob.made] == [s.id for s in ann.made]
     assert (bob.samples[0].took_part, len(bob.samples)) == (False, 1)
-    assert "no part in any update: 1 of 1 samples" in str(bob)
-    assert "made from them and from samples of others, and nobody's: 1 samples" in str(bob)
+    assert "no part in any update: 1 of 1 sample" in str(bob)
+    assert "made from them and from samples of others, and nobody's: 1 sample\n" in str(bob)
     assert trace.subject(trace.subject("ann").pseudonym.hex()).subject == "ann"
     nobodys = set(trace._blocks.pseudonyms()) - {ann.pseudonym, bob.pseudonym}
     assert [trace.subject(p.hex()).subject for p in nobodys] == [NOBODY]

@@ -117,10 +117,31 @@ def test_numbers_are_named_by_digits_and_a_sign(run, tmp_path: Path, monkeypatch
     monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
     with start_run(tmp_path / "run") as recording:
         recording.register(TensorDataset(torch.zeros(3, 1)), subject=[-1, (1 << 64) - 1, -(1 << 63)])
+    vault = recording.path.with_suffix(".vault")
     for subject in ("-1", "18446744073709551615", "-9223372036854775808"):
+        kept = vault.read_bytes()
         done = run("erase", recording.path, "--subject", subject, "--yes")
+        if subject != "-1":  # the text may be the one that was erased
+            assert (done.code, done.out, vault.read_bytes()) == (2, "", kept)
+            assert f"a key of the number {subject} and none of the text '{subject}'" in done.err
+            done = run("erase", recording.path, "--subject", done.err.split()[-1], "--yes")
         assert done.code == 0
-        assert " with 1 samples; 1 names " in done.out
+        assert " with 1 sample; 1 names " in done.out
+
+
+def test_the_same_digits_twice_take_nobody_elses_key(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    with start_run(tmp_path / "run") as recording:
+        recording.register(TensorDataset(torch.zeros(2, 1)), subject=["7", 7])
+    text, number = (pseudonym_of(recording.path, subject).hex() for subject in ("7", 7))
+    both = run("erase", recording.path, "--subject", "7", "--yes")
+    assert (both.code, both.out) == (2, "")
+    assert f"the text '7', pseudonym {text} and the number 7, pseudonym {number}; name the one you mean" in both.err
+    assert run("erase", recording.path, "--subject", text, "--yes").code == 0
+    again = run("erase", recording.path, "--subject", "7", "--yes")
+    assert (again.code, again.out) == (2, "")
+    assert again.err.endswith(f"; if you mean the number 7, name its pseudonym, {number}\n")
+    assert key_of(recording.path, 7)
 
 
 def test_what_verify_says_after_an_erasure(trace: Path, run) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.adding import WAIT_S, alone_in, take_up
-from fgtrac.api.naming import key_of, subject_scopes
+from fgtrac.api.naming import Subject, by_pseudonym, find_scope, key_of, number_of, subject_of, subject_words, typed
 from fgtrac.api.prior import trace_id_of
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
@@ -47,7 +47,6 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.tiles import WIDTH, read_bundle
 
-Subject = int | str
 OPENINGS = ("sampler/", "placement/")  # they tell which row of a data set each sample is, of every subject
 ORDINALS_AN_ENTRY, PATHS_AN_ENTRY = 10_000, 100  # together below the 65,535 bytes of an entry
 _FINISHED = ". An interrupted erasure was finished just now; if it was of this subject, all is done"
@@ -78,14 +77,15 @@ def erase(
 ) -> list[Erasure]:
     """Erase a subject from the trace at `trace`; what was erased, interrupted erasures first. This cannot be undone.
 
-    `subject` is what `register(subject=...)` was given; a text of digits names the number where no subject has it as
-    text. `key` is the signing key's file. `agree` is asked before anything of this subject is destroyed; False leaves
-    it. `report` is told of each erasure as it is done, also where an error follows. What can still be linked to the
-    subject afterwards: docs/erasure.md.
+    `subject` is what `register(subject=...)` was given, a text or a number, or its pseudonym in hex, of which the first
+    16 digits do. `key` is the signing key's file. `agree` is asked before anything of this subject is destroyed; False
+    leaves it. `report` is told of each erasure as it is done, also where an error follows. What can still be linked to
+    the subject afterwards: docs/erasure.md.
 
-    ValueError for a subject that the vault has no key of; FileNotFoundError without the trace, its vault or the signing
-    key; CaptureError or BlockingIOError while another process has the trace open for writing or holds the vault;
-    TamperError for a file of factors that is not the log's; OSError where the disk refuses, which says whether the key
+    ValueError for a subject that the vault has no key of, and for typed digits that may mean another's (a text and a
+    number are two subjects, and one of them may be erased); FileNotFoundError without the trace, its vault or the
+    signing key; CaptureError or BlockingIOError while another process has the trace open for writing or holds the
+    vault; TamperError for a file of factors that is not the log's; OSError where the disk refuses, which says whether the key
     is destroyed: erase again goes on from there.
     """
     folder = TraceDir.open(Path(trace))
@@ -107,7 +107,7 @@ def erase(
             for note in vault.unfinished():
                 say(_resume(folder, vault, signer, *note))
         try:
-            scope = _scope_of(vault, subject)
+            scope = _scope_of(folder, vault, subject)
         except ValueError as error:
             raise ValueError(f"{error}{_FINISHED if done else ''}") from error
         if agree(_look(folder, vault, scope)[0]):
@@ -121,26 +121,48 @@ def erase(
 # -- who, and what is there -----------------------------------------------------------------------------------------
 
 
-def _scope_of(vault: Vault, subject: Subject) -> str:
-    """The vault's scope of a subject's key. ValueError where it has none."""
-    for scope in subject_scopes(subject):
-        if vault.find_secret(scope) is not None:
-            return scope
-    if any(scope.startswith("subject:") for scope, _key in vault.secrets()):
+def _scope_of(trace: TraceDir, vault: Vault, subject: Subject) -> str:
+    """The vault's scope of a subject's key. ValueError where it has none, or where it may be another's."""
+    scope, others = find_scope(vault, subject)
+    keys = {scope: subject_commitment(key) for scope, key in vault.secrets() if scope.startswith("subject:")}
+    if scope is not None and others and (lost := _without_key(trace, vault)):
+        mine, other = subject_words(scope), subject_words(others[0])
+        raise ValueError(
+            f"{vault.path.name} has a key of {mine} and none of {other}, which may be one of the log's subjects whose "
+            f"keys are gone ({lost}); if you mean {mine}, name its pseudonym, {keys[scope].hex()}"
+        )
+    if scope is not None:
+        return scope
+    if (pseudonym := by_pseudonym(subject, keys.values())) is not None:
+        return next(scope for scope in keys if keys[scope] == pseudonym)
+    if keys:
         why = "it was erased before, or no data set was registered with it"
     else:
         why = (
             "no data set has subjects, or all are erased. Samples without one share the run's key and cannot be erased "
             "one by one: register them with subject= in the next run, or destroy this whole vault"
         )
-    raise ValueError(f"{vault.path.name} has no key of a subject {subject!r:.80}: {why}")
+    raise ValueError(
+        f"{vault.path.name} has no key of a subject {typed(subject)!r:.80}: {why}{number_of(vault, subject)}"
+    )
+
+
+def _without_key(trace: TraceDir, vault: Vault) -> int:
+    """Of how many subjects in the log the vault has no key: they were erased, or another vault has it."""
+    named = set[bytes]()
+    for _number, event in _events(trace):
+        if event["kind"] == "erasure":
+            named.add(event["pseudonym"])
+        elif "subjects" in event:
+            named.update(np.frombuffer(event["subjects"], dtype="V32").tolist())
+    return len(named - {subject_commitment(key) for _scope, key in vault.secrets()})
 
 
 def _look(trace: TraceDir, vault: Vault, scope: str) -> tuple[Erasure, list[bytes]]:
     """What erasing that subject takes, and the ids of its names in the vault. Changes nothing."""
     secret = vault.find_secret(scope)
     assert secret is not None
-    pseudonym, subject = subject_commitment(secret), key_of(bytes.fromhex(scope.partition(":")[2]))
+    pseudonym, subject = subject_commitment(secret), subject_of(scope)
     named = vault.names_of(str(subject))  # a number and its digits alike: the ids tell them apart
     names = [n.id for n in named if keyed_id(secret, preimage(n.dataset, key_of(n.key))) == n.id]
     log = _Log(trace, pseudonym)

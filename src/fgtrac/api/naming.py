@@ -9,24 +9,44 @@ row:FILE.npy:17     the same of row 17 of an array
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fgtrac.api import contents
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.identity import content_preimage, key_of_plain, keyed_id, open_key, preimage, public_id
+from fgtrac.events.identity import (
+    content_preimage,
+    key_of_plain,
+    keyed_id,
+    open_key,
+    preimage,
+    public_id,
+    subject_commitment,
+)
 from fgtrac.events.sample_names import CONTENTS, SampleName, parse_sample_name
+from fgtrac.events.sample_names import FORMS as SAMPLE_FORMS
 from fgtrac.store.vault import Name, Vault
 from fgtrac.verify.claims import About
 from fgtrac.verify.sentences import as_json
 
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as Python writes one
+_PSEUDONYM = re.compile(r"[0-9a-fA-F]{16,64}")
 FORMS = "id:HEX, key:JSON, NAME:key:JSON, NAME:ROW, file:PATH or row:FILE.npy:INDEX"
 
 
 class UnknownSampleError(ValueError):
     """The name is well formed, but no sample of the trace has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypedSubject:
+    """A subject as somebody types it on a command line: digits may be a text or a number, which Python tells apart."""
+
+    words: str
+
+
+Subject = int | str | TypedSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +75,13 @@ class Namer:
         self._keys = keys or {}
 
     def find(self, text: str) -> Named:
-        """The sample of that name, registered or not. ValueError, with the reason, for a name that says nothing."""
+        """The sample of that name, registered or not. ValueError, with the reason, for a name that says nothing, and
+        for a content's: whose it is, only its digest tells."""
+        if text.startswith(CONTENTS):
+            raise ValueError(
+                f"{text:.80} names a content, and not a sample; fgtrac prove TRACE {text:.80} tells whether any sample "
+                f"holds it, and samples are named by {SAMPLE_FORMS}"
+            )
         return self.find_all(text)[0]
 
     def find_all(self, text: str) -> list[Named]:
@@ -219,4 +245,65 @@ def subject_scopes(written: int | str) -> list[str]:
     subjects: list[str | int] = [written]
     if isinstance(written, str) and _NUMBER.fullmatch(written) and -(1 << 63) <= int(written) < 1 << 64:
         subjects.append(int(written))
-    return [f"subject:{encode(s).hex()}" for s in subjects]
+    return [subject_scope(s) for s in subjects]
+
+
+def subject_scope(subject: int | str) -> str:
+    """The vault's scope of a subject's key."""
+    return f"subject:{encode(subject).hex()}"
+
+
+def subject_of(scope: str) -> int | str:
+    """The subject whose key's scope that is."""
+    subject: int | str = key_of(bytes.fromhex(scope.removeprefix("subject:")))
+    return subject
+
+
+def find_scope(vault: Vault, subject: Subject) -> tuple[str | None, list[str]]:
+    """The scope of the key of the subject that is meant, None where the vault has none; and the scopes of whom else
+    the words may mean, who has no key. ValueError where typed digits are two subjects, a text and a number."""
+    scopes = subject_scopes(subject.words) if isinstance(subject, TypedSubject) else [subject_scope(subject)]
+    keys = {scope: key for scope in scopes if (key := vault.find_secret(scope)) is not None}
+    if len(keys) > 1:
+        both = " and ".join(
+            f"{subject_words(scope)}, pseudonym {subject_commitment(key).hex()}" for scope, key in keys.items()
+        )
+        raise ValueError(f"there are two such subjects: {both}; name the one you mean by its pseudonym")
+    return next(iter(keys), None), [scope for scope in scopes if scope not in keys]
+
+
+def subject_words(scope: str) -> str:
+    """Whose key's scope that is, in words that tell a text from a number."""
+    subject = subject_of(scope)
+    return f"the text {subject!r:.80}" if isinstance(subject, str) else f"the number {subject}"
+
+
+def number_of(vault: Vault, subject: Subject) -> str:
+    """A remark where a text was asked for, and only the number that it writes has a key; else empty."""
+    text, *numbers = subject_scopes(subject) if isinstance(subject, str) else [""]
+    if not numbers or vault.find_secret(text) or not vault.find_secret(numbers[0]):
+        return ""
+    return f"; {subject_words(numbers[0])} has a key: name it as a number, not as a text"
+
+
+def typed(subject: Subject) -> int | str:
+    """The subject as it was asked for."""
+    return subject.words if isinstance(subject, TypedSubject) else subject
+
+
+def by_pseudonym(subject: Subject, there: Iterable[bytes]) -> bytes | None:
+    """The one of these pseudonyms whose hex digits were asked for, all 64 or the first 16 and more; None where none
+    begins so. ValueError where several do."""
+    words = typed(subject)
+    if not isinstance(words, str) or not may_be_pseudonym(words):
+        return None
+    begun = [pseudonym for pseudonym in there if pseudonym.hex().startswith(words.lower())]
+    if len(begun) > 1:
+        raise ValueError(f"{words} begins {len(begun)} pseudonyms; write more of its 64 digits")
+    return next(iter(begun), None)
+
+
+def may_be_pseudonym(subject: Subject) -> bool:
+    """Whether the words look like a pseudonym, which may be a name too."""
+    words = typed(subject)
+    return isinstance(words, str) and _PSEUDONYM.fullmatch(words) is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from fgtrac.api.anchor_audit import anchor_demands
 from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.ensemble import Ensemble
-from fgtrac.api.naming import Named, UnknownSampleError, key_of, words_of
+from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
 from fgtrac.api.scored_trace import ScoredTrace
 from fgtrac.api.subjects import find_subject
 from fgtrac.api.trust import trusted_verifier
@@ -58,12 +58,12 @@ class Trace(ScoredTrace):
             raise _unregistered(sample, named)
         return found
 
-    def subject(self, subject: int | str) -> SubjectHistory:
+    def subject(self, subject: Subject) -> SubjectHistory:
         """All samples of one subject, each counted, with what was made from them and other people's.
 
-        `subject` is what `register(subject=...)` was given, through the vault, or the pseudonym in hex, from the log
-        alone: an erased subject has no other name any more. UnknownSubjectError (a ValueError) where it has no sample
-        here, CannotTell where that cannot be told since keys were destroyed; otherwise as `history`.
+        `subject` is what `register(subject=...)` was given, a text or a number, through the vault, or the pseudonym in
+        hex, from the log alone: an erased subject has no other name any more. UnknownSubjectError (a ValueError) where
+        it has no sample here, CannotTell where that cannot be told since keys were destroyed; otherwise as `history`.
         """
         found = find_subject(subject, self._vault, self._blocks)
         answer = self._subjects.read(found.pseudonym, found.name, self.pending, self._rests_on)

@@ -10,6 +10,7 @@ import typer
 
 from fgtrac.api.erase import Erasure
 from fgtrac.api.erase import erase as erase_subject
+from fgtrac.api.naming import TypedSubject
 from fgtrac.cli.console import AsJson, answers, print_json
 
 SHOWN = 5
@@ -18,7 +19,7 @@ SHOWN = 5
 def erase(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace, with its vault beside it")],
     subject: Annotated[
-        str, typer.Option(help="the subject, a text or a number, as register(subject=...) was given it")
+        str, typer.Option(help="the subject as register(subject=...) was given it, or its pseudonym's hex digits")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     as_json: AsJson = False,
@@ -37,7 +38,7 @@ def erase(
         return typer.confirm("Erase?", err=True)
 
     try:
-        erase_subject(trace, subject=subject, agree=agree, report=done.append)
+        erase_subject(trace, subject=TypedSubject(subject), agree=agree, report=done.append)
     finally:  # what was done is said also where something else cannot be
         _show(done, as_json)
     if all(found.resumed for found in done):
@@ -61,7 +62,8 @@ def _words(found: Erasure) -> str:
     vault = "" if found.resumed else f"; {found.names} names and {found.openings} openings of samplers in the vault"
     files = ", ".join(found.artifacts[:SHOWN])
     more = f" and {len(found.artifacts) - SHOWN} more" if len(found.artifacts) > SHOWN else ""
-    return f"subject {found.pseudonym.hex()[:16]} with {found.samples} samples{vault}; files: {files or 'none'}{more}"
+    mine = f"{found.samples:,} {'sample' if found.samples == 1 else 'samples'}"
+    return f"subject {found.pseudonym.hex()[:16]} with {mine}{vault}; files: {files or 'none'}{more}"
 
 
 def _as_json(found: Erasure) -> dict[str, Any]:

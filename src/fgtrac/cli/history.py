@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from fgtrac.api.naming import TypedSubject
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.cli.console import AsJson, answers, cannot_tell, print_json
 from fgtrac.verify.checks import CannotTell
@@ -43,6 +44,8 @@ def history(
         text += f"\nnote: {remark}" if remark else ""
     else:
         assert subject is not None
+        if details is not None:
+            raise ValueError("--details and --no-details are about one sample's entries; leave them out with --subject")
         text, said = _of_subject(opened, subject, every, as_json)
     if as_json:
         print_json(said)
@@ -53,7 +56,7 @@ def history(
 def _of_subject(opened: Trace, subject: str, every: bool, as_json: bool) -> tuple[str, dict[str, object]]:
     """The answer about a subject in words and as data; where nobody can tell, exit code 3."""
     try:
-        found = opened.subject(subject)
+        found = opened.subject(TypedSubject(subject))
     except CannotTell as reason:
         if as_json:
             print_json({"subject": subject, "verdict": "cannot tell", "words": str(reason)})
