@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fgtrac
+import graph_lives
+from fgtrac.commit.sequencer import last_seqs
 from graph_lives import GraphLife, graph_life
+from traces import Writing, start_trace
 
 
 @pytest.fixture
@@ -48,6 +52,66 @@ def test_an_unknown_subject_ends_with_2_and_one_that_may_be_erased_with_3(life: 
     by_pseudonym = run("history", life.path, "--subject", life.pseudonyms["ada"].hex())
     assert by_pseudonym.code == 0
     assert "erased: the key of this subject was destroyed" in by_pseudonym.out
+
+
+def test_names_from_the_log_end_no_line_and_move_no_cursor(tmp_path: Path, run, monkeypatch) -> None:
+    owner = "ada\n  erased: the key of this subject was destroyed (entry 9)\x1b[2J"
+    monkeypatch.setattr(graph_lives, "OWNERS", (owner, "bob", 7))
+    monkeypatch.setattr(graph_lives, "MODALITIES", ("image\x1b[31m", "words\n  entry       5  erased"))
+    life = graph_life(tmp_path, epochs=12)
+    answers = [run("history", life.path, "--subject", life.pseudonyms[owner].hex()), run("show", life.path)]
+    answers += [run("history", life.path, "icons:0", *options) for options in ((), ("--all",))]
+    for done in answers:
+        assert done.code == 0
+        assert "\x1b" not in done.out
+        assert not any(line.strip().startswith(("erased", "entry       5  erased")) for line in done.out.splitlines())
+    assert r"subject ada\n  erased: the key of this subject was destroyed (entry 9)\x1b[2J (pseudonym" in answers[0].out
+    assert all(r"image\x1b[31m" in done.out for done in answers[1:])
+    for weights in fgtrac.open(life.path).attention():
+        assert str(weights).isprintable()
+    missing = run("history", life.path, "icons:7\x1b[31m")
+    assert (missing.code, "\x1b" in missing.err) == (2, False)
+
+
+def test_a_subject_has_no_details_to_read(life: GraphLife, run) -> None:
+    for option in ("--details", "--no-details"):
+        done = run("history", life.path, "--subject", "ada", option)
+        assert (done.code, done.out) == (2, "")
+        assert "leave them out with --subject" in done.err
+
+
+def test_a_subject_of_digits_is_said_to_be_a_number_or_a_text(life: GraphLife, run) -> None:
+    assert run("history", life.path, "--subject", "7").out.startswith("subject 7, a number (pseudonym ")
+    assert run("history", life.path, "--subject", "7", "--json").json["subject"] == 7
+
+
+@pytest.mark.parametrize("name", ["file:PATH", "row:PATH:0"])
+def test_a_content_has_no_history_and_prove_is_named(life: GraphLife, run, tmp_path: Path, name: str) -> None:
+    """Which of several id schemes' digests it has, no look-up of samples tells: it would deny what is registered."""
+    np.save(tmp_path / "rows.npy", np.zeros((2, 3), np.float32))
+    named = name.replace("PATH", str(tmp_path / "rows.npy"))
+    done = run("history", life.path, named)
+    assert (done.code, done.out) == (2, "")
+    assert "names a content, and not a sample; fgtrac prove" in done.err
+    with pytest.raises(ValueError, match="names a content, and not a sample"):
+        fgtrac.open(life.path).attention(named)
+
+
+def test_show_says_which_checkpoints_a_resumed_run_left_behind(run, tmp_path: Path) -> None:
+    made, first = start_trace(tmp_path, samples=4)
+    for step in (1, 2, 3):
+        first.recorder.record("checkpoint", {"step": step, "kept": True, "rule": "kept: every"})
+    first.recorder.close()
+    made.seal(full=False)
+    second = Writing(made, bytes((2,)) * 16)
+    writers = [list(pair) for pair in sorted(last_seqs(made.trace).items())]
+    second.recorder.record("resume", {"writers": writers, "step": 1})
+    second.recorder.record("checkpoint", {"step": 2, "kept": True, "rule": "kept: every"})
+    second.end()
+    made.seal()
+    rows = run("show", made.trace.path, "--json").json["checkpoints"]
+    assert [(row["step"], row.get("superseded")) for row in rows] == [(1, None), (2, True), (3, True), (2, None)]
+    assert "superseded" in run("show", made.trace.path).out
 
 
 def test_a_sample_and_a_subject_are_two_questions(life: GraphLife, run) -> None:

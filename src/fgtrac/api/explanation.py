@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fgtrac.events.one_line import one_line
 from fgtrac.query.attention import ModalityWeights
 
 UNMEASURED = "fidelity not measured"
@@ -183,7 +184,7 @@ class Explanation:
             lines += [one.sentence, *_listed("proponents", one.proponents), *_listed("opponents", one.opponents)]
             lines += [f"  {line}" for line in (one.weighed, one.free) if line]
             lines += [f"  {s.group}: {s.sum:+.4g} by {s.samples:,} samples" for s in one.shares]
-        return "\n".join([*lines, self.basis])
+        return "\n".join(map(one_line, [*lines, self.basis]))
 
 
 def _listed(title: str, samples: Sequence[Scored]) -> list[str]:

@@ -97,6 +97,7 @@ def _summarize(trace: TraceDir) -> Summary:
     indexed, taken = 0, _Taken()
     ended = False
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
+    past: list[bool] = []  # of each checkpoint whether a resumed run went on from before it
     factors: dict[str, dict[str, Any]] = {}
     scores: Counter[tuple[int, str, str]] = Counter()
     artifacts: dict[str, dict[str, Any]] = {}
@@ -104,6 +105,12 @@ def _summarize(trace: TraceDir) -> Summary:
         event = decode_event(entry)
         counts[event["kind"]] += 1
         ended = event["kind"] == "end" or (ended and event["kind"] not in TRAINING)
+        if event["kind"] == "resume":
+            past = [
+                is_past or said["step"] > event["step"] for is_past, said in zip(past, found["checkpoint"], strict=True)
+            ]
+        elif event["kind"] == "checkpoint":
+            past.append(False)
         if event["kind"] in found:
             found[event["kind"]].append(event)
         elif event["kind"] == "artifact":
@@ -135,13 +142,18 @@ def _summarize(trace: TraceDir) -> Summary:
         taken.neighbours(),
         taken.attention(),
         tuple({k: e[k] for k in ("name", "id_scheme", "rows", "content") if k in e} for e in found["dataset"]),
-        tuple({k: e[k] for k in SHOWN if k in e} for e in found["checkpoint"]),
+        tuple(_checkpoint(e, is_past) for e, is_past in zip(found["checkpoint"], past, strict=True)),
         tuple({**said, "roles": ", ".join(said["roles"])} for _folder, said in sorted(factors.items())),
         _contributions(scores, measured_methods(trace, digests)),
         _receipts(trace),
         tuple(e["reason"] for e in found["gap"]),
         run["versions"],
     )
+
+
+def _checkpoint(event: Mapping[str, Any], is_superseded: bool) -> dict[str, Any]:
+    """A row for a model state; `superseded` where a resumed run went on from before it."""
+    return {k: event[k] for k in SHOWN if k in event} | ({"superseded": True} if is_superseded else {})
 
 
 class _Taken:

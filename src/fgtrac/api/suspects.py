@@ -17,6 +17,7 @@ from fgtrac.api.explanation import UNMEASURED, Fidelity
 from fgtrac.api.groups import ids_of, rows_by_block
 from fgtrac.api.naming import key_of, key_text
 from fgtrac.errors import ScoreError
+from fgtrac.events.one_line import one_line
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Progress
@@ -125,7 +126,7 @@ class SuspectList:
             f"{s.rank_by_mean_loss})"
             for s in self.suspects
         ]
-        return "\n".join([*lines, self.basis])
+        return "\n".join(map(one_line, [*lines, self.basis]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class Duplicates:
     def __str__(self) -> str:
         said = {True: ", equal contents", False: ", other contents", None: ""}
         lines = [f"{p.first.words} and {p.second.words}: {p.gradients:.4f}{said[p.equal_content]}" for p in self.pairs]
-        return "\n".join([*lines, self.basis])
+        return "\n".join(map(one_line, [*lines, self.basis]))
 
 
 def measure_self_influence(

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 import fgtrac
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.service import Service
 from fgtrac.api.anchoring import anchor_trace, complete_pending, forget_pending, has_quorum
-from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.commit.state import count_unsealed
 from fgtrac.errors import AnchorError, FormatError, RefusedError
+from fgtrac.events.one_line import one_line
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.receipts import WITNESS
 from fgtrac.verify.sightings import utc
@@ -100,7 +100,7 @@ def _forget(trace: Path, as_json: bool) -> None:
         print_json({"forgotten": [{"who": name, "size": size} for name, size in dropped]})
         return
     for name, size in dropped:
-        answers().print(escape(f"no longer pending: {size} entries for {name}"), soft_wrap=True)
+        answers().print(safe(f"no longer pending: {size} entries for {name}"), soft_wrap=True)
     if not dropped:
         answers().print("nothing is pending")
 
@@ -138,7 +138,7 @@ def _say(trace: Path, results: Sequence[Anchored], as_json: bool, *, unsealed: i
         elif not as_json:
             when = utc(result.time or 0)
             words = f"{result.size} entries anchored: {result.kind}, {result.name}, {when}, {result.receipt}"
-            console.print(escape(words), soft_wrap=True)
+            console.print(safe(words), soft_wrap=True)
     if not results and not as_json:
         console.print("nothing is pending")
     if unsealed:
@@ -161,7 +161,7 @@ def _remedy(trace: Path, result: Anchored, enough: bool) -> str:
 
 
 def _warn(words: str) -> None:
-    print(f"fgtrac: {words}", file=sys.stderr)
+    print(f"fgtrac: {one_line(words)}", file=sys.stderr)
 
 
 def _exit_code(results: Sequence[Anchored]) -> int:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from fgtrac.api.check import Checked, check_trace
-from fgtrac.cli.console import AsJson, answers, progress
+from fgtrac.cli.console import AsJson, answers, progress, safe
 from fgtrac.cli.history import Key
 from fgtrac.cli.verify import print_report
 from fgtrac.store.durable import write_file
@@ -60,11 +59,11 @@ def _print(found: Checked, show: int) -> None:
     table = Table(policy, sample, "step", "epoch", "entry", remark)
     for row in found.violations(show):
         use = (str(row.get(name, "")) for name in ("step", "epoch", "entry"))
-        table.add_row(escape(row["policy"]), escape(row.get("sample") or f"id:{row['id'][:16]}"), *use, _remark(row))
+        table.add_row(safe(row["policy"]), safe(row.get("sample") or f"id:{row['id'][:16]}"), *use, _remark(row))
     console.print(table)
     for name, count in counts.items():
         if count > show:
-            console.print(f"{escape(name)}: {count:,} violations; --json and -o list all of them", soft_wrap=True)
+            console.print(f"{safe(name)}: {count:,} violations; --json and -o list all of them", soft_wrap=True)
 
 
 def _remark(row: dict[str, Any]) -> str:

@@ -10,7 +10,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TimeRemainingColumn
+
+from fgtrac.events.one_line import one_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 
@@ -20,6 +23,11 @@ def answers() -> Console:
     return Console(highlight=False, emoji=False)  # `people:key:"a"` is a name
 
 
+def safe(text: str) -> str:
+    """A text for one line of `answers()`: what a log or a name holds is neither markup there nor a second line."""
+    return escape(one_line(text))
+
+
 def print_json(value: Any) -> None:
     """One JSON object on standard output, keys as given."""
     typer.echo(json.dumps(value, ensure_ascii=False))
@@ -27,7 +35,7 @@ def print_json(value: Any) -> None:
 
 def cannot_tell(words: str) -> NoReturn:
     """One line on standard error, and exit code 3."""
-    print(f"fgtrac: cannot tell: {words}", file=sys.stderr)
+    print(f"fgtrac: cannot tell: {one_line(words)}", file=sys.stderr)
     raise typer.Exit(3)
 
 

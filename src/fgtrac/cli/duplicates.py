@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.suspects import Duplicates, Row
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.score import TracePath
 
 EQUAL = {True: "equal", False: "other", None: "not known"}
@@ -44,8 +43,8 @@ def _print(found: Duplicates) -> None:
             *_words(pair.first), *_words(pair.second), f"{pair.gradients:.4f}", inputs, EQUAL[pair.equal_content]
         )
     console.print(table)
-    console.print(escape(found.basis), soft_wrap=True)
+    console.print(safe(found.basis), soft_wrap=True)
 
 
 def _words(row: Row) -> tuple[str, str]:
-    return escape(row.words), "" if row.label is None else str(row.label)
+    return safe(row.words), "" if row.label is None else str(row.label)

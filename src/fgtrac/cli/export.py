@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from fgtrac.api.export import entries_of_sample, export_proofs
-from fgtrac.cli.console import AsJson, answers, print_json
+from fgtrac.cli.console import AsJson, answers, print_json, safe
 from fgtrac.cli.history import FORMS
 
 export = typer.Typer(help="Write what a trace holds in forms that other tools read.")
@@ -38,5 +37,5 @@ def proof(
         files = [{"entry": e.number, "proof": str(e.proof), "bytes": str(e.entry)} for e in written]
         print_json({"proofs": files})
     else:
-        lines = "\n".join(f"entry {e.number}: {e.proof}, of the bytes in {e.entry.name}" for e in written)
-        answers().print(escape(lines), soft_wrap=True)
+        lines = [f"entry {e.number}: {e.proof}, of the bytes in {e.entry.name}" for e in written]
+        answers().print("\n".join(map(safe, lines)), soft_wrap=True)

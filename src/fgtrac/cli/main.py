@@ -26,6 +26,7 @@ from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.verify import verify
 from fgtrac.errors import AnchorError, FgtracError, FormatError, RefusedError
+from fgtrac.events.one_line import one_line
 from fgtrac.store.private_files import may_be_secret
 
 EPILOG = (
@@ -94,5 +95,5 @@ def main() -> None:
 def fail(error: BaseException | str, code: int) -> int:
     """Say what went wrong, on one line, and give the exit code back."""
     words = " ".join(str(error).split()) or type(error).__name__
-    print(f"fgtrac: {words}", file=sys.stderr)
+    print(f"fgtrac: {one_line(words)}", file=sys.stderr)
     return code

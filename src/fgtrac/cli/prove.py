@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.console import AsJson, answers, print_json
+from fgtrac.cli.console import AsJson, answers, print_json, safe
 from fgtrac.cli.history import FORMS, Key
 from fgtrac.store.durable import write_file
 from fgtrac.verify.bundle import parse_bundle
@@ -52,4 +51,4 @@ def prove(
         print_json(said | ({"remark": remark} if remark else {}))
     else:
         lines = [bundle.words, *([f"note: {remark}"] if remark else []), f"{out}: {len(data):,} bytes"]
-        answers().print(escape("\n".join(lines)), soft_wrap=True)
+        answers().print("\n".join(map(safe, lines)), soft_wrap=True)

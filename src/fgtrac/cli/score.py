@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.explanation import UNMEASURED, Explanation, Fidelity, Scored, Toward
 from fgtrac.api.groups import check_group
 from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
-from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.functions import load_function
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -163,9 +162,9 @@ class Answer:
         if self.found is not None:
             print_explanation(self.found, console)
         else:
-            console.print(str(self.fidelity or UNMEASURED), soft_wrap=True)
+            console.print(safe(str(self.fidelity or UNMEASURED)), soft_wrap=True)
         if self.out is not None:
-            console.print(f"the scores of all training samples are in {escape(str(self.out))}", soft_wrap=True)
+            console.print(f"the scores of all training samples are in {safe(str(self.out))}", soft_wrap=True)
         if self.added is not None:
             words = "the log has all these scores already, and none was added"
             if self.added.scores:
@@ -201,7 +200,7 @@ def parse_steps(text: str | None) -> list[int] | None:
 def print_explanation(found: Explanation, console: Console) -> None:
     """Tables for each target, and what the numbers rest on."""
     for one in found.toward:
-        console.print(f"[bold]{escape(one.sentence)}[/]", soft_wrap=True)
+        console.print(f"[bold]{safe(one.sentence)}[/]", soft_wrap=True)
         over = f"{found.columns[0]} to {found.columns[-1]}" if len(found.columns) > 1 else found.columns[0]
         for title, samples in (
             ("proponents: lowered the loss", one.proponents),
@@ -209,9 +208,9 @@ def print_explanation(found: Explanation, console: Console) -> None:
         ):
             _print_samples(title, samples, over, console)
         for line in filter(None, (one.weighed, one.free)):
-            console.print(escape(line), soft_wrap=True)
+            console.print(safe(line), soft_wrap=True)
         _print_shares(one, found.by, console)
-    console.print(escape(found.basis), soft_wrap=True)
+    console.print(safe(found.basis), soft_wrap=True)
 
 
 def sparkline(sample: Scored) -> str:
@@ -228,7 +227,7 @@ def _print_samples(title: str, samples: tuple[Scored, ...], over: str, console: 
         return
     table = Table("sample", "class", "score", over, title=title, title_justify="left")
     for s in samples:
-        called = escape(s.name or f"id:{s.id.hex()[:16]}") + (" (itself)" if s.is_target else "")
+        called = safe(s.name or f"id:{s.id.hex()[:16]}") + (" (itself)" if s.is_target else "")
         table.add_row(called, "" if s.label is None else str(s.label), f"{s.score:+.4g}", sparkline(s))
     console.print(table)
 
@@ -237,5 +236,5 @@ def _print_shares(one: Toward, by: str | None, console: Console) -> None:
     if one.shares:
         table = Table(str(by), "samples", "sum", "mean", title=f"added up by {by}", title_justify="left")
         for share in one.shares:
-            table.add_row(escape(share.group), f"{share.samples:,}", f"{share.sum:+.4g}", f"{share.mean:+.4g}")
+            table.add_row(safe(share.group), f"{share.samples:,}", f"{share.sum:+.4g}", f"{share.mean:+.4g}")
         console.print(table)

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.summary import Summary, summarize
-from fgtrac.cli.console import AsJson, answers, print_json
+from fgtrac.cli.console import AsJson, answers, print_json, safe
 
 
 def show(
@@ -46,7 +45,7 @@ def _print(summary: Summary, console: Console) -> None:
     seeds = " (of graphs: as seeds)" if summary.neighbours else ""
     console.print(f"uses     {summary.uses:,} of samples in applied updates{seeds}")
     for gap in summary.gaps:
-        console.print(f"gap      {escape(gap)}")
+        console.print(f"gap      {safe(gap)}")
     counts = Table("kind", "entries", title="entries", title_justify="left")
     for kind, count in sorted(summary.counts.items()):
         counts.add_row(kind, str(count))
@@ -64,5 +63,5 @@ def _print(summary: Summary, console: Console) -> None:
             names = list(dict.fromkeys(name for row in rows for name in row))
             table = Table(*names, title=title, title_justify="left")
             for row in rows:
-                table.add_row(*(escape(str(row.get(name, ""))) for name in names))
+                table.add_row(*(safe(str(row.get(name, ""))) for name in names))
             console.print(table)

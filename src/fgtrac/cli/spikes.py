@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.console import AsJson, answers, cannot_tell, print_json
+from fgtrac.cli.console import AsJson, answers, cannot_tell, print_json, safe
 from fgtrac.query.spikes import Spike
 
 
@@ -39,11 +38,11 @@ def spikes(
 
 
 def _print(spike: Spike, console: Console) -> None:
-    table = Table("sample", "loss", "usual for it", "excess", "other uses", "rank by loss", title=spike.title)
+    table = Table("sample", "loss", "usual for it", "excess", "other uses", "rank by loss", title=safe(spike.title))
     table.title_justify = "left"
     for s in spike.samples:
         numbers = (f"{s.loss:.4g}", f"{s.usual:.4g}", f"{s.excess:+.4g}", str(s.other_uses), str(s.rank_by_loss))
-        table.add_row(escape(s.name or s.id.hex()[:16]), *numbers)
+        table.add_row(safe(s.name or s.id.hex()[:16]), *numbers)
     console.print(table)
     if spike.caution:
-        console.print(spike.caution, soft_wrap=True)
+        console.print(safe(spike.caution), soft_wrap=True)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fgtrac.api.suspects import SuspectList
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.score import Damping, Ggn, Steps, TracePath, parse_steps
 from fgtrac.store.durable import write_file
 
@@ -72,8 +71,8 @@ def _print(found: SuspectList, out: Path | None) -> None:
             f"{s.mean_loss:.4g}",
             str(s.rank_by_mean_loss),
         )
-        table.add_row(escape(s.row.words), "" if s.row.label is None else str(s.row.label), *numbers)
+        table.add_row(safe(s.row.words), "" if s.row.label is None else str(s.row.label), *numbers)
     console.print(table)
-    console.print(escape(found.basis), soft_wrap=True)
+    console.print(safe(found.basis), soft_wrap=True)
     if out is not None:
-        console.print(f"{len(found.suspects):,} samples are in {escape(str(out))}", soft_wrap=True)
+        console.print(f"{len(found.suspects):,} samples are in {safe(str(out))}", soft_wrap=True)

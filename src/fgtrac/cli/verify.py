@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from fgtrac.api.audit import Demand
@@ -20,7 +19,7 @@ from fgtrac.api.trace import Trace, open_for_verification
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.api.witnessed import read_quorum
-from fgtrac.cli.console import AsJson, answers, print_json, progress
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
 from fgtrac.store.private_files import check_names_file
@@ -184,8 +183,8 @@ def print_report(report: Report) -> None:
     table = Table(check, "verdict", found, show_edge=False)
     for finding in report.findings:
         color = COLORS[finding.verdict]
-        table.add_row(finding.check, f"[{color}]{finding.verdict}[/{color}]", escape(finding.words))
+        table.add_row(finding.check, f"[{color}]{finding.verdict}[/{color}]", safe(finding.words))
     console.print(table)
     for note in report.notes:
-        console.print(f"note: {escape(note)}", soft_wrap=True)
+        console.print(f"note: {safe(note)}", soft_wrap=True)
     console.print(f"[{COLORS[report.verdict]}]{report.verdict}[/]")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.events.one_line import one_line
 from fgtrac.events.schema import STATUS
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.jumps import MAD, Floats, Key, Series, find_jumps, gather, heights, key_of, numbers_of, series_of
@@ -128,7 +129,7 @@ class Spikes:
         if not self.is_known:
             return self.basis
         lines = [line for spike in self.spikes for line in _lines(spike)] or ["no step's loss jumped"]
-        return "\n".join([*lines, self.basis])
+        return "\n".join(map(one_line, [*lines, self.basis]))
 
 
 def _lines(spike: Spike) -> list[str]:
