@@ -201,7 +201,7 @@ def test_roles_are_recorded_for_samples_that_have_none(problem: Any) -> None:
         problem.score_with(run)
         run.register(problem.validation, role="validation")  # said again by the caller
     told = [(e["role"], len(e["ordinals"])) for e in problem.events("roles")]
-    assert told == [("excluded", 30), ("train", 60), ("validation", 20), ("test", 15), ("validation", 20)]
+    assert told == [("excluded", 30), ("train", 60), ("validation", 20), ("test", 15)]
 
 
 def test_a_sampler_that_takes_some_rows_says_which_are_scored(problem: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.loader import as_positions
@@ -171,6 +171,20 @@ def test_a_loader_watched_twice_is_counted_once(run: Run, log: Read) -> None:
     assert [e["role"] for e in said.kind("roles")] == ["train", "validation"]
 
 
+def test_a_role_that_samples_have_is_written_once_however_often_it_is_given(run: Run, log: Read) -> None:
+    data = Numbers(6)
+    loader = DataLoader(data, batch_size=3)
+    for _epoch in range(3):
+        run.watch(loader, role="train")
+    run.register(Subset(data, [0, 1]), role="test")
+    run.register(data, role="test")
+    run.watch(DataLoader(data, batch_size=2), role="train")
+    run.close()
+    said = log(run.path)
+    roles = [(e["role"], sorted(said.keys(e["block"], e["ordinals"]))) for e in said.kind("roles")]
+    assert roles == [("train", [0, 1, 2, 3, 4, 5]), ("test", [0, 1]), ("test", [2, 3, 4, 5])]
+
+
 def test_a_loader_that_nobody_watches_leaves_no_trace(run: Run, log: Read) -> None:
     run.register(Numbers(4))
     assert len(list(DataLoader(Numbers(6), batch_size=3))) == 2
@@ -249,14 +263,15 @@ def test_an_iterator_from_before_the_watch_is_said_to_be_unrecorded(run: Run, lo
     next(before)
     run.watch(loader)
     list(elsewhere)
-    with pytest.warns(RuntimeWarning, match=r"begun before watch\(\) delivers batches") as warned:
+    with pytest.warns(RuntimeWarning, match=r"begun before watch\(\), or over a copy") as warned:
         assert len(list(before)) == 2
     assert len(warned) == 1
     assert len(list(loader)) == 3
     run.close()
     said = log(run.path)
     assert [gap["reason"] for gap in said.kind("gap")] == [
-        "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
+        "an iterator that was begun before watch(), or over a copy of the watched loader, delivers batches of watched "
+        "data, and they are not recorded"
     ]
     assert len({use.batch for use in said.uses()}) == 3
 

@@ -128,7 +128,7 @@ class Registry:
         self._taken: set[str] = set()
         self._before = before or {}
         self._returned = returned
-        self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 0 no role, 1 another than train, 2 train
+        self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 1 << code for each role
 
     def resolve(self, data: Any) -> Resolved:
         """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them. The root of
@@ -247,16 +247,17 @@ class Registry:
         return root
 
     def record_role(self, resolved: Resolved, role: str) -> None:
-        """Write `roles` entries for every position, each sample once. ValueError for an unknown role."""
+        """Write `roles` entries for every position that has not this role yet, each sample once. ValueError for an
+        unknown role."""
         if role not in ROLES:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}; choose one of them")
-        placement = resolved.placement
+        placement, bit = resolved.placement, np.uint8(1 << ROLES[role])
         for block, here in resolved.by_block():
-            ordinals = np.unique(placement.ordinals[here])
+            ordinals, roles = np.unique(placement.ordinals[here]), self._roles[block]
+            ordinals = ordinals[roles[ordinals] & bit == 0]
             for piece in pieces(ordinals, 4) if self.adds else ():
                 self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
-            roles = self._roles[block]
-            roles[ordinals] = np.maximum(roles[ordinals], 2 if role == "train" else 1)
+            roles[ordinals] |= bit
 
     def without_role(self, resolved: Resolved) -> Resolved:
         """The positions whose samples have no role yet."""
@@ -267,9 +268,9 @@ class Registry:
 
     def may_train(self, resolved: Resolved) -> bool:
         """False where every position has a role and none of them has the role "train"."""
-        placement = resolved.placement
+        placement, train = resolved.placement, np.uint8(1 << ROLES["train"])
         roles = [self._roles[block][placement.ordinals[here]] for block, here in resolved.by_block()]
-        return not roles or any(bool((r != 1).any()) for r in roles)
+        return not roles or any(bool(((r == 0) | (r & train != 0)).any()) for r in roles)
 
     def _free_names(self, data: Any, name: str | None) -> list[str]:
         """The name to register under; where nothing is added, those of the trace that may be meant."""
