@@ -199,7 +199,25 @@ def test_an_explanation_says_that_training_drew_its_neighbours(blank: GraphTrace
             cross_entropy(model(batch.x, batch.edge_index)[: batch.batch_size], batch.y[: batch.batch_size]).backward()
             optimizer.step()
         run.checkpoint(model, optimizer)
-    told, plain = blank.trace.explain("role:test"), scored.trace.explain("role:test")
+    check_said(blank, scored)
+
+
+def test_it_says_so_where_only_later_epochs_drew_them(blank: GraphTrace, scored: GraphTrace) -> None:
+    model, graph = blank.model(), blank.graph
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    with start_run(blank.folder / "run", key=blank.folder / "key.pem", keep="all") as run:
+        blank.register(run)
+        run.score_with(**blank.scored)
+        blank.fit(run, model)
+        for batch in run.watch(node_loader(graph), role="train"):
+            optimizer.zero_grad()
+            cross_entropy(model(batch.x, batch.edge_index)[: batch.batch_size], batch.y[: batch.batch_size]).backward()
+            optimizer.step()
+    check_said(blank, scored)
+
+
+def check_said(drawn: GraphTrace, scored: GraphTrace) -> None:
+    told, plain = drawn.trace.explain("role:test"), scored.trace.explain("role:test")
     assert SAMPLED in str(told)
     assert told.as_json()["neighbours_sampled"] is True
     assert SAMPLED not in str(plain)

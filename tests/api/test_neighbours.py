@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch_geometric.nn import PairNorm
 
+from fgtrac.api.erase import erase
 from fgtrac.api.ledger import read_ledger, state_path
 from fgtrac.api.neighbour_answer import CAUTION, NeighbourContributions
 from fgtrac.api.run import start_run
@@ -175,6 +176,39 @@ def test_ids_under_the_keys_of_subjects_are_found_again(tmp_path: Path) -> None:
         made.trace.neighbour_contributions("icons:7", **asked, name="icons", subject=owners[::-1])
 
 
+def test_nodes_of_an_erased_subject_are_left_out_of_the_comparison(tmp_path: Path) -> None:
+    made = GraphTrace(tmp_path)
+    owners = [f"owner-{node % 7}" for node in range(60)]
+    with start_run(made.folder / "run", key=made.folder / "key.pem", keep="all") as run:
+        run.register(made.graph, "train_mask", role="train", subject=owners)
+        run.checkpoint(made.model())
+
+    def told(subject: list[str], node: int = 7) -> NeighbourContributions:
+        asked = {"model": made.model(), "data": made.graph, "loss": LOSS, "forward": made.forward}
+        return GraphTrace(tmp_path).trace.neighbour_contributions(f"graph:{node}", **asked, subject=subject, k=None)
+
+    before = told(owners)
+    erase(made.path, subject="owner-3", key=made.folder / "key.pem")
+    after, mine = told(owners), {node for node in range(60) if node % 7 == 3}
+    assert after.nodes.tolist() == before.nodes.tolist()
+    assert mine & {row.node for row in after.rows}
+    for row in after.rows:
+        assert (row.id is None) == (row.node in mine)
+        if row.node in mine:
+            assert (row.name, row.roles) == (None, ())
+            assert row.words.startswith(f"node {row.node}, of an erased subject (hop ")
+    kept = torch.tensor([node not in mine for node in range(60)])
+    assert after.baseline_nodes == int((made.graph.train_mask & kept).sum()) < before.baseline_nodes
+    assert after.basis.endswith(f"; {len(mine)} nodes, of erased subjects, could not be compared")
+    assert json.loads(json.dumps(after.as_json()))["erased_nodes"] == len(mine)
+    strangers = [None if owner == "owner-3" else owner for owner in owners]
+    for subject in (owners[::-1], strangers, ["owner-3"] * 60, [*owners[:3], "nobody", *owners[4:59], "owner-0"]):
+        with pytest.raises(ValueError, match="other samples"):
+            told(subject)
+    with pytest.raises(ValueError, match=r"is not known to run\.vault: it was never registered, or it was erased"):
+        told(owners, 3)
+
+
 def test_model_graph_and_generators_stay_as_they_are(recorded: GraphTrace, node: int) -> None:
     model = recorded.model().train()
     before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -195,6 +229,36 @@ def test_progress_counts_forward_passes(recorded: GraphTrace, node: int) -> None
     assert told == [(done, 8) for done in range(1, 9)]  # at two states, of three nodes and the target itself
 
 
+def test_a_forward_pass_may_write_into_the_features_that_it_is_given(recorded: GraphTrace, node: int) -> None:
+    def doubling(model: nn.Module, nodes: torch.Tensor, graph: Any) -> tuple[Any, Any]:
+        graph.x.mul_(2)
+        return forward(model, nodes, graph)
+
+    def doubled(model: nn.Module, nodes: torch.Tensor, graph: Any) -> tuple[Any, Any]:
+        graph.x = 2 * graph.x
+        return forward(model, nodes, graph)
+
+    one, other = (ask(recorded, node, forward=each) for each in (doubling, doubled))
+    assert one.as_json() == other.as_json()
+
+
+def test_features_that_are_also_read_from_elsewhere_are_refused(recorded: GraphTrace, node: int) -> None:
+    def partly(model: nn.Module, nodes: torch.Tensor, graph: Any) -> tuple[Any, Any]:
+        changed = copy.copy(graph)
+        changed.x = 0.5 * graph.x + 0.5 * recorded.graph.x
+        return forward(model, nodes, changed)
+
+    with pytest.raises(ScoreError, match="forward also reads 'x' from elsewhere than the graph that it is given"):
+        ask(recorded, node, forward=partly)
+    assert not recorded.graph.x.requires_grad
+
+
+def test_what_was_compared_with_the_log_is_said(recorded: GraphTrace, node: int) -> None:
+    """The log has ids of nodes: another graph of as many nodes has them too."""
+    told = ask(recorded, node, data=make_graph(seed=1))
+    assert "the graph's nodes have the ids of the log, its features and edges are as they were given" in str(told)
+
+
 def test_what_makes_no_sense_is_refused(recorded: GraphTrace, node: int) -> None:
     def all_nodes(model: nn.Module, nodes: torch.Tensor, graph: Any) -> tuple[Any, Any]:
         return model(graph.x, graph.edge_index), graph.y
@@ -205,6 +269,7 @@ def test_what_makes_no_sense_is_refused(recorded: GraphTrace, node: int) -> None
 
     refused(ValueError, "no state is kept at step 4; there are", checkpoints=[4])
     refused(ValueError, "no state is kept at step", checkpoints=[])
+    refused(ValueError, "no state is kept at step '3'", checkpoints=["3"])
     refused(ValueError, "k=0", k=0)
     refused(ValueError, "'colour', which is no tensor of floating point", features="colour")
     refused(ValueError, "'y', which is no tensor of floating point", features=("x", "y"))
@@ -214,6 +279,16 @@ def test_what_makes_no_sense_is_refused(recorded: GraphTrace, node: int) -> None
     refused(ScoreError, "60 losses for 1 node", forward=all_nodes)
     refused(ScoreError, "another architecture", model=Network(9))
     refused(TypeError, "model= takes a torch.nn.Module", model=forward)
+    for name in (None, "class:1", "role:test"):
+        with pytest.raises(ValueError, match="is no node; give the name of one"):
+            recorded.trace.neighbour_contributions(
+                name,
+                model=recorded.model(),
+                data=recorded.graph,
+                loss=LOSS,
+                forward=forward,
+                key=ICONS,  # type: ignore
+            )
     with pytest.raises(ValueError, match="is no node of this graph"):
         recorded.trace.neighbour_contributions(
             'graph:key:"icon-99"', model=recorded.model(), data=recorded.graph, loss=LOSS, forward=forward, key=ICONS

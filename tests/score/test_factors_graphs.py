@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_geometric.nn import GCNConv, MessagePassing, PairNorm
+from torch_geometric.nn import GCNConv, Linear, MessagePassing, PairNorm
 
 from fgtrac.errors import ScoreError
 from fgtrac.score.factors import FactorPass
@@ -160,6 +160,22 @@ def test_torch_geometrics_own_linear_layers_are_not_scored_and_that_is_said() ->
         match=r"layer of torch \(.*end the model with a torch.nn.Linear",
     ):
         factors(Convolving(), (NODES,), F.cross_entropy, forward=of_all)
+
+
+def test_a_head_of_torch_geometrics_own_is_named_as_what_messages_pass_before() -> None:
+    """The last layer of torch is in front of the messages; the head behind them is not one."""
+    torch.manual_seed(0)
+
+    class Encoding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.passing, self.head = nn.Linear(5, 8), Passing(), Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+            return self.head(self.passing(self.body(x), edge_index))
+
+    with pytest.raises(ScoreError, match=r"rows of layer 'body' feed.*own layers are not looked into: end the model"):
+        factors(Encoding(), (NODES,), F.cross_entropy, forward=of_all)
 
 
 def test_weights_of_graph_layers_that_all_leaves_out_are_named() -> None:

@@ -63,7 +63,7 @@ class Explainer:
                 if not chosen:
                     raise ValueError(f"no step named in checkpoints=[]; there are {there}")
                 if lacking := [step for step in chosen if step not in there]:
-                    raise ValueError(f"no state with factors is kept at step {lacking[0]}; there are {there}")
+                    raise ValueError(f"no state with factors is kept at step {lacking[0]!r}; there are {there}")
                 states = tuple(state for state in states if state.step in chosen)
             cache = Cache(self.trace, self.ledger.artifacts, states)
             check_rows(cache.rows("train"), self.blocks)
@@ -126,13 +126,13 @@ class Explainer:
         )  # fmt: skip
 
     def is_sampled(self, cache: Cache) -> bool:
-        """Whether a neighbour sampler drew what trained, as the first use of a few training samples says."""
+        """Whether a neighbour sampler drew some of what trained, as all uses of the first sample that has any say."""
         rows = cache.rows("train")
         for row in range(min(len(rows), SOME_ROWS)):
             found = self.seal.rows(self.blocks.id(*rows.place(row)))
-            used = [] if found is None else found["entry"][found["kind"] == KIND["used"]].tolist()
+            used = [] if found is None else np.unique(found["entry"][found["kind"] == KIND["used"]]).tolist()
             if used:
-                return self.seal.log.event(used[0]).get("graph") == "sampled"
+                return any(self.seal.log.event(number).get("graph") == "sampled" for number in used)
         return False
 
     def fidelity(self, method: Method, steps: tuple[int, ...]) -> Fidelity | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.events.one_line import one_line
 from fgtrac.score.gradients import Floats
 
 NO_HOP = -1  # of a node from which no edges lead to the target
@@ -22,10 +23,10 @@ CAUTION = (
 class NeighbourRow:
     """One node: `hop` message-passing steps from the target (0: the target itself; None where no edges lead to it),
     and at each state its `estimates` and `occlusions`, in the unit of the loss. Above 0: its features lowered the
-    target's loss."""
+    target's loss. `id` is None, and `roles` are not known, for a node of an erased subject."""
 
     node: int
-    id: bytes
+    id: bytes | None
     name: str | None
     roles: tuple[str, ...]
     hop: int | None
@@ -45,11 +46,13 @@ class NeighbourRow:
     @property
     def words(self) -> str:
         """What to call it, with its hop and its role."""
-        return f"{self.name or f'id:{self.id.hex()[:16]}'} ({', '.join([_where(self.hop), *self.roles])})"
+        called = self.name or (f"id:{self.id.hex()[:16]}" if self.id else f"node {self.node}, of an erased subject")
+        return f"{called} ({', '.join([_where(self.hop), *self.roles])})"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the id as hex."""
-        said = {"node": self.node, "id": self.id.hex(), "name": self.name, "roles": list(self.roles), "hop": self.hop}
+        sample_id = None if self.id is None else self.id.hex()
+        said = {"node": self.node, "id": sample_id, "name": self.name, "roles": list(self.roles), "hop": self.hop}
         return said | {"estimates": list(self.estimates), "occlusions": list(self.occlusions)}
 
 
@@ -78,7 +81,8 @@ class NeighbourContributions:
     the target), `estimates` (states, m). `rows` are those whose occlusion was computed, the largest at the last state
     first; `itself` is the target. `fidelity` is the rank correlation of estimates and occlusions over `rows`, at each
     state (None for fewer than 3 rows, or where one of the two is the same for all). The baseline is the mean of
-    `baseline_nodes` training nodes.
+    `baseline_nodes` training nodes; the `erased_nodes`, of erased subjects, are in no mean, as nobody can tell which
+    samples they are.
     """
 
     target: str
@@ -92,6 +96,7 @@ class NeighbourContributions:
     rows: tuple[NeighbourRow, ...]
     fidelity: tuple[float | None, ...]
     baseline_nodes: int
+    erased_nodes: int
 
     @property
     def lowered(self) -> tuple[NeighbourRow, ...]:
@@ -123,6 +128,8 @@ class NeighbourContributions:
             f"nodes of its receptive field, those with the largest estimates (gradient times difference) at step "
             f"{self.steps[-1]}; "
             + ("too few for a rank correlation" if known is None else f"their rank correlation there is {known:.3f}")
+            + "; the graph's nodes have the ids of the log, its features and edges are as they were given"
+            + (f"; {self.erased_nodes:,} nodes, of erased subjects, could not be compared" if self.erased_nodes else "")
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -139,6 +146,7 @@ class NeighbourContributions:
             "rows": [row.as_json() for row in self.rows],
             "fidelity": list(self.fidelity),
             "baseline_nodes": self.baseline_nodes,
+            "erased_nodes": self.erased_nodes,
             "basis": self.basis,
             "caution": CAUTION,
         }
@@ -152,7 +160,7 @@ class NeighbourContributions:
             f"  its own features: {self.itself.occlusion:+.4g}",
             *(f"  {one}" for one in self.by_hop),
         ]
-        return "\n".join([*lines, self.basis, CAUTION])
+        return "\n".join(map(one_line, [*lines, self.basis, CAUTION]))
 
 
 def _where(hop: int | None) -> str:

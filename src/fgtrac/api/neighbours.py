@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from fgtrac.api.explain import Explainer
-from fgtrac.api.given_data import GivenData, secrets_of
+from fgtrac.api.given_graph import GivenGraph
 from fgtrac.api.ledger import read_state
 from fgtrac.api.naming import Named
 from fgtrac.api.neighbour_answer import NO_HOP, NeighbourContributions, NeighbourRow
 from fgtrac.api.unseen import copied
 from fgtrac.capture.checkpoint import load_state
-from fgtrac.capture.graph import GraphNodes
 from fgtrac.capture.hops import MOST_HOPS, steps_to
-from fgtrac.capture.sources import Keys
 from fgtrac.errors import ScoreError
 from fgtrac.events.schema import ROLES
 from fgtrac.query.tables import Samples
@@ -48,48 +45,6 @@ class Asked:
     features: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GivenGraph:
-    """The graph that was given, and the sample that each of its n nodes is: `ids` (n, 32)."""
-
-    data: Any
-    ids: NDArray[np.uint8]
-    features: Mapping[str, torch.Tensor]
-
-    def with_features(self, features: Mapping[str, torch.Tensor]) -> Any:
-        """A copy of the graph that has these features."""
-        graph = copy.copy(self.data)
-        for name, values in features.items():
-            setattr(graph, name, values)
-        return graph
-
-
-def read_graph(
-    explainer: Explainer, data: Any, names: Sequence[str], name: str | None, key: Keys, subject: Keys
-) -> GivenGraph:
-    """The graph as it was registered, with its name, keys and subjects. ValueError where the log has other samples
-    there, and for features that are no floating point tensor with a row for each node, or none at all."""
-    data = data.data if isinstance(data, GraphNodes) else data
-    nodes = GraphNodes(data)
-    if not names:
-        raise ValueError("features names nothing; name the attributes of the graph that are replaced")
-    trace, scheme = explainer.trace, explainer.seal.log.event(0)["id_scheme"]
-    with secrets_of(trace) as secrets:
-        given = GivenData(trace, scheme, secrets)
-        given.register(data, name=name, key=key, subject=subject, content=False)
-        ids = given.ids_of(nodes)
-    features = {}
-    for called in names:
-        values = getattr(data, called, None)
-        if not (isinstance(values, torch.Tensor) and values.is_floating_point() and len(values) == len(ids)):
-            raise ValueError(
-                f"features names {called!r}, which is no tensor of floating point numbers with a row for each of "
-                f"{len(ids):,} nodes in this graph"
-            )
-        features[called] = values
-    return GivenGraph(data, ids, features)
-
-
 def explain_neighbours(
     explainer: Explainer,
     samples: Samples,
@@ -103,7 +58,8 @@ def explain_neighbours(
 ) -> NeighbourContributions:
     """The answer for one node. Errors as `Trace.neighbour_contributions`."""
     states, node = _states(explainer, checkpoints), _node_of(graph, target)
-    roles = samples.roles[_places(graph, samples)]
+    places = _places(graph, samples)
+    roles = np.where(graph.is_known, samples.roles[places], 0)
     trained = np.flatnonzero(roles >> ROLES["train"] & 1)
     passes = _Passes(explainer.trace, graph, asked, node, _mean(graph.features, trained))
 
@@ -115,9 +71,10 @@ def explain_neighbours(
     occlusions = passes.occlude(states, chosen, estimates[:, chosen], progress)
 
     def row(number: int, column: int) -> NeighbourRow:
-        bits, sample_id, hop = int(roles[number]), graph.ids[number].tobytes(), int(hops[number])
+        bits, hop = int(roles[number]), int(hops[number])
+        sample_id = graph.ids[number].tobytes() if graph.is_known[number] else None
         return NeighbourRow(
-            number, sample_id, explainer.namer.name_of(sample_id),
+            number, sample_id, None if sample_id is None else explainer.namer.name_of(sample_id),
             tuple(role for role, code in ROLES.items() if bits >> code & 1), None if hop == NO_HOP else hop,
             tuple(estimates[:, number].tolist()), tuple(occlusions[:, column].tolist()),
         )  # fmt: skip
@@ -127,7 +84,7 @@ def explain_neighbours(
         itself.name or target.words, asked.features, tuple(state.step for state in states),
         tuple(one.loss for one in found), field, hops[field], estimates[:, field],
         itself, tuple(sorted(others, key=lambda one: -one.occlusion)),
-        _fidelity(estimates[:, strongest], occlusions[:, 1:]), len(trained),
+        _fidelity(estimates[:, strongest], occlusions[:, 1:]), len(trained), int((~graph.is_known).sum()),
     )  # fmt: skip
 
 
@@ -194,25 +151,28 @@ def _states(explainer: Explainer, checkpoints: Sequence[int] | None) -> list[Sta
     there = [state.step for state in states]
     wanted = there if checkpoints is None else list(checkpoints)
     if not wanted or (lacking := [step for step in wanted if step not in there]):
-        raise ValueError(f"no state is kept at step {lacking[0] if wanted else '(none named)'}; there are {there}")
+        raise ValueError(
+            f"no state is kept at step {repr(lacking[0]) if wanted else '(none named)'}; there are {there}"
+        )
     return [state for state in states if state.step in wanted]
 
 
 def _node_of(graph: GivenGraph, target: Named) -> int:
     found = np.flatnonzero((graph.ids == np.frombuffer(target.id, dtype=np.uint8)).all(axis=1))
     if not len(found):
-        raise ValueError(f"{target.words} is no node of this graph")
+        unknown = "" if graph.is_known.all() else ", or one of an erased subject's, toward which nothing is told"
+        raise ValueError(f"{target.words} is no node of this graph{unknown}")
     return int(found[0])
 
 
 def _places(graph: GivenGraph, samples: Samples) -> NDArray[np.int64]:
-    """(n,) where each node stands among the samples of the trace."""
+    """(n,) where each node stands among the samples of the trace, 0 for one whose id is not known."""
     known = {sample.tobytes(): place for place, sample in enumerate(samples.ids)}
-    if (graph.ids[0].tobytes()) not in known:
+    if not all(node.tobytes() in known for node in graph.ids[graph.is_known][:1]):
         raise ValueError(
             "the graph was registered after the newest full seal; run fgtrac seal, and open the trace anew"
         )
-    return np.array([known[node.tobytes()] for node in graph.ids], dtype=np.int64)
+    return np.array([known.get(node.tobytes(), 0) for node in graph.ids], dtype=np.int64)
 
 
 def _mean(features: Mapping[str, torch.Tensor], nodes: NDArray[np.int64]) -> dict[str, torch.Tensor]:

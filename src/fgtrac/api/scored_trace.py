@@ -89,7 +89,9 @@ class ScoredTrace(OpenedTrace):
         """What the features of other nodes do to the loss of `node` (its name) through message passing, at each kept
         checkpoint (`checkpoints` chooses some by step). No training contribution, and never added to one.
 
-        `data` is the graph as it was registered (with `name`, `key` and `subject`, where those were given).
+        `data` is the graph as it was registered (with `name`, `key` and `subject`, where those were given, also of
+        subjects that were erased since). The ids of its nodes are compared with the log, but for those of erased
+        subjects; its features and edges are taken as given.
         `forward(model, nodes, graph)` gives (outputs, targets) of the nodes whose numbers (1,) it is given, and reads
         `features`, attributes of the graph with a row of floating point numbers for each node, from `graph`: a copy of
         `data` in which they are replaced. Each kept state is put into a copy of the model; that needs torch.
@@ -99,19 +101,24 @@ class ScoredTrace(OpenedTrace):
         their sources; the baseline is the mean of the nodes with the role train. Above 0: the node's features, as they
         are, lowered the loss.
 
-        ValueError for a name that is no node of this graph, another graph, features that it does not have and steps at
-        which nothing is kept; ScoreError where the loss does not follow from the features, differs from pass to pass,
-        or is not finite; TamperError where a state is not the one of the log.
+        ValueError for a name that is no node of this graph, a graph of other nodes, features that it does not have and
+        steps at which nothing is kept; ScoreError where the loss does not follow from the features, or also from the
+        tensors of `data` itself, differs from pass to pass, or is not finite; TamperError where a state is not the one
+        of the log.
         """
-        from fgtrac.api.neighbours import Asked, explain_neighbours, read_graph
+        from fgtrac.api.given_graph import read_graph
+        from fgtrac.api.neighbours import Asked, explain_neighbours
 
+        if not isinstance(node, str) or node.startswith(("class:", "role:")):
+            raise ValueError(f"{node!r:.60} is no node; give the name of one")
         if k is not None and k < 1:
             raise ValueError(f"k={k}; ask for at least 1 node, or None for all")
         names = (features,) if isinstance(features, str) else tuple(features)
-        graph = read_graph(self._explainer, data, names, name, key, subject)
+        samples = read_samples(self._seal, None)
+        graph = read_graph(self._explainer, samples, data, names, name, key, subject)
         asked = Asked(model, loss, forward, names)
         return explain_neighbours(
-            self._explainer, read_samples(self._seal, None), self.find(node), graph, asked,
+            self._explainer, samples, self.find(node), graph, asked,
             k=k, checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
 

@@ -16,9 +16,9 @@ from fgtrac.errors import ScoreError
 from fgtrac.score.calls import Call, Forward, default_forward, unwrapped
 from fgtrac.score.finite import check_finite
 from fgtrac.score.gradients import Floats, Gradients, Layer
-from fgtrac.score.layers import Choice
+from fgtrac.score.layers import Choice, of_graphs
 from fgtrac.score.losses import PerSample, per_sample
-from fgtrac.score.owners import NOBODY, Order, Placement, check_orders, in_order, items_of, likely_order
+from fgtrac.score.owners import NOBODY, MixedSamples, Order, Placement, check_orders, in_order, items_of, likely_order
 from fgtrac.score.probe import Plan, Run, find_placements, is_cut_right, plan, run, sites_of, used_of
 from fgtrac.score.sums import positions_of, sides_of, summed
 from fgtrac.score.untouched import own_generators, refuse_unready
@@ -83,7 +83,12 @@ class FactorPass:
         choice = [of.name for of in known] or cast(Choice, layer)
         with own_generators():
             sites, seen = sites_of(model, choice, batch, forward, terms)
-        plans = tuple(plan(site, seen, seed, like) for site, like in zip_longest(sites, known))
+        try:
+            plans = tuple(plan(site, seen, seed, like) for site, like in zip_longest(sites, known))
+        except MixedSamples as error:
+            if layer is None and (words := of_graphs(model)):
+                raise ScoreError(f"{error}; {words}") from error
+            raise
         if hessians and (len(plans) > 1 or plans[0].layer.form != "factored"):
             raise ScoreError(
                 "ggn (hessians) is of one layer that sees each sample at one position; name one, or leave ggn out"

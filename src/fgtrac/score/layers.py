@@ -104,11 +104,11 @@ def _is_of_graphs(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch_geometric.")
 
 
-def _of_graphs(model: nn.Module) -> str:
-    """What to do where a model has no other layers than those of torch_geometric."""
+def of_graphs(model: nn.Module) -> str:
+    """What to do where a model ends with layers of torch_geometric's; empty where it has none."""
     if not any(map(_is_of_graphs, model.modules())):
         return ""
-    return " of torch (torch_geometric's own are not looked into: end the model with a torch.nn.Linear for each node)"
+    return "torch_geometric's own layers are not looked into: end the model with a torch.nn.Linear for each node"
 
 
 def _in_attention(model: nn.Module, name: str) -> bool:
@@ -131,7 +131,8 @@ def choose(model: nn.Module, choice: Choice, called: Sequence[str]) -> list[str]
     if choice is None or choice == "all":
         if not called:
             what = "the loss depends on no call of a trained linear or convolution layer"
-            raise ScoreError(f"{what}{_of_graphs(model)}; {_which(called)}")
+            graphs = f" of torch ({words})" if (words := of_graphs(model)) else ""
+            raise ScoreError(f"{what}{graphs}; {_which(called)}")
         firsts = {id(found[name].weight): name for name in reversed(called)}
         return list(reversed(firsts.values())) if choice == "all" else [called[-1]]
     names = [choice] if isinstance(choice, str) else list(choice)

@@ -13,7 +13,8 @@ Neither is a training contribution: nothing here says what a training step on a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,22 @@ class Estimates:
 def estimate(loss_of: LossOf, features: Features, baseline: Features) -> Estimates:
     """The estimate of every node. `baseline` has one node's features under each name.
 
-    ScoreError, the caller's fault, where the loss does not depend on some of the features, or is not finite.
+    ScoreError, the caller's fault, where the loss does not depend on some of the features, or also on the tensors that
+    these were taken from, or is not finite.
     """
     leaves = {name: values.detach().clone().requires_grad_() for name, values in features.items()}
-    with torch.inference_mode(False), torch.enable_grad():
-        loss = loss_of(leaves)
+    with torch.inference_mode(False), torch.enable_grad(), _watched(features) as originals:
+        loss = loss_of(_copied(leaves))
         found: tuple[torch.Tensor | None, ...] = (None,) * len(leaves)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, retain_graph=True)
+            beside = torch.autograd.grad(loss, list(originals.values()), allow_unused=True) if originals else ()
+            for name, read in zip(originals, beside, strict=True):
+                if read is not None:
+                    raise ScoreError(
+                        f"forward also reads {name!r} from elsewhere than the graph that it is given, where nothing is "
+                        "replaced; let it read all of it from there"
+                    )
     n = len(next(iter(features.values())))
     values, acts = np.zeros(n, dtype=np.float64), np.zeros(n, dtype=np.bool_)
     for (name, given), gradient in zip(features.items(), found, strict=True):
@@ -61,6 +70,25 @@ def estimate(loss_of: LossOf, features: Features, baseline: Features) -> Estimat
     if not (np.isfinite(values).all() and torch.isfinite(loss)):
         raise ScoreError("NaN or infinity in the loss of the node, or in its gradient: look at its data")
     return Estimates(float(loss.detach()), values.astype(np.float32), acts)
+
+
+def _copied(features: Features) -> Features:
+    """For one pass, which may write into them."""
+    return {name: values.clone() for name, values in features.items()}
+
+
+@contextmanager
+def _watched(features: Features) -> Iterator[Features]:
+    """These very tensors with gradients, meanwhile, where they can have some."""
+    able = {name: values for name, values in features.items() if not values.is_inference()}
+    plain = [values for values in able.values() if not values.requires_grad]
+    for values in plain:
+        values.requires_grad_()
+    try:
+        yield able
+    finally:
+        for values in plain:
+            values.requires_grad_(False)
 
 
 def occlude(
@@ -78,15 +106,15 @@ def occlude(
     scratch = {name: values.detach().clone() for name, values in features.items()}
     found = np.empty(len(nodes), dtype=np.float64)
     with torch.no_grad():
-        plain = float(loss_of(scratch))
+        plain = float(loss_of(_copied(scratch)))
         for place, node in enumerate(nodes.tolist()):
             for name, values in scratch.items():
                 values[node] = baseline[name]
-            found[place] = float(loss_of(scratch)) - plain
+            found[place] = float(loss_of(_copied(scratch))) - plain
             for name, values in scratch.items():
                 values[node] = features[name][node]
             advance(1)
-        again = float(loss_of(scratch))
+        again = float(loss_of(_copied(scratch)))
     if not np.isfinite(found).all():
         raise ScoreError("NaN or infinity in the loss of the node where another's features are replaced")
     if abs(again - plain) > 1e-5 * abs(plain) + 1e-6:

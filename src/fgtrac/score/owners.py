@@ -23,6 +23,10 @@ NOBODY = -1
 _OVERFLOW = "the gradients overflow when a loss is multiplied by 128; scale the loss, or use float32"
 
 
+class MixedSamples(ScoreError):
+    """Rows of a layer feed the losses of several samples."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
     """Which of n samples each item of a call belongs to. An item is a row of a linear layer, an image of a convolution.
@@ -171,7 +175,7 @@ def _exponents(call: Call, plain: torch.Tensor, weighed: torch.Tensor) -> torch.
 
 def _refuse_mixed(call: Call, off: torch.Tensor) -> None:
     if off.any():
-        raise ScoreError(
+        raise MixedSamples(
             f"{int(off.sum())} of {len(off)} rows of layer {call.name!r} feed several samples: a loss without "
             "per-sample terms, or a model that mixes samples behind this layer (a message-passing step does); use a "
             "loss whose term i takes sample i only, or name a layer behind the mixing"
