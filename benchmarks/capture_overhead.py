@@ -10,7 +10,6 @@ that both train without.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from fgtrac.capture.own_time import own_time
 from fgtrac.demo.data import load_images
 from fgtrac.demo.training import LeNet, one_thread
 from harness import report
+from reproduced.measure import Costs
 
 BATCH = 128
 BLOCK_STEPS = 50
@@ -120,34 +120,36 @@ def compared(name: str, plain: Arm, control: Arm, traced: Arm) -> tuple[dict[str
     return figures | {"rounds": len(plain.seconds)}, verdict
 
 
-def measure_own_time(arm: Arm, steps_a_checkpoint: int, arm_s: float) -> dict[str, float]:
-    """A run of `arm_s` seconds with everything that fgtrac does in it on the clock."""
-    checkpoints = []
+def measure_own_time(
+    arm: Arm, steps_a_checkpoint: int, arm_s: float, attend: Callable[[Any, Costs], object] = lambda *_: None
+) -> dict[str, float]:
+    """A run of `arm_s` seconds with everything that fgtrac does in it on the clock. `attend` may have it record
+    modality weights at each checkpoint."""
     with (
         tempfile.TemporaryDirectory() as folder,
         own_time() as own,
         start_run(Path(folder) / "run", key=Path(folder) / "key.pem") as run,
     ):
         run.watch(arm.loader, role="train")
-        own.seconds, before_s, steps, start = 0.0, run._recorder.background_cpu_s, 0, time.perf_counter()
-        while time.perf_counter() - start < arm_s:
-            arm.train(steps_a_checkpoint)
-            steps += steps_a_checkpoint
-            at = time.perf_counter()
-            run.checkpoint(arm.model, arm.optimizer)
-            checkpoints.append(time.perf_counter() - at)
-        loop_s, hooks_s = time.perf_counter() - start, own.seconds
-        background_s = run._recorder.background_cpu_s - before_s
+        costs, steps, start = Costs(run, own), 0, time.perf_counter()
+        attend(run, costs)
+        with costs.counted():
+            while time.perf_counter() - start < arm_s:
+                arm.train(steps_a_checkpoint)
+                steps += steps_a_checkpoint
+                costs.checkpoint(arm.model, arm.optimizer)
+        whole_s = time.perf_counter() - start
         run._sealer.finish()
-    recording_s, sealing_s = hooks_s + background_s, sum(checkpoints) + run._sealer.cpu_s
+    loop_s = whole_s - costs.checkpoints.wall_s
     return {
-        "share": (recording_s + sealing_s) / loop_s,
-        "without_checkpoints": recording_s / (loop_s - sum(checkpoints)),
-        "hooks_us_per_step": hooks_s / steps * 1e6,
-        "background_us_per_step": background_s / steps * 1e6,
-        "checkpoint_ms": statistics.mean(checkpoints) * 1e3,
+        "share": costs.share(loop_s),
+        "without_checkpoints": costs.share_without_checkpoints(loop_s),
+        "passes_share": costs.passes.wall_s / whole_s,
+        "hooks_us_per_step": costs.hooks_s / steps * 1e6,
+        "background_us_per_step": costs.background_s / steps * 1e6,
+        "checkpoint_ms": (costs.checkpoints.wall_s - costs.passes.wall_s) / costs.count * 1e3,
         "seals_cpu_ms": run._sealer.cpu_s * 1e3,
-        "ms_per_step": loop_s / steps * 1e3,
+        "ms_per_step": whole_s / steps * 1e3,
     }
 
 
@@ -162,7 +164,7 @@ def main() -> None:
         "own_time_share": own.pop("share"),
         "own_time_share_each_epoch": each_epoch["share"],
         "own_time_share_without_checkpoints": own.pop("without_checkpoints"),
-        **own,
+        **{name: value for name, value in own.items() if name != "passes_share"},  # images have no modalities
     }
     ratios, verdict = compared("cnn", plain, control, traced)
     report("capture_overhead", figures | ratios, verdict)

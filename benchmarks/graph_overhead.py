@@ -4,8 +4,11 @@ test_accuracy          of image and words with the graph, the mean of three seed
 test_accuracy_words    of words alone, test_accuracy_image of images alone, both without the graph
 own_time_share         as in capture_overhead.py, with a checkpoint every three passes over the training nodes (a few
                        seconds): hooks, loader patches, flushes, checkpoints with what they write, the thread that
-                       writes and the seals, over the loop's time, on one thread; _each_epoch is the same with a
-                       checkpoint after each pass, and _without_checkpoints with none counted
+                       writes and the seals, over the loop's time, on one thread; no modality weights are recorded.
+                       _each_epoch is the same with a checkpoint after each pass that keeps all nodes' weights, too:
+                       checking and writing them is in it, the model's pass that gives them is not.
+                       _without_checkpoints is own_time_share with no checkpoint counted
+attention_pass_share   those passes, over the time of that same training, which has one after each pass over its nodes
 graph_ratio            blocks of half a pass with and without a run, alternating in one process; aa_ratio compares two
                        arms that both train without
 weights_identical      1 where a whole training with seed 0 comes to the same weights with and without, bit for bit
@@ -33,15 +36,14 @@ from torch_geometric.data import Data
 
 from capture_overhead import Arm, compare, compared, measure_own_time
 from fgtrac.api.run import start_run
-from fgtrac.demo.figures import HASH_AND_LENGTH_BYTES, folder_bytes
+from fgtrac.demo.figures import count_uses, folder_bytes
 from fgtrac.demo.graph.network import MODALITIES, IconNetwork
 from fgtrac.demo.graph.training import make_loader, train
 from fgtrac.demo.training import one_thread, weights_digest
-from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.tiles import read_entries
 from harness import parse_arguments, report
 from reproduced.graph import make_data, read_graph
+from reproduced.measure import Costs
 
 SEEDS = range(3)
 PASSES_A_CHECKPOINT = 3
@@ -63,12 +65,18 @@ class GraphArm(Arm):
         self.model = IconNetwork(graph.words.shape[1], int(graph.y.max()) + 1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=4e-3, weight_decay=1e-4)
         self.seconds = []
+        self._graph = graph
         self.restart()
 
     def loss(self, batch: Data) -> torch.Tensor:
         """Of the seeds."""
         seeds = slice(batch.batch_size)
         return functional.cross_entropy(self.model(batch)[seeds], batch.y[seeds])
+
+    def attend(self, run: Any, costs: Costs) -> None:
+        """Have the modality weights of all nodes recorded at each checkpoint, the model's passes kept apart."""
+        weigh = costs.passed(lambda model: model.modality_weights(self._graph))
+        run.attention_with(weights=weigh, data=self._graph, modalities=MODALITIES)
 
 
 def train_alone(shared: Path, kind: str, seed: int) -> tuple[float, str]:
@@ -100,15 +108,7 @@ def train_traced(shared: Path) -> tuple[str, dict[str, float]]:
 
 def recorded(trace: TraceDir) -> dict[str, float]:
     """Uses and appearances in the log, and their bytes."""
-    head = trace.head()
-    assert head is not None
-    seeds, neighbours, use_bytes = 0, 0, 0
-    for entry in read_entries(trace, 0, head.size, head.size):
-        event = decode_event(entry)
-        if event["kind"] == "use":
-            seeds += len(event["ordinals"])
-            neighbours += len(event["hop_ordinals"])
-            use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
+    seeds, neighbours, use_bytes = count_uses(trace)
     events = seeds + neighbours
     index_bytes = folder_bytes(trace, "index")
     return {
@@ -137,14 +137,17 @@ def measure_times(graph: Data) -> tuple[dict[str, float], str]:
     with one_thread():
         steps = len(GraphArm(graph).loader)  # of a pass
         own = measure_own_time(GraphArm(graph), PASSES_A_CHECKPOINT * steps, OWN_TIME_S)
-        each_epoch = measure_own_time(GraphArm(graph), steps, OWN_TIME_S)
+        each = GraphArm(graph)
+        each_epoch = measure_own_time(each, steps, OWN_TIME_S, each.attend)
         plain, control, traced = compare(lambda: GraphArm(graph), steps // 2, ARM_S)
     ratios, verdict = compared("graph", plain, control, traced)
     figures = {
         "own_time_share": own.pop("share"),
         "own_time_share_each_epoch": each_epoch["share"],
         "own_time_share_without_checkpoints": own.pop("without_checkpoints"),
+        "attention_pass_share": each_epoch["passes_share"],
     }
+    del own["passes_share"]
     return figures | own | ratios, verdict
 
 

@@ -5,7 +5,7 @@ sampled_*              mini-batches of 256 seeds with up to 10, 5 and 5 neighbou
 ..._nodes_per_step     seeds and neighbours of a step, as the log has them
 ..._own_ms_per_step    hooks, loader patches, flushes and the thread that writes, on one thread; ..._own_share is of the
                        loop's time
-..._bytes_per_node     of the use entries, for each node that they name
+..._bytes_per_node     of the use entries, with what the log adds to each, for each node that they name
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from torch_geometric.nn import SAGEConv
 
 from fgtrac.api.run import start_run
 from fgtrac.capture.own_time import own_time
+from fgtrac.demo.figures import count_uses
 from fgtrac.demo.graph.sampler import FewNeighbours
 from fgtrac.demo.training import one_thread
-from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.tiles import read_entries
 from harness import report
 
 NODES, EDGES, WIDTH, CLASSES = 100_000, 500_000, 64, 10
@@ -86,7 +85,8 @@ def measure(kind: str, graph: Data) -> dict[str, float]:
             run._recorder.flush()
             loop_s = time.perf_counter() - start
             own_s = own.seconds + run._recorder.background_cpu_s - background_s
-        nodes, size = count_uses(TraceDir.open(run.path))
+        seeds, neighbours, size = count_uses(TraceDir.open(run.path))
+    nodes = seeds + neighbours
     return {
         f"{kind}_nodes_per_step": nodes / STEPS[kind],
         f"{kind}_own_ms_per_step": own_s / STEPS[kind] * 1e3,
@@ -99,18 +99,6 @@ def forever(passes: Any) -> Iterator[Any]:
     """Pass after pass."""
     while True:
         yield from passes
-
-
-def count_uses(trace: TraceDir) -> tuple[int, int]:
-    """How many nodes the `use` entries name, and how many bytes they have."""
-    head, nodes, size = trace.head(), 0, 0
-    assert head is not None
-    for entry in read_entries(trace, 0, head.size, head.size):
-        event = decode_event(entry)
-        if event["kind"] == "use":
-            nodes += len(event["ordinals"]) + len(event["hop_ordinals"])
-            size += len(entry)
-    return nodes, size
 
 
 def main() -> None:

@@ -14,13 +14,12 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from fgtrac.demo import training
 from fgtrac.demo.training import LeNet, Trained
-from reproduced.measure import Clock, Costs, Ended, Recording
+from reproduced.measure import PREPARED_BY, Clock, Costs, Ended, Recording
 
 if TYPE_CHECKING:
     from fgtrac.demo.data import Planted
     from reproduced.truth import Update
 
-PREPARED_BY = 20260121  # the seed of the preparation, which is the same for all trainings
 BATCH, EPOCHS = 128, 12
 Parts = dict[str, NDArray[Any]]
 
@@ -91,7 +90,7 @@ def train_plain(shared: Path, seed: int, epochs: int, clock: Clock) -> Trained:
     train = ConcatDataset([views["kept"], Flipped(views["flipped"])])
     test = ConcatDataset([views["test"], late])
     loaders = training.make_loaders(train, views["validation"], BATCH)
-    with clock.training():
+    with clock.running():
         trained = training.train(loaders, test, epochs=epochs, seed=seed)
     for data in (train, test):
         training.predict(trained.model, data)
@@ -112,7 +111,7 @@ def train_traced(shared: Path, recording: Recording, seed: int, epochs: int, clo
             samples = {role: getattr(prepared, role) for role in ("train", "validation", "test")}
             run.score_with(loss=nn.CrossEntropyLoss(), **samples)
         costs = Costs(run, recording.own)
-        with clock.training(), costs.counted():
+        with clock.running(), costs.counted():
             trained = training.train(
                 loaders, prepared.test, epochs=epochs, seed=seed,
                 after_epoch=lambda model, optimizer, loss: costs.checkpoint(model, optimizer, val_loss=loss),

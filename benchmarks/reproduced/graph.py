@@ -15,12 +15,11 @@ from torch_geometric.data import Data
 from fgtrac.demo.graph import training
 from fgtrac.demo.graph.network import MODALITIES, STEPS, IconNetwork
 from fgtrac.demo.training import Trained
-from reproduced.measure import Clock, Costs, Ended, Recording
+from reproduced.measure import PREPARED_BY, Clock, Costs, Ended, Recording
 
 if TYPE_CHECKING:
     from reproduced.truth import Update
 
-PREPARED_BY = 20260121  # the seed of the preparation, which is the same for all trainings
 EPOCHS = training.EPOCHS
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 
@@ -81,7 +80,7 @@ def warm_up() -> None:
 def train_plain(shared: Path, seed: int, epochs: int, clock: Clock) -> Trained:
     """The training as anybody would write it, and nothing of fgtrac."""
     graph = read_graph(shared)
-    with clock.training():
+    with clock.running():
         trained = training.train(graph, seed=seed, epochs=epochs)
     training.predict(trained.model, graph)
     return as_trained(trained)
@@ -99,7 +98,7 @@ def train_traced(shared: Path, recording: Recording, seed: int, epochs: int, clo
         run.attention_with(weights=costs.passed(lambda m: m.modality_weights(graph)), data=graph, modalities=MODALITIES)
         if recording.is_scored:
             score(run, graph)
-        with clock.training(), costs.counted():
+        with clock.running(), costs.counted():
             trained = training.train(
                 graph, seed=seed, epochs=epochs, watch=lambda loader: run.watch(loader, role="train"),
                 after_epoch=lambda model, optimizer, loss: costs.checkpoint(model, optimizer, val_loss=loss),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -25,11 +24,10 @@ def work(pipeline: str, arm: str, seed: int, epochs: int | None, shared: Path, i
         return facts
     from fgtrac.demo.training import one_thread
 
-    before = os.getloadavg()[0]
     with one_thread(), tempfile.TemporaryDirectory(prefix="fgtrac-reproduction-") as folder:
         epochs = half.EPOCHS if epochs is None else epochs
         figures = train(half, arm, seed, epochs, shared, Path(folder))
-    return {"seed": seed, "epochs": epochs, "load_before": before, "load_after": os.getloadavg()[0], **figures}
+    return {"seed": seed, "epochs": epochs, **figures}
 
 
 def train(half: Any, arm: str, seed: int, epochs: int, shared: Path, folder: Path) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def train(half: Any, arm: str, seed: int, epochs: int, shared: Path, folder: Pat
         trained, traced = ended.trained, ended.costs.figures(ended.trained.loop_s)
         traced |= examine(recording, witness)
     return result(trained) | {
-        "train_s": clock.train_s, "train_cpu_s": clock.train_cpu_s, "whole_s": whole_s, "peak_b": peak, **traced,
+        "train_s": clock.wall_s, "train_cpu_s": clock.cpu_s, "whole_s": whole_s, "peak_b": peak, **traced,
     }  # fmt: skip
 
 

@@ -37,30 +37,31 @@ class Recorded:
     sealing_s: float  # processor time of the seals that ran beside the training
     seal_s: float
     scoring: Cost
+    attention_s: float = 0.0  # the model's own passes for modality weights, within checkpoints
 
 
 def cost_figures(trace: TraceDir, recorded: Recorded) -> dict[str, Any]:
-    """What recording took: own time in the loop, and bytes on disk, counted from the log itself."""
+    """What recording took: own time in the loop, and bytes on disk, counted from the log itself.
+
+    Both shares have hooks, loader patches, flushes and the thread that writes in them, over the loop's time without
+    validation; that of each epoch also its checkpoint with all that is recorded there, and the seals. Scoring is not in
+    them, nor are the model's own passes for modality weights: both are stated beside.
+    """
     head = trace.head()
     size = head.size if head is not None else 0
-    events, neighbours, use_bytes = 0, 0, 0
-    for entry in read_entries(trace, 0, size, size):
-        event = decode_event(entry)
-        if event["kind"] == "use":
-            beside = len(event.get("hop_ordinals", ()))
-            neighbours += beside
-            events += len(event["ordinals"]) + beside
-            use_bytes += len(entry) + HASH_AND_LENGTH_BYTES
+    seeds, neighbours, use_bytes = count_uses(trace)
+    events = seeds + neighbours
     own_s = recorded.own.seconds + recorded.own.background_s
-    checkpoints_s = sum(recorded.checkpoints_s) - recorded.scoring.measured_seconds
+    checkpoints_s = sum(recorded.checkpoints_s) - recorded.scoring.measured_seconds - recorded.attention_s
     every_s = own_s + checkpoints_s + recorded.sealing_s
     return {
         "loop_s": recorded.loop_s,
         "own_s": own_s,
-        "own_time_share": own_s / recorded.loop_s,
-        "share_with_checkpoints": every_s / (recorded.loop_s + checkpoints_s),
+        "own_time_share_without_checkpoints": own_s / recorded.loop_s,
+        "own_time_share_each_epoch": every_s / (recorded.loop_s + checkpoints_s),
         "checkpoints": len(recorded.checkpoints_s),
         "checkpoint_ms": 1e3 * checkpoints_s / len(recorded.checkpoints_s),
+        "attention_s": recorded.attention_s,
         "events": events,
         "neighbours": neighbours,
         "entries": size,
@@ -71,6 +72,19 @@ def cost_figures(trace: TraceDir, recorded: Recorded) -> dict[str, Any]:
         "artifacts_b": folder_bytes(trace, "artifacts"),
         "seal_s": recorded.seal_s,
     }
+
+
+def count_uses(trace: TraceDir) -> tuple[int, int, int]:
+    """Uses as a seed (or as the only samples there are), appearances as a neighbour, and the log's bytes for both."""
+    head, seeds, neighbours, size = trace.head(), 0, 0, 0
+    entries = read_entries(trace, 0, head.size, head.size) if head is not None else ()
+    for entry in entries:
+        event = decode_event(entry)
+        if event["kind"] == "use":
+            seeds += len(event["ordinals"])
+            neighbours += len(event.get("hop_ordinals", ()))
+            size += len(entry) + HASH_AND_LENGTH_BYTES
+    return seeds, neighbours, size
 
 
 def scoring_figures(trace: TraceDir, recorded: Recorded) -> dict[str, Any]:
@@ -113,6 +127,17 @@ def lie_figures(trace: TraceDir, lie: Lie, key: Ed25519PrivateKey, progress: Cal
         "words": found.words if found is not None else "",
         "as_foretold": is_as_foretold(lie, report),
     }
+
+
+def beside(out: Path, *endings: str) -> list[Path]:
+    """OUT with each of the endings: where a demo leaves files next to OUT.trace. FileExistsError where one of them, the
+    trace or its vault is there already."""
+    base = out.with_suffix("") if out.suffix == ".trace" else out
+    files = [base.with_name(base.name + ending) for ending in (*endings, ".trace", ".vault")]
+    for file in files:
+        if file.exists():
+            raise FileExistsError(f"{file} exists already; choose another --out, or move it away")
+    return files[: len(endings)]
 
 
 def timed(function: Callable[[], object]) -> float:

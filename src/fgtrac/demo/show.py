@@ -62,8 +62,8 @@ def trained(console: Console, f: Figures) -> None:
 
 def cost(console: Console, f: Figures) -> None:
     """What recording took, in time and in bytes."""
-    own = f"{f['own_s'] * 1e3:.0f} ms of {f['loop_s']:.2f} s, {f['own_time_share']:.2%}"
-    together = f"{f['share_with_checkpoints']:.2%}"
+    own = f"{f['own_s'] * 1e3:.0f} ms of {f['loop_s']:.2f} s, {f['own_time_share_without_checkpoints']:.2%}"
+    together = f"{f['own_time_share_each_epoch']:.2%}"
     rows = [
         ("fgtrac's own time inside the loop", own),
         ("... with checkpoints and their seals", together),
@@ -75,6 +75,9 @@ def cost(console: Console, f: Figures) -> None:
         ("the log / the index / saved models", " / ".join(size(f[n]) for n in ("log_b", "index_b", "artifacts_b"))),
         ("full seal", f"{f['seal_s']:.2f} s"),
     ]
+    if f["attention_s"]:
+        words = f"{f['attention_s'] / f['checkpoints'] * 1e3:.1f} ms a checkpoint, not in the above"
+        rows.insert(3, ("the model's passes for modality weights", words))
     section(console, "3. What recording cost", rows)
 
 
