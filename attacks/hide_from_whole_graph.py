@@ -31,7 +31,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     train_on_whole_ring(room / "far")
     trace = rewritten(room / "far", out_of_reach)
     asked = ("--key", room / "far" / "key.pem")
-    yield passes(stage.fgtrac("verify", trace.path, *asked), says="no edges are in the log to tell their hops by")
+    yield passes(stage.fgtrac("verify", trace.path, *asked), says="at which hops, in a log without edges, is not shown")
 
 
 def train_on_whole_ring(folder: Path) -> np.ndarray:

@@ -64,8 +64,8 @@ def test_batches_that_name_each_node_once_hold() -> None:
     finding = ended(uses(WHOLE, *more), sampled(SAMPLED, (2, [4], [[], []])))
     assert finding.verdict is HOLDS
     assert finding.words == (
-        "5 batches of a graph, none with a neighbour twice; 3 of them on the whole graph, with all its nodes; no edges "
-        "are in the log to tell their hops by"
+        "5 batches of a graph, none with a neighbour twice; 3 of them on the whole graph, with all its nodes; at "
+        "which hops, in a log without edges, is not shown"
     )
 
 

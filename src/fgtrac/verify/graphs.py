@@ -130,7 +130,7 @@ class Graphs:
         told = (
             f"{counted(self.batches, 'batch', 'es')} of a graph, none with a neighbour twice; {self.whole} of them on "
         )
-        return f"{told}the whole graph, with all its nodes{cut}; no edges are in the log to tell their hops by"
+        return f"{told}the whole graph, with all its nodes{cut}; at which hops, in a log without edges, is not shown"
 
 
 def _read(number: int, event: Mapping[str, Any]) -> _Batches:
