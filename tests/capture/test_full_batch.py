@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
 from fgtrac.api.run import Run, start_run
+from fgtrac.capture.graph import GraphNodes
 from fgtrac.errors import CaptureError
 from graphs import Network, NodeUse, make_graph, node_uses
 from replays import HOLDS, replayed
@@ -180,3 +182,106 @@ def test_a_run_that_is_closed_records_no_pass(tmp_path: Path, log: Read) -> None
     assert len(log(run.path).events) == before
     with pytest.raises(CaptureError, match="closed"):
         run.full_batch(graph, hops=1)
+
+
+class OverTheGraph:
+    """A loop over node numbers: the model sees the whole graph each time, and its input tells no batch from another."""
+
+    def __init__(self, run: Run, *, batch_size: int = 15) -> None:
+        self.run, self.graph, self.model = run, make_graph(), Network()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        loader = DataLoader(GraphNodes(self.graph, "train_mask"), batch_size=batch_size, shuffle=True)
+        self.train = run.watch(loader, role="train")
+        self.drawn: list[list[int]] = []
+
+    def validation(self) -> Any:
+        return self.run.full_batch(self.graph, "val_mask", hops=2, role="validation")
+
+    def evaluate(self) -> None:
+        for batch in self.validation():
+            with torch.no_grad():
+                self.model(batch.x, batch.edge_index)
+
+    def update(self, nodes: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.model(self.graph.x, self.graph.edge_index)[nodes].square().sum().backward()
+        self.optimizer.step()
+        self.drawn.append(nodes.tolist())
+
+    def booked(self, log: Read) -> tuple[list[list[int]], set[str], list[str]]:
+        """The seeds of each update; how surely; the gaps' reasons."""
+        self.run.close()
+        told = log(self.run.path)
+        seeds: dict[int, list[int]] = {}
+        for use in told.uses():
+            if use.status == "applied":
+                seeds.setdefault(use.step, []).append(use.key)
+        sure = {use.attribution for use in told.uses() if use.status == "applied"}
+        return [seeds[step] for step in sorted(seeds)], sure, [gap["reason"] for gap in told.kind("gap")]
+
+
+GAP = ["updates were given to batches by their order, and some are left"]
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("when", ["before each epoch", "before each batch", "after each batch"])
+def test_updates_of_a_loader_of_node_numbers_are_not_booked_on_a_full_batch_that_was_evaluated(
+    run: Run, log: Read, when: str, updates: int
+) -> None:
+    loop = OverTheGraph(run)
+    for _ in range(2):
+        if when == "before each epoch":
+            loop.evaluate()
+        for nodes in loop.train:
+            if when == "before each batch":
+                loop.evaluate()
+            for _ in range(updates):
+                loop.update(nodes)
+            if when == "after each batch":
+                loop.evaluate()
+    assert loop.booked(log) == (loop.drawn, {"sole"}, [])
+
+
+def test_a_full_batch_that_waits_beside_node_numbers_leaves_their_updates_in_doubt(run: Run, log: Read) -> None:
+    loop = OverTheGraph(run)
+    loop.update(next(iter(loop.train)))  # its model is known from here on
+    for _ in loop.validation():
+        for nodes in loop.train:
+            loop.update(nodes)
+    assert loop.booked(log) == (loop.drawn, {"sole", "fifo"}, GAP)
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_training_on_a_validation_pass_over_the_graph_is_booked_on_it(run: Run, log: Read, evaluated: bool) -> None:
+    loop = OverTheGraph(run)
+    for nodes in loop.train:
+        loop.update(nodes)
+    if evaluated:
+        loop.evaluate()
+    for _ in loop.validation():
+        loop.update(loop.graph.val_mask.nonzero().flatten())
+    booked, sure, gaps = loop.booked(log)
+    assert booked == loop.drawn
+    assert (sure, gaps) == ({"sole", "exact"}, [])
+
+
+def test_a_loop_that_hands_its_node_numbers_to_the_model_is_recognised_by_them(run: Run, log: Read) -> None:
+    loop = OverTheGraph(run)
+
+    class OfNodes(Network):
+        def forward(self, x: Any, edge_index: Any, nodes: Any = ...) -> torch.Tensor:
+            return super().forward(x, edge_index)[nodes]
+
+    model = OfNodes()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in loop.validation():
+        for nodes in list(loop.train)[::-1]:
+            optimizer.zero_grad()
+            model(loop.graph.x, loop.graph.edge_index, nodes).square().sum().backward()
+            optimizer.step()
+            loop.drawn.append(nodes.tolist())
+    assert loop.booked(log) == (
+        loop.drawn,
+        {"exact"},
+        GAP,
+    )  # whose labels are in the loss beside theirs, nobody can tell

@@ -28,10 +28,20 @@ class Batch:
     first: weakref.ref[torch.Tensor] | None = None  # of its tensors
     guesses: int = 0  # that were made before its delivery
     is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
+    is_evaluated: bool = False  # a model saw it without gradients
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a graph itself, whose memory is there before the batch and stays when it is done with."""
+        return self.hops is not None and self.hops.graph == "whole"
 
     def is_let_go(self) -> bool:
         """Whether nobody holds its first tensor any more."""
         return self.first is None or self.first() is None
+
+    def is_done_with(self) -> bool:
+        """Whether it was evaluated in a pass that is over, and nobody holds it any more."""
+        return self.is_evaluated and self.iteration.is_over and self.is_let_go()
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +53,7 @@ class Iteration:
     trains: bool  # the loader was watched with the role "train"
     ahead: bool = False  # batches were delivered faster than consumed: order can only be assumed
     delivered: int = 0
+    is_over: bool = False  # the loader has no more batches
 
 
 @dataclass(eq=False, slots=True)

@@ -20,11 +20,17 @@ class BatchMemory:
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
         self._limit = 4 * LEAVES
+        self.has_graphs = False  # of full batches
 
     def take(self, batch: Batch, data: Any, outstanding: Container[Batch | None], others: bool) -> None:
         """Remember the first tensors of a batch; with `others` some are `outstanding` beside it."""
-        leaves = tensors_in(data)[:LEAVES]
-        batch.first = weakref.ref(leaves[0]) if leaves else None
+        leaves, hops = tensors_in(data)[:LEAVES], batch.hops
+        if hops is not None and hops.graph == "whole":
+            self.has_graphs = True  # and its tensors, which are always held, say nothing of what the loop holds
+        else:
+            batch.first = weakref.ref(leaves[0]) if leaves else None
+            if hops is None and self.has_graphs:
+                self.forget_graphs(outstanding)
         for leaf in leaves:
             address = address_of(leaf)
             known = self._known.get(address)
@@ -45,6 +51,15 @@ class BatchMemory:
             if found is not None and found[1] is not None and found[0]() is not None:
                 batches[found[1]] = None
         return batches
+
+    def forget_graphs(self, outstanding: Container[Batch | None]) -> None:
+        """A batch that may go into the model with a graph's memory waits: of the full batches only those that are
+        `outstanding` too are still known by it."""
+        graphs = [(address, b) for address, (_, b) in self._known.items() if b is not None and b.is_whole]
+        for address, batch in graphs:
+            if batch not in outstanding:
+                del self._known[address]
+        self.has_graphs = any(batch in outstanding for _, batch in graphs)
 
     def clear(self) -> None:
         """Forget all of it."""

@@ -59,7 +59,8 @@ class Grounding:
         self._report = settle
         self._first_step = first_step
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
-        self._passed: dict[Batch, None] = {}  # evaluated or passed over: only an exact match can still claim these
+        self._passed: dict[Batch, None] = {}  # evaluated or passed over: an exact match can still claim these
+        self._aside: dict[Batch, None] = {}  # passed over as evaluated, since `_current` was decided
         self._memory = BatchMemory()
         self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self._alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
@@ -119,6 +120,11 @@ class Grounding:
             self._looks_away = before
 
     @property
+    def looks_away(self) -> bool:
+        """Whether what happens now is `unseen`."""
+        return self._looks_away
+
+    @property
     def current(self) -> list[Batch]:
         """The batches of the last forward pass where its input was recognised, else the next one in order."""
         waiting = self._candidates()[:1] if self._new_forward else []
@@ -139,9 +145,11 @@ class Grounding:
         return batch
 
     def exhausted(self, iteration: Iteration) -> None:
-        """The loader has no more batches: what an evaluation loader delivered is now claimed by exact match only."""
-        if not iteration.trains:
-            self._pass_over([b for b in self._outstanding if b.iteration is iteration])
+        """The loader has no more batches: what an evaluation loader delivered is now out of turn, and what a training
+        loader did where it was evaluated and let go."""
+        iteration.is_over = True
+        mine = [b for b in self._outstanding if b.iteration is iteration]
+        self._set_aside([b for b in mine if not iteration.trains or b.is_done_with()])
 
     def restarted(self, loader: int) -> None:
         """A new pass over the loader begins: what the earlier ones left outstanding was never used."""
@@ -160,7 +168,7 @@ class Grounding:
             self._drop(watcher, UNAPPLIED)
         for batch in [*self._passed, *self._outstanding]:
             self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
-        for kept in (self._passed, self._outstanding, self._watchers, self._memory):
+        for kept in (self._passed, self._aside, self._outstanding, self._watchers, self._memory):
             kept.clear()
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
@@ -203,8 +211,12 @@ class Grounding:
             if not batches:  # an evaluation of a copied input: of the one evaluation batch there is, if there is one
                 evaluated = list(itertools.islice((b for b in self._outstanding if not b.iteration.trains), 2))
                 batches = dict.fromkeys(evaluated if len(evaluated) == 1 else ())
-            self._pass_over(batches)
+            for batch in batches:
+                batch.is_evaluated = True
+            self._set_aside([b for b in batches if not b.iteration.trains])  # others are often trained on thereafter
             return
+        if batches and self._memory.has_graphs:
+            self._part_graphs(batches)
         for watcher in list(self._watchers.values()):
             if watcher.pending and not self._stepping:
                 self._look_at_gradient(watcher)
@@ -219,6 +231,28 @@ class Grounding:
             for out, known in ((output, batches), *((first,) if first else ())):
                 self._follow(out, known)
         self._forwarded.update(batches)
+
+    def _part_graphs(self, batches: dict[Batch, None]) -> None:
+        """A graph's memory tells that a full batch is trained on only where no batch of node numbers, say, may be what
+        goes over the same graph: leave out those where one is, and say that it is a guess where both wait."""
+        known = [b for b in batches if b.hops is None]
+        other = known[0] if known else next((b for b in self._outstanding if b.hops is None), None)
+        if other is None:
+            return
+        for batch in [b for b in batches if b.is_whole]:
+            waits = batch in self._outstanding
+            if known and waits and batch.iteration.trains:
+                continue  # both may be in one loss
+            del batches[batch]
+            if waits:
+                batch.iteration.ahead = other.iteration.ahead = True
+                self._count_guesses((batch, other))
+        self._memory.forget_graphs(self._outstanding)
+
+    def _count_guesses(self, batches: Iterable[Batch]) -> None:
+        """One of them was chosen, or none, where it could have been another."""
+        for trains in {b.iteration.trains for b in batches}:
+            self._guesses[trains] += 1
 
     def _look_at_gradient(self, watcher: Watcher) -> None:
         """Before more is accumulated: was what waits for an update zeroed in place, or only clipped or scaled?"""
@@ -296,7 +330,7 @@ class Grounding:
         watcher.grad = (address_of(grad), grad._version)
         self._backward, self._fired = backward, [watcher]
         self._current, self._attribution = list(batches), EXACT
-        self._forwarded, self._alone, self._new_forward = {}, None, False
+        self._forwarded, self._alone, self._aside, self._new_forward = {}, None, {}, False
         outstanding, pending = self._outstanding, watcher.pending
         if len(outstanding) > len(batches):
             self._pass_over_before(self._current[-1])
@@ -330,26 +364,40 @@ class Grounding:
         if backward != -1 and self._attribution == EXACT and not self._new_forward:
             return  # another pass through the forward pass that was recognised
         candidates = self._candidates()
-        if candidates:  # else a second pass over the same batch
+        if candidates:
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
             self._guesses[batch.iteration.trains] += len(candidates) > 1
-            self._current, self._new_forward = [batch], False
+            self._current, self._aside, self._new_forward = [batch], {}, False
             if len(candidates) > 1 and batch.number > candidates[1].number:
                 self._pass_over_before(batch)
+        elif backward != -1:
+            self._take_again()
+
+    def _take_again(self) -> None:
+        """No batch is in turn: a second pass over the same one, or over one that is out of turn, if there is any that
+        was evaluated since or is still held."""
+        held = (b for b in self._passed if b in self._aside or (b.iteration.trains and not b.is_let_go()))
+        others = dict.fromkeys(held)
+        self._attribution = FIFO if others else max(SOLE, self._attribution)
+        late = next((b for b in self._aside if b in others and b.iteration.trains), None)
+        if late is not None:
+            self._current = [late]
+            del others[late]
+        self._count_guesses(others)
 
     def _recognised(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
         self._current, self._attribution = list(dict.fromkeys(batches)), EXACT
-        self._forwarded, self._alone, self._new_forward = {}, None, False
+        self._forwarded, self._alone, self._aside, self._new_forward = {}, None, {}, False
         if len(self._outstanding) > len(self._current):
             self._pass_over_before(self._current[-1])
 
     def _pass_over_before(self, last: Batch) -> None:
-        """What the same pass over the loader delivered before this batch was skipped."""
+        """What the same pass over the loader delivered before this batch was skipped; of others what is done with."""
         of, number = last.iteration, last.number
         earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self._outstanding)
-        self._pass_over([b for b in earlier if b.iteration is of])
+        self._pass_over([b for b in earlier if b.iteration is of or b.is_done_with()])
 
     def _take_for(self, watcher: Watcher) -> None:
         """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
@@ -359,13 +407,31 @@ class Grounding:
 
     def _candidates(self) -> list[Batch]:
         """The two batches that may be next, the likelier first; those of training loaders if there are any."""
-        trains = list(itertools.islice((b for b in self._outstanding if b.iteration.trains), 2))
-        first = trains or list(itertools.islice(self._outstanding, 2))
+        first = self._next_to_train() or list(itertools.islice(self._outstanding, 2))
         if len(first) == 2 and first[0].is_let_go():  # by the loop, which skipped it if it still holds the newest
             newest = next(reversed(self._outstanding))
             if newest.iteration is first[0].iteration and not newest.is_let_go():
                 return [newest, first[0]]
         return first
+
+    def _next_to_train(self) -> list[Batch]:
+        """The first two of training loaders. One that was evaluated in a pass that is over stands behind another pass's
+        where somebody holds it, and is out of turn where nobody does."""
+        while True:
+            trains = list(itertools.islice((b for b in self._outstanding if b.iteration.trains), 2))
+            if len(trains) < 2:
+                return trains
+            first, second = trains
+            if first.iteration is second.iteration or not (first.is_evaluated and first.iteration.is_over):
+                return trains
+            if not first.is_let_go():
+                return [second, first]
+            self._pass_over([first])
+
+    def _set_aside(self, batches: list[Batch]) -> None:
+        """They were evaluated: should the next update find no batch in turn, it may be of these all the same."""
+        self._pass_over(batches)
+        self._aside.update(dict.fromkeys(batches))
 
     def _pass_over(self, batches: Iterable[Batch]) -> None:
         """They are out of turn: what trains on one of them later must be recognised by its memory."""
