@@ -290,4 +290,4 @@ def test_scores_at_checkpoints_that_are_not_kept_any_more_are_in_no_sum(tmp_path
     assert "49 scores at checkpoints that are not kept any more: left out of these sums" in text
     standings = [event.details["standing"] for event in history.events if event.kind == "contribution"]
     assert standings == ["dropped"] * 49 + ["kept"]
-    assert history.text(every_event=True).count("(its checkpoint: dropped later)") == 49
+    assert history.text(every_event=True).count("(its checkpoint was dropped later)") == 49

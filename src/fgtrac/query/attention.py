@@ -17,7 +17,9 @@ from fgtrac.query.blocks import Blocks
 from fgtrac.query.occurrences import plain
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
-from fgtrac.query.timeline import STANDINGS, Timeline
+from fgtrac.query.timeline import Timeline
+
+STANDINGS = {"kept": "", "dropped": "dropped later", "superseded": "the run went on from before it"}
 
 Part = tuple[NDArray[np.uint8], NDArray[np.float32]]  # ids (n, 32), weights (n, m)
 

@@ -17,7 +17,7 @@ from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
 from fgtrac.query.tally import UNKNOWN, Draws, Said, Tally, count, draws_of, epochs_of, is_beyond
-from fgtrac.query.timeline import STANDINGS, Timeline
+from fgtrac.query.timeline import Timeline
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
 READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
@@ -211,7 +211,7 @@ class Historian:
         if event.kind in ("attention", "contribution") and "checkpoint" in event.details:
             writer, seq = event.details["checkpoint"]
             standing = self.timeline.standing(bytes.fromhex(writer), seq)
-            words = event.words + (f" (its checkpoint: {STANDINGS[standing]})" if STANDINGS[standing] else "")
+            words = f"{event.words} (its checkpoint was {standing} later)" if standing != "kept" else event.words
             event = replace(event, words=words, details={**event.details, "standing": standing})
         by = None if event.step is None else self.timeline.superseding(event.entry, event.step)
         if by is None:

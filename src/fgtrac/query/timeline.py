@@ -13,8 +13,6 @@ from fgtrac.errors import ProofError
 from fgtrac.events.schema import NO_STEP
 from fgtrac.query.seals import FullSeal
 
-STANDINGS = {"kept": "", "dropped": "dropped later", "superseded": "the run went on from before it"}
-
 
 class Timeline:
     """The entries of a kind, the resumes and the kept states of one full seal, looked up once."""
