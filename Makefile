@@ -6,6 +6,7 @@ BIN := .venv/bin
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+ICONS := import os, pathlib, fgtrac.demo.graph.fetch as f; f.fetch_icons(pathlib.Path(".venv/icons"), os.environ)
 
 demo: .venv/ready
 	$(BIN)/fgtrac demo cnn
@@ -53,7 +54,7 @@ fuzz: .venv/fuzz-ready
 # Real icons for tests; where npm is not, those tests are left out and say so.
 .venv/icons-ready: .venv/ready
 	@if command -v npm >/dev/null; then \
-		npm install --prefix .venv/icons $(NPM_FLAGS) @tabler/icons@3.48.0 @tabler/icons-png@3.48.0 && touch $@; \
+		$(BIN)/python -c '$(ICONS)' && touch $@; \
 		else echo "no npm on PATH: tests that need the Tabler icons are left out"; fi
 
 .venv/services-ready: .venv/ready

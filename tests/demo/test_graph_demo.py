@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fgtrac.cli.main import main
 from fgtrac.demo.graph import story
+from fgtrac.demo.graph.icons import load_icons
+from fgtrac.demo.graph.prepare import NAME
+from fgtrac.demo.truth import Told, compare
 from icon_folders import fetched
 
 Shown = tuple[dict[str, Any], str, Path]
@@ -45,11 +51,13 @@ def test_training_is_bit_identical_and_better_than_one_modality_alone(shown: Sho
 
 def test_the_log_has_every_seed_and_every_neighbour(shown: Shown) -> None:
     figures = shown[0]
-    counted = figures["everybody"]
-    assert counted["agreeing"] == counted["nodes"] == figures["data"]["icons"]
-    assert counted["seeds"] == figures["training"]["epochs"] * figures["data"]["train"]
-    assert figures["cost"]["neighbours"] == counted["beside"] > 0
-    assert figures["cost"]["events"] == counted["seeds"] + counted["beside"]
+    truth = figures["truth"]
+    assert truth["updates"] == figures["training"]["steps"]
+    assert truth["samples"] == figures["data"]["icons"]
+    assert truth["updates_that_differ"] == truth["samples_that_differ"] == truth["histories_that_differ"] == 0
+    assert truth["uses"] == figures["training"]["epochs"] * figures["data"]["train"]
+    assert figures["cost"]["neighbours"] == truth["neighbours"] > 0
+    assert figures["cost"]["events"] == truth["uses"] + truth["neighbours"]
 
 
 def test_a_test_node_was_a_neighbour_and_never_a_seed(shown: Shown) -> None:
@@ -82,6 +90,9 @@ def test_one_wrong_prediction_is_explained_twice_and_never_mixed(shown: Shown) -
     assert found["messages"]["step"] == figures["training"]["best_step"]
     assert {row["hop"] for row in found["messages"]["rows"]} <= {1, 2, 3}
     assert found["messages"]["caution"] in text
+    drawn = [line for line in text.splitlines() if set("▄▀█") & set(line)]
+    assert len(drawn) > 6
+    assert max(map(len, drawn)) <= 80
     assert trace.with_suffix(".html").read_text(encoding="utf-8").count("<img") == 11
 
 
@@ -98,6 +109,34 @@ def test_proofs_are_small_and_hold_offline(shown: Shown) -> None:
     assert max(used["bytes"], label["bytes"]) < 20_000
 
 
+def test_two_equal_sources_are_dropped_before_the_split(shown: Shown) -> None:
+    assert shown[0]["data"]["dropped"] == 2
+    assert "2 nodes with equal sources were dropped before the split" in shown[1]
+
+
+def test_the_policies_are_kept_and_the_printed_command_repeats_their_answer(
+    shown: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = (line for line in shown[1].splitlines() if line.startswith("To ask again: "))
+    monkeypatch.setattr("sys.argv", shlex.split(command.removeprefix("To ask again: ")))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert "held-out" in capsys.readouterr().out
+
+
+def test_swapped_hops_are_told_step_by_step(shown: Shown) -> None:
+    figures, _, trace = shown
+    rows = {name: n for n, name in enumerate(load_icons(fetched(), small=True).names)}
+    logged = Told(trace, NAME, rows.__getitem__).updates()
+    updates = [logged[step] for step in range(1, figures["training"]["steps"] + 1)]
+    swapped = [replace(update, hops=update.hops[::-1]) for update in updates]
+    assert compare(trace, NAME, rows.__getitem__, updates)["updates_that_differ"] == 0
+    found = compare(trace, NAME, rows.__getitem__, swapped)
+    assert found["updates_that_differ"] > 0
+    assert found["samples_that_differ"] > 0
+
+
 def test_one_leaked_label_is_named_with_its_node_and_step(shown: Shown) -> None:
     honest, leak = shown[0]["policies"], shown[0]["leak"]
     assert honest["verdict"] == "holds"
@@ -109,7 +148,16 @@ def test_one_leaked_label_is_named_with_its_node_and_step(shown: Shown) -> None:
 
 def test_a_claim_that_does_not_hold_is_named(shown: Shown) -> None:
     figures = shown[0]
-    broken = figures | {"everybody": figures["everybody"] | {"agreeing": 1}}
-    assert story.failures(broken) == ["the log has every seed and every neighbour that the forward pass received"]
+    uses = "the log has every seed and every neighbour that the forward pass received, in each step at each hop"
+    broken = figures | {"truth": figures["truth"] | {"updates_that_differ": 1}}
+    assert story.failures(broken) == [uses]
+    fitted = "the words were fitted on the training nodes and on no others"
+    broken = figures | {"data": figures["data"] | {"fitted_on_train": False}}
+    assert story.failures(broken) == [fitted]
+    broken = figures | {"data": figures["data"] | {"category_words_left": ["game"]}}
+    assert story.failures(broken) == ["no word of a category's name is left in tags and words"]
+    sources = "no two nodes with a role have equal sources, and the log names those that were dropped"
+    broken = figures | {"data": figures["data"] | {"equal_sources_left": 1}}
+    assert story.failures(broken) == [sources]
     broken = figures | {"leak": figures["leak"] | {"violations": []}}
     assert story.failures(broken) == ["the leaked label is caught, by its node and its step"]

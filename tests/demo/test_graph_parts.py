@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +16,18 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 
+from fgtrac.api.run import start_run
+from fgtrac.capture.graph import GraphNodes
+from fgtrac.demo.graph import prepare as preparing
 from fgtrac.demo.graph.features import PIXELS, Vocabulary, connect, fit_vocabulary, forms_of, render, without, words_of
-from fgtrac.demo.graph.icons import load_icons
+from fgtrac.demo.graph.icons import LIST, load_icons
+from fgtrac.demo.graph.measure import data_figures
 from fgtrac.demo.graph.network import IconNetwork
 from fgtrac.demo.graph.prepare import MASKS, owners, prepare
 from fgtrac.demo.graph.sampler import FewNeighbours
 from fgtrac.demo.graph.training import train, without_edges
-from fgtrac.demo.graph.witness import received
+from fgtrac.demo.graph.witness import Witness, around, counts_of
+from fgtrac.demo.truth import received
 from icon_folders import drawing, made_up
 
 
@@ -37,6 +44,8 @@ def test_no_word_of_a_category_is_left_in_any_tag() -> None:
     forbidden = forms_of(["Arrows", "Currencies", "E-commerce", "Text", "Version control"])
     assert {"arrow", "arrows", "currency", "currencies", "commerce", "text", "texts", "control"} <= forbidden
     assert "e" not in forbidden
+    assert "ecommerce" in forbidden
+    assert forms_of(["Animals", "Currencies"]) == {"animals", "animal", "currencies", "currency"}
     assert without(["arrow left", "Arrows".lower(), "e", "left", "currency"], forbidden) == ("e", "left")
 
 
@@ -127,6 +136,52 @@ def test_owners_are_few_with_many_icons_and_many_with_few() -> None:
     assert np.median(counts) < 6
 
 
+def test_of_equal_sources_the_first_is_kept_and_another_has_no_role_and_no_edge(tmp_path: Path, made: Path) -> None:
+    listed = json.loads((made / "node_modules" / LIST / "icons.json").read_text())
+    listed["icon-119"]["tags"] = listed["icon-003"]["tags"]
+    icons = load_icons(made_up(tmp_path / "icons", listed))
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        graph = prepare(icons, 5, run)
+    assert not any(graph[mask][119] for mask in MASKS.values())
+    assert sum(int(graph[mask].sum()) for mask in MASKS.values()) == 119
+    assert not (graph.edge_index == 119).any()
+    assert torch.equal(prepare(icons, 5).edge_index, graph.edge_index)
+    found = data_figures(icons, graph, run.path)
+    assert (found["dropped"], found["equal_sources_left"], found["dropped_in_log"]) == (1, 0, True)
+    graph.test_mask[119] = True
+    found = data_figures(icons, graph, run.path)
+    assert (found["dropped"], found["equal_sources_left"], found["dropped_in_log"]) == (0, 1, False)
+
+
+def test_a_look_at_test_nodes_and_at_categories_is_measured(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(name: str) -> dict[str, Any]:
+        with start_run(tmp_path / name, key=tmp_path / "key.pem") as run:
+            graph = prepare(icons, 5, run)
+        return data_figures(icons, graph, run.path)
+
+    listed = json.loads((made / "node_modules" / LIST / "icons.json").read_text())
+    for icon in listed.values():
+        icon["tags"].append(icon["category"])
+    icons = load_icons(made_up(tmp_path / "icons", listed))
+    honest = figures("honest")
+    assert honest["fitted_on_train"]
+    assert honest["fitted_on_train_in_log"]
+    assert honest["category_words_left"] == []
+    mapped, stage = preparing.mapped, preparing.FITTED
+    monkeypatch.setattr(
+        preparing, "mapped", lambda run, name, nodes, *rest: mapped(
+            run, name, GraphNodes(nodes.data) if name == stage else nodes, *rest
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(preparing, "forms_of", lambda _: frozenset())
+    leaky = figures("leaky")
+    assert not leaky["fitted_on_train"]
+    assert not leaky["fitted_on_train_in_log"]
+    assert leaky["category_words_left"] == ["kinda", "kindb", "kindc"]
+
+
 def ring(nodes: int, degree: int) -> Data:
     """Each node hears from the `degree` before it."""
     targets = np.repeat(np.arange(nodes), degree)
@@ -207,8 +262,17 @@ def test_training_stops_where_validation_falls_no_more_and_keeps_the_best(made: 
 
 
 def test_the_witness_counts_each_seed_once_an_epoch(made: Path) -> None:
-    graph = prepare(load_icons(made), 5)
-    with received(len(graph.y)) as counts:
+    graph, witness = prepare(load_icons(made), 5), Witness()
+    with received(IconNetwork, witness):
         train(graph, seed=1, epochs=3)
+    counts = counts_of(witness.updates, len(graph.y))
     assert counts[:, 0].tolist() == (3 * graph.train_mask).tolist()
     assert counts[:, 1:].sum() > 0
+
+
+def test_hops_are_counted_along_the_edges_whatever_the_sampler_says() -> None:
+    edges = np.array([[2, 3, 4, 0], [0, 2, 3, 1]])  # 4 -> 3 -> 2 -> 0 -> 1; seeds are 0 and 1
+    update = around(np.array([50, 40, 30, 20, 10]), 2, edges)
+    assert [rows.tolist() for rows in update.groups] == [[40, 50], [30], [20], [10]]
+    with pytest.raises(ValueError, match="1 nodes of a batch reach no seed"):
+        around(np.array([50, 40, 30, 20, 10, 60]), 2, edges)

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from fgtrac.cli.main import main
+from fgtrac.demo import cnn
 from fgtrac.demo.graph.fetch import FetchError, cache_folder, fetch_icons
 from fgtrac.demo.graph.icons import LIST, PNG, VERSION, load_icons
+from fgtrac.demo.graph.story import run_demo
 from icon_folders import fetched, made_up
 
 
@@ -58,7 +60,9 @@ def test_a_missing_drawing_is_named(tmp_path: Path) -> None:
         load_icons(folder)
 
 
-@pytest.mark.parametrize("said", ["[1]", '{"a": 1}', '{"a": {"tags": []}}', "7", "{"])
+@pytest.mark.parametrize(
+    "said", ["[1]", '{"a": 1}', '{"a": {"tags": []}}', '{"a": {"category": "Zoo", "tags": null}}', "{}", "7", "{"]
+)
 def test_what_is_no_list_of_icons_is_refused(tmp_path: Path, said: str) -> None:
     folder = made_up(tmp_path, icons(Zoo=40))
     (folder / "node_modules" / LIST / "icons.json").write_text(said)
@@ -91,10 +95,54 @@ def test_npm_is_asked_for_both_packages_with_the_users_own_settings(tmp_path: Pa
     folder = fetch_icons(tmp_path / "cache", npm(tmp_path, script))
     said = json.loads((folder / "said").read_text())
     assert said["registry"] == "somewhere"
-    assert said["arguments"][:3] == ["install", "--prefix", str(folder)]
+    assert said["arguments"][:2] == ["install", "--prefix"]
+    assert Path(said["arguments"][2]).parent.parent == folder.parent
+    assert list(folder.parent.glob("cache*")) == [folder], "nothing is left beside it"
     assert said["arguments"][-2:] == [f"{LIST}@{VERSION}", f"{PNG}@{VERSION}"]
     assert "--ignore-scripts" in said["arguments"]
     assert fetch_icons(folder, {}) == folder, "what is there is not fetched again"
+
+
+def test_a_half_fetched_cache_is_fetched_again(tmp_path: Path) -> None:
+    kept, cache = made_up(tmp_path / "kept", icons(Zoo=40)), made_up(tmp_path / "cache", icons(Zoo=40))
+    (cache / "node_modules" / PNG / "icons/outline/zoo-7.png").unlink()
+    environment = npm(tmp_path, f"import shutil, sys\nshutil.copytree({str(kept)!r}, sys.argv[3])\n")
+    assert len(load_icons(fetch_icons(cache, environment))) == 40
+
+
+def test_a_fetch_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    kept = made_up(tmp_path / "kept", icons(Zoo=40))
+    script = f"import shutil, sys\nshutil.copytree({str(kept)!r}, sys.argv[3])\nsys.exit('cut off')"
+    with pytest.raises(FetchError, match="cut off"):
+        fetch_icons(tmp_path / "cache", npm(tmp_path, script))
+    assert not list(tmp_path.glob("cache*"))
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "icons"
+    file.write_text("")
+    with pytest.raises(ValueError, match=f"{file} is no folder"):
+        load_icons(file)
+
+
+def test_a_damaged_drawing_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "icons", icons(Zoo=40))
+    drawing = folder / "node_modules" / PNG / "icons/outline/zoo-7.png"
+    whole = drawing.read_bytes()
+    for damaged in (b"junk", whole[: len(whole) // 2]):
+        drawing.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"zoo-7\.png is no drawing"):
+            run_demo(out=tmp_path / "out", data_dir=folder, key=tmp_path / "key.pem")
+    assert [p.name for p in tmp_path.iterdir()] == ["icons"]
+
+
+@pytest.mark.parametrize("demo", [run_demo, cnn.run_demo])
+@pytest.mark.parametrize("there", ["h1.v1.html", "h1.v1.trace", "h1.v1.vault"])
+def test_no_file_beside_the_trace_is_written_over(tmp_path: Path, demo: Any, there: str) -> None:
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{there} exists already; choose another --out"):
+        demo(out=tmp_path / "h1.v1", data_dir=tmp_path / "none")
+    assert (tmp_path / there).read_text() == "mine"
 
 
 def test_without_npm_it_says_what_to_do(tmp_path: Path) -> None:

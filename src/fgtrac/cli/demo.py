@@ -20,7 +20,10 @@ def demo(
     name: Annotated[
         Literal["cnn", "graph"], typer.Argument(help="a CNN on digits, or a graph network on icons with two modalities")
     ],
-    out: Annotated[Path | None, typer.Option(help="keep the trace as OUT.trace")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="keep the trace as OUT.trace, a page of pictures as OUT.html (and of graph its policies)"),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="a folder with MNIST or Fashion-MNIST IDX files, or with the icons' npm packages"),

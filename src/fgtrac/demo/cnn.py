@@ -26,6 +26,7 @@ from fgtrac.demo.data import BLANKS, Planted, load_images, plant
 from fgtrac.demo.figures import (
     Recorded,
     bar,
+    beside,
     cost_figures,
     lie_figures,
     scoring_figures,
@@ -70,16 +71,16 @@ def run_demo(
     `data_dir` holds IDX files;
     `small` takes scikit-learn's digits; `key` is the signing key's file (default: the user's). `anchor` also anchors
     the trace on a chain in this process. Tables go to `console`, progress to `progress` if that is a terminal.
-    FileExistsError for a trace that exists already, ValueError without the extra that `anchor` needs.
+    FileExistsError where one of these files exists already, ValueError without the extra that `anchor` needs.
     """
     quiet = Console(quiet=True)
     console, progress = console or quiet, progress or quiet
     with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary, training.one_thread():
         base = out if out is not None else Path(temporary) / "cnn"
         chain = None if anchor is None else LocalChain(Path(temporary))
+        page = None if out is None else beside(out, ".html")[0]
         source = load_images(data_dir, small)
         epochs = SMALL_EPOCHS if small else EPOCHS
-        page = None if out is None else base.with_suffix(".html")
         return _run(base, plant(source, SEED), source.origin, epochs, key, page, chain, console, progress)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 HALVES = np.array([" ", "▄", "▀", "█"])  # by (upper pixel is bright, lower pixel is bright)
 MARGIN = 4  # MNIST's digits lie in the inner 20 x 20 of 28 x 28 (http://yann.lecun.com/exdb/mnist/)
+
+NARROWEST = 20  # characters for the words below a picture
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
 figure{display:inline-block;margin:.5rem;text-align:center;width:8.5rem;vertical-align:top}
@@ -40,8 +43,12 @@ def in_characters(image: NDArray[np.uint8]) -> list[str]:
 
 
 def side_by_side(pictures: Sequence[Picture], gap: int = 4) -> list[str]:
-    """Pictures as lines of text, each with its words below it."""
-    drawn = [[*in_characters(p.image), *p.words] for p in pictures]
+    """Pictures as lines of text, each with its words below it, broken where they are wider."""
+    drawn = []
+    for picture in pictures:
+        lines = in_characters(picture.image)
+        width = max(len(lines[0]), NARROWEST)
+        drawn.append([*lines, *(line for words in picture.words for line in textwrap.wrap(words, width))])
     widths = [max(map(len, lines)) for lines in drawn]
     height = max(map(len, drawn))
     rows = [

@@ -74,7 +74,7 @@ def explained(path: Path, planted: Planted, prepared: Prepared, mistake: Mistake
         "answer": answer.as_json(),
         "basis": answer.basis,
         "steps": list(answer.steps),
-        "pictures": [target, sides[0][0], sides[1][0]],
+        "pictures": [target, *(side[0] for side in sides if side)],
         "page": None if out is None else str(out),
         "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
     }

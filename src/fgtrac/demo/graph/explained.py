@@ -71,7 +71,7 @@ def by_training(done: Finished, mistake: Mistake, out: Path | None) -> dict[str,
         "basis": answer.basis,
         "steps": list(answer.steps),
         "weights": [{"step": one.step, "weights": one.weights[0].tolist()} for one in toward.attention],
-        "pictures": [target, sides[0][0], sides[1][0]],
+        "pictures": [target, *(side[0] for side in sides if side)],
         "page": None if out is None else str(out),
         "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
     }

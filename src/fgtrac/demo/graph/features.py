@@ -29,10 +29,12 @@ def render(png: bytes) -> NDArray[np.float32]:
 
 
 def forms_of(categories: Iterable[str]) -> frozenset[str]:
-    """The words of the categories' names, of three letters at least, in singular and plural."""
-    words = {word for name in categories for word in re.findall("[a-z]{3,}", name.lower())}
-    singular = {re.sub("ies$", "y", word) for word in words} | {word.removesuffix("s") for word in words}
-    plural = {word + "s" for word in singular} | {re.sub("y$", "ies", word) for word in singular}
+    """The words of the categories' names, of three letters at least, and each name in one word ("ecommerce"), in
+    singular and plural."""
+    names = [re.findall("[a-z]+", name.lower()) for name in categories]
+    words = {word for name in names for word in (*name, "".join(name)) if len(word) >= 3}
+    singular = {re.sub("ies$", "y", word) if word.endswith("ies") else word.removesuffix("s") for word in words}
+    plural = {re.sub("y$", "ies", word) if word.endswith("y") else word + "s" for word in singular}
     return frozenset(words | singular | plural)
 
 

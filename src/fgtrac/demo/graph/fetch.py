@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fgtrac.demo.graph.icons import LIST, PNG, VERSION, check_version
+from fgtrac.demo.graph.icons import LIST, PNG, VERSION, load_icons
 
 WAIT_S = 600
 QUIET = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
@@ -27,7 +28,9 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 
 
 def fetch_icons(folder: Path, environment: Mapping[str, str]) -> Path:
-    """The folder, with both packages in it: they are fetched where they are not there in the right version.
+    """The folder, with both packages in it: they are fetched where they are not there, whole and in the right version.
+    What an
+    interrupted fetch leaves is never taken for them.
 
     `environment` is what npm is started with, so that its registry, proxy and certificates are those of the user.
     FileNotFoundError where there is no npm, FetchError where it failed.
@@ -38,22 +41,27 @@ def fetch_icons(folder: Path, environment: Mapping[str, str]) -> Path:
     npm = shutil.which("npm", path=environment.get("PATH"))
     if npm is None:
         raise FileNotFoundError(f"the icons are fetched with npm, which is not on PATH; install Node.js, {elsewhere}")
-    command = [npm, "install", "--prefix", str(folder), *QUIET, f"{LIST}@{VERSION}", f"{PNG}@{VERSION}"]
-    try:
-        done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=WAIT_S)
-    except subprocess.TimeoutExpired as error:
-        raise FetchError(f"npm did not fetch the icons in {WAIT_S} s; try again, {elsewhere}") from error
-    if done.returncode or not is_complete(folder):
-        said = " ".join(done.stderr.split())[:300] or f"exit code {done.returncode}"
-        raise FetchError(f"npm could not fetch the icons ({said}); try again, {elsewhere}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name + ".") as beside:
+        fresh = Path(beside) / "icons"
+        command = [npm, "install", "--prefix", str(fresh), *QUIET, f"{LIST}@{VERSION}", f"{PNG}@{VERSION}"]
+        try:
+            done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=WAIT_S)
+        except subprocess.TimeoutExpired as error:
+            raise FetchError(f"npm did not fetch the icons in {WAIT_S} s; try again, {elsewhere}") from error
+        if done.returncode or not is_complete(fresh):
+            said = " ".join(done.stderr.split())[:300] or f"exit code {done.returncode}"
+            raise FetchError(f"npm could not fetch the icons ({said}); try again, {elsewhere}")
+        if folder.exists():
+            folder.rename(Path(beside) / "unfit")
+        fresh.rename(folder)
     return folder
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether both packages are there, in the right version."""
+    """Whether both packages are there in the right version, with the drawing of every icon."""
     try:
-        for package in (LIST, PNG):
-            check_version(folder / "node_modules" / package)
+        load_icons(folder)
     except (FileNotFoundError, ValueError):
         return False
     return True

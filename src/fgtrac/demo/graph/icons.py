@@ -35,9 +35,13 @@ class Icons:
     def __len__(self) -> int:
         return len(self.names)
 
+    def path(self, node: int) -> Path:
+        """Where the drawing of one icon is."""
+        return self.drawings / f"{self.names[node]}.png"
+
     def drawing(self, node: int) -> bytes:
         """The PNG file of one icon."""
-        return (self.drawings / f"{self.names[node]}.png").read_bytes()
+        return self.path(node).read_bytes()
 
     def source(self, node: int) -> bytes:
         """What is known of one icon before any preprocessing: its tags and its PNG file."""
@@ -48,8 +52,10 @@ def load_icons(folder: Path, small: bool = False) -> Icons:
     """The icons in a folder that `npm install` filled (it holds `node_modules`), or in its `node_modules`.
 
     With `small`, only those of the six smallest categories. FileNotFoundError for a missing file, ValueError for
-    another version and for what is no such list.
+    another version and for what is no such list or no folder. Drawings are looked for, and not opened.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; name the one that npm installed the icons in")
     modules = folder / "node_modules" if (folder / "node_modules").is_dir() else folder
     for package in (LIST, PNG):
         check_version(modules / package)
@@ -57,6 +63,10 @@ def load_icons(folder: Path, small: bool = False) -> Icons:
     known = read_list(modules / LIST / "icons.json")
     counts = Counter(icon["category"] for icon in known.values())
     categories = sorted(category for category, count in counts.items() if count >= LEAST)
+    if not categories:
+        raise ValueError(
+            f"{modules / LIST / 'icons.json'} has no category of {LEAST} icons; fetch {LIST}@{VERSION} again"
+        )
     if small:
         categories = sorted(sorted(categories, key=lambda category: (counts[category], category))[:SMALL_CATEGORIES])
     names = sorted(name for name, icon in known.items() if icon["category"] in categories)
@@ -96,9 +106,14 @@ def read_list(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}; fetch {LIST}@{VERSION} again") from error
     icons = known.values() if isinstance(known, dict) else [None]
-    if not all(isinstance(icon, dict) and {"category", "tags"} <= icon.keys() for icon in icons):
+    if not all(isinstance(icon, dict) and is_described(icon) for icon in icons):
         raise ValueError(f"{path} does not give each icon a category and tags; fetch {LIST}@{VERSION} again")
     return dict(known)
+
+
+def is_described(icon: dict[str, Any]) -> bool:
+    """Whether an icon has a category, and a list of tags."""
+    return isinstance(icon.get("category"), str) and isinstance(icon.get("tags"), list)
 
 
 def read_tags(tags: list[Any]) -> tuple[str, ...]:

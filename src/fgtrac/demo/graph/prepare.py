@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch_geometric.data import Data
 
 from fgtrac.api.run import Run
@@ -26,35 +27,65 @@ NAME = "icons"
 PARTS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 OWNERS = 800
+DEDUPLICATED, FITTED = "drop equal sources", "fit the vocabulary"  # stages
 RARE = 1 / 430  # of the training nodes: a word of fewer is not learned
 
 
 def prepare(icons: Icons, seed: int, run: Run | None = None) -> Data:
     """The graph: `image` (n, 24, 24) and `words` (n, m) float32, `edge_index` (2, edges) int64, `y` (n,) int64 and a
-    mask for each role. With a `run`, its nodes and roles are registered there, and every stage is recorded."""
-    forbidden = forms_of(icons.all_categories)
-    tags = [without(mine, forbidden) for mine in icons.tags]
-    graph = Data(edge_index=torch.from_numpy(connect(tags)), y=torch.from_numpy(icons.labels), num_nodes=len(icons))
+    mask for each role; `vocabulary` is what the words were weighed by. Of equal sources the first is kept: another one
+    has no role and no edge. With a `run`, its nodes and roles are registered there, and every stage is recorded.
+    ValueError for a drawing that is none."""
+    tags, kept = cleaned_tags(icons), distinct(icons)
+    joined = connect([mine if keep else () for mine, keep in zip(tags, kept, strict=True)])
+    graph = Data(edge_index=torch.from_numpy(joined), y=torch.from_numpy(icons.labels), num_nodes=len(icons))
     if run is not None:
         run.register(graph, **naming(icons), source=icons.source)
     nodes = GraphNodes(graph)
-    images = mapped(run, "render", nodes, {"pixels": PIXELS}, lambda node: render(icons.drawing(node)))
+    images = mapped(run, "render", nodes, {"pixels": PIXELS}, lambda node: rendered(icons, node))
     graph.image = torch.from_numpy(np.stack(images))
-    parts = parts_of(len(icons), seed)
+    parts = np.full(len(icons), "", dtype=object)
+    parts[kept] = parts_of(int(kept.sum()), seed)
     if run is not None:
-        run.transform("split", nodes, {"seed": seed}).split(parts)
+        unique = run.transform(DEDUPLICATED, nodes).deduplicate(icons.source)
+        run.transform("split", unique, {"seed": seed}).split(parts[kept].tolist())
     for part, mask in MASKS.items():
-        graph[mask] = torch.tensor([p == part for p in parts])
+        graph[mask] = torch.from_numpy(parts == part)
         if run is not None:
             run.register(graph, mask, role=part)
     train = GraphNodes(graph, MASKS["train"])
-    least = max(2, round(RARE * len(train)))
-    texts = mapped(run, "fit the vocabulary", train, {"in at least": least}, lambda node: words_of(tags[node]))
-    vocabulary = fit_vocabulary(texts, least)
-    fitted = {"words": len(vocabulary.words), "fitted on": "train"}
-    vectors = mapped(run, "tokenise", nodes, fitted, lambda node: vocabulary.vector(words_of(tags[node])))
+    least = least_of(len(train))
+    texts = mapped(run, FITTED, train, {"in at least": least}, lambda node: words_of(tags[node]))
+    graph.vocabulary = vocabulary = fit_vocabulary(texts, least)
+    known = {"words": len(vocabulary.words)}
+    vectors = mapped(run, "tokenise", nodes, known, lambda node: vocabulary.vector(words_of(tags[node])))
     graph.words = torch.from_numpy(np.stack(vectors))
     return graph
+
+
+def cleaned_tags(icons: Icons) -> list[tuple[str, ...]]:
+    """The tags of each icon, without the categories' names."""
+    forbidden = forms_of(icons.all_categories)
+    return [without(mine, forbidden) for mine in icons.tags]
+
+
+def distinct(icons: Icons) -> NDArray[np.bool_]:
+    """(n,): whether an icon is the first with its tags and its drawing. Two of the set are not."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(icons.source(node), node) == node for node in range(len(icons))])
+
+
+def rendered(icons: Icons, node: int) -> NDArray[np.float32]:
+    """The drawing of a node. ValueError, with the file's name, for what is none."""
+    try:
+        return render(icons.drawing(node))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
+        raise ValueError(f"{icons.path(node)} is no drawing with an alpha channel ({error}); fetch it again") from error
+
+
+def least_of(texts: int) -> int:
+    """In how many of the texts a word has to stand to be learned."""
+    return max(2, round(RARE * texts))
 
 
 def mapped(

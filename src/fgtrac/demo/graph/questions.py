@@ -20,8 +20,9 @@ from fgtrac.api.run import start_run
 from fgtrac.api.trace import Trace
 from fgtrac.demo.graph.icons import Icons
 from fgtrac.demo.graph.network import IconNetwork
-from fgtrac.demo.graph.prepare import MASKS, called, naming, owners
+from fgtrac.demo.graph.prepare import MASKS, NAME, called, naming, owners
 from fgtrac.demo.graph.training import Trained, train
+from fgtrac.demo.truth import Update, compare
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.tlog.note import Verifier
@@ -32,7 +33,9 @@ from fgtrac.verify.report import Verdict
 POLICY = """format = "fgtrac-policies/v1"
 
 [held-out-contents]
-on = false  # each owner has a key of its own, under which equal contents of two owners stay unlinked
+# Digests of contents are made under each owner's key, and those of two owners cannot be compared. Equal sources were
+# dropped before the split instead.
+on = false
 """
 RECOMPUTED = 20  # nodes whose modality weights are computed again from the committed checkpoint
 
@@ -65,16 +68,10 @@ def node_history(done: Finished, node: int, received: NDArray[np.int64]) -> dict
     return {"sample": found.name, "counted": counted, "agrees": agrees, "text": found.text()}
 
 
-def everybody(done: Finished, received: NDArray[np.int64]) -> dict[str, Any]:
-    """Of how many nodes the log counts as many uses as seed and as neighbour as the forward pass received."""
-    samples = done.trace.samples()
-    assert samples.names is not None
-    order = [done.node_of[str(name)] for name in samples.names]
-    logged = np.stack([samples.uses, samples.neighbours], axis=1)
-    truth = np.stack([received[:, 0], received[:, 1:].sum(axis=1)], axis=1)[order]
-    agreeing = int((logged == truth).all(axis=1).sum())
-    seeds, beside = truth.sum(axis=0).tolist()
-    return {"nodes": len(order), "agreeing": agreeing, "seeds": seeds, "beside": beside}
+def truth(done: Finished, updates: list[Update]) -> dict[str, Any]:
+    """The log, the index and some histories against what the forward pass received, step by step and hop by hop."""
+    node_of = {name: node for node, name in enumerate(done.icons.names)}
+    return compare(done.trace.path, NAME, node_of.__getitem__, updates)
 
 
 def one_owner(done: Finished) -> dict[str, Any]:
@@ -140,9 +137,8 @@ def proofs(done: Finished, trained: int, held_out: int) -> list[dict[str, Any]]:
     return out
 
 
-def policies(path: Path, folder: Path, public_key: bytes) -> dict[str, Any]:
-    """What the policies of POLICY, which is put into a folder, say of a trace."""
-    file = folder / "policy.toml"
+def policies(path: Path, file: Path, public_key: bytes) -> dict[str, Any]:
+    """What the policies of POLICY, which is written to a file, say of a trace."""
     durable.write_file(file, POLICY.encode(), sync=False)
     checked = check_trace(path, public_key.hex(), policy=file)
     found = {finding.check: finding for finding in checked.report.findings}
@@ -155,9 +151,9 @@ def policies(path: Path, folder: Path, public_key: bytes) -> dict[str, Any]:
     }
 
 
-def leak(done: Finished, folder: Path, node: int, *, seed: int, key: Path | None) -> dict[str, Any]:
+def leak(done: Finished, folder: Path, policy: Path, node: int, *, seed: int, key: Path | None) -> dict[str, Any]:
     """Another training under trace, of one epoch, in a folder: the program puts a test node among the seeds. What the
-    policies say of that."""
+    policies in a file say of that."""
     graph = copy.copy(done.graph)
     with start_run(folder / "leaky", key=key) as run:
         run.register(graph, **naming(done.icons), source=done.icons.source)
@@ -166,4 +162,4 @@ def leak(done: Finished, folder: Path, node: int, *, seed: int, key: Path | None
         graph.train_mask = graph.train_mask.clone()
         graph.train_mask[node] = True
         train(graph, seed=seed, epochs=1, watch=run.watch)
-    return {"sample": done.called(node), **policies(run.path, folder, done.public_key)}
+    return {"sample": done.called(node), **policies(run.path, policy, done.public_key)}

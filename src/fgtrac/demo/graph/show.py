@@ -19,11 +19,14 @@ def data(console: Console, f: Figures) -> None:
     """What went in, and what preprocessing made of it."""
     rows = [
         ("source", f"{f['icons']:,} Tabler icons in {f['categories']} categories, the largest has {f['largest']:.0%}"),
-        ("image", f"{f['pixels']} x {f['pixels']} pixels, rendered by a traced map"),
-        ("words", f"{f['words']} words of the tags, fitted on training nodes; no category's name among them"),
+        ("image", f"{f['pixels']} x {f['pixels']} pixels, the coverage of each in 0 to 1"),
+        ("words", f"{f['words']} words of the tags"),
+        ("fitted on training nodes only", yes(f["fitted_on_train"] and f["fitted_on_train_in_log"])),
+        ("words of categories' names left", ", ".join(f["category_words_left"]) or "none"),
         ("edges", f"{f['edges']:,} from shared tags; {f['in_category']:.0%} join icons of one category"),
         ("train / validation / test", f"{f['train']:,} / {f['validation']:,} / {f['test']:,} nodes"),
-        ("owners", "made up, one for each icon"),
+        ("equal sources", f"{f['dropped']} dropped before the split, {f['equal_sources_left']} left"),
+        ("owners", f"{f['owners']}, made up"),
     ]
     section(console, "1. The graph, prepared under trace", rows)
 
@@ -42,16 +45,18 @@ def trained(console: Console, f: Figures) -> None:
     console.print(f"The model is that of step {f['best_step']}, the best on validation. Without the graph: {alone}.\n")
 
 
-def histories(console: Console, asked: Sequence[Figures], everybody: Figures) -> None:
+def histories(console: Console, asked: Sequence[Figures], truth: Figures) -> None:
     """What happened to a training node and to a test node."""
     for number, f in enumerate(asked):
         console.print(f"[bold]5.{number + 1} {escape(f['sample'])}[/]")
         console.print(escape(f["text"]), soft_wrap=True, highlight=False)
         console.print()
     console.print(
-        f"Of {everybody['agreeing']:,} of {everybody['nodes']:,} nodes the log has just the uses that a hook on the "
-        f"forward pass of the training without fgtrac counted: {everybody['seeds']:,} as a seed, "
-        f"{everybody['beside']:,} as a neighbour.\n",
+        "Against what a hook in the training without fgtrac counted along the edges that the network received, step by "
+        f"step and hop by hop: {truth['updates_that_differ']} of {truth['updates']:,} updates in the log differ, the "
+        f"index of {truth['samples_that_differ']} of {truth['samples']:,} nodes, and {truth['histories_that_differ']} "
+        f"of {truth['histories']} histories. {truth['uses']:,} uses are as a seed, {truth['neighbours']:,} as a "
+        "neighbour.\n",
         soft_wrap=True,
     )
 
@@ -67,7 +72,7 @@ def mistake(console: Console, f: Figures, messages: Figures) -> None:
     """One wrong prediction: who lowered its loss and who raised it by training, its modality weights, its messages."""
     toward = f["answer"]["toward"][0]
     console.print(f"[bold]8. Who taught it this? {escape(f['title'])}[/]")
-    for line in side_by_side(f["pictures"]):
+    for line in side_by_side(f["pictures"], gap=2):
         console.print(f"  {escape(line)}", highlight=False)
     table = grid("", "", "sample", "its category", "score")
     for kind in ("proponents", "opponents"):
@@ -107,8 +112,9 @@ def attention(console: Console, f: Figures) -> None:
     )
 
 
-def policies(console: Console, honest: Figures, leak: Figures) -> None:
-    """What the policies say of the honest run, and of one in which a test label leaked."""
+def policies(console: Console, honest: Figures, leak: Figures, dropped: int, command: str | None) -> None:
+    """What the policies say of the honest run, and of one in which a test label leaked; how many equal sources were
+    dropped before, and the command that asks again, where the trace is kept."""
     table = grid(
         "11. Held to policies: this run, and one where a test node got among the seeds",
         "run",
@@ -121,10 +127,13 @@ def policies(console: Console, honest: Figures, leak: Figures) -> None:
             table.add_row(run if number == 0 else "", row["policy"], row["verdict"], brief(row["words"]))
     console.print(table)
     console.print(
-        "held-out-contents is switched off by the policy file: each owner has a key of its own, so equal icons of two "
-        "owners are not linked.\n",
+        "The policy file switches held-out-contents off: digests of contents are made under each owner's key, and "
+        f"those of two owners cannot be compared. {dropped} nodes with equal sources were dropped before the split.",
         soft_wrap=True,
     )
+    if command is not None:
+        console.print(f"To ask again: {escape(command)}", soft_wrap=True, highlight=False)
+    console.print()
 
 
 def means(weights: Sequence[float]) -> str:

@@ -7,15 +7,14 @@ then fails.
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 from torch_geometric.data import Data
@@ -28,16 +27,18 @@ from fgtrac.capture.own_time import own_time
 from fgtrac.commit.keys import default_key_path, load_key
 from fgtrac.demo import anchoring
 from fgtrac.demo import show as shared
-from fgtrac.demo.figures import Recorded, bar, cost_figures, scoring_figures, timed, verification_figures
+from fgtrac.demo.figures import Recorded, bar, beside, cost_figures, scoring_figures, timed, verification_figures
 from fgtrac.demo.graph import explained, questions, show
 from fgtrac.demo.graph.fetch import cache_folder, fetch_icons
 from fgtrac.demo.graph.icons import Icons, load_icons
-from fgtrac.demo.graph.network import MODALITIES
+from fgtrac.demo.graph.measure import data_figures
+from fgtrac.demo.graph.network import MODALITIES, IconNetwork
 from fgtrac.demo.graph.prepare import MASKS, prepare
 from fgtrac.demo.graph.questions import Finished
 from fgtrac.demo.graph.training import BATCH_SIZE, EPOCHS, FAN_OUT, Trained, predict, train
-from fgtrac.demo.graph.witness import received
+from fgtrac.demo.graph.witness import Witness, counts_of
 from fgtrac.demo.training import one_thread, weights_digest
+from fgtrac.demo.truth import Update, received
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.report import Verdict
 
@@ -69,34 +70,42 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the whole demo and return its figures; `failures` among them is empty where every claim holds.
 
-    `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder), and a page of pictures at OUT.html;
-    `data_dir` holds the two npm packages, which are otherwise fetched into the user's cache folder; `small` takes the
-    six smallest categories; `key` is the signing key's file (default: the user's). `anchor` also anchors the trace on a
-    chain in this process. Tables go to `console`, progress to `progress` if that is a terminal.
-    FileExistsError for a trace that exists already, ValueError without the extra that `anchor` needs and for icons of
-    another version, FileNotFoundError for missing ones, FetchError where npm could not fetch them.
+    `out` keeps the trace at OUT.trace (otherwise it goes with a temporary folder), a page of pictures at OUT.html, and
+    the policies at OUT.policy.toml. `data_dir` holds the two npm packages, which are otherwise fetched into the user's
+    cache folder; `small` takes the six smallest categories; `key` is the signing key's file (default: the user's).
+    `anchor` also anchors the trace on a chain in this process. Tables go to `console`, progress to `progress` if that
+    is a terminal. The training without fgtrac comes first: nothing is written before every source was read.
+    FileExistsError where one of the files exists already, ValueError without the extra that `anchor` needs and for
+    icons of another version or damaged ones, FileNotFoundError for missing ones, FetchError where npm failed.
     """
     quiet = Console(quiet=True)
     console, progress = console or quiet, progress or quiet
     with tempfile.TemporaryDirectory(prefix="fgtrac-demo-") as temporary, one_thread(), bar(progress) as tick:
         folder = Path(temporary)
+        page, policy = (None, folder / "policy.toml") if out is None else beside(out, ".html", ".policy.toml")
         base = out if out is not None else folder / "icons"
         chain = None if anchor is None else LocalChain(folder)
         if data_dir is None:
             tick("fetching the icons with npm")()
             data_dir = fetch_icons(cache_folder(os.environ), os.environ)
         icons = load_icons(data_dir, small)
+        plain, updates = train_plain(icons, tick("training without"))
         traced = train_traced(base, icons, key, tick("training with fgtrac"))
-        plain, counts = train_plain(icons, tick("training without"))
         key_path = key or default_key_path(os.environ)
         private = load_key(key_path)
         public_key = private.public_key().public_bytes_raw()
         opened = open_trace(traced.recorded.path, key=public_key.hex())
         done = Finished(opened, icons, traced.graph, traced.trained, public_key)
         figures = recorded_figures(done, traced.recorded, plain, console, tick)
-        figures |= answers(done, traced.recorded, counts, None if out is None else base.with_suffix(".html"), console)
+        figures |= answers(done, traced.recorded, updates, page, console)
         tick("holding it to policies")()
-        figures |= policy_figures(done, folder, key, console)
+        figures |= policy_figures(done, folder, policy, key)
+        command = (
+            None
+            if out is None
+            else shlex.join(["fgtrac", "check", str(opened.path), "--policy", str(policy), "--key", public_key.hex()])
+        )
+        show.policies(console, figures["policies"], figures["leak"], figures["data"]["dropped"], command)
         if chain is not None:
             tick("anchoring")()
             figures["anchor"] = anchoring.anchored(TraceDir.open(opened.path), chain, private, key_path)
@@ -115,7 +124,7 @@ def train_traced(base: Path, icons: Icons, key: Path | None, progress: Callable[
     checkpoints: list[float] = []
     with own_time() as own, start_run(base, config=config, key=key) as run:
         graph = prepare(icons, SEED, run)
-        promise(run, graph)
+        passes = promise(run, graph)
 
         def after_epoch(model: Any, optimizer: torch.optim.Optimizer, loss: float) -> None:
             kept = []
@@ -127,23 +136,27 @@ def train_traced(base: Path, icons: Icons, key: Path | None, progress: Callable[
         seal_s = timed(run.close)
     assert run.scoring_cost is not None
     seals_s = run._sealer.cpu_s, seal_s
-    recorded = Recorded(run.path, trained.loop_s, own, tuple(checkpoints), *seals_s, run.scoring_cost)
+    recorded = Recorded(run.path, trained.loop_s, own, tuple(checkpoints), *seals_s, run.scoring_cost, sum(passes))
     return Traced(graph, trained, recorded)
 
 
-def promise(run: Run, graph: Data) -> None:
-    """Say what is to be recorded at every kept checkpoint: contributions, and modality weights of all nodes."""
+def promise(run: Run, graph: Data) -> list[float]:
+    """Say what is to be recorded at every kept checkpoint: contributions, and modality weights of all nodes. The list
+    has the seconds of each of the model's own passes for these weights, once they are over."""
+    passes: list[float] = []
 
     def forward(model: nn.Module, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return model(graph)[nodes], graph.y[nodes]
 
     def weights(model: Any) -> torch.Tensor:
-        found: torch.Tensor = model.modality_weights(graph)
-        return found
+        found: list[torch.Tensor] = []
+        passes.append(timed(lambda: found.append(model.modality_weights(graph))))
+        return found[0]
 
     samples: dict[str, Any] = {role: GraphNodes(graph, mask) for role, mask in MASKS.items()}
     run.score_with(loss=nn.CrossEntropyLoss(), **samples, forward=forward, layer="output", batch_size=WHOLE_GRAPH)
     run.attention_with(weights=weights, data=GraphNodes(graph), modalities=MODALITIES)
+    return passes
 
 
 def record_predictions(run: Run, model: nn.Module, graph: Data) -> None:
@@ -153,11 +166,11 @@ def record_predictions(run: Run, model: nn.Module, graph: Data) -> None:
     run.predictions(GraphNodes(graph, mask), logits[mask], losses=losses[mask])
 
 
-def train_plain(icons: Icons, progress: Callable[[], object]) -> tuple[Trained, NDArray[np.int64]]:
-    """The same from the source, with nothing of fgtrac in it; and what its forward pass received of each node."""
-    graph = prepare(icons, SEED)
-    with received(len(icons)) as counts:
-        return train(graph, seed=SEED, progress=progress), counts
+def train_plain(icons: Icons, progress: Callable[[], object]) -> tuple[Trained, list[Update]]:
+    """The same from the source, with nothing of fgtrac in it; and what its forward pass received in each update."""
+    graph, witness = prepare(icons, SEED), Witness()
+    with received(IconNetwork, witness):
+        return train(graph, seed=SEED, progress=progress), witness.updates
 
 
 # -- figures ------------------------------------------------------------------------------------------------------
@@ -171,7 +184,7 @@ def recorded_figures(
     alone = [train(done.graph, seed=SEED, modalities=some, edges=False, progress=step) for some in ALONE]
     tick("verifying")()
     figures: dict[str, Any] = {
-        "data": data_figures(done.icons, done.graph),
+        "data": data_figures(done.icons, done.graph, recorded.path),
         "training": training_figures(done.trained, plain, alone),
         "cost": cost_figures(trace, recorded),
         "verification": verification_figures(trace, done.public_key),
@@ -184,18 +197,19 @@ def recorded_figures(
 
 
 def answers(
-    done: Finished, recorded: Recorded, counts: NDArray[np.int64], page: Path | None, console: Console
+    done: Finished, recorded: Recorded, updates: list[Update], page: Path | None, console: Console
 ) -> dict[str, Any]:
-    """Sections 5 to 10: a training node's and a test node's history, an owner's, scores, weights and proofs; `counts`
-    is what the forward pass received."""
+    """Sections 5 to 10: a training node's and a test node's history, an owner's, scores, weights and proofs; `updates`
+    are what the forward pass received."""
     first, held_out = (first_of(done.graph, role) for role in ("train", "test"))
+    counts = counts_of(updates, len(done.icons))
     figures: dict[str, Any] = {
         "histories": [questions.node_history(done, node, counts) for node in (first, held_out)],
-        "everybody": questions.everybody(done, counts),
+        "truth": questions.truth(done, updates),
         "owner": questions.one_owner(done),
         "scoring": scoring_figures(TraceDir.open(recorded.path), recorded),
     }
-    show.histories(console, figures["histories"], figures["everybody"])
+    show.histories(console, figures["histories"], figures["truth"])
     show.owner(console, figures["owner"])
     shared.scoring(console, figures["scoring"])
     figures["mistake"] = mistake_figures(done, page, console)
@@ -206,35 +220,18 @@ def answers(
     return figures
 
 
-def policy_figures(done: Finished, folder: Path, key: Path | None, console: Console) -> dict[str, Any]:
-    """Section 11: the run held to policies, and another one in which a test label leaks."""
-    held_out = first_of(done.graph, "test")
-    figures: dict[str, Any] = {
-        "policies": questions.policies(done.trace.path, folder, done.public_key),
-        "leak": questions.leak(done, folder, held_out, seed=SEED, key=key),
+def policy_figures(done: Finished, folder: Path, policy: Path, key: Path | None) -> dict[str, Any]:
+    """Section 11: the run held to the policies that are written to a file, and another one, in `folder`, in which a
+    test label leaks."""
+    return {
+        "policies": questions.policies(done.trace.path, policy, done.public_key),
+        "leak": questions.leak(done, folder, policy, first_of(done.graph, "test"), seed=SEED, key=key),
     }
-    show.policies(console, figures["policies"], figures["leak"])
-    return figures
 
 
 def first_of(graph: Data, role: str) -> int:
     """The first node of a role."""
     return int(torch.nonzero(graph[MASKS[role]])[0])
-
-
-def data_figures(icons: Icons, graph: Data) -> dict[str, Any]:
-    """What went in and what came of it."""
-    sources, targets = graph.edge_index
-    return {
-        "icons": len(icons),
-        "categories": len(icons.categories),
-        "words": graph.words.shape[1],
-        "pixels": graph.image.shape[1],
-        "edges": graph.num_edges,
-        "in_category": float((graph.y[sources] == graph.y[targets]).float().mean()),
-        "largest": float(torch.bincount(graph.y).max() / len(graph.y)),
-        **{role: int(graph[mask].sum()) for role, mask in MASKS.items()},
-    }
 
 
 def training_figures(traced: Trained, plain: Trained, alone: list[Trained]) -> dict[str, Any]:
@@ -267,8 +264,13 @@ def mistake_figures(done: Finished, page: Path | None, console: Console) -> dict
 
 def failures(f: dict[str, Any]) -> list[str]:
     """The claims of the demo that did not hold, in words."""
-    training, mistake, leak = f["training"], f["mistake"], f["leak"]
+    data, training, mistake, leak, truth = f["data"], f["training"], f["mistake"], f["leak"], f["truth"]
     claims = {
+        "no two nodes with a role have equal sources, and the log names those that were dropped": data["dropped_in_log"]
+        and not data["equal_sources_left"],
+        "no word of a category's name is left in tags and words": not data["category_words_left"],
+        "the words were fitted on the training nodes and on no others": data["fitted_on_train"]
+        and data["fitted_on_train_in_log"],
         "the weights are bit-identical with and without fgtrac": training["weights_identical"],
         "the generators' states are the same": training["generators_identical"],
         "with image, words and graph the network is right more often than with one modality alone": all(
@@ -276,9 +278,11 @@ def failures(f: dict[str, Any]) -> list[str]:
         ),
         "the trace verifies": f["verification"]["verdict"] == Verdict.HOLDS,
         "the histories are what the forward pass received": all(h["agrees"] for h in f["histories"]),
-        "the log has every seed and every neighbour that the forward pass received": f["everybody"]["agreeing"]
-        == f["everybody"]["nodes"]
-        and f["cost"]["events"] == f["everybody"]["seeds"] + f["everybody"]["beside"],
+        "the log has every seed and every neighbour that the forward pass received, in each step at each hop": not any(
+            truth[what] for what in ("updates_that_differ", "samples_that_differ", "histories_that_differ")
+        )
+        and truth["samples"] == data["icons"]
+        and f["cost"]["events"] == truth["uses"] + truth["neighbours"],
         "the answer about a subject has all of its icons": f["owner"]["complete"],
         "every kept checkpoint was scored": f["scoring"]["states"] > 1,
         "the contribution traces add up": mistake is None or mistake["adds_up"],
