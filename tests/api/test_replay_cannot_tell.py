@@ -131,7 +131,7 @@ def test_a_batch_that_could_not_be_read_is_said_and_not_taken_for_left_out(tmp_p
                     next(batches)
         found = replayed(folder)
         assert found.verdict is CANNOT_TELL
-        assert "says that batch 2 of its order could not be read" in found.words
+        assert "says that batch 2 of its order never reached the loop" in found.words
         assert "never delivered" not in found.words
         lie(folder, exchange_a_sample_of_four)
         assert replayed(folder).verdict is REFUTED
@@ -197,7 +197,10 @@ def test_public_ids_need_no_vault_and_keyed_ids_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("DELETE FROM openings WHERE what LIKE 'sampler/%'", "no opening of entry 4: it was erased, or never written"),
+        (
+            "DELETE FROM openings WHERE what LIKE 'sampler/%'",
+            "no opening of entry 4: it was erased, or its process",
+        ),
         ("DELETE FROM openings WHERE what LIKE 'placement/%'", "where its positions lead (SHA-256 "),
         ("UPDATE openings SET opening = x'00' WHERE what LIKE 'sampler/%'", "is not what was committed to"),
         ("UPDATE openings SET opening = x'00' WHERE what LIKE 'placement/%'", "is in no artifact and in no vault"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 from torch_geometric.sampler import BaseSampler, SamplerOutput
-from torch_geometric.transforms import NormalizeFeatures
+from torch_geometric.transforms import Compose, NormalizeFeatures, VirtualNode
 
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.hops import SampledNodes, steps_to
@@ -131,6 +132,54 @@ def test_the_batch_is_looked_at_behind_its_transform(run: Run, log: Read, transf
     run.close()
     uses = said(log(run.path)).values()
     assert [use.attribution for use in uses] == ["exact"] * len(sizes)
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_hops_are_those_of_the_edges_where_a_transform_puts_neighbours_into_another_order(
+    run: Run, log: Read, by_worker: bool, drops: bool
+) -> None:
+    """Where it only drops edges they stay the sampler's."""
+    drawn: list[list[set[int]]] = []
+
+    def change(batch: Data) -> Data:
+        nodes, ends = batch.n_id.tolist(), np.cumsum(batch.num_sampled_nodes).tolist()
+        drawn.append([set(nodes[a:b]) for a, b in pairwise(ends)])
+        if drops:
+            batch.edge_index = batch.edge_index[:, ::2]
+            return batch
+        size = batch.batch_size
+        return batch.subgraph(torch.cat([torch.arange(size), torch.arange(batch.num_nodes - 1, size - 1, -1)]))
+
+    train(run.watch(node_loader(make_graph(), transform=change, filter_per_worker=by_worker), role="train"), Network())
+    run.close()
+    uses = said(log(run.path))
+    assert [uses[key].hops for key in sorted(uses)] == drawn
+    assert all(all(hops) for hops in drawn)
+
+
+def test_what_would_hide_who_is_in_a_batch_is_refused_before_the_first(run: Run) -> None:
+    graph = make_graph()
+    virtual = node_loader(graph, transform=Compose([NormalizeFeatures(), VirtualNode()]))
+    with pytest.raises(CaptureError, match="transform adds a node that is none of the graph's"):
+        run.watch(virtual)
+    graph.n_id = torch.arange(60).flip(0)
+    with pytest.raises(CaptureError, match="attribute n_id, which PyG's loaders deliver in the place"):
+        run.watch(node_loader(graph))
+
+
+def test_nodes_whose_messages_reach_no_seed_stand_one_hop_beyond_the_others(run: Run, log: Read) -> None:
+    def cut(batch: Data) -> Data:
+        batch.edge_index = batch.edge_index[:, batch.edge_index[0] != batch.batch_size]  # of the first neighbour
+        return batch
+
+    graph = make_graph()
+    loader = node_loader(graph, sampler=FewNeighbours(graph, (2,), tells_hops=False), transform=cut)
+    cut_off = [int(batch.n_id[batch.batch_size]) for batch in run.watch(loader, role="train")]
+    run.close()
+    uses = said(log(run.path))
+    assert [uses[key].hops[1] for key in sorted(uses)] == [{node} for node in cut_off]
+    assert all(len(use.hops) == 2 and use.hops[0] for use in uses.values())
 
 
 def test_a_model_that_takes_the_whole_batch_is_recognised(run: Run, log: Read) -> None:
@@ -256,6 +305,16 @@ def invent(batch: Data) -> Data:
     return batch
 
 
+def wrap(batch: Data) -> Data:
+    batch.n_id[-1] += 2**32
+    return batch
+
+
+def halve(batch: Data) -> Data:
+    batch.n_id = batch.n_id / 2
+    return batch
+
+
 @pytest.mark.parametrize("by_worker", [False, True])
 @pytest.mark.parametrize(
     ("change", "transform", "words"),
@@ -263,9 +322,11 @@ def invent(batch: Data) -> Data:
         (turn, None, "begins with the nodes .*, and its seeds are .*: nobody can tell whose labels"),
         (miscount, None, r"nodes with 8 seeds, and num_sampled_nodes counts \[2, 1\]"),
         (None, invent, "holds node 99 of a graph of 60 nodes"),
+        (None, wrap, "holds node 42949673.. of a graph of 60 nodes"),
+        (None, halve, "n_id holds float32"),
         (None, lambda batch: (batch.x, batch.y), "tuple that does not say which nodes it holds"),
     ],
-    ids=["other seeds", "other hops", "other nodes", "no nodes"],
+    ids=["other seeds", "other hops", "other nodes", "far nodes", "no numbers", "no nodes"],
 )
 def test_a_batch_whose_nodes_nobody_can_tell_stops_the_loop(
     run: Run, by_worker: bool, change: Any, transform: Any, words: str
@@ -317,8 +378,9 @@ def test_drawn_nodes_whose_batch_never_comes_are_not_passed_over_in_silence(run:
 def test_loaders_that_no_run_watches_are_left_alone(run: Run) -> None:
     graph = make_graph()
     run.watch(node_loader(graph), role="train")
-    other = node_loader(graph, sampler=Elsewhere(FewNeighbours(graph), turn))
-    assert len(list(other)) == 4
+    other = node_loader(graph, "val_mask", sampler=Elsewhere(FewNeighbours(graph), turn))
+    assert len(list(other)) == 2
+    assert other(torch.arange(3)).batch_size == 3
     run.close()
     assert len(list(run_loader := node_loader(graph))) == 4
     assert run_loader(torch.arange(3)).batch_size == 3

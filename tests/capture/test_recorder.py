@@ -279,6 +279,29 @@ def test_what_could_not_be_written_is_named_by_a_gap(journal: Memory) -> None:
     assert (gap["seq"], gap["reason"]) == (4, "write failed")
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_batch_that_names_no_sample_of_its_data_set_does_not_take_the_others_with_it(
+    journal: Memory, strict: bool
+) -> None:
+    few = Placement((b"a" * 16,), np.arange(3, dtype=np.uint32), None)
+    recorder = Recorder(journal, WRITER, flush_interval_s=0, strict=strict)
+    for batch, position in enumerate([0, 3, 2]):
+        near = Hops("sampled", np.array([1], dtype=np.uint32), (1,))
+        recorder.use(few, 1, 1, (0, batch, batch, APPLIED, EXACT), array("I", [position]), None, near)
+    if strict:
+        with pytest.raises(CaptureError, match="leave data as they are once they are watched"):
+            recorder.close()
+    else:
+        with pytest.warns(RuntimeWarning, match="1 batches name samples that their data set does not have"):
+            recorder.close()
+    assert journal.calls[-1] == "close"
+    uses = [(e["batch"].tolist(), e["ordinals"].tolist()) for e in journal.events if e["kind"] == "use"]
+    assert uses == [([0], [0]), ([2], [2])]
+    (gap,) = (e for e in journal.events if e["kind"] == "gap")
+    assert gap["reason"] == "1 batches name samples that their data set does not have, and are not recorded"
+    assert "index 3 is out of bounds" in gap["detail"]
+
+
 def test_strict_raises_at_the_write_and_at_whatever_comes_next(journal: Memory) -> None:
     recorder = made(journal, strict=True)
     journal.broken = True

@@ -133,9 +133,11 @@ class Attending:
         """Record the modality weights of these samples at every kept checkpoint from now on.
 
         `weights(model)` returns them as `attention` takes them. It is called at each checkpoint that the rule keeps, in
-        eval mode and without gradients, under random numbers of its own: modes, buffers and generators are put back,
-        and the recording does not notice. What is wrong with them raises as in `attention`, before that checkpoint is
-        recorded. ValueError where it was called before in this run, and in a trace that was reopened.
+        eval mode and without gradients, under random numbers of its own: modes, buffers and the global generators are
+        put back, and the recording does not notice. Generators of your own, such as that of a loader's neighbour
+        sampler, are not put back: let the function use none that the loop uses. What is wrong with the weights raises
+        as in `attention`, before that checkpoint is recorded. ValueError where it was called before in this run, and in
+        a trace that was reopened.
         """
         self._recorder.check_open()
         if not self._trains:

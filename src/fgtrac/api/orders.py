@@ -119,6 +119,7 @@ class LoaderOrders:
             orders.announced()
 
     def unread(self, iteration: Iteration, batch: int) -> None:
-        """Say that a batch of the announced order could not be read, and so was never delivered."""
+        """Say that a batch of the announced order never reached the loop: it could not be read, or something that is
+        not recorded read it."""
         said = {"loader": iteration.loader, "epoch": iteration.epoch, "sampler": UNREAD}
         self._orders._recorder.record("sampler", said | {"parameters": {"batch": batch}})

@@ -168,7 +168,8 @@ class _Replay:
             raise CannotTell(f"entry {one.number} commits to its state, which a vault opens: {self._no_vault}")
         opening = self._find(opening_name(one.event["writer"], one.event["seq"]))
         if opening is None:
-            raise CannotTell(f"the vault has no opening of entry {one.number}: it was erased, or never written")
+            why = "it was erased, or its process ended before it was written"
+            raise CannotTell(f"the vault has no opening of entry {one.number}: {why}")
         if state_commitment(opening) != one.event["state_commitment"]:
             raise CannotTell(f"the vault's opening of entry {one.number} is not what was committed to")
         return opening[SALT_BYTES:]
@@ -283,7 +284,7 @@ def _judge(one: Pass, result: Comparison, batches: int) -> tuple[list[str], list
         doubts.append(f"{which}: its last {last} never delivered, or left out")
     if one.unread:
         batch, number = next(iter(one.unread.items()))
-        doubts.append(f"{one.words}: entry {number} says that batch {batch} of its order could not be read")
+        doubts.append(f"{one.words}: entry {number} says that batch {batch} of its order never reached the loop")
     return wrong, doubts
 
 

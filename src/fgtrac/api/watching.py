@@ -14,7 +14,7 @@ from fgtrac.api.orders import Orders
 from fgtrac.api.registering import Registering
 from fgtrac.capture import node_loader
 from fgtrac.capture.full_batch import FullBatch, SeedPasses
-from fgtrac.capture.graph import GraphNodes, Nodes, is_node_loader
+from fgtrac.capture.graph import GraphNodes, Nodes, adds_nodes, is_node_loader, node_count
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
 from fgtrac.capture.loader import Watch, check_free, watch_loader
 from fgtrac.capture.recorder import Recorder
@@ -35,7 +35,7 @@ class Watching(Registering):
     _full_batches: dict[tuple[Any, ...], SeedPasses]
     _strict: bool
     _check_training: Callable[[str], None]
-    _has_said_unrecorded = False
+    _said_unrecorded: frozenset[str] = frozenset()
 
     def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
         """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
@@ -43,13 +43,15 @@ class Watching(Registering):
         Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
         registered for its samples tell whether it trains. Returns the same loader. Of PyG's `NodeLoader` (and its
         kinds, such as `NeighborLoader`) the graph is registered, the role is its seed nodes', and each batch is
-        recorded with its seeds and with the neighbours of each hop.
+        recorded with its seeds and with the neighbours of each hop. Other loaders that are built around the same data
+        set, or around the same seed nodes of the same graph, are followed like this one.
 
         Raises TypeError for what is no DataLoader, and for graphs of several node types; CaptureError where this torch
         is not known, where another open run watches the loader or its data set, and for PyG's loaders of other things
-        than seed nodes or graphs. The loop then gets a CaptureError for a batch of a graph that does not begin with the
-        seeds that were drawn. An iterator that was begun before delivers unrecorded: a `gap` entry and a RuntimeWarning
-        say so (in a strict run CaptureError).
+        than seed nodes or graphs, for a graph that has an attribute `n_id`, for a transform that adds nodes, and for a
+        graph whose number of nodes has changed. The loop then gets a CaptureError for a batch of a graph that does not
+        begin with the seeds that were drawn. An iterator that was begun before, a deep copy of the loader and
+        `loader(index)` deliver unrecorded: a `gap` entry and a RuntimeWarning say so (in a strict run CaptureError).
         """
         self._check_training("watch()")
         if not isinstance(loader, DataLoader):
@@ -61,6 +63,8 @@ class Watching(Registering):
         positions, sampled = rows, None
         if is_node_loader(loader):
             node_loader.install()
+            if adds_nodes(loader.transform):  # type: ignore[attr-defined]
+                raise CaptureError("the loader's transform adds a node that is none of the graph's (VirtualNode)")
             rows = GraphNodes(loader.data, loader.input_data.node)  # type: ignore[attr-defined]
             positions, sampled = rows.data, SampledNodes(rows)
         self.register(rows, role=role)
@@ -81,7 +85,8 @@ class Watching(Registering):
         the model makes. Each use is recorded with these seeds, with the neighbours at each hop, and at hop `hops` + 1
         with all other nodes, which the model receives although no message of theirs reaches a seed. Called again with
         the same arguments it goes on with the next pass. Registers graph and role as `watch` does.
-        ValueError and TypeError as `GraphNodes`; ValueError for `hops` below 1 or above 1000.
+        ValueError and TypeError as `GraphNodes`; ValueError for `hops` below 1 or above 1000; CaptureError for a graph
+        whose number of nodes has changed, also as a pass begins.
         """
         self._check_training("full_batch()")
         if type(hops) is not int or not 1 <= hops <= MOST_HOPS:
@@ -91,7 +96,7 @@ class Watching(Registering):
     def _seed_passes(self, data: Any, nodes: Nodes, hops: int, role: str | None) -> SeedPasses:
         """The passes for the nodes that `nodes` selects now: other seeds are another loader."""
         chosen = GraphNodes(data, nodes)
-        known = id(data), chosen.numbers.tobytes(), hops, role
+        known = id(data), node_count(data), chosen.numbers.tobytes(), hops, role
         if known not in self._full_batches:
             self.register(chosen, role=role)
             self._full_batches[known] = SeedPasses(self._new_watch(chosen, data, role), chosen, hops)
@@ -109,12 +114,13 @@ class Watching(Registering):
         self._watches[number] = watch, placement if positions is rows else self._registry.resolve(positions).placement
         return watch
 
-    def _say_unrecorded(self) -> None:
-        """A batch of watched data came from an iterator that nobody follows: say so, the first time."""
-        what = "a loader's iterator that was begun before watch() delivers batches, and they are not recorded"
+    def _say_unrecorded(self, what: str) -> None:
+        """Something that nobody follows delivers batches of watched data: say so, the first time."""
+        reason = f"{what} delivers batches of watched data, and they are not recorded"
+        remedy = "begin the loop after watch(), over the loader that it returns"
         if self._strict:
-            raise CaptureError(f"{what}; begin the loop after watch()")
-        if not self._has_said_unrecorded:
-            self._has_said_unrecorded = True
-            self._recorder.record("gap", {"reason": what})
-            warnings.warn(f"fgtrac: {what}; begin the loop after watch()", RuntimeWarning, stacklevel=4)
+            raise CaptureError(f"{reason}; {remedy}")
+        if what not in self._said_unrecorded:
+            self._said_unrecorded |= {what}
+            self._recorder.record("gap", {"reason": reason})
+            warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=4)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from fgtrac.capture.batch import Iteration
 from fgtrac.capture.draws import MACHINE, VERSION
@@ -43,10 +44,12 @@ class SeedPasses:
 
     def _count(self) -> Hops:
         """The hops, counted anew where the graph has other edges than before."""
-        version = getattr(self.graph.edge_index, "_version", 0)
-        if self._hops is None or self._counted[0] is not self.graph.edge_index or self._counted[1] != version:
+        edges = self.graph.edge_index
+        has_version = isinstance(edges, torch.Tensor) and not edges.is_inference()
+        version = edges._version if has_version else -1
+        if self._hops is None or version < 0 or self._counted[0] is not edges or self._counted[1] != version:
             self._hops = whole_graph(self.graph, self._nodes.numbers, self._steps)
-            self._counted = self.graph.edge_index, version
+            self._counted = edges, version
         return self._hops
 
 

@@ -91,6 +91,19 @@ def is_node_loader(loader: Any) -> bool:
     return False
 
 
+def is_changed_behind_sampler(loader: Any) -> bool:
+    """Whether something of its user's changes the batches of a node loader behind its sampler."""
+    return any(getattr(loader, name, None) is not None for name in ("transform", "transform_sampler_output"))
+
+
+def adds_nodes(transform: Any) -> bool:
+    """Whether one of PyG's transforms puts nodes into a batch that are none of the graph's."""
+    kind = _loaded("torch_geometric.transforms", "VirtualNode")
+    if kind is not None and isinstance(transform, kind):
+        return True
+    return any(map(adds_nodes, getattr(transform, "transforms", ())))
+
+
 def is_unfinished(delivered: Any) -> bool:
     """Whether a loader's worker delivered drawn nodes, of which the main process has yet to make the batch."""
     kind = _loaded("torch_geometric.sampler", "SamplerOutput")

@@ -43,17 +43,34 @@ class SampledNodes:
     """Reads the batches of one PyG loader over `nodes`; on the hot path, so what can wait for the entries waits."""
 
     def __init__(self, nodes: GraphNodes) -> None:
+        """CaptureError where the graph has an attribute that hides which nodes are drawn."""
+        if getattr(nodes.data, "n_id", None) is not None:
+            raise CaptureError(
+                "the graph has an attribute n_id, which PyG's loaders deliver in the place of the nodes drawn; "
+                "call it otherwise"
+            )
+        self._nodes = nodes
         self._seeds = nodes.numbers.astype(np.uint32)
         self._count = node_count(nodes.data)
 
-    def read(self, positions: array[int], batch: Any) -> tuple[array[int], Hops]:
+    def are_of(self, loader: Any) -> bool:
+        """Whether another of PyG's loaders draws these seeds, of this graph."""
+        seeds = getattr(getattr(loader, "input_data", None), "node", None)
+        if getattr(loader, "data", None) is not self._nodes.data or not isinstance(seeds, torch.Tensor):
+            return False
+        return np.array_equal(seeds.numpy(force=True), self._nodes.numbers)
+
+    def read(self, positions: array[int], batch: Any, changed: bool) -> tuple[array[int], Hops]:
         """The seeds, as node numbers, and the neighbours in a batch as the loop receives it; `positions` are those that
-        the loader's sampler drew.
+        the loader's sampler drew; `changed` if a transform may have put the nodes into another order since.
 
         CaptureError where the batch does not say which nodes it holds, or holds others than were drawn.
         """
         try:
-            drawn = batch.n_id.numpy(force=True).astype(np.uint32)
+            given = batch.n_id.numpy(force=True)
+            if given.dtype.kind not in "iu":
+                raise TypeError(f"n_id holds {given.dtype}")
+            drawn = given.astype(np.uint32)
             size, told = int(batch.batch_size), getattr(batch, "num_sampled_nodes", None)
         except (AttributeError, TypeError) as error:
             raise CaptureError(
@@ -66,19 +83,33 @@ class SampledNodes:
                 f"the batch begins with the nodes {_some(drawn[:size])}, and its seeds are {_some(seeds)}: nobody can "
                 "tell whose labels take part; let sampler and transform leave the seeds first, in their order"
             )
-        if drawn.max(initial=0) >= self._count:
-            raise CaptureError(f"the batch holds node {batch.n_id.max()} of a graph of {self._count} nodes (n_id)")
-        if told is None:
+        if given.max(initial=0) >= self._count or given.min(initial=0) < 0:
+            wrong = given[(given < 0) | (given >= self._count)][0]
+            raise CaptureError(
+                f"the batch holds node {wrong} of a graph of {self._count} nodes (n_id); let the transform keep n_id, "
+                "and watch the loader when the graph is whole"
+            )
+        counts = () if told is None else tuple(map(int, told))
+        if told is not None and (sum(counts) != len(drawn) or counts[0] != size):
+            raise CaptureError(
+                f"the batch holds {len(drawn)} nodes with {size} seeds, and num_sampled_nodes counts {list(told)}: "
+                "let the loader's transform keep them together, or drop num_sampled_nodes"
+            )
+        if told is None or (changed and _is_out_of_order(batch, counts)):
             steps = steps_to(batch.edge_index, len(drawn), np.arange(size))
             drawn, counts = drawn[np.argsort(steps, kind="stable")], tuple(np.bincount(steps).tolist())
-        else:
-            counts = tuple(map(int, told))
-            if sum(counts) != len(drawn) or counts[0] != size:
-                raise CaptureError(
-                    f"the batch holds {len(drawn)} nodes with {size} seeds, and num_sampled_nodes counts {list(told)}: "
-                    "let the loader's transform keep them together, or drop num_sampled_nodes"
-                )
         return array("I", seeds.tobytes()), Hops("sampled", drawn[size:], counts[1:])
+
+
+def _is_out_of_order(batch: Any, counts: tuple[int, ...]) -> bool:
+    """Whether an edge goes from a node to one that is two hops nearer, which no sampler draws that late. False where
+    the batch has no edge_index to tell by."""
+    edges = getattr(batch, "edge_index", None)
+    if not isinstance(edges, torch.Tensor):
+        return False
+    hop = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
+    sources, targets = edges.numpy(force=True)
+    return bool((hop.take(sources) - hop.take(targets)).max(initial=0) > 1)
 
 
 def whole_graph(data: Any, seeds: NDArray[np.int64], steps: int) -> Hops:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture.batch import Iteration
-from fgtrac.capture.graph import is_unfinished
+from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
 from fgtrac.capture.hops import SampledNodes
 from fgtrac.capture.sampler import Order
 from fgtrac.capture.step import Grounding
@@ -31,6 +31,7 @@ PRIVATE_NAMES = {
     "_MultiProcessingDataLoaderIter": ("_try_put_index", "_process_data"),
 }
 KNOWN_VERSIONS = "torch 2.6 to 2.13"
+OTHERWISE_BEGUN = "an iterator that was begun before watch(), or over a copy of the watched loader,"
 
 
 class Announcer(Protocol):
@@ -51,7 +52,7 @@ class Watch:
     trains: bool
     orders: Announcer
     trace: str  # of the run, as messages call it
-    unrecorded: Callable[[], None]  # told of each batch that an iterator from before the watch delivers
+    unrecorded: Callable[[str], None]  # told what delivers batches of the watched data that are not recorded
     sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
@@ -59,20 +60,22 @@ class Watch:
 
     @property
     def is_here(self) -> bool:
-        """Whether the run is open, and this process's."""
-        return self.active and self.pid == os.getpid()
+        """Whether the run is open, this process's, and looks on."""
+        return self.active and self.pid == os.getpid() and not self.grounding.looks_away
 
 
 class _Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
-    announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py."""
+    announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
+    whether the batches of a graph are `changed` behind its sampler."""
 
-    __slots__ = ("awaits", "drawn", "iteration", "loader", "sent", "watch")
+    __slots__ = ("awaits", "changed", "drawn", "iteration", "loader", "sent", "watch")
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
         self.loader = loader
         self.drawn = 0
+        self.changed = is_changed_behind_sampler(loader)
         self.awaits: tuple[int, array[int]] | None = None
         self.sent: dict[int, Any] = {}
         self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
@@ -100,7 +103,7 @@ class _Pairing:
         """The batch is as the loop receives it."""
         hops, reader = None, self.watch.sampled
         if reader is not None:
-            positions, hops = reader.read(positions, data)
+            positions, hops = reader.read(positions, data, self.changed)
         self.watch.grounding.deliver(self.iteration, positions, data, hops)
 
     def unread(self, number: int) -> None:
@@ -115,8 +118,8 @@ _original: dict[str, Callable[..., Any]] = {}
 
 def check_free(loader: DataLoader[Any], grounding: Grounding) -> None:
     """CaptureError where another run that is still open watches the loader or its data set: it would lose batches."""
-    for thing, what in ((loader, "loader"), (loader.dataset, "data set")):
-        other = _entry_of(thing)
+    same = (_entry_of(loader), "loader"), (_entry_of(loader.dataset), "data set"), (_over_same_nodes(loader), "graph")
+    for other, what in same:
         if other is not None and other.grounding is not grounding:
             raise CaptureError(
                 f"this {what} is watched by the run {other.trace}, which is still open and would lose its batches; "
@@ -125,16 +128,16 @@ def check_free(loader: DataLoader[Any], grounding: Grounding) -> None:
 
 
 def watch_loader(loader: DataLoader[Any], watch: Watch) -> None:
-    """Register a loader, and every other loader that will be built around the same data set.
+    """Register a loader, and every other loader that will be built around the same data set, or the same seeds.
 
     Raises CaptureError where this torch lacks the private names that the pairing reads.
     """
     _install()
-    for thing in (loader, loader.dataset):
+    for thing in (loader, loader.dataset, watch.sampled):
         try:
             _watched[id(thing)] = (weakref.ref(thing, functools.partial(_forget, id(thing))), watch)
         except TypeError:
-            continue  # a list as data set has no weak references: found by its loader alone
+            continue  # None; and a list as data set has no weak references: found by its loader alone
 
 
 def _forget(key: int, _dead: Any) -> None:
@@ -174,13 +177,20 @@ def as_positions(index: Any, rows: int) -> array[int]:
     return array("I", whole.astype(np.uint32).tobytes())
 
 
-def _find(loader: Any) -> Watch | None:
-    return _entry_of(loader) or _entry_of(getattr(loader, "dataset", None))
+def find_watch(loader: Any) -> Watch | None:
+    """The watch that follows a loader's batches."""
+    return _entry_of(loader) or _entry_of(getattr(loader, "dataset", None)) or _over_same_nodes(loader)
 
 
 def _entry_of(thing: Any) -> Watch | None:
     entry = _watched.get(id(thing))
     return entry[1] if entry is not None and entry[0]() is thing and entry[1].is_here else None
+
+
+def _over_same_nodes(loader: Any) -> Watch | None:
+    """The watch over the same seeds of the same graph: each of PyG's loaders has a data set of its own, a range."""
+    watches = [watch for _ref, watch in list(_watched.values()) if watch.sampled is not None and watch.is_here]
+    return next((w for w in watches if w.sampled is not None and w.sampled.are_of(loader)), None)
 
 
 def _install() -> None:
@@ -221,7 +231,7 @@ def _patched_reset(self: Any, loader: Any, first_iter: bool = False) -> None:
 
 
 def _begin(iterator: Any, loader: Any) -> None:
-    watch = _find(loader)
+    watch = find_watch(loader)
     if watch is None or not isinstance(loader, DataLoader) or iterator._dataset_kind != 0:
         iterator._fgtrac = None
         return
@@ -259,19 +269,21 @@ def _patched_next(self: Any) -> Any:
     except BaseException:
         _forget_unread(self, pairing)  # a sample could not be read: that batch was never delivered
         raise
-    if pairing.watch.active:
+    if pairing.watch.grounding.looks_away:
+        _forget_unread(self, pairing)
+    elif pairing.watch.active:
         task = _answered(self, pairing)
         pairing.deliver(task, _number(self, pairing, task), data)
     return data
 
 
 def _look_for_unrecorded(iterator: Any) -> None:
-    """An iterator that no run follows delivered a batch: of a watched data set, it was begun before the watch."""
+    """An iterator that no run follows delivered a batch: is it of a watched data set?"""
     data_set = getattr(iterator, "_dataset", iterator)
     for ref, watch in list(_watched.values()):
         thing = ref()
         if (thing is data_set or getattr(thing, "dataset", None) is data_set) and watch.is_here:
-            watch.unrecorded()
+            watch.unrecorded(OTHERWISE_BEGUN)
             return
 
 

@@ -1,7 +1,8 @@
 """Watching PyG's NodeLoader: where its workers only draw nodes, the batch is made in the main process afterwards.
 
 A registry-scoped patch of `torch_geometric.loader.base.DataLoaderIterator`, which makes it: what it hands on is what
-the loop receives, behind every transform. Where the workers make the batch, loader.py sees it.
+the loop receives, behind every transform. Where the workers make the batch, loader.py sees it. And one of
+`NodeLoader.__call__`, which makes a batch outside of any pass.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import functools
 import sys
 from typing import Any
 
+from fgtrac.capture.loader import find_watch
 from fgtrac.errors import CaptureError
 
 KNOWN_VERSIONS = "torch_geometric 2.6 to 2.8"
-_original: list[Any] = []
+CALLED = "loader(index)"
+_original: list[Any] = []  # DataLoaderIterator.__next__, NodeLoader.__call__
 
 
 def install() -> None:
@@ -23,8 +26,10 @@ def install() -> None:
     owner = getattr(sys.modules.get("torch_geometric.loader.base"), "DataLoaderIterator", None)
     if owner is None or not hasattr(owner, "__next__"):
         raise CaptureError(f"this torch_geometric has no DataLoaderIterator; fgtrac watches {KNOWN_VERSIONS}")
-    _original.append(owner.__next__)
+    called: Any = sys.modules["torch_geometric.loader"].NodeLoader
+    _original.extend([owner.__next__, called.__call__])
     owner.__next__ = functools.wraps(owner.__next__)(_patched_next)
+    called.__call__ = functools.wraps(called.__call__)(_patched_call)
 
 
 def _patched_next(self: Any) -> Any:
@@ -40,6 +45,13 @@ def _patched_next(self: Any) -> Any:
         raise
     _hand_over(pairing, batch)
     return batch
+
+
+def _patched_call(self: Any, index: Any) -> Any:
+    watch = find_watch(self)
+    if watch is not None:
+        watch.unrecorded(CALLED)
+    return _original[1](self, index)
 
 
 def _hand_over(pairing: Any, batch: Any) -> None:

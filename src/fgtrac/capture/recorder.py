@@ -72,7 +72,7 @@ class Recorder:
         self._pending_bytes = 0
         self._seq = 0
         self._lost_from: int | None = None
-        self._failure: OSError | None = None
+        self._failure: OSError | IndexError | None = None
         self._closed = threading.Event()
         self.events = 0
         self.entries = 0
@@ -196,9 +196,29 @@ class Recorder:
         return self.writer, self._seq - 1
 
     def _encode_uses(self, key: tuple[int, int, bool]) -> None:
-        for fields in self._buffers.pop(key).entries():
+        buffer = self._buffers.pop(key)
+        try:
+            told = list(buffer.entries())
+        except IndexError:
+            told = self._entries_of_each(buffer)
+        for fields in told:
             self.events += len(fields.get("hop_ordinals", ()))
             self._encode("use", {"loader": key[0], "optimizer": key[1], **fields})
+
+    def _entries_of_each(self, buffer: UseBuffer) -> list[dict[str, Any]]:
+        """Some batch names a position that its data set does not have: have that said, and the others recorded."""
+        told: list[dict[str, Any]] = []
+        wrong = 0
+        for one in buffer.apart():
+            try:
+                told += one.entries()
+            except IndexError as error:
+                wrong += 1
+                failure = error
+        reason = f"{wrong} batches name samples that their data set does not have, and are not recorded"
+        self._encode("gap", {"reason": reason, "detail": str(failure)})
+        self._fail(failure, reason)
+        return told
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -228,7 +248,7 @@ class Recorder:
         self._encode("gap", {"reason": "write failed", "detail": str(error), **lost})
         self._fail(error, f"entries {first} to {stop - 1} of this process were not written")
 
-    def _fail(self, error: OSError, what: str) -> None:
+    def _fail(self, error: OSError | IndexError, what: str) -> None:
         first, self._failure = self._failure is None, error
         if first and not self._strict:
             warnings.warn(f"fgtrac: {what}: {error}; a gap entry will say so", RuntimeWarning, stacklevel=3)
@@ -239,6 +259,8 @@ class Recorder:
 
     @property
     def _remedy(self) -> str:
+        if isinstance(self._failure, IndexError):
+            return "leave data as they are once they are watched"
         refused = self._failure is not None and self._failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         return "make it writable for you" if refused else "free the disk"
 

@@ -18,6 +18,7 @@ from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.sample_ids import ids_of, pseudonyms_of, rows_of, sort_ids
 from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, pieces
+from fgtrac.errors import CaptureError
 from fgtrac.events.identity import block_id, content_preimages, preimage, preimages, row_preimages
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
@@ -134,7 +135,8 @@ class Registry:
         """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them. The root of
         nodes is their graph.
 
-        Registers a root that is not yet known under its type's name.
+        Registers a root that is not yet known under its type's name. CaptureError for a graph that has another number
+        of nodes than it was registered with.
         """
         numbers: dict[int, int] = {}
         roots: list[Root] = []
@@ -151,6 +153,11 @@ class Registry:
                 pieces = [walk(p) for p in part.datasets]
                 return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
             root = self._roots.get(id(part)) or self.register_root(part)
+            if is_graph(part) and (count := node_count(part)) != len(root):
+                raise CaptureError(
+                    f"the graph {root.name} has {count} nodes, and was registered with {len(root)}; register it when "
+                    "it is whole, or the changed one as a copy with a name= of its own"
+                )
             number = numbers.setdefault(id(root), len(roots))
             if number == len(roots):
                 roots.append(root)

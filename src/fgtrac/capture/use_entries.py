@@ -63,8 +63,16 @@ class UseBuffer:
         self.bytes += more
         return self.bytes + more > ENTRY_PAYLOAD_BYTES * (1 if hops is None else GRAPH_ENTRIES)
 
+    def apart(self) -> Iterator[UseBuffer]:
+        """Each batch in a buffer of its own."""
+        for at, (row, positions) in enumerate(zip(self.rows, self.positions, strict=True)):
+            one = UseBuffer(self.placement)
+            one.add(row, positions, self.losses[at] if self.losses else None, self.hops[at] if self.hops else None)
+            yield one
+
     def entries(self) -> Iterator[dict[str, Any]]:
-        """The fields of `use` entries that hold these batches, without loader and optimizer."""
+        """The fields of `use` entries that hold these batches, without loader and optimizer. IndexError where a batch
+        names a position that its data set does not have."""
         rows = np.array(self.rows, dtype=np.uint64)
         counts = np.fromiter(map(len, self.positions), dtype=np.uint32, count=len(self.positions))
         positions = np.frombuffer(b"".join(self.positions), dtype=np.uint32)
