@@ -133,11 +133,11 @@ def beside(out: Path, *endings: str) -> list[Path]:
     """OUT with each of the endings: where a demo leaves files next to OUT.trace. FileExistsError where one of them, the
     trace or its vault is there already."""
     base = out.with_suffix("") if out.suffix == ".trace" else out
-    files = [base.with_name(base.name + ending) for ending in (*endings, ".trace", ".vault")]
-    for file in files:
+    trace, vault, *files = [base.with_name(base.name + ending) for ending in (".trace", ".vault", *endings)]
+    for file in (trace, vault, *files):
         if file.exists():
             raise FileExistsError(f"{file} exists already; choose another --out, or move it away")
-    return files[: len(endings)]
+    return files
 
 
 def timed(function: Callable[[], object]) -> float:
