@@ -275,6 +275,15 @@ def test_subjects_are_named_as_they_were_registered_until_they_are_erased(run, t
     assert "no use of 2 samples of 1 erased subject after the erasure" in words_of(done.json, "erased-subjects")
 
 
+def test_digits_that_are_a_text_and_a_number_are_not_judged_as_either(run, tmp_path: Path) -> None:
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as recording:
+        recording.register(pictures(2, 1), name="people", role="train", subject=["7", 7])
+    text = OFF + '[[opt-out]]\nname = "seven"\nsubjects = ["7"]\n'
+    done = run("check", tmp_path / "run.trace", "--key", tmp_path / "key.pem", "--policy", policy(tmp_path, text))
+    assert done.code == 2
+    assert "there are two such subjects: the text '7', pseudonym" in done.err
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[str | bytes, str]] = {

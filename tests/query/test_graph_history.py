@@ -188,6 +188,7 @@ def test_only_what_entries_that_were_read_say_is_told_of_kept_states(
     name = f"id:{made.ids[2].hex()}"
     history = fgtrac.open(made.trace.path).history(name)
     assert (history.checkpoints, history.undecided) == ((30,), ())
+    assert "its features, as a neighbour's, contributed to the kept checkpoints at steps 30" in str(history)
     assert "hop 2, in part beyond reach" in str(history)
     monkeypatch.setattr(history_module, "READ_DRAWS", 4)
     for details, told in ((None, "hop 2, beyond reach in 4 that were read"), (False, "hop 2\n")):

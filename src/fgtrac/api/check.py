@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fgtrac.api.bundles import read_id_key
-from fgtrac.api.naming import Namer, subject_scopes
+from fgtrac.api.naming import Namer, TypedSubject, find_scope
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
@@ -226,9 +226,10 @@ def _id_key(audit: Audit, vault: Vault | None, secret: bytes | None) -> bytes | 
 
 
 def _pseudonym(vault: Vault, name: str) -> bytes | None:
-    """What the log calls a subject that the vault knows by this name, as text or as a number."""
-    found = [vault.find_secret(scope) for scope in subject_scopes(name)]
-    return next((subject_commitment(secret) for secret in found if secret is not None), None)
+    """What the log calls a subject that the vault knows by this name; ValueError where that is a text and a number."""
+    scope, _others = find_scope(vault, TypedSubject(name))
+    secret = None if scope is None else vault.find_secret(scope)
+    return None if secret is None else subject_commitment(secret)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -178,7 +178,8 @@ def _closing(history: History) -> Iterator[str]:
     if number := history.tally.superseded[1]:
         yield f"{number:,} of its {history.tally.neighbours:,} parts as a neighbour were superseded"
     if history.checkpoints:
-        yield f"contributed to the kept checkpoints at steps {_steps(history.checkpoints)}"
+        how = "contributed" if history.uses else "its features, as a neighbour's, contributed"
+        yield f"{how} to the kept checkpoints at steps {_steps(history.checkpoints)}"
     if history.undecided:
         steps = _steps(history.undecided)
         yield f"whether it contributed to those at steps {steps} only entries that were not read could tell; --details"
