@@ -11,9 +11,10 @@ witnessed   as scoring, with a recording layer in front of the model: the log ag
 
 The first three run one after another, and each seed begins with another of them, so that what else the machine does
 meets all alike; the last runs afterwards, several at once, beside the lies of attacks/. A run that is done is kept
-under benchmarks/.cache/reproduction, in a folder named by the code's digest: started again, the command goes on where
-it was stopped, and after a change of the code it begins anew. All figures of the page are in the JSON, and `--render`
-writes the page from it alone. Where a claim of the page does not hold, it says so, and the command ends with 1.
+under benchmarks/.cache/reproduction, in a folder named by the digest of code and machine: started again, the command
+goes on where it was stopped, and after a change it begins anew. Each run says for itself when, at which commit and
+under what load it was measured. All figures of the page are in the JSON, and `--render` writes the page from it alone.
+Where a claim of the page does not hold, it says so, and the command ends with 1.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def main() -> int:
     if asked.one is not None:
         return run_here(*asked.one, asked)
     target = asked.out / "reproduction.json"
+    if asked.render and not target.exists():
+        sys.exit(f"there is no {target} to render: measure first, without --render")
     if not asked.render:
         folder = asked.work / digest_of(asked.epochs)
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,13 +106,22 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     todo = [job for job in (*timed, *others) if not (folder / f"{job.name}.json").exists()]
     done = len(timed) + len(others) - len(todo)
     print(f"{len(todo)} runs to do, {done} are there; load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    left, began_s = len(todo), time.monotonic()
+
+    def advance(job: Job) -> None:
+        nonlocal left
+        took_s = run_apart(job, folder, asked)
+        left -= 1
+        so_far = f"{(time.monotonic() - began_s) / 60:.1f} min so far"
+        print(f"{job.name}: {took_s:.1f} s; {left} of {len(todo)} to go, {so_far}", file=sys.stderr)
+
     for job in (job for job in timed if job in todo):
-        run_apart(job, folder, asked)
+        advance(job)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # a worker is a process of one thread
-        list(pool.map(lambda job: run_apart(job, folder, asked), (job for job in others if job in todo)))
+        list(pool.map(advance, (job for job in others if job in todo)))
     found = {job: json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8")) for job in (*timed, *others)}
     return {
-        "measured": describe(),
+        "machine": describe(),
         "seeds": asked.seeds,
         "epochs": asked.epochs,
         "pipelines": {
@@ -119,7 +131,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             }
             for pipeline in pipelines
         },
-        "attacks": found[ATTACKS]["lies"],
+        "attacks": found[ATTACKS],
     }
 
 
@@ -135,21 +147,23 @@ def plan(pipelines: Sequence[str], seeds: int) -> tuple[list[Job], list[Job]]:
     return timed, others
 
 
-def run_apart(job: Job, folder: Path, asked: argparse.Namespace) -> None:
-    """One job in a process of its own; its JSON stands in `folder` when all went well. SystemExit otherwise."""
+def run_apart(job: Job, folder: Path, asked: argparse.Namespace) -> float:
+    """One job in a process of its own, and the seconds that it took; its JSON, with when and at which commit it was
+    measured, stands in `folder` when all went well. SystemExit otherwise."""
     command = [sys.executable, __file__, "--one", job.pipeline, job.arm, str(job.seed), str(folder)]
     command += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
     command += [] if asked.data_dir is None else ["--data-dir", str(asked.data_dir)]
-    began_s = time.monotonic()
+    began, began_s = state_of_things(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{job.name} failed:\n{done.stderr[-4000:]}\nStarted again, the command goes on from here.")
     if digest_of(asked.epochs) != folder.name:
         sys.exit("the code has changed meanwhile: start again, and leave it alone")
+    found = json.loads(done.stdout.splitlines()[-1]) | {"began": began, "ended": state_of_things()}
     part = folder / f"{job.name}.part"
-    part.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+    part.write_text(json.dumps(found), encoding="utf-8")
     part.replace(folder / f"{job.name}.json")
-    print(f"{job.name}: {time.monotonic() - began_s:.1f} s", file=sys.stderr)
+    return time.monotonic() - began_s
 
 
 def run_here(pipeline: str, arm: str, seed: str, folder: str, asked: argparse.Namespace) -> int:
@@ -164,8 +178,8 @@ def run_here(pipeline: str, arm: str, seed: str, folder: str, asked: argparse.Na
 
 
 def digest_of(epochs: int | None) -> str:
-    """Of all that determines a run's figures but the machine: fgtrac, this benchmark, the lies, libraries, epochs."""
-    digest = hashlib.sha256(json.dumps([epochs, sys.version, *map(version, LIBRARIES)]).encode())
+    """Of all that determines a run's figures: fgtrac, this benchmark, the lies, software, machine, epochs."""
+    digest = hashlib.sha256(json.dumps([epochs, sys.version, describe()]).encode())
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("attacks/*.py"), *HERE.glob("reproduced/*.py")]
     for file in sorted(files):
         if file.name != "page.py":
@@ -174,18 +188,25 @@ def digest_of(epochs: int | None) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """The machine, the software and the day."""
+    """The machine and the software."""
     cpus = [line.partition(":")[2].strip() for line in lines_of("/proc/cpuinfo") if line.startswith("model name")]
     memory_kb = next(int(line.split()[1]) for line in lines_of("/proc/meminfo") if line.startswith("MemTotal"))
     return {
-        "on": datetime.now(UTC).date().isoformat(),
-        "commit": git("rev-parse", "--short=12", "HEAD"),
-        "is_changed": bool(git("status", "--porcelain", "--", "src", "attacks", "benchmarks")),
         "python": sys.version.split()[0],
         "libraries": {name: version(name) for name in LIBRARIES},
         "processor": cpus[0] if cpus else "unknown",
         "cores": os.cpu_count(),
         "memory_b": 1024 * memory_kb,
+    }
+
+
+def state_of_things() -> dict[str, Any]:
+    """Time, code and load at this moment."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git("rev-parse", "--short=12", "HEAD"),
+        "is_changed": bool(git("status", "--porcelain", "--", "src", "attacks", "benchmarks")),
+        "load": os.getloadavg()[0],
     }
 
 

@@ -18,7 +18,7 @@ from reproduced.measure import PREPARED_BY, Clock, Costs, Ended, Recording
 
 if TYPE_CHECKING:
     from fgtrac.demo.data import Planted
-    from reproduced.truth import Update
+    from fgtrac.demo.truth import Update
 
 BATCH, EPOCHS = 128, 12
 Parts = dict[str, NDArray[Any]]
@@ -141,6 +141,6 @@ class Witness:
 
     def updates(self) -> list[Update]:
         """The rows of each batch."""
-        from reproduced.truth import Update
+        from fgtrac.demo.truth import Update
 
         return [Update(np.sort([self._rows[image.tobytes()] for image in batch])) for batch in self._batches]

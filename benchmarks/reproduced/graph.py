@@ -18,7 +18,7 @@ from fgtrac.demo.training import Trained
 from reproduced.measure import PREPARED_BY, Clock, Costs, Ended, Recording
 
 if TYPE_CHECKING:
-    from reproduced.truth import Update
+    from fgtrac.demo.truth import Update
 
 EPOCHS = training.EPOCHS
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
@@ -149,21 +149,6 @@ class Witness:
 
     def updates(self) -> list[Update]:
         """Seeds and neighbours of each batch."""
+        from fgtrac.demo.graph.witness import around
+
         return [around(*batch) for batch in self._batches]
-
-
-def around(nodes: NDArray[np.int64], seeds: int, edges: NDArray[np.int64]) -> Update:
-    """The seeds, the first of a batch's nodes, then those whose messages reach them in 1, 2, 3 steps."""
-    from reproduced.truth import Update
-
-    place = np.arange(len(nodes))
-    known = place < seeds
-    frontier, hops = place[:seeds], []
-    for _ in range(STEPS):
-        senders = np.unique(edges[0][np.isin(edges[1], frontier)])
-        frontier = senders[~known[senders]]
-        known[frontier] = True
-        hops.append(np.sort(nodes[frontier]))
-    if not known.all():
-        raise SystemExit(f"{int((~known).sum())} nodes of a batch reach no seed in {STEPS} steps")
-    return Update(np.sort(nodes[:seeds]), tuple(hops))

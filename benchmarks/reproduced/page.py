@@ -75,7 +75,7 @@ def failures(figures: Figures) -> list[str]:
             wrong += [f"{who}: {truth[key]} {key}" for key in truth if key.endswith("_that_differ") and truth[key]]
             wrong += [f"{who}: not as promised: {lie['lie']}" for lie in run["lies"] if not lie["as_promised"]]
     return wrong + [
-        f"attacks/{lie['name']}.py: not as promised" for lie in figures["attacks"] if not lie["as_promised"]
+        f"attacks/{lie['name']}.py: not as promised" for lie in figures["attacks"]["lies"] if not lie["as_promised"]
     ]
 
 
@@ -89,10 +89,10 @@ def pairs(pipeline: Figures, arm: str) -> Iterable[tuple[Figures, Figures]]:
 
 def conditions(figures: Figures) -> str:
     """Where and when it was measured, and how busy it was there."""
-    said = figures["measured"]
+    said, moments = figures["machine"], moments_of(figures)
     software = ", ".join(f"{name} {number}" for name, number in {"Python": said["python"], **said["libraries"]}.items())
     runs = [run for p in figures["pipelines"].values() for arm in ARMS for run in p["runs"][arm]]
-    loads = [run["load_before"] for run in runs]
+    loads = [run["began"]["load"] for run in runs]
     plain = [run for p in figures["pipelines"].values() for run in p["runs"]["plain"]]
     waited = statistics.median(run["train_s"] / run["train_cpu_s"] for run in plain)
     remarks = ""
@@ -101,12 +101,31 @@ def conditions(figures: Figures) -> str:
     if figures["epochs"] is not None:
         remarks += f"**This is a trial: trainings were cut to {figures['epochs']} epochs.** "
     return paragraph(
-        f"Measured on {said['on']} at commit `{said['commit']}`{', which was changed' if said['is_changed'] else ''}: "
+        f"Measured from {clock(min(one['at'] for one in moments))} to {clock(max(one['at'] for one in moments))} UTC "
+        f"at {commits(moments)}: "
         f"{said['processor']}, {said['cores']} cores, {said['memory_b'] / 2**30:.0f} GiB; {software}. Each training is "
         f"a process of its own, on one thread. The load average before each that is timed was {min(loads):.1f} to "
         f"{max(loads):.1f}, and one without fgtrac took {waited:.2f} times its processor time (median). {remarks}"
         f"Seeds for each kind of training: {figures['seeds']}; figures are means over them, ± is the standard error."
     )
+
+
+def moments_of(figures: Figures) -> list[Figures]:
+    """When, at which commit and beside what load each run began and ended."""
+    runs = [run for p in figures["pipelines"].values() for kind in p["runs"].values() for run in kind]
+    runs += [p["data"] for p in figures["pipelines"].values()]
+    return [run[end] for run in (*runs, figures["attacks"]) for end in ("began", "ended")]
+
+
+def clock(at: str) -> str:
+    """A moment in minutes."""
+    return at[:16].replace("T", " ")
+
+
+def commits(moments: Sequence[Figures]) -> str:
+    """All commits at which something was measured."""
+    names = sorted({f"`{one['commit']}`{' (changed)' if one['is_changed'] else ''}" for one in moments})
+    return f"commit{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def recipe_cnn(pipeline: Figures) -> str:
@@ -124,9 +143,11 @@ def recipe_graph(pipeline: Figures) -> str:
     """Data and recipe of the graph half."""
     data, runs = pipeline["data"], pipeline["runs"]["plain"]
     updates = [run["updates"] for run in runs]
+    equal = data["nodes"] - data["train"] - data["validation"] - data["test"]
+    without = f"{equal:,} are equal to another one, and have no role and no edge; all others" if equal else "all nodes"
     return paragraph(
         f"{data['origin']}: {data['nodes']:,} nodes of {data['classes']} classes, {data['edges']:,} edges; the labels "
-        f"of {data['train']:,} train, of {data['validation']:,} validate, of {data['test']:,} test, and all nodes take "
+        f"of {data['train']:,} train, of {data['validation']:,} validate, of {data['test']:,} test; {without} take "
         f"part in messages. A network of {data['weights']:,} weights: attention over "
         f"{' and '.join(data['modalities'])} for each node, then {data['hops']} message-passing steps; batches of "
         f"{data['batch']} seeds with sampled neighbours, at most {runs[0]['epochs']} epochs with early stopping: "
@@ -154,18 +175,19 @@ def costs(pipeline: Figures) -> str:
     def disk(words: str, name: str) -> list[str]:
         return row(f"on disk: {words}", size, lambda run: run["disk"][name] if "disk" in run else None)
 
+    seconds = "{:.2f} s".format
     rows = [
         row("accuracy on test", "{:.4f}".format, lambda run: run["accuracy"]),
         same("weights bit-identical to those without", "weights"),
         same("random generators left in the same state", "generators"),
-        row("training, wall time", "{:.2f} s".format, lambda run: run["train_s"]),
-        row("training, processor time", "{:.2f} s".format, lambda run: run["train_cpu_s"]),
+        row("training, wall time", seconds, lambda run: run["train_s"]),
+        row("training, processor time", seconds, lambda run: run["train_cpu_s"]),
         over("... over that without", "train_cpu_s"),
-        row("of it checkpoints, scored in the last column", "{:.2f} s".format, lambda run: run.get("checkpoints_s")),
-        row("of it passes for modality weights", "{:.2f} s".format, lambda run: run.get("attention_s")),
-        row("fgtrac's own time in the training", "{:.2%}".format, lambda run: run.get("own_time_share")),
-        row("... without checkpoints", "{:.2%}".format, lambda run: run.get("own_time_share_without_checkpoints")),
-        row("everything, to the sealed trace", "{:.2f} s".format, lambda run: run["whole_s"]),
+        row("... in checkpoints, scored in the last column", seconds, lambda run: run.get("checkpoints_cpu_s")),
+        row("... in passes for modality weights", seconds, lambda run: run.get("attention_cpu_s")),
+        row("own time, a checkpoint each pass", "{:.2%}".format, lambda run: run.get("own_time_share_each_epoch")),
+        row("own time without checkpoints", "{:.2%}".format, lambda run: run.get("own_time_share_without_checkpoints")),
+        row("everything, to the sealed trace, wall time", seconds, lambda run: run["whole_s"]),
         row("peak memory", "{:.0f} MiB".format, lambda run: run["peak_b"] / 2**20),
         disk("log", "log"),
         disk("index", "index"),
@@ -178,13 +200,20 @@ def costs(pipeline: Figures) -> str:
 
 def measured_words(pipeline: Figures) -> str:
     """What the figures of time are of."""
+    runs = pipeline["runs"]["capture"]
     apart = [plain["loop_s"] / run["checkpoints"] for run, plain in pairs(pipeline, "capture")]
+    passes = (
+        "Each checkpoint keeps the modality weights of all nodes: to check and to write them counts as own time, the "
+        "model's pass that gives them does not, and has a row of its own. "
+    )
     return paragraph(
-        f"Training is the whole of it, with validation and checkpoints. fgtrac's own time is measured where it is "
-        f"spent, as in `benchmarks/capture_overhead.py`: hooks, the thread that writes, checkpoints and their seals. "
-        f"A checkpoint comes after each pass, here every {statistics.fmean(apart):.2f} s, and its "
-        f"fixed cost weighs accordingly. Under trace, everything and peak memory are with the preparation of the data; "
-        f"the training without is given what came of it."
+        f"Training is the whole of it, with validation and checkpoints; its processor time is that of all threads of "
+        f"the process. Own time is what fgtrac itself takes, measured where it is spent, over the loop's time without "
+        f"validation: hooks, the thread that writes, checkpoints and their seals. With a checkpoint after each pass, "
+        f"here every {statistics.fmean(apart):.2f} s, it is `own_time_share_each_epoch` of the benchmarks "
+        f"`capture_overhead.py` and `graph_overhead.py`, whose `own_time_share` has one every few seconds instead. "
+        f"{passes if any(run['attention_s'] for run in runs) else ''}Under trace, everything and peak memory are with "
+        f"the preparation of the data; the training without is given what came of it."
     )
 
 
@@ -231,7 +260,7 @@ def tampering(figures: Figures) -> str:
         ]
         for name, pipeline in figures["pipelines"].items()
     }
-    told["scripts of [attacks](../attacks/README.md)"] = scripts = figures["attacks"]
+    told["scripts of [attacks](../attacks/README.md)"] = scripts = figures["attacks"]["lies"]
     rows = [[words, str(len(lies)), str(sum(lie["as_promised"] for lie in lies))] for words, lies in told.items()]
     rest = [lie["promised"] for lie in scripts if not STOPPED & set(lie["promised"])]
     silent = sum(any(words.startswith("not caught") for words in promised) for promised in rest)

@@ -54,7 +54,7 @@ def train(half: Any, arm: str, seed: int, epochs: int, shared: Path, folder: Pat
 
 def watched_by(witness: Any) -> AbstractContextManager[None]:
     """Have every training forward pass of the network seen by the witness."""
-    from reproduced.truth import received  # what it loads is not to count as memory of the other arms
+    from fgtrac.demo.truth import received  # what it loads is not to count as memory of the other arms
 
     return received(witness.network, witness)
 
@@ -86,7 +86,7 @@ def examine(recording: Any, witness: Any) -> dict[str, Any]:
     found = {"disk": bytes_on_disk(recording.path), "entries": head.size, "verification": verify(trace, verifier)}
     if witness is None:
         return found
-    from reproduced.truth import compare
+    from fgtrac.demo.truth import compare
 
     return found | {
         "truth": compare(recording.path, witness.dataset, witness.row_of, witness.updates()),
