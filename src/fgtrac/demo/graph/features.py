@@ -49,7 +49,7 @@ def words_of(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({word for tag in tags for word in tag.split()}))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Vocabulary:
     """The words that the network knows, and the weight of each: (m,) float64, log(icons / icons with the word)."""
 
