@@ -103,7 +103,7 @@ class Run(Watching, Attending):
         secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
         returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
         self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, returned, adds=trains)
-        self._grounding = Grounding(self._settled, first_step=first_step)
+        self._grounding = Grounding(self._settled, self._say_undecided, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._orders = Orders(trace, vault, self._recorder, self._ledger)
@@ -352,18 +352,18 @@ class Run(Watching, Attending):
                 "continue the training with start_run(..., resume=True)"
             )
 
-    def _say_undecided(self) -> None:
-        """A batch that no update was made of may have taken part in one that was given to another batch: say so, the
-        first time, since nobody can tell any more who was never used."""
+    def _say_undecided(self, reason: str) -> None:
+        """An update may have been made of other data than it was given to: say so, the first time, since nobody can
+        tell any more who was never used."""
         if not self._has_said_undecided:
             self._has_said_undecided = True
-            self._recorder.record("gap", {"reason": "updates were given to batches by their order, and some are left"})
+            self._recorder.record("gap", {"reason": reason})
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
         if os.getpid() != self._pid:
             return  # a forked child's copy of the hooks: what it trains is not this process's run
         if batch.is_doubtful:
-            self._say_undecided()
+            self._say_undecided("updates were given to batches by their order, and some are left")
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, attribution)

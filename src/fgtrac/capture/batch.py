@@ -29,6 +29,7 @@ class Batch:
     guesses: int = 0  # that were made before its delivery
     is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
     is_evaluated: bool = False  # a model saw it without gradients
+    is_recognised: bool = False  # by its memory, in an applied update
 
     @property
     def is_whole(self) -> bool:

@@ -29,12 +29,14 @@ from fgtrac.capture.tensors import address_of, all_zero, is_fused, skipped_insid
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
+STRAY = max(ATTRIBUTION.values()) + 1  # fifo, and perhaps of data that nobody delivered
 APPLIED, DISCARDED, UNAPPLIED = STATUS["applied"], STATUS["discarded"], STATUS["unapplied"]
 NO_OPTIMIZER = 0
 UNOWNED_LIMIT = 4096  # batches that a parameter may collect before an optimizer claims it
 
 
 Settle = Callable[[Batch, int, int, int, int], None]  # batch, optimizer, step, status, attribution
+Doubt = Callable[[str], None]  # why nobody can tell any more what was used
 
 
 class _RootHook:
@@ -53,10 +55,12 @@ class _RootHook:
 
 
 class Grounding:
-    """The state machine of one run. `settle` receives every batch once for each fate it meets."""
+    """The state machine of one run. `settle` receives every batch once for each fate it meets; `doubt` hears of updates
+    that are perhaps of no delivered batch."""
 
-    def __init__(self, settle: Settle, *, first_step: int = 0) -> None:
+    def __init__(self, settle: Settle, doubt: Doubt, *, first_step: int = 0) -> None:
         self._report = settle
+        self._doubt = doubt
         self._first_step = first_step
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: an exact match can still claim these
@@ -177,6 +181,12 @@ class Grounding:
         batch.settled = True
         if attribution is None:
             attribution = FIFO if batch.iteration.ahead else SOLE
+        if status == APPLIED and attribution == EXACT:
+            batch.is_recognised = True
+        if attribution == STRAY:
+            attribution = FIFO
+            if status == APPLIED:
+                self._doubt("an update followed no delivered batch")
         self._report(batch, optimizer, step, status, attribution)
 
     # -- forward ------------------------------------------------------------------------------------------------
@@ -313,7 +323,7 @@ class Grounding:
         unclear = self._stepping or pointer == 0 or grad.requires_grad  # a closure's, sparse, or with create_graph
         if watcher.pending and not added and not unclear:
             if pointer == watcher.grad[0] and version > watcher.grad[1]:  # clipped, scaled or zeroed after the forward
-                watcher.pending = dict.fromkeys(watcher.pending, FIFO)
+                watcher.pending = {batch: max(FIFO, sure) for batch, sure in watcher.pending.items()}
             else:
                 self._drop(watcher, DISCARDED)  # the gradient of those was thrown away
         watcher.grad = (pointer, version)
@@ -379,11 +389,14 @@ class Grounding:
         was evaluated since or is still held."""
         held = (b for b in self._passed if b in self._aside or (b.iteration.trains and not b.is_let_go()))
         others = dict.fromkeys(held)
-        self._attribution = FIFO if others else max(SOLE, self._attribution)
+        self._attribution = FIFO if others else min(FIFO, max(SOLE, self._attribution))
         late = next((b for b in self._aside if b in others and b.iteration.trains), None)
         if late is not None:
             self._current = [late]
             del others[late]
+        elif any(b.is_recognised or (b.iteration.is_over and b.is_let_go()) for b in self._current):
+            self._attribution = STRAY  # a copy of the batch in hand, or what nobody delivered
+            self._count_guesses(self._current)
         self._count_guesses(others)
 
     def _recognised(self, batches: Iterable[Batch]) -> None:
