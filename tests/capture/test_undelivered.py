@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fgtrac.api.run import Run
+from graphs import Network, make_graph
 
 Read = Callable[[Path], Any]
 GAP = ["an update followed no delivered batch"]
@@ -118,3 +119,82 @@ def test_a_gradient_of_data_that_nobody_delivered_is_no_gap_where_no_update_is_m
         loop.model(torch.randn(2, 4)).sum().backward()  # a saliency map, say
         loop.optimizer.zero_grad()
     assert loop.told(log) == ({1: (0, "exact"), 2: (1, "exact")}, [])
+
+
+class OnAGraph:
+    """Full batches over one graph, and updates on the nodes of each."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.graph, self.model = run, make_graph(), Network()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        seeds = self.graph.train_mask.nonzero().flatten()
+        self.first = run.full_batch(self.graph, seeds[:15], hops=2, role="train")
+        self.second = run.full_batch(self.graph, seeds[15:], hops=2, role="train")
+
+    def train(self) -> None:
+        self.optimizer.zero_grad()
+        self.model(self.graph.x, self.graph.edge_index).square().sum().backward()
+        self.optimizer.step()
+
+    def evaluate(self, role: str | None) -> None:
+        for batch in self.run.full_batch(self.graph, "val_mask", hops=2, role=role):
+            with torch.no_grad():
+                self.model(batch.x, batch.edge_index)
+
+    def told(self, log: Read) -> tuple[dict[int, tuple[int, str]], list[str]]:
+        """step -> loader that it was booked on, and how surely; the gaps' reasons."""
+        self.run.close()
+        said = log(self.run.path)
+        sure = {u.step: (u.loader, u.attribution) for u in said.uses() if u.status == "applied"}
+        return sure, [gap["reason"] for gap in said.kind("gap")]
+
+
+def test_a_full_batch_whose_body_has_ended_unused_takes_no_update(run: Run, log: Read) -> None:
+    loop = OnAGraph(run)
+    for passes in (loop.first, loop.second, loop.first):
+        for _ in loop.first:
+            pass
+        for _ in passes:
+            loop.train()
+            loop.train()
+    sure = {1: (1, "exact"), 2: (1, "exact"), 3: (2, "exact"), 4: (2, "exact"), 5: (1, "exact"), 6: (1, "exact")}
+    assert loop.told(log) == (sure, [])
+
+
+def test_training_on_a_graph_behind_its_full_batch_is_no_sure_use_of_it(run: Run, log: Read) -> None:
+    loop = OnAGraph(run)
+    for _ in loop.first:
+        loop.train()
+    loop.train()
+    assert loop.told(log) == ({1: (1, "exact"), 2: (1, "fifo")}, GAP)
+
+
+def test_full_batches_that_wait_for_updates_at_once_are_guesses_all_of_them(run: Run, log: Read) -> None:
+    loop = OnAGraph(run)
+    for _ in zip(loop.first, loop.second, strict=True):
+        loop.train()
+        loop.train()
+    assert loop.told(log) == ({1: (1, "fifo"), 2: (2, "fifo")}, [])
+
+
+@pytest.mark.parametrize("role", [None, "validation"])
+def test_an_evaluation_on_the_graph_inside_a_training_body_leaves_its_updates_sure(
+    run: Run, log: Read, role: str | None
+) -> None:
+    loop = OnAGraph(run)
+    for _ in range(2):
+        for _ in loop.first:
+            loop.evaluate(role)
+            loop.train()
+            loop.evaluate(role)
+            loop.train()
+    assert loop.told(log) == (dict.fromkeys(range(1, 5), (1, "exact")), [])
+
+
+def test_a_full_batch_that_is_trained_on_behind_its_body_is_a_guess_and_not_lost(run: Run, log: Read) -> None:
+    loop = OnAGraph(run)
+    for _ in list(loop.first):
+        loop.train()
+    for _ in list(loop.second):
+        loop.train()
+    assert loop.told(log) == ({1: (1, "fifo"), 2: (2, "fifo")}, GAP)

@@ -40,9 +40,13 @@ class Batch:
         """Whether nobody holds its first tensor any more."""
         return self.first is None or self.first() is None
 
+    def is_behind(self) -> bool:
+        """Whether its pass is over, and nobody holds it any more."""
+        return self.iteration.is_over and self.is_let_go()
+
     def is_done_with(self) -> bool:
         """Whether it was evaluated in a pass that is over, and nobody holds it any more."""
-        return self.is_evaluated and self.iteration.is_over and self.is_let_go()
+        return self.is_evaluated and self.is_behind()
 
 
 @dataclass(eq=False, slots=True)

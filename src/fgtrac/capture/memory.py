@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fgtrac.capture.batch import Batch
+from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.tensors import address_of, tensors_in
 
 LEAVES = 16  # tensors of one batch that are remembered
@@ -21,12 +21,17 @@ class BatchMemory:
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
         self._limit = 4 * LEAVES
         self.has_graphs = False  # of full batches
+        self._open: dict[
+            Batch, dict[int, weakref.ref[torch.Tensor]]
+        ] = {}  # full batches whose loop's body has not ended
 
     def take(self, batch: Batch, data: Any, outstanding: Container[Batch | None], others: bool) -> None:
         """Remember the first tensors of a batch; with `others` some are `outstanding` beside it."""
         leaves, hops = tensors_in(data)[:LEAVES], batch.hops
         if hops is not None and hops.graph == "whole":
             self.has_graphs = True  # and its tensors, which are always held, say nothing of what the loop holds
+            self._open = {b: known for b, known in self._open.items() if b.iteration.loader != batch.iteration.loader}
+            self._open[batch] = {address_of(leaf): weakref.ref(leaf) for leaf in leaves}
         else:
             batch.first = weakref.ref(leaves[0]) if leaves else None
             if hops is None and self.has_graphs:
@@ -61,6 +66,18 @@ class BatchMemory:
                 del self._known[address]
         self.has_graphs = any(batch in outstanding for _, batch in graphs)
 
+    def end(self, iteration: Iteration) -> None:
+        """The body of a full batch's loop has ended: its graph's memory is that of the batch around it, if any."""
+        for batch in [b for b in self._open if b.iteration is iteration]:
+            for address in self._open.pop(batch):
+                around = [b for b, known in self._open.items() if address in known]
+                if around:
+                    self._known[address] = self._open[around[0]][address], around[0] if len(around) == 1 else None
+                    self.has_graphs = True
+                elif (known := self._known.get(address)) is not None and known[1] in (batch, None):
+                    del self._known[address]
+
     def clear(self) -> None:
         """Forget all of it."""
         self._known.clear()
+        self._open.clear()

@@ -65,6 +65,7 @@ class Grounding:
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: an exact match can still claim these
         self._aside: dict[Batch, None] = {}  # passed over as evaluated, since `_current` was decided
+        self._ended: Batch | None = None  # the last full batch to train on whose body ended before it was used
         self._memory = BatchMemory()
         self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self._alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
@@ -150,10 +151,14 @@ class Grounding:
 
     def exhausted(self, iteration: Iteration) -> None:
         """The loader has no more batches: what an evaluation loader delivered is now out of turn, and what a training
-        loader did where it was evaluated and let go."""
+        loader did where it was evaluated and let go, and a full batch, whose loop's body has ended."""
         iteration.is_over = True
+        self._memory.end(iteration)
         mine = [b for b in self._outstanding if b.iteration is iteration]
-        self._set_aside([b for b in mine if not iteration.trains or b.is_done_with()])
+        self._set_aside([b for b in mine if not iteration.trains or (b.is_done_with() and not b.is_whole)])
+        for batch in [b for b in mine if b.is_whole and iteration.trains]:
+            self._pass_over([batch])
+            self._ended = batch
 
     def restarted(self, loader: int) -> None:
         """A new pass over the loader begins: what the earlier ones left outstanding was never used."""
@@ -197,7 +202,7 @@ class Grounding:
             self._discovery = torch.nn.modules.module.register_module_forward_pre_hook(self._found)
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
-        if self._looks_away or not self._outstanding or not torch.is_grad_enabled():
+        if self._looks_away or not (self._outstanding or self._ended in self._passed) or not torch.is_grad_enabled():
             return
         if module in self._roots or module in self._inner:
             return
@@ -378,10 +383,12 @@ class Grounding:
             batch = candidates[0]
             self._attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
             self._guesses[batch.iteration.trains] += len(candidates) > 1
+            for other in candidates[1:]:
+                other.iteration.ahead |= other.is_whole  # no surer than this choice
             self._current, self._aside, self._new_forward = [batch], {}, False
             if len(candidates) > 1 and batch.number > candidates[1].number:
                 self._pass_over_before(batch)
-        elif backward != -1:
+        elif backward != -1 or self._ended in self._passed:
             self._take_again()
 
     def _take_again(self) -> None:
@@ -394,8 +401,11 @@ class Grounding:
         if late is not None:
             self._current = [late]
             del others[late]
-        elif any(b.is_recognised or (b.iteration.is_over and b.is_let_go()) for b in self._current):
+        elif not self._current or any(b.is_recognised or b.is_behind() for b in self._current):
             self._attribution = STRAY  # a copy of the batch in hand, or what nobody delivered
+            if self._ended is not None and self._ended in self._passed:
+                self._current = [self._ended]
+                others.pop(self._ended, None)
             self._count_guesses(self._current)
         self._count_guesses(others)
 
@@ -503,13 +513,14 @@ class Grounding:
 
     def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
         """First step of an optimizer: keep one watched parameter of it, or None where no traced batch reached it."""
-        if not (self._outstanding or self._reached or self._watchers):
+        waits = self._outstanding or self._reached or self._ended in self._passed
+        if not (waits or self._watchers):
             return None
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         watchers = [w for p in parameters if (w := self._watchers.get(id(p))) is not None and w.parameter() is p]
         fired = [w for w in watchers if w.pending]
         if not fired:
-            if not parameters or not (self._outstanding or self._reached):
+            if not (parameters and waits):
                 return None
             watcher = self._watch(parameters[0])  # no module led here: attribute at the step, watch from now on
             self._take_for(watcher)
