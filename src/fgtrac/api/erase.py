@@ -85,8 +85,8 @@ def erase(
     ValueError for a subject that the vault has no key of, and for typed digits that may mean another's (a text and a
     number are two subjects, and one of them may be erased); FileNotFoundError without the trace, its vault or the
     signing key; CaptureError or BlockingIOError while another process has the trace open for writing or holds the
-    vault; TamperError for a file of factors that is not the log's; OSError where the disk refuses, which says whether the key
-    is destroyed: erase again goes on from there.
+    vault; TamperError for a file of factors that is not the log's; OSError where the disk refuses, which says whether
+    the key is destroyed: erase again goes on from there.
     """
     folder = TraceDir.open(Path(trace))
     trace_id = trace_id_of(folder)
