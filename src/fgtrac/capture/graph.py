@@ -110,10 +110,15 @@ def is_unfinished(delivered: Any) -> bool:
     return kind is not None and isinstance(delivered, kind)
 
 
-def open_batch(item: Any) -> list[Any] | None:
-    """What a PyG `Data` holds; None where `item` is none."""
+def open_batch(item: Any) -> dict[str, Any] | None:
+    """What a PyG `Data` holds, by name; None where `item` is none. Read past PyG's attribute access, where that is
+    possible: cold code is what the hot path pays for."""
     kind = _loaded("torch_geometric.data.data", "BaseData")
-    return list(item.to_dict().values()) if kind is not None and isinstance(item, kind) else None
+    if kind is None or not isinstance(item, kind):
+        return None
+    store = item.__dict__.get("_store")
+    held: Any = None if store is None else store.__dict__.get("_mapping")
+    return held if type(held) is dict else item.to_dict()
 
 
 _OF_GRAPHS = ("DataLoader", "DenseDataLoader", "DataListLoader")  # of torch_geometric: their items are whole graphs

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fgtrac.capture.graph import GraphNodes, node_count
+from fgtrac.capture.graph import GraphNodes, node_count, open_batch
 from fgtrac.errors import CaptureError
 
 MOST_HOPS = 1000  # that a batch is told apart by; what is farther away stands one hop beyond
@@ -66,13 +66,15 @@ class SampledNodes:
 
         CaptureError where the batch does not say which nodes it holds, or holds others than were drawn.
         """
+        held = open_batch(batch) or {}
         try:
-            given = batch.n_id.numpy(force=True)
+            given = (held["n_id"] if held else batch.n_id).numpy(force=True)
             if given.dtype.kind not in "iu":
                 raise TypeError(f"n_id holds {given.dtype}")
             drawn = given.astype(np.uint32)
-            size, told = int(batch.batch_size), getattr(batch, "num_sampled_nodes", None)
-        except (AttributeError, TypeError) as error:
+            size = int(held["batch_size"] if held else batch.batch_size)
+            told = held.get("num_sampled_nodes") if held else getattr(batch, "num_sampled_nodes", None)
+        except (AttributeError, KeyError, TypeError) as error:
             raise CaptureError(
                 f"the loader delivers a {type(batch).__name__} that does not say which nodes it holds ({error}); let "
                 "its transform keep n_id and batch_size"
@@ -83,7 +85,8 @@ class SampledNodes:
                 f"the batch begins with the nodes {_some(drawn[:size])}, and its seeds are {_some(seeds)}: nobody can "
                 "tell whose labels take part; let sampler and transform leave the seeds first, in their order"
             )
-        if given.max(initial=0) >= self._count or given.min(initial=0) < 0:
+        wide = given.view(np.uint64) if given.dtype == np.int64 else given.astype(np.int64).view(np.uint64)
+        if wide.max(initial=0) >= self._count:  # a negative number is a very large one there
             wrong = given[(given < 0) | (given >= self._count)][0]
             raise CaptureError(
                 f"the batch holds node {wrong} of a graph of {self._count} nodes (n_id); let the transform keep n_id, "

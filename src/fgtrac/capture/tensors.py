@@ -9,6 +9,8 @@ import torch
 
 from fgtrac.capture.graph import open_batch
 
+_PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
+
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Fused kernels update parameters without moving their version counter."""
@@ -48,6 +50,6 @@ def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
             found += tensors_in(item, depth - 1)
         elif depth and isinstance(item, Mapping):
             found += tensors_in(list(item.values()), depth - 1)
-        elif depth and (held := open_batch(item)) is not None:
-            found += tensors_in(held, depth - 1)
+        elif depth and type(item) not in _PLAIN and (held := open_batch(item)) is not None:
+            found += tensors_in(list(held.values()), depth - 1)
     return found
