@@ -31,7 +31,6 @@ def test_the_page_is_rendered_from_its_json_and_every_claim_on_it_holds(figures:
     assert list(figures["pipelines"]) == ["cnn", "graph"]
 
 
-@pytest.mark.xfail(strict=True, reason="delete this line when `make reproduction` has written the real page")
 def test_the_page_is_no_trial(figures: Any) -> None:
     assert (figures["seeds"], figures["epochs"]) == (5, None)
     assert "trial" not in JSON.with_suffix(".md").read_text(encoding="utf-8")
