@@ -6,12 +6,16 @@ import base64
 import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from fgtrac.api.explanation import Explanation, Scored
 
 HALVES = np.array([" ", "▄", "▀", "█"])  # by (upper pixel is bright, lower pixel is bright)
 MARGIN = 4  # MNIST's digits lie in the inner 20 x 20 of 28 x 28 (http://yann.lecun.com/exdb/mnist/)
@@ -89,3 +93,27 @@ def _bars(trace: Sequence[float]) -> str:
         top = 20 - height if share > 0 else 20
         bars += f'<rect x="{12 * i + 1}" y="{top:.1f}" width="10" height="{height:.1f}" fill="{color}"/>'
     return f'<svg width="{12 * len(trace)}" height="40" role="img" aria-label="share of each checkpoint">{bars}</svg>'
+
+
+def teachers(
+    answer: Explanation, target: Picture, draw: Callable[[Scored], Picture], question: str, out: Path | None
+) -> dict[str, Any]:
+    """Who taught a wrong answer: the explanation of a target with pictures, also as a page at `out`."""
+    (toward,) = answer.toward
+    sides = [[draw(scored) for scored in side] for side in (toward.proponents, toward.opponents)]
+    if out is not None:
+        sections = [
+            ("The wrong prediction", "", [target]),
+            ("Proponents: they lowered its loss", "for", sides[0]),
+            ("Opponents: they raised its loss", "against", sides[1]),
+        ]
+        note = f"{answer.basis}. Bars: the share of each checkpoint, at steps {', '.join(map(str, answer.steps))}."
+        out.write_text(page(question, sections, note), encoding="utf-8")
+    return {
+        "answer": answer.as_json(),
+        "basis": answer.basis,
+        "steps": list(answer.steps),
+        "pictures": [target, *(side[0] for side in sides if side)],
+        "page": None if out is None else str(out),
+        "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
+    }

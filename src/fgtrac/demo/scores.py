@@ -14,7 +14,7 @@ from fgtrac.api.explanation import Scored
 from fgtrac.api.trace import open_trace
 from fgtrac.demo import training
 from fgtrac.demo.data import Planted
-from fgtrac.demo.pictures import Picture, page
+from fgtrac.demo.pictures import Picture, teachers
 from fgtrac.demo.prepare import ARCHIVE, Prepared
 from fgtrac.demo.training import Trained
 from fgtrac.score.suspects import auc, precision_at
@@ -49,35 +49,19 @@ def explained(path: Path, planted: Planted, prepared: Prepared, mistake: Mistake
     """Proponents and opponents of one wrong prediction, with their pictures; also as a page at `out`."""
     trace = open_trace(path)
     answer = trace.explain(f"{ARCHIVE}:{mistake.row}", method=METHOD, k=SHOWN)
-    (toward,) = answer.toward
     images = planted.archive.tensors[0].numpy()
     flipped = {f"{ARCHIVE}:{row}" for row in prepared.flipped}
     target = Picture(
         images[mistake.row], (f"{ARCHIVE}:{mistake.row}", f"a {mistake.label}, taken for a {mistake.said}")
     )
-    sides = [[_picture(images, s, flipped) for s in side] for side in (toward.proponents, toward.opponents)]
-    if out is not None:
-        sections = [
-            ("The wrong prediction", "", [target]),
-            ("Proponents: they lowered its loss", "for", sides[0]),
-            ("Opponents: they raised its loss", "against", sides[1]),
-        ]
-        note = f"{answer.basis}. Bars: the share of each checkpoint, at steps {', '.join(map(str, answer.steps))}."
-        out.write_text(page("Who taught the model this wrong answer?", sections, note), encoding="utf-8")
-    return {
-        "mistake": {
-            "sample": f"{ARCHIVE}:{mistake.row}",
-            "label": mistake.label,
-            "said": mistake.said,
-            "loss": mistake.loss,
-        },
-        "answer": answer.as_json(),
-        "basis": answer.basis,
-        "steps": list(answer.steps),
-        "pictures": [target, *(side[0] for side in sides if side)],
-        "page": None if out is None else str(out),
-        "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
+    said = {
+        "sample": f"{ARCHIVE}:{mistake.row}",
+        "label": mistake.label,
+        "said": mistake.said,
+        "loss": mistake.loss,
     }
+    question = "Who taught the model this wrong answer?"
+    return {"mistake": said} | teachers(answer, target, lambda one: _picture(images, one, flipped), question, out)
 
 
 def _picture(images: NDArray[np.uint8], sample: Scored, flipped: set[str]) -> Picture:

@@ -19,7 +19,7 @@ from fgtrac.demo.graph.network import MODALITIES, IconNetwork
 from fgtrac.demo.graph.prepare import naming
 from fgtrac.demo.graph.questions import Finished
 from fgtrac.demo.graph.training import predict
-from fgtrac.demo.pictures import MARGIN, Picture, page
+from fgtrac.demo.pictures import MARGIN, Picture, teachers
 
 METHOD = "tracin"  # the paper's; the Fisher matrix of this head, 2,910 x 2,910, takes seconds a checkpoint
 SHOWN = 5
@@ -54,27 +54,13 @@ def by_training(done: Finished, mistake: Mistake, out: Path | None) -> dict[str,
     label, said = (icons.categories[n] for n in (int(icons.labels[mistake.node]), mistake.said))
     title = f"{icons.names[mistake.node]}: {label}, taken for {said}"
     target = Picture(drawn(graph, mistake.node), (icons.names[mistake.node], f"{label}, taken for {said}"))
-    sides = [[picture(done, scored) for scored in side] for side in (toward.proponents, toward.opponents)]
-    if out is not None:
-        sections = [
-            ("The wrong prediction", "", [target]),
-            ("Proponents: they lowered its loss", "for", sides[0]),
-            ("Opponents: they raised its loss", "against", sides[1]),
-        ]
-        note = f"{answer.basis}. Bars: the share of each checkpoint, at steps {', '.join(map(str, answer.steps))}."
-        out.write_text(page("Who taught the network this wrong answer?", sections, note), encoding="utf-8")
+    question = "Who taught the network this wrong answer?"
     return {
         "title": title,
         "mistake": {"sample": done.called(mistake.node), "label": label, "said": said, "loss": mistake.loss},
-        "answer": answer.as_json(),
         "categories": list(icons.categories),
-        "basis": answer.basis,
-        "steps": list(answer.steps),
         "weights": [{"step": one.step, "weights": one.weights[0].tolist()} for one in toward.attention],
-        "pictures": [target, *(side[0] for side in sides if side)],
-        "page": None if out is None else str(out),
-        "adds_up": all(np.isclose(sum(s.trace), s.score, rtol=1e-4) for s in (*toward.proponents, *toward.opponents)),
-    }
+    } | teachers(answer, target, lambda one: picture(done, one), question, out)
 
 
 def by_messages(done: Finished, mistake: Mistake) -> dict[str, Any]:
