@@ -25,6 +25,7 @@ class Registering:
         subject: Keys = None,
         content: bool = True,
         source: Callable[[int], bytes] | None = None,
+        rows: Any = None,
     ) -> None:
         """Register the samples of the data set(s) behind `data`, and their role.
 
@@ -32,8 +33,9 @@ class Registering:
         `GraphNodes` takes them. `name` names the root data set (by default its type, or "graph"); `key` and `subject`
         are a function of the row, a column's or a graph attribute's name, or a sequence (a subject is a text or a whole
         number; None is nobody's sample, which is then named under the run's key); `source(row)` gives the bytes that a
-        content digest is taken from where fgtrac does not know them; `content=False` takes none. Registering the same
-        data set again adds the role only.
+        content digest is taken from where fgtrac does not know them; `content=False` takes none. `rows` is other
+        registered data, such as a table, whose row i is row i of `data`: then its samples are those. Registering the
+        same data set again adds the role only.
         Raises ValueError for a taken name, a second graph without one, keys that collide, options for a data set that
         is registered already, and for samples of an erased subject; TypeError for a graph of several node types; of
         data that are held against a log ValueError, where it registers other samples, or other contents, under that
@@ -41,4 +43,6 @@ class Registering:
         """
         if nodes is not None or is_graph(data):
             data = GraphNodes(data, nodes)
+        if rows is not None:
+            self._registry.adopt(data, self._registry.resolve(rows))
         self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)

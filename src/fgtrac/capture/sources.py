@@ -126,6 +126,7 @@ class Registry:
         self._secrets = secrets
         self._names = names
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
+        self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
         self._taken: set[str] = set()
         self._before = before or {}
         self._returned = returned
@@ -145,6 +146,8 @@ class Registry:
             if isinstance(part, GraphNodes):
                 which, rows = walk(part.data)
                 return which[part.numbers], rows[part.numbers]
+            if (adopted := self._adopted.get(id(part))) is not None:
+                return place(adopted[1])
             if isinstance(part, Subset):
                 which, rows = walk(part.dataset)
                 indices = np.asarray(part.indices, dtype=np.int64)
@@ -158,16 +161,34 @@ class Registry:
                     f"the graph {root.name} has {count} nodes, and was registered with {len(root)}; register it when "
                     "it is whole, or the changed one as a copy with a name= of its own"
                 )
+            return np.full(len(root), number_of(root), dtype=np.uint16), np.arange(len(root), dtype=np.int64)
+
+        def place(known: Resolved) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+            numbered = np.array([number_of(root) for root in known.roots], dtype=np.uint16)
+            return numbered[known.which], known.rows
+
+        def number_of(root: Root) -> int:
             number = numbers.setdefault(id(root), len(roots))
             if number == len(roots):
                 roots.append(root)
-            return np.full(len(root), number, dtype=np.uint16), np.arange(len(root), dtype=np.int64)
+            return number
 
         which, rows = walk(data)
         return Resolved(tuple(roots), which, rows)
 
+    def adopt(self, data: Any, resolved: Resolved) -> None:
+        """Row i of `data` is the sample at position i of `resolved`, from now on: what a stage made of known samples,
+        and a data set over a table's rows. ValueError for another number of rows, and for data registered already."""
+        if id(data) in self._roots or id(data) in self._adopted:
+            raise ValueError(f"this {type(data).__name__} is registered already; say whose rows it has once, first")
+        if (rows := count_rows(data)) != len(resolved.rows):
+            raise ValueError(f"this {type(data).__name__} has {rows} rows, and its samples are {len(resolved.rows)}")
+        self._adopted[id(data)] = data, resolved
+
     def roots_of(self, data: Any) -> list[Any]:
         """The root data sets behind `data`, in order, each once."""
+        if (adopted := self._adopted.get(id(data))) is not None:
+            return [root.data for root in adopted[1].roots]
         if isinstance(data, GraphNodes):
             return [data.data]
         if isinstance(data, Subset):
