@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.loader import as_positions
+from fgtrac.capture.loader import as_positions, find_watch
 from fgtrac.errors import CaptureError
 
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
@@ -286,3 +286,15 @@ def test_an_iterator_of_a_run_that_closed_is_said_to_be_unrecorded_by_the_next(r
         strict.watch(loader)
         with pytest.raises(CaptureError, match=r"begin the loop after watch\(\)"):
             next(before)
+
+
+@WORKERS
+def test_an_opener_gives_the_loop_what_it_makes_of_each_delivered_batch(run: Run, log: Read, workers: int) -> None:
+    loader = run.watch(DataLoader(Numbers(6), batch_size=2, num_workers=workers))
+    watch = find_watch(loader)
+    assert watch is not None
+    watch.opener = lambda batch, data: {"rows": data, "drawn": batch.positions.tolist()}
+    got = [(rows_in(opened["rows"]), opened["drawn"]) for opened in loader]
+    run.close()
+    assert got == [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([4, 5], [4, 5])]
+    assert delivered(log(run.path)) == [rows for rows, _ in got]

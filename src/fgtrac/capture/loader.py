@@ -19,7 +19,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
-from fgtrac.capture.batch import Iteration
+from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
 from fgtrac.capture.hops import SampledNodes
 from fgtrac.capture.sampler import Order
@@ -54,6 +54,7 @@ class Watch:
     trace: str  # of the run, as messages call it
     unrecorded: Callable[[str], None]  # told what delivers batches of the watched data that are not recorded
     sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
+    opener: Callable[[Batch, Any], Any] | None = None  # takes what was delivered, and gives what the loop gets
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
@@ -86,9 +87,9 @@ class _Pairing:
         if self.watch.active:
             self.watch.orders.announce(self.iteration, iterator, loader)
 
-    def deliver(self, task: int, number: int, data: Any) -> None:
-        """Hand the delivered batch to the grounding, with the positions drawn for that task; batch `number`
-        of the pass is awaited where it is still to be made of its nodes."""
+    def deliver(self, task: int, number: int, data: Any) -> Any:
+        """Hand the delivered batch to the grounding, with the positions drawn for that task, and give what the loop
+        gets; batch `number` of the pass is awaited where it is still to be made of its nodes."""
         if task not in self.sent:
             raise CaptureError(f"batch {task} came back but was never drawn; {KNOWN_VERSIONS} are known to pair right")
         positions = as_positions(self.sent.pop(task), self.watch.rows)
@@ -96,15 +97,16 @@ class _Pairing:
             raise CaptureError("drawn nodes came before the batch of those drawn before them; iterate over the loader")
         if self.watch.sampled is not None and is_unfinished(data):
             self.awaits = number, positions
-        else:
-            self.hand_over(positions, data)
+            return data
+        return self.hand_over(positions, data)
 
-    def hand_over(self, positions: array[int], data: Any) -> None:
-        """The batch is as the loop receives it."""
+    def hand_over(self, positions: array[int], data: Any) -> Any:
+        """The batch is complete; what the loop gets of it."""
         hops, reader = None, self.watch.sampled
         if reader is not None:
             positions, hops = reader.read(positions, data, self.changed)
-        self.watch.grounding.deliver(self.iteration, positions, data, hops)
+        batch, opener = self.watch.grounding.deliver(self.iteration, positions, data, hops), self.watch.opener
+        return data if opener is None else opener(batch, data)
 
     def unread(self, number: int) -> None:
         """Have it said that a batch of the pass was never delivered."""
@@ -273,7 +275,7 @@ def _patched_next(self: Any) -> Any:
         _forget_unread(self, pairing)
     elif pairing.watch.active:
         task = _answered(self, pairing)
-        pairing.deliver(task, _number(self, pairing, task), data)
+        return pairing.deliver(task, _number(self, pairing, task), data)
     return data
 
 

@@ -43,8 +43,7 @@ def _patched_next(self: Any) -> Any:
             (number, _positions), pairing.awaits = pairing.awaits, None
             pairing.unread(number)
         raise
-    _hand_over(pairing, batch)
-    return batch
+    return _hand_over(pairing, batch)
 
 
 def _patched_call(self: Any, index: Any) -> Any:
@@ -54,8 +53,9 @@ def _patched_call(self: Any, index: Any) -> Any:
     return _original[1](self, index)
 
 
-def _hand_over(pairing: Any, batch: Any) -> None:
+def _hand_over(pairing: Any, batch: Any) -> Any:
     if pairing.awaits is not None:
         (_number, positions), pairing.awaits = pairing.awaits, None
         if pairing.watch.active:
-            pairing.hand_over(positions, batch)
+            return pairing.hand_over(positions, batch)
+    return batch
