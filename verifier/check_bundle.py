@@ -43,7 +43,7 @@ TEXTS = {
     "id": ("[0-9a-f]{64}", bytes.fromhex), "hex": ("(?:[0-9a-f]{2}){0,65535}", bytes.fromhex),
     "hash": (HASH, b64decode), "base64": ("(?!.{87381})" + BASE64, b64decode),
 }  # fmt: skip
-DETAILS = {2: (1, 4), 3: (1, 3), 5: (1, 3), 6: (1, 65535), 7: (2, 3)}  # of a kind the least and the greatest; else 0
+DETAILS = {2: (1, 4), 3: (1, 3), 5: (1, 4), 6: (1, 65535), 7: (2, 3)}  # of a kind the least and the greatest; else 0
 LEAF = {"index": "number", "path": ("hash", 0, 64)}
 SIDE, ROWS = LEAF | {"type": 256, "key": "id", "digest": "id"}, ("row", 1, MAX_ROWS)
 FORM = {
@@ -438,8 +438,9 @@ class Examination:
         far = [h == self.shown[n]["hops"] for h, n in hops if self.is_evident and self.shown[n].get("graph") == "whole"]
         yield far, f"In updates on the whole graph: {len(far)}, {sum(far)} of them out of the seeds' reach."
         yield "label" in self.claim, "What a model reads beside its batches is not recorded."
-        n, undone = sum(row[1:3] == (5, 3) for row in all_uses), sum(map(self.is_undone, all_uses))
-        yield n, f"Which update took it is assumed from the order of the batches in {n} of all uses."
+        how, undone = [row[2] for row in all_uses if row[1] == 5], sum(map(self.is_undone, all_uses))
+        yield 3 in how, f"Which update took it is assumed from the order of the batches in {how.count(3)} of all uses."
+        yield 4 in how, f"Told by the recording program itself, which nothing watched: {how.count(4)} of all uses."
         yield undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."
         if self.is_evident:
             about, rows = ("of its uses", uses) if is_used and uses else ("about it", self.rows)
@@ -449,8 +450,7 @@ class Examination:
             a, b = min(self.epochs, default=0), max(self.epochs, default=0)
             yield is_used and uses, f"Epochs of its uses: {len(self.epochs)}, from {a} to {b}."
         for n, e in self.of("checkpoint").items():
-            need(is_used and uses and e["kept"] is True, "a model state that was not kept, or without a use")
-            need(not self.is_undone((n, 0, 0, e["step"])), "the model state was undone by a resume")
+            need(is_used and uses and e["kept"] is True and not self.is_undone((n, 0, 0, e["step"])), "no kept state")
             state = f"step {e['step']} with SHA-256 {e['digest'].hex()}" if "digest" in e else f"step {e['step']}"
             before = sum(row[0] < n and row[3] <= e["step"] and not self.is_undone(row) for row in uses)
             yield True, f"The model state of {state} was saved after {before} of its uses."

@@ -209,10 +209,12 @@ def _as_neighbour(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
 def _about_uses(lives: Sequence[Rows], shown: Shown) -> list[str]:
     """What is to be known of the uses of a sample, and of its descendants."""
     rows = np.concatenate(lives)
-    assumed = int(((rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["fifo"])).sum())
+    how = rows["detail"][rows["kind"] == KIND["used"]]
+    assumed, declared = (int((how == ATTRIBUTION[word]).sum()) for word in ("fifo", "declared"))
     undone = int(undone_uses(rows, shown).sum())
     said = (
         (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of all uses."),
+        (declared, f"Told by the recording program itself, which nothing watched: {declared} of all uses."),
         (undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."),
     )
     return [words for count, words in said if count]
