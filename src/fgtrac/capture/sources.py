@@ -31,7 +31,7 @@ Names = Callable[[Iterable[tuple[bytes, str, bytes, str | None]]], None]  # (id,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Root:
-    """One registered root data set: row -> ordinal in its block, and row -> id.
+    """One registered root data set, or one block of a stream (`data` is None): row -> ordinal in its block, and -> id.
 
     `ordinals` is (n,) uint32; `ids` is (n, 32) uint8 in row order; `contents` likewise, or None where no source is
     known; `subjects` has n (None in the place of a sample that has none), or is None where no sample has one.
@@ -48,6 +48,10 @@ class Root:
 
     def __len__(self) -> int:
         return len(self.ordinals)
+
+    def whole(self) -> Resolved:
+        """All its rows, in their order."""
+        return Resolved((self,), np.zeros(len(self), dtype=np.uint16), np.arange(len(self)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,6 +132,7 @@ class Registry:
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
         self._taken: set[str] = set()
+        self._streams: dict[str, bool] = {}  # name -> whether its blocks have digests of the samples
         self._before = before or {}
         self._returned = returned
         self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 1 << code for each role
@@ -273,6 +278,64 @@ class Registry:
         self._roles[block] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)
         return root
+
+    def add_block(
+        self,
+        name: str,
+        keys: Sequence[Any] | None = None,
+        *,
+        digests: NDArray[np.uint8] | None = None,
+        content: str = "sample",
+    ) -> Root:
+        """Register the next samples of a stream as one more block of the data set `name`; the root of this block, whose
+        row i is the sample of `keys[i]`, or of `digests[i]` where there are no keys.
+
+        `digests` is (n, 32) uint8, SHA-256 of each sample's source bytes, and `content` says of what. A key that an
+        earlier block has is the same sample again: the log bears that, and pays 32 bytes for it. A block that is there
+        already is not written again. ValueError for a name that a data set has, no samples, two with one key, and a
+        block with digests where those before had none (or the other way round); TypeError for what is no key; and
+        ValueError where nothing is added to the trace.
+        """
+        if not self.adds:
+            raise ValueError(
+                f"the samples of the stream {name!r:.60} were registered as they came, and cannot be again"
+            )
+        if name in self._taken and name not in self._streams:
+            raise ValueError(f"a data set named {name!r} is registered already; give this stream another name=")
+        if keys is None and digests is None:
+            raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
+        sources = None if digests is None else rows_of(digests)
+        named: Sequence[Any] = list(keys) if keys is not None else sources or []
+        if not named or (sources is not None and len(sources) != len(named)):
+            of = f" and {len(sources)} digests" if sources is not None else ""
+            raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
+        if self._streams.get(name, sources is not None) != (sources is not None):
+            raise ValueError(f"the stream {name!r:.60} has blocks with digests of its samples, and others without")
+        if name not in self._streams:
+            self._begin_stream(name, named, None if sources is None else content)
+        secrets = self._secrets_of(self._scheme, None, len(named))
+        written = preimages(name, named)
+        ids = ids_of(self._scheme, secrets, written)
+        contents = None if sources is None else ids_of(self._scheme, secrets, content_preimages(sources))
+        order = sort_ids(ids, named)
+        block = block_id(ids[order].tobytes())
+        ordinals = np.empty(len(named), dtype=np.uint32)
+        ordinals[order] = np.arange(len(named), dtype=np.uint32)
+        if block not in self._roles:
+            front, listed = len(preimage(name, 0)) - 1, rows_of(ids)
+            self._names((listed[n], name, written[n][front:], None) for n in order.tolist())
+            self._write_samples(name, block, ids, contents, None, order)
+            self._roles[block] = np.zeros(len(named), dtype=np.uint8)
+        return Root(None, name, self._scheme, block, ordinals, ids, contents, None)
+
+    def _begin_stream(self, name: str, keys: Sequence[Any], content: str | None) -> None:
+        check_dataset_name(name)
+        said = {"name": name, "id_scheme": self._scheme} | ({} if content is None else {"content": content})
+        if kind_of_keys(keys) == "names":  # of numbers, nobody knows what the next blocks bring
+            said["keys"] = "names"
+        self._recorder.record("dataset", said)
+        self._taken.add(name)
+        self._streams[name] = content is not None
 
     def record_role(self, resolved: Resolved, role: str) -> None:
         """Write `roles` entries for every position that has not this role yet, each sample once. ValueError for an
