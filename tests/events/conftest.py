@@ -44,7 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "transform": {
         "stage": "crop", "operation": "record", "block": BLOCK, "parameters": {"size": 8}, "code": DIGEST,
         "output": "crops", "kept": u4(0), "dropped": u4(1), "same_as": DIGEST, "child_block": OTHER,
-        "parents": u4(0, 0, 2), "children": u4(0, 1, 1),
+        "parents": u4(0, 0, 2), "children": u4(0, 1, 1), "starts": u4(0, 4, 0), "stops": u4(4, 4, 9),
     },
     "sampler": {
         "loader": 0, "epoch": 0, "sampler": "RandomSampler", "parameters": {"replacement": False}, "state": b"state",

@@ -15,13 +15,17 @@ MAX_ENTRY_BYTES = 65_535  # C2SP tlog-tiles: a bundle writes an entry's length a
 NO_STEP = 2**64 - 1
 ROLES = {"train": 1, "validation": 2, "test": 3, "excluded": 4}
 STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
-ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3, "declared": 4}
+ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3, "declared": 4, "among": 5}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
 TRAINING = ("samples", "roles", "transform", "use", "resume")  # after one of these a run has not ended, or no longer
 NUMBERS = ("rows", "numbers")
 KEYS = (*NUMBERS, "names")  # what a data set's samples are named by
 GRAPHS = ("sampled", "whole")  # what the neighbours of a batch's seeds are: drawn by a sampler, or all other nodes
-OPERATIONS = ("filter", "map", "deduplicate", "split", "record")
+OPERATIONS = (
+    "filter", "map", "deduplicate", "split", "select", "sort", "shuffle", "concatenate",  # a row stays its sample
+    "join", "explode", "aggregate", "tokenise", "pack", "record",  # rows become new samples
+    "apply",  # either
+)  # fmt: skip
 
 Check = Callable[[Any], bool]
 
@@ -105,7 +109,7 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     "transform": {
         "stage": _text, "operation": _one_of(*OPERATIONS), "block": _BLOCK, "parameters?": _map, "code?": _DIGEST,
         "output?": _text, "kept?": _U32, "dropped?": _U32, "same_as?": _any_octets, "child_block?": _BLOCK,
-        "parents?": _U32, "children?": _U32,
+        "parents?": _U32, "children?": _U32, "starts?": _U32, "stops?": _U32,
     },
     "sampler": {
         "loader": _integer, "epoch": _integer, "sampler": _text, "parameters?": _map, "state?": _any_octets,
@@ -242,6 +246,13 @@ def _check_transform(event: Mapping[str, Any]) -> None:
         raise FormatError("a transform entry has child_block, parents and children together, or none of them")
     if all(pairs):
         _same_length(event, "parents", "children")
+    spans = [n in event for n in ("starts", "stops")]
+    if any(spans):
+        if not all(pairs + spans):
+            raise FormatError("a transform entry has starts and stops together, beside parents and children, or neither")
+        _same_length(event, "parents", "starts", "stops")
+        if (event["starts"] > event["stops"]).any():
+            raise FormatError("a span of a transform entry stops before it starts")
     if not (all(pairs) or "kept" in event or "dropped" in event):
         raise FormatError("a transform entry names what it kept, dropped or derived; it names nothing")
     if "same_as" in event and ("dropped" not in event or len(event["same_as"]) != 32 * len(event["dropped"])):
