@@ -61,11 +61,12 @@ class Grounding:
     def __init__(self, settle: Settle, doubt: Doubt, *, first_step: int = 0) -> None:
         self._report = settle
         self._doubt = doubt
-        self._first_step = first_step
+        self.first_step = first_step
         self._outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self._passed: dict[Batch, None] = {}  # evaluated or passed over: an exact match can still claim these
         self._aside: dict[Batch, None] = {}  # passed over as evaluated, since `_current` was decided
         self._ended: Batch | None = None  # the last full batch to train on whose body ended before it was used
+        self._declared: dict[Batch, None] = {}  # what a framework's hook says that the next passes are about
         self._memory = BatchMemory()
         self._forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self._alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
@@ -94,10 +95,14 @@ class Grounding:
         ]
         self._discover()
 
+    def new_optimizer_number(self) -> int:
+        """For an optimizer that is none of torch's."""
+        return next(self._numbers)
+
     @property
     def step(self) -> int:
         """Applied updates of the optimizer that stepped last; the resumed-from step before the first."""
-        return self._latest.steps if self._latest is not None else self._first_step
+        return self._latest.steps if self._latest is not None else self.first_step
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
@@ -133,7 +138,7 @@ class Grounding:
     def current(self) -> list[Batch]:
         """The batches of the last forward pass where its input was recognised, else the next one in order."""
         waiting = self._candidates()[:1] if self._new_forward else []
-        return list(self._forwarded) or waiting or self._current
+        return list(self._forwarded or self._declared) or waiting or self._current
 
     # -- delivery -----------------------------------------------------------------------------------------------
 
@@ -148,6 +153,14 @@ class Grounding:
         self._forwarded, self._alone, self._new_forward = {}, None, True
         self._memory.take(batch, data, self._outstanding, others)
         return batch
+
+    def declare(self, batches: Iterable[Batch] = ()) -> None:
+        """A framework's own hook says which delivered batches the forward and backward passes from now on are about,
+        all of them together, until it says otherwise: these are `exact`, also where the model is given copies.
+
+        It holds up to the update, so let it stand until the next batch; no batches end it.
+        """
+        self._declared = dict.fromkeys(batches)
 
     def exhausted(self, iteration: Iteration) -> None:
         """The loader has no more batches: what an evaluation loader delivered is now out of turn, and what a training
@@ -166,6 +179,8 @@ class Grounding:
             for batch in [b for b in waiting if b.iteration.loader == loader]:
                 del waiting[batch]
                 self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
+        if self._declared:
+            self.declare([b for b in self._declared if b.iteration.loader != loader])
 
     def close(self) -> None:
         """Remove every hook; settle what is left as unapplied."""
@@ -202,7 +217,8 @@ class Grounding:
             self._discovery = torch.nn.modules.module.register_module_forward_pre_hook(self._found)
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
-        if self._looks_away or not (self._outstanding or self._ended in self._passed) or not torch.is_grad_enabled():
+        waits = self._outstanding or self._declared or self._ended in self._passed
+        if self._looks_away or not waits or not torch.is_grad_enabled():
             return
         if module in self._roots or module in self._inner:
             return
@@ -225,7 +241,7 @@ class Grounding:
         if not torch.is_grad_enabled():
             if not batches:  # an evaluation of a copied input: of the one evaluation batch there is, if there is one
                 evaluated = list(itertools.islice((b for b in self._outstanding if not b.iteration.trains), 2))
-                batches = dict.fromkeys(evaluated if len(evaluated) == 1 else ())
+                batches = self._declared or dict.fromkeys(evaluated if len(evaluated) == 1 else ())
             for batch in batches:
                 batch.is_evaluated = True
             self._set_aside([b for b in batches if not b.iteration.trains])  # others are often trained on thereafter
@@ -239,6 +255,7 @@ class Grounding:
         self._reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if not batches:
             return
+        batches.update(self._declared)
         if not self._forwarded and all(b.iteration.trains for b in batches):
             self._alone = (output, batches)  # the usual case: a backward pass now is about it, and no hook is needed
         else:
@@ -320,7 +337,7 @@ class Grounding:
             return
         backward = _current_graph_task_id()
         alone, first_met = self._alone, backward not in (-1, self._backward)
-        if alone is not None and first_met and not (watcher.pending or self._reached or self._stepping):
+        if alone and first_met and not (watcher.pending or self._reached or self._stepping):
             self._take_alone(backward, watcher, alone[1], grad)
             return
         pointer, version = address_of(grad), grad._version
@@ -374,7 +391,11 @@ class Grounding:
             self._recognised(self._alone[1])
             return
         if backward != -1 and self._forwarded:
-            self._current, self._attribution = [], EXACT  # this pass has still to come through what was recognised
+            # this pass has still to come through what was recognised
+            self._current, self._attribution = list(self._declared), EXACT
+            return
+        if self._declared:
+            self._recognised(self._declared)
             return
         if backward != -1 and self._attribution == EXACT and not self._new_forward:
             return  # another pass through the forward pass that was recognised
@@ -411,7 +432,7 @@ class Grounding:
 
     def _recognised(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
-        self._current, self._attribution = list(dict.fromkeys(batches)), EXACT
+        self._current, self._attribution = list(dict.fromkeys([*batches, *self._declared])), EXACT
         self._forwarded, self._alone, self._aside, self._new_forward = {}, None, {}, False
         if len(self._outstanding) > len(self._current):
             self._pass_over_before(self._current[-1])
@@ -513,7 +534,7 @@ class Grounding:
 
     def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
         """First step of an optimizer: keep one watched parameter of it, or None where no traced batch reached it."""
-        waits = self._outstanding or self._reached or self._ended in self._passed
+        waits = self._outstanding or self._declared or self._reached or self._ended in self._passed
         if not (waits or self._watchers):
             return None
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -534,7 +555,7 @@ class Grounding:
                 other.handle.remove()
                 parameter = other.parameter()
                 self._watchers.pop(id(parameter), None)
-        known = KnownOptimizer(next(self._numbers), kept, steps=self._first_step)
+        known = KnownOptimizer(next(self._numbers), kept, steps=self.first_step)
         kept.optimizer = known
         self._optimizers[optimizer] = known
         return known
