@@ -21,7 +21,9 @@ DESIGN = {
     "dataset": {"name", "id_scheme", "rows"},
     "samples": {"dataset", "block", "ids", "contents", "subjects", "part", "parts"},
     "roles": {"role", "block", "ordinals"},
-    "transform": {"stage", "parameters", "code", "kept", "dropped", "parents", "children", "child_block", "starts", "stops"},
+    "transform": {
+        "stage", "parameters", "code", "kept", "dropped", "parents", "children", "child_block", "starts", "stops",
+    },
     "sampler": {"epoch", "sampler", "parameters", "state", "state_commitment"},
     "use": {
         "loader", "optimizer", "block", "epoch", "batch", "step", "status", "attribution", "count", "ordinals",

@@ -249,7 +249,7 @@ def _check_transform(event: Mapping[str, Any]) -> None:
     spans = [n in event for n in ("starts", "stops")]
     if any(spans):
         if not all(pairs + spans):
-            raise FormatError("a transform entry has starts and stops together, beside parents and children, or neither")
+            raise FormatError("a transform entry has starts and stops together, beside parents and children")
         _same_length(event, "parents", "starts", "stops")
         if (event["starts"] > event["stops"]).any():
             raise FormatError("a span of a transform entry stops before it starts")
