@@ -7,7 +7,6 @@ import operator
 from typing import Any
 
 import numpy as np
-import torch
 
 import fgtrac.capture.checkpoint as states
 from fgtrac.api.ledger import Ledger
@@ -39,7 +38,7 @@ class Checkpoints:
         return self._rule.decide(states.loss_of(val_loss)).kept
 
     def record(
-        self, model: torch.nn.Module, step: int, val_loss: Any, epoch: int | None, rates: tuple[float, ...], remark: str
+        self, model: states.Model, step: int, val_loss: Any, epoch: int | None, rates: tuple[float, ...], remark: str
     ) -> State | None:
         """Decide about the model's state, save it where it is kept, and write the entry. The state, if it is kept.
 
@@ -86,7 +85,7 @@ class Checkpoints:
         if mark is not None and loss is not None:
             self._losses[mark] = loss
 
-    def _save(self, model: torch.nn.Module, step: int) -> tuple[bytes, OSError | None]:
+    def _save(self, model: states.Model, step: int) -> tuple[bytes, OSError | None]:
         data = states.state_bytes(model)
         digest = hashlib.sha256(data).digest()
         path = f"artifacts/checkpoint-{step:08d}-{digest.hex()[:8]}.safetensors"

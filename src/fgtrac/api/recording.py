@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import math
 import operator
 import os
@@ -25,30 +26,35 @@ from fgtrac.api.anchored_run import NO_ANCHORS, AnchorPlan, RunAnchors
 from fgtrac.api.attention import Attending
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.cost import Cost, say
+from fgtrac.api.declaring import Declaring
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
 from fgtrac.api.run_seals import RunSeals
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
-from fgtrac.api.watching import Watching
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
+from fgtrac.capture.checkpoint import Model
+from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.loader import unwatch
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
+from fgtrac.capture.stages import stage_over
 from fgtrac.capture.step import Grounding
-from fgtrac.capture.transform import Stage
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FgtracError
+from fgtrac.events.schema import ATTRIBUTION
 from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import format_vkey
 from fgtrac.verify.erasures import Erased
+
+AMONG = ATTRIBUTION["among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Options:
     anchors: AnchorPlan = NO_ANCHORS
 
 
-class Run(Watching, Attending):
+class Run(Declaring, Attending):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
     A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.
@@ -115,6 +121,9 @@ class Run(Watching, Attending):
             self._grounding.close()
             self._checkpoints.last = self._ledger.newest
         self._watches = {}
+        self._loader_numbers = itertools.count(1)
+        self._declared = {}
+        self._declared_step = first_step
         self._loaders = WeakSet()
         self._full_batches = {}
         self._has_said_undecided = False
@@ -139,16 +148,16 @@ class Run(Watching, Attending):
 
     # -- samples ------------------------------------------------------------------------------------------------
 
-    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
+    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Any:
         """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it."""
-        return Stage(self._recorder, self._registry, stage, data, parameters)
+        return stage_over(Lineage(self._recorder, self._registry, stage, parameters), data)
 
     # -- training -----------------------------------------------------------------------------------------------
 
     @property
     def step(self) -> int:
-        """Applied updates so far of the optimizer that stepped last."""
-        return self._grounding.step
+        """Applied updates so far of the optimizer that stepped last, or that were declared, whichever are more."""
+        return max(self._grounding.step, self._declared_step)
 
     def losses(self, values: torch.Tensor) -> None:
         """Record the loss of each sample of the batch now being trained on; call it before the optimizer's step.
@@ -182,7 +191,7 @@ class Run(Watching, Attending):
 
     def checkpoint(
         self,
-        model: torch.nn.Module,
+        model: Model,
         optimizer: torch.optim.Optimizer | None = None,
         *,
         val_loss: Any = None,
@@ -191,7 +200,7 @@ class Run(Watching, Attending):
         """Record the model's state; keep it where the rule `keep` of `start_run` says so. Returns whether it was kept.
 
         Everything that this state rests on is on disk before it; the log is sealed behind it, beside the
-        training and at most once in `seal_interval_s`.
+        training and at most once in `seal_interval_s`. `model` is a module, or named arrays in maps, as JAX has them.
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
         self._check_training("checkpoint()")
@@ -199,18 +208,22 @@ class Run(Watching, Attending):
         rates = self._grounding.learning_rates
         if not rates and optimizer is not None:
             rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
-        scoring = self._scoring
-        remark = "" if scoring is None else scoring.before_checkpoint(model, optimizer, rates)
+        module, scoring = model if isinstance(model, torch.nn.Module) else None, self._scoring
+        if module is None and (scoring is not None or self._attended is not None):
+            raise TypeError(
+                "score_with() and attention_with() need a torch module at each checkpoint, not named arrays"
+            )
+        remark = "" if scoring is None or module is None else scoring.before_checkpoint(module, optimizer, rates)
         if scoring is not None:
             rates += tuple(rate for rate in scoring.rates if rate not in rates)  # of an optimizer that stepped earlier
-        weights = self._attend(model, val_loss)
+        weights = None if module is None else self._attend(module, val_loss)
         state = self._checkpoints.record(model, self.step, val_loss, epoch, rates, remark)
         if state is not None and weights is not None:
             self._tell_attended(state, weights)
         self._recorder.flush()
         self._sealer.ask()
-        if state is not None and scoring is not None:
-            scoring.at_checkpoint(model, state)
+        if state is not None and scoring is not None and module is not None:
+            scoring.at_checkpoint(module, state)
         return state is not None
 
     def anchor(self, wait_s: float = 10.0) -> tuple[Anchored, ...]:
@@ -366,5 +379,5 @@ class Run(Watching, Attending):
             self._say_undecided("updates were given to batches by their order, and some are left")
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
-        row = (iteration.epoch, batch.number, step, status, attribution)
+        row = (iteration.epoch, batch.number, step, status, AMONG if batch.is_at_most else attribution)
         self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses, batch.hops)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from fgtrac.api.orders import Orders
 from fgtrac.api.registering import Registering
 from fgtrac.capture import node_loader
+from fgtrac.capture.batch import Batch
 from fgtrac.capture.full_batch import FullBatch, SeedPasses
 from fgtrac.capture.graph import GraphNodes, Nodes, adds_nodes, is_node_loader, node_count
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
@@ -32,12 +33,14 @@ class Watching(Registering):
     _orders: Orders
     _watches: dict[int, tuple[Watch, Placement]]
     _loaders: WeakSet[DataLoader[Any]]
+    _loader_numbers: Iterator[int]
     _full_batches: dict[tuple[Any, ...], SeedPasses]
     _strict: bool
     _check_training: Callable[[str], None]
     _said_unrecorded: frozenset[str] = frozenset()
+    _has_said_miscounted = False
 
-    def watch(self, loader: DataLoader[Any], role: str | None = None) -> DataLoader[Any]:
+    def watch(self, loader: DataLoader[Any], role: str | None = None, *, whole: bool = False) -> DataLoader[Any]:
         """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
 
         Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
@@ -45,6 +48,10 @@ class Watching(Registering):
         kinds, such as `NeighborLoader`) the graph is registered, the role is its seed nodes', and each batch is
         recorded with its seeds and with the neighbours of each hop. Other loaders that are built around the same data
         set, or around the same seed nodes of the same graph, are followed like this one.
+
+        A batch that holds another number of samples than were drawn for it, since a collate function dropped some, or
+        laid them together, is recorded as holding at most these, and a RuntimeWarning says so; `whole` says that the
+        loader's batches hold all samples that are drawn for them, whatever their shapes look like.
 
         Raises TypeError for what is no DataLoader, and for graphs of several node types; CaptureError where this torch
         is not known, where another open run watches the loader or its data set, and for PyG's loaders of other things
@@ -71,7 +78,9 @@ class Watching(Registering):
         if loader in self._loaders:
             return loader  # watched already: the role is added, and the batches are not counted twice
         self._loaders.add(loader)
-        watch_loader(loader, self._new_watch(rows, positions, role, sampled))
+        watch = self._new_watch(rows, positions, role, sampled)
+        watch.miscounted = None if whole else self._say_miscounted
+        watch_loader(loader, watch)
         return loader
 
     def full_batch(self, data: Any, nodes: Nodes = None, *, hops: int, role: str | None = None) -> FullBatch:
@@ -109,7 +118,7 @@ class Watching(Registering):
         placement = resolved.placement
         trains = self._registry.may_train(resolved) if role is None else role == "train"
         orders = self._orders.of_loader(resolved, placement)
-        number, count = len(self._watches) + 1, len(placement.ordinals)
+        number, count = next(self._loader_numbers), len(placement.ordinals)
         watch = Watch(self._grounding, number, count, trains, orders, self.path.name, self._say_unrecorded, sampled)
         self._watches[number] = watch, placement if positions is rows else self._registry.resolve(positions).placement
         return watch
@@ -124,3 +133,16 @@ class Watching(Registering):
             self._said_unrecorded |= {what}
             self._recorder.record("gap", {"reason": reason})
             warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=4)
+
+    def _say_miscounted(self, batch: Batch) -> None:
+        """A collate function left samples out of a batch, or laid them together: say so, the first time."""
+        if not self._has_said_miscounted:
+            self._has_said_miscounted = True
+            warnings.warn(
+                f"fgtrac: batch {batch.number} of epoch {batch.iteration.epoch} (loader {batch.iteration.loader}) was "
+                f"drawn as {len(batch.positions)} samples and holds another number, so that nobody can tell which of "
+                "them took part: such batches are recorded as holding at most these. Drop samples before they are "
+                "drawn (run.transform(...).filter), or, if the batch holds them all, say watch(loader, whole=True)",
+                RuntimeWarning,
+                stacklevel=4,
+            )

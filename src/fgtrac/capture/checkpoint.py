@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fgtrac.errors import FormatError, ScoreError
 
+Model = torch.nn.Module | Mapping[str, Any]  # or named arrays, of whatever library, in maps that may be nested
 
-def state_bytes(model: torch.nn.Module) -> bytes:
+
+def state_bytes(model: Model) -> bytes:
     """The safetensors file of every tensor in the model's state dict, by name; copied, so training may go on.
 
-    Byte for byte the same for the same tensors. Anything in the state that is no tensor is left out.
+    Byte for byte the same for the same tensors. Anything in the state that is no tensor is left out. TypeError for a
+    named array that is none.
     """
-    tensors = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    named = dict(_arrays(model)) if isinstance(model, Mapping) else model.state_dict()
+    tensors = {n: t for n, t in named.items() if isinstance(t, torch.Tensor)}
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())})
+
+
+def _arrays(named: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in named.items():
+        if isinstance(value, Mapping):
+            yield from _arrays(value, f"{front}{name}.")
+            continue
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise TypeError(f"checkpoint() got {front}{name} of {array.dtype}, which is no array of numbers")
+        yield f"{front}{name}", torch.from_numpy(np.array(array))  # a copy: JAX's arrays are read-only
 
 
 def load_state(model: torch.nn.Module, data: bytes, what: str) -> None:

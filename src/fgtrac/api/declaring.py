@@ -1,0 +1,142 @@
+"""The verb for whatever nobody can watch: a loop says itself which samples took part in which update."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fgtrac.api.watching import Watching
+from fgtrac.capture.use_entries import Placement
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
+
+MOST_EPOCHS = 2**32 - 1
+
+
+@dataclass(slots=True)
+class _Declared:
+    """One data set whose uses are declared, as a loader of its own; batches so far of its epoch."""
+
+    data: Any  # kept, so that its identity stays its own
+    rows: int
+    placement: Placement
+    loader: int
+    epoch: int = 0
+    batches: int = 0
+
+
+class Declaring(Watching):
+    """Takes a loop's own word for its uses."""
+
+    _declared: dict[int, _Declared]
+    _declared_step: int  # the update that was declared last
+    _declared_optimizer: int = 0  # the number of what makes all of them
+
+    def use(
+        self,
+        samples: Any,
+        *,
+        data: Any = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        applied: bool = True,
+        losses: Any = None,
+    ) -> None:
+        """Say that samples took part in an update: for JAX, replay buffers, and every loop that no loader feeds.
+
+            run.use(rows, data=images, epoch=epoch, step=step)         # (n,) row numbers of a registered data set
+            run.use(orders, data=images, epoch=epoch, step=first)      # (m, n): m updates, from `first` on
+            run.use(view, epoch=epoch)                                 # all rows of a data set or a view of one
+
+        `samples` are positions of `data` (by default of the one registered data set), integers in any array; of two
+        dimensions each row is an update. Without `data`, a data set stands for all of its rows. `step` is the number
+        of the (first) update, counted from 1 and never falling, by default the next one; several calls may name one
+        update. `epoch` never falls either, and is by default the last one. `applied=False` says that they were
+        delivered, and no update was made of them. `losses` has the shape of `samples`, and is kept as float16. What is
+        said here is recorded as `declared`: nothing watched it.
+
+        Raises ValueError for a position that the data do not have, a step or an epoch that falls behind, and losses of
+        another shape; TypeError for what are no positions.
+        """
+        self._check_training("use()")
+        declared, where = self._declare(samples, data)
+        columns = None if losses is None else _losses_of(losses, where.shape)
+        epoch = declared.epoch if epoch is None else operator.index(epoch)
+        if not declared.epoch <= epoch <= MOST_EPOCHS:
+            raise ValueError(
+                f"use() got epoch={epoch} after epoch {declared.epoch}; epochs are counted from 0 and never fall"
+            )
+        first = self._step_of(step) if applied else NO_STEP
+        if epoch != declared.epoch:
+            declared.epoch, declared.batches = epoch, 0
+        status, sure = STATUS["applied" if applied else "unapplied"], ATTRIBUTION["declared"]
+        for number, row in enumerate(where):
+            at = first + number if applied else NO_STEP
+            said = (declared.epoch, declared.batches, at, status, sure)
+            optimizer = self._declared_optimizer if applied else 0
+            cost = None if columns is None else columns[number]
+            self._recorder.use(declared.placement, declared.loader, optimizer, said, array("I", row.tobytes()), cost)
+            declared.batches += 1
+        if applied and len(where):
+            self._declared_step = first + len(where) - 1
+
+    def _declare(self, samples: Any, data: Any) -> tuple[_Declared, NDArray[np.uint32]]:
+        """Whose samples they are, and their positions, (updates, n)."""
+        if data is None and not _is_array(samples):
+            declared = self._declared_of(samples)
+            return declared, np.arange(declared.rows, dtype=np.uint32)[None]
+        if data is None:
+            known = self._registry.registered()
+            if len(known) != 1:
+                names = ", ".join(repr(root.name) for root in known) or "none"
+                raise ValueError(f"use() got positions, and {len(known)} data sets are registered ({names}); say data=")
+            data = known[0].data
+        declared = self._declared_of(data)
+        given = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
+        if given.dtype.kind not in "iu" and given.size:
+            raise TypeError(f"use() got samples of {given.dtype}; give row numbers, such as those where a mask is true")
+        if given.ndim not in (1, 2):
+            raise ValueError(f"use() got samples of shape {given.shape}; give (n,) of one update, or (updates, n)")
+        if given.size and not (given.min() >= 0 and given.max() < declared.rows):
+            wrong = given[(given < 0) | (given >= declared.rows)].flat[0]
+            raise ValueError(f"use() got position {wrong} of a data set of {declared.rows} rows, which count from 0")
+        return declared, np.atleast_2d(given.astype(np.uint32))
+
+    def _declared_of(self, data: Any) -> _Declared:
+        declared = self._declared.get(id(data))
+        if declared is None:
+            placement = self._registry.resolve(data).placement
+            declared = _Declared(data, len(placement.ordinals), placement, next(self._loader_numbers))
+            self._declared[id(data)] = declared
+        self._declared_optimizer = self._declared_optimizer or self._grounding.new_optimizer_number()
+        return declared
+
+    def _step_of(self, step: int | None) -> int:
+        if step is None:
+            return self._declared_step + 1
+        at = operator.index(step)
+        least = max(self._declared_step, self._grounding.first_step + 1)
+        if at < least:
+            raise ValueError(f"use() got step={at}; updates are counted from 1 and never fall: here from {least} on")
+        return at
+
+
+def _is_array(samples: Any) -> bool:
+    """Whether they are positions, and not a data set that stands for all of its rows."""
+    if isinstance(samples, Sequence):
+        return not samples or isinstance(samples[0], int | np.integer | Sequence)
+    return isinstance(samples, torch.Tensor | np.ndarray) or hasattr(samples, "__array__")
+
+
+def _losses_of(losses: Any, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    values = losses.detach().cpu().numpy() if isinstance(losses, torch.Tensor) else np.asarray(losses)
+    if np.atleast_2d(values).shape != shape:
+        raise ValueError(f"use() got losses of shape {values.shape} for samples of shape {shape}; pass one for each")
+    with np.errstate(over="ignore"):
+        return np.atleast_2d(values).astype(np.float16)
