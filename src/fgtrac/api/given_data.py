@@ -14,9 +14,10 @@ from fgtrac.api import prior
 from fgtrac.api.attention import Weighed, weigh
 from fgtrac.api.registering import Registering
 from fgtrac.api.scored_rows import ScoredRows, resolve_rows
+from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.sources import Registry, Secrets
-from fgtrac.capture.transform import Stage
+from fgtrac.capture.stages import stage_over
 from fgtrac.score.calls import Forward
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -36,9 +37,9 @@ class GivenData(Registering):
         self.batch_size: int | None = None
         self.weighed: tuple[Weighed, Callable[[Any], Any]] | None = None
 
-    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Stage:
+    def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Any:
         """As `Run.transform`."""
-        return Stage(cast(Recorder, None), self._registry, stage, data, parameters)
+        return stage_over(Lineage(cast(Recorder, None), self._registry, stage, parameters), data)
 
     def score_with(
         self,

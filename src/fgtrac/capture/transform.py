@@ -17,12 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from fgtrac.capture.contents import code_digest
 from fgtrac.capture.graph import nodes_of
-from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.sample_ids import rows_of
-from fgtrac.capture.sources import Registry, Resolved, count_rows
-from fgtrac.capture.use_entries import pieces
+from fgtrac.capture.sources import Resolved
 
 
 class View(Subset[Any]):
@@ -47,15 +45,10 @@ class View(Subset[Any]):
 class Stage:
     """One named preprocessing stage over one data set; call exactly one of its verbs."""
 
-    def __init__(
-        self, recorder: Recorder, registry: Registry, name: str, data: Any, parameters: dict[str, Any] | None
-    ) -> None:
-        self._recorder = recorder
-        self._registry = registry
-        self._name = name
+    def __init__(self, lineage: Lineage, data: Any) -> None:
+        self._lineage = lineage
         self._data = nodes_of(data)
-        self._parameters = parameters
-        self._resolved: Resolved = registry.resolve(data)
+        self._resolved: Resolved = lineage.registry.resolve(data)
 
     def filter(self, predicate: Callable[[Any], Any]) -> View:
         """Keep the items for which `predicate(item)` is true."""
@@ -67,7 +60,7 @@ class Stage:
     def map(self, function: Callable[[Any], Any]) -> View:
         """Pass every item through `function` when it is read; each sample stays itself."""
         everything = np.arange(len(self._resolved.rows))
-        self._write("map", everything, None, code=function)
+        self._lineage.keep("map", self._resolved, everything, None, code=function)
         return View(self._data, everything.tolist(), function)
 
     def deduplicate(self, by: Callable[[Any], Any] | None = None) -> View:
@@ -108,9 +101,9 @@ class Stage:
         dropped = np.array(parts.pop(None, []), dtype=np.int64)
         code = part_of if callable(part_of) else None
         for name, positions in parts.items():
-            self._write("split", np.array(positions), None, code=code, output=name)
+            self._lineage.keep("split", self._resolved, np.array(positions), None, code=code, output=name)
         if len(dropped):
-            self._write("split", None, dropped, code=code)
+            self._lineage.keep("split", self._resolved, None, dropped, code=code)
         return {str(name): View(self._data, positions) for name, positions in parts.items()}
 
     def record(self, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
@@ -121,41 +114,7 @@ class Stage:
 
         ValueError where the lengths differ or a parent is no position of the stage's data set.
         """
-        rows, limit = count_rows(children), len(self._resolved.rows)
-        lists = [[p] if isinstance(p, int | np.integer) else list(p) for p in parents]
-        if len(lists) != rows:
-            raise ValueError(
-                f"record() got parents for {len(lists)} children, but there are {rows}; give one entry each"
-            )
-        for child, positions in enumerate(lists):
-            if not positions or min(positions) < 0 or max(positions) >= limit:
-                raise ValueError(
-                    f"child {child} names parents {positions}; positions are 0 to {limit - 1}, at least one"
-                )
-        ids = rows_of(self._resolved.ids())
-        seen: dict[tuple[bytes, ...], int] = defaultdict(int)
-        keys: list[Any] = []
-        for positions in lists:
-            family = tuple(ids[p] for p in positions)
-            keys.append((self._name, family, seen[family]))
-            seen[family] += 1
-        subject = _subjects_of(lists, self._resolved.subjects())
-        root = self._registry.register_root(children, name=self._name, key=keys, subject=subject)
-        flat = np.array([p for positions in lists for p in positions], dtype=np.int64)
-        owner = np.repeat(np.arange(rows), [len(positions) for positions in lists])
-        placement = self._resolved.placement
-        for block, here in self._resolved.by_block(flat):
-            for piece in pieces(here, 8):
-                self._entry(
-                    "record",
-                    block,
-                    child_block=root.block,
-                    parents=placement.ordinals[flat[piece]],
-                    children=root.ordinals[owner[piece]],
-                )
-        return children
-
-    # -- writing ------------------------------------------------------------------------------------------------
+        return self._lineage.record(self._resolved, children, parents)
 
     def _items(self) -> Iterator[Any]:
         return (self._data[i] for i in range(len(self._resolved.rows)))
@@ -168,60 +127,8 @@ class Stage:
         code: Callable[..., Any] | None,
         same_as: NDArray[np.int64] | None = None,
     ) -> View:
-        self._write(operation, kept, dropped, code=code, same_as=same_as)
+        self._lineage.keep(operation, self._resolved, kept, dropped, code=code, same_as=same_as)
         return View(self._data, kept.tolist())
-
-    def _write(
-        self,
-        operation: str,
-        kept: NDArray[Any] | None,
-        dropped: NDArray[Any] | None,
-        *,
-        code: Callable[..., Any] | None = None,
-        output: str | None = None,
-        same_as: NDArray[np.int64] | None = None,
-    ) -> None:
-        """One entry for each column, block and piece that fits; `same_as` are positions, written as ids."""
-        placement = self._resolved.placement
-        ids = self._resolved.ids() if same_as is not None else None
-        for column, positions in (("kept", kept), ("dropped", dropped)):
-            if positions is None:
-                continue
-            for block, here in self._resolved.by_block(positions):
-                twins = same_as[here] if same_as is not None and column == "dropped" else None
-                for piece in pieces(np.arange(len(here)), 4 if twins is None else 36):
-                    fields: dict[str, Any] = {column: placement.ordinals[positions[here[piece]]]}
-                    if twins is not None and ids is not None:
-                        fields["same_as"] = ids[twins[piece]].tobytes()
-                    self._entry(operation, block, code=code, output=output, **fields)
-
-    def _entry(
-        self,
-        operation: str,
-        block: bytes,
-        *,
-        code: Callable[..., Any] | None = None,
-        output: str | None = None,
-        **columns: Any,
-    ) -> None:
-        optional = {
-            "parameters": self._parameters,
-            "code": None if code is None else code_digest(code),
-            "output": output,
-        }
-        said = {name: value for name, value in optional.items() if value is not None}
-        if self._registry.adds:
-            said |= {"stage": self._name, "operation": operation, "block": block}
-            self._recorder.record("transform", {**said, **columns})
-
-
-def _subjects_of(parents: Sequence[Sequence[int]], subjects: Sequence[Any] | None) -> list[Any] | None:
-    """The subject of each child: None for one of several, which no one key can name. None where no child has one."""
-    if subjects is None:
-        return None
-    of_child = [{subjects[p] for p in positions} for positions in parents]
-    found = [one.pop() if len(one) == 1 else None for one in of_child]
-    return found if any(subject is not None for subject in found) else None
 
 
 def _comparable(value: Any) -> Hashable:

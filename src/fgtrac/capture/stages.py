@@ -1,0 +1,13 @@
+"""Which stage stands over which data: `run.transform` for data sets and for tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.transform import Stage
+
+
+def stage_over(lineage: Lineage, data: Any) -> Any:
+    """The stage with the verbs for this kind of data."""
+    return Stage(lineage, data)
