@@ -77,6 +77,8 @@ FIELDS: dict[str, dict[str, Any]] = {
         "losses": f4(0.1, 0.2),
     },
     "resume": {"writers": [REF], "step": 3},
+    "join": {"rank": 1, "ranks": 2, "step": 0, "began": REF},
+    "leave": {},
     "gap": {"reason": "disk full", "lost_writer": OTHER, "first": 3, "stop": 5, "detail": "ENOSPC"},
     "end": {"writers": [REF, [OTHER, 0]]},
     "key": {"public_key": DIGEST, "old_signature": bytes(64), "new_signature": bytes(64), "revoked": True},

@@ -125,6 +125,7 @@ EVENTS: list[dict[str, Any]] = [
     {"kind": "transform", "stage": "s", "operation": "filter", "block": WRITER, "kept": u4(0), "dropped": u4(1, 2)},
     {"kind": "end", "writers": [[WRITER, 4], [bytes(16), 0]]},
     {"kind": "gap", "reason": "disk full", "lost_writer": WRITER, "first": 2, "stop": 3},
+    {"kind": "join", "rank": 1, "ranks": 2, "step": 0, "began": [WRITER, 0]},
 ]  # fmt: skip
 EVENTS = [event | ALWAYS for event in EVENTS]
 PLAN = Plan(

@@ -17,7 +17,7 @@ ROLES = {"train": 1, "validation": 2, "test": 3, "excluded": 4}
 STATUS = {"applied": 1, "discarded": 2, "unapplied": 3}
 ATTRIBUTION = {"exact": 1, "sole": 2, "fifo": 3, "declared": 4, "among": 5}
 TRANSFORM = {"kept": 1, "dropped": 2, "has children": 3}
-TRAINING = ("samples", "roles", "transform", "use", "resume")  # after one of these a run has not ended, or no longer
+TRAINING = ("samples", "roles", "transform", "use", "resume", "join")  # behind one of these no run has ended
 NUMBERS = ("rows", "numbers")
 KEYS = (*NUMBERS, "names")  # what a data set's samples are named by
 GRAPHS = ("sampled", "whole")  # what the neighbours of a batch's seeds are: drawn by a sampler, or all other nodes
@@ -138,6 +138,8 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
         "checkpoint?": _ref, "step": _integer, "block": _BLOCK, "ordinals": _U32, "outputs?": _F32, "losses?": _F32,
     },
     "resume": {"writers": _list_of(_ref), "step": _integer},
+    "join": {"rank": _integer, "ranks": _integer, "step": _integer, "began": _ref},
+    "leave": {},
     "gap": {"reason": _text, "lost_writer?": _BLOCK, "first?": _integer, "stop?": _integer, "detail?": _text},
     "end": {"writers": _list_of(_ref)},
     "key": {"public_key": _DIGEST, "old_signature": _octets(64), "new_signature": _octets(64), "revoked?": _boolean},
@@ -305,6 +307,11 @@ def _check_prediction(event: Mapping[str, Any]) -> None:
         raise FormatError(f"a prediction entry has {m} outputs for {n} samples; each has the same number")
 
 
+def _check_join(event: Mapping[str, Any]) -> None:
+    if not event["rank"] < event["ranks"]:
+        raise FormatError(f"a join entry of rank {event['rank']} of {event['ranks']}; ranks count from 0")
+
+
 def _check_gap(event: Mapping[str, Any]) -> None:
     given = [n in event for n in ("lost_writer", "first", "stop")]
     if any(given) and not (all(given) and event["first"] < event["stop"]):
@@ -319,5 +326,6 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "attention": _check_attention,
     "contribution": _check_contribution,
     "prediction": _check_prediction,
+    "join": _check_join,
     "gap": _check_gap,
 }
