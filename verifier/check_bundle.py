@@ -43,7 +43,7 @@ TEXTS = {
     "id": ("[0-9a-f]{64}", bytes.fromhex), "hex": ("(?:[0-9a-f]{2}){0,65535}", bytes.fromhex),
     "hash": (HASH, b64decode), "base64": ("(?!.{87381})" + BASE64, b64decode),
 }  # fmt: skip
-DETAILS = {2: (1, 4), 3: (1, 3), 5: (1, 4), 6: (1, 65535), 7: (2, 3)}  # of a kind the least and the greatest; else 0
+DETAILS = {2: (1, 4), 3: (1, 3), 5: (1, 5), 6: (1, 65535), 7: (2, 3)}  # of a kind the least and the greatest; else 0
 LEAF = {"index": "number", "path": ("hash", 0, 64)}
 SIDE, ROWS = LEAF | {"type": 256, "key": "id", "digest": "id"}, ("row", 1, MAX_ROWS)
 FORM = {
@@ -364,7 +364,7 @@ class Examination:
         for n in sorted(entries_of(self.rows)):
             given += sorted((n, *row) for row in self.rows_given(self.shown[n], places))
         need([row[:4] for row in given] == self.rows, "the entries that the rows name give other rows")
-        self.epochs = {row[4] for row in given if row[1] in (5, 6)}
+        self.when = sorted({row[4] for row in given if row[1] in (5, 6)}) or [0]
 
     def check_children(self):
         """all samples that were made from it are shown, and no others"""
@@ -387,14 +387,15 @@ class Examination:
         need(reached == self.lives.keys(), "a sample is carried that was not made from this one")
 
     def check_claim(self):
-        uses, words = {row[1] for row in self.uses + self.uses_below}, " ".join(w for so, w in self.sentences() if so)
-        is_so = {"used": uses, "never used": not uses, "label never used": 5 not in uses}
+        uses, words = {row[1:3] for row in self.uses + self.uses_below}, " ".join(w for so, w in self.sentences() if so)
+        is_so = {"used": uses, "never used": not uses, "label never used": 5 not in dict(uses)}
         need(is_so.get(self.claim, True), f"the kinds of use are {uses or 'none'}")
         need(words == self.bundle["words"], f"it says {self.bundle['words']!r:.200}, and what it shows is: {words}")
         need(not self.record, f"the record{self.record}: what it does not hold may have happened", "cannot tell")
         are_known = {"content" in e for e in self.of("dataset").values()} == {True} or self.claim != "content absent"
         need(are_known, "not every data set says what its contents are the digests of", "cannot tell")
         need({verdict for verdict, _ in self.found.values()} == {"holds"}, "not all other checks hold", "cannot tell")
+        need(self.claim != "used" or uses - {(5, 5)}, "the batches of all its uses may have left it out", "cannot tell")
         return f"holds as committed at size {self.head.size}: {words}"
 
     def who(self):
@@ -408,8 +409,7 @@ class Examination:
         return f"the sample with key {as_json(said[2])} of data set {as_json(said[1])}"
 
     def is_undone(self, row):
-        """Whether a later resume went on from before the row's step."""
-        return self.least_steps[bisect_right(self.resumes, row[0])] < row[3]
+        return self.least_steps[bisect_right(self.resumes, row[0])] < row[3]  # a later resume went on from before it
 
     def claim_words(self):
         who, uses, via = self.who(), self.uses or self.uses_below, "" if self.uses else " through samples made from it,"
@@ -441,14 +441,14 @@ class Examination:
         how, undone = [row[2] for row in all_uses if row[1] == 5], sum(map(self.is_undone, all_uses))
         yield 3 in how, f"Which update took it is assumed from the order of the batches in {how.count(3)} of all uses."
         yield 4 in how, f"Told by the recording program itself, which nothing watched: {how.count(4)} of all uses."
+        yield 5 in how, f"In batches that may have left it out: {how.count(5)} of all uses."
         yield undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."
         if self.is_evident:
             about, rows = ("of its uses", uses) if is_used and uses else ("about it", self.rows)
             seconds = sorted(self.shown[n]["time"] // 10**9 for n in entries_of(rows))
             first, last = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds[end])) for end in (0, -1))
             yield True, f"By the clock of the recorder, the entries {about} were written from {first} to {last}."
-            a, b = min(self.epochs, default=0), max(self.epochs, default=0)
-            yield is_used and uses, f"Epochs of its uses: {len(self.epochs)}, from {a} to {b}."
+            yield is_used and uses, f"Epochs of its uses: {len(self.when)}, from {self.when[0]} to {self.when[-1]}."
         for n, e in self.of("checkpoint").items():
             need(is_used and uses and e["kept"] is True and not self.is_undone((n, 0, 0, e["step"])), "no kept state")
             state = f"step {e['step']} with SHA-256 {e['digest'].hex()}" if "digest" in e else f"step {e['step']}"

@@ -312,7 +312,7 @@ def row(kind: int = 1, detail: int = 0, at: int = 0, step: int = NO_STEP) -> byt
         (row(2, 0), "detail 0"),
         (row(2, 5), "detail 5"),
         (row(3, 4), "detail 4"),
-        (row(5, 5), "detail 5"),
+        (row(5, 6), "detail 6"),
         (row(6, 0), "detail 0"),
         (row(7, 1), "detail 1"),
         (row(at=1) + row(at=0), "do not ascend"),

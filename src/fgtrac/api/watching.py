@@ -18,6 +18,7 @@ from fgtrac.capture.full_batch import FullBatch, SeedPasses
 from fgtrac.capture.graph import GraphNodes, Nodes, adds_nodes, is_node_loader, node_count
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
 from fgtrac.capture.loader import Watch, check_free, watch_loader
+from fgtrac.capture.prepared import innermost
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.use_entries import Placement
@@ -47,7 +48,8 @@ class Watching(Registering):
         registered for its samples tell whether it trains. Returns the same loader. Of PyG's `NodeLoader` (and its
         kinds, such as `NeighborLoader`) the graph is registered, the role is its seed nodes', and each batch is
         recorded with its seeds and with the neighbours of each hop. Other loaders that are built around the same data
-        set, or around the same seed nodes of the same graph, are followed like this one.
+        set, or around the same seed nodes of the same graph, are followed like this one. What Accelerate has prepared
+        is watched after `prepare`, and counts as delivered what it hands to the loop.
 
         A batch that holds another number of samples than were drawn for it, since a collate function dropped some, or
         laid them together, is recorded as holding at most these, and a RuntimeWarning says so; `whole` says that the
@@ -63,6 +65,7 @@ class Watching(Registering):
         self._check_training("watch()")
         if not isinstance(loader, DataLoader):
             raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
+        given, loader = loader, innermost(loader)
         if loader._dataset_kind != 0:
             raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
         check_free(loader, self._grounding)
@@ -76,12 +79,12 @@ class Watching(Registering):
             positions, sampled = rows.data, SampledNodes(rows)
         self.register(rows, role=role)
         if loader in self._loaders:
-            return loader  # watched already: the role is added, and the batches are not counted twice
+            return given  # watched already: the role is added, and the batches are not counted twice
         self._loaders.add(loader)
         watch = self._new_watch(rows, positions, role, sampled)
         watch.miscounted = None if whole else self._say_miscounted
         watch_loader(loader, watch)
-        return loader
+        return given
 
     def full_batch(self, data: Any, nodes: Nodes = None, *, hops: int, role: str | None = None) -> FullBatch:
         """Train on a whole graph: iterate over what comes back, in each epoch; it delivers `data` itself, once.

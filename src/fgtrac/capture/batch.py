@@ -30,6 +30,7 @@ class Batch:
     is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
     is_evaluated: bool = False  # a model saw it without gradients
     is_recognised: bool = False  # by its memory, in an applied update
+    is_at_most: bool = False  # its collate function may have left some of its samples out
 
     @property
     def is_whole(self) -> bool:

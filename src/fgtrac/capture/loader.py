@@ -11,7 +11,8 @@ import functools
 import os
 import weakref
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture.batch import Batch, Iteration
+from fgtrac.capture.collate import holds_other_count
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
-from fgtrac.capture.hops import SampledNodes
+from fgtrac.capture.hops import Hops, SampledNodes
 from fgtrac.capture.sampler import Order
 from fgtrac.capture.step import Grounding
 from fgtrac.errors import CaptureError
@@ -55,6 +57,7 @@ class Watch:
     unrecorded: Callable[[str], None]  # told what delivers batches of the watched data that are not recorded
     sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
     opener: Callable[[Batch, Any], Any] | None = None  # takes what was delivered, and gives what the loop gets
+    miscounted: Callable[[Batch], None] | None = None  # told of a batch that holds another number than were drawn
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
@@ -65,12 +68,22 @@ class Watch:
         return self.active and self.pid == os.getpid() and not self.grounding.looks_away
 
 
-class _Pairing:
+class Ahead(Protocol):
+    """A pass of a loader around the watched one that reads ahead: it holds batches back until the loop gets them, and
+    may know another order than the watched loader's."""
+
+    order: Order | None
+
+    def begin(self, pairing: Pairing) -> None: ...
+    def hold(self, positions: array[int], data: Any, hops: Hops | None) -> Any: ...
+
+
+class Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
     announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
-    whether the batches of a graph are `changed` behind its sampler."""
+    whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any."""
 
-    __slots__ = ("awaits", "changed", "drawn", "iteration", "loader", "sent", "watch")
+    __slots__ = ("ahead", "awaits", "changed", "drawn", "iteration", "loader", "sent", "watch")
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
@@ -80,11 +93,16 @@ class _Pairing:
         self.awaits: tuple[int, array[int]] | None = None
         self.sent: dict[int, Any] = {}
         self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
+        self.ahead = _awaiting.get(id(loader))
+        if self.ahead is not None:
+            self.ahead.begin(self)
 
     def announce(self, iterator: Any) -> None:
         """The first index is about to be drawn."""
         loader, self.loader = self.loader, None
-        if self.watch.active:
+        if self.watch.active and self.ahead is not None and self.ahead.order is not None:
+            self.watch.orders.announce_order(self.iteration, self.ahead.order)
+        elif self.watch.active:
             self.watch.orders.announce(self.iteration, iterator, loader)
 
     def deliver(self, task: int, number: int, data: Any) -> Any:
@@ -105,8 +123,18 @@ class _Pairing:
         hops, reader = None, self.watch.sampled
         if reader is not None:
             positions, hops = reader.read(positions, data, self.changed)
-        batch, opener = self.watch.grounding.deliver(self.iteration, positions, data, hops), self.watch.opener
-        return data if opener is None else opener(batch, data)
+        if self.ahead is not None:
+            return self.ahead.hold(positions, data, hops)
+        return self.receive(positions, data, hops)
+
+    def receive(self, positions: array[int], data: Any, hops: Hops | None) -> Any:
+        """The loop receives the batch; what it gets of it."""
+        watch = self.watch
+        batch = watch.grounding.deliver(self.iteration, positions, data, hops)
+        if watch.miscounted is not None and hops is None and holds_other_count(len(positions), data):
+            batch.is_at_most = True
+            watch.miscounted(batch)
+        return data if watch.opener is None else watch.opener(batch, data)
 
     def unread(self, number: int) -> None:
         """Have it said that a batch of the pass was never delivered."""
@@ -114,8 +142,19 @@ class _Pairing:
             self.watch.orders.unread(self.iteration, number)
 
 
+_awaiting: dict[int, Ahead] = {}  # by the identity of the loader whose next iterator it reads
 _watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
 _original: dict[str, Callable[..., Any]] = {}
+
+
+@contextmanager
+def awaiting(loader: DataLoader[Any], ahead: Ahead) -> Iterator[None]:
+    """What the iterator that `loader` makes meanwhile delivers is read by `ahead`."""
+    _awaiting[id(loader)] = ahead
+    try:
+        yield
+    finally:
+        del _awaiting[id(loader)]
 
 
 def check_free(loader: DataLoader[Any], grounding: Grounding) -> None:
@@ -238,7 +277,7 @@ def _begin(iterator: Any, loader: Any) -> None:
         iterator._fgtrac = None
         return
     watch.grounding.restarted(watch.number)
-    iterator._fgtrac = _Pairing(watch, loader)
+    iterator._fgtrac = Pairing(watch, loader)
     watch.epochs += 1
 
 
@@ -266,7 +305,8 @@ def _patched_next(self: Any) -> Any:
     try:
         data = _original["__next__"](self)
     except StopIteration:
-        pairing.watch.grounding.exhausted(pairing.iteration)
+        if pairing.ahead is None:
+            pairing.watch.grounding.exhausted(pairing.iteration)
         raise
     except BaseException:
         _forget_unread(self, pairing)  # a sample could not be read: that batch was never delivered
@@ -289,7 +329,7 @@ def _look_for_unrecorded(iterator: Any) -> None:
             return
 
 
-def _answered(iterator: Any, pairing: _Pairing) -> int:
+def _answered(iterator: Any, pairing: Pairing) -> int:
     """The task that was just answered: the one no longer in the loader's table of tasks."""
     if iterator._num_workers == 0:
         return 0
@@ -297,12 +337,12 @@ def _answered(iterator: Any, pairing: _Pairing) -> int:
     return next((task for task in pairing.sent if task not in under_way), -1)
 
 
-def _number(iterator: Any, pairing: _Pairing, task: int) -> int:
+def _number(iterator: Any, pairing: Pairing, task: int) -> int:
     """Which batch of the pass a task was about."""
     return pairing.drawn - 1 if iterator._num_workers == 0 else task
 
 
-def _forget_unread(iterator: Any, pairing: _Pairing) -> None:
+def _forget_unread(iterator: Any, pairing: Pairing) -> None:
     """Take back the task that was answered with an error, if one was, and have it said."""
     task = _answered(iterator, pairing)
     if pairing.sent.pop(task, None) is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.events.postings import KIND
-from fgtrac.events.schema import NO_STEP, TRANSFORM
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, TRANSFORM
 from fgtrac.query.history_text import UNMEASURED, history_text
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
@@ -270,11 +270,16 @@ def _count_events(events: Sequence[Event]) -> Tally:
     mine = [event for event in events if event.kind in TAKING_PART]
     return count(
         np.array([KIND[e.kind] for e in mine], np.uint8),
-        np.array([e.details.get("hop", 0) for e in mine], np.uint16),
+        np.array([_detail(e.details) for e in mine], np.uint16),
         np.array([NO_STEP if e.step is None else e.step for e in mine], np.uint64),
         np.array([UNKNOWN if e.epoch is None else e.epoch for e in mine], np.int64),
         np.array([e.superseded_by is not None for e in mine], np.bool_),
     )
+
+
+def _detail(details: Mapping[str, Any]) -> int:
+    """What the index has as the detail of an event of TAKING_PART."""
+    return int(details.get("hop", details.get("code", ATTRIBUTION.get(details.get("attribution", ""), 0))))
 
 
 def _said_by(events: Sequence[Event]) -> dict[int, Said]:
@@ -286,7 +291,7 @@ def _said_by(events: Sequence[Event]) -> dict[int, Said]:
 def _is_reached(event: Event) -> bool | None:
     """Whether the event is a part in an update that the step's loss can have come from; None where nobody read it."""
     if event.kind != "neighbour":
-        return event.kind == "used"
+        return event.kind == "used" and _detail(event.details) != ATTRIBUTION["among"]
     if "graph" not in event.details:
         return None
     return not is_beyond((event.details["graph"], event.details["hops"]), event.details["hop"])

@@ -98,6 +98,8 @@ def _parts(tally: Tally, draws: Draws) -> str:
             words.append(f"{how} {times(number)} ({when})")
     if of_graph and not tally.seeds:
         words.append("never a seed")
+    if tally.perhaps:
+        words.append(f"perhaps used {times(tally.perhaps)}, by batches that held another number than were drawn")
     if tally.delivered:
         words.append(f"delivered but not applied {times(tally.delivered)}")
     return ", ".join(words) or "no part in any update"

@@ -151,7 +151,7 @@ class Reader:
             where = f"epoch {details['epoch']}, batch {details['batch']}, loader {details['loader']}"
             if details["status"] == "applied":
                 step = int(event["step"][batch])
-                words = f"used{_as_seed(details)} in step {step} ({where}; {details['attribution']}){loss}"
+                words = f"{_used(details)} in step {step} ({where}; {details['attribution']}){loss}"
             else:
                 step, words = None, f"delivered but not applied: {details['status']} ({where}){loss}"
             out.append(Occurrence(words, step, details["epoch"], details))
@@ -268,8 +268,10 @@ def _owners(counts: NDArray[np.uint32], places: NDArray[np.intp]) -> list[int]:
     return [int(b) for b in np.searchsorted(stops, places, side="right")]
 
 
-def _as_seed(details: Mapping[str, Any]) -> str:
-    return " as a seed" if "hops" in details else ""
+def _used(details: Mapping[str, Any]) -> str:
+    if details["attribution"] == "among":
+        return "drawn for a batch that held another number of samples, and perhaps used with it"
+    return "used as a seed" if "hops" in details else "used"
 
 
 def _how(details: Mapping[str, Any]) -> str:

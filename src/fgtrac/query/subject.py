@@ -39,8 +39,8 @@ class SubjectSample:
 
     @property
     def took_part(self) -> bool:
-        """Whether it was in any applied update, as a seed or as a neighbour."""
-        return bool(self.tally.seeds or self.tally.neighbours)
+        """Whether it was in any applied update, as a seed or as a neighbour, or may have been."""
+        return bool(self.tally.seeds or self.tally.neighbours or self.tally.perhaps)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the id as hex."""
@@ -198,6 +198,8 @@ def _sums(found: SubjectHistory) -> Iterator[str]:
         some = sum(map(bool, numbers))
         if some or count == "seeds":
             yield f"{word} {times(sum(numbers))}: {some:,} of {counted(len(numbers), 'sample')}"
+    if perhaps := sum(sample.tally.perhaps for sample in found.samples):
+        yield f"perhaps used {times(perhaps)}, by batches that held another number than were drawn"
     if superseded := sum(sum(sample.tally.superseded) for sample in found.samples):
         yield f"{superseded:,} of these parts in updates that were superseded: no later model rests on them"
     if idle := sum(not sample.took_part for sample in found.samples):

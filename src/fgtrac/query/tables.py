@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND, ROW
-from fgtrac.events.schema import ROLES, TRANSFORM
+from fgtrac.events.schema import ATTRIBUTION, ROLES, TRANSFORM
 from fgtrac.query.seals import FullSeal, expect
 from fgtrac.tlog.index import CONTENT, build, lower_bound
 
@@ -22,8 +22,9 @@ class Samples:
     """Every registered sample, by ascending id; columns of length n.
 
     `ids` (n, 32) uint8; `datasets` the data sets' names and `dataset` (n,) an index into them; `roles` (n,) a bit for
-    each role, 1 << its code; `uses` (of a graph: as a seed), `neighbours`, `deliveries` (not applied), `predictions`
-    (n,) counts; `dropped` (n,) whether a stage dropped it; `names` what the vault calls each, None without a vault.
+    each role, 1 << its code; `uses` (of a graph: as a seed; without those in batches that may have left it out),
+    `neighbours`, `deliveries` (not applied), `predictions` (n,) counts; `dropped` (n,) whether a stage dropped it;
+    `names` what the vault calls each, None without a vault.
     """
 
     ids: NDArray[np.uint8]
@@ -76,8 +77,10 @@ def read_samples(seal: FullSeal, names: dict[bytes, str] | None) -> Samples:
     owner = np.repeat(np.arange(n), np.diff(offsets) // ROW.itemsize)
     kinds, details = rows["kind"], rows["detail"]
 
+    perhaps = (kinds == KIND["used"]) & (details == ATTRIBUTION["among"])
+
     def count(kind: str) -> NDArray[np.int64]:
-        return np.bincount(owner[kinds == KIND[kind]], minlength=n).astype(np.int64)
+        return np.bincount(owner[(kinds == KIND[kind]) & ~perhaps], minlength=n).astype(np.int64)
 
     roles = np.zeros(n, dtype=np.uint8)
     for code in ROLES.values():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.events.postings import KIND
-from fgtrac.events.schema import NO_STEP
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP
 
 UNKNOWN = -1  # the epoch of a step that no epoch of the seal begins before
 SHOWN_ROWS = 20  # of a table of epochs; more are laid together
@@ -96,7 +96,8 @@ class Tally:
     `epochs` ascend (UNKNOWN first where it is among them) and `hops` too; `counts[e, 0]` is how often it was a seed in
     epoch e, `counts[e, 1 + h]` how often a neighbour at hop h of `hops`. `steps` are the first and last step as a seed
     and as a neighbour; `superseded` the counts as a seed and as a neighbour that no later state rests on; `delivered`
-    how often it was delivered and not applied.
+    how often it was delivered and not applied; `perhaps` how often it was drawn for a batch of an update that may have
+    left it out, which is not among the counts.
     """
 
     epochs: tuple[int, ...]
@@ -105,6 +106,7 @@ class Tally:
     steps: tuple[tuple[int, int] | None, tuple[int, int] | None]
     superseded: tuple[int, int]
     delivered: int
+    perhaps: int = 0
 
     @property
     def seeds(self) -> int:
@@ -128,6 +130,7 @@ class Tally:
             "neighbour": self.neighbours,
             "hops": {str(hop): self.at_hop(hop) for hop in self.hops},
             "delivered": self.delivered,
+            "perhaps": self.perhaps,
             "superseded": {"seed": self.superseded[0], "neighbour": self.superseded[1]},
             "steps": {word: list(span) for word, span in spans if span is not None},
         }
@@ -158,17 +161,18 @@ class Tally:
 
 def count(
     kinds: NDArray[np.uint8],
-    hops: NDArray[np.uint16],
+    details: NDArray[np.uint16],
     steps: NDArray[np.uint64],
     epochs: Ints,
     superseded: NDArray[np.bool_],
 ) -> Tally:
-    """The tally of occurrences, columns (n,): kind as in the index, hop (of neighbours), step, epoch, superseded."""
-    parts = [kinds == KIND["used"], kinds == KIND["neighbour"]]
+    """The tally of occurrences, columns (n,): kind and detail as in the index, step, epoch, superseded."""
+    perhaps = (kinds == KIND["used"]) & (details == ATTRIBUTION["among"])
+    parts = [(kinds == KIND["used"]) & ~perhaps, kinds == KIND["neighbour"]]
     taken = parts[0] | parts[1]
     found_epochs, row = np.unique(epochs[taken], return_inverse=True)
-    found_hops = np.unique(hops[parts[1]])
-    column = np.where(parts[0][taken], 0, 1 + np.searchsorted(found_hops, hops[taken]))
+    found_hops = np.unique(details[parts[1]])
+    column = np.where(parts[0][taken], 0, 1 + np.searchsorted(found_hops, details[taken]))
     width = 1 + len(found_hops)
     counts = np.bincount(row * width + column, minlength=len(found_epochs) * width).reshape(-1, width)
     spans = [(int(steps[p].min()), int(steps[p].max())) if p.any() else None for p in parts]
@@ -179,6 +183,7 @@ def count(
         (spans[0], spans[1]),
         (int((parts[0] & superseded).sum()), int((parts[1] & superseded).sum())),
         int((kinds == KIND["delivered"]).sum()),
+        int(perhaps.sum()),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
-from fgtrac.events.schema import TRANSFORM
+from fgtrac.events.schema import ATTRIBUTION, TRANSFORM
 from fgtrac.verify.bundle import USES, Descendant
 from fgtrac.verify.evidence import Event, Registrations, Shown
 
@@ -36,6 +36,13 @@ def registered_by(rows: NDArray[np.void]) -> list[int]:
 def count_uses(rows: NDArray[np.void]) -> int:
     """The rows of use, as a sample of the batch (a seed) or as a neighbour."""
     return int(np.isin(rows["kind"], USES).sum())
+
+
+def are_certain(rows: NDArray[np.void]) -> NDArray[np.bool_]:
+    """(n,) which rows say for certain that the sample took part, and not that a batch may have left it out."""
+    among = (rows["kind"] == KIND["used"]) & (rows["detail"] == ATTRIBUTION["among"])
+    certain: NDArray[np.bool_] = np.isin(rows["kind"], USES) & ~among
+    return certain
 
 
 def count_seeds(rows: NDArray[np.void]) -> int:

@@ -28,7 +28,7 @@ from fgtrac.tlog.merkle import check_inclusion, leaf_hash
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, WHOLE_CLAIMS, Bundle, Leaf, head_of
 from fgtrac.verify.checks import CannotTell, Checks
-from fgtrac.verify.children import check_children
+from fgtrac.verify.children import are_certain, check_children
 from fgtrac.verify.evidence import Event, Registrations, check_dataset, check_evidence
 from fgtrac.verify.keys import follow, rotations_of
 from fgtrac.verify.needs import check_needed, has_descendants, shows_evidence
@@ -265,4 +265,9 @@ class _Examination:
             raise ProofError(f"the bundle says {self._bundle.words!r:.400}, and what it shows is: {words}")
         if others:
             raise CannotTell(f"not checked, since the check of {others[0].check} does not hold")
+        lives = [self._bundle.rows, *(child.rows for child in self._bundle.children)]
+        if self._bundle.claim == "used" and not any(are_certain(rows).any() for rows in lives):
+            raise CannotTell(
+                "every batch that it was drawn for held another number of samples, and may have left it out"
+            )
         return f"holds as committed at size {self._head.size}: {words}"

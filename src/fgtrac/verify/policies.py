@@ -38,6 +38,10 @@ _NO_GRAPH = (
     "no entry names neighbours in an applied update, so nothing says whose features were used beside a batch's own: "
     "record the graph by its loader or as full batches, or switch this policy off in the policy file"
 )
+_AMONG = (
+    "by batches that held another number of samples than were drawn for them and do not say which (attribution among): "
+    "let no collate function leave samples out"
+)
 MAX_REASONS = 8  # why training samples need not be used, in one sentence
 
 
@@ -215,6 +219,8 @@ class _Court:
                 raise ProofError(self._broken(rule, found))
             if rule.nothing:
                 raise CannotTell(rule.nothing)
+            if n := rule.ban.perhaps:
+                raise CannotTell(f"{_plural(n, 'perhaps use')} of {rule.what}, {_AMONG}")
             if doubts := [*self._weigh(rule.doubts, late & ~rule.ban.banned)]:
                 raise CannotTell("; and ".join(doubts))
             if self._lacks:
@@ -256,7 +262,8 @@ class _Court:
         roster, uses = self._roster, self._uses
         train = roster.in_role("train")
         owed, without = _owed(roster, policies, train)
-        lacking = np.flatnonzero(owed & ~roster.kin.above(uses.standing))
+        unused, maybe = owed & ~roster.kin.above(uses.standing), roster.kin.above(uses.perhaps)
+        lacking, perhaps = np.flatnonzero(unused & ~maybe), int((unused & maybe).sum())
         late = int(roster.dropped()[1][lacking].sum())
 
         def answer() -> str:
@@ -264,6 +271,8 @@ class _Court:
                 raise CannotTell("no registered sample has the role train; register the training samples with it")
             if not owed.any():
                 raise CannotTell(f"no training sample is left that would have to be used{without}")
+            if not len(lacking) and perhaps:
+                raise CannotTell(f"{perhaps:,} of {owed.sum():,} training samples perhaps were used, {_AMONG}{without}")
             if not len(lacking):
                 words = f"each of {owed.sum():,} training samples, or what was made from it, was used{without}"
                 if self._lacks:
@@ -274,6 +283,7 @@ class _Court:
             words += f"first is sample {self._called(lacking[0])}" + without
             words += f"; {undone:,} of them only in updates that a resume superseded" if undone else ""
             words += f"; of {late:,} of them a stage says that it dropped them, behind the last use" if late else ""
+            words += f"; {perhaps:,} more perhaps were, {_AMONG}" if perhaps else ""
             if self._lacks:
                 raise CannotTell(f"{words}; {self._lacks}")
             raise ProofError(words)

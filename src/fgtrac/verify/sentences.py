@@ -210,11 +210,15 @@ def _about_uses(lives: Sequence[Rows], shown: Shown) -> list[str]:
     """What is to be known of the uses of a sample, and of its descendants."""
     rows = np.concatenate(lives)
     how = rows["detail"][rows["kind"] == KIND["used"]]
-    assumed, declared = (int((how == ATTRIBUTION[word]).sum()) for word in ("fifo", "declared"))
+    assumed, declared, among = (int((how == ATTRIBUTION[word]).sum()) for word in ("fifo", "declared", "among"))
     undone = int(undone_uses(rows, shown).sum())
     said = (
         (assumed, f"Which update took it is assumed from the order of the batches in {assumed} of all uses."),
         (declared, f"Told by the recording program itself, which nothing watched: {declared} of all uses."),
+        (
+            among,
+            f"In batches that may have left it out: {among} of all uses.",
+        ),
         (undone, f"The run was resumed from an earlier step, which undid {undone} of all uses."),
     )
     return [words for count, words in said if count]

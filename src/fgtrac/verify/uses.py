@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.events.schema import NO_STEP, STATUS, decode_event
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS, decode_event
 from fgtrac.verify.roster import Mask, Places, Progress, Roster
 from fgtrac.verify.tree import Log
 
@@ -55,6 +55,7 @@ class Ban:
     seeds: bool = True
     neighbours: bool = False
     found: list[Violations] = field(default_factory=list)
+    perhaps: int = 0  # such uses in batches that may have left the sample out
 
     def violations(self) -> Violations:
         """All that were found, in the order of the log."""
@@ -79,7 +80,8 @@ class Ban:
 @dataclass(slots=True)
 class Uses:
     """What `use` entries say of the samples (n,). As seeds, whose loss took part: `used` in an applied update, `last`
-    at which time in ns, `standing` in an update that no resume superseded. As neighbours in a graph, with their
+    at which time in ns, `standing` in an update that no resume superseded; `perhaps` in one whose batch may have left
+    it out, which counts nowhere else. As neighbours in a graph, with their
     features alone: how often (`beside`), how often of that out of the seeds' reach (`far`), last at which time. How
     many uses as seeds there are, how many of them in entries that name no neighbours, and how many entries do."""
 
@@ -89,6 +91,7 @@ class Uses:
     beside: U64
     far: U64
     last_beside: U64
+    perhaps: Mask
     total: int = 0
     alone: int = 0
     graphs: int = 0
@@ -97,7 +100,7 @@ class Uses:
     def of(cls, n: int) -> Uses:
         """No use of n samples."""
         no, none = np.zeros(n, np.bool_), np.zeros(n, np.uint64)
-        return cls(no, none, no.copy(), none.copy(), none.copy(), none.copy())
+        return cls(no, none, no.copy(), none.copy(), none.copy(), none.copy(), no.copy())
 
     def concerned(self, ban: Ban) -> tuple[Mask, U64]:
         """(n,) who was used as the ban forbids it to some, and at which time in ns last."""
@@ -144,6 +147,7 @@ class _Part:
 def _parts(event: Mapping[str, Any], roster: Roster) -> Iterator[_Part]:
     """The seeds, and where an entry is about a graph the neighbours."""
     places, applied = roster.blocks[event["block"]].places, event["status"] == STATUS["applied"]
+    applied &= event["attribution"] != ATTRIBUTION["among"]
     batch, hops = np.arange(len(applied)), event.get("hops", 0)
     yield _Part.of(places[event["ordinals"]], event["count"], applied, batch, np.zeros(len(batch), np.uint64))
     if "hops" in event:
@@ -151,11 +155,22 @@ def _parts(event: Mapping[str, Any], roster: Roster) -> Iterator[_Part]:
         yield _Part.of(places[event["hop_ordinals"]], event["hop_count"], applied, np.repeat(batch, hops), hop)
 
 
+def _read_perhaps(number: int, event: Mapping[str, Any], roster: Roster, bans: Sequence[Ban], uses: Uses) -> None:
+    """The samples of batches that may have left them out."""
+    among = (event["status"] == STATUS["applied"]) & (event["attribution"] == ATTRIBUTION["among"])
+    if among.any():
+        places = roster.blocks[event["block"]].places[event["ordinals"]][np.repeat(among, event["count"])]
+        uses.perhaps[places] = True
+        for ban in bans:
+            ban.perhaps += len(ban.is_broken(number, event["time"], places)) if ban.seeds else 0
+
+
 def _read_entry(number: int, event: Mapping[str, Any], roster: Roster, bans: Sequence[Ban], uses: Uses) -> None:
     time = np.uint64(event["time"])
     went_on = [step for resume, step in roster.resumes if resume > number]  # docs/spec/entries.md, resume
     superseded = event["step"] > np.uint64(min(went_on, default=NO_STEP))
     last_hop = np.uint64((event.get("graph") == "whole" and event["hops"]) or NO_STEP)  # the last one: out of reach
+    _read_perhaps(number, event, roster, bans, uses)
     seeds, *beside = parts = list(_parts(event, roster))
     uses.total += len(seeds.places)
     uses.used[seeds.places] = True
