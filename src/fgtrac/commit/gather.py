@@ -1,4 +1,8 @@
-"""What a seal takes from the journal: each writer's entries that are not sealed yet, and what is known to be lost."""
+"""What a seal takes from the journal: each writer's entries that are not sealed yet, and what is known to be lost.
+
+Entries of several writers at work at once (the ranks of a training) may rest on each other: one registers a block,
+others use it. So the journal is read twice, what the first reading has is taken, and what it rests on comes before it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,9 @@ class Frame:
     time: int
     kind: str
     entry: bytes
-    lost: tuple[bytes, int, int] | None  # of a gap entry: writer, first, stop
+    lost: tuple[bytes, int, int] | None = None  # of a gap entry: writer, first, stop
+    registers: bytes | None = None  # of a samples entry: the block
+    needs: tuple[bytes | tuple[bytes, int], ...] = ()  # blocks that it names, and of a join entry what began it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,49 +82,102 @@ def _frame(path: Path, writer: bytes, at: int, entry: bytes) -> Frame:
     if event["writer"] != writer:
         raise TamperError(f"{path.name} at offset {at}: an entry of writer {event['writer'].hex()}; move the file away")
     lost = (event["lost_writer"], event["first"], event["stop"]) if "lost_writer" in event else None
-    return Frame(event["seq"], event["time"], event["kind"], entry, lost)
+    registers = event["block"] if event["kind"] == "samples" else None
+    named = [event[n] for n in ("block", "child_block") if n in event] if registers is None else []
+    named += [(event["began"][0], event["began"][1])] if event["kind"] == "join" else []
+    return Frame(event["seq"], event["time"], event["kind"], entry, lost, registers, tuple(named))
 
 
-def gather(segments: Sequence[Segment], sealed: Mapping[bytes, int], before: Mapping[bytes, int]) -> Gathered:
+def gather(
+    segments: Sequence[Segment],
+    sealed: Mapping[bytes, int],
+    before: Mapping[bytes, int],
+    later: Sequence[Segment] | None = None,
+) -> Gathered:
     """The frames from `sealed[writer]` on, and below `before[writer]` where that is said: writers by the time of their
-    first one, each writer's frames together.
+    first one, each writer's frames together, unless one of them rests on another's: that and those before it come
+    first, and where it may not be taken, nor is what rests on it. `later` is another reading of the journal, from which
+    only such entries are taken.
 
     TamperError where one sequence number stands for two entries.
     """
-    fresh: dict[bytes, dict[int, Frame]] = {}
+    fresh = _fresh(segments, sealed)
+    known = fresh if later is None else _fresh(later, sealed)
+    explained = [f.lost for mine in known.values() for f in mine.values() if f.lost is not None]
+    last = {w: max((n for n in mine if n < before.get(w, MAX_SEQ)), default=-1) for w, mine in fresh.items()}
+    taken = _Order({w: seq for w, seq in last.items() if seq >= 0}, known, before).taken()
+    entries: list[bytes] = []
+    gaps: list[dict[str, Any]] = []
+    expected = dict(sealed)
+    for one in taken:
+        wanted = expected.get(one.writer, 0)
+        if one.first > wanted and not _is_explained(one.writer, wanted, one.first, explained):
+            missing = {"lost_writer": one.writer, "first": wanted, "stop": one.first}
+            gaps.append(_gap(segments, one.writer, missing))
+        entries += [known[one.writer][seq].entry for seq in range(one.first, one.stop)]
+        expected[one.writer] = one.stop
+    return Gathered(taken, tuple(entries), tuple(gaps + _lost_ends(segments, gaps)))
+
+
+Fresh = dict[bytes, dict[int, Frame]]
+
+
+def _fresh(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> Fresh:
+    """Each writer's frames that are not sealed, by number."""
+    fresh: Fresh = {}
     for segment in segments:
         mine = fresh.setdefault(segment.writer, {})
-        stop = before.get(segment.writer, MAX_SEQ)
         for frame in segment.frames:
-            if not sealed.get(segment.writer, 0) <= frame.seq < stop:
+            if frame.seq < sealed.get(segment.writer, 0):
                 continue
             if mine.setdefault(frame.seq, frame).entry != frame.entry:
                 raise TamperError(f"{segment.path.name}: number {frame.seq} stands for two entries; keep the true one")
-    explained = [f.lost for mine in fresh.values() for f in mine.values() if f.lost is not None]
-    order = sorted((min(mine.items())[1].time, writer) for writer, mine in fresh.items() if mine)
-    taken: list[Taken] = []
-    entries: list[bytes] = []
-    gaps: list[dict[str, Any]] = []
-    for _time, writer in order:
-        mine = fresh[writer]
-        expected = sealed.get(writer, 0)
-        for first, stop in _runs(sorted(mine)):
-            if first > expected and not _is_explained(writer, expected, first, explained):
-                gaps.append(_gap(segments, writer, {"lost_writer": writer, "first": expected, "stop": first}))
-            taken.append(Taken(writer, first, stop))
-            entries += [mine[seq].entry for seq in range(first, stop)]
-            expected = stop
-    return Gathered(tuple(taken), tuple(entries), tuple(gaps + _lost_ends(segments, gaps)))
+    return fresh
 
 
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1] = (runs[-1][0], number + 1)
-        else:
-            runs.append((number, number + 1))
-    return runs
+class _Order:
+    """Lays the frames of several writers one behind another: each writer's up to the number in `last`, and of `known`
+    what those rest on, below `before`."""
+
+    def __init__(self, last: Mapping[bytes, int], known: Fresh, before: Mapping[bytes, int]) -> None:
+        self._last = last
+        self._known = known
+        self._before = before
+        self._numbers = {writer: sorted(mine) for writer, mine in known.items()}
+        self._at = dict.fromkeys(known, 0)  # how many of each writer's are taken
+        self._registered: dict[bytes, tuple[bytes, int]] = {}  # block -> where its first registration ends
+        for writer, mine in sorted(known.items()):
+            for seq in self._numbers[writer]:
+                block = mine[seq].registers
+                if block is not None and self._registered.get(block, (writer,))[0] == writer:
+                    self._registered[block] = writer, seq
+        self._runs: list[Taken] = []
+
+    def taken(self) -> tuple[Taken, ...]:
+        """Ranges in order."""
+        for _time, writer in sorted((self._known[w][self._numbers[w][0]].time, w) for w in self._last):
+            self._take(writer, self._last[writer], frozenset())
+        return tuple(self._runs)
+
+    def _take(self, writer: bytes, last: int, waiting: frozenset[bytes]) -> bool:
+        """A writer's frames up to the number `last`, each behind what it rests on; whether that was possible. `waiting`
+        are the writers that wait for this: no recording makes a circle, and one gets the order as it comes."""
+        numbers = self._numbers.get(writer, [])
+        while self._at.get(writer, 0) < len(numbers) and (seq := numbers[self._at[writer]]) <= last:
+            if seq >= self._before.get(writer, MAX_SEQ):
+                return False
+            for need in self._known[writer][seq].needs:
+                other = self._registered.get(need) if isinstance(need, bytes) else need
+                if other is None or other[0] in (writer, *waiting):
+                    continue
+                if not self._take(*other, waiting | {writer}):
+                    return False
+            self._at[writer] += 1
+            if self._runs and self._runs[-1].writer == writer and self._runs[-1].stop == seq:
+                self._runs[-1] = Taken(writer, self._runs[-1].first, seq + 1)
+            else:
+                self._runs.append(Taken(writer, seq, seq + 1))
+        return True
 
 
 def _is_explained(writer: bytes, first: int, stop: int, explained: Sequence[tuple[bytes, int, int]]) -> bool:

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fgtrac.commit import tidy
-from fgtrac.commit.gather import Segment, gather, read_segments
+from fgtrac.commit.gather import Gathered, Segment, gather, read_segments
 from fgtrac.commit.indexer import Sealed, build_index, find_damaged_column
 from fgtrac.commit.plan import Plan, format_plan
 from fgtrac.commit.signer import Signer
@@ -72,7 +72,9 @@ def seal(
     with durable.lock(signer.lock_path, str(trace.path), wait_s):
         segments = read_segments(trace)
         state = recover(trace, signer, segments)
-        plan, entries, index = _make_plan(trace, state, segments, before, full=full, clock=clock)
+        is_shared = len({segment.writer for segment in segments}) > 1
+        found = gather(segments, state.plan.writers, before, read_segments(trace) if is_shared else None)
+        plan, entries, index = _make_plan(trace, state, found, full=full, clock=clock)
         if plan is None:
             if full and state.size:
                 _restore_index(trace, signer, state)
@@ -99,10 +101,9 @@ def last_seqs(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]
 
 
 def _make_plan(
-    trace: TraceDir, state: State, segments: list[Segment], before: Mapping[bytes, int], *, full: bool, clock: Clock
+    trace: TraceDir, state: State, found: Gathered, *, full: bool, clock: Clock
 ) -> tuple[Plan | None, tuple[bytes, ...], Sealed | None]:
     """The plan, all its entries, and the index where it is a full seal; None where there is nothing to do."""
-    found = gather(segments, state.plan.writers, before)
     if not found.entries and not found.gaps and not (full and 0 < state.size != state.plan.index_size):
         return None, (), None
     start, writer = state.size, os.urandom(16)
