@@ -22,6 +22,7 @@ import fgtrac
 from erasable import ANN, BOB, KEYS, ROWS, SEVEN, SUBJECTS, ZOE, files_with, people, pseudonym_of, record, trace_id
 from fgtrac.api.bundles import verify_bundle
 from fgtrac.capture.contents import tensor_digests
+from fgtrac.capture.sample_ids import rows_of
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import (
     content_preimages,
@@ -147,7 +148,7 @@ def test_known_contents_give_no_content_digest_of_the_erased(loot: Loot) -> None
     """Content digests are under the subject's own key too; those of whoever is not erased are found."""
     said = loot.samples()
     content_of = dict(zip(split(said["ids"]), split(said["contents"]), strict=True))
-    sources = content_preimages(tensor_digests(people().tensors[0]))
+    sources = content_preimages(rows_of(tensor_digests(people().tensors[0])))
     known = {i for secret in loot.secrets().values() for i in split(make_ids("keyed", secret, sources))}
     linked = {sample for sample, content in content_of.items() if content in known}
     assert linked == loot.ids_of(BOB)

@@ -5,63 +5,132 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 
+PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
+PIECE_BYTES = 1 << 20
+WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
+
+
+class UndigestedError(CaptureError):
+    """The source of a data set is known, and holds what has no canonical bytes."""
+
 
 def source_digests(
     data: Any, rows: int, source: Callable[[int], bytes] | None
-) -> tuple[str | None, list[bytes] | None]:
-    """SHA-256 of each row's source bytes and a word for what they are, or (None, None) where no source is known.
+) -> tuple[str | None, NDArray[np.uint8] | None]:
+    """(rows, 32) uint8: SHA-256 of each row's source bytes, and a word for what they are, or (None, None) where no
+    source is known.
 
-    Sources are taken before any transform: `source(row)`, the first tensor of a TensorDataset as CBOR
-    [dtype, shape, little-endian bytes], or the files of an image folder.
+    Sources are what is there before any transform, and are not read through the data set: `source(row)`; of a
+    TensorDataset the first tensor, of a tensor or an array its rows, and of a data set in torchvision's style (one that
+    has `targets` or `labels` beside it) its `data`, each as CBOR [dtype, shape, little-endian bytes]; the files that
+    `samples` or `imgs` list, or `data` where these are paths. TypeError where `source` gives no bytes; UndigestedError
+    for a dtype without canonical bytes, CaptureError for a file that cannot be read.
     """
     if source is not None:
-        return "source", [hashlib.sha256(source(row)).digest() for row in range(rows)]
+        return "source", stacked([_source_digest(source, row) for row in range(rows)])
     if isinstance(data, TensorDataset):
         return "tensor", tensor_digests(data.tensors[0])
-    files = getattr(data, "samples", None)
-    if isinstance(files, list) and len(files) == rows and isinstance(files[0], tuple | list):
-        paths = [f[0] for f in files]
-        if all(isinstance(p, str | os.PathLike) for p in paths):
-            return "file", [file_digest(Path(p)) for p in paths]
+    if isinstance(data, torch.Tensor | np.ndarray):
+        return "tensor", row_digests(data)
+    if (paths := _listed_files(data, rows)) is not None:
+        return "file", stacked([file_digest(path) for path in paths])
+    held = _held(data)
+    values = held.get("data")
+    is_labelled = any(_has_length(held.get(name), rows) for name in ("targets", "labels"))
+    if is_labelled and isinstance(values, torch.Tensor | np.ndarray) and _has_length(values, rows):
+        return "tensor", row_digests(values)
     return None, None
 
 
-def tensor_digests(tensor: torch.Tensor) -> list[bytes]:
-    """SHA-256 over the canonical CBOR [dtype, shape, little-endian bytes] of each row of `tensor` (n, ...)."""
-    flat = tensor.detach().cpu().contiguous()
-    n = flat.shape[0]
-    raw = flat.reshape(n, -1).view(torch.uint8).numpy() if flat.numel() else np.empty((n, 0), np.uint8)
-    first = raw[0].tobytes()
-    whole = encode([str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:]), first])
-    prefix = hashlib.sha256(whole[: len(whole) - len(first)])
-    digests = []
-    for row in raw:
-        state = prefix.copy()
-        state.update(row.data)
-        digests.append(state.digest())
-    return digests
+def row_digests(values: torch.Tensor | NDArray[Any]) -> NDArray[np.uint8]:
+    """The digests of the rows of a tensor or an array (n, ...), a tensor's and an equal array's being the same."""
+    return tensor_digests(values) if isinstance(values, torch.Tensor) else array_digests(values)
+
+
+def tensor_digests(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """(n, 32) uint8: SHA-256 over the canonical CBOR [dtype, shape, little-endian bytes] of each row of `tensor`
+    (n, ...). UndigestedError for a tensor that is sparse, quantized, nested, or has no values."""
+    name, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:])
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        what = "quantized" if tensor.is_quantized else "meta" if tensor.is_meta else str(tensor.layout)
+        raise undigested(f"a {what.removeprefix('torch.')} tensor of {name}")
+
+    def octets(start: int, stop: int) -> NDArray[np.uint8]:
+        part = tensor[start:stop].detach().resolve_conj().resolve_neg().cpu().contiguous()
+        return part.reshape(-1).view(torch.uint8).numpy()
+
+    return _digests_of_rows(name, shape, len(tensor), tensor.element_size(), octets)
+
+
+def array_digests(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """`tensor_digests` of an array, read piece by piece, as one on disk should be. UndigestedError for an array of
+    objects, records, or long doubles."""
+    dtype = array.dtype
+    if dtype.kind not in PLAIN_KINDS or dtype.char in "gG":
+        raise undigested(f"an array of {dtype}")
+    little = dtype.newbyteorder("<")
+
+    def octets(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(array[start:stop], dtype=little).reshape(-1).view(np.uint8)
+
+    return _digests_of_rows(dtype.name, list(array.shape[1:]), len(array), dtype.itemsize, octets)
+
+
+def _digests_of_rows(
+    dtype: str, shape: list[int], rows: int, item_bytes: int, octets: Callable[[int, int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """`octets(start, stop)` gives the bytes of these rows, end to end."""
+    size = item_bytes * int(np.prod(shape, dtype=np.int64))
+    whole = encode([dtype, shape, bytes(size)])
+    front = np.frombuffer(whole[: len(whole) - size], dtype=np.uint8)
+    width, step = len(whole), max(1, PIECE_BYTES // len(whole))
+    piece = np.empty((step, width), dtype=np.uint8)
+    piece[:, : len(front)] = front
+    digests, sha256, view = [], hashlib.sha256, piece.reshape(-1).data
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        if size:
+            piece[: stop - start, len(front) :] = octets(start, stop).reshape(stop - start, size)
+        digests += [sha256(view[at : at + width]).digest() for at in range(0, (stop - start) * width, width)]
+    return stacked(digests)
+
+
+def stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Digests of 32 bytes as one (n, 32) uint8 array."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
 
 
 def file_digest(path: Path) -> bytes:
     """SHA-256 of a file's bytes. CaptureError names the file that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= WHOLE_FILE_BYTES:
+                return hashlib.sha256(file.readall()).digest()
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise CaptureError(
             f"the source file {path} cannot be read ({error}); repair it or pass content=False"
         ) from error
+
+
+def undigested(what: str) -> UndigestedError:
+    """The error for what has no canonical bytes, with what to do about it."""
+    return UndigestedError(
+        f"{what} has no canonical bytes that a content digest could be taken from; give the bytes with source=, or "
+        "pass content=False"
+    )
 
 
 def code_digest(function: Callable[..., Any]) -> bytes | None:
@@ -70,3 +139,32 @@ def code_digest(function: Callable[..., Any]) -> bytes | None:
         return hashlib.sha256(inspect.getsource(function).encode()).digest()
     except (OSError, TypeError):
         return None  # a builtin or something typed at a prompt: the entry then has no code digest
+
+
+def _source_digest(source: Callable[[int], bytes], row: int) -> bytes:
+    octets = source(row)
+    if not isinstance(octets, bytes | bytearray | memoryview):
+        raise TypeError(f"source({row}) gave a {type(octets).__name__}; it gives the bytes of the row's source")
+    return hashlib.sha256(octets).digest()
+
+
+def _held(data: Any) -> dict[str, Any]:
+    """The attributes that the object itself holds: a property may compute, draw random numbers, or warn."""
+    return getattr(data, "__dict__", {})
+
+
+def _has_length(values: Any, rows: int) -> bool:
+    return hasattr(values, "__len__") and not (hasattr(values, "ndim") and not values.ndim) and len(values) == rows
+
+
+def _listed_files(data: Any, rows: int) -> list[Path] | None:
+    """The file of each row that a data set lists as (path, ...), or as a path; None where it lists no files."""
+    held = _held(data)
+    for name in ("samples", "imgs", "data"):
+        listed = held.get(name)
+        if not (isinstance(listed, list | tuple) and listed and len(listed) == rows):
+            continue
+        paths = [item[0] if isinstance(item, tuple | list) and item else item for item in listed]
+        if all(isinstance(p, str | os.PathLike) for p in paths) and os.path.isfile(paths[0]):
+            return [Path(p) for p in paths]
+    return None

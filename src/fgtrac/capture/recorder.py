@@ -167,6 +167,14 @@ class Recorder:
         self._raise_if_strict()
         self.record("gap", {"reason": reason, "detail": str(error)})
 
+    def miss(self, what: str, error: CaptureError) -> None:
+        """Something that belongs into the log cannot be had: `error` in strict mode, else a `gap` entry and a
+        RuntimeWarning say so."""
+        if self._strict:
+            raise error
+        self.record("gap", {"reason": what})
+        warnings.warn(f"fgtrac: {what}", RuntimeWarning, stacklevel=2)
+
     def close(self) -> None:
         """Stop the background thread, flush, sync and close the journal. Idempotent."""
         if self._closed.is_set():

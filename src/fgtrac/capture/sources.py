@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
-from fgtrac.capture.contents import source_digests
+from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
@@ -206,6 +206,17 @@ class Registry:
         """Whether this very object has been registered as a root."""
         return id(root) in self._roots
 
+    def is_known(self, data: Any) -> bool:
+        """Whether the samples of this very object are registered, under its own name or as others'."""
+        return id(data) in self._roots or id(data) in self._adopted
+
+    def continue_from(self, earlier: Registry) -> None:
+        """What an earlier run of this process registered in the same trace is registered here, too."""
+        self._roots |= earlier._roots
+        self._adopted |= earlier._adopted
+        self._roles |= earlier._roles
+        self._taken |= earlier._taken
+
     def registered(self) -> list[Root]:
         """All roots, in the order of their registration."""
         return list(self._roots.values())
@@ -250,10 +261,10 @@ class Registry:
             self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
         scheme = "subject" if subjects is not None else self._scheme
         secrets = self._secrets_of(scheme, subjects, rows)
-        described, digests = source_digests(data, rows, source) if content else (None, None)
+        described, digests = self._digest(names[0], data, rows, source) if content else (None, None)
         contents = None
         if digests is not None:
-            contents = ids_of(scheme, secrets, content_preimages(digests))
+            contents = ids_of(scheme, secrets, content_preimages(rows_of(digests)))
         for called in names:  # one, unless a trace that has several is only added to
             named = row_preimages(called, rows) if isinstance(keys, range) else preimages(called, keys)
             ids = ids_of(scheme, secrets, named)
@@ -407,6 +418,17 @@ class Registry:
             f"the trace has {differs} as {' or '.join(map(repr, names))}, which is not this {type(data).__name__} of "
             f"{rows} rows; it has {there:.200}: register the same data under the same name= first"
         )
+
+    def _digest(
+        self, name: str, data: Any, rows: int, source: Callable[[int], bytes] | None
+    ) -> tuple[str | None, NDArray[np.uint8] | None]:
+        """`source_digests`; where there can be none, the data set is registered without, and that is said."""
+        try:
+            return source_digests(data, rows, source)
+        except UndigestedError as error:
+            if self.adds:
+                self._recorder.miss(f"the contents of data set {name!r} cannot be digested: {error}", error)
+            return None, None
 
     def _secrets_of(self, scheme: str, subjects: Sequence[Any] | None, rows: int) -> list[bytes]:
         if scheme == "public":
