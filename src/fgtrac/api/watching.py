@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -35,6 +36,7 @@ class Watching(Registering):
     _watches: dict[int, tuple[Watch, Placement]]
     _loaders: WeakSet[DataLoader[Any]]
     _loader_numbers: Iterator[int]
+    _next_passes: Mapping[int, int] = MappingProxyType({})  # loader -> its first pass, where the run goes on
     _full_batches: dict[tuple[Any, ...], SeedPasses]
     _strict: bool
     _check_training: Callable[[str], None]
@@ -123,6 +125,7 @@ class Watching(Registering):
         orders = self._orders.of_loader(resolved, placement)
         number, count = next(self._loader_numbers), len(placement.ordinals)
         watch = Watch(self._grounding, number, count, trains, orders, self.path.name, self._say_unrecorded, sampled)
+        watch.epochs = self._next_passes.get(number, 0)
         self._watches[number] = watch, placement if positions is rows else self._registry.resolve(positions).placement
         return watch
 
