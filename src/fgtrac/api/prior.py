@@ -11,7 +11,7 @@ from fgtrac.commit.gather import read_segments
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
-from fgtrac.events.schema import STATUS, decode_event
+from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.tiles import WIDTH, read_bundle, read_entries
@@ -78,26 +78,6 @@ def last_checkpoint_step(trace: TraceDir) -> int:
             if event["kind"] == "checkpoint":
                 return int(event["step"])
     return 0
-
-
-def last_known_step(trace: TraceDir) -> int:
-    """The last step that the log knows, of its updates and checkpoints that stand: none that a `resume` went back
-    behind. Reads the whole log once."""
-    head, step = trace.head(), 0
-    size = head.size if head is not None else 0
-    wanted = [encode("kind") + encode(kind) for kind in ("use", "checkpoint", "resume")]
-    for number in range(-(-size // WIDTH)):
-        for entry in read_bundle(trace, number, size):
-            if not any(words in entry for words in wanted):
-                continue
-            event = decode_event(entry)
-            if event["kind"] == "use":
-                step = max(step, int(event["step"][event["status"] == STATUS["applied"]].max(initial=0)))
-            elif event["kind"] == "checkpoint":
-                step = max(step, event["step"])
-            elif event["kind"] == "resume":
-                step = min(step, event["step"])
-    return step
 
 
 def registered_before(trace: TraceDir) -> dict[str, tuple[bytes, bytes | None]]:

@@ -18,6 +18,7 @@ from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
 from fgtrac.api.recording import Options, Run
 from fgtrac.api.run_seals import WAIT_S
+from fgtrac.api.standing import Standing
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.signer import Signer
 from fgtrac.events.identity import key_commitment
@@ -122,13 +123,15 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         tidy.remove_unfinished(trace)
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
         first_step = prior.last_checkpoint_step(trace) if step is None else step
-        unknown = _unknown_updates(prior.last_known_step(trace), first_step, stacklevel=4)
+        standing = Standing(trace)
+        unknown = _unknown_updates(standing.last_step, first_step, stacklevel=4)
         writers = sorted(sequencer.last_seqs(trace, signer).items())
         ledger = read_ledger(trace)
         ledger.go_back(first_step)
         known = {"scheme": run_entry["id_scheme"], "first_step": first_step, "options": options, "ledger": ledger}
         before, erased = prior.registered_before(trace), prior.erased_before(trace)
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased)
+        run._next_passes = standing.next_passes(first_step)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
         if unknown:
             run._recorder.record("gap", {"reason": unknown})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,19 @@ class Places:
     blocks: tuple[bytes, ...]
     ordinals: NDArray[np.uint32]
     which: NDArray[np.uint16]
+
+
+def batches_announced(event: Mapping[str, Any]) -> int | None:
+    """How many batches the order of a `sampler` entry has, from its parameters; None where they do not tell."""
+    said = event.get("parameters", {})
+    values = [said.get(name) for name in ("num_samples", "rows", "num_replicas", "batch_size")]
+    samples, rows, replicas, size = (v if type(v) is int and v > 0 else None for v in values)
+    count = rows if samples is None else samples
+    if count is None:
+        return None
+    if replicas is not None:  # of a DistributedSampler: its share, padded or cut
+        count = count // replicas if said.get("sampler_drop_last") else -(-count // replicas)
+    return count // size if size is not None and said.get("drop_last") else -(-count // (size or 1))
 
 
 def state_commitment(opening: bytes) -> bytes:

@@ -17,7 +17,7 @@ from fgtrac.events.schema import STATUS, decode_event
 
 NAMED = 2  # samples named in one sentence
 SHARED = "its generator is the user's own and is asked on demand, so others may have drawn from it in between"
-_KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap", "resume"))
 _DISCARDED = STATUS["discarded"]
 
 Key = tuple[bytes, int, int]  # writer, loader, epoch
@@ -85,6 +85,7 @@ def read_passes(entries: Entries) -> list[Pass]:
     passes: dict[Key, Pass] = {}
     ended: set[bytes] = set()
     gaps: dict[bytes, int] = {}
+    before: dict[bytes, set[bytes]] = {}  # of a process that goes on, those before it
     for number, entry in entries:
         if not any(words in entry for words in _KINDS):
             continue
@@ -97,19 +98,31 @@ def read_passes(entries: Entries) -> list[Pass]:
                 passes.setdefault(key, Pass(key)).uses.append(number)
         elif event["kind"] == "end":
             ended.add(event["writer"])
+        elif event["kind"] == "resume":
+            before[event["writer"]] = {bytes(writer) for writer, _seq in event["writers"]}
         elif "lost_writer" in event:
             gaps[event["lost_writer"]] = number
     by_loader: dict[tuple[bytes, int], list[Pass]] = {}
     for one in sorted(passes.values(), key=lambda p: p.key[2]):
         by_loader.setdefault(one.key[:2], []).append(one)
     _mark_cut(by_loader, ended, gaps)
-    skipped = [Pass((*loader, _hole(some))) for loader, some in by_loader.items() if _hole(some) < len(some)]
+    skipped = [Pass((*loader, hole)) for loader in by_loader if (hole := _hole(loader, by_loader, before)) is not None]
     return [*passes.values(), *skipped]
 
 
-def _hole(some: Sequence[Pass]) -> int:
-    """The first epoch that is not among those of one loader, which are in order."""
-    return next((epoch for epoch, one in enumerate(some) if one.key[2] != epoch), len(some))
+def _hole(
+    loader: tuple[bytes, int], by_loader: Mapping[tuple[bytes, int], Sequence[Pass]], before: Mapping[bytes, set[bytes]]
+) -> int | None:
+    """The first epoch that is not among those of one loader, which are in order, if there is one. They begin with 0;
+    where a process goes on, with one that those before it had, or with the next."""
+    epochs = [one.key[2] for one in by_loader[loader]]
+    earlier = [
+        by_loader[writer, loader[1]][-1].key[2]
+        for writer in before.get(loader[0], ())
+        if (writer, loader[1]) in by_loader
+    ]
+    first = min(epochs[0], max(earlier, default=-1) + 1)
+    return next((at for at, epoch in enumerate(epochs, first) if epoch != at), None)
 
 
 def _take_sampler(passes: dict[Key, Pass], number: int, event: Mapping[str, Any]) -> None:
