@@ -21,6 +21,7 @@ from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture.draws import MACHINE, VERSION
 
+SEEDABLE = "accelerate.data_loader.SeedableRandomSampler"
 _OWN_ITERATORS = ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter")
 
 
@@ -51,7 +52,7 @@ def read_order(iterator: Any, loader: DataLoader[Any]) -> Order:
             return Order(_dotted(type(batches)))
         sampler = batches.sampler
         batching = {"batch_size": batches.batch_size, "drop_last": batches.drop_last}
-    reader = _READERS.get(type(sampler))
+    reader = _seedable if _dotted(type(sampler)) == SEEDABLE else _READERS.get(type(sampler))
     if reader is None:
         return Order(_dotted(type(sampler)))
     order: Order = reader(sampler)
@@ -73,6 +74,16 @@ def _random(sampler: RandomSampler) -> Order:
     whose, origin = _generator_of(sampler)
     said = {"rows": len(sampler.data_source), "num_samples": sampler.num_samples, "replacement": sampler.replacement}
     return Order("RandomSampler", said | whose, origin)
+
+
+def _seedable(sampler: Any) -> Order:
+    """Accelerate's: as it begins it seeds a generator of its own, and then draws as its parent does."""
+    order = _random(sampler)
+    device = torch.get_default_device() if sampler.generator is None else sampler.generator.device
+    seeded = torch.Generator().manual_seed(sampler.initial_seed + sampler.epoch).get_state().numpy().tobytes()
+    return Order(
+        order.sampler, order.parameters | {"generator": "own"}, {"generator": seeded} if device.type == "cpu" else {}
+    )
 
 
 def _distributed(sampler: DistributedSampler[Any]) -> Order:
