@@ -25,7 +25,7 @@ from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.use_entries import Placement
 from fgtrac.commit.sequencer import seal
 from fgtrac.commit.signer import Signer
-from fgtrac.events.identity import block_id, public_id, row_preimages
+from fgtrac.events.identity import block_id, number_preimages, public_id
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from harness import report, use_all
@@ -59,7 +59,9 @@ def record(trace: TraceDir, signer: Signer) -> None:
 
 def register(recorder: Recorder) -> Placement:
     """The samples under their public ids, and their role; returns where each row stands."""
-    ids = np.frombuffer(b"".join(map(public_id, row_preimages(DATASET, SAMPLES))), dtype="V32")
+    ids = np.frombuffer(
+        b"".join(map(public_id, number_preimages(DATASET, np.arange(SAMPLES, dtype=np.uint32)))), dtype="V32"
+    )
     rows = np.array(sorted(range(SAMPLES), key=lambda row: ids[row].tobytes()), dtype=np.uint32)
     joined = ids[rows].tobytes()
     block, parts = block_id(joined), -(-SAMPLES // PART)

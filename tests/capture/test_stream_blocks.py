@@ -26,7 +26,7 @@ def test_blocks_of_one_name_are_one_data_set(run, tmp_path):
         run._registry.record_role(first.whole(), "train")
         run._registry.record_role(second.whole(), "train")
     trace = fgtrac.open(tmp_path / "a.trace")
-    assert {name for name in trace.samples().names} == {
+    assert set(trace.samples().names) == {
         'web:key:"a"', 'web:key:"b"', 'web:key:"c"', "web:4", 'web:key:["d", 5]',
     }  # fmt: skip
     assert "registered" in trace.history('web:key:["d", 5]').text()
@@ -76,5 +76,6 @@ def test_what_is_no_block_is_refused(run):
         add("web")
     with pytest.raises(TypeError, match=r"1.5 of type float is no key"):
         add("web", [1.5])
+    add("web", ["a"])
     with pytest.raises(ValueError, match="has blocks with digests of its samples, and others without"):
-        add("web", ["a"], digests=digests_of(b"seven"))
+        add("web", ["b"], digests=digests_of(b"seven"))

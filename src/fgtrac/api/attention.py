@@ -14,7 +14,8 @@ from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.predictions import read_positions
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Registry, Resolved
+from fgtrac.capture.roots import Resolved
+from fgtrac.capture.sources import Registry
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.use_entries import pieces
 from fgtrac.events.codec import encode

@@ -14,6 +14,7 @@ from fgtrac.api import prior
 from fgtrac.api.attention import Weighed, weigh
 from fgtrac.api.registering import Registering
 from fgtrac.api.scored_rows import ScoredRows, resolve_rows
+from fgtrac.capture.blocks import WayBack
 from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.sources import Registry, Secrets
@@ -30,7 +31,7 @@ class GivenData(Registering):
     def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets) -> None:
         before = prior.registered_before(trace)
         recorder = cast(Recorder, None)  # never called where nothing is added
-        self._registry = Registry(recorder, scheme, secrets, lambda names: None, before, adds=False)
+        self._registry = Registry(recorder, scheme, secrets, cast(WayBack, None), before, adds=False)
         self._hashed = {name for name, (_block, contents) in before.items() if contents is not None}
         self.rows: dict[str, ScoredRows] = {}
         self.how: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from fgtrac.api.explain import Explainer
 from fgtrac.api.given_data import GivenData, secrets_of
 from fgtrac.capture.graph import GraphNodes, node_count
 from fgtrac.capture.returned import check_subjects, scope_of
-from fgtrac.capture.sample_ids import ids_of
+from fgtrac.capture.sample_ids import IdKeys
 from fgtrac.capture.sources import Keys, Secrets, keys_of
 from fgtrac.events.identity import preimages
 from fgtrac.query.tables import Samples
@@ -92,8 +92,10 @@ def _ids_but_for(
             continue
     is_known = np.array([one in found for one in subjects], dtype=np.bool_)
     known, ids = np.flatnonzero(is_known), np.zeros((n, 32), dtype=np.uint8)
+    number_of = {one: number for number, one in enumerate(found)}
+    owner = np.array([number_of[subjects[row]] for row in known.tolist()], dtype=np.uint32)
     named = preimages(name, [keys[row] for row in known.tolist()])
-    ids[known] = ids_of("subject", [found[subjects[row]] for row in known.tolist()], named)
+    ids[known] = IdKeys("subject", list(found.values()), owner).make(named, 0)
     here = samples.ids[samples.dataset == samples.datasets.index(name)] if name in samples.datasets else ids[:0]
     if {row.tobytes() for row in here} - gone != {row.tobytes() for row in ids[known]} or n != len(here):
         raise ValueError(

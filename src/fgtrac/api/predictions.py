@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.sources import Resolved
+from fgtrac.capture.roots import Resolved
 from fgtrac.capture.use_entries import pieces
 
 MAX_OUTPUTS = 14_000  # float32 numbers that a prediction may have for one sample

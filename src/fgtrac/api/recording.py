@@ -108,7 +108,7 @@ class Run(Declaring, Attending):
         self._ledger = ledger if ledger is not None else Ledger()
         secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
         returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
-        self._registry = Registry(self._recorder, scheme, secrets, vault.put_names, before, returned, adds=trains)
+        self._registry = Registry(self._recorder, scheme, secrets, vault, before, returned, adds=trains)
         self._grounding = Grounding(self._settled, self._say_undecided, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)

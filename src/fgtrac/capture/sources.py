@@ -2,108 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
+from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
 from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
-from fgtrac.capture.sample_ids import ids_of, pseudonyms_of, rows_of, sort_ids
-from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, pieces
+from fgtrac.capture.roots import Resolved, Root
+from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
+from fgtrac.capture.tables import library_of
+from fgtrac.capture.use_entries import pieces
 from fgtrac.errors import CaptureError
-from fgtrac.events.identity import block_id, content_preimages, preimage, preimages, row_preimages
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
 
 Key = int | str | bytes | tuple[Any, ...]
 Keys = Callable[[int], Any] | Sequence[Any] | str | None
 Secrets = Callable[[str], bytes]  # scope -> 32 secret bytes, made on first use and kept in the vault
-Names = Callable[[Iterable[tuple[bytes, str, bytes, str | None]]], None]  # (id, data set, CBOR key, subject)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Root:
-    """One registered root data set, or one block of a stream (`data` is None): row -> ordinal in its block, and -> id.
-
-    `ordinals` is (n,) uint32; `ids` is (n, 32) uint8 in row order; `contents` likewise, or None where no source is
-    known; `subjects` has n (None in the place of a sample that has none), or is None where no sample has one.
-    """
-
-    data: Any
-    name: str
-    scheme: str
-    block: bytes
-    ordinals: NDArray[np.uint32]
-    ids: NDArray[np.uint8]
-    contents: NDArray[np.uint8] | None
-    subjects: Sequence[Any] | None
-
-    def __len__(self) -> int:
-        return len(self.ordinals)
-
-    def whole(self) -> Resolved:
-        """All its rows, in their order."""
-        return Resolved((self,), np.zeros(len(self), dtype=np.uint16), np.arange(len(self)))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Resolved:
-    """A data set's positions as rows of roots: `which` (n,) uint16 indexes `roots`, `rows` (n,) int64."""
-
-    roots: tuple[Root, ...]
-    which: NDArray[np.uint16]
-    rows: NDArray[np.int64]
-
-    @property
-    def placement(self) -> Placement:
-        """Position -> (block, ordinal)."""
-        ordinals = np.empty(len(self.rows), dtype=np.uint32)
-        for number, root in enumerate(self.roots):
-            mine = self.which == number
-            ordinals[mine] = root.ordinals[self.rows[mine]]
-        return Placement(tuple(r.block for r in self.roots), ordinals, self.which if len(self.roots) > 1 else None)
-
-    def ids(self) -> NDArray[np.uint8]:
-        """(n, 32) uint8: the id at each position."""
-        out = np.empty((len(self.rows), 32), dtype=np.uint8)
-        for number, root in enumerate(self.roots):
-            mine = self.which == number
-            out[mine] = root.ids[self.rows[mine]]
-        return out
-
-    def contents(self) -> NDArray[np.uint8] | None:
-        """(n, 32) uint8 content digests, or None where some root's source is unknown."""
-        out = np.empty((len(self.rows), 32), dtype=np.uint8)
-        for number, root in enumerate(self.roots):
-            if root.contents is None:
-                return None
-            mine = self.which == number
-            out[mine] = root.contents[self.rows[mine]]
-        return out
-
-    def subjects(self) -> list[Any] | None:
-        """The subject at each position, None where there is none; or None where no root's samples have one."""
-        columns = [root.subjects for root in self.roots]
-        if not any(columns):
-            return None
-        places = zip(self.which.tolist(), self.rows.tolist(), strict=True)
-        return [None if (column := columns[which]) is None else column[row] for which, row in places]
-
-    def by_block(self, positions: NDArray[np.int64] | None = None) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
-        """For each block touched: its id and the places within `positions` (default: all) that lie in it."""
-        which = self.which if positions is None else self.which[positions]
-        for number, root in enumerate(self.roots):
-            here = np.flatnonzero(which == number)
-            if len(here):
-                yield root.block, here
 
 
 class Registry:
@@ -111,24 +33,29 @@ class Registry:
 
     `before` is what the log of a resumed run has under each name: the block, and the SHA-256 over the content digests
     in the order of the ids, where there are any. With `adds` false nothing is written: what is registered must be in
-    `before`."""
+    `before`. `room(rows)` is where so many ids are put, (rows, 32) uint8; `progress(rows)` is told how naming so many
+    samples goes."""
 
     def __init__(
         self,
         recorder: Recorder,
         scheme: str,
         secrets: Secrets,
-        names: Names,
+        way_back: WayBack,
         before: Mapping[str, tuple[bytes, bytes | None]] | None = None,
         returned: Returned | None = None,
         *,
         adds: bool = True,
+        room: Room = lambda rows: np.empty((rows, 32), dtype=np.uint8),
+        progress: Callable[[int], Progress | None] = lambda rows: None,
     ) -> None:
         self.adds = adds
+        self._room = room
+        self._progress = progress
         self._recorder = recorder
         self._scheme = scheme
         self._secrets = secrets
-        self._names = names
+        self._way_back = way_back
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
         self._taken: set[str] = set()
@@ -216,6 +143,7 @@ class Registry:
         self._adopted |= earlier._adopted
         self._roles |= earlier._roles
         self._taken |= earlier._taken
+        self._streams |= earlier._streams
 
     def registered(self) -> list[Root]:
         """All roots, in the order of their registration."""
@@ -259,34 +187,22 @@ class Registry:
         check_subjects(subjects or ())
         if self._returned is not None:
             self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
-        scheme = "subject" if subjects is not None else self._scheme
-        secrets = self._secrets_of(scheme, subjects, rows)
+        keyed = self._id_keys(subjects)
         described, digests = self._digest(names[0], data, rows, source) if content else (None, None)
-        contents = None
-        if digests is not None:
-            contents = ids_of(scheme, secrets, content_preimages(rows_of(digests)))
+        contents = None if digests is None else content_ids(keyed, digests, self._room)
+        del digests
         for called in names:  # one, unless a trace that has several is only added to
-            named = row_preimages(called, rows) if isinstance(keys, range) else preimages(called, keys)
-            ids = ids_of(scheme, secrets, named)
-            order = sort_ids(ids, keys)
-            block = block_id(ids[order].tobytes())
-            differs = self._difference(called, block, None if contents is None else contents[order])
-            if not differs:
+            block = name_block(called, keys, keyed, contents, subjects, self._room, self._progress(rows))
+            if not (differs := self._difference(block)):
                 break
         self._check_same(data, rows, names, differs)
-        ordinals = np.empty(rows, dtype=np.uint32)
-        ordinals[order] = np.arange(rows, dtype=np.uint32)
         if self.adds:
-            front, listed = len(preimage(called, 0)) - 1, rows_of(ids)  # a preimage ends with its key's CBOR
-            subject_of = [None] * rows if subjects is None else [None if s is None else str(s) for s in subjects]
-            self._names((listed[n], called, named[n][front:], subject_of[n]) for n in order.tolist())
-            said = {"name": called, "id_scheme": scheme, "rows": rows, "keys": kind_of_keys(keys)}
+            block.keep(self._way_back)
+            said = {"name": called, "id_scheme": keyed.scheme, "rows": rows, "keys": kind_of_keys(keys)}
             self._recorder.record("dataset", said | ({"content": described} if described is not None else {}))
-            pseudonyms = None if subjects is None else pseudonyms_of(secrets)
-            self._write_samples(called, block, ids, contents, pseudonyms, order)
-        root = Root(data, called, scheme, block, ordinals, ids, contents, subjects)
-        self._roots[id(data)] = root
-        self._roles[block] = np.zeros(rows, dtype=np.uint8)
+            block.write(self._recorder)
+        root = self._roots[id(data)] = block.root(data)
+        self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)
         return root
 
@@ -308,36 +224,22 @@ class Registry:
         ValueError where nothing is added to the trace.
         """
         if not self.adds:
-            raise ValueError(
-                f"the samples of the stream {name!r:.60} were registered as they came, and cannot be again"
-            )
+            raise ValueError(f"the samples of the stream {name!r:.60} were registered as they came, and only then")
         if name in self._taken and name not in self._streams:
             raise ValueError(f"a data set named {name!r} is registered already; give this stream another name=")
-        if keys is None and digests is None:
-            raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
-        sources = None if digests is None else rows_of(digests)
-        named: Sequence[Any] = list(keys) if keys is not None else sources or []
-        if not named or (sources is not None and len(sources) != len(named)):
-            of = f" and {len(sources)} digests" if sources is not None else ""
-            raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
-        if self._streams.get(name, sources is not None) != (sources is not None):
+        named = _keys_of_block(name, keys, digests)
+        if self._streams.get(name, digests is not None) != (digests is not None):
             raise ValueError(f"the stream {name!r:.60} has blocks with digests of its samples, and others without")
+        keyed = self._id_keys(None)
+        contents = None if digests is None else content_ids(keyed, digests, self._room)
+        block = name_block(name, named, keyed, contents, None, self._room)
         if name not in self._streams:
-            self._begin_stream(name, named, None if sources is None else content)
-        secrets = self._secrets_of(self._scheme, None, len(named))
-        written = preimages(name, named)
-        ids = ids_of(self._scheme, secrets, written)
-        contents = None if sources is None else ids_of(self._scheme, secrets, content_preimages(sources))
-        order = sort_ids(ids, named)
-        block = block_id(ids[order].tobytes())
-        ordinals = np.empty(len(named), dtype=np.uint32)
-        ordinals[order] = np.arange(len(named), dtype=np.uint32)
-        if block not in self._roles:
-            front, listed = len(preimage(name, 0)) - 1, rows_of(ids)
-            self._names((listed[n], name, written[n][front:], None) for n in order.tolist())
-            self._write_samples(name, block, ids, contents, None, order)
-            self._roles[block] = np.zeros(len(named), dtype=np.uint8)
-        return Root(None, name, self._scheme, block, ordinals, ids, contents, None)
+            self._begin_stream(name, named, None if digests is None else content)
+        if block.id not in self._roles:
+            block.keep(self._way_back)
+            block.write(self._recorder)
+            self._roles[block.id] = np.zeros(len(named), dtype=np.uint8)
+        return block.root(None)
 
     def _begin_stream(self, name: str, keys: Sequence[Any], content: str | None) -> None:
         check_dataset_name(name)
@@ -355,11 +257,14 @@ class Registry:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}; choose one of them")
         placement, bit = resolved.placement, np.uint8(1 << ROLES[role])
         for block, here in resolved.by_block():
-            ordinals, roles = np.unique(placement.ordinals[here]), self._roles[block]
-            ordinals = ordinals[roles[ordinals] & bit == 0]
+            roles = self._roles[block]
+            is_new = np.zeros(len(roles), dtype=bool)
+            is_new[placement.ordinals[here]] = True
+            is_new &= roles & bit == 0
+            ordinals = np.flatnonzero(is_new).astype(np.uint32)
             for piece in pieces(ordinals, 4) if self.adds else ():
                 self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
-            roles[ordinals] |= bit
+            roles[is_new] |= bit
 
     def without_role(self, resolved: Resolved) -> Resolved:
         """The positions whose samples have no role yet."""
@@ -393,14 +298,14 @@ class Registry:
         there = itertools.takewhile(lambda n: n in self._before, numbered)
         return [n for n in there if n not in self._taken] or [base]
 
-    def _difference(self, name: str, block: bytes, contents: NDArray[np.uint8] | None) -> str:
-        """What the trace had else under that name, in a word; `contents` in the order of the ids."""
-        if name not in self._before:
+    def _difference(self, block: Block) -> str:
+        """What the trace had else under that name, in a word."""
+        if block.name not in self._before:
             return "" if self.adds else "no data set"
-        earlier, digest = self._before[name]
-        if earlier != block:
+        earlier, digest = self._before[block.name]
+        if earlier != block.id:
             return "other samples"
-        if digest is None or contents is None or hashlib.sha256(contents.tobytes()).digest() == digest:
+        if digest is None or block.contents is None or block.content_digest() == digest:
             return ""
         return "other contents"
 
@@ -430,33 +335,22 @@ class Registry:
                 self._recorder.miss(f"the contents of data set {name!r} cannot be digested: {error}", error)
             return None, None
 
-    def _secrets_of(self, scheme: str, subjects: Sequence[Any] | None, rows: int) -> list[bytes]:
-        if scheme == "public":
-            return [b""] * rows
+    def _id_keys(self, subjects: Sequence[Any] | None) -> IdKeys:
         if subjects is None:
-            return [self._secrets("run")] * rows
-        made: dict[Any, bytes] = {}
-        for s in subjects:
-            if s not in made:
-                made[s] = self._secrets(scope_of(s))
-        return [made[s] for s in subjects]
+            return IdKeys(self._scheme, [b"" if self._scheme == "public" else self._secrets("run")])
+        numbers: dict[Any, int] = {}
+        owner = np.fromiter((numbers.setdefault(s, len(numbers)) for s in subjects), np.uint32, len(subjects))
+        return IdKeys("subject", [self._secrets(scope_of(s)) for s in numbers], owner)
 
-    def _write_samples(
-        self,
-        name: str,
-        block: bytes,
-        ids: NDArray[np.uint8],
-        contents: NDArray[np.uint8] | None,
-        subjects: NDArray[np.uint8] | None,
-        order: NDArray[np.intp],
-    ) -> None:
-        columns = {"ids": ids, "contents": contents, "subjects": subjects}
-        present = {k: v[order] for k, v in columns.items() if v is not None}
-        size = ENTRY_PAYLOAD_BYTES // (32 * len(present))
-        parts = -(-len(order) // size)
-        for part in range(parts):
-            cut = {k: v[part * size : (part + 1) * size].tobytes() for k, v in present.items()}
-            self._recorder.record("samples", {"dataset": name, "block": block, "part": part, "parts": parts, **cut})
+
+def _keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.uint8] | None) -> Sequence[Any]:
+    if keys is None and digests is None:
+        raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
+    named = list(keys) if keys is not None else rows_of(digests) if digests is not None else []
+    if not named or (digests is not None and len(digests) != len(named)):
+        of = f" and {len(digests)} digests" if digests is not None else ""
+        raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
+    return named
 
 
 def count_rows(data: Any) -> int:
@@ -464,8 +358,9 @@ def count_rows(data: Any) -> int:
     TypeError for a graph of several node types."""
     if is_graph(data):
         return node_count(data)
+    library = library_of(data)
     try:
-        rows = len(data)
+        rows = len(data) if library is None else library.length(data)
     except TypeError as error:
         raise ValueError(
             f"{type(data).__name__} has no length, so its samples cannot be registered beforehand; "
@@ -482,6 +377,8 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
         return range(rows)
     if isinstance(key, str) and is_graph(data):
         key = column_of(data, key)
+    elif isinstance(key, str) and (library := library_of(data)) is not None:
+        key = library.values(data, key)
     elif isinstance(key, str):
         if isinstance(data, Mapping) or not hasattr(data, "column_names"):
             raise ValueError(

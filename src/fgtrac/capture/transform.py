@@ -19,8 +19,8 @@ from torch.utils.data import Subset
 
 from fgtrac.capture.graph import nodes_of
 from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.roots import Resolved
 from fgtrac.capture.sample_ids import rows_of
-from fgtrac.capture.sources import Resolved
 
 
 class View(Subset[Any]):

@@ -6,7 +6,9 @@ Every system call goes through one of four functions below, so that tests can ma
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -132,6 +134,14 @@ def overwrite(path: Path) -> None:
         _fsync(fd)
     finally:
         os.close(fd)
+
+
+def scratch(folder: Path, size: int) -> mmap.mmap:
+    """So many bytes of the folder's disk, mapped, in a file without a name: gone when nobody holds them, also of a
+    process that is killed. OSError where the disk has not the room."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # else a disk that fills up later would be a SIGBUS
+        return mmap.mmap(file.fileno(), size)
 
 
 def remove_empty(folder: Path, top: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
+import itertools
 import os
 import sqlite3
 import threading
@@ -11,16 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgtrac.errors import FormatError, TamperError
-from fgtrac.store import durable
+import numpy as np
+from numpy.typing import NDArray
 
-FORMAT = "fgtrac vault v1"
+from fgtrac.errors import FormatError, TamperError
+from fgtrac.events.codec import encode
+from fgtrac.store import durable, row_columns
+from fgtrac.store.row_columns import RowColumn
+
+FORMAT, OLDER_FORMAT = "fgtrac vault v2", "fgtrac vault v1"  # which had no table of row columns
 _SCHEMA = (
     "CREATE TABLE about (format TEXT NOT NULL, trace BLOB NOT NULL)",
     "CREATE TABLE secrets (scope TEXT PRIMARY KEY, key BLOB NOT NULL)",
     "CREATE TABLE names (id BLOB PRIMARY KEY, dataset TEXT NOT NULL, key BLOB NOT NULL, subject TEXT) WITHOUT ROWID",
     "CREATE TABLE openings (what TEXT PRIMARY KEY, opening BLOB NOT NULL)",
     "CREATE TABLE unfinished (pseudonym BLOB PRIMARY KEY, artifacts TEXT NOT NULL)",
+)
+_ROW_COLUMNS = (
+    "CREATE TABLE row_columns (number INTEGER PRIMARY KEY, dataset TEXT NOT NULL, block BLOB NOT NULL, "
+    "scheme TEXT NOT NULL, samples INTEGER NOT NULL, UNIQUE (dataset, block))",
+    "CREATE TABLE row_pages (number INTEGER NOT NULL, page INTEGER NOT NULL, rows BLOB NOT NULL, "
+    "PRIMARY KEY (number, page))",
 )
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _REFUSED = (
@@ -59,7 +73,7 @@ class Vault:
         os.close(fd)
         vault = cls(_connect(path, read_only=False), path)
         with vault._writing():
-            for statement in ("BEGIN", *_SCHEMA):
+            for statement in ("BEGIN", *_SCHEMA, *_ROW_COLUMNS):
                 vault._db.execute(statement)
             vault._db.execute("INSERT INTO about VALUES (?, ?)", (FORMAT, trace_id))
         return vault
@@ -74,7 +88,7 @@ class Vault:
         vault = cls(_connect(path, read_only=read_only), path)
         try:
             rows = vault._rows((str, bytes), "SELECT format, trace FROM about")
-            if len(rows) != 1 or rows[0][0] != FORMAT:
+            if len(rows) != 1 or rows[0][0] not in (FORMAT, OLDER_FORMAT):
                 raise FormatError(f"{path} is no {FORMAT} but {rows!r:.80}")
             if rows[0][1] != trace_id:
                 raise TamperError(f"{path} belongs to trace {rows[0][1].hex()}, not {trace_id.hex()}")
@@ -106,21 +120,70 @@ class Vault:
         with self._writing():
             self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?, ?)", names)
 
+    def put_rows(self, dataset: str, block: bytes, scheme: str, rows: NDArray[np.uint32]) -> None:
+        """Remember the samples of a block whose keys are row numbers: `rows` (n,) uint32 is the row at each ordinal.
+
+        Four bytes a sample, and not a row of a table: its id is computed again from the key, under `scheme` (`public`,
+        or `keyed` by this vault's secret of the run). A block that is there stays as it is."""
+        with self._writing():
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._db.execute("SELECT format FROM about").fetchone()[0] == OLDER_FORMAT:
+                for statement in _ROW_COLUMNS:
+                    self._db.execute(statement)
+                self._db.execute("UPDATE about SET format = ?", (FORMAT,))
+            said = "INSERT OR IGNORE INTO row_columns (dataset, block, scheme, samples) VALUES (?, ?, ?, ?)"
+            made = self._db.execute(said, (dataset, block, scheme, len(rows)))
+            if made.rowcount:
+                pages = ((made.lastrowid, page, some) for page, some in enumerate(row_columns.pages(rows)))
+                self._db.executemany("INSERT INTO row_pages VALUES (?, ?, ?)", pages)
+
+    def row_columns(self) -> list[RowColumn]:
+        """Every block whose keys are row numbers, and whose ids can be computed: whose secret is there."""
+        if self._rows((str,), "SELECT format FROM about")[0][0] == OLDER_FORMAT:
+            return []
+        sql = "SELECT number, dataset, block, scheme, samples FROM row_columns ORDER BY number"
+        secrets = {"public": b"", "keyed": self.find_secret("run")}
+        found = []
+        for number, dataset, block, scheme, samples in self._rows((int, str, bytes, str, int), sql):
+            if scheme not in secrets:
+                raise FormatError(f"{self.path} is a damaged vault: {scheme!r:.40} is no id scheme of row numbers")
+            if (secret := secrets[scheme]) is not None:
+                page = functools.partial(self._page, number)
+                found.append(RowColumn(dataset, block, scheme, secret, samples, page))
+        return found
+
+    def _page(self, number: int, page: int) -> bytes:
+        rows = self._rows((bytes,), "SELECT rows FROM row_pages WHERE number = ? AND page = ?", number, page)
+        if not rows:
+            raise FormatError(f"{self.path} is a damaged vault: page {page} of its row numbers is not there")
+        found: bytes = rows[0][0]
+        return found
+
     def find_by_id(self, sample_id: bytes) -> Name | None:
         """What the sample of that id is called."""
-        return next(iter(self._names(f"{_NAMES} WHERE id = ?", sample_id)), None)
+        found = self._names(f"{_NAMES} WHERE id = ?", sample_id)
+        for column in () if found else self.row_columns():
+            if (row := column.find(sample_id)) is not None:
+                return Name(sample_id, column.dataset, encode(row), None)
+        return next(iter(found), None)
 
     def find_by_key(self, key: bytes, dataset: str | None = None) -> Sequence[Name]:
         """The samples of that CBOR key, in one data set or in all."""
         found = self._names(f"{_NAMES} WHERE key = ?", key)
+        for column in self.row_columns():
+            if (sample := column.id_of(key)) is not None:
+                found.append(Name(sample, column.dataset, key, None))
         return [name for name in found if dataset is None or name.dataset == dataset]
 
-    def names(self) -> Iterable[Name]:
-        """Every sample, by id."""
-        return self._names(f"{_NAMES} ORDER BY id")
+    def names(self) -> Iterator[Name]:
+        """Every sample, by id; those of row numbers are computed."""
+        of_rows = (itertools.starmap(Name, column.names()) for column in self.row_columns())
+        kept = self._names(f"{_NAMES} ORDER BY id")
+        return heapq.merge(kept, *of_rows, key=lambda name: name.id)
 
     def name_rows(self, size: int = 1 << 16) -> Iterator[list[tuple[Any, ...]]]:
-        """Every (id, data set, CBOR key, subject) by id, `size` at a time, as they stand."""
+        """Every (id, data set, CBOR key, subject) that stands in the vault (of no row column), by id, `size` at a time,
+        as they stand."""
         with self._translated():
             found = self._db.execute(f"{_NAMES} ORDER BY id")
             while rows := found.fetchmany(size):
