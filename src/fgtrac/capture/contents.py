@@ -14,16 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
+from fgtrac.capture.table_rows import table_digests
+from fgtrac.capture.undigested import UndigestedError as UndigestedError
+from fgtrac.capture.undigested import undigested
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 
 PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
 PIECE_BYTES = 1 << 20
 WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
-
-
-class UndigestedError(CaptureError):
-    """The source of a data set is known, and holds what has no canonical bytes."""
 
 
 def source_digests(
@@ -33,13 +32,16 @@ def source_digests(
     source is known.
 
     Sources are what is there before any transform, and are not read through the data set: `source(row)`; of a
-    TensorDataset the first tensor, of a tensor or an array its rows, and of a data set in torchvision's style (one that
-    has `targets` or `labels` beside it) its `data`, each as CBOR [dtype, shape, little-endian bytes]; the files that
+    pandas, polars or pyarrow table its rows (docs/lineage.md); of a TensorDataset the first tensor, of a tensor or an
+    array its rows, and of a data set in torchvision's style (one that has `targets` or `labels` beside it) its `data`,
+    each as CBOR [dtype, shape, little-endian bytes]; the files that
     `samples` or `imgs` list, or `data` where these are paths. TypeError where `source` gives no bytes; UndigestedError
     for a dtype without canonical bytes, CaptureError for a file that cannot be read.
     """
     if source is not None:
         return "source", stacked([_source_digest(source, row) for row in range(rows)])
+    if (digests := table_digests(data)) is not None:
+        return "table", digests
     if isinstance(data, TensorDataset):
         return "tensor", tensor_digests(data.tensors[0])
     if isinstance(data, torch.Tensor | np.ndarray):
@@ -123,14 +125,6 @@ def file_digest(path: Path) -> bytes:
         raise CaptureError(
             f"the source file {path} cannot be read ({error}); repair it or pass content=False"
         ) from error
-
-
-def undigested(what: str) -> UndigestedError:
-    """The error for what has no canonical bytes, with what to do about it."""
-    return UndigestedError(
-        f"{what} has no canonical bytes that a content digest could be taken from; give the bytes with source=, or "
-        "pass content=False"
-    )
 
 
 def code_digest(function: Callable[..., Any]) -> bytes | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,41 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.capture.contents import code_digest
+from fgtrac.capture.families import Families
 from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.roots import Resolved, Root
 from fgtrac.capture.sample_ids import rows_of
-from fgtrac.capture.sources import Registry, Resolved, Root, count_rows
+from fgtrac.capture.sources import Registry, count_rows
 from fgtrac.capture.use_entries import pieces
-
-Positions = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Families:
-    """The parents of each new row: positions `parents[offsets[i]:offsets[i + 1]]` are those of row i.
-
-    `offsets` is (rows + 1,) and `parents` (pairs,) int64. `starts` and `stops`, (pairs,) each or None, say which items
-    of the parent's sequence the row has.
-    """
-
-    offsets: Positions
-    parents: Positions
-    starts: Positions | None = None
-    stops: Positions | None = None
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def owners(self) -> Positions:
-        """(pairs,) the row of each pair."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
-
-    @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> Families:
-        """Those of a list for each row."""
-        sizes = [len(positions) for positions in lists]
-        flat = [p for positions in lists for p in positions]
-        return cls(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.array(flat, dtype=np.int64))
 
 
 class Lineage:
@@ -87,9 +57,9 @@ class Lineage:
     def derive(
         self, operation: str, data: Resolved, children: Any, families: Families, *, content: bool = True, **said: Any
     ) -> Root:
-        """Register `children` as new samples, named by [stage, [parent ids], n], with their parents in `data`; what has
-        no child ends here. A child whose parents are all one subject's is that subject's too, and is erased with it;
-        one of several subjects' is nobody's. `said` as for `keep`."""
+        """Register `children` as new samples, named by [stage, [parent ids], n], with their parents in `data`. A child
+        whose parents are all one subject's is that subject's too, and is erased with it; one of several subjects' is
+        nobody's. `said` as for `keep`."""
         output = said.get("output")
         name = self.stage if output is None else f"{self.stage}/{output}"
         keys, subjects = _keys(self.stage, data, families), _subjects(data, families)
@@ -102,11 +72,18 @@ class Lineage:
                     fields |= {"starts": families.starts[piece].astype(np.uint32)}
                     fields |= {"stops": families.stops[piece].astype(np.uint32)}
                 self._write(operation, block, said, {"child_block": root.block, **fields})
-        childless = np.ones(len(data.rows), dtype=bool)
-        childless[families.parents] = False
-        if operation != "record":
-            self.keep(operation, data, None, np.flatnonzero(childless), **said)
         return root
+
+    def drop(self, operation: str, data: Resolved, reached: NDArray[np.bool_], **said: Any) -> None:
+        """The samples that end here: those of which no position was `reached`, (n,). `said` as for `keep`."""
+        dropped = ~reached
+        for number, root in enumerate(data.roots):
+            mine = data.which == number
+            alive = np.zeros(len(root), dtype=bool)
+            alive[data.rows[mine & reached]] = True
+            dropped[mine] &= ~alive[data.rows[mine]]
+        if dropped.any():
+            self.keep(operation, data, None, np.flatnonzero(dropped), **said)
 
     def record(self, data: Resolved, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
         """`derive` from a list of positions for each child, as `Stage.record` takes them."""
@@ -137,25 +114,6 @@ class Lineage:
         self._recorder.record(
             "transform", fields | {"stage": self.stage, "operation": operation, "block": block, **columns}
         )
-
-
-def join_resolved(parts: Sequence[Resolved]) -> Resolved:
-    """Several data sets, one behind the other."""
-    numbers: dict[int, int] = {}
-    roots: list[Root] = []
-    which = []
-    for part in parts:
-        for root in part.roots:
-            if numbers.setdefault(id(root), len(roots)) == len(roots):
-                roots.append(root)
-        numbered = np.array([numbers[id(root)] for root in part.roots], dtype=np.uint16)
-        which.append(numbered[part.which])
-    return Resolved(tuple(roots), np.concatenate(which), np.concatenate([part.rows for part in parts]))
-
-
-def select_resolved(data: Resolved, positions: NDArray[Any]) -> Resolved:
-    """Chosen positions of a data set, in that order."""
-    return Resolved(data.roots, data.which[positions], data.rows[positions])
 
 
 def _keys(stage: str, data: Resolved, families: Families) -> list[Any]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.table_stage import TableStage
+from fgtrac.capture.tables import libraries_of
 from fgtrac.capture.transform import Stage
 
 
 def stage_over(lineage: Lineage, data: Any) -> Any:
     """The stage with the verbs for this kind of data."""
+    if (library := libraries_of(data)) is not None:
+        return TableStage(lineage, data if isinstance(data, list | tuple) else [data], library)
     return Stage(lineage, data)

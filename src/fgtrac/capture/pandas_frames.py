@@ -1,0 +1,105 @@
+"""pandas frames as the stages of tables take them. pandas is looked up where it is loaded, never imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.capture.row_numbers import Numbers, of_lists, of_values
+
+HOW = {"inner": "inner", "left": "left", "right": "right", "outer": "outer"}
+
+
+class PandasFrames:
+    """What `tables.Library` asks for, by pandas."""
+
+    @staticmethod
+    def owns(data: Any) -> bool:
+        """Whether it is a pandas frame."""
+        pandas = sys.modules.get("pandas")
+        return pandas is not None and isinstance(data, pandas.DataFrame)
+
+    def length(self, frame: Any) -> int:
+        return len(frame)
+
+    def columns(self, frame: Any) -> list[Any]:
+        return list(frame.columns)
+
+    def mark(self, frame: Any) -> Any:
+        return frame.index  # another object once rows were sorted, added or taken away in place
+
+    def values(self, frame: Any, column: str) -> list[Any]:
+        found: list[Any] = frame[column].tolist()
+        return found
+
+    def number(self, frame: Any, column: str) -> Any:
+        return frame.assign(**{column: np.arange(len(frame))})
+
+    def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
+        found = []
+        for column in columns:
+            values = frame[column].to_numpy(dtype=object if frame[column].dtype == object else None, na_value=np.nan)
+            found.append(of_lists(values) if values.dtype == object else of_values(values))
+        return frame.drop(columns=list(columns)), found
+
+    def take(self, frame: Any, positions: NDArray[Any]) -> Any:
+        return frame.iloc[positions]
+
+    def filter(self, frame: Any, condition: Any, number: str) -> Any:
+        mask = condition(frame) if callable(condition) else condition
+        mask = _pandas().Series(np.asarray(mask, dtype=object) if isinstance(mask, list) else mask)
+        if len(mask) != len(frame):
+            raise ValueError(f"filter() got a mask of {len(mask)} for {len(frame)} rows; give one value for each")
+        return self.number(frame, number)[mask.fillna(False).to_numpy(dtype=bool)]
+
+    def sort(self, frame: Any, by: Sequence[str], descending: bool) -> Any:
+        return frame.sort_values(list(by), ascending=not descending, kind="stable")
+
+    def first_equal(self, frame: Any, subset: Sequence[str] | None) -> NDArray[np.int64]:
+        """The place of the first row that equals each; NaN equals NaN, as for `drop_duplicates`."""
+        columns = self.columns(frame) if subset is None else list(subset)
+        codes = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        found: NDArray[np.int64] = first[inverse]
+        return found
+
+    def explode(self, frame: Any, column: str) -> Any:
+        return frame.explode(column)
+
+    def join(self, left: Any, right: Any, on: Sequence[str], how: str) -> Any:
+        return left.merge(right, on=list(on), how=HOW[how])
+
+    def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
+        grouped = frame.groupby(list(by), observed=True)
+        groups = grouped.ngroup().to_numpy()
+        members = np.flatnonzero(groups >= 0)  # rows without a key are in none
+        order = members[np.argsort(groups[members], kind="stable")]
+        return function(grouped), Numbers(np.bincount(groups[members]), order)
+
+    def concat(self, frames: Sequence[Any]) -> Any:
+        return _pandas().concat(list(frames))
+
+    def equals(self, one: Any, other: Any) -> bool:
+        return bool(one.equals(other))
+
+    def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        cells = [np.asarray(cell) for cell in frame[column]]
+        return np.array([len(cell) for cell in cells], dtype=np.int64), np.concatenate(cells)
+
+    def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
+        cells = [part.tolist() for part in np.split(values, np.cumsum(sizes)[:-1])] if len(sizes) else []
+        return frame.assign(**{column: _pandas().Series(cells, index=frame.index, dtype=object)})
+
+    def without(self, frame: Any, column: str) -> Any:
+        return frame.drop(columns=[column])
+
+    def empty(self, rows: int) -> Any:
+        return _pandas().DataFrame(index=range(rows))
+
+
+def _pandas() -> Any:
+    return sys.modules["pandas"]

@@ -1,0 +1,136 @@
+"""polars frames, eager and lazy, as the stages of tables take them. polars is looked up, never imported.
+
+Which rows of a lazy frame survive is known when it is collected: what a stage makes of one is an eager frame.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.capture.row_numbers import Numbers, of_values
+
+HOW = {"inner": "inner", "left": "left", "right": "right", "outer": "full"}
+MASK = "fgtrac_mask"
+
+
+class PolarsFrames:
+    """What `tables.Library` asks for, by polars."""
+
+    @staticmethod
+    def owns(data: Any) -> bool:
+        """Whether it is a polars frame."""
+        polars = sys.modules.get("polars")
+        return polars is not None and isinstance(data, polars.DataFrame | polars.LazyFrame)
+
+    def length(self, frame: Any) -> int:
+        pl = _polars()
+        return int(frame.select(pl.len()).collect().item()) if isinstance(frame, pl.LazyFrame) else len(frame)
+
+    def columns(self, frame: Any) -> list[Any]:
+        return list(frame.collect_schema().names())
+
+    def mark(self, frame: Any) -> Any:
+        return None
+
+    def values(self, frame: Any, column: str) -> list[Any]:
+        found: list[Any] = eager(frame.select(column)).to_series().to_list()
+        return found
+
+    def number(self, frame: Any, column: str) -> Any:
+        pl = _polars()
+        return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(column))
+
+    def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
+        collected = eager(frame)
+        return collected.drop(columns), [_numbers(collected[column]) for column in columns]
+
+    def take(self, frame: Any, positions: NDArray[Any]) -> Any:
+        return eager(frame)[positions]
+
+    def filter(self, frame: Any, condition: Any, number: str) -> Any:
+        pl = _polars()
+        chosen = condition(frame) if callable(condition) else condition
+        lazy = frame.lazy()
+        if isinstance(chosen, pl.Expr):
+            lazy = lazy.with_columns(chosen.alias(MASK))  # evaluated without the column of row numbers
+        else:
+            mask = pl.Series(MASK, chosen).cast(pl.Boolean)
+            if len(mask) != (rows := self.length(frame)):
+                raise ValueError(f"filter() got a mask of {len(mask)} for {rows} rows; give one value for each")
+            lazy = lazy.with_columns(mask)
+        return self.number(lazy, number).filter(MASK).drop(MASK)
+
+    def sort(self, frame: Any, by: Sequence[str], descending: bool) -> Any:
+        return frame.sort(list(by), descending=descending, maintain_order=True)
+
+    def first_equal(self, frame: Any, subset: Sequence[str] | None) -> NDArray[np.int64]:
+        """The place of the first row that equals each; null equals null, as for `unique`."""
+        pl, columns = _polars(), self.columns(frame) if subset is None else list(subset)
+        chosen = frame.lazy().select(pl.int_range(pl.len(), dtype=pl.Int64).first().over(columns)).collect()
+        found: NDArray[np.int64] = chosen.to_series().to_numpy()
+        return found
+
+    def explode(self, frame: Any, column: str) -> Any:
+        return frame.explode(column)
+
+    def join(self, left: Any, right: Any, on: Sequence[str], how: str) -> Any:
+        coalesce = {"coalesce": True} if how == "outer" else {}
+        return left.join(right, on=list(on), how=HOW[how], **coalesce)
+
+    def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
+        pl, number = _polars(), "fgtrac_row"
+        made = eager(function(frame.group_by(list(by), maintain_order=True)))
+        members = self.number(frame, number).group_by(list(by), maintain_order=True).agg(pl.col(number))
+        return made, _numbers(eager(members)[number])
+
+    def concat(self, frames: Sequence[Any]) -> Any:
+        return eager(_polars().concat(list(frames)))
+
+    def equals(self, one: Any, other: Any) -> bool:
+        return bool(eager(one).equals(eager(other)))
+
+    def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        cells = eager(frame.select(column)).to_series()
+        return cells.list.len().fill_null(0).to_numpy().astype(np.int64), _flat(cells).to_numpy()
+
+    def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
+        pl = _polars()
+        owners = pl.DataFrame({"row": np.repeat(np.arange(len(sizes)), sizes), column: values})
+        cells = owners.group_by("row", maintain_order=True).agg(column)
+        rows = pl.DataFrame({"row": np.arange(len(sizes))}).join(cells, on="row", how="left").sort("row")[column]
+        rows = rows.fill_null(pl.lit([], dtype=rows.dtype)) if rows.null_count() else rows
+        return eager(frame).with_columns(rows)
+
+    def without(self, frame: Any, column: str) -> Any:
+        return frame.drop(column)
+
+    def empty(self, rows: int) -> Any:
+        return _polars().DataFrame()
+
+
+def eager(frame: Any) -> Any:
+    """The frame, collected if it is lazy."""
+    return frame.collect() if isinstance(frame, _polars().LazyFrame) else frame
+
+
+def _numbers(column: Any) -> Numbers:
+    if not isinstance(column.dtype, _polars().List):
+        there = column.is_not_null().to_numpy()
+        whole = of_values(column.drop_nulls().to_numpy())
+        return Numbers(there.astype(np.int64), whole.values)
+    sizes = column.list.drop_nulls().list.len().fill_null(0).to_numpy().astype(np.int64)
+    return Numbers(sizes, of_values(_flat(column).to_numpy()).values)
+
+
+def _flat(cells: Any) -> Any:
+    """The items of a column of lists, one after another."""
+    return cells.explode().drop_nulls()
+
+
+def _polars() -> Any:
+    return sys.modules["polars"]

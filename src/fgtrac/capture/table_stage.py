@@ -1,0 +1,350 @@
+"""Preprocessing of tables under trace: pandas, polars and pyarrow frames in, an ordinary frame of the same kind out.
+
+    clean = run.transform("clean", frame).filter(lambda f: f["age"] > 17)
+    both = run.transform("join", clean).join(labels, on="id")
+    made = run.transform("mine", both).apply(lambda f: f.dropna(subset=["text"]).sample(frac=0.1, random_state=0))
+
+Where a function does the work, the frame carries one more column through it, which numbers its rows, and which is
+taken off again: what comes out says itself which rows it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.capture.families import Families
+from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.packing import pack, windows
+from fgtrac.capture.roots import join_resolved, select_resolved
+from fgtrac.capture.row_numbers import families_of
+from fgtrac.capture.tables import Library, libraries_of
+
+NUMBER = "fgtrac_row"  # of several frames with their number behind it
+JOINS = ("inner", "left", "right", "outer")
+Names = str | Sequence[str]
+
+
+class TableStage:
+    """One named stage over one table, or over several that `apply` takes; call exactly one of its verbs.
+
+    ValueError for arguments that do not fit, and where what comes out does not say which rows it is made of.
+    """
+
+    def __init__(self, lineage: Lineage, frames: Sequence[Any], library: Library) -> None:
+        self._lineage = lineage
+        self._library = library
+        self._frames = tuple(frames)
+        parts = [lineage.registry.resolve(frame) for frame in frames]
+        self._lengths = [len(part.rows) for part in parts]
+        self._data = join_resolved(parts)
+        self._numbers = [NUMBER] if len(self._frames) == 1 else [f"{NUMBER}_{n}" for n in range(len(self._frames))]
+        for frame, number in zip(self._frames, self._numbers, strict=True):
+            if number in library.columns(frame):
+                raise ValueError(f"a column is named {number!r}, which fgtrac carries row numbers in; rename it")
+
+    # -- rows stay their samples ----------------------------------------------------------------------------------
+
+    def filter(self, condition: Any) -> Any:
+        """Keep the rows for which `condition` holds: a mask, an expression of the library's, or a function of the frame
+        that gives one. Null is false."""
+        said = _said(condition) if callable(condition) else {"parameters": _written(condition=condition)}
+        return self._take_off("filter", self._library.filter(self._one, condition, NUMBER), new=False, **said)
+
+    def select(self, positions: Sequence[int] | NDArray[Any]) -> Any:
+        """The rows at these positions, in that order; a row may stand there twice."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < self._rows:
+            raise ValueError(f"select() got positions outside 0 to {self._rows - 1}")
+        return self._rows_at("select", chosen)
+
+    def sort(self, by: Names, *, descending: bool = False) -> Any:
+        """The rows in order of columns; equal ones stay in theirs."""
+        names = _names(by)
+        made = self._library.sort(self._library.number(self._one, NUMBER), names, descending)
+        return self._take_off("sort", made, new=False, parameters={"by": names, "descending": descending})
+
+    def shuffle(self, seed: int) -> Any:
+        """The rows in the order that numpy's `default_rng(seed).permutation` draws."""
+        return self._rows_at("shuffle", np.random.default_rng(seed).permutation(self._rows), parameters={"seed": seed})
+
+    def deduplicate(self, subset: Names | None = None) -> Any:
+        """The first of rows that are equal in the columns `subset`, by default in all. Missing values are equal."""
+        names = None if subset is None else _names(subset)
+        first = self._library.first_equal(self._one, names)
+        kept = first == np.arange(self._rows)
+        dropped = np.flatnonzero(~kept)
+        said = {"parameters": {"subset": names}} if names is not None else {}
+        positions = np.flatnonzero(kept)
+        frame = self._library.take(self._one, positions)
+        self._lineage.keep("deduplicate", self._data, positions, dropped, same_as=first[dropped], **said)
+        return self._adopt(frame, positions)
+
+    def map(self, function: Callable[[Any], Any], *, aligned: bool = False, check: bool = True) -> Any:
+        """What `function` makes of the frame, row by row: each stays its sample, in its place.
+
+        The frame carries its row numbers through the function, and `check` runs it once more without them: both must
+        give the same. With `aligned` it runs once, without them: then you say that row i is made of row i.
+        """
+        if not aligned:
+            frame, families = self._carried(function, check)[None]
+        else:
+            frame, families = function(self._one), _each(np.arange(self._rows))
+        rows = self._library.length(frame)
+        if rows != self._rows or not np.array_equal(families.parents, np.arange(rows)):
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: map() got {rows} rows for {self._rows}, or in another order; "
+                "use filter, sort, explode or apply for what changes rows"
+            )
+        return self._hand_on("map", frame, families, new=False, **_said(function))
+
+    def split(
+        self, parts: Mapping[str, float] | Sequence[str | None] | Callable[[Any], Any] | str, *, seed: int | None = None
+    ) -> dict[str, Any]:
+        """Cut the table into named parts: a share for each name (drawn by `seed`), a name for each row, a column that
+        has one, or a function of the frame that gives them. None drops a row. Returns the parts by name."""
+        if isinstance(parts, Mapping):
+            if seed is None or not parts or min(parts.values()) < 0 or sum(parts.values()) > 1 + 1e-9:
+                raise ValueError(
+                    f"split() got the shares {dict(parts)} and seed={seed}; give shares up to 1, and a seed"
+                )
+            named: Sequence[Any] = _by_share(parts, self._rows, seed)
+            said: dict[str, Any] = {"parameters": {"parts": {k: float(v) for k, v in parts.items()}, "seed": seed}}
+        elif isinstance(parts, str):
+            named, said = self._library.values(self._one, parts), {"parameters": {"parts": parts}}
+        else:
+            named, said = list(parts(self._one) if callable(parts) else parts), _said(parts) if callable(parts) else {}
+        if len(named) != self._rows:
+            raise ValueError(f"split() got {len(named)} names for {self._rows} rows; give one for each")
+        places: dict[str, list[int]] = {name: [] for name in parts} if isinstance(parts, Mapping) else {}
+        fallen = []
+        for row, name in enumerate(named):
+            fallen.append(row) if name is None or name != name else places.setdefault(str(name), []).append(row)
+        made = {}
+        for name, rows in places.items():
+            positions = np.array(rows, dtype=np.int64)
+            made[name] = self._library.take(self._one, positions)
+            self._lineage.keep("split", self._data, positions, None, output=name, **said)
+            self._adopt(made[name], positions)
+        self._lineage.keep("split", self._data, None, np.array(fallen, dtype=np.int64), **said)
+        return made
+
+    def train_test_split(self, test_size: float = 0.25, *, seed: int) -> tuple[Any, Any]:
+        """`split` into a training part and a test part of that share."""
+        parts = self.split({"train": 1 - test_size, "test": test_size}, seed=seed)
+        return parts["train"], parts["test"]
+
+    def concat(self, *others: Any) -> Any:
+        """The rows of this table and of others behind it."""
+        both = self._with(others)
+        frame = self._library.concat(both._frames)
+        return both._hand_on("concatenate", frame, _each(np.arange(sum(both._lengths))), new=False)
+
+    # -- rows become new samples ----------------------------------------------------------------------------------
+
+    def join(self, other: Any, on: Names, how: str = "inner") -> Any:
+        """Rows of this table beside those of another with the same values in the columns `on`: "inner", "left", "right"
+        or "outer". Each is a new sample, with its parents on both sides. For other joins, `apply` takes both tables."""
+        if how not in JOINS:
+            raise ValueError(f"how={how!r} is no join; choose {', '.join(JOINS)}, or apply() a function to both tables")
+        both, names = self._with((other,)), _names(on)
+        left, right = (both._library.number(f, n) for f, n in zip(both._frames, both._numbers, strict=True))
+        made = both._library.join(left, right, names, how)
+        return both._take_off("join", made, new=True, parameters={"on": names, "how": how})
+
+    def explode(self, column: str) -> Any:
+        """A new sample for each item of a column of lists."""
+        made = self._library.explode(self._library.number(self._one, NUMBER), column)
+        return self._take_off("explode", made, new=True, parameters={"column": column})
+
+    def aggregate(self, by: Names, function: Callable[[Any], Any]) -> Any:
+        """A new sample for each group of rows with the same values in the columns `by`: what `function` makes of the
+        library's grouped frame (polars: `lambda groups: groups.agg(pl.col("x").sum())`)."""
+        names = _names(by)
+        frame, members = self._library.aggregate(self._one, names, function)
+        if (rows := self._library.length(frame)) != len(members.sizes):
+            raise ValueError(f"aggregate() got {rows} rows for {len(members.sizes)} groups; give one for each")
+        families = families_of([members], self._lengths)
+        return self._hand_on("aggregate", frame, families, new=True, parameters={"by": names}, **_said(function))
+
+    def tokenise(
+        self, function: Callable[[Any], Sequence[Any]], column: str, *, into: str = "tokens", size: int | None = None
+    ) -> Any:
+        """Turn a column of texts into one of token numbers, named `into`: `function(text)` gives them.
+
+        With `size`, each text becomes as many new samples as it has windows of `size` tokens, the last one shorter; the
+        log says which tokens each has. Without, each row stays its sample.
+        """
+        tokens = [np.asarray(function(text)) for text in self._library.values(self._one, column)]
+        sizes = np.array([len(one) for one in tokens], dtype=np.int64)
+        values = np.concatenate([*tokens]) if sizes.any() else np.zeros(0, np.int64)
+        bare = self._library.without(self._one, column)
+        said = {"parameters": {"column": column} | ({} if size is None else {"size": size}), **_said(function)}
+        if size is None:
+            frame = self._library.with_lists(bare, into, sizes, values)
+            return self._hand_on("tokenise", frame, _each(np.arange(self._rows)), new=False, **said)
+        families, lengths = windows(sizes, size)
+        frame = self._library.with_lists(self._library.take(bare, families.parents), into, lengths, values)
+        return self._hand_on("tokenise", frame, families, new=True, **said)
+
+    def pack(self, column: str, size: int) -> Any:
+        """The items of a column of lists, one row after another, as new rows of `size` items each; what is left at the
+        end is dropped, and so are the other columns. The log says which items of which rows each has."""
+        sizes, values = self._library.lists(self._one, column)
+        families, rows = pack(sizes, size)
+        lengths = np.full(rows, size, dtype=np.int64)
+        frame = self._library.with_lists(self._library.empty(rows), column, lengths, values[: rows * size])
+        return self._hand_on("pack", frame, families, new=True, parameters={"column": column, "size": size})
+
+    # -- either ---------------------------------------------------------------------------------------------------
+
+    def apply(self, function: Callable[..., Any], *, new: bool | None = None, check: bool = True) -> Any:
+        """What `function` makes of the frame (or of several frames): a frame, a tuple or list of them, or a dict.
+
+        Each frame goes in with one more column, `fgtrac_row` (of several `fgtrac_row_0`, ...), and each frame that
+        comes out must have it (or all of them): a row number, or a list of them where a row is made of several. It is
+        taken off again. By default rows stay their samples, unless one is made of several or several are made of one:
+        then all are new; `new` decides otherwise. `check` runs the function once more without the column: both runs
+        must give the same, as a function that looks at all columns may not.
+        """
+        made = self._carried(function, check)
+        reached = np.zeros(len(self._data.rows), dtype=bool)
+        frames = {}
+        for name, (frame, families) in made.items():
+            said = _said(function) | ({} if name is None else {"output": name})
+            frames[name] = self._hand_on("apply", frame, families, new=new, drops=False, **said)
+            reached[families.parents] = True
+        self._lineage.drop("apply", self._data, reached, **_said(function))
+        if None in frames:
+            return frames[None]
+        return frames if all(type(name) is str and not name.isdigit() for name in frames) else tuple(frames.values())
+
+    def record(self, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
+        """Register `children`, new samples of your own making: `parents[i]` is the position (or positions) in this
+        table that child i was made of. See `Stage.record`."""
+        return self._lineage.record(self._data, children, parents)
+
+    # -- how ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _one(self) -> Any:
+        if len(self._frames) != 1:
+            raise ValueError(f"this verb takes one table, and the stage has {len(self._frames)}; use apply()")
+        return self._frames[0]
+
+    @property
+    def _rows(self) -> int:
+        return self._lengths[0]
+
+    def _with(self, others: Sequence[Any]) -> TableStage:
+        frames = (self._one, *others)
+        if libraries_of(frames) is None:
+            kinds = ", ".join(type(other).__name__ for other in others)
+            raise TypeError(f"the other table is a {kinds}; give a frame of the same library")
+        return TableStage(self._lineage, frames, self._library)
+
+    def _carried(self, function: Callable[..., Any], check: bool) -> dict[str | None, tuple[Any, Families]]:
+        """What comes out of a function that the frames were carried through with their row numbers, by output."""
+        numbered = [self._library.number(f, n) for f, n in zip(self._frames, self._numbers, strict=True)]
+        made = {name: self._separate(frame) for name, frame in _outputs(function(*numbered)).items()}
+        bare = _outputs(function(*self._frames)) if check else {}
+        for name, frame in bare.items():
+            if name not in made or not self._library.equals(made[name][0], frame):
+                raise ValueError(
+                    f"stage {self._lineage.stage!r}: the function gives something else when the frame has one more "
+                    f"column, {self._numbers[0]}: let it name the columns that it looks at and seed what it draws, or "
+                    "pass check=False to take what came out with the column"
+                )
+        return made
+
+    def _separate(self, frame: Any) -> tuple[Any, Families]:
+        """A frame and its row numbers apart."""
+        if self._lineage and libraries_of(frame) is None:
+            raise TypeError(f"stage {self._lineage.stage!r}: the function gave a {type(frame).__name__}, and no table")
+        there = self._library.columns(frame)
+        if lost := [number for number in self._numbers if number not in there]:
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: what the function gave has no column {lost[0]}, which would say what "
+                "rows it is made of: let it keep that column (in groups as a list), use the verb for this step, "
+                "map(function, aligned=True) where row i is made of row i, or record(frame, parents)"
+            )
+        bare, found = self._library.unnumber(frame, self._numbers)
+        return bare, families_of(found, self._lengths)
+
+    def _take_off(self, operation: str, numbered: Any, *, new: bool, **said: Any) -> Any:
+        return self._hand_on(operation, *self._separate(numbered), new=new, **said)
+
+    def _rows_at(self, operation: str, positions: NDArray[np.int64], **said: Any) -> Any:
+        return self._hand_on(operation, self._library.take(self._one, positions), _each(positions), new=False, **said)
+
+    def _hand_on(
+        self, operation: str, frame: Any, families: Families, *, new: bool | None, drops: bool = True, **said: Any
+    ) -> Any:
+        """Write what became of the rows, and have the frame lead back to its samples."""
+        sizes = np.diff(families.offsets)
+        if len(orphans := np.flatnonzero(sizes == 0)):
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: row {orphans[0]} of what came out ({len(orphans)} in all) is made of "
+                "no row that went in; make rows of nothing before the stage, and register them"
+            )
+        reached = np.zeros(len(self._data.rows), dtype=bool)
+        reached[families.parents] = True
+        one_each = bool((sizes == 1).all())
+        if new is None:
+            new = not one_each or int(reached.sum()) < len(families)
+        if new and len(families):
+            self._lineage.derive(operation, self._data, frame, families, **said)
+        elif not one_each:
+            raise ValueError(f"stage {self._lineage.stage!r}: rows are made of several; they cannot stay one sample")
+        elif not new:
+            self._lineage.keep(operation, self._data, np.flatnonzero(reached), None, **said)
+            self._adopt(frame, families.parents)
+        if drops:
+            self._lineage.drop(operation, self._data, reached, **said)
+        return frame
+
+    def _adopt(self, frame: Any, positions: NDArray[np.int64]) -> Any:
+        if len(positions):
+            self._lineage.registry.adopt(frame, select_resolved(self._data, positions))
+        return frame
+
+
+def _each(positions: NDArray[np.int64]) -> Families:
+    """One parent for each row."""
+    return Families(np.arange(len(positions) + 1), positions)
+
+
+def _outputs(made: Any) -> dict[str | None, Any]:
+    if isinstance(made, Mapping):
+        return {str(name): frame for name, frame in made.items()}
+    if isinstance(made, list | tuple):
+        return {str(number): frame for number, frame in enumerate(made)}
+    return {None: made}
+
+
+def _by_share(parts: Mapping[str, float], rows: int, seed: int) -> list[str | None]:
+    """A part's name for each row, by the shares; None for what is left over."""
+    named: list[str | None] = [None] * rows
+    order = np.random.default_rng(seed).permutation(rows).tolist()
+    stops = [round(stop * rows) for stop in np.cumsum(list(parts.values())).tolist()]
+    for name, start, stop in zip(parts, [0, *stops], stops, strict=False):
+        for row in order[start:stop]:
+            named[row] = name
+    return named
+
+
+def _names(columns: Names) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _said(function: Callable[..., Any]) -> dict[str, Any]:
+    return {"code": function}
+
+
+def _written(**arguments: Any) -> dict[str, str] | None:
+    """Arguments that are expressions, as their library writes them; masks are left out: the entry has what they say."""
+    words = {name: str(value) for name, value in arguments.items() if not hasattr(value, "__len__")}
+    return {name: text for name, text in words.items() if len(text) < 4096} or None

@@ -1,0 +1,83 @@
+"""Tables whose rows are samples: which library a frame is of, and what the stages ask of that library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.capture.arrow_tables import ArrowTables
+from fgtrac.capture.pandas_frames import PandasFrames
+from fgtrac.capture.polars_frames import PolarsFrames
+from fgtrac.capture.row_numbers import Numbers
+
+
+class Library(Protocol):
+    """One library's frames. None of these changes a frame that it is given."""
+
+    def length(self, frame: Any) -> int: ...
+    def columns(self, frame: Any) -> list[Any]: ...
+    def mark(self, frame: Any) -> Any:
+        """An object that stays the same one as long as the frame keeps its rows; None where frames cannot change."""
+
+    def values(self, frame: Any, column: str) -> list[Any]:
+        """A column's values."""
+
+    def number(self, frame: Any, column: str) -> Any:
+        """The frame with one more column, which numbers its rows from 0."""
+
+    def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
+        """The frame (a lazy one collected) without these columns, and the row numbers that they held."""
+
+    def take(self, frame: Any, positions: NDArray[Any]) -> Any: ...
+    def filter(self, frame: Any, condition: Any, number: str) -> Any:
+        """The rows for which `condition` holds: a mask, an expression, or a function of the frame that gives one; with
+        a column `number` of their row numbers. Null is false."""
+
+    def sort(self, frame: Any, by: Sequence[str], descending: bool) -> Any:
+        """In order of columns; rows that are equal in them stay in theirs."""
+
+    def first_equal(self, frame: Any, subset: Sequence[str] | None) -> NDArray[np.int64]:
+        """(n,) the place of the first row that equals each in these columns, or in all."""
+
+    def explode(self, frame: Any, column: str) -> Any: ...
+    def join(self, left: Any, right: Any, on: Sequence[str], how: str) -> Any: ...
+    def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
+        """What `function` makes of the frame's groups, and the rows that are in each, in the same order."""
+
+    def concat(self, frames: Sequence[Any]) -> Any: ...
+    def equals(self, one: Any, other: Any) -> bool: ...
+    def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Of a column of lists, how long each is, and all their items."""
+
+    def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
+        """The frame with such a column."""
+
+    def without(self, frame: Any, column: str) -> Any: ...
+    def empty(self, rows: int) -> Any:
+        """A frame without columns."""
+
+
+LIBRARIES = (PandasFrames, PolarsFrames, ArrowTables)
+
+
+def library_of(data: Any) -> Library | None:
+    """The library of a frame: pandas, polars (eager or lazy) or pyarrow; None for anything else."""
+    return next((kind() for kind in LIBRARIES if kind.owns(data)), None)
+
+
+def libraries_of(data: Any) -> Library | None:
+    """The library of a frame, or of all frames in a list or tuple. TypeError for frames of several."""
+    if not isinstance(data, list | tuple):
+        return library_of(data)
+    if not data or library_of(data[0]) is None:
+        return None  # a data set that is a list may be long
+    found = [library_of(part) for part in data]
+    if None in found:
+        return None
+    if len({type(one) for one in found}) > 1:
+        kinds = ", ".join(sorted({type(part).__module__.partition(".")[0] for part in data}))
+        raise TypeError(f"a stage was given frames of {kinds}; convert them to one library")
+    return found[0]
