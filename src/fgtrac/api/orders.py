@@ -16,8 +16,8 @@ from typing import Any
 from fgtrac.api.ledger import Ledger
 from fgtrac.capture.batch import Iteration
 from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.roots import Resolved
 from fgtrac.capture.sampler import Order, read_order
-from fgtrac.capture.sources import Resolved
 from fgtrac.capture.use_entries import Placement
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
@@ -32,12 +32,12 @@ class Orders:
     the recorder's own thread calls: an epoch does not wait for the disk."""
 
     def __init__(self, trace: TraceDir, vault: Vault, recorder: Recorder, ledger: Ledger) -> None:
-        self._trace = trace
         self._vault = vault
         self._recorder = recorder
         self._ledger = ledger
         self.before: Callable[[], None] = lambda: None  # called before a training pass is announced; it may raise
         self.announced: Callable[[], None] = lambda: None  # called between a training pass's entry and its first batch
+        self.put_file: Callable[[str, bytes], None] = lambda path, data: durable.write_file(trace.path / path, data)
         self._turn = threading.Lock()
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._kept: set[tuple[bytes, bool]] = set()  # parts by digest that are in the trace (True), or the vault's
@@ -75,7 +75,7 @@ class Orders:
         if path in self._ledger.artifacts:
             return  # from before a resume
         try:
-            durable.write_file(self._trace.path / path, data)
+            self.put_file(path, data)
         except OSError as error:
             self._recorder.lose("what a sampler draws from could not be written", error)
             return

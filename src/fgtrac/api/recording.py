@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import numpy as np
@@ -30,6 +30,7 @@ from fgtrac.api.declaring import Declaring
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
+from fgtrac.api.ranks import Ranks
 from fgtrac.api.run_seals import RunSeals
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
@@ -38,16 +39,16 @@ from fgtrac.capture.batch import Batch
 from fgtrac.capture.checkpoint import Model
 from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.loader import unwatch
-from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.recorder import Journal, Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
 from fgtrac.capture.stages import stage_over
 from fgtrac.capture.step import Grounding
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
+from fgtrac.commit.state import sealed_writers
 from fgtrac.errors import FgtracError
 from fgtrac.events.schema import ATTRIBUTION
-from fgtrac.store.durable import FolderHold
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -70,6 +71,12 @@ class Options:
     anchors: AnchorPlan = NO_ANCHORS
 
 
+class Held(Protocol):
+    """What a run has of its folder as long as it is open."""
+
+    def close(self) -> None: ...
+
+
 class Run(Declaring, Attending):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
@@ -81,7 +88,7 @@ class Run(Declaring, Attending):
         trace: TraceDir,
         vault: Vault,
         signer: Signer,
-        held: FolderHold,
+        held: Held,
         *,
         scheme: str,
         first_step: int,
@@ -90,6 +97,8 @@ class Run(Declaring, Attending):
         erased: Erased | None = None,
         ledger: Ledger | None = None,
         trains: bool = True,
+        ranks: Ranks | None = None,
+        journal: Callable[[bytes], Journal] | None = None,
     ) -> None:
         self.path = trace.path
         self._trace = trace
@@ -97,8 +106,9 @@ class Run(Declaring, Attending):
         self._signer = signer
         self._held = held
         writer = os.urandom(16)
+        self._ranks = ranks
         self._recorder = Recorder(
-            JournalWriter(trace.journal, writer),
+            journal(writer) if journal else JournalWriter(trace.journal, writer, stays=ranks is not None),
             writer,
             strict=options.strict,
             flush_interval_s=options.flush_interval_s,
@@ -114,6 +124,9 @@ class Run(Declaring, Attending):
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._orders = Orders(trace, vault, self._recorder, self._ledger)
         self._recorder.beside = self._orders.keep
+        if ranks is not None:
+            ranks.before_told, self._recorder.is_said = self._recorder.hand_over, ranks.is_said
+            self._registry.turns = ranks.turn
         self._anchors = RunAnchors(trace, signer, options.anchors)
         self._recorder.beside_cpu_s = lambda: self._anchors.cpu_s
         self._sealer = RunSeals(trace, signer, self._recorder, self._orders, self._anchors, options.seal_interval_s)
@@ -333,19 +346,31 @@ class Run(Declaring, Attending):
         with ExitStack() as last:  # whatever fails on the way, all of these are done, from the last to the first
             last.callback(self._held.close)
             last.callback(self._vault.close)
-            last.callback(self._anchors.close)
-            last.callback(self._sealer.last)
-            last.callback(self._recorder.close)
-            self._grounding.close()
-            self._orders.keep(last=True)
-            self._sealer.finish()
-            self._recorder.flush()
-            if finished and self._trains:
-                writers = {
-                    **sequencer.last_seqs(self._trace, self._signer),
-                    self._recorder.writer: self._recorder.next_seq - 1,
-                }
-                self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
+            self._finish(last, finished)
+
+    def _finish(self, last: ExitStack, finished: bool) -> None:
+        """Write and seal what is left; `last` closes whatever is open, also where this fails."""
+        last.callback(self._anchors.close)
+        last.callback(self._sealer.last)
+        last.callback(self._recorder.close)
+        self._grounding.close()
+        self._orders.keep(last=True)
+        self._sealer.finish()
+        self._recorder.flush()
+        left = []
+        if self._ranks is not None:
+            left = self._ranks.await_others(
+                self._recorder, self._trace.journal, self._sealer.prepare, finished=finished
+            )
+            self._sealer.now()
+        if finished and self._trains:
+            writers = sequencer.last_seqs(self._trace, self._signer)
+            if self._ranks is not None:  # what a rank may still write is behind the end
+                writers = {w: stop - 1 for w, stop in sealed_writers(self._trace, self._signer).items()}
+            writers[self._recorder.writer] = self._recorder.next_seq - 1
+            self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
+        if left:
+            warnings.warn(f"fgtrac: {'; '.join(left)}", RuntimeWarning, stacklevel=4)
 
     def _interrupted(self) -> None:
         if self._open and os.getpid() == self._pid:

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fgtrac.api.adding import hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
+from fgtrac.api.rank_run import join, let_join
+from fgtrac.api.ranks import Ranks, find_ranks
 from fgtrac.api.recording import Options, Run
 from fgtrac.api.run_seals import WAIT_S
 from fgtrac.api.standing import Standing
@@ -47,6 +49,9 @@ def start_run(
     anchors: Iterable[Service] = (),
     anchor_at: str | float = "end",
     anchor_wait_s: float = 0.0,
+    rank: int | None = None,
+    world_size: int | None = None,
+    gather: bool = False,
 ) -> Run:
     """Start recording into `PATH.trace` (secrets into `PATH.vault`); use the result as a context.
 
@@ -66,7 +71,14 @@ def start_run(
     where a service does not answer, and what is left at the end `fgtrac anchor --pending` or a resume completes.
     `anchor_wait_s` is how long each pass waits for its receipts, before its first batch.
 
-    Raises FileExistsError for an existing trace without `resume`, ValueError or TypeError for unfit arguments.
+    In a training of several processes every rank calls this, with the same arguments, and all of them write one trace:
+    those of an initialised torch.distributed group, or those that say `rank` and `world_size` (`world_size=1` records
+    this process alone). The trace lies in a folder that they share; with `gather`, only rank 0 sees it, and the others
+    send theirs through the group's store. Rank 0 makes the trace, records model states and scores, and seals
+    (docs/distributed.md).
+
+    Raises FileExistsError for an existing trace without `resume`, ValueError or TypeError for unfit arguments; where
+    rank 0 cannot begin, or does not, CaptureError in the other ranks.
     """
     if ids not in ("keyed", "public"):
         raise ValueError(f"ids={ids!r} is no id scheme; choose 'keyed' or 'public'")
@@ -77,13 +89,31 @@ def start_run(
     options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush, plan)
     folder = _folder(path)
     signing_key = None if key is None else Path(key)
+    ranks = find_ranks(folder, rank, world_size, gather=gather)
+    if ranks is not None and ranks.rank:
+        return join(folder, ranks, options)
+    with ranks.beginning() if ranks is not None else nullcontext():
+        return _begin(folder, signing_key, options, ranks, config=config, ids=ids, resume=resume, step=step)
+
+
+def _begin(
+    folder: Path,
+    signing_key: Path | None,
+    options: Options,
+    ranks: Ranks | None,
+    *,
+    config: Mapping[str, Any] | None,
+    ids: str,
+    resume: bool,
+    step: int | None,
+) -> Run:
     if folder.exists():
         if not resume:
             raise FileExistsError(f"{folder} exists already; choose another name, or continue it with resume=True")
-        return _resume(folder, signing_key, step, options)
+        return _resume(folder, signing_key, step, options, ranks)
     if (vault_path := folder.with_suffix(".vault")).exists():
         raise FileExistsError(f"{vault_path} exists, but its trace does not; move it away, or choose another name")
-    unknown = _unknown_updates(0, step or 0, stacklevel=3)
+    unknown = _unknown_updates(0, step or 0, stacklevel=4)
     trace_id = os.urandom(16)
     fields = describe_run(trace_id, ids, config)
     signer = Signer.open(trace_id, signing_key)
@@ -91,12 +121,14 @@ def start_run(
     trace = TraceDir.create(folder)
     with _held(trace) as held:
         vault = Vault.create(vault_path, trace_id)
-        run = Run(trace, vault, signer, held, scheme=ids, first_step=step or 0, options=options)
+        run = Run(trace, vault, signer, held, scheme=ids, first_step=step or 0, options=options, ranks=ranks)
         if ids == "keyed":
             fields["key_commitment"] = key_commitment(vault.secret("run"))
         run._recorder.record("run", fields)
         if unknown:
             run._recorder.record("gap", {"reason": unknown})
+        if ranks is not None:
+            let_join(run, ranks, resumes=False)
         run._recorder.sync()
         return run
 
@@ -112,7 +144,7 @@ def _held(trace: TraceDir) -> Iterator[durable.FolderHold]:
         raise
 
 
-def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options) -> Run:
+def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options, ranks: Ranks | None) -> Run:
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
     with _held(trace) as held:
@@ -124,17 +156,19 @@ def _resume(folder: Path, signing_key: Path | None, step: int | None, options: O
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
         first_step = prior.last_checkpoint_step(trace) if step is None else step
         standing = Standing(trace)
-        unknown = _unknown_updates(standing.last_step, first_step, stacklevel=4)
+        unknown = _unknown_updates(standing.last_step, first_step, stacklevel=5)
         writers = sorted(sequencer.last_seqs(trace, signer).items())
         ledger = read_ledger(trace)
         ledger.go_back(first_step)
         known = {"scheme": run_entry["id_scheme"], "first_step": first_step, "options": options, "ledger": ledger}
         before, erased = prior.registered_before(trace), prior.erased_before(trace)
-        run = Run(trace, vault, signer, held, **known, before=before, erased=erased)
+        run = Run(trace, vault, signer, held, **known, before=before, erased=erased, ranks=ranks)
         run._next_passes = standing.next_passes(first_step)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
         if unknown:
             run._recorder.record("gap", {"reason": unknown})
+        if ranks is not None:
+            let_join(run, ranks, resumes=True)
         run._recorder.sync()
         run._anchors.take_up()
         return run

@@ -50,7 +50,7 @@ class RunSeals:
         self._trace = trace
         self._signer = signer
         self._recorder = recorder
-        self._orders = orders
+        self.prepare: Callable[[], None] = orders.keep  # called before each seal: what is committed to can be opened
         self._anchors = anchors
         self._beside = BackgroundSealer(self._seal, interval_s)
         self._turn = threading.Lock()
@@ -82,7 +82,7 @@ class RunSeals:
     def now(self) -> None:
         """A plain seal of everything, on the caller's thread."""
         self._recorder.rotate()
-        self._orders.keep()  # what is committed to can be opened
+        self.prepare()
         self._plain(WAIT_S)
 
     def last(self) -> None:
@@ -130,7 +130,7 @@ class RunSeals:
 
     def _seal(self) -> None:
         """A plain seal beside the training thread: of everything, or up to where a pass was announced."""
-        self._orders.keep()
+        self.prepare()
         if self._announced is None:
             self._recorder.rotate()
         with self._turn:

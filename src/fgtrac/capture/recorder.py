@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # it needs torch
     from fgtrac.capture.hops import Hops
 
 Ref = tuple[bytes, int]
+SHARED = ("roles", "transform", "artifact")  # kinds that every rank of a training would say alike
 
 
 class Journal(Protocol):
@@ -62,6 +63,7 @@ class Recorder:
         self._clock = clock
         self._strict = strict
         self._on_flush = on_flush
+        self.is_said: Callable[[bytes], bool] | None = None  # whether another rank has said this; it is then left out
         self.beside: Callable[[], None] = lambda: None
         self.beside_cpu_s: Callable[[], float] = lambda: 0.0  # of what else works beside the training, for `own_time`
         self._pid = os.getpid()
@@ -92,9 +94,14 @@ class Recorder:
     def record(self, kind: str, fields: Mapping[str, Any]) -> Ref:
         """Encode one event now; it reaches the operating system with the next flush. Returns its (writer, seq).
 
-        A field that does not fit is the caller's mistake: ValueError, and nothing is recorded.
+        A field that does not fit is the caller's mistake: ValueError, and nothing is recorded. Nor is what another
+        rank has said already, of the kinds that all say alike.
         """
         self.check_open()
+        if self.is_said is not None and kind in SHARED:
+            said = encode_event({"kind": kind, "time": 0, "writer": bytes(16), "seq": 0, **fields})
+            if self.is_said(said):
+                return self.writer, self._seq
         with self._lock:
             return self._encode(kind, fields)
 

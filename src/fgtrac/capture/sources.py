@@ -18,6 +18,7 @@ from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.roots import Resolved, Root
 from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
 from fgtrac.capture.tables import library_of
+from fgtrac.capture.turns import Turns, alone, check_same
 from fgtrac.capture.use_entries import pieces
 from fgtrac.errors import CaptureError
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
@@ -50,10 +51,11 @@ class Registry:
         progress: Callable[[int], Progress | None] = lambda rows: None,
     ) -> None:
         self.adds = adds
+        self.scheme = scheme
+        self.turns: Turns = alone
         self._room = room
         self._progress = progress
         self._recorder = recorder
-        self._scheme = scheme
         self._secrets = secrets
         self._way_back = way_back
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
@@ -187,20 +189,23 @@ class Registry:
         check_subjects(subjects or ())
         if self._returned is not None:
             self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
-        keyed = self._id_keys(subjects)
-        described, digests = self._digest(names[0], data, rows, source) if content else (None, None)
-        contents = None if digests is None else content_ids(keyed, digests, self._room)
-        del digests
-        for called in names:  # one, unless a trace that has several is only added to
-            block = name_block(called, keys, keyed, contents, subjects, self._room, self._progress(rows))
-            if not (differs := self._difference(block)):
-                break
-        self._check_same(data, rows, names, differs)
-        if self.adds:
-            block.keep(self._way_back)
-            said = {"name": called, "id_scheme": keyed.scheme, "rows": rows, "keys": kind_of_keys(keys)}
-            self._recorder.record("dataset", said | ({"content": described} if described is not None else {}))
-            block.write(self._recorder)
+        with self.turns(names[0]) as turn:
+            keyed = self._id_keys(subjects)
+            described, digests = self._digest(names[0], data, rows, source) if content else (None, None)
+            contents = None if digests is None else content_ids(keyed, digests, self._room)
+            del digests
+            for called in names:  # one, unless a trace that has several is only added to
+                block = name_block(called, keys, keyed, contents, subjects, self._room, self._progress(rows))
+                if not (differs := self._difference(block)):
+                    break
+            self._check_same(data, rows, names, differs)
+            check_same(called, turn.difference(block.id, block.content_digest))
+            if self.adds and turn.elsewhere is None:
+                block.keep(self._way_back)
+                said = {"name": called, "id_scheme": keyed.scheme, "rows": rows, "keys": kind_of_keys(keys)}
+                self._recorder.record("dataset", said | ({"content": described} if described is not None else {}))
+                block.write(self._recorder)
+                turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)
         self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)
@@ -243,7 +248,7 @@ class Registry:
 
     def _begin_stream(self, name: str, keys: Sequence[Any], content: str | None) -> None:
         check_dataset_name(name)
-        said = {"name": name, "id_scheme": self._scheme} | ({} if content is None else {"content": content})
+        said = {"name": name, "id_scheme": self.scheme} | ({} if content is None else {"content": content})
         if kind_of_keys(keys) == "names":  # of numbers, nobody knows what the next blocks bring
             said["keys"] = "names"
         self._recorder.record("dataset", said)
@@ -337,7 +342,7 @@ class Registry:
 
     def _id_keys(self, subjects: Sequence[Any] | None) -> IdKeys:
         if subjects is None:
-            return IdKeys(self._scheme, [b"" if self._scheme == "public" else self._secrets("run")])
+            return IdKeys(self.scheme, [b"" if self.scheme == "public" else self._secrets("run")])
         numbers: dict[Any, int] = {}
         owner = np.fromiter((numbers.setdefault(s, len(numbers)) for s in subjects), np.uint32, len(subjects))
         return IdKeys("subject", [self._secrets(scope_of(s)) for s in numbers], owner)

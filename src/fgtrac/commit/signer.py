@@ -175,3 +175,20 @@ class Signer:
         note = format_note(Note(text, (sign_note(text, self.name, key),)))
         self.adopt(note)
         return note
+
+
+class SignerElsewhere(Signer):
+    """Of a process whose trace another process seals: it knows who signs, and signs nothing (ValueError)."""
+
+    def __init__(self, trace_id: bytes, public_key: bytes) -> None:
+        self.trace_id = trace_id
+        self.name = ORIGIN_PREFIX + trace_id.hex()
+        self._keys = {}
+        self._public_key = public_key
+        self._state = Path(trace_id.hex())  # neither read nor written
+        self._key_path = None
+
+    @property
+    def public_key(self) -> bytes:
+        """The public key of whoever signs."""
+        return self._public_key

@@ -165,14 +165,23 @@ def parse_segment_name(name: str) -> tuple[bytes, int]:
     return parsed
 
 
-class JournalWriter:
-    """Appends one writer's entries; each call is one write."""
+def segments_of(folder: Path, writer: bytes) -> list[Path]:
+    """A writer's segments that are there."""
+    return sorted(folder.glob(f"{writer.hex()}-*.wal"))
 
-    def __init__(self, folder: Path, writer: bytes, segment: int = 0) -> None:
+
+class JournalWriter:
+    """Appends one writer's entries; each call is one write. One that `stays` holds a segment from the beginning until
+    `close`, also an empty one, so that others can see whether its process is there."""
+
+    def __init__(self, folder: Path, writer: bytes, segment: int = 0, *, stays: bool = False) -> None:
         self._folder = folder
         self._writer = writer
         self._number = segment
+        self._stays = stays
         self._file = AppendFile(folder / segment_name(writer, segment))
+        if stays:
+            self._file.append(b"")
 
     def append(self, entries: Sequence[bytes]) -> None:
         """Frame the entries and hand them to the operating system. OSError: none of them is in the file."""
@@ -184,10 +193,13 @@ class JournalWriter:
 
     def rotate(self) -> None:
         """Go on in a new segment: the ones before can then be sealed and deleted."""
-        if self._file.path.exists():
-            self._file.close()
+        if self._file.path.exists() and (not self._stays or self._file.path.stat().st_size):
+            before = self._file
             self._number += 1
             self._file = AppendFile(self._folder / segment_name(self._writer, self._number))
+            if self._stays:
+                self._file.append(b"")  # before the other is let go
+            before.close()
 
     def close(self) -> None:
         """Close the segment."""

@@ -1,0 +1,252 @@
+"""The ranks of one training: how they find each other, and who of them writes what all of them would say.
+
+They meet in a store of torch.distributed: the process group's, or a file beside the trace. Nothing in it is collective,
+so that a rank may call less than the others do, or die; and no step waits for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.turns import Registered, Turn
+from fgtrac.errors import CaptureError
+from fgtrac.events.codec import decode, encode
+from fgtrac.store import durable
+from fgtrac.store.journal import segments_of
+
+BEGIN_WAIT_S = 600.0  # for rank 0, which may prepare its data first; and for a registration by another rank
+END_WAIT_S = 600.0  # for the other ranks, at the end
+FAILED_WAIT_S = 5.0  # for them where rank 0 has failed: they mostly have too, or wait for it in vain
+SILENT_S = 60.0  # after which a rank that sends its journal, and nothing else, counts as dead
+POLL_S = 0.05
+BEGAN = "began"
+_starts: Counter[str] = Counter()  # runs begun in this process, by the trace's name
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What rank 0 tells the others: the trace, the entry that it began with, how samples are named, the step that
+    updates are counted from, whose signature the log bears, whether the trace was there before and which pass of each
+    loader then comes next; where their journals are gathered, the secret that ids are made with."""
+
+    trace_id: bytes
+    entry: tuple[bytes, int]
+    scheme: str
+    step: int
+    public_key: bytes
+    resumes: bool
+    next_passes: tuple[tuple[int, int], ...] = ()
+    secret: bytes = b""
+
+
+class Ranks:
+    """One rank among `count`, which write one trace together. Rank 0 makes it and seals it. `store` is one of
+    torch.distributed's, whose methods raise RuntimeError where whoever keeps it is gone."""
+
+    def __init__(self, rank: int, count: int, store: Any, *, gathers: bool = False, file: Path | None = None) -> None:
+        self.rank = rank
+        self.count = count
+        self.gathers = gathers
+        self.is_grouped = file is None  # by torch.distributed: the store is this training's own
+        self.before_told: Callable[[], None] = lambda: None  # called before another rank is told of what is written
+        self._store = store
+        self._file = file
+        self._said: Counter[str] = Counter()
+        self._last_seen: dict[int, tuple[bytes, float]] = {}
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Rank 0 begins inside the block; where it cannot, the others are told why."""
+        try:
+            yield
+        except BaseException as error:
+            self._store.set(BEGAN, encode({"error": f"{type(error).__name__}: {error}"[:2000]}))
+            raise
+
+    def tell_began(self, began: Began) -> None:
+        """Let the others join."""
+        self._store.set(BEGAN, encode(asdict(began)))
+
+    def hear_began(self, is_it: Callable[[Began], bool]) -> Began:
+        """What rank 0 tells; wait for it, and for it to be the one. CaptureError where it cannot begin, or does not."""
+        deadline = time.monotonic() + BEGIN_WAIT_S
+        while True:
+            if self._store.check([BEGAN]):
+                said = decode(self._store.get(BEGAN))
+                if "error" in said:
+                    raise CaptureError(f"rank 0 could not begin to record: {said['error']}")
+                pairs = {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))}
+                if is_it(began := Began(**said | pairs)):
+                    return began
+            if time.monotonic() >= deadline:
+                raise CaptureError(
+                    f"rank {self.rank} of {self.count} waited {BEGIN_WAIT_S:g} s for rank 0 to record; call start_run "
+                    "in every rank with the same path, or with world_size=1 to record this process alone"
+                )
+            time.sleep(POLL_S)
+
+    # -- what all would say -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[Turn]:
+        """Whose turn it is to register the data set of that name: see `Turn`."""
+        turn = Turn(self._registered_elsewhere(name), lambda known: self._tell_registered(name, known))
+        try:
+            yield turn
+        finally:
+            if turn.elsewhere is None and not turn.is_done:
+                self._store.set(f"data/{name}", b"")  # it cannot be: let the others find out why
+
+    def _registered_elsewhere(self, name: str) -> Registered | None:
+        if not self._is_first(f"turn/{name}"):
+            deadline = time.monotonic() + BEGIN_WAIT_S
+            while not self._store.check([f"data/{name}"]):
+                if time.monotonic() >= deadline:
+                    raise CaptureError(
+                        f"another rank has been registering {name!r} for {BEGIN_WAIT_S:g} s; did it die?"
+                    )
+                time.sleep(POLL_S)
+            if packed := self._store.get(f"data/{name}"):
+                block, contents = decode(packed)
+                return block, contents or None
+        return None
+
+    def _tell_registered(self, name: str, known: Registered) -> None:
+        self.before_told()
+        self._store.set(f"data/{name}", encode([known[0], known[1] or b""]))
+
+    def is_said(self, entry: bytes) -> bool:
+        """Whether another rank has said just this, as often as this one. What it says first, the others leave out."""
+        digest = hashlib.sha256(entry).hexdigest()
+        self._said[digest] += 1
+        return not self._is_first(f"said/{digest}/{self._said[digest]}")
+
+    def _is_first(self, key: str) -> bool:
+        try:
+            return bool(self._store.add(key, 1) == 1)
+        except RuntimeError:
+            return True  # whoever kept the store is gone: better said twice than not at all
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def tell_joined(self, writer: bytes) -> None:
+        """This rank writes."""
+        self._store.set(f"joined/{self.rank}", writer)
+
+    def tell_left(self) -> None:
+        """All that this rank has written is on disk. Where nobody is left to hear it, its `leave` entry says so."""
+        try:
+            self._store.set(f"left/{self.rank}", b"left")
+        except RuntimeError:
+            return
+
+    def await_others(
+        self, recorder: Recorder, journal: Path, meanwhile: Callable[[], None], finished: bool
+    ) -> list[str]:
+        """Wait for the other ranks to leave, as long as they live and not for ever. What is said in the log of each
+        that has not."""
+        told = self._missing(journal, END_WAIT_S if finished else FAILED_WAIT_S, meanwhile)
+        for reason, writer in told:
+            recorder.record("gap", {"reason": reason} | ({"detail": writer} if writer else {}))
+        if self._file is not None:
+            durable.remove(self._file)
+        return [reason for reason, _writer in told]
+
+    def _missing(self, journal: Path, wait_s: float, meanwhile: Callable[[], None]) -> list[tuple[str, str]]:
+        deadline, told = time.monotonic() + wait_s, []
+        for rank in range(1, self.count):
+            while (state := self._state_of(rank, journal)) == "writes" and time.monotonic() < deadline:
+                meanwhile()
+                time.sleep(POLL_S)
+            who = f"rank {rank} of {self.count}"
+            if state == "unknown":
+                told.append((f"{who} recorded nothing: what it trained on is not known", ""))
+            elif state != "left":
+                how = "ended without leaving" if state == "dead" else "was still recording when rank 0 ended"
+                words = f"{who} {how}: the last of what it trained on may be missing"
+                told.append((words, f"writer {self._store.get(f'joined/{rank}').hex()}"))
+        meanwhile()
+        return told
+
+    def _state_of(self, rank: int, journal: Path) -> str:
+        if not self._store.check([f"joined/{rank}"]):
+            return "unknown"
+        if self._store.check([f"left/{rank}"]):
+            return "left"
+        if self.gathers:
+            beat, now = self._store.get(f"alive/{rank}"), time.monotonic()
+            if self._last_seen.setdefault(rank, (beat, now))[0] != beat:
+                self._last_seen[rank] = beat, now
+            return "writes" if now - self._last_seen[rank][1] < SILENT_S else "dead"
+        return "writes" if is_writing(journal, self._store.get(f"joined/{rank}")) else "dead"
+
+    # -- journals that are sent ---------------------------------------------------------------------------------------
+
+    def send(self, number: int, what: Any) -> None:
+        """Give rank 0 something of this rank's, the next in order. OSError where it cannot be reached."""
+        try:
+            self._store.set(f"sent/{self.rank}/{number}", encode(what))
+            self._store.set(f"alive/{self.rank}", str(time.monotonic_ns()).encode())
+        except RuntimeError as error:
+            raise OSError(f"rank 0 does not take the journal any more: {error}") from error
+
+    def receive(self, rank: int, number: int) -> Any:
+        """What a rank has sent, or None where it has not yet; it is then forgotten."""
+        key = f"sent/{rank}/{number}"
+        if not self._store.check([key]):
+            return None
+        data = self._store.get(key)
+        self._store.delete_key(key)
+        return decode(data)
+
+
+def is_writing(journal: Path, writer: bytes) -> bool:
+    """Whether the process that a writer belongs to is there: it holds its newest segment as long as it lives."""
+    return any(durable.is_held(path) for path in segments_of(journal, writer))
+
+
+def find_ranks(folder: Path, rank: int | None, world_size: int | None, *, gather: bool) -> Ranks | None:
+    """This process's rank among those that record `folder` together; None where it records alone.
+
+    ValueError for a rank that is none of so many, and for `gather` without a process group.
+    """
+    if (rank is None) != (world_size is None) and world_size != 1:
+        raise ValueError(f"rank={rank} and world_size={world_size} go together; give both, or neither")
+    is_grouped = dist.is_available() and dist.is_initialized()
+    if world_size is None and is_grouped:
+        mine, count = dist.get_rank(), dist.get_world_size()
+    else:
+        mine, count = rank or 0, 1 if world_size is None else world_size
+    if not 0 <= mine < count:
+        raise ValueError(f"rank={mine} of world_size={count}; ranks are counted from 0")
+    if count == 1:
+        return None
+    if world_size is not None:
+        if gather:
+            raise ValueError("gather=True needs torch.distributed; initialise its process group, without rank=")
+        path = folder.with_suffix(".ranks")
+        return Ranks(mine, count, _file_store(path, mine, count), file=path)
+    _starts[folder.name] += 1
+    common = dist.distributed_c10d._get_default_store()  # there is no public way to it in torch 2.6 to 2.13
+    prefix = f"fgtrac/{folder.name}/{_starts[folder.name]}"
+    return Ranks(mine, count, dist.PrefixStore(prefix, common), gathers=gather)  # type: ignore[attr-defined]
+
+
+def _file_store(path: Path, rank: int, count: int) -> Any:
+    """A store in a file beside the trace, NAME.ranks; rank 0 removes one that an earlier run has left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        durable.remove(path)
+    return dist.FileStore(str(path), count)  # type: ignore[attr-defined]
