@@ -11,6 +11,7 @@ from fgtrac.api.anchor_audit import anchor_demands
 from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
+from fgtrac.api.resumes import Resume, find_resumes
 from fgtrac.api.scored_trace import ScoredTrace
 from fgtrac.api.subjects import find_subject
 from fgtrac.api.trust import trusted_verifier
@@ -78,6 +79,11 @@ class Trace(ScoredTrace):
         names = None if vault is None else {n.id: words_of(n.dataset, key_of(n.key)) for n in vault.names()}
         with whole("the table of samples"):
             return read_samples(self._seal, names)
+
+    def resumes(self) -> tuple[Resume, ...]:
+        """The restarts of the run, and the samples that were repeated or skipped in each pass that a restart cut,
+        against the order of its sampler. Of every sealed entry, each checked against the head's root."""
+        return find_resumes(self.path)
 
     def spikes(self, *, top: int = 5, samples: int = 5, step: int | None = None) -> Spikes:
         """The steps where the training loss jumped, and the samples in them by how far their loss lay above what is

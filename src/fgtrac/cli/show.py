@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +10,30 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fgtrac.api.resumes import Affected, Resume, find_resumes
 from fgtrac.api.summary import Summary, summarize
 from fgtrac.cli.console import AsJson, answers, print_json, safe
+
+NAMED = 8  # samples named in one line
 
 
 def show(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
     vkey: Annotated[bool, typer.Option("--vkey", help="print the log's C2SP verifier key and nothing else")] = False,
+    resumes: Annotated[
+        bool,
+        typer.Option("--resumes", help="the restarts, and which samples each repeated or skipped in the pass it cut"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a trace: head, entries by kind, data sets, checkpoints, receipts. Verifies nothing; `fgtrac verify` does."""
+    if resumes:
+        found = find_resumes(trace)
+        if as_json:
+            print_json([one.as_json() for one in found])
+        else:
+            _print_resumes(found, answers())
+        return
     summary = summarize(trace)
     if vkey:
         typer.echo(summary.vkey)
@@ -65,3 +80,28 @@ def _print(summary: Summary, console: Console) -> None:
             for row in rows:
                 table.add_row(*(safe(str(row.get(name, ""))) for name in names))
             console.print(table)
+
+
+def _print_resumes(found: Sequence[Resume], console: Console) -> None:
+    if not found:
+        console.print("the run was never resumed")
+    for one in found:
+        undone = f"; the log had reached step {one.reached}" if one.reached > one.step else ""
+        console.print(f"entry {one.entry}: resumed from step {one.step}{undone}")
+        if not one.passes:
+            console.print("  between passes: none was cut")
+        for cut in one.passes:
+            uses = f"{cut.before:,} uses before and {cut.after:,} after, of {cut.expected:,}"
+            console.print(f"  loader {cut.loader}, epoch {cut.epoch}: {uses} by {safe(cut.against)}")
+            if cut.is_whole:
+                console.print("    every sample was used as often as that says")
+            _print_affected("repeated", cut.repeated, console)
+            may_come = " (the log ends in this pass: they may still come)" if cut.is_last else ""
+            _print_affected(f"skipped{may_come}", cut.skipped, console)
+
+
+def _print_affected(what: str, samples: Sequence[Affected], console: Console) -> None:
+    if samples:
+        named = [f"{one.name or one.id.hex()} ({one.uses} for {one.expected})" for one in samples[:NAMED]]
+        more = f" and {len(samples) - NAMED:,} more (--json has all)" if len(samples) > NAMED else ""
+        console.print(f"    {what}: {len(samples):,} samples: {safe(', '.join(named))}{more}")

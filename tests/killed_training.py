@@ -1,0 +1,58 @@
+"""A training script that is killed in the middle of an epoch and started again, for test_resumes.py: `python
+killed_training.py FOLDER KIND WORKERS KILL_AT`. It writes down which rows each update had, as the batches tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import fgtrac
+
+ROWS, BATCH, EPOCHS, STEPS_A_CHECKPOINT = 44, 4, 2, 3
+
+
+def main(folder: Path, kind: str, workers: int, kill_at: int) -> None:
+    data = TensorDataset(torch.arange(float(ROWS)).reshape(ROWS, 1))
+    draws = torch.Generator().manual_seed(3)
+    make = StatefulDataLoader if kind == "stateful" else DataLoader
+    more = {"multiprocessing_context": "fork"} if workers else {}
+    loader = make(data, batch_size=BATCH, shuffle=True, num_workers=workers, generator=draws, **more)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    saved, truth = folder / "state.pt", (folder / "truth.txt").open("a")
+    state = torch.load(saved) if saved.exists() else {"epoch": 0, "step": 0}
+    with fgtrac.start_run(folder / "run", ids="public", resume=saved.exists(), keep="all") as run:
+        run.watch(loader, role="train")
+        if state["step"]:
+            model.load_state_dict(state["model"])
+            if kind == "stateful":
+                loader.load_state_dict(state["loader"])
+        step = run.step
+        assert step == state["step"]
+        first = state["epoch"] + (kind == "next epoch" and step > 0)
+        for epoch in range(first, EPOCHS):
+            for (batch,) in loader:
+                optimizer.zero_grad()
+                model(batch / ROWS).mean().backward()
+                optimizer.step()
+                step += 1
+                print(step, epoch, *(int(v) for v in batch), file=truth, flush=True)
+                if step % STEPS_A_CHECKPOINT == 0:
+                    run.checkpoint(model, optimizer)
+                    loader_state = loader.state_dict() if kind == "stateful" else None
+                    now = {"epoch": epoch, "step": step, "model": model.state_dict(), "loader": loader_state}
+                    torch.save(now, folder / "new.pt")
+                    (folder / "new.pt").rename(saved)
+                if step == kill_at:
+                    run._recorder.flush()  # so that the log has updates that the saved state does not
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
