@@ -88,7 +88,8 @@ class PandasFrames:
 
     def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
         cells = [np.asarray(cell) for cell in frame[column]]
-        return np.array([len(cell) for cell in cells], dtype=np.int64), np.concatenate(cells)
+        full = [cell for cell in cells if len(cell)] or [np.zeros(0, np.int64)]
+        return np.array([len(cell) for cell in cells], dtype=np.int64), np.concatenate(full)
 
     def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
         cells = [part.tolist() for part in np.split(values, np.cumsum(sizes)[:-1])] if len(sizes) else []

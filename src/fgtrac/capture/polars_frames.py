@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fgtrac.capture.row_numbers import Numbers, of_values
 
 HOW = {"inner": "inner", "left": "left", "right": "right", "outer": "full"}
-MASK = "fgtrac_mask"
+MASK, NUMBER = "fgtrac_mask", "fgtrac_row"
 
 
 class PolarsFrames:
@@ -71,7 +71,8 @@ class PolarsFrames:
     def first_equal(self, frame: Any, subset: Sequence[str] | None) -> NDArray[np.int64]:
         """The place of the first row that equals each; null equals null, as for `unique`."""
         pl, columns = _polars(), self.columns(frame) if subset is None else list(subset)
-        chosen = frame.lazy().select(pl.int_range(pl.len(), dtype=pl.Int64).first().over(columns)).collect()
+        numbered = self.number(frame.lazy(), NUMBER)
+        chosen = numbered.select(pl.col(NUMBER).first().over(columns)).collect()
         found: NDArray[np.int64] = chosen.to_series().to_numpy()
         return found
 
@@ -83,10 +84,9 @@ class PolarsFrames:
         return left.join(right, on=list(on), how=HOW[how], **coalesce)
 
     def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
-        pl, number = _polars(), "fgtrac_row"
         made = eager(function(frame.group_by(list(by), maintain_order=True)))
-        members = self.number(frame, number).group_by(list(by), maintain_order=True).agg(pl.col(number))
-        return made, _numbers(eager(members)[number])
+        members = self.number(frame, NUMBER).group_by(list(by), maintain_order=True).agg(NUMBER)
+        return made, _numbers(eager(members)[NUMBER])
 
     def concat(self, frames: Sequence[Any]) -> Any:
         return eager(_polars().concat(list(frames)))
@@ -104,7 +104,8 @@ class PolarsFrames:
         cells = owners.group_by("row", maintain_order=True).agg(column)
         rows = pl.DataFrame({"row": np.arange(len(sizes))}).join(cells, on="row", how="left").sort("row")[column]
         rows = rows.fill_null(pl.lit([], dtype=rows.dtype)) if rows.null_count() else rows
-        return eager(frame).with_columns(rows)
+        there = eager(frame)
+        return there.with_columns(rows) if there.width else rows.to_frame()
 
     def without(self, frame: Any, column: str) -> Any:
         return frame.drop(column)

@@ -170,7 +170,7 @@ def _whole(pa: Any, column: Any) -> Any:
 
 
 def _bytes_of(values: NDArray[Any]) -> Matrix:
-    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), values.dtype.itemsize)
 
 
 def _joined(pa: Any, parts: Sequence[Any]) -> Any:

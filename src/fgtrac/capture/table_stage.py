@@ -180,7 +180,7 @@ class TableStage:
         """
         tokens = [np.asarray(function(text)) for text in self._library.values(self._one, column)]
         sizes = np.array([len(one) for one in tokens], dtype=np.int64)
-        values = np.concatenate([*tokens]) if sizes.any() else np.zeros(0, np.int64)
+        values = np.concatenate([one for one in tokens if len(one)] or [np.zeros(0, np.int64)])
         bare = self._library.without(self._one, column)
         said = {"parameters": {"column": column} | ({} if size is None else {"size": size}), **_said(function)}
         if size is None:
