@@ -1,0 +1,335 @@
+"""Recording what a Lightning Trainer trains on: one callback, for `lightning` and for `pytorch_lightning`.
+
+    trainer = Trainer(callbacks=[LightningTrace("runs/digits", monitor="val_loss")])
+
+Loaders are watched where Lightning hands them to its strategy, after it has put its own samplers in; the k-th batch
+that a loader delivers in an epoch is the one that Lightning's k-th step is about, and the callback declares it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from fgtrac.api.run import Run
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.loader import Watch, find_watch, watch_loader
+from fgtrac.errors import CaptureError
+from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
+from fgtrac.frameworks.made_anew import adopt_made_anew
+
+
+def _package() -> Any:
+    """Lightning, under the name by which the process has it already."""
+    if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+        return importlib.import_module("pytorch_lightning")
+    try:
+        return importlib.import_module("lightning.pytorch")
+    except ImportError:
+        return importlib.import_module("pytorch_lightning")
+
+
+lightning: Any = _package()
+Callback: Any = lightning.Callback
+FIRST_VERSION, LAST_VERSION = (2, 4), (2, 6)
+ROLES = {"train": "train", "validate": "validation", "test": "test", "predict": None}
+
+
+@dataclass(eq=False, slots=True)
+class _Followed:
+    """One loader of one stage, and every one that Lightning makes anew in its place; what is `waiting` was delivered,
+    and no step has begun with it. Batches of nothing (a collate function gave None) begin no step."""
+
+    data: Any
+    watch: Watch
+    waiting: deque[tuple[Batch, bool]] = field(default_factory=deque)
+
+    def take(self, batch: Batch, data: Any) -> Any:
+        """A batch is delivered."""
+        self.waiting.append((batch, data is None))
+        return data
+
+    def next(self, *, alone: bool) -> Batch | None:
+        """The batch that the step now beginning is about; where the loader is not `alone`, steps have nothings too."""
+        while self.waiting:
+            batch, is_nothing = self.waiting.popleft()
+            if not (alone and is_nothing):
+                return batch
+        return None
+
+
+@dataclass(eq=False, slots=True)
+class _Predicted:
+    """What was predicted about the data of one loader, until its pass ends."""
+
+    positions: list[Any] = field(default_factory=list)
+    outputs: list[torch.Tensor] = field(default_factory=list)
+
+
+class LightningTrace(Callback):  # type: ignore[misc]
+    """Records a Trainer's training, evaluation and, with `predictions`, its predictions.
+
+    The samples of the train loaders get the role "train", those that are validated or tested "validation" and "test".
+    After each validation, or each epoch where there is none, the model's state is put on record with the logged metric
+    `monitor` as its validation loss. Lightning's checkpoints say which update they stand behind: `fit(ckpt_path=...)`
+    goes on in the trace at the same path.
+    """
+
+    def __init__(
+        self, path_or_run: Where, monitor: str = "val_loss", *, predictions: bool = False, **options: Any
+    ) -> None:
+        """`path_or_run` is an open run, which stays open, or a path: then the trace is begun as the Trainer begins,
+        with the `options` of `start_run`, and whole when it is done. ValueError for options to a run that is open."""
+        self._lasting = LastingRun(path_or_run, options)
+        self.monitor = monitor
+        self.predictions = predictions
+        self._restored: dict[str, Any] | None = None
+        self._followed: dict[tuple[str, int], _Followed] = {}
+        self._present: dict[str, list[_Followed]] = {}  # the loaders of each stage, in the order of the present pass
+        self._taken_up: set[str] = set()  # stages whose loaders have all been seen: the next one is made anew
+        self._predicted: dict[int, _Predicted] = {}
+        self._recorded_step: int | None = None
+        self._function = "fit"  # of the Trainer, that is under way
+        self._draws_in_step = False  # the module draws its batches itself, in `training_step(self, dataloader_iter)`
+        self._has_said_monitor = False
+        self._release: Callable[[], None] | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that is recorded into, while it is open here."""
+        return self._lasting.run
+
+    # -- where the Trainer begins and ends ----------------------------------------------------------------------
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Look at every loader that the Trainer takes up from now on."""
+        self._let_go()
+        self._function, strategy = stage, trainer.strategy
+        process, had_own = strategy.process_dataloader, "process_dataloader" in vars(strategy)
+
+        def watch_and_process(loader: Any) -> Any:
+            if self in trainer.callbacks:  # a tuner puts others there, and the model back when it is done
+                self._watch(trainer, loader)
+            return process(loader)
+
+        def release() -> None:
+            if had_own:
+                strategy.process_dataloader = process
+            else:
+                vars(strategy).pop("process_dataloader", None)
+
+        strategy.process_dataloader = watch_and_process
+        self._release = release
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The Trainer is done."""
+        self._let_go()
+        self._close(finished=True)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """It did not get to its end: the trace is sealed without one."""
+        self._let_go()
+        self._close(finished=False)
+
+    def _let_go(self) -> None:
+        if self._release is not None:
+            self._release()
+            self._release = None
+        for followed in self._followed.values():
+            followed.watch.opener = None
+            followed.waiting.clear()
+        self._present.clear()
+        self._taken_up.clear()
+        self._predicted.clear()
+        if self.run is not None:
+            self.run._grounding.declare()
+
+    def _close(self, *, finished: bool) -> None:
+        if self._lasting.is_own:
+            self._followed.clear()  # they belong to the run that ends
+        self._lasting.close(finished=finished)
+        self._recorded_step = None
+
+    def _open(self) -> Run:
+        if self.run is not None:
+            return self.run
+        restored, self._restored = self._restored, None
+        if restored is None or self._function != "fit":
+            run = self._lasting.open()
+        else:
+            run = self._lasting.open(step=restored["step"], origin=restored["trace"])
+        self._recorded_step = run.step
+        self._lasting.check_version("Lightning", lightning.__version__, FIRST_VERSION, LAST_VERSION)
+        return run
+
+    # -- loaders ------------------------------------------------------------------------------------------------
+
+    def _watch(self, trainer: Any, loader: Any) -> None:
+        """Watch a loader, before Lightning makes an iterator of it; as the one in whose place it was made, if any."""
+        run, stage = self._open(), _stage_of(trainer)
+        if stage in self._taken_up:
+            self._taken_up.discard(stage)
+            self._present[stage] = []
+        present = self._present.setdefault(stage, [])
+        place = (stage, len(present))
+        if not isinstance(loader, DataLoader):
+            kind = type(loader).__name__
+            self._lasting.miss(f"what the {stage} loader, a {kind}, delivers is not recorded; give a torch DataLoader")
+            return
+        known = self._followed.get(place)
+        if known is not None and known.data is loader.dataset:
+            watch_loader(loader, known.watch)
+        else:
+            known = self._watch_first(run, loader, stage, known)
+            if known is None:
+                return
+            self._followed[place] = known
+        if stage == "train":
+            known.watch.epochs = max(known.watch.epochs, trainer.current_epoch)
+        if stage in ("train", "predict"):
+            known.watch.opener = known.take
+        present.append(known)
+
+    def _watch_first(self, run: Run, loader: Any, stage: str, earlier: _Followed | None) -> _Followed | None:
+        if earlier is not None:
+            adopt_made_anew(run, loader.dataset, earlier.data, self._lasting.miss)
+        try:
+            run.watch(loader, role=ROLES[stage])
+        except CaptureError as error:
+            self._lasting.miss(f"what the {stage} loader delivers is not recorded: {error}")
+            return None
+        watch = find_watch(loader)
+        assert watch is not None  # it was registered by now
+        return _Followed(loader.dataset, watch)
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """All train loaders have been seen."""
+        self._taken_up.add("train")
+        self._draws_in_step = type(trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher"
+        if self._draws_in_step:
+            for followed in self._present.get("train", ()):
+                followed.watch.opener = None
+        run = self._open()
+        if trainer.global_step and run.step == 0:
+            self._lasting.miss(
+                f"training goes on from step {trainer.global_step}, and the log has no updates before it; give a "
+                "checkpoint that was made with this callback, or record from the beginning"
+            )
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """The passes from now on are about the next batch of each loader."""
+        present, run = self._present.get("train"), self.run
+        if not present or run is None or self._draws_in_step:
+            return
+        alone = len(present) == 1
+        run._grounding.declare([b for f in present if (b := f.next(alone=alone)) is not None])
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """What was read ahead is not trained on any more."""
+        for followed in self._present.get("train", ()):
+            followed.waiting.clear()
+        self._taken_up.add("train")
+        if self.run is not None:
+            self.run._grounding.declare()
+        if not trainer.enable_validation:
+            self._record_state(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Where updates came after the last validation, the model they made is put on record."""
+        self._record_state(trainer, pl_module, validated=not trainer.enable_validation)
+
+    # -- evaluation and prediction ------------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """No train batch is in hand meanwhile."""
+        self._taken_up.add("validate")
+        if self.run is not None:
+            self.run._grounding.declare()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Put the validated state on record."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._record_state(trainer, pl_module)
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        """All test loaders have been seen."""
+        self._taken_up.add("test")
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """All predict loaders have been seen."""
+        self._taken_up.add("predict")
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep what was said about the samples of a batch."""
+        present = self._present.get("predict", ())
+        if dataloader_idx >= len(present):
+            return
+        seen = present[dataloader_idx].next(alone=True)
+        if seen is None or not self.predictions:
+            return
+        if not isinstance(outputs, torch.Tensor) or outputs.shape[:1] != (len(seen.positions),):
+            self._lasting.miss("predictions that are no tensor with one row for each sample are not recorded")
+            return
+        kept = self._predicted.setdefault(dataloader_idx, _Predicted())
+        kept.positions.append(np.frombuffer(seen.positions, dtype=np.uint32))
+        kept.outputs.append(outputs.detach().float().cpu())
+
+    def on_predict_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Record what was predicted, loader by loader."""
+        for number, kept in sorted(self._predicted.items()):
+            data = self._present["predict"][number].data
+            positions = np.concatenate(kept.positions).astype(np.int64)
+            self._open().predictions(data, torch.cat(kept.outputs), positions=positions)  # type: ignore[arg-type]
+        self._predicted.clear()
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a Lightning checkpoint keeps: which trace, and behind which update."""
+        return {} if self.run is None else {"trace": origin_of(self.run), "step": self.run.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Training goes on from there."""
+        self._restored = {"trace": str(state_dict["trace"]), "step": int(state_dict["step"])}
+
+    def _record_state(self, trainer: Any, module: Any, *, validated: bool = True) -> None:
+        run = self.run
+        if run is None or run.step == self._recorded_step:
+            return
+        self._recorded_step = run.step
+        optimizer = trainer.optimizers[0] if trainer.optimizers else None
+        val_loss = self._monitored(trainer) if validated else None
+        run.checkpoint(module, optimizer, val_loss=val_loss, epoch=trainer.current_epoch)
+
+    def _monitored(self, trainer: Any) -> float | None:
+        """The validation loss, or None where no finite one was logged."""
+        metrics = trainer.callback_metrics
+        value = float(metrics[self.monitor]) if self.monitor in metrics else None
+        if value is not None and np.isfinite(value):
+            return value
+        if trainer.enable_validation and not self._has_said_monitor:
+            self._has_said_monitor = True
+            found = f"is {value}" if value is not None else "was not logged"
+            logged = ", ".join(sorted(metrics)) or "nothing"
+            self._lasting.warn(
+                f"the metric {self.monitor!r} {found}, so the checkpoint has no validation loss; name one that is "
+                f"logged with monitor=: {logged}"
+            )
+        return None
+
+
+def _stage_of(trainer: Any) -> str:
+    stage = trainer.state.stage.value
+    return "validate" if stage == "sanity_check" else str(stage)
