@@ -1,8 +1,8 @@
 """Register a sample under another key than the committed one: under that, the sample is not there.
 
 With the committed id key the absence of its name holds; it says that this rests on every id being derived from it. Who
-is given the vault computes every id again: one that the vault does not know leaves open who it is, and one that it
-gives a name to must be the id of that.
+is given the vault computes every id again: samples that the vault does not know leave open who they are, and one that it
+gives a name to must have the id of that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def tell(stage: Stage) -> Iterator[Act]:
     yield passes(stage.verify(trace), says="that the registered ids are those of the samples' names is not shown")
     yield undecided(stage.verify(trace, "--vault", trace.vault_path), "vault")
     with sqlite3.connect(trace.vault_path) as vault:
-        vault.execute("UPDATE names SET id = ? WHERE id = ?", (other, sample))
+        vault.executemany("UPDATE row_columns SET block = ? WHERE block = ?", [(b, a) for a, b in blocks.items()])
     vault.close()
     yield caught(stage.verify(trace, "--vault", trace.vault_path), "vault")
 

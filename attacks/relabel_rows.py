@@ -14,10 +14,10 @@ from lying import Act, Stage, caught, main, passes
 def tell(stage: Stage) -> Iterator[Act]:
     trace = stage.copy()
     with sqlite3.connect(trace.vault_path) as vault:
-        table = "SELECT id, key FROM names WHERE dataset = 'photos' ORDER BY id LIMIT 2"
-        (first, one), (second, other) = vault.execute(table).fetchall()
-        vault.execute("UPDATE names SET key = ? WHERE id = ?", (other, first))
-        vault.execute("UPDATE names SET key = ? WHERE id = ?", (one, second))
+        table = "SELECT number, rows FROM row_pages JOIN row_columns USING (number) WHERE dataset = 'photos'"
+        ((number, rows),) = vault.execute(table).fetchall()
+        changed = rows[4:8] + rows[:4] + rows[8:]
+        vault.execute("UPDATE row_pages SET rows = ? WHERE number = ?", (changed, number))
     vault.close()
     yield passes(stage.verify(trace), says="that the registered ids are those of the samples' names is not shown")
     yield caught(stage.verify(trace, "--vault", trace.vault_path), "vault")

@@ -39,14 +39,16 @@ def said(report: Report) -> tuple[Verdict, str]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten rows, nine samples of three subjects, and three with keys; registered again after a restart."""
+    """Ten rows with their numbers as keys, nine samples of three subjects, three with keys, and seven that are named by
+    their rows; registered again after a restart."""
     folder = tmp_path_factory.mktemp("keyed")
     for resume in (False, True):
         with start_run(folder / "run", key=folder / "key.pem", flush_interval_s=0, resume=resume) as run:
             rows, people = (TensorDataset(torch.arange(float(n))[:, None]) for n in (10, 9))
-            run.register(rows, role="train", name="rows")
+            run.register(rows, role="train", name="rows", key=range(10).__getitem__)
             run.register(people, role="train", name="people", subject=SUBJECTS * 3)
             run.register(TensorDataset(torch.zeros(3, 1)), name="named", key=["a", b"b", ("c", 3)])
+            run.register(TensorDataset(torch.ones(7, 1)), name="plain")
     return folder / "run.trace"
 
 
@@ -69,7 +71,7 @@ def test_every_id_of_a_run_is_that_of_its_name_under_the_committed_keys(trace: P
     report = verify(trace)
     assert report.verdict is Verdict.HOLDS, report.failures()
     words = said(report)[1]
-    assert "all 22 registered ids are those of the names in run.vault under the key that entry 0 commits to" in words
+    assert "all 29 registered ids are those of the names in run.vault under the key that entry 0 commits to" in words
     assert "or of its 3 subjects' keys" in words
     assert "Content digests are not computed again" in words
 
@@ -79,19 +81,19 @@ def test_progress_counts_the_names_of_the_vault(trace: Path) -> None:
     opened = open_for_verification(trace)
     demand = vault_demand(trace.with_suffix(".vault"), opened.id, lambda done, total: steps.append((done, total)))
     opened.verify(str(trace.parent / "key.pem"), demands=[demand])
-    assert steps == [(22, 22)]
+    assert steps == [(22, 29), (29, 29)]
 
 
 def test_a_name_that_the_vault_has_lost_cannot_be_told(trace: Path) -> None:
     change(trace, "DELETE FROM names WHERE dataset = 'rows' AND key = ?", encode(3))
     verdict, words = said(verify(trace))
     assert verdict is Verdict.CANNOT_TELL
-    assert "21 of 22 registered ids are those of their names; 1 have no name or no secret in run.vault" in words
+    assert "28 of 29 registered ids are those of their names; 1 have no name or no secret in run.vault" in words
     assert "an absence still rests on the operator's word" in words
 
 
 @pytest.mark.parametrize(
-    ("sql", "count"), [("DELETE FROM secrets WHERE scope = 'run'", 13), ("DELETE FROM secrets WHERE scope != 'run'", 9)]
+    ("sql", "count"), [("DELETE FROM secrets WHERE scope = 'run'", 20), ("DELETE FROM secrets WHERE scope != 'run'", 9)]
 )
 def test_names_without_their_secret_cannot_be_told(trace: Path, sql: str, count: int) -> None:
     change(trace, sql)
@@ -125,6 +127,30 @@ def test_a_name_that_does_not_give_its_id_is_refuted_and_named(trace: Path, sql:
     change(trace, sql)
     verdict, found = said(verify(trace))
     assert (verdict, words in found) == (Verdict.REFUTED, True), found
+
+
+@pytest.mark.parametrize(
+    ("sql", "verdict", "words"),
+    [
+        ("UPDATE row_pages SET rows = CAST(substr(rows, 5, 4) || substr(rows, 1, 4) || substr(rows, 9) AS BLOB)",
+         Verdict.REFUTED, "registers the sample plain:"),
+        ("UPDATE row_columns SET scheme = 'public'", Verdict.REFUTED, "is 7 rows of 'plain' under public ids; the log"),
+        ("UPDATE row_columns SET dataset = 'rows'", Verdict.REFUTED, "is 7 rows of 'rows' under keyed ids; the log"),
+        ("UPDATE row_columns SET samples = 6", Verdict.REFUTED, "registers 7 samples of 'plain' there"),
+        ("UPDATE row_columns SET samples = 8", Verdict.CANNOT_TELL, "7 have no name or no secret"),
+        ("UPDATE row_columns SET block = x'00'", Verdict.CANNOT_TELL, "7 have no name or no secret"),
+        ("DELETE FROM row_columns", Verdict.CANNOT_TELL, "7 have no name or no secret"),
+        ("DELETE FROM row_pages", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
+        ("UPDATE row_pages SET rows = x'00'", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
+        ("UPDATE row_pages SET rows = CAST(substr(rows, 1, 24) || x'07000000' AS BLOB)", Verdict.CANNOT_TELL,
+         "that are not 7"),
+        ("UPDATE row_columns SET scheme = 'none'", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
+    ],
+)  # fmt: skip
+def test_row_numbers_that_do_not_give_the_ids_are_told(trace: Path, sql: str, verdict: Verdict, words: str) -> None:
+    change(trace, sql)
+    found, said_words = said(verify(trace))
+    assert (found, words in said_words) == (verdict, True), said_words
 
 
 def test_a_name_without_a_sample_is_passed_over(trace: Path) -> None:

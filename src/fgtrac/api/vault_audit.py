@@ -7,8 +7,8 @@ vault, so it is for an auditor whom the operator lets see the names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import decode, encode
 from fgtrac.events.identity import key_commitment, make_ids, preimage, subject_commitment
 from fgtrac.events.schema import NUMBERS, decode_event
+from fgtrac.store.row_columns import RowColumn
 from fgtrac.store.vault import Name, Vault
 from fgtrac.verify.auditor import Audit
 from fgtrac.verify.checks import CannotTell, TraceFiles
@@ -61,7 +62,7 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
 class _Registered:
     """What the log registers, by id: ids (n,) S32 ascending; for each its entry, its data set as an index into
     `datasets`, and its pseudonym, (n,) S32, empty where it has none. `schemes` is by data set; the keys of `numbered`
-    data sets are numbers, as their entries say."""
+    data sets are numbers, as their entries say. `blocks` are the entries that register each block."""
 
     ids: NDArray[np.bytes_]
     entries: NDArray[np.int64]
@@ -70,6 +71,7 @@ class _Registered:
     datasets: tuple[str, ...]
     schemes: dict[str, str]
     numbered: frozenset[str]
+    blocks: dict[bytes, list[int]]
 
 
 def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
@@ -83,6 +85,11 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
         done += len(rows)
         if progress is not None:
             progress(min(done, total), total)
+    for column in vault.row_columns():
+        for checked in _check_column(column, registered, shown):
+            done += checked
+            if progress is not None:
+                progress(min(done, total), total)
     if not shown.all():
         raise CannotTell(_unnamed(vault, registered, shown, audit.facts.erasures.subjects))
     subjects = len(np.unique(registered.pseudonyms[registered.pseudonyms != b""]))
@@ -98,6 +105,7 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
 
 def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
     ids, pseudonyms, places, schemes, numbered = [], [], [], dict[str, str](), set[str]()
+    blocks = defaultdict[bytes, list[int]](list)
     for number, entry in entries:
         if not any(mark in entry for mark in _NAMING):
             continue
@@ -114,6 +122,7 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
             ids.append(mine)
             pseudonyms.append(np.frombuffer(event.get("subjects", bytes(32 * len(mine))), _ID))
             places.append((event["dataset"], number, len(mine)))
+            blocks[event["block"]].append(number)
     datasets = tuple(dict.fromkeys(name for name, _, _ in places))
     for unsaid in [name for name in datasets if name not in schemes][:1]:
         raise ProofError(f"samples of {unsaid!r:.80} are registered, and no entry says how its ids are made")
@@ -126,7 +135,7 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
         np.repeat(np.array([index[name] for name, _, _ in places], np.int64), counts)[order],
         (np.concatenate(pseudonyms) if ids else np.empty(0, _ID))[order],
     )
-    return _once(_Registered(joined[order], *columns, datasets, schemes, frozenset(numbered)))
+    return _once(_Registered(joined[order], *columns, datasets, schemes, frozenset(numbered), blocks))
 
 
 def _once(found: _Registered) -> _Registered:
@@ -141,7 +150,7 @@ def _once(found: _Registered) -> _Registered:
         )
     columns: tuple[NDArray[Any], ...] = (found.ids, found.entries, found.which, found.pseudonyms)
     ids, entries, which, pseudonyms = (column[~again] for column in columns)
-    return _Registered(ids, entries, which, pseudonyms, found.datasets, found.schemes, found.numbered)
+    return replace(found, ids=ids, entries=entries, which=which, pseudonyms=pseudonyms)
 
 
 class _Secrets:
@@ -215,6 +224,32 @@ def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, sho
         shown[[place for place, _ in group]] = True
 
 
+def _check_column(column: RowColumn, found: _Registered, shown: NDArray[np.bool_]) -> Iterator[int]:
+    """Compute the ids of a block of row numbers again, and mark them as shown; how many, page by page. ProofError where
+    the one at some ordinal is another."""
+    places = np.flatnonzero(np.isin(found.entries, found.blocks.get(column.block, [])))
+    said = f"{column.samples} rows of {column.dataset!r:.80} under {column.scheme} ids"
+    for which in np.unique(found.which[places]).tolist():
+        dataset, scheme = found.datasets[which], found.schemes[found.datasets[which]]
+        if (dataset, scheme) != (column.dataset, column.scheme) or len(places) > column.samples:
+            raise ProofError(
+                f"the vault says that block {column.block.hex()} is {said}; the log registers {len(places)} samples of "
+                f"{dataset!r:.80} there, under {scheme} ids"
+            )
+    if len(places) < column.samples:  # never registered, or cut short: what there is stays without a name
+        return
+    done = 0
+    for rows, ids in column.each_page():
+        here, made = places[done : done + len(rows)], np.frombuffer(ids, _ID)
+        for wrong in np.flatnonzero(found.ids[here] != made)[:1].tolist():
+            registered, key = _hex(found.ids[here[wrong]]), encode(int(rows[wrong]))
+            row = bytes.fromhex(registered), column.dataset, key, None
+            raise _another_id(row, found, here[wrong], _hex(made[wrong]))
+        shown[here] = True
+        done += len(rows)
+        yield len(rows)
+
+
 def _check_group(scheme: str, secret: bytes, group: Sequence[tuple[int, Row]], found: _Registered) -> None:
     """ProofError, naming the first, unless the names of one secret give their ids."""
     fronts = {dataset: preimage(dataset, 0)[:-1] for dataset in {row[1] for _, row in group}}  # the key comes last
@@ -224,10 +259,14 @@ def _check_group(scheme: str, secret: bytes, group: Sequence[tuple[int, Row]], f
     for n, (place, row) in enumerate(group):
         other = made[32 * n : 32 * n + 32]
         if other != row[0]:
-            raise ProofError(
-                f"{_where(row, found, place)} as {row[0].hex()}, and the committed key gives {other.hex()}: an absence "
-                "of it would be false"
-            )
+            raise _another_id(row, found, place, other.hex())
+
+
+def _another_id(row: Row, found: _Registered, place: int, other: str) -> ProofError:
+    return ProofError(
+        f"{_where(row, found, place)} as {row[0].hex()}, and the committed key gives {other}: an absence of it would "
+        "be false"
+    )
 
 
 def _where(row: Row, found: _Registered, place: int) -> str:
