@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-graph test test-services lint bench reproduction attacks fuzz clean
+.PHONY: demo demo-graph test test-services lint bench reproduction capture-matrix attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
@@ -36,6 +36,10 @@ bench: .venv/ready
 # Both experiments of the paper, measured: docs/reproduction.json and its page. Goes on where it was interrupted.
 reproduction: .venv/ready
 	$(BIN)/python benchmarks/reproduction.py
+
+# The ways to feed a model, each compared with the truth: docs/capture-matrix.md.
+capture-matrix: .venv/ready .venv/icons-ready
+	$(BIN)/python tests/capture_matrix.py
 
 attacks: .venv/ready
 	$(BIN)/python attacks/run.py
