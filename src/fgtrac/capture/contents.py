@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
+from fgtrac.capture.hf_rows import is_hf_dataset, table_of
 from fgtrac.capture.table_rows import table_digests
 from fgtrac.capture.undigested import UndigestedError as UndigestedError
 from fgtrac.capture.undigested import undigested
@@ -22,6 +24,7 @@ from fgtrac.events.codec import encode
 
 PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
 PIECE_BYTES = 1 << 20
+FILES = ("Image", "Audio", "Video", "Pdf")  # what `datasets` calls columns whose cells are files
 WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
 
 
@@ -32,15 +35,15 @@ def source_digests(
     source is known.
 
     Sources are what is there before any transform, and are not read through the data set: `source(row)`; of a
-    pandas, polars or pyarrow table its rows (docs/lineage.md); of a TensorDataset the first tensor, of a tensor or an
-    array its rows, and of a data set in torchvision's style (one that has `targets` or `labels` beside it) its `data`,
-    each as CBOR [dtype, shape, little-endian bytes]; the files that
+    pandas, polars or pyarrow table, or the Arrow table of a Dataset of `datasets`, its rows (docs/lineage.md); of a
+    TensorDataset the first tensor, of a tensor or an array its rows, and of a data set in torchvision's style (one that
+    has `targets` or `labels` beside it) its `data`, each as CBOR [dtype, shape, little-endian bytes]; the files that
     `samples` or `imgs` list, or `data` where these are paths. TypeError where `source` gives no bytes; UndigestedError
     for a dtype without canonical bytes, CaptureError for a file that cannot be read.
     """
     if source is not None:
         return "source", stacked([_source_digest(source, row) for row in range(rows)])
-    if (digests := table_digests(data)) is not None:
+    if (digests := table_digests(_files_digested(data) if is_hf_dataset(data) else data)) is not None:
         return "table", digests
     if isinstance(data, TensorDataset):
         return "tensor", tensor_digests(data.tensors[0])
@@ -54,6 +57,28 @@ def source_digests(
     if is_labelled and isinstance(values, torch.Tensor | np.ndarray) and _has_length(values, rows):
         return "tensor", row_digests(values)
     return None, None
+
+
+def _files_digested(data: Any) -> Any:
+    """The table behind a Dataset of `datasets`, with SHA-256 of the file in the place of images, sounds and films: its
+    name says nothing of what is in it, and it may lie in the table or beside it."""
+    table = table_of(data)
+    for place, name in enumerate(table.column_names):
+        if type(data.features[name]).__name__ in FILES:
+            digests = [_file_in_cell(cell.as_py()) for cell in table.column(name)]
+            cells = sys.modules["pyarrow"].array(digests, sys.modules["pyarrow"].binary())
+            table = table.set_column(place, name, cells)
+    return table
+
+
+def _file_in_cell(cell: Mapping[str, Any] | None) -> bytes | None:
+    if cell is None:
+        return None
+    if cell["bytes"] is not None:
+        return hashlib.sha256(cell["bytes"]).digest()
+    if not os.path.isfile(cell["path"] or ""):
+        raise undigested(f"a file that is neither in the table nor at {cell['path']!r:.200}")
+    return file_digest(Path(cell["path"]))
 
 
 def row_digests(values: torch.Tensor | NDArray[Any]) -> NDArray[np.uint8]:

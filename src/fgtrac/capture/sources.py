@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
 from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
+from fgtrac.capture.hf_rows import HfRows, choose, is_hf_dataset, is_hf_dict, table_of, table_root
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.roots import Resolved, Root
@@ -60,6 +61,7 @@ class Registry:
         self._way_back = way_back
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
+        self._hf = HfRows()
         self._taken: set[str] = set()
         self._streams: dict[str, bool] = {}  # name -> whether its blocks have digests of the samples
         self._before = before or {}
@@ -82,6 +84,8 @@ class Registry:
                 return which[part.numbers], rows[part.numbers]
             if (adopted := self._adopted.get(id(part))) is not None:
                 return place(adopted[1])
+            if is_hf_dataset(part):
+                return place(self._of_hf(part))
             if isinstance(part, Subset):
                 which, rows = walk(part.dataset)
                 indices = np.asarray(part.indices, dtype=np.int64)
@@ -110,6 +114,15 @@ class Registry:
         which, rows = walk(data)
         return Resolved(tuple(roots), which, rows)
 
+    def _of_hf(self, data: Any) -> Resolved:
+        """The samples that a data set of `datasets` has; its root is that of all rows of its table."""
+        if (root := self._roots.get(id(data))) is not None:
+            return root.whole()
+        if (known := self._hf.find(data)) is not None:
+            return known
+        whole = table_root(data)
+        return choose((self._roots.get(id(whole)) or self.register_root(whole)).whole(), data)
+
     def adopt(self, data: Any, resolved: Resolved) -> None:
         """Row i of `data` is the sample at position i of `resolved`, from now on: what a stage made of known samples,
         and a data set over a table's rows. ValueError for another number of rows, and for data registered already."""
@@ -117,12 +130,17 @@ class Registry:
             raise ValueError(f"this {type(data).__name__} is registered already; say whose rows it has once, first")
         if (rows := count_rows(data)) != len(resolved.rows):
             raise ValueError(f"this {type(data).__name__} has {rows} rows, and its samples are {len(resolved.rows)}")
+        if is_hf_dataset(data):
+            self._hf.adopt(data, resolved)
         self._adopted[id(data)] = data, resolved
 
     def roots_of(self, data: Any) -> list[Any]:
         """The root data sets behind `data`, in order, each once."""
         if (adopted := self._adopted.get(id(data))) is not None:
             return [root.data for root in adopted[1].roots]
+        if is_hf_dataset(data) and id(data) not in self._roots:
+            known = self._hf.find(data)
+            return [table_root(data)] if known is None else [root.data for root in known.roots]
         if isinstance(data, GraphNodes):
             return [data.data]
         if isinstance(data, Subset):
@@ -137,12 +155,15 @@ class Registry:
 
     def is_known(self, data: Any) -> bool:
         """Whether the samples of this very object are registered, under its own name or as others'."""
-        return id(data) in self._roots or id(data) in self._adopted
+        if id(data) in self._roots or id(data) in self._adopted:
+            return True
+        return is_hf_dataset(data) and self._hf.find(data) is not None
 
     def continue_from(self, earlier: Registry) -> None:
         """What an earlier run of this process registered in the same trace is registered here, too."""
         self._roots |= earlier._roots
         self._adopted |= earlier._adopted
+        self._hf = earlier._hf
         self._roles |= earlier._roles
         self._taken |= earlier._taken
         self._streams |= earlier._streams
@@ -207,6 +228,8 @@ class Registry:
                 block.write(self._recorder)
                 turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)
+        if is_hf_dataset(data) and table_root(data) is data:
+            self._hf.add(data, root.whole())
         self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)
         return root
@@ -360,9 +383,14 @@ def _keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.ui
 
 def count_rows(data: Any) -> int:
     """The length of a map-style data set, or how many nodes a graph has; ValueError where it has none, or no rows.
-    TypeError for a graph of several node types."""
+    TypeError for a graph of several node types, and for several data sets."""
     if is_graph(data):
         return node_count(data)
+    if is_hf_dict(data):
+        raise TypeError(
+            "a DatasetDict is several data sets; register each of its splits: for name, split in data.items(): "
+            "run.register(split, name=name)"
+        )
     library = library_of(data)
     try:
         rows = len(data) if library is None else library.length(data)
@@ -384,6 +412,10 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
         key = column_of(data, key)
     elif isinstance(key, str) and (library := library_of(data)) is not None:
         key = library.values(data, key)
+    elif isinstance(key, str) and is_hf_dataset(data):
+        if key not in data.column_names:
+            raise ValueError(f"{what}={key!r} names no column; this Dataset has {', '.join(data.column_names):.200}")
+        key = table_of(data).column(key).to_pylist()
     elif isinstance(key, str):
         if isinstance(data, Mapping) or not hasattr(data, "column_names"):
             raise ValueError(
