@@ -38,3 +38,17 @@ def order_of(rows: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.in
     within = np.lexsort((members, *words.T[::-1]))
     order[places], words = members[within], words[within]
     return order, places[1:][(words[1:] == words[:-1]).all(axis=1)]
+
+
+def ascend(rows: NDArray[np.uint8]) -> bool:
+    """Whether rows of bytes (n, 8 k) ascend, each once."""
+    if begin_ascending(rows):
+        return True
+    order, repeated = order_of(rows)
+    return not len(repeated) and np.array_equal(order, np.arange(len(rows)))
+
+
+def begin_ascending(rows: NDArray[np.uint8]) -> bool:
+    """Whether the first eight bytes of the rows ascend, so that the rows do."""
+    first = np.ascontiguousarray(rows[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+    return bool((first[1:] > first[:-1]).all())

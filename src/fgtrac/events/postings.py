@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
-from fgtrac.events.byte_order import order_of
+from fgtrac.events.byte_order import ascend, begin_ascending, order_of
 from fgtrac.events.identity import block_id
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES, STATUS, TRANSFORM
 
@@ -308,7 +308,7 @@ def _assemble(name: bytes, block: _Block) -> Bytes2D:
     if block_id(joined) != name:
         raise ProofError(f"block {name.hex()} is not the hash of its ids, which is {block_id(joined).hex()}")
     ids = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
-    if not _ascend(ids):
+    if not ascend(ids):
         raise ProofError(f"the ids of block {name.hex()} do not ascend, each once")
     return ids
 
@@ -322,22 +322,9 @@ def _find(name: bytes, ids: Bytes2D, part: Bytes2D) -> int:
     return start
 
 
-def _ascend(rows: Bytes2D) -> bool:
-    """Whether byte rows (n, 8 k) ascend, each once."""
-    if _begin_ascending(rows):
-        return True
-    order, repeated = order_of(rows)
-    return not len(repeated) and np.array_equal(order, np.arange(len(rows)))
-
-
-def _begin_ascending(rows: Bytes2D) -> bool:
-    first = np.ascontiguousarray(rows[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
-    return bool((first[1:] > first[:-1]).all())
-
-
 def _order(rows: Bytes2D) -> NDArray[np.uint32]:
     """The order that sorts byte rows (n, 8 k), which mostly ascend already."""
-    return np.arange(len(rows), dtype=np.uint32) if _begin_ascending(rows) else order_of(rows)[0]
+    return np.arange(len(rows), dtype=np.uint32) if begin_ascending(rows) else order_of(rows)[0]
 
 
 def _rank(groups: list[Bytes2D]) -> tuple[Bytes2D, list[NDArray[np.uint32]]]:

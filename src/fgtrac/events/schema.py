@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fgtrac.errors import FormatError
+from fgtrac.events.byte_order import ascend
 from fgtrac.events.codec import decode, encode
 from fgtrac.events.identity import SCHEMES
 
@@ -237,8 +238,7 @@ def _check_samples(event: Mapping[str, Any]) -> None:
     _same_length(event, "ids", "contents", "subjects")
     if not event["part"] < event["parts"]:
         raise FormatError(f"samples part {event['part']} of {event['parts']}; parts count from 0")
-    ids = event["ids"]
-    if any(ids[i : i + 32] >= ids[i + 32 : i + 64] for i in range(0, len(ids) - 32, 32)):
+    if not ascend(np.frombuffer(event["ids"], np.uint8).reshape(-1, 32)):
         raise FormatError("the ids of a samples entry do not ascend; a block lists them in order, each once")
 
 
