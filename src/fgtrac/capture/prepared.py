@@ -37,7 +37,8 @@ def innermost(loader: Any) -> Any:
     for kind in [k for name in KINDS if (k := getattr(module, name, None)) is not None and k not in _followed]:
         _followed[kind] = kind.__iter__
         kind.__iter__ = _follow(kind.__iter__)
-    return loader.base_dataloader if isinstance(loader, tuple(_followed)) else loader
+    prepared: Any = loader
+    return prepared.base_dataloader if isinstance(loader, tuple(_followed)) else loader
 
 
 def _follow(original: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:

@@ -1,0 +1,251 @@
+"""Hugging Face's Trainer: a callback that records what it trains on, evaluates and saves.
+
+    trainer = Trainer(model, args, train_dataset=data, callbacks=[TrainerTrace("runs/first")])
+
+The Trainer reads batches ahead, and tells a callback neither which one it trains on nor who it is. So a number rides in
+each batch from where it is fetched to `training_step`, where it is taken out again.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+import weakref
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import Trainer, TrainerCallback
+
+from fgtrac.api.run import Run
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.loader import Watch, find_watch, watch_loader
+from fgtrac.capture.prepared import innermost
+from fgtrac.errors import CaptureError
+from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
+
+TAG = "fgtrac_batch"  # in a batch, between get_batch_samples and training_step
+FIRST, LAST = (4, 46), (5, 24)
+
+
+class TrainerTrace(TrainerCallback):
+    """Records a Trainer's runs, at a path (into `PATH.trace`, whole behind each `train`, `evaluate` and `predict`) or
+    in a run that the caller opened.
+
+    Each evaluation of `monitor` while it trains becomes a checkpoint with that validation loss; without evaluations
+    (`eval_strategy="no"`) each save becomes one. The data sets of `train`, `evaluate` and `predict` get the roles
+    train, validation and test, unless they are in training. With `predictions`, what `predict` says of each sample is
+    recorded, as (n,) or (n, m) outputs. `train(resume_from_checkpoint=...)` goes on in the same trace, at the
+    checkpoint's step. `options` are those of `start_run`.
+
+    The Trainer's `train` raises what `start_run` does, and ValueError where the checkpoint is of another trace. What
+    cannot be recorded, such as a loader that is no DataLoader, is said in a `gap` entry and a RuntimeWarning, or
+    raises CaptureError with `strict=True`.
+    """
+
+    def __init__(self, path_or_run: Where, *, monitor: str = "eval_loss", predictions: bool = False, **options: Any):
+        self._lasting = LastingRun(path_or_run, options)
+        self._monitor = monitor
+        self._predictions = predictions
+        self._trainer: weakref.ref[Trainer] | None = None
+        self._trains = False
+        self._fetches = False  # for a step of training: batches get a tag
+        self._serials = itertools.count(1)
+        self._tagged: weakref.WeakValueDictionary[int, Batch] = weakref.WeakValueDictionary()
+        self._whole: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # without unused columns -> with
+        self._watches: dict[int, tuple[Any, Watch]] = {}  # by the identity of the data, which are kept
+        self._order: list[Batch] | None = None  # of the predictions under way
+        self._checkpointed = -1
+        self._states: dict[int, Any] = {}  # step -> the checkpoint entry
+        self._best: int | None = None  # the step of the model that was loaded at the end
+
+    # -- the Trainer's events -----------------------------------------------------------------------------------
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The Trainer is made."""
+        self._follow(_calling_trainer())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The Trainer's loader is prepared, and its state loaded where it resumes."""
+        self._follow(_calling_trainer())
+        if self._trains:
+            self._lasting.close(finished=False)  # an earlier training that did not end: it was interrupted
+        earlier = state.stateful_callbacks.get("fgtrac", {}).get("attributes", {})
+        resumed = {"step": state.global_step, "origin": earlier.get("origin")} if state.global_step else {}
+        run = self._lasting.open(**resumed)
+        self._trains, self._checkpointed, self._best = True, -1, None
+        state.stateful_callbacks["fgtrac"] = {"args": {}, "attributes": {"origin": origin_of(run)}}
+        try:
+            self._lasting.check_version("transformers", transformers.__version__, FIRST, LAST)
+            watch = self._watch(now["train_dataloader"], "train")
+        except CaptureError:
+            self._trains = False
+            self._lasting.close(finished=False)
+            raise
+        if watch is not None:
+            watch.epochs = max(watch.epochs, int(state.epoch or 0))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """An evaluation is over: where it is part of a training, its loss decides about the model's state."""
+        if self._trains and self._monitor in now["metrics"]:
+            self._checkpoint(state, now, now["metrics"][self._monitor])
+
+    def on_save(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The Trainer saved a checkpoint."""
+        if self._trains and args.eval_strategy == "no":
+            self._checkpoint(state, now, None)
+
+    def on_log(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The Trainer logged values."""
+        numbers = {k: v for k, v in now["logs"].items() if isinstance(v, int | float) and math.isfinite(v)}
+        if self._lasting.run is not None and numbers:
+            self._lasting.run.log(state.global_step, **numbers)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The training is over, whether all its steps were made or it was stopped."""
+        if not self._trains:
+            return
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._best = int(state.best_model_checkpoint.rpartition("-")[2])
+        elif args.eval_strategy == "no":
+            self._checkpoint(state, now, None)
+        self._trains = False
+        self._declare(None)
+        self._lasting.close(finished=True)
+
+    # -- what is wrapped ----------------------------------------------------------------------------------------
+
+    def _follow(self, trainer: Trainer) -> None:
+        """Be told what this Trainer fetches, trains on and evaluates."""
+        if self._trainer is not None and self._trainer() is trainer:
+            return
+        self._trainer = weakref.ref(trainer)
+        for name, around in (
+            ("_remove_unused_columns", self._removing),
+            ("get_batch_samples", self._fetching),
+            ("training_step", self._training),
+            ("evaluation_loop", self._evaluating),
+        ):
+            setattr(trainer, name, _wrapped(getattr(trainer, name), around))
+
+    def _removing(self, original: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        left = original(dataset, *args, **kwargs)
+        if left is not dataset:
+            self._whole[left] = dataset
+        return left
+
+    def _fetching(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._fetches = self._trains
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._fetches = False
+
+    def _training(self, original: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._declare(inputs)
+        return original(model, inputs, *args, **kwargs)
+
+    def _evaluating(
+        self, original: Callable[..., Any], dataloader: Any, description: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        predicts = description == "Prediction"
+        run = self._lasting.open()
+        self._watch(dataloader, "test" if predicts else "validation")
+        self._declare(None)
+        self._order = [] if predicts and self._predictions else None
+        try:
+            output = original(dataloader, description, *args, **kwargs)
+            if self._order is not None:
+                self._predicted(run, dataloader.dataset, output.predictions)
+        finally:
+            self._order = None
+            if not self._trains:
+                self._lasting.close(finished=True)
+        return output
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def _watch(self, loader: Any, role: str) -> Watch | None:
+        """Watch what the Trainer iterates over, each time a new loader; None where that cannot be, which is said."""
+        inner = innermost(loader)
+        data = getattr(inner, "dataset", inner)
+        whole = next((w for left, w in self._whole.items() if left is data), data)
+        watch = find_watch(inner) or self._watches.get(id(whole), (None, None))[1]
+        if watch is None or not watch.active or (role == "train" and not watch.trains):
+            watch = self._watch_first(loader, data, whole, role)
+        elif find_watch(inner) is None:
+            watch_loader(inner, watch)
+        if watch is not None:
+            watch.opener = self._receive
+            self._watches[id(whole)] = whole, watch
+        return watch
+
+    def _watch_first(self, loader: Any, data: Any, whole: Any, role: str) -> Watch | None:
+        run = self._lasting.open()
+        try:
+            if whole is not data and not run._registry.is_known(data):
+                run.register(whole)
+                run.register(data, rows=whole)
+            run.watch(loader, role=role)
+        except (CaptureError, TypeError) as error:
+            self._lasting.miss(f"what the {role} loader delivers is not recorded: {error}")
+        return find_watch(innermost(loader))
+
+    def _receive(self, batch: Batch, data: Any) -> Any:
+        """A batch is handed to the Trainer; what it gets."""
+        if self._fetches and isinstance(data, MutableMapping):
+            serial = data[TAG] = next(self._serials)
+            self._tagged[serial] = batch
+        elif self._order is not None:
+            self._order.append(batch)
+        return data
+
+    def _declare(self, inputs: Any) -> None:
+        """The passes from now on are about the batch whose tag is in `inputs`; take it out."""
+        serial = inputs.pop(TAG, None) if isinstance(inputs, MutableMapping) else None
+        batch = None if serial is None else self._tagged.pop(serial, None)
+        if self._lasting.run is not None:
+            self._lasting.run._grounding.declare(() if batch is None else (batch,))
+
+    def _predicted(self, run: Run, data: Any, outputs: Any) -> None:
+        """Record what `predict` returned, at the state that it was said with."""
+        if self._best is not None:
+            if self._best not in self._states:
+                self._lasting.miss(f"no checkpoint of step {self._best}, whose model predicts, is on record")
+                return
+            run._checkpoints.last = self._states[self._best]
+        positions = [position for batch in self._order or () for position in batch.positions]
+        try:
+            run.predictions(data, torch.as_tensor(outputs), positions=positions)
+        except (TypeError, ValueError, RuntimeError) as error:
+            self._lasting.miss(f"the predictions are not recorded: {error}")
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, state: Any, now: dict[str, Any], val_loss: float | None) -> None:
+        if self._checkpointed != state.global_step and self._lasting.run is not None:
+            self._checkpointed = state.global_step
+            epoch = max(0, math.ceil(state.epoch or 0) - 1)
+            self._lasting.run.checkpoint(now["model"], now["optimizer"], val_loss=val_loss, epoch=epoch)
+            self._states[state.global_step] = self._lasting.run._checkpoints.last
+
+
+def _wrapped(original: Callable[..., Any], around: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    return call
+
+
+def _calling_trainer() -> Trainer:
+    """Whose event this is: the Trainer hands itself to no callback, but one of its methods is under way."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if isinstance(caller := frame.f_locals.get("self"), Trainer):
+            return caller
+        frame = frame.f_back
+    raise CaptureError("a TrainerTrace was called by no Trainer; give it to one, in callbacks=[...]")
