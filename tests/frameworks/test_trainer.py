@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -207,3 +208,35 @@ def test_data_that_are_trained_on_and_evaluated_stay_training_data(tmp_path: Pat
     trainer.train()
     assert applied(read()) == trainer.truth()
     assert [e["role"] for e in read().kind("roles")] == ["train"]
+
+
+def table(rows: int, first: int = 0) -> Any:
+    """The same samples as a `datasets.Dataset`, with a column that the model does not take."""
+    samples = [Marked(rows, first)[row] for row in range(rows)]
+    columns = {name: [s[name].tolist() for s in samples] for name in ("inputs", "labels", "marks")}
+    return datasets.Dataset.from_dict(columns | {"text": [f"text {row}" for row in range(rows)]})
+
+
+@pytest.mark.matrix("HF Trainer", "HF datasets, selected, with unused columns", attribution="exact")
+@WORKERS
+def test_rows_are_those_of_the_data_set_that_the_trainer_was_given(
+    tmp_path: Path, read: Callable[[], Log], workers: int
+) -> None:
+    kept = [row for row in range(30) if row % 3]
+    options = {"remove_unused_columns": True, "eval_strategy": "epoch", "dataloader_num_workers": workers}
+    trainer = make(tmp_path, table(30).select(kept), trace_at(tmp_path), evaluated=table(6, 100), **options)
+    trainer.train()
+    log = read()
+    assert applied(log) == trainer.truth()
+    assert sureness(log) == {"exact"}
+    assert len(log.kind("dataset")) == 2
+    assert all("content" in e for e in log.kind("dataset"))
+    assert {(u.loader, u.status) for u in log.uses()} == {(1, "applied"), (2, "unapplied")}
+
+
+@pytest.mark.matrix("HF Trainer", "labels under another name", attribution="exact")
+def test_labels_may_have_any_name(tmp_path: Path, read: Callable[[], Log]) -> None:
+    trainer = make(tmp_path, Marked(19), trace_at(tmp_path), evaluated=Marked(6, 100), label_names=["marks", "labels"])
+    trainer.train()
+    assert set(trainer.evaluate()) >= {"eval_loss"}
+    assert (applied(read()), sureness(read())) == (trainer.truth(), {"exact"})
