@@ -14,8 +14,16 @@ from fgtrac.verify.report import Verdict
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MARK = "  # fgtrac"
-ADDED = {"plain_loop.py": 5, "jax_epochs.py": 5, "lightning_cnn.py": 2, "hf_trainer.py": 2}  # at most
-ARGUMENTS = {"plain_loop.py": ["1"]}
+ADDED = {  # at most
+    "plain_loop.py": 5, "jax_epochs.py": 5, "replay_buffer.py": 5, "lightning_cnn.py": 2, "hf_trainer.py": 2,
+}  # fmt: skip
+    "plain_loop.py": 5,
+    "jax_epochs.py": 5,
+    "replay_buffer.py": 5,
+    "lightning_cnn.py": 2,
+    "hf_trainer.py": 2,
+}  # at most
+ARGUMENTS = {"plain_loop.py": ["1"], "replay_buffer.py": ["900"]}
 
 
 def run(folder: Path, script: str, *arguments: str) -> str:
