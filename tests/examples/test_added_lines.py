@@ -15,14 +15,12 @@ from fgtrac.verify.report import Verdict
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MARK = "  # fgtrac"
 ADDED = {  # at most
-    "plain_loop.py": 5, "jax_epochs.py": 5, "replay_buffer.py": 5, "lightning_cnn.py": 2, "hf_trainer.py": 2,
-}  # fmt: skip
     "plain_loop.py": 5,
     "jax_epochs.py": 5,
     "replay_buffer.py": 5,
     "lightning_cnn.py": 2,
     "hf_trainer.py": 2,
-}  # at most
+}
 ARGUMENTS = {"plain_loop.py": ["1"], "replay_buffer.py": ["900"]}
 
 
