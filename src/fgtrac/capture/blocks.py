@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,7 +75,7 @@ class Block:
         if isinstance(self.keys, range) and self.subjects is None:
             way_back.put_rows(self.name, self.id, self.keyed.scheme, self.order)
         else:
-            way_back.put_names(row for part in parts(len(self.order)) for row in self._names(part))
+            way_back.put_names(itertools.chain.from_iterable(map(self._names, parts(len(self.order)))))
 
     def write(self, recorder: Recorder) -> None:
         """Record the `samples` entries."""
@@ -93,10 +94,13 @@ class Block:
     def _names(self, part: range) -> Iterable[tuple[bytes, str, bytes, str | None]]:
         mine = self.order[part.start : part.stop]
         rows, front = mine.tolist(), len(preimage(self.name, 0)) - 1  # a preimage ends with its key's CBOR
-        named = preimages(self.name, [self.keys[row] for row in rows])
-        subjects = [None if self.subjects is None else self.subjects[row] for row in rows]
-        for sample, written, subject in zip(rows_of(np.take(self.ids, mine, axis=0)), named, subjects, strict=True):
-            yield sample, self.name, written[front:], None if subject is None else str(subject)
+        keys = [written[front:] for written in preimages(self.name, [self.keys[row] for row in rows])]
+        whose = [None] * len(rows) if self.subjects is None else [_written(self.subjects[row]) for row in rows]
+        return zip(rows_of(np.take(self.ids, mine, axis=0)), itertools.repeat(self.name), keys, whose, strict=False)
+
+
+def _written(subject: Any) -> str | None:
+    return None if subject is None else str(subject)
 
 
 def name_block(
