@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, TRANSFORM
+from fgtrac.query.family import Family, Relative, called, trace_family
 from fgtrac.query.history_text import UNMEASURED, history_text
 from fgtrac.query.occurrences import Reader
 from fgtrac.query.places import Places
@@ -57,7 +59,8 @@ class History:
     `tally` counts its part in training by epoch and hop, `draws` says how its neighbours came about. `size` is the full
     seal that it is complete for. `checkpoints` are the steps of the kept model states that it contributed to and that
     the run went on from, `undecided` of those where only entries that were not read could tell. `pending` is how many
-    later entries are in no index yet; `rests_on` says what was checked.
+    later entries are in no index yet; `rests_on` says what was checked. `family` are the samples that it was made from,
+    and those made from it.
     """
 
     id: bytes
@@ -70,6 +73,7 @@ class History:
     undecided: tuple[int, ...]
     pending: int
     rests_on: str
+    family: Family
 
     @property
     def uses(self) -> int:
@@ -124,6 +128,7 @@ class History:
             "checkpoints": list(self.checkpoints),
             "undecided": list(self.undecided),
             **({"fidelity": UNMEASURED} if self.has_scores else {}),
+            **({"family": self.family.as_json()} if self.family != Family() else {}),
             "pending": self.pending,
             "rests_on": self.rests_on,
         }
@@ -161,7 +166,7 @@ class Historian:
         kept, undecided = self._contributed_to(events)
         return History(
             sample_id, self._name_of(sample_id), self._seal.head.size, tuple(events), tally, draws_of(rows, said),
-            kept, undecided, pending, rests_on,
+            kept, undecided, pending, rests_on, self.family(sample_id, rows),
         )  # fmt: skip
 
     def tally(self, rows: Rows) -> Tally:
@@ -189,6 +194,40 @@ class Historian:
         events = self._read(sample_id, rows[np.isin(rows["kind"], [KIND["registered"], KIND["transformed"]])])
         found = dict.fromkeys(child for event in events for child in event.details.get("children", ()))
         return [bytes.fromhex(child) for child in found]
+
+    def family(self, sample_id: bytes, rows: Rows) -> Family:
+        """What the sample of these rows was made from, and what was made from it."""
+        if not _has_family(rows):
+            return Family()
+
+        def rows_of(member: bytes) -> Rows:
+            found = rows if member == sample_id else self._seal.rows(member)
+            if found is None:
+                raise ProofError(f"the index does not have {member.hex()}, which a stage names; run fgtrac verify")
+            return found
+
+        def next_of(member: bytes, kind: str, field_name: str) -> list[tuple[bytes, str]]:
+            mine = rows_of(member)
+            if not _has_family(mine):
+                return []
+            events = self._read(member, mine[np.isin(mine["kind"], [KIND["registered"], KIND[kind]])])
+            pairs = dict.fromkeys((one, e.details["stage"]) for e in events for one in e.details.get(field_name, ()))
+            return [(bytes.fromhex(one), stage) for one, stage in pairs]
+
+        def relative(member: bytes, stage: str, generation: int) -> Relative:
+            tally = self.tally(rows_of(member))
+            spans = [span for span in tally.steps if span is not None]
+            steps = (min(span[0] for span in spans), max(span[1] for span in spans)) if spans else None
+            name = called(member, self._name_of(member))
+            dropped = _is_dropped(rows_of(member))
+            return Relative(member, name, stage, generation, tally.seeds + tally.neighbours, steps, dropped)
+
+        return trace_family(
+            sample_id,
+            lambda member: next_of(member, "derived", "parents"),
+            lambda member: next_of(member, "transformed", "children"),
+            relative,
+        )
 
     def kept_checkpoints(self) -> Sequence[int]:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
@@ -251,6 +290,15 @@ class Historian:
 
     def _epochs(self, rows: Rows) -> NDArray[np.int64]:
         return epochs_of(rows["step"], self._seal.event["epoch_steps"])
+
+
+def _has_family(rows: Rows) -> bool:
+    makes = (rows["kind"] == KIND["transformed"]) & (rows["detail"] == TRANSFORM["has children"])
+    return bool((makes | (rows["kind"] == KIND["derived"])).any())
+
+
+def _is_dropped(rows: Rows) -> bool:
+    return bool(((rows["kind"] == KIND["transformed"]) & (rows["detail"] == TRANSFORM["dropped"])).any())
 
 
 def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fgtrac.events.one_line import one_line
+from fgtrac.query.family import short
 from fgtrac.query.tally import Draws, Tally
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def history_text(history: History, *, every_event: bool) -> str:
     """What there is to say of a sample. Up to SHORT events each has its line; of more there are tables, and lines for
     all of them only with `every_event`."""
     events, is_long = history.events, len(history.events) > SHORT
-    lines = [f"sample {history.id.hex()}" + (f" ({history.name})" if history.name else "")]
+    lines = [f"sample {history.id.hex()}" + (f" ({short(history.name)})" if history.name else "")]
     if is_long and not every_event:
         lines += _lines(event for event in events if event.kind not in COUNTED)
     if is_long:
@@ -106,7 +107,12 @@ def _parts(tally: Tally, draws: Draws) -> str:
 
 
 def _lines(events: Iterator[Event] | Sequence[Event]) -> list[str]:
-    return [f"  entry {event.entry:>7}  {event.words}" for event in events]
+    """A line an event; where one entry makes several samples of it, or it of several, one line for all."""
+    lines: dict[tuple[str, int], None] = {}
+    for number, event in enumerate(events):
+        together = event.kind in ("transformed", "derived")
+        lines[f"  entry {event.entry:>7}  {event.words}", -1 if together else number] = None
+    return [line for line, _ in lines]
 
 
 def _summary(history: History) -> Iterator[str]:
@@ -185,6 +191,7 @@ def _closing(history: History) -> Iterator[str]:
     if history.undecided:
         steps = _steps(history.undecided)
         yield f"whether it contributed to those at steps {steps} only entries that were not read could tell; --details"
+    yield from history.family.lines()
     if history.has_scores:
         yield f"contributions are estimates: {UNMEASURED}"
     yield f"complete up to entry {history.size - 1}, {history.rests_on}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.schema import ATTRIBUTION, STATUS
+from fgtrac.query.family import called
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
 from fgtrac.verify.evidence import find_id
@@ -111,14 +112,17 @@ class Reader:
         if children:
             ids = self._family(event["child_block"], children, entry, KIND["derived"])
             said = {**details, "outcome": "has children", "children": [i.hex() for i in ids]}
-            out += [Occurrence(f"{stage} made {self._list(ids)} from it", details=said)] * len(children)
+            said |= (cut := _spans(event, _where(event, "parents", ordinal)))
+            words = f"{stage} made {self._list(ids)} from it{_span_words(cut)}"
+            out += [Occurrence(words, details=said)] * len(children)
         return out
 
     def _derived(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
         parents = event["parents"][_where(event, "children", ordinal)].tolist()
         ids = self._family(event["block"], parents, entry, KIND["transformed"])
         details = {"stage": event["stage"], "operation": event["operation"], "parents": [i.hex() for i in ids]}
-        words = f"stage {event['stage']!r} ({event['operation']}) made it from {self._list(ids)}"
+        details |= (cut := _spans(event, _where(event, "children", ordinal)))
+        words = f"stage {event['stage']!r} ({event['operation']}) made it from {self._list(ids)}{_span_words(cut)}"
         return [Occurrence(words, details=details)] * len(parents)
 
     def _family(self, block: bytes, ordinals: list[int], entry: int, kind: int) -> list[bytes]:
@@ -218,7 +222,7 @@ class Reader:
         return self._called(bytes.fromhex(digits)) if is_sample else words
 
     def _called(self, sample_id: bytes) -> str:
-        return self._name_of(sample_id) or f"id:{sample_id.hex()}"
+        return called(sample_id, self._name_of(sample_id))
 
     def _list(self, ids: Sequence[bytes]) -> str:
         named = list(dict.fromkeys(ids))
@@ -256,6 +260,20 @@ def plain(value: Any) -> Any:
 def _where(event: Mapping[str, Any], column: str, ordinal: int) -> NDArray[np.intp]:
     values = event.get(column)
     return np.flatnonzero(values == ordinal) if values is not None else np.empty(0, dtype=np.intp)
+
+
+def _spans(event: Mapping[str, Any], places: NDArray[np.intp]) -> dict[str, Any]:
+    """Which items of parents' sequences children have, [start, stop] for each pair, where the entry says it."""
+    if "starts" not in event:
+        return {}
+    return {"spans": [[int(event["starts"][place]), int(event["stops"][place])] for place in places]}
+
+
+def _span_words(said: Mapping[str, Any]) -> str:
+    if "spans" not in said:
+        return ""
+    spans = [f"{start} to {stop}" for start, stop in said["spans"][:NAMED]]
+    return f", items {', '.join(spans)}" + (", ..." if len(said["spans"]) > NAMED else "")
 
 
 def _count(event: Mapping[str, Any], column: str, ordinal: int) -> int:
