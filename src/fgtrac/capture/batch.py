@@ -1,11 +1,10 @@
-"""What grounding keeps in mind: delivered batches and their loaders, watched parameters and their optimizers."""
+"""What grounding keeps in mind: delivered batches, and the passes over loaders that deliver them."""
 
 from __future__ import annotations
 
 import weakref
 from array import array
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ class Batch:
     guesses: int = 0  # that were made before its delivery
     is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
     is_evaluated: bool = False  # a model saw it without gradients
-    is_recognised: bool = False  # by its memory, in an applied update
+    recognised_by: tuple[int, ...] = ()  # optimizers that surely applied it
     is_at_most: bool = False  # its collate function may have left some of its samples out
 
     @property
@@ -60,31 +59,3 @@ class Iteration:
     ahead: bool = False  # batches were delivered faster than consumed: order can only be assumed
     delivered: int = 0
     is_over: bool = False  # the loader has no more batches
-
-
-@dataclass(eq=False, slots=True)
-class Watcher:
-    """One parameter whose gradient tells that a backward pass reached its optimizer."""
-
-    parameter: weakref.ref[torch.Tensor]
-    handle: Any = None
-    pending: dict[Batch, int] = field(default_factory=dict)  # contributed, no update yet -> attribution
-    grad: tuple[int, int] = (0, -1)  # data pointer and version of .grad when last seen
-    optimizer: KnownOptimizer | None = None
-
-
-@dataclass(eq=False, slots=True)
-class KnownOptimizer:
-    """One optimizer that has used traced batches."""
-
-    number: int
-    watcher: Watcher
-    steps: int = 0
-    moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
-    learning_rates: tuple[float, ...] = ()
-
-    def rate_of(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> float | None:
-        """The learning rate of one of the optimizer's parameters, in force at the last applied update; None where it
-        is none of them."""
-        groups = zip(optimizer.param_groups, self.learning_rates, strict=False)
-        return next((rate for group, rate in groups if any(p is parameter for p in group["params"])), None)

@@ -10,11 +10,23 @@ from typing import Any
 from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture import loader, node_loader
+from fgtrac.capture.contributions import Contributions
 from fgtrac.capture.full_batch import FullBatch
 from fgtrac.capture.recorder import Recorder
+from fgtrac.capture.root_modules import Roots
 from fgtrac.capture.step import Grounding
+from fgtrac.capture.updates import Updates
 
-HOOKS = ("_found", "_after_forward", "_reach", "_accumulated", "_before_step", "_after_step")
+HOOKS = (
+    (Roots, "_found"),
+    (Grounding, "_after_forward"),
+    (Contributions, "reach"),
+    (Contributions, "_accumulated"),
+    (Updates, "_before_step"),
+    (Updates, "_after_step"),
+    (FullBatch, "_begin"),
+    (node_loader, "_hand_over"),
+)
 
 
 class OwnTime:
@@ -55,9 +67,7 @@ def own_time() -> Iterator[OwnTime]:
     base: Any = torch_dataloader._BaseDataLoaderIter
     patched = {name: getattr(base, name) for name in loader._original}
     originals = dict(loader._original)
-    hooks = {name: getattr(Grounding, name) for name in HOOKS}
-    others = ((FullBatch, "_begin"), (node_loader, "_hand_over"))
-    outside = [(owner, name, getattr(owner, name)) for owner, name in others]
+    hooks = [(owner, name, getattr(owner, name)) for owner, name in HOOKS]
     recorders: list[Recorder] = []
     made = Recorder.__init__
 
@@ -69,9 +79,7 @@ def own_time() -> Iterator[OwnTime]:
         for name in patched:
             loader._original[name] = meter.foreign(originals[name])
             setattr(base, name, meter.own(patched[name]))
-        for name in HOOKS:
-            setattr(Grounding, name, meter.own(hooks[name]))
-        for owner, name, function in outside:
+        for owner, name, function in hooks:
             setattr(owner, name, meter.own(function))
         Recorder.__init__ = remember  # type: ignore[method-assign]
         yield meter
@@ -80,8 +88,6 @@ def own_time() -> Iterator[OwnTime]:
         loader._original.update(originals)
         for name in patched:
             setattr(base, name, patched[name])
-        for name in HOOKS:
-            setattr(Grounding, name, hooks[name])
-        for owner, name, function in outside:
+        for owner, name, function in hooks:
             setattr(owner, name, function)
         Recorder.__init__ = made  # type: ignore[method-assign]

@@ -17,10 +17,21 @@ def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     return any(group.get("fused") for group in optimizer.param_groups)
 
 
-def skipped_inside(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a GradScaler told the fused kernel of infinite gradients: then it was called and changed nothing."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
+def leaves_behind(tensors: Iterable[torch.Tensor], limit: int = 10_000) -> list[torch.nn.Parameter]:
+    """The parameters that tensors were computed from, as far as `limit` steps back tell."""
+    found: list[torch.nn.Parameter] = []
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen: set[Any] = set()
+    while nodes and len(seen) < limit:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, torch.nn.Parameter):
+            found.append(leaf)
+        nodes += [before for before, _ in node.next_functions]
+    return found
 
 
 def all_zero(parameters: Iterable[torch.Tensor]) -> bool:
@@ -53,3 +64,19 @@ def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
         elif depth and type(item) not in _PLAIN and (held := open_batch(item)) is not None:
             found += tensors_in(list(held.values()), depth - 1)
     return found
+
+
+class Later:
+    """A flag on a device, read when the device has it: asking costs no wait where time has passed since."""
+
+    def __init__(self, flag: torch.Tensor) -> None:
+        self._here = flag.detach().to("cpu", non_blocking=True)  # a page-locked copy, made in the device's turn
+        self._arrived: Any = None
+        if flag.device.type != "cpu":
+            self._arrived = torch.Event(flag.device)
+            self._arrived.record()
+
+    def __bool__(self) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._here)

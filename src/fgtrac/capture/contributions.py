@@ -1,0 +1,165 @@
+"""Which batches have contributed a gradient, and to which parameters: one or two watched ones of each optimizer."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterable
+
+import torch
+from torch._C import _current_graph_task_id
+
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.passes import EXACT, FIFO, Passes
+from fgtrac.capture.queues import TOO_MANY, WAITING_LIMIT
+from fgtrac.capture.tensors import address_of, all_zero
+from fgtrac.capture.update import Pending, Watcher
+from fgtrac.events.schema import NO_STEP, STATUS
+
+DISCARDED, UNAPPLIED = STATUS["discarded"], STATUS["unapplied"]
+NO_OPTIMIZER = 0
+UNOWNED_LIMIT = 4096  # batches that a parameter may collect before an optimizer claims it
+BY_HAND = "parameters changed, and by no optimizer that is known", "call run.stepped() after each update made by hand"
+
+Settle = Callable[..., None]  # batch, optimizer, step, status[, attribution]
+Doubt = Callable[..., None]  # why nobody can tell any more what was used, and what the user can do about it
+
+
+class Contributions:
+    """Hears of each gradient that is accumulated in a watched parameter, and notices those that are thrown away."""
+
+    def __init__(self, passes: Passes, settle: Settle, doubt: Doubt) -> None:
+        self._passes = passes
+        self._settle = settle
+        self._doubt = doubt
+        self.watchers: dict[int, Watcher] = {}
+        self._fired: list[Watcher] = []  # those that the backward pass under way has met
+        self.stepping = False  # an optimizer is, perhaps with a closure
+
+    def watch(self, parameter: torch.Tensor) -> Watcher:
+        """Watch a parameter, if that is not done yet."""
+        watcher = self.find(parameter)
+        if watcher is None:
+            watcher = self.watchers[id(parameter)] = Watcher(weakref.ref(parameter))
+            hook = functools.partial(self._accumulated, watcher)
+            watcher.handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+        return watcher
+
+    def find(self, parameter: torch.Tensor) -> Watcher | None:
+        """The watcher of a parameter."""
+        watcher = self.watchers.get(id(parameter))
+        return watcher if watcher is not None and watcher.parameter() is parameter else None
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Watch its parameter no longer."""
+        watcher.handle.remove()
+        key = id(watcher.parameter())
+        if self.watchers.get(key) is watcher:
+            del self.watchers[key]
+
+    def close(self) -> None:
+        """Remove every hook: what contributed will not be applied."""
+        for watcher in self.watchers.values():
+            watcher.handle.remove()
+            self._drop(watcher, UNAPPLIED)
+        self.watchers.clear()
+
+    # -- backward -----------------------------------------------------------------------------------------------
+
+    def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
+        grad, passes, backward = parameter.grad, self._passes, _current_graph_task_id()
+        seen = (0, -1) if grad is None else (address_of(grad), grad._version)  # None: a hook before this one took it
+        pending, before, watcher.grad = watcher.pending, watcher.grad, seen
+        moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
+        if not pending and not self.stepping and backward != -1:
+            if backward == passes.backward and passes.attribution == EXACT:  # it has met the other parameter
+                self._fired.append(watcher)
+                pending.update(dict.fromkeys(passes.current, EXACT))
+                return
+            if passes.alone is not None and backward != passes.backward and not passes.reached:  # the usual case
+                passes.begin(backward, passes.alone[1], pending)
+                self._fired = [watcher]
+                return
+        is_thrown = self._is_thrown(watcher, before, grad)
+        self.decide(backward)
+        if is_thrown and self._drop(watcher, DISCARDED, but=passes.current) and moved and watcher.optimizer is None:
+            self._doubt(*BY_HAND)
+        self._fired.append(watcher)
+        self.contribute(watcher, passes.current)
+        self._bound(watcher)
+
+    def _is_thrown(self, watcher: Watcher, before: tuple[int, int], grad: torch.Tensor | None) -> bool:
+        """Whether the gradient of what contributed before was thrown away, as far as can be told."""
+        seen = watcher.grad
+        is_added = seen[0] == before[0] and seen[1] == before[1] + 1
+        if is_added or not watcher.pending or self.stepping or grad is None or not seen[0] or grad.requires_grad:
+            return False  # a closure's, sparse, or with create_graph: unclear
+        if seen[0] == before[0] and seen[1] > before[1]:  # clipped, scaled or zeroed after the forward pass
+            watcher.pending = {batch: max(FIFO, sure) for batch, sure in watcher.pending.items()}
+            return False
+        return True
+
+    def decide(self, backward: int) -> None:
+        """Which batches the backward pass is about, if that is not known yet."""
+        if self._passes.consume(backward):
+            self._fired = []
+
+    def reach(self, batches: dict[Batch, None]) -> None:
+        """A backward pass came through an output that was computed from these batches."""
+        if self._passes.reach(batches):
+            for watcher in self._fired:
+                self.contribute(watcher, batches)
+
+    def contribute(self, watcher: Watcher, batches: Iterable[Batch]) -> None:
+        """They are in its gradient."""
+        number = watcher.optimizer.number if watcher.optimizer is not None else NO_OPTIMIZER
+        for batch, sure in self.take(batches, number).items():
+            watcher.pending.setdefault(batch, sure)
+
+    def take(self, batches: Iterable[Batch], optimizer: int) -> Pending:
+        """They wait no more for a backward pass; how surely they are the optimizer's."""
+        for batch in batches:
+            self._passes.queues.consume(batch)
+        return {batch: self._passes.sureness(batch, optimizer) for batch in batches}
+
+    # -- what is thrown away ------------------------------------------------------------------------------------
+
+    def look_at_gradients(self) -> None:
+        """Before more is accumulated: was what waits for an update zeroed in place, or only clipped or scaled?"""
+        for watcher in list(self.watchers.values()):
+            if watcher.pending and not self.stepping:
+                self._look_at_gradient(watcher)
+
+    def _look_at_gradient(self, watcher: Watcher) -> None:
+        parameter = watcher.parameter()
+        grad = None if parameter is None else parameter.grad
+        if grad is None or (seen := (address_of(grad), grad._version)) == watcher.grad or not seen[0]:
+            return
+        owner = watcher.optimizer
+        free = [p for w in self.watchers.values() if w.optimizer is None and (p := w.parameter()) is not None]
+        if all_zero(free if owner is None else owner.parameters()):
+            self._drop(watcher, DISCARDED)
+        else:
+            watcher.grad = seen
+
+    def _bound(self, watcher: Watcher) -> None:
+        """No update comes."""
+        if watcher.optimizer is None and len(watcher.pending) > UNOWNED_LIMIT:
+            self.unwatch(watcher)  # a parameter that no optimizer updates
+            self._drop(watcher, UNAPPLIED)
+        elif len(watcher.pending) > WAITING_LIMIT:
+            self._doubt(TOO_MANY)
+            self._drop(watcher, UNAPPLIED, but=list(watcher.pending)[1:])
+
+    def _drop(self, watcher: Watcher, status: int, but: Iterable[Batch] = ()) -> bool:
+        """What contributed will not be applied, but for some: whether there was anything else. An optimizer speaks not
+        for what it has just applied (as a critic that a generator's pass comes through), a parameter of none only for
+        what nobody settled."""
+        owner, kept = watcher.optimizer, set(but)
+        dropped = {batch: sure for batch, sure in watcher.pending.items() if batch not in kept}
+        for batch, attribution in dropped.items():
+            for other in owner.watchers if owner is not None else (watcher,):
+                other.pending.pop(batch, None)
+            if not batch.settled if owner is None else batch not in owner.last:
+                self._settle(batch, owner.number if owner else NO_OPTIMIZER, NO_STEP, status, attribution)
+        return bool(dropped)

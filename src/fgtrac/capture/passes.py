@@ -1,0 +1,216 @@
+"""Which delivered batches a backward pass is about, and how surely that is known."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch._C import _current_graph_task_id
+
+from fgtrac.capture.batch import Batch, Iteration
+from fgtrac.capture.hops import Hops
+from fgtrac.capture.memory import LEAVES, BatchMemory
+from fgtrac.capture.queues import Queues
+from fgtrac.capture.tensors import tensors_in
+from fgtrac.events.schema import ATTRIBUTION
+
+EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
+STRAY = max(ATTRIBUTION.values()) + 1  # fifo, and perhaps of data that nobody delivered
+
+
+class Passes:
+    """Forward passes whose input lies in delivered batches' memory, and the backward passes that come through them.
+
+    `reach` is called as a backward pass comes through an output; an output is kept until then or until the next
+    delivery, whichever comes first.
+    """
+
+    def __init__(self, queues: Queues, reach: Callable[[dict[Batch, None]], None]) -> None:
+        self._reach = reach
+        self.queues = queues
+        self.memory = BatchMemory()
+        self.declared: dict[Batch, None] = {}  # what a framework's hook says that the next passes are about
+        self.forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
+        self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
+        self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
+        self._reached_by = -1
+        self.current: list[Batch] = []
+        self.attribution = FIFO
+        self.is_again = False  # no batch was in turn: another pass over those of the pass before
+        self.guesses = {True: 0, False: 0}  # choices of one among several batches, of training loaders or of others
+        self.backward = -1  # the backward pass that `current` is about
+        self.new_forward = False  # since then, or a delivery
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a batch that an update may be about."""
+        return bool(self.queues.outstanding or self.declared or self.queues.waits_ended)
+
+    @property
+    def in_hand(self) -> list[Batch]:
+        """The batches of the last forward pass where its input was recognised, else the next one in order."""
+        waiting = self.queues.candidates()[:1] if self.new_forward else []
+        return list(self.forwarded or self.declared) or waiting or self.current
+
+    def deliver(self, iteration: Iteration, positions: array[int], data: Any, hops: Hops | None) -> Batch:
+        """A watched loader hands over a batch."""
+        batch = Batch(iteration, iteration.delivered, positions, hops=hops, guesses=self.guesses[iteration.trains])
+        iteration.delivered += 1
+        outstanding = self.queues.outstanding
+        if outstanding and not iteration.ahead:
+            iteration.ahead = any(b.iteration is iteration for b in outstanding)
+        others = bool(outstanding)
+        self.queues.add(batch)
+        self.forwarded, self.alone, self.new_forward = {}, None, True
+        self.memory.take(batch, data, outstanding, others)
+        return batch
+
+    # -- forward ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, batches: dict[Batch, None]) -> None:
+        """A model saw them without gradients; where none was recognised, perhaps the one evaluation batch there is."""
+        seen = batches or self.declared or self.queues.evaluated()
+        for batch in seen:
+            batch.is_evaluated = True
+        self.queues.set_aside([b for b in seen if not b.iteration.trains])  # others are often trained on thereafter
+
+    def forward(self, output: Any, batches: dict[Batch, None]) -> None:
+        """A model returned what a backward pass may come through; let that tell whether it does."""
+        self.new_forward = True
+        self.reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
+        if not batches:
+            return
+        if self.declared:
+            batches.update(self.declared)
+        if not self.forwarded and all(b.iteration.trains for b in batches):
+            self.alone = (output, batches)  # the usual case: a backward pass now is about it, and no hook is needed
+        else:
+            first, self.alone = self.alone, None
+            for out, known in ((output, batches), *((first,) if first else ())):
+                self._follow(out, known)
+        self.forwarded.update(batches)
+
+    def part_graphs(self, batches: dict[Batch, None]) -> None:
+        """A graph's memory tells that a full batch is trained on only where no batch of node numbers, say, may be what
+        goes over the same graph: leave out those where one is, and say that it is a guess where both wait."""
+        outstanding = self.queues.outstanding
+        known = [b for b in batches if b.hops is None]
+        other = known[0] if known else next((b for b in outstanding if b.hops is None), None)
+        if other is None:
+            return
+        for batch in [b for b in batches if b.is_whole]:
+            waits = batch in outstanding
+            if known and waits and batch.iteration.trains:
+                continue  # both may be in one loss
+            del batches[batch]
+            if waits:
+                batch.iteration.ahead = other.iteration.ahead = True
+                self._count_guesses((batch, other))
+        self.memory.forget_graphs(outstanding)
+
+    def _count_guesses(self, batches: Iterable[Batch]) -> None:
+        """One of them was chosen, or none, where it could have been another."""
+        for trains in {b.iteration.trains for b in batches}:
+            self.guesses[trains] += 1
+
+    def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
+        """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
+        for leaf in tensors_in(output)[:LEAVES]:
+            if leaf.grad_fn is not None:
+                leaf.grad_fn.register_prehook(lambda _grads: self._reach(batches))
+
+    # -- backward -----------------------------------------------------------------------------------------------
+
+    def reach(self, batches: dict[Batch, None]) -> bool:
+        """A backward pass came through an output that was computed from these batches: whether the pass has met
+        watched parameters already, so that `current` has grown."""
+        backward = _current_graph_task_id()
+        if backward == self.backward and backward != -1:
+            self.recognise([*self.current, *batches])
+            return True
+        if backward != self._reached_by:
+            self.reached, self._reached_by = {}, backward
+        self.reached.update(batches)
+        return False
+
+    def begin(self, backward: int, batches: dict[Batch, None], pending: dict[Batch, int]) -> None:
+        """The usual case of `consume` in one piece, as calls into cold code are what a step pays for: one forward pass
+        was recognised, and this backward pass is the first thing behind it. They are added to `pending`."""
+        self.backward = backward
+        self.current, self.attribution, self.is_again = list(batches), EXACT, False
+        self.forwarded, self.alone, self.queues.aside, self.new_forward = {}, None, {}, False
+        if len(self.queues.outstanding) > len(batches):
+            self.queues.pass_over_before(self.current[-1])
+        for batch in batches:
+            pending[batch] = EXACT
+            self.queues.consume(batch)
+
+    def consume(self, backward: int) -> bool:
+        """Decide which batches this backward pass is about: once a pass, however many parameters are watched. Returns
+        whether it has been decided now; -1 is an update that no backward pass is known of."""
+        if backward == self.backward and backward != -1:
+            return False
+        self.backward = backward
+        if self.reached:
+            reached, self.reached = self.reached, {}
+            self.recognise(reached)
+        elif self.alone is not None:
+            self.recognise(self.alone[1])
+        elif backward != -1 and self.forwarded:  # it has still to come through what was recognised
+            self.current, self.attribution, self.is_again = list(self.declared), EXACT, False
+        elif self.declared:
+            self.recognise(self.declared)
+        elif backward == -1 or self.attribution != EXACT or self.new_forward:
+            self._take_next(backward)
+        return True
+
+    def recognise(self, batches: Iterable[Batch]) -> None:
+        """The backward pass under way is about these batches for certain; those before them were skipped."""
+        self.current, self.attribution = list(dict.fromkeys([*batches, *self.declared])), EXACT
+        self.forwarded, self.alone, self.queues.aside = {}, None, {}
+        self.new_forward = self.is_again = False
+        if len(self.queues.outstanding) > len(self.current):
+            self.queues.pass_over_before(self.current[-1])
+
+    def _take_next(self, backward: int) -> None:
+        """Nothing was recognised: it is about the batch in turn."""
+        candidates = self.queues.candidates()
+        if not candidates:
+            if backward != -1 or self.queues.waits_ended:
+                self._take_again()
+            return
+        batch = candidates[0]
+        self.attribution = SOLE if len(candidates) == 1 and not batch.iteration.ahead else FIFO
+        self.guesses[batch.iteration.trains] += len(candidates) > 1
+        for other in candidates[1:]:
+            other.iteration.ahead |= other.is_whole  # no surer than this choice
+        self.current, self.queues.aside = [batch], {}
+        self.new_forward = self.is_again = False
+        if len(candidates) > 1 and batch.number > candidates[1].number:
+            self.queues.pass_over_before(batch)
+
+    def _take_again(self) -> None:
+        """No batch is in turn: a second pass over the same one, or over one that is out of turn, if there is any that
+        was evaluated since or is still held."""
+        queues = self.queues
+        held = (b for b in queues.passed if b in queues.aside or (b.iteration.trains and not b.is_let_go()))
+        others = dict.fromkeys(held)
+        self.attribution = FIFO if others else min(FIFO, max(SOLE, self.attribution))
+        late = next((b for b in queues.aside if b in others and b.iteration.trains), None)
+        self.is_again = late is None
+        if late is not None:
+            self.current = [late]
+            del others[late]
+        elif not self.current or any(b.is_behind() or (b.recognised_by and queues.waits_ended) for b in self.current):
+            self.attribution = STRAY
+            if queues.ended is not None and queues.waits_ended:
+                self.current = [queues.ended]
+                others.pop(queues.ended, None)
+            self._count_guesses(self.current)
+        self._count_guesses(others)
+
+    def sureness(self, batch: Batch, optimizer: int) -> int:
+        """How surely `current` is right for one optimizer. Where no batch was in turn, and an update of it was surely
+        made of this batch already, this pass is of a copy of that batch, or of what nobody delivered."""
+        return STRAY if self.is_again and optimizer in batch.recognised_by else self.attribution

@@ -1,0 +1,132 @@
+"""One optimizer under watch: which of its parameters tell of backward passes, and whether a step moved anything."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fgtrac.capture.batch import Batch
+from fgtrac.capture.tensors import Later, is_fused
+
+Pending = dict[Batch, int]  # contributed, no update yet -> attribution
+Values = list[tuple[weakref.ref[torch.Tensor], torch.Tensor]]
+COMPARED = 65_536  # values of a parameter that are compared where no version counter tells that they moved
+
+
+@dataclass(eq=False, slots=True)
+class Watcher:
+    """One parameter whose gradient tells that a backward pass reached its optimizer."""
+
+    parameter: weakref.ref[torch.Tensor]
+    handle: Any = None
+    pending: Pending = field(default_factory=dict)
+    grad: tuple[int, int] = (0, -1)  # data pointer and version of .grad when last seen
+    version: int = -1  # of the parameter, then
+    optimizer: KnownOptimizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A step of which is not known yet whether it was an update: it waits for the device to say so."""
+
+    pending: Pending
+    rates: tuple[float, ...]
+    stood_still: Later
+
+
+@dataclass(eq=False, slots=True)
+class KnownOptimizer:
+    """What makes updates of traced batches: one optimizer, or all that step inside backward passes together."""
+
+    number: int
+    steps: int
+    optimizer: weakref.ref[torch.optim.Optimizer] | None = None
+    watchers: list[Watcher] = field(default_factory=list)  # one or two: no backward pass should go round both
+    learning_rates: tuple[float, ...] = ()
+    last: Pending = field(default_factory=dict)  # what its last update was made of
+    held: Held | None = None
+    whole: KnownOptimizer | None = None  # of all that step inside backward passes, where it is one of these
+    backward: int = -1  # the backward pass of the last update, there
+    _moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
+    _has_version: bool = False  # its updates move version counters
+    _before: Values = field(default_factory=list)  # of these parameters, where they may not
+
+    def is_pending(self) -> bool:
+        """Whether something contributed since the last update."""
+        return any(watcher.pending for watcher in self.watchers)
+
+    def graded(self) -> Watcher | None:
+        """The first watcher whose parameter has a gradient."""
+        return next((w for w in self.watchers if (p := w.parameter()) is not None and p.grad is not None), None)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """All of them, of one optimizer that is still there; otherwise those that are watched."""
+        optimizer = None if self.optimizer is None else self.optimizer()
+        watched = [p for w in self.watchers if (p := w.parameter()) is not None]
+        return watched if optimizer is None else list(parameters_of(optimizer))
+
+    def take_pending(self) -> Pending:
+        """What contributed since the last update, each as surely as any of the watched parameters tells."""
+        together: Pending = {}
+        for watcher in self.watchers:
+            for batch, sure in watcher.pending.items():
+                together[batch] = min(sure, together.get(batch, sure))
+            watcher.pending.clear()
+        return together
+
+    def note(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor | None) -> None:
+        """A step begins; the parameter has a gradient."""
+        self._moved = None if parameter is None else (weakref.ref(parameter), parameter._version)
+        if parameter is None or self._has_version or is_fused(optimizer):
+            return
+        self._before = values_of([parameter, *(p for w in self.watchers if (p := w.parameter()) is not None)])
+
+    def has_moved(self, optimizer: torch.optim.Optimizer) -> bool | Later:
+        """Whether the step moved anything; a Later, whose gradients a device has still to judge, is true where it did
+        not."""
+        before, self._before = self._before, []
+        if self._moved is None:
+            return self.is_pending()  # its closure made the gradients
+        parameter = self._moved[0]()
+        if parameter is not None and parameter._version != self._moved[1]:
+            self._has_version = True
+            return True
+        if (self.watchers and not self.is_pending()) or parameter is None:
+            return False
+        if is_fused(optimizer):
+            found = getattr(optimizer, "found_inf", None)  # by a GradScaler: then the kernel changed nothing
+            return True if found is None else Later(found)
+        return not is_unchanged(before)  # those made through .data
+
+    def rate_of(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> float | None:
+        """The learning rate of one of the optimizer's parameters, in force at the last applied update; None where it
+        is none of them."""
+        groups = zip(optimizer.param_groups, self.learning_rates, strict=False)
+        return next((rate for group, rate in groups if any(p is parameter for p in group["params"])), None)
+
+
+def rates_of(optimizer: Any) -> tuple[float, ...]:
+    """The learning rates, one a parameter group; none where some group has none, as when it is adapted inside."""
+    groups = optimizer.param_groups
+    return tuple([float(g["lr"]) for g in groups]) if all(g.get("lr") is not None for g in groups) else ()
+
+
+def parameters_of(optimizer: Any) -> Iterable[torch.Tensor]:
+    """All of an optimizer's parameters."""
+    return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+
+
+def values_of(parameters: Iterable[torch.Tensor]) -> Values:
+    """Copies of the first values of some parameters."""
+    distinct = {id(p): p for p in parameters}.values()
+    return [(weakref.ref(p), p.detach().reshape(-1)[:COMPARED].clone()) for p in distinct]
+
+
+def is_unchanged(before: Values) -> bool:
+    """Whether they are the parameters' values still, as far as these are there."""
+    return all(torch.equal(p.detach().reshape(-1)[:COMPARED], old) for ref, old in before if (p := ref()) is not None)

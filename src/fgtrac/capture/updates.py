@@ -1,0 +1,248 @@
+"""The optimizers of a training: which of their steps are updates, and which batches these are made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch._C import _current_graph_task_id
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from fgtrac.capture.contributions import DISCARDED, Contributions, Settle
+from fgtrac.capture.passes import Passes
+from fgtrac.capture.root_modules import Roots
+from fgtrac.capture.tensors import Later, address_of, all_zero
+from fgtrac.capture.update import Held, KnownOptimizer, Pending, Watcher, parameters_of, rates_of
+from fgtrac.events.schema import NO_STEP, STATUS
+
+APPLIED = STATUS["applied"]
+
+
+class Updates:
+    """Hears of each step of every `torch.optim.Optimizer`, and of those that are told by `stepped`."""
+
+    def __init__(
+        self, passes: Passes, contributions: Contributions, roots: Roots, settle: Settle, first_step: int
+    ) -> None:
+        self._passes = passes
+        self._contributions = contributions
+        self._roots = roots
+        self._settle = settle
+        self.first_step = first_step
+        self.numbers = itertools.count(1)
+        self._known: WeakKeyDictionary[torch.optim.Optimizer, KnownOptimizer] = WeakKeyDictionary()
+        self._others: list[KnownOptimizer] = []  # whatever else makes updates
+        self._inside: KnownOptimizer | None = None  # all that step inside backward passes
+        self._by_hand: KnownOptimizer | None = None  # whatever is told by `stepped` without its parameters
+        self._latest: KnownOptimizer | None = None
+        self._hooks = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+
+    @property
+    def step(self) -> int:
+        """Of the optimizer that stepped last."""
+        self.read()
+        return self._latest.steps if self._latest is not None else self.first_step
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """Of all optimizers, the one that stepped last first."""
+        self.read()
+        known = dict.fromkeys([*self._known.values(), *self._others])
+        others = sorted((o for o in known if o is not self._latest and o.whole is None), key=lambda one: one.number)
+        every = others if self._latest is None else [self._latest, *others]  # the latest also where it is gone by now
+        return tuple(rate for one in every for rate in one.learning_rates)
+
+    def learning_rate_of(self, parameter: torch.Tensor) -> float | None:
+        """Of one parameter."""
+        self.read()
+        rates = (known.rate_of(optimizer, parameter) for optimizer, known in list(self._known.items()))
+        return next((rate for rate in rates if rate is not None), None)
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        self.read()
+        for hook in self._hooks:
+            hook.remove()
+
+    # -- a step -------------------------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._contributions.stepping = True
+        known = self._known.get(optimizer) or self._recognise(optimizer)
+        if known is None:
+            return
+        if known.held is not None:
+            self._read(known)
+        watcher = known.graded()
+        parameter = None if watcher is None else watcher.parameter()
+        if watcher is not None:
+            if not known.is_pending():
+                self._take_unseen(known, watcher, has_closure=len(args) > 1 or bool(kwargs))
+        else:  # this time the backward pass went through others only
+            parameter = next((p for p in parameters_of(optimizer) if p.grad is not None), None)
+            if parameter is not None and known.watchers:
+                if self._passes.reached or not known.is_pending():
+                    self._take_for(known)
+                self._watch_too(known, parameter)
+        known.note(optimizer, parameter)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._contributions.stepping = False
+        known = self._known.get(optimizer) or self._recognise(optimizer)  # unknown: its closure made the gradients
+        if known is None:
+            return
+        moved = known.has_moved(optimizer)
+        if moved is False:
+            return  # what contributed waits for a later update, or is discarded
+        rates = rates_of(optimizer)
+        if known.whole is not None:
+            known.learning_rates = rates
+            self._apply_inside(known.whole, rates)
+            return
+        pending = known.take_pending()
+        if isinstance(moved, Later):
+            known.held = Held(pending, rates, moved)
+        else:
+            self._apply(known, pending, rates)
+
+    def _apply(self, known: KnownOptimizer, pending: Pending, rates: tuple[float, ...]) -> None:
+        known.steps += 1
+        known.learning_rates, known.last = rates, pending
+        self._latest = known
+        for batch, attribution in pending.items():
+            self._settle(batch, known.number, known.steps, APPLIED, attribution)
+        if self._roots.seeks:
+            self._roots.updated()
+
+    def read(self) -> None:
+        """Settle what is held: whether each optimizer's last step was an update."""
+        for known in list(self._known.values()):
+            if known.held is not None:
+                self._read(known)
+
+    def _read(self, known: KnownOptimizer) -> None:
+        held, known.held = known.held, None
+        if held is not None and not held.stood_still:
+            self._apply(known, held.pending, held.rates)
+        elif held is not None:
+            for batch, attribution in held.pending.items():
+                self._settle(batch, known.number, NO_STEP, DISCARDED, attribution)
+
+    def _apply_inside(self, known: KnownOptimizer, rates: tuple[float, ...]) -> None:
+        """One of the optimizers that step inside a backward pass, a parameter each, has stepped: together they make
+        one update a pass."""
+        backward = _current_graph_task_id()
+        self._contributions.decide(backward)
+        if known.backward != backward:
+            known.backward, known.last = backward, {}
+            known.steps += 1
+        known.learning_rates, self._latest = rates, known
+        new = [batch for batch in self._passes.current if batch not in known.last]
+        for batch, sure in self._contributions.take(new, known.number).items():
+            known.last[batch] = sure
+            self._settle(batch, known.number, known.steps, APPLIED, sure)
+        if self._roots.seeks:
+            self._roots.updated()
+
+    def _take_for(self, known: KnownOptimizer) -> None:
+        """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
+        self._passes.current = []
+        self._contributions.decide(-1)
+        self._contributions.contribute(known.watchers[0], self._passes.current)
+
+    def _take_unseen(self, known: KnownOptimizer, watcher: Watcher, has_closure: bool) -> None:
+        """There are gradients, and nothing contributed: the pass went round the watched parameters, the gradients are
+        those of the update before, or the loop has put them there by itself."""
+        passes, parameter = self._passes, watcher.parameter()
+        grad = None if parameter is None else parameter.grad
+        if passes.forwarded:
+            self._take_for(known)
+        elif has_closure or grad is None:
+            return  # it will make them anew
+        elif (address_of(grad), grad._version) == watcher.grad:
+            watcher.pending.update(known.last)
+        elif passes.new_forward and passes.waits and not all_zero(known.parameters()):
+            self._take_for(known)
+
+    # -- optimizers ---------------------------------------------------------------------------------------------
+
+    def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
+        """First step of an optimizer: keep one or two watched parameters of it, or None where no traced batch reached
+        it."""
+        waits = self._passes.waits or bool(self._passes.reached)
+        backward = _current_graph_task_id()
+        if backward != -1:
+            return self._recognise_inside(optimizer) if waits or backward == self._passes.backward else None
+        if not (waits or self._contributions.watchers):
+            return None
+        parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
+        watchers = [w for p in parameters if (w := self._contributions.find(p)) is not None]
+        fired = [w for w in watchers if w.pending]
+        if not fired and not (parameters and waits):
+            return None
+        known = self._known[optimizer] = KnownOptimizer(next(self.numbers), self.first_step, ref(optimizer))
+        if fired:
+            self._keep(known, fired, watchers)
+        else:  # no module led here: attribute at the step, watch from now on
+            first, last = (self._contributions.watch(parameters[place]) for place in (0, -1))
+            self._keep(known, [first, last], [first, last])
+            self._take_for(known)
+            self._roots.seek(past_this_step=True)
+        return known
+
+    def _recognise_inside(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer:
+        """An optimizer that steps inside a backward pass."""
+        if self._inside is None:
+            self._inside = KnownOptimizer(next(self.numbers), self.first_step)
+            self._others.append(self._inside)
+        for watcher in [w for p in parameters_of(optimizer) if (w := self._contributions.find(p)) is not None]:
+            self._contributions.unwatch(watcher)
+        known = KnownOptimizer(self._inside.number, self.first_step, ref(optimizer), whole=self._inside)
+        self._known[optimizer] = known
+        return known
+
+    def _keep(self, known: KnownOptimizer, fired: list[Watcher], watchers: list[Watcher]) -> None:
+        """Of the watchers that have met a backward pass the first and the last; a frozen layer or one that a batch went
+        round is seldom both."""
+        known.watchers = [fired[0], fired[-1]] if fired[-1] is not fired[0] else fired[:1]
+        for watcher in known.watchers:
+            watcher.optimizer = known
+        for other in watchers:
+            if other not in known.watchers:
+                known.watchers[0].pending.update(other.pending)
+                self._contributions.unwatch(other)
+
+    def _watch_too(self, known: KnownOptimizer, parameter: torch.Tensor) -> None:
+        """The watched parameters had no gradient (they are frozen, say): watch one that has."""
+        watcher = self._contributions.watch(parameter)
+        self._keep(known, [known.watchers[0], watcher], [*known.watchers, watcher])
+
+    def stepped(self, parameters: Iterable[torch.Tensor] | None = None) -> None:
+        """An update was just made by other means than a `torch.optim.Optimizer`, of these parameters: by default of all
+        that no such optimizer holds."""
+        passes, contributions = self._passes, self._contributions
+        if parameters is None:
+            known = self._by_hand
+            watchers = [w for w in contributions.watchers.values() if w.optimizer in (None, known)]
+        else:
+            watchers = [contributions.watch(parameter) for parameter in parameters]
+            known = next((w.optimizer for w in watchers if w.optimizer is not None), None)
+        if known is None:
+            known = KnownOptimizer(next(self.numbers), self.first_step)
+            self._others.append(known)
+            self._by_hand = known if parameters is None else self._by_hand
+        fired = [w for w in watchers if w.pending] or watchers
+        if fired and (not known.watchers or any(w.optimizer is None for w in fired)):
+            self._keep(known, fired, watchers)
+        pending = known.take_pending()
+        if not pending and passes.new_forward:  # no watched parameter met a backward pass
+            passes.current = []
+            contributions.decide(-1)
+            pending = contributions.take(passes.current, known.number)
+        self._apply(known, pending or known.last, ())
