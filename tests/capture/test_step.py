@@ -65,6 +65,7 @@ def sureness(log: Any) -> set[str]:
     return {sure for _, sure, _ in log.batches("applied").values()}
 
 
+@pytest.mark.matrix("Updates", "accumulation with clipping, and a tail that is never stepped", attribution="exact")
 def test_accumulated_batches_belong_to_the_update_behind_them_and_the_tail_to_none(
     run: Run, log: Read, net: Net
 ) -> None:
@@ -82,6 +83,7 @@ def test_accumulated_batches_belong_to_the_update_behind_them_and_the_tail_to_no
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.matrix("Updates", "batches fetched and skipped by continue")
 def test_a_skipped_batch_is_unapplied_and_its_neighbours_are_right(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     for number, (features,) in enumerate(watched(run)):
@@ -96,6 +98,7 @@ def test_a_skipped_batch_is_unapplied_and_its_neighbours_are_right(run: Run, log
     assert with_status(said, "unapplied") == [1, 2]
 
 
+@pytest.mark.matrix("Updates", "a forward pass without gradients")
 def test_evaluation_without_gradients_is_no_use_of_a_batch(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     for number, (features,) in enumerate(watched(run)):
@@ -191,6 +194,7 @@ def test_a_saliency_map_of_a_validation_batch_is_no_use_in_training(run: Run, lo
     assert {(u.loader, u.status) for u in said.uses()} == {(1, "applied"), (2, "unapplied")}
 
 
+@pytest.mark.matrix("Updates", "NaN guard: zero_grad() without a step, set_to_none both ways")
 @pytest.mark.parametrize("to_none", [True, False])
 def test_a_gradient_thrown_away_makes_its_batch_discarded(run: Run, log: Read, net: Net, to_none: bool) -> None:
     optimizer = sgd(net)
@@ -221,6 +225,7 @@ def replace(model: nn.Module) -> None:
             parameter.grad = parameter.grad * 0.5
 
 
+@pytest.mark.matrix("Updates", "gradients clipped, scaled or replaced between backward passes", attribution="exact")
 @pytest.mark.parametrize("change", [clip, scale, replace])
 @pytest.mark.parametrize("dead", [False, True])
 def test_gradients_changed_between_accumulations_still_count(
@@ -241,6 +246,7 @@ def test_gradients_changed_between_accumulations_still_count(
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.matrix("Updates", "gradients clipped after the next forward pass", note="those before: fifo")
 def test_a_gradient_changed_after_the_next_forward_pass_counts_as_assumed(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     for number, (features,) in enumerate(watched(run)):
@@ -257,6 +263,7 @@ def test_a_gradient_changed_after_the_next_forward_pass_counts_as_assumed(run: R
     assert {(batch % 2, sure) for (_, _, batch), (_, sure, _) in said.batches().items()} == {(0, "fifo"), (1, "exact")}
 
 
+@pytest.mark.matrix("Updates", "two optimizers on one backward pass", attribution="exact")
 def test_two_optimizers_that_share_a_backward_pass_both_used_the_batch(run: Run, log: Read) -> None:
     first, second = nn.Linear(4, 3), nn.Linear(3, 1)
     optimizers = [sgd(first), sgd(second)]
@@ -299,6 +306,7 @@ def test_a_grad_enabled_evaluation_does_not_hide_what_is_trained_on(run: Run, lo
     assert applied(said) == {n + 1: [n] for n in range(6)}
 
 
+@pytest.mark.matrix("Updates", "two models, each on every other batch")
 def test_an_optimizer_that_rests_every_other_batch_used_only_the_others(run: Run, log: Read) -> None:
     first, second = Net(), Net()
     optimizers = [sgd(first), sgd(second)]
@@ -328,6 +336,7 @@ def test_an_unrelated_optimizer_counts_no_updates(run: Run, log: Read, net: Net)
     assert applied(said) == {n + 1: [n] for n in range(6)}
 
 
+@pytest.mark.matrix("Updates", "SGD, AdamW, Adam, RMSprop, Adagrad; foreach and fused; a step without gradients")
 @pytest.mark.parametrize(
     "make",
     [
@@ -353,6 +362,7 @@ def test_an_update_is_seen_whatever_kernel_makes_it(run: Run, log: Read, net: Ne
     assert with_status(said, "unapplied") == [3]
 
 
+@pytest.mark.matrix("Updates", "GradScaler, with and without a fused optimizer")
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_the_gradient_scaler_skips_is_no_update(run: Run, log: Read, net: Net, fused: bool) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
@@ -369,6 +379,7 @@ def test_a_step_that_the_gradient_scaler_skips_is_no_update(run: Run, log: Read,
     assert with_status(said, "discarded") == [2]
 
 
+@pytest.mark.matrix("Updates", "LBFGS")
 def test_an_optimizer_with_a_closure_used_its_batch_once(run: Run, log: Read, net: Net) -> None:
     optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=3)
     for (features,) in watched(run):
@@ -386,6 +397,7 @@ def test_an_optimizer_with_a_closure_used_its_batch_once(run: Run, log: Read, ne
     assert with_status(said, "discarded") == []
 
 
+@pytest.mark.matrix("Updates", "list(loader)", attribution="exact")
 def test_batches_read_ahead_are_recognised_by_their_memory(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     for (features,) in reversed(list(watched(run))):
@@ -398,6 +410,7 @@ def test_batches_read_ahead_are_recognised_by_their_memory(run: Run, log: Read, 
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.matrix("Updates", "list(loader), and copies of its batches", attribution="fifo", note="order is assumed")
 def test_batches_read_ahead_and_copied_are_attributed_in_order_and_said_to_be(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     for (features,) in list(watched(run)):
@@ -478,6 +491,7 @@ def test_items_that_share_one_memory_are_attributed_in_order_and_said_to_be(
     assert sureness(said) == {"fifo"}
 
 
+@pytest.mark.matrix("Updates", "two batches in one loss")
 def test_two_batches_in_one_loss_are_both_used(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     batches = iter(watched(run))
@@ -489,6 +503,7 @@ def test_two_batches_in_one_loss_are_both_used(run: Run, log: Read, net: Net) ->
     assert applied(log(run.path)) == {1: [0, 1], 2: [2, 3], 3: [4, 5]}
 
 
+@pytest.mark.matrix("Updates", "activation checkpointing", attribution="exact")
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_recomputed_activations_do_not_take_the_next_batch(run: Run, log: Read, reentrant: bool) -> None:
     class Recomputed(Net):
@@ -510,6 +525,7 @@ def test_recomputed_activations_do_not_take_the_next_batch(run: Run, log: Read, 
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.matrix("Updates", "batches that go round the first layer", attribution="exact")
 def test_a_batch_that_bypasses_the_first_layer_is_still_seen(run: Run, log: Read) -> None:
     class Routed(Net):
         def forward(self, features: torch.Tensor, short: bool = False) -> torch.Tensor:
@@ -528,6 +544,7 @@ def test_a_batch_that_bypasses_the_first_layer_is_still_seen(run: Run, log: Read
     assert sureness(said) == {"exact"}
 
 
+@pytest.mark.matrix("Updates", "a loop without modules", attribution="sole")
 def test_a_loop_without_modules_is_attributed_at_the_step(run: Run, log: Read) -> None:
     weight = torch.zeros(4, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=0.1)
@@ -541,6 +558,7 @@ def test_a_loop_without_modules_is_attributed_at_the_step(run: Run, log: Read) -
     assert sureness(said) == {"sole"}
 
 
+@pytest.mark.matrix("Updates", "sparse gradients")
 def test_sparse_gradients_and_sparse_batches_do_no_harm(run: Run, log: Read) -> None:
     embedding = nn.Embedding(8, 2, sparse=True)
     optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
@@ -582,6 +600,7 @@ def test_nothing_is_left_on_the_model_after_the_run(run: Run, net: Net) -> None:
     assert not torch.nn.modules.module._global_forward_pre_hooks
 
 
+@pytest.mark.matrix("Updates", "a peek, next(iter(loader))")
 def test_a_peek_at_the_loader_is_a_pass_of_its_own(run: Run, log: Read, net: Net) -> None:
     optimizer = sgd(net)
     loader = watched(run)

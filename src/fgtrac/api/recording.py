@@ -10,7 +10,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -47,7 +47,7 @@ from fgtrac.capture.step import Grounding
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import sealed_writers
-from fgtrac.errors import FgtracError
+from fgtrac.errors import CaptureError, FgtracError
 from fgtrac.events.schema import ATTRIBUTION
 from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
@@ -139,7 +139,7 @@ class Run(Declaring, Attending):
         self._declared_step = first_step
         self._loaders = WeakSet()
         self._full_batches = {}
-        self._has_said_undecided = False
+        self._said_undecided: frozenset[str] = frozenset()
         self._scoring: Scoring | None = None
         self._strict = options.strict
         self._pid = os.getpid()
@@ -171,6 +171,23 @@ class Run(Declaring, Attending):
     def step(self) -> int:
         """Applied updates so far of the optimizer that stepped last, or that were declared, whichever are more."""
         return max(self._grounding.step, self._declared_step)
+
+    def stepped(self, parameters: Iterable[torch.Tensor] | None = None) -> None:
+        """Say that an update was just made by other means than a `torch.optim.Optimizer`: by hand, or by an engine.
+
+            loss.backward()
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight -= 0.1 * weight.grad
+            run.stepped()
+            model.zero_grad()
+
+        What contributed to the gradients since the update before is recorded as applied, by an optimizer of its own.
+        `parameters` are those that were updated, by default all that no such optimizer has stepped; say them where
+        several models are trained. Without this, what is changed by hand is a `gap` and a RuntimeWarning.
+        """
+        self._check_training("stepped()")
+        self._grounding.stepped(parameters)
 
     def losses(self, values: torch.Tensor) -> None:
         """Record the loss of each sample of the batch now being trained on; call it before the optimizer's step.
@@ -390,12 +407,16 @@ class Run(Declaring, Attending):
                 "continue the training with start_run(..., resume=True)"
             )
 
-    def _say_undecided(self, reason: str) -> None:
+    def _say_undecided(self, reason: str, remedy: str | None = None) -> None:
         """An update may have been made of other data than it was given to: say so, the first time, since nobody can
-        tell any more who was never used."""
-        if not self._has_said_undecided:
-            self._has_said_undecided = True
+        tell any more who was never used. Where there is a remedy, warn of it (in a strict run CaptureError)."""
+        if remedy is not None and self._strict:
+            raise CaptureError(f"{reason}; {remedy}")
+        if reason not in self._said_undecided and (remedy is not None or not self._said_undecided):
+            self._said_undecided |= {reason}
             self._recorder.record("gap", {"reason": reason})
+            if remedy is not None:
+                warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=3)
 
     def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
         if os.getpid() != self._pid:

@@ -13,7 +13,7 @@ from fgtrac.capture.batch import Batch
 from fgtrac.capture.passes import EXACT, FIFO, Passes
 from fgtrac.capture.queues import TOO_MANY, WAITING_LIMIT
 from fgtrac.capture.tensors import address_of, all_zero
-from fgtrac.capture.update import Pending, Watcher
+from fgtrac.capture.update import KnownOptimizer, Pending, Watcher
 from fgtrac.events.schema import NO_STEP, STATUS
 
 DISCARDED, UNAPPLIED = STATUS["discarded"], STATUS["unapplied"]
@@ -56,6 +56,17 @@ class Contributions:
         key = id(watcher.parameter())
         if self.watchers.get(key) is watcher:
             del self.watchers[key]
+
+    def keep(self, known: KnownOptimizer, chosen: list[Watcher], watchers: list[Watcher]) -> None:
+        """Of these watchers of an optimizer keep the first and the last chosen: a frozen layer, or one that a batch
+        went round, is seldom both."""
+        known.watchers = [chosen[0], chosen[-1]] if chosen[-1] is not chosen[0] else chosen[:1]
+        for watcher in known.watchers:
+            watcher.optimizer = known
+        for other in watchers:
+            if other not in known.watchers:
+                known.watchers[0].pending.update(other.pending)
+                self.unwatch(other)
 
     def close(self) -> None:
         """Remove every hook: what contributed will not be applied."""
@@ -124,13 +135,25 @@ class Contributions:
 
     # -- what is thrown away ------------------------------------------------------------------------------------
 
-    def look_at_gradients(self) -> None:
-        """Before more is accumulated: was what waits for an update zeroed in place, or only clipped or scaled?"""
+    def look(self) -> None:
+        """Before more is accumulated: what became of gradients, and are there parameters that will get some?"""
         for watcher in list(self.watchers.values()):
             if watcher.pending and not self.stepping:
                 self._look_at_gradient(watcher)
+            parameter, owner = watcher.parameter(), watcher.optimizer
+            if owner is not None and parameter is not None and not parameter.requires_grad:
+                self._look_for_others(owner)
+
+    def _look_for_others(self, owner: KnownOptimizer) -> None:
+        """Some watched parameter was frozen: where all are, watch others."""
+        if not any(p.requires_grad for w in owner.watchers if (p := w.parameter()) is not None):
+            trained = [p for p in owner.parameters() if p.requires_grad]
+            if trained:
+                chosen = [self.watch(trained[0]), self.watch(trained[-1])]
+                self.keep(owner, chosen, [*owner.watchers, *chosen])
 
     def _look_at_gradient(self, watcher: Watcher) -> None:
+        """Was what waits for an update zeroed in place, or only clipped or scaled?"""
         parameter = watcher.parameter()
         grad = None if parameter is None else parameter.grad
         if grad is None or (seen := (address_of(grad), grad._version)) == watcher.grad or not seen[0]:

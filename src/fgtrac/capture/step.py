@@ -159,7 +159,7 @@ class Grounding:
             return
         if batches and passes.memory.has_graphs:
             passes.part_graphs(batches)
-        self._contributions.look_at_gradients()
+        self._contributions.look()
         passes.forward(output, batches)
         if not batches:
             self._roots.look_behind(module, given)

@@ -188,10 +188,10 @@ class Updates:
             return None
         known = self._known[optimizer] = KnownOptimizer(next(self.numbers), self.first_step, ref(optimizer))
         if fired:
-            self._keep(known, fired, watchers)
+            self._contributions.keep(known, fired, watchers)
         else:  # no module led here: attribute at the step, watch from now on
             first, last = (self._contributions.watch(parameters[place]) for place in (0, -1))
-            self._keep(known, [first, last], [first, last])
+            self._contributions.keep(known, [first, last], [first, last])
             self._take_for(known)
             self._roots.seek(past_this_step=True)
         return known
@@ -207,21 +207,10 @@ class Updates:
         self._known[optimizer] = known
         return known
 
-    def _keep(self, known: KnownOptimizer, fired: list[Watcher], watchers: list[Watcher]) -> None:
-        """Of the watchers that have met a backward pass the first and the last; a frozen layer or one that a batch went
-        round is seldom both."""
-        known.watchers = [fired[0], fired[-1]] if fired[-1] is not fired[0] else fired[:1]
-        for watcher in known.watchers:
-            watcher.optimizer = known
-        for other in watchers:
-            if other not in known.watchers:
-                known.watchers[0].pending.update(other.pending)
-                self._contributions.unwatch(other)
-
     def _watch_too(self, known: KnownOptimizer, parameter: torch.Tensor) -> None:
         """The watched parameters had no gradient (they are frozen, say): watch one that has."""
         watcher = self._contributions.watch(parameter)
-        self._keep(known, [known.watchers[0], watcher], [*known.watchers, watcher])
+        self._contributions.keep(known, [known.watchers[0], watcher], [*known.watchers, watcher])
 
     def stepped(self, parameters: Iterable[torch.Tensor] | None = None) -> None:
         """An update was just made by other means than a `torch.optim.Optimizer`, of these parameters: by default of all
@@ -239,7 +228,7 @@ class Updates:
             self._by_hand = known if parameters is None else self._by_hand
         fired = [w for w in watchers if w.pending] or watchers
         if fired and (not known.watchers or any(w.optimizer is None for w in fired)):
-            self._keep(known, fired, watchers)
+            self._contributions.keep(known, fired, watchers)
         pending = known.take_pending()
         if not pending and passes.new_forward:  # no watched parameter met a backward pass
             passes.current = []
