@@ -21,7 +21,8 @@ _LOOKED_AT = 64  # things in one container
 def holds_other_count(drawn: int, batch: Any) -> bool:
     """Whether nothing in a delivered batch counts as many as were `drawn` for it. On the hot path: the first tensor of
     a batch settles the usual case."""
-    first = batch[0] if type(batch) in (list, tuple) and batch else batch
+    kind = type(batch)
+    first = batch[0] if kind in (list, tuple) and batch else next(iter(batch.values()), None) if kind is dict else batch
     if isinstance(first, torch.Tensor) and first.dim() and first.shape[0] == drawn:
         return False
     rows, lengths = set[int](), set[int]()

@@ -12,6 +12,7 @@ from torch.utils.data import dataloader as torch_dataloader
 from fgtrac.capture import loader, node_loader
 from fgtrac.capture.contributions import Contributions
 from fgtrac.capture.full_batch import FullBatch
+from fgtrac.capture.prepared import Reading
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.root_modules import Roots
 from fgtrac.capture.step import Grounding
@@ -26,6 +27,7 @@ HOOKS = (
     (Updates, "_after_step"),
     (FullBatch, "_begin"),
     (node_loader, "_hand_over"),
+    (Reading, "hand_over"),
 )
 
 

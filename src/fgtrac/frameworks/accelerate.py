@@ -33,5 +33,5 @@ def watch(run: Run, loader: Prepared, role: str | None = None) -> Prepared:
             "the loader that it gives back"
         )
     LastingRun(run, {}).check_version("Accelerate", accelerate.__version__, FIRST, LAST)
-    run.watch(loader, role=role)  # type: ignore[arg-type]
+    run.watch(loader, role=role)
     return loader
