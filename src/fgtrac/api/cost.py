@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from fgtrac.score.kernel import Progress
 
+MANY_ROWS = 1 << 20  # take a second or more to be named
+
 
 @dataclass(slots=True)
 class Cost:
@@ -66,8 +68,9 @@ class TimeLeft:
     Its first call says what was done before: the time left follows from what has been done since.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, did: str = "scored") -> None:
         self._clock = clock
+        self._did = did
         self._began = self._last = clock()
         self._before: int | None = None
 
@@ -80,7 +83,7 @@ class TimeLeft:
         self._last = now
         left = (now - self._began) * (total - done) / max(1, done - self._before)
         end = "\n" if done >= total else ""
-        print(f"\rfgtrac: scored {done:,} of {total:,} rows, about {left:.0f} s left ", end=end, file=sys.stderr)
+        print(f"\rfgtrac: {self._did} {done:,} of {total:,} rows, about {left:.0f} s left ", end=end, file=sys.stderr)
 
 
 def shown(progress: Progress | None) -> Progress:
@@ -88,3 +91,8 @@ def shown(progress: Progress | None) -> Progress:
     if progress is not None:
         return progress
     return TimeLeft() if sys.stderr.isatty() else (lambda done, total: None)
+
+
+def shown_naming(rows: int) -> Progress | None:
+    """Where the progress of naming so many rows goes: to a terminal, where it takes a while."""
+    return TimeLeft(did="named") if rows >= MANY_ROWS and sys.stderr.isatty() else None

@@ -25,7 +25,7 @@ from fgtrac.api import prior
 from fgtrac.api.anchored_run import NO_ANCHORS, AnchorPlan, RunAnchors
 from fgtrac.api.attention import Attending
 from fgtrac.api.checkpoints import Checkpoints
-from fgtrac.api.cost import Cost, say
+from fgtrac.api.cost import Cost, say, shown_naming
 from fgtrac.api.declaring import Declaring
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
@@ -36,6 +36,7 @@ from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
+from fgtrac.capture.blocks import room_in
 from fgtrac.capture.checkpoint import Model
 from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.loader import unwatch
@@ -118,7 +119,10 @@ class Run(Declaring, Attending):
         self._ledger = ledger if ledger is not None else Ledger()
         secrets = vault.secret if trains else functools.partial(prior.known_secret, vault)
         returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
-        self._registry = Registry(self._recorder, scheme, secrets, vault, before, returned, adds=trains)
+        self._registry = Registry(
+            self._recorder, scheme, secrets, vault, before, returned,
+            adds=trains, room=room_in(trace.path), progress=shown_naming,
+        )  # fmt: skip
         self._grounding = Grounding(self._settled, self._say_undecided, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +28,9 @@ from fgtrac.capture.sample_ids import (
 )
 from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES
 from fgtrac.events.identity import preimage, preimages
+from fgtrac.store import durable
 
+MAPPED_ROWS = 1 << 22  # from here on, ids lie in a file
 Room = Callable[[int], NDArray[np.uint8]]  # room for so many ids: (n, 32) uint8
 
 
@@ -117,6 +120,17 @@ def name_block(
     ids_of(keyed, preimages_of(name, keys), ids, progress)
     order = sort_ids(ids, keys)
     return Block(name, keys, keyed, block_of(ids, order), ids, order, contents, subjects)
+
+
+def room_in(folder: Path) -> Room:
+    """Room for ids: memory, and for many rows the folder's disk (OSError where it is full)."""
+
+    def room(rows: int) -> NDArray[np.uint8]:
+        if rows < MAPPED_ROWS:
+            return np.empty((rows, 32), dtype=np.uint8)
+        return np.frombuffer(durable.scratch(folder, 32 * rows), dtype=np.uint8).reshape(-1, 32)
+
+    return room
 
 
 def content_ids(keyed: IdKeys, digests: NDArray[np.uint8], room: Room) -> NDArray[np.uint8]:
