@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any
 
 from torch._C import _current_graph_task_id
@@ -35,6 +36,7 @@ class Passes:
         self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
+        self._thread = 0  # of the latest forward pass of which something was recognised
         self.current: list[Batch] = []
         self.attribution = FIFO
         self.is_again = False  # no batch was in turn: another pass over those of the pass before
@@ -62,7 +64,9 @@ class Passes:
             iteration.ahead = any(b.iteration is iteration for b in outstanding)
         others = bool(outstanding)
         self.queues.add(batch)
-        self.forwarded, self.alone, self.new_forward = {}, None, True
+        if self.forwarded and get_ident() == self._thread:  # else another thread reads beside the loop
+            self.forwarded, self.alone = {}, None
+        self.new_forward = True
         self.memory.take(batch, data, outstanding, others)
         return batch
 
@@ -90,6 +94,7 @@ class Passes:
             for out, known in ((output, batches), *((first,) if first else ())):
                 self._follow(out, known)
         self.forwarded.update(batches)
+        self._thread = get_ident()
 
     def part_graphs(self, batches: dict[Batch, None]) -> None:
         """A graph's memory tells that a full batch is trained on only where no batch of node numbers, say, may be what
