@@ -1,8 +1,8 @@
 """Register a sample under another key than the committed one: under that, the sample is not there.
 
 With the committed id key the absence of its name holds; it says that this rests on every id being derived from it. Who
-is given the vault computes every id again: samples that the vault does not know leave open who they are, and one that it
-gives a name to must have the id of that.
+is given the vault computes every id again: samples that it does not know leave open who they are, and one that it gives
+a name to must have the id of that.
 """
 
 from __future__ import annotations
