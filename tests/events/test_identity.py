@@ -7,6 +7,7 @@ import hmac
 from typing import Any
 
 import cbor2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +95,30 @@ def test_another_scheme_or_a_short_secret_is_refused() -> None:
         identity.make_ids("open", SECRET, [])
     with pytest.raises(ValueError, match="31 bytes"):
         identity.make_ids("keyed", SECRET[:31], [])
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 70_000), max_size=12))
+def test_numbers_have_the_preimages_of_keys(numbers: list[int]) -> None:
+    found = identity.number_preimages("digits", np.array(numbers, dtype=np.uint64))
+    assert found == [identity.preimage("digits", number) for number in numbers]
+
+
+@given(st.lists(KEYS, max_size=6))
+def test_many_keys_have_the_preimages_of_each(keys: list[Any]) -> None:
+    assert identity.preimages("digits", keys) == [identity.preimage("digits", key) for key in keys]
+
+
+def test_long_texts_have_the_preimages_of_keys() -> None:
+    keys = ["a" * size for size in (0, 23, 24, 255, 256, 70_000)]
+    assert identity.preimages("digits", keys) == [identity.preimage("digits", key) for key in keys]
+
+
+def test_content_preimages_are_the_same_from_a_column() -> None:
+    digests = [hashlib.sha256(bytes([n])).digest() for n in range(5)]
+    column = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    assert identity.content_preimages(column) == [identity.content_preimage(digest) for digest in digests]
+
+
+def test_a_block_has_the_same_name_from_its_pieces() -> None:
+    ids = np.arange(96, dtype=np.uint8).reshape(3, 32)
+    assert identity.block_id([ids[:1], ids[1:]]) == identity.block_id(ids.tobytes())

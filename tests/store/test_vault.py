@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fgtrac.errors import FormatError, TamperError
@@ -150,6 +151,7 @@ class Failing:
 WRITES: dict[str, Callable[[Vault], Any]] = {
     "secret": lambda vault: vault.secret("subject:62"),
     "put_names": lambda vault: vault.put_names((b"n" * 31 + bytes([n]), "digits", encode(n), None) for n in range(9)),
+    "put_rows": lambda vault: vault.put_rows("rows", b"b" * 16, "public", np.arange(9, dtype=np.uint32)),
     "put_opening": lambda vault: vault.put_opening("sampler/00/9", b"nine"),
     "erase": lambda vault: vault.erase("subject:61", [ROWS[1][0]], ["sampler/00/1"], b"p" * 32, []),
     "finish": lambda vault: vault.finish(b"q" * 32),
@@ -188,7 +190,7 @@ def restore(path: Path, to: tuple[Any, ...]) -> None:
     names, secrets, openings, unfinished = to
     db = sqlite3.connect(path)
     with db:
-        for table in ("names", "secrets", "openings", "unfinished"):
+        for table in ("names", "secrets", "openings", "unfinished", "row_columns", "row_pages"):
             db.execute(f"DELETE FROM {table}")
         db.executemany("INSERT INTO names VALUES (?, ?, ?, ?)", [(n.id, n.dataset, n.key, n.subject) for n in names])
         db.executemany("INSERT INTO secrets VALUES (?, ?)", secrets)
