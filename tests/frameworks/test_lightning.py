@@ -33,7 +33,7 @@ def test_a_fit_is_in_the_log_as_the_module_saw_it(tmp_path: Path, workers: int) 
     assert [b for _, _, b in log.batches().values()] == net.batches
     assert {(u.dataset, u.status) for u in log.uses()} == {
         ("TensorDataset", "applied"),
-        ("TensorDataset-2", "unapplied"),
+        ("TensorDataset-validation", "unapplied"),
     }
     assert [e["role"] for e in log.kind("roles")] == ["train", "validation"]
 
@@ -109,8 +109,7 @@ def test_what_the_sanity_check_saw_was_not_trained_on(tmp_path: Path) -> None:
     trainer(trace_at(tmp_path), num_sanity_val_steps=2, max_epochs=1).fit(net, loader(), loader(8, 100))
     log = read(tmp_path)
     assert net.evaluated["sanity"] == [100, 101, 102, 103]
-    assert [e["name"] for e in log.kind("dataset")] == ["TensorDataset", "TensorDataset-2"]  # validated, trained on
-    validated = [u for u in log.uses() if u.dataset == "TensorDataset"]
+    validated = [u for u in log.uses() if u.dataset == "TensorDataset-validation"]
     assert Counter(u.key + 100 for u in validated) == Counter(net.evaluated["sanity"] + net.evaluated["validate"])
     assert {u.status for u in validated} == {"unapplied"}
     assert applied(log) == net.truth()
@@ -380,3 +379,29 @@ def test_an_open_run_stays_open_and_takes_no_options(tmp_path: Path) -> None:
         trainer(LightningTrace(run), max_epochs=1).fit(net, loader())
         assert run.step == 6
     assert applied(read(tmp_path)) == net.truth()
+
+
+@pytest.mark.matrix("Lightning", "under the name pytorch_lightning", attribution="exact")
+@pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning")
+def test_a_trainer_of_the_other_name_is_traced_too(tmp_path: Path) -> None:
+    import pytorch_lightning
+
+    class Other(pytorch_lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.seen = torch.nn.Linear(4, 1), []  # type: ignore[var-annotated]
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            self.seen.append(sorted(batch[1].tolist()))
+            return self.net(batch[0] * 1).square().mean()  # type: ignore[no-any-return]
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    net = Other()
+    runner = pytorch_lightning.Trainer(max_epochs=2, accelerator="cpu", callbacks=[trace_at(tmp_path)], **quiet)
+    runner.fit(net, loader(shuffle=True))
+    log = read(tmp_path)
+    assert list(applied(log).values()) == net.seen
+    assert sureness(log) == {"exact"}

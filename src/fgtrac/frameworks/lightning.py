@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader
 
 from fgtrac.api.run import Run
 from fgtrac.capture.batch import Batch
+from fgtrac.capture.graph import is_node_loader
 from fgtrac.capture.loader import Watch, find_watch, watch_loader
 from fgtrac.errors import CaptureError
 from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
 from fgtrac.frameworks.made_anew import adopt_made_anew
+from fgtrac.frameworks.places import Places
 
 
 def _package() -> Any:
@@ -89,6 +91,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
         """`path_or_run` is an open run, which stays open, or a path: then the trace is begun as the Trainer begins,
         with the `options` of `start_run`, and whole when it is done. ValueError for options to a run that is open."""
         self._lasting = LastingRun(path_or_run, options)
+        self._places = Places()
         self.monitor = monitor
         self.predictions = predictions
         self._restored: dict[str, Any] | None = None
@@ -97,6 +100,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self._taken_up: set[str] = set()  # stages whose loaders have all been seen: the next one is made anew
         self._predicted: dict[int, _Predicted] = {}
         self._recorded_step: int | None = None
+        self._is_known_past = False  # updates before this fit are in the log, or said to be missing
         self._function = "fit"  # of the Trainer, that is under way
         self._draws_in_step = False  # the module draws its batches itself, in `training_step(self, dataloader_iter)`
         self._has_said_monitor = False
@@ -165,6 +169,8 @@ class LightningTrace(Callback):  # type: ignore[misc]
         if restored is None or self._function != "fit":
             run = self._lasting.open()
         else:
+            self._is_known_past = True
+            self._places.restore(restored["places"])
             run = self._lasting.open(step=restored["step"], origin=restored["trace"])
         self._recorded_step = run.step
         self._lasting.check_version("Lightning", lightning.__version__, FIRST_VERSION, LAST_VERSION)
@@ -188,24 +194,35 @@ class LightningTrace(Callback):  # type: ignore[misc]
         if known is not None and known.data is loader.dataset:
             watch_loader(loader, known.watch)
         else:
-            known = self._watch_first(run, loader, stage, known)
+            known = self._watch_first(run, loader, place, known)
             if known is None:
                 return
             self._followed[place] = known
-        if stage == "train":
-            known.watch.epochs = max(known.watch.epochs, trainer.current_epoch)
         if stage in ("train", "predict"):
             known.watch.opener = known.take
         present.append(known)
 
-    def _watch_first(self, run: Run, loader: Any, stage: str, earlier: _Followed | None) -> _Followed | None:
+    def _watch_first(
+        self, run: Run, loader: Any, place: tuple[str, int], earlier: _Followed | None
+    ) -> _Followed | None:
+        stage, number = place
         if earlier is not None:
             adopt_made_anew(run, loader.dataset, earlier.data, self._lasting.miss)
+        where, role, is_map = (
+            f"{stage} {number}",
+            ROLES[stage],
+            loader._dataset_kind == 0 and not is_node_loader(loader),
+        )
+        if is_map:
+            self._places.name_data(run, where, loader.dataset, role)
+        self._places.number_next(run, where)
         try:
-            run.watch(loader, role=ROLES[stage])
+            run.watch(loader, role=role)
         except CaptureError as error:
             self._lasting.miss(f"what the {stage} loader delivers is not recorded: {error}")
             return None
+        if is_map:
+            self._places.note_names(run, where, loader.dataset)
         watch = find_watch(loader)
         assert watch is not None  # it was registered by now
         return _Followed(loader.dataset, watch)
@@ -219,12 +236,14 @@ class LightningTrace(Callback):  # type: ignore[misc]
         if self._draws_in_step:
             for followed in self._present.get("train", ()):
                 followed.watch.opener = None
-        run = self._open()
-        if trainer.global_step and run.step == 0:
+        self._open()
+        if trainer.global_step and not self._is_known_past:
             self._lasting.miss(
                 f"training goes on from step {trainer.global_step}, and the log has no updates before it; give a "
                 "checkpoint that was made with this callback, or record from the beginning"
             )
+
+        self._is_known_past = True
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """The passes from now on are about the next batch of each loader."""
@@ -297,12 +316,14 @@ class LightningTrace(Callback):  # type: ignore[misc]
     # -- states -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a Lightning checkpoint keeps: which trace, and behind which update."""
-        return {} if self.run is None else {"trace": origin_of(self.run), "step": self.run.step}
+        """What a Lightning checkpoint keeps: which trace, behind which update, and which loaders."""
+        if self.run is None:
+            return {}
+        return {"trace": origin_of(self.run), "step": self.run.step, "places": self._places.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Training goes on from there."""
-        self._restored = {"trace": str(state_dict["trace"]), "step": int(state_dict["step"])}
+        self._restored = state_dict
 
     def _record_state(self, trainer: Any, module: Any, *, validated: bool = True) -> None:
         run = self.run
