@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 
 from capture.conftest import Log
 from fgtrac.frameworks.trainer import TrainerTrace
+from rank_processes import Plan
 
 Seen = dict[int, list[int]]  # update -> the marks of the samples it rests on, sorted
 
@@ -107,3 +108,12 @@ def applied(log: Log) -> Seen:
 
 def sureness(log: Log) -> set[str]:
     return {use.attribution for use in log.uses() if use.status == "applied"}
+
+
+def fit(rank: int, count: int, folder: Path, plan: Plan) -> tuple[list[list[int]], list[float]]:
+    """A rank's training, for `rank_processes.together`: the rows of each batch, and the weights."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    callbacks = [TrainerTrace(folder / "run")] if plan.record else []
+    trainer = make(folder, Marked(plan.rows), *callbacks, ddp_find_unused_parameters=False, **plan.options)
+    trainer.train()
+    return trainer.batches, [p.detach().sum().item() for p in trainer.model.parameters()]

@@ -166,7 +166,7 @@ def test_an_unknown_version_is_said_with_those_that_are_known(
 def of_two_ranks(folder: Path, *, is_dict: bool = True, workers: int = 0, **loader: Any) -> tuple[Any, list[Any]]:
     """The log of 43 samples on two ranks, and what each rank says that it trained on."""
     plan = Plan(rows=43, workers=workers, options={"is_dict": is_dict, "loader": loader})
-    results = together(2, folder, plan, fit)
+    results = together(2, folder, plan, fit, method="fork")
     for result in results:
         assert isinstance(result, tuple), result
     return read_told(folder / "run.trace"), [trained for trained, _weights in results]

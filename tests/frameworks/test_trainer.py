@@ -39,7 +39,7 @@ def test_a_training_is_in_the_log_as_the_trainer_saw_it(tmp_path: Path, read: Ca
     assert applied(log) == trainer.truth()
     assert sureness(log) == {"exact"}
     assert [keys for _, _, keys in log.batches().values()] == trainer.batches
-    assert {(u.dataset, u.status) for u in log.uses()} == {("Marked", "applied"), ("Marked-2", "unapplied")}
+    assert {(u.dataset, u.status) for u in log.uses()} == {("Marked", "applied"), ("Marked-validation", "unapplied")}
     assert len(log.kind("end")) == 1
 
 
@@ -181,8 +181,8 @@ def test_what_a_model_predicts_is_recorded_by_row(tmp_path: Path, read: Callable
     log = read()
     assert applied(log) == trainer.truth()
     roles = {log.names[log.blocks()[e["block"]][0]][0]: e["role"] for e in log.kind("roles")}
-    assert roles == {"Marked": "train", "Marked-2": "validation", "Marked-3": "test"}
-    assert {u.dataset for u in log.uses() if u.status == "unapplied"} == {"Marked-2", "Marked-3"}
+    assert roles == {"Marked": "train", "Marked-validation": "validation", "Marked-test": "test"}
+    assert {u.dataset for u in log.uses() if u.status == "unapplied"} == {"Marked-validation", "Marked-test"}
     (told,) = log.kind("prediction")
     rows = log.keys(told["block"], told["ordinals"])
     assert np.array_equal(told["outputs"].reshape(7, -1), said[rows])

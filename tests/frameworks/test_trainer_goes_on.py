@@ -108,6 +108,22 @@ def test_trainings_evaluations_and_predictions_in_turn_are_one_trace(tmp_path: P
     assert log.events[-2]["kind"] == "end"
 
 
+def test_data_keep_their_names_where_another_order_takes_them_up(tmp_path: Path, read: Callable[[], Log]) -> None:
+    evaluated = {"first": Marked(6, 100), "second": Marked(7, 200)}
+    options = SAVED | {"eval_strategy": "steps", "eval_steps": 3}
+    trainer = make(tmp_path, Marked(19), trace_at(tmp_path), evaluated=evaluated, **options)
+    trainer.evaluate()
+    trainer.train()
+    trainer = make(tmp_path, Marked(19), trace_at(tmp_path), evaluated=evaluated, **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
+    log = read()
+    assert {e["name"] for e in log.kind("dataset")} == {"Marked-validation", "Marked-validation-2", "Marked"}
+    assert {(u.loader, u.dataset) for u in log.uses()} == {
+        (1, "Marked-validation"), (2, "Marked-validation-2"), (3, "Marked"),
+    }  # fmt: skip
+    assert applied(log)[7] == sorted(2 * trainer.truth()[7])
+
+
 def test_a_checkpoint_of_another_trace_is_refused(tmp_path: Path) -> None:
     make(tmp_path, Marked(19), trace_at(tmp_path), **SAVED).train()
     shutil.move(tmp_path / "run.trace", tmp_path / "other.trace")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fgtrac.capture.hops import Hops
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
+@dataclass(eq=False, slots=True)
 class Batch:
     """One delivered batch: the positions that were drawn for it (in a graph its seeds, as node numbers), and what has
     become of it so far."""

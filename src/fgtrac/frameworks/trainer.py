@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from fgtrac.api.run import Run
@@ -26,8 +27,10 @@ from fgtrac.capture.loader import Watch, find_watch, watch_loader
 from fgtrac.capture.prepared import innermost
 from fgtrac.errors import CaptureError
 from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
+from fgtrac.frameworks.places import Places
 
 TAG = "fgtrac_batch"  # in a batch, between get_batch_samples and training_step
+MOST_TAGS = 4096  # that wait to be trained on
 FIRST, LAST = (4, 46), (5, 24)
 
 
@@ -54,8 +57,11 @@ class TrainerTrace(TrainerCallback):
         self._trains = False
         self._fetches = False  # for a step of training: batches get a tag
         self._serials = itertools.count(1)
-        self._tagged: weakref.WeakValueDictionary[int, Batch] = weakref.WeakValueDictionary()
+        self._tagged: dict[int, Batch] = {}  # the newest
         self._whole: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # without unused columns -> with
+        self._places = Places()
+        self._known_places: dict[tuple[int, str], str] = {}  # of data, by their identity, in a role
+        self._kept: dict[str, Any] = {}  # in the Trainer's checkpoints, as its state of a callback
         self._watches: dict[int, tuple[Any, Watch]] = {}  # by the identity of the data, which are kept
         self._order: list[Batch] | None = None  # of the predictions under way
         self._checkpointed = -1
@@ -75,9 +81,12 @@ class TrainerTrace(TrainerCallback):
             self._lasting.close(finished=False)  # an earlier training that did not end: it was interrupted
         earlier = state.stateful_callbacks.get("fgtrac", {}).get("attributes", {})
         resumed = {"step": state.global_step, "origin": earlier.get("origin")} if state.global_step else {}
+        if resumed and "places" in earlier:
+            self._places.restore(earlier["places"])
         run = self._lasting.open(**resumed)
         self._trains, self._checkpointed, self._best = True, -1, None
-        state.stateful_callbacks["fgtrac"] = {"args": {}, "attributes": {"origin": origin_of(run)}}
+        self._kept["origin"] = origin_of(run)
+        state.stateful_callbacks["fgtrac"] = {"args": {}, "attributes": self._kept}
         try:
             self._lasting.check_version("transformers", transformers.__version__, FIRST, LAST)
             watch = self._watch(now["train_dataloader"], "train")
@@ -185,27 +194,37 @@ class TrainerTrace(TrainerCallback):
 
     def _watch_first(self, loader: Any, data: Any, whole: Any, role: str) -> Watch | None:
         run = self._lasting.open()
+        others = sum(known == role for _, known in self._known_places)
+        place = self._known_places.setdefault((id(whole), role), f"{role} {others}")
         try:
+            is_map = isinstance(loader, DataLoader) and loader._dataset_kind == 0
+            if is_map:
+                self._places.name_data(run, place, whole, role)
             if whole is not data and not run._registry.is_known(data):
                 run.register(whole)
                 run.register(data, rows=whole)
+            self._places.number_next(run, place)
             run.watch(loader, role=role)
+            if is_map:
+                self._places.note_names(run, place, whole)
+            self._kept["places"] = self._places.state()
         except (CaptureError, TypeError) as error:
             self._lasting.miss(f"what the {role} loader delivers is not recorded: {error}")
         return find_watch(innermost(loader))
 
     def _receive(self, batch: Batch, data: Any) -> Any:
         """A batch is handed to the Trainer; what it gets."""
-        if self._fetches and isinstance(data, MutableMapping):
+        if self._fetches and isinstance(data, dict | MutableMapping):
             serial = data[TAG] = next(self._serials)
             self._tagged[serial] = batch
+            self._tagged.pop(serial - MOST_TAGS, None)
         elif self._order is not None:
             self._order.append(batch)
         return data
 
     def _declare(self, inputs: Any) -> None:
         """The passes from now on are about the batch whose tag is in `inputs`; take it out."""
-        serial = inputs.pop(TAG, None) if isinstance(inputs, MutableMapping) else None
+        serial = inputs.pop(TAG, None) if isinstance(inputs, dict | MutableMapping) else None
         batch = None if serial is None else self._tagged.pop(serial, None)
         if self._lasting.run is not None:
             self._lasting.run._grounding.declare(() if batch is None else (batch,))
