@@ -24,6 +24,7 @@ from fgtrac.events.codec import encode
 
 PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
 PIECE_BYTES = 1 << 20
+LONG_BYTES = 1 << 11  # rows from this size on are hashed where they lie, shorter ones side by side with what precedes
 FILES = ("Image", "Audio", "Video", "Pdf")  # what `datasets` calls columns whose cells are files
 WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
 
@@ -121,17 +122,27 @@ def _digests_of_rows(
     """`octets(start, stop)` gives the bytes of these rows, end to end."""
     size = item_bytes * int(np.prod(shape, dtype=np.int64))
     whole = encode([dtype, shape, bytes(size)])
-    front = np.frombuffer(whole[: len(whole) - size], dtype=np.uint8)
-    width, step = len(whole), max(1, PIECE_BYTES // len(whole))
-    piece = np.empty((step, width), dtype=np.uint8)
-    piece[:, : len(front)] = front
-    digests, sha256, view = [], hashlib.sha256, piece.reshape(-1).data
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
+    front = whole[: len(whole) - size]
+    width, step, sha256 = len(whole), max(1, PIECE_BYTES // len(whole)), hashlib.sha256
+
+    def digest_short(start: int) -> list[bytes]:
+        piece = np.empty((min(step, rows - start), width), dtype=np.uint8)
+        piece[:, : len(front)] = np.frombuffer(front, dtype=np.uint8)
         if size:
-            piece[: stop - start, len(front) :] = octets(start, stop).reshape(stop - start, size)
-        digests += [sha256(view[at : at + width]).digest() for at in range(0, (stop - start) * width, width)]
-    return stacked(digests)
+            piece[:, len(front) :] = octets(start, start + len(piece)).reshape(len(piece), size)
+        view = piece.reshape(-1).data
+        return [sha256(view[at : at + width]).digest() for at in range(0, len(view), width)]
+
+    def digest_long(start: int) -> list[bytes]:
+        view, begun, digests = octets(start, min(start + step, rows)).data, sha256(front), []
+        for at in range(0, len(view), size):
+            state = begun.copy()
+            state.update(view[at : at + size])
+            digests.append(state.digest())
+        return digests
+
+    digest = digest_long if size >= LONG_BYTES else digest_short
+    return stacked([found for start in range(0, rows, step) for found in digest(start)])
 
 
 def stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:
