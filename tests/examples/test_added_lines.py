@@ -20,6 +20,7 @@ ADDED = {  # at most
     "replay_buffer.py": 5,
     "lightning_cnn.py": 2,
     "hf_trainer.py": 2,
+    "accelerate_loop.py": 5,
 }
 ARGUMENTS = {"plain_loop.py": ["1"], "replay_buffer.py": ["900"]}
 
