@@ -52,7 +52,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "use": {
         "loader": 0, "optimizer": 0, "block": BLOCK, "epoch": u4(0, 0), "batch": u4(0, 1), "step": u8(1, NO_STEP),
-        "status": u1(1, 2), "attribution": u1(1, 2), "count": u4(2, 1), "ordinals": u4(0, 2, 1),
+        "status": u1(1, 2), "attribution": u1(4, 5), "fit": "Ridge", "count": u4(2, 1), "ordinals": u4(0, 2, 1),
         "losses": np.array([0.5, 1, np.nan], dtype="<f2"), "graph": "sampled", "hops": 2, "hop_count": u4(1, 0, 0, 1),
         "hop_ordinals": u4(1, 0),
     },

@@ -27,7 +27,7 @@ DESIGN = {
     "sampler": {"epoch", "sampler", "parameters", "state", "state_commitment"},
     "use": {
         "loader", "optimizer", "block", "epoch", "batch", "step", "status", "attribution", "count", "ordinals",
-        "losses", "graph", "hops", "hop_count", "hop_ordinals",
+        "losses", "graph", "hops", "hop_count", "hop_ordinals", "fit",
     },
     "metrics": {"step", "values"},
     "attention": {"checkpoint", "modalities", "ordinals", "weights"},
@@ -153,6 +153,7 @@ def test_an_array_without_dimensions_is_described_not_stumbled_over(examples: Ex
         ("use", {"attribution": np.array([1, 9], "u1")}, "attribution .* not 9"),
         ("use", {"status": np.array([1, 1], "u1")}, "step for applied batches"),
         ("use", {"step": np.array([1, 2], "u8")}, "step for applied batches"),
+        ("use", {"attribution": np.array([1, 4], "u1")}, "names a fit is declared"),
         ("use", {"hops": None}, "together, or none"),
         ("use", {"graph": None}, "together, or none"),
         ("use", dict.fromkeys(("hops", "hop_count", "hop_ordinals")), "together, or none"),

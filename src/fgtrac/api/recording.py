@@ -26,7 +26,7 @@ from fgtrac.api.anchored_run import NO_ANCHORS, AnchorPlan, RunAnchors
 from fgtrac.api.attention import Attending
 from fgtrac.api.checkpoints import Checkpoints
 from fgtrac.api.cost import Cost, say, shown_naming
-from fgtrac.api.declaring import Declaring
+from fgtrac.api.fitting import Fitting
 from fgtrac.api.ledger import Ledger
 from fgtrac.api.orders import Orders
 from fgtrac.api.predictions import record_predictions
@@ -78,7 +78,7 @@ class Held(Protocol):
     def close(self) -> None: ...
 
 
-class Run(Declaring, Attending):
+class Run(Fitting, Attending):
     """One process's recording of one training run; made by `start_run`, used as a context.
 
     A clean exit writes `end` and makes a full seal; an exception makes a full seal without `end`.

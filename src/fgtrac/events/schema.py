@@ -119,7 +119,7 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     "use": {
         "loader": _integer, "optimizer": _integer, "block": _BLOCK, "epoch": _U32, "batch": _U32, "step": _U64,
         "status": _U8, "attribution": _U8, "count": _U32, "ordinals": _U32, "losses?": _F16, "graph?": _one_of(*GRAPHS),
-        "hops?": _integer, "hop_count?": _U32, "hop_ordinals?": _U32,
+        "hops?": _integer, "hop_count?": _U32, "hop_ordinals?": _U32, "fit?": _text,
     },
     "metrics": {"step": _integer, "values": _map_of(lambda v: type(v) in (int, float))},
     "attention": {
@@ -276,6 +276,9 @@ def _check_use(event: Mapping[str, Any]) -> None:
             raise FormatError(f"{name} of a use entry is a code from 1 to {len(codes)}, not {wrong}")
     if not np.array_equal(event["step"] == NO_STEP, event["status"] != STATUS["applied"]):
         raise FormatError("a use entry gives a step for applied batches and for no others")
+    watched = [ATTRIBUTION[word] for word in ("exact", "sole", "fifo")]
+    if "fit" in event and np.isin(event["attribution"], watched).any():
+        raise FormatError("a use entry that names a fit is declared, or among the declared: no optimizer was watched")
     hops = [n in event for n in ("graph", "hops", "hop_count", "hop_ordinals")]
     if any(hops):
         _check_hops(event, all(hops), batches)

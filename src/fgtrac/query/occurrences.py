@@ -287,6 +287,8 @@ def _owners(counts: NDArray[np.uint32], places: NDArray[np.intp]) -> list[int]:
 
 
 def _used(details: Mapping[str, Any]) -> str:
+    if "fit" in details:
+        return f"{'perhaps ' if details['attribution'] == 'among' else ''}used in a fit of {details['fit']},"
     if details["attribution"] == "among":
         return "drawn for a batch that held another number of samples, and perhaps used with it"
     return "used as a seed" if "hops" in details else "used"
@@ -300,7 +302,7 @@ def _how(details: Mapping[str, Any]) -> str:
 
 
 def _batch_details(event: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    said = {k: event[k] for k in ("graph", "hops") if k in event}
+    said = {k: event[k] for k in ("graph", "hops", "fit") if k in event}
     return said | {
         "epoch": int(event["epoch"][batch]),
         "batch": int(event["batch"][batch]),
