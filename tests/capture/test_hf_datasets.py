@@ -14,8 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import fgtrac
+from fgtrac.api.check import check_trace
 from fgtrac.api.run import Run, start_run
 from fgtrac.errors import CaptureError
+from fgtrac.verify.report import Verdict
 
 Read = Callable[[Path], Any]
 ROWS = 24
@@ -483,3 +485,52 @@ def test_an_image_is_its_file_whatever_its_name_is_and_wherever_it_lies(run: Run
     lost = datasets.Dataset.from_dict({"image": ["gone.png"]}, features=features)
     with pytest.warns(RuntimeWarning, match=r"a file that is neither in the table nor at 'gone\.png' has no canonical"):
         run.register(lost, name="lost")
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.matrix("HF datasets", "IterableDataset, shuffled by its buffer, named by key=", attribution="exact")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_of_rows_is_trained_as_its_keys(run: Run, log: Read, workers: int) -> None:
+    stream = made().to_iterable_dataset(num_shards=2).shuffle(seed=1, buffer_size=5).remove_columns("text")
+    loader = DataLoader(stream, batch_size=5, num_workers=workers, multiprocessing_context="fork" if workers else None)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    truth = []
+    for batch in run.watch(loader, role="train", key=row_id, name="stream"):
+        truth.append(sorted(batch["id"].tolist()))
+        inputs = batch["id"].float()[:, None]
+        model(inputs).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    run.close()
+    found = log(run.path)
+    assert sorted(keys for _, _, keys in found.batches().values()) == sorted(truth)
+    assert [step for step, _, _ in found.batches().values()] == list(range(1, len(truth) + 1))
+    assert {u.dataset for u in found.uses()} == {"stream"}
+    assert sorted(key for keys in truth for key in keys) == list(range(ROWS))
+
+
+def row_id(row: Any) -> int:
+    return int(row["id"])
+
+
+@pytest.mark.matrix("Content", "planted leak: one row of a Hugging Face data set in train and in test")
+def test_a_row_in_train_and_test_is_found_by_its_content(tmp_path: Path) -> None:
+    held = made(6, first=100).select([4, 1]).flatten_indices()
+    data = datasets.concatenate_datasets([made(8), made(6, first=100).select([1])]).shuffle(seed=0).flatten_indices()
+    leaked = ids_in(data).index(101)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        run.register(held, name="held", role="test")
+        run.register(data, name="data")
+        loader = DataLoader(data.with_format("torch").remove_columns("text"), batch_size=3, shuffle=True)
+        for batch in run.watch(loader, role="train"):
+            optimizer.zero_grad()
+            model(batch["id"].float()[:, None]).sum().backward()
+            optimizer.step()
+    checked = check_trace(run.path, key=str(tmp_path / "key.pem"))
+    assert [f.check for f in checked.report.findings if f.verdict is Verdict.REFUTED] == ["held-out-contents"]
+    assert [v["sample"] for v in checked.violations()] == [f"data:{leaked}"]

@@ -99,7 +99,7 @@ def test_the_documented_files_are_policies() -> None:
         (HEAD + OPT_OUT + "subjects = []", "a list of subjects"),
         (HEAD + OPT_OUT + 'subjects = ["p"]\ndatasets = ["d"]', "datasets belongs to samples, and it has subjects"),
         (HEAD + OPT_OUT + 'samples = "x"\nsource = "file"', "source belongs to contents"),
-        (HEAD + OPT_OUT + 'contents = "x"\nsource = "pixels"', "one of file, source, tensor"),
+        (HEAD + OPT_OUT + 'contents = "x"\nsource = "pixels"', "one of file, source, table, tensor"),
         (HEAD + (OPT_OUT + 'samples = "x"\n') * 2, 'two opt-outs are named "a"'),
         (HEAD + OPT_OUT * 101, "at most 100"),
         (HEAD + "x = " + "[" * 900 + "]" * 90, "nested too deep"),
