@@ -33,6 +33,7 @@ class RankRun(Run):
     def checkpoint(self, *args: Any, **options: Any) -> bool:
         """Have what this rank trained on so far on disk; rank 0 records the model's state. False: none is kept here."""
         self._check_training("checkpoint()")
+        self._orders.keep()
         self._recorder.sync()
         return False
 

@@ -1,6 +1,6 @@
 """The ranks of one training: how they find each other, and who of them writes what all of them would say.
 
-They meet in a store of torch.distributed: the process group's, or a file beside the trace. Nothing in it is collective,
+They meet in the process group's store, or in a folder beside the trace. Nothing in it is collective,
 so that a rank may call less than the others do, or die; and no step waits for it.
 """
 
@@ -22,6 +22,7 @@ from fgtrac.capture.turns import Registered, Turn
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import decode, encode
 from fgtrac.store import durable
+from fgtrac.store.folder_store import FolderStore
 from fgtrac.store.journal import segments_of
 
 BEGIN_WAIT_S = 600.0  # for rank 0, which may prepare its data first; and for a registration by another rank
@@ -50,17 +51,16 @@ class Began:
 
 
 class Ranks:
-    """One rank among `count`, which write one trace together. Rank 0 makes it and seals it. `store` is one of
-    torch.distributed's, whose methods raise RuntimeError where whoever keeps it is gone."""
+    """One rank among `count`, which write one trace together. Rank 0 makes it and seals it. `store` is a FolderStore,
+    or torch.distributed's, whose methods raise RuntimeError where whoever keeps it is gone."""
 
-    def __init__(self, rank: int, count: int, store: Any, *, gathers: bool = False, file: Path | None = None) -> None:
+    def __init__(self, rank: int, count: int, store: Any, *, gathers: bool = False) -> None:
         self.rank = rank
         self.count = count
         self.gathers = gathers
-        self.is_grouped = file is None  # by torch.distributed: the store is this training's own
+        self.is_grouped = not isinstance(store, FolderStore)  # by torch.distributed: then the store is this training's
         self.before_told: Callable[[], None] = lambda: None  # called before another rank is told of what is written
         self._store = store
-        self._file = file
         self._said: Counter[str] = Counter()
         self._last_seen: dict[int, tuple[bytes, float]] = {}
 
@@ -73,6 +73,11 @@ class Ranks:
             yield
         except BaseException as error:
             self._store.set(BEGAN, encode({"error": f"{type(error).__name__}: {error}"[:2000]}))
+            deadline = time.monotonic() + FAILED_WAIT_S  # this process may keep the store
+            while not self._store.check([f"heard/{rank}" for rank in range(1, self.count)]):
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(POLL_S)
             raise
 
     def tell_began(self, began: Began) -> None:
@@ -83,19 +88,28 @@ class Ranks:
         """What rank 0 tells; wait for it, and for it to be the one. CaptureError where it cannot begin, or does not."""
         deadline = time.monotonic() + BEGIN_WAIT_S
         while True:
-            if self._store.check([BEGAN]):
-                said = decode(self._store.get(BEGAN))
-                if "error" in said:
-                    raise CaptureError(f"rank 0 could not begin to record: {said['error']}")
-                pairs = {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))}
-                if is_it(began := Began(**said | pairs)):
-                    return began
+            try:
+                said = self._store.get(BEGAN) if self._store.check([BEGAN]) else b""
+                began = self._read_began(said) if said else None
+            except FileNotFoundError:
+                began = None  # rank 0 removed just now what an earlier run had left
+            except RuntimeError as error:
+                raise CaptureError(f"rank 0 ended before rank {self.rank} could join it: {error!s:.200}") from error
+            if began is not None and is_it(began):
+                return began
             if time.monotonic() >= deadline:
                 raise CaptureError(
                     f"rank {self.rank} of {self.count} waited {BEGIN_WAIT_S:g} s for rank 0 to record; call start_run "
                     "in every rank with the same path, or with world_size=1 to record this process alone"
                 )
             time.sleep(POLL_S)
+
+    def _read_began(self, data: bytes) -> Began:
+        said = decode(data)
+        if "error" in said:
+            self._store.set(f"heard/{self.rank}", b"heard")
+            raise CaptureError(f"rank 0 could not begin to record: {said['error']}")
+        return Began(**said | {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))})
 
     # -- what all would say -------------------------------------------------------------------------------------------
 
@@ -160,8 +174,8 @@ class Ranks:
         told = self._missing(journal, END_WAIT_S if finished else FAILED_WAIT_S, meanwhile)
         for reason, writer in told:
             recorder.record("gap", {"reason": reason} | ({"detail": writer} if writer else {}))
-        if self._file is not None:
-            durable.remove(self._file)
+        if isinstance(self._store, FolderStore):
+            self._store.clear()
         return [reason for reason, _writer in told]
 
     def _missing(self, journal: Path, wait_s: float, meanwhile: Callable[[], None]) -> list[tuple[str, str]]:
@@ -190,7 +204,9 @@ class Ranks:
             if self._last_seen.setdefault(rank, (beat, now))[0] != beat:
                 self._last_seen[rank] = beat, now
             return "writes" if now - self._last_seen[rank][1] < SILENT_S else "dead"
-        return "writes" if is_writing(journal, self._store.get(f"joined/{rank}")) else "dead"
+        if is_writing(journal, self._store.get(f"joined/{rank}")):
+            return "writes"
+        return "left" if self._store.check([f"left/{rank}"]) else "dead"  # it says so before it lets its journal go
 
     # -- journals that are sent ---------------------------------------------------------------------------------------
 
@@ -231,22 +247,18 @@ def find_ranks(folder: Path, rank: int | None, world_size: int | None, *, gather
         mine, count = rank or 0, 1 if world_size is None else world_size
     if not 0 <= mine < count:
         raise ValueError(f"rank={mine} of world_size={count}; ranks are counted from 0")
+    if count == 1 and gather and world_size is None and not is_grouped:
+        raise ValueError("gather=True needs torch.distributed; initialise its process group first")
     if count == 1:
         return None
     if world_size is not None:
         if gather:
             raise ValueError("gather=True needs torch.distributed; initialise its process group, without rank=")
-        path = folder.with_suffix(".ranks")
-        return Ranks(mine, count, _file_store(path, mine, count), file=path)
+        store = FolderStore(folder.with_suffix(".ranks"))
+        if mine == 0:
+            store.clear()  # of what an earlier run has left
+        return Ranks(mine, count, store)
     _starts[folder.name] += 1
     common = dist.distributed_c10d._get_default_store()  # there is no public way to it in torch 2.6 to 2.13
     prefix = f"fgtrac/{folder.name}/{_starts[folder.name]}"
     return Ranks(mine, count, dist.PrefixStore(prefix, common), gathers=gather)  # type: ignore[attr-defined]
-
-
-def _file_store(path: Path, rank: int, count: int) -> Any:
-    """A store in a file beside the trace, NAME.ranks; rank 0 removes one that an earlier run has left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        durable.remove(path)
-    return dist.FileStore(str(path), count)  # type: ignore[attr-defined]

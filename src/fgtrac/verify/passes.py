@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from fgtrac.errors import ProofError
 from fgtrac.events.codec import encode
 from fgtrac.events.orders import UNREAD, Places
+from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import STATUS, decode_event
 
 NAMED = 2  # samples named in one sentence
 SHARED = "its generator is the user's own and is asked on demand, so others may have drawn from it in between"
-_KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "gap", "resume"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("sampler", "use", "end", "leave", "join", "gap", "resume"))
 _DISCARDED = STATUS["discarded"]
 
 Key = tuple[bytes, int, int]  # writer, loader, epoch
@@ -35,12 +36,13 @@ class Pass:
     event: Mapping[str, Any] = field(default_factory=dict)
     uses: list[int] = field(default_factory=list)
     unread: dict[int, int] = field(default_factory=dict)
+    who: str = ""  # which rank's, before other words
     may_be_cut: str = ""  # why batches between delivered ones may be missing though nobody left them out
 
     @property
     def words(self) -> str:
         """What it is called."""
-        return f"loader {self.key[1]}, epoch {self.key[2]}"
+        return f"{self.who}loader {self.key[1]}, epoch {self.key[2]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def read_passes(entries: Entries) -> list[Pass]:
     passes: dict[Key, Pass] = {}
     ended: set[bytes] = set()
     gaps: dict[bytes, int] = {}
+    ranks = RankTable()
     before: dict[bytes, set[bytes]] = {}  # of a process that goes on, those before it
     for number, entry in entries:
         if not any(words in entry for words in _KINDS):
@@ -96,8 +99,11 @@ def read_passes(entries: Entries) -> list[Pass]:
             for epoch in np.unique(event["epoch"]).tolist():
                 key = (event["writer"], event["loader"], epoch)
                 passes.setdefault(key, Pass(key)).uses.append(number)
-        elif event["kind"] == "end":
+        elif event["kind"] in ("end", "leave"):
             ended.add(event["writer"])
+        elif event["kind"] == "join":
+            ranks.add(event)
+            before[event["writer"]] = before.get(event["began"][0], set())
         elif event["kind"] == "resume":
             before[event["writer"]] = {bytes(writer) for writer, _seq in event["writers"]}
         elif "lost_writer" in event:
@@ -107,7 +113,9 @@ def read_passes(entries: Entries) -> list[Pass]:
         by_loader.setdefault(one.key[:2], []).append(one)
     _mark_cut(by_loader, ended, gaps)
     skipped = [Pass((*loader, hole)) for loader in by_loader if (hole := _hole(loader, by_loader, before)) is not None]
-    return [*passes.values(), *skipped]
+    for one in (found := [*passes.values(), *skipped]):
+        one.who = ranks.words(one.key[0])
+    return found
 
 
 def _hole(

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.events.codec import encode
+from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import STATUS, decode_event
 
-_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "resume", "checkpoint"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "resume", "checkpoint", "join"))
 _APPLIED = STATUS["applied"]
 
 Numbers = NDArray[np.uint64]  # (n,): steps, or batches as epoch * 2^32 + batch
@@ -28,11 +29,13 @@ class Updates:
     applied: int = 0  # batches
     updates: int = 0
     unused: int = 0  # batches that are in the log and took part in no update
+    ranks: int = 0  # that made the updates together
 
     @property
     def words(self) -> str:
         """How many batches took part in how many updates, and how many in none."""
         told = f"{counted(self.applied, 'batch', 'es')} took part in {counted(self.updates, 'update')}"
+        told += f" on {self.ranks} ranks" if self.ranks else ""
         none = f"{counted(self.unused, 'delivered batch', 'es')} in none, as the log says"
         return f"{told}, and {none}" if self.unused else told
 
@@ -58,6 +61,7 @@ def read_updates(entries: Iterable[tuple[int, bytes]]) -> Updates:
         if any(words in entry for words in _KINDS):
             event = decode_event(entry)
             take = {"use": found.take_use, "resume": found.take_resume, "checkpoint": found.take_checkpoint}
+            take["join"] = found.take_join
             if event["kind"] in take:  # and not words that only look like it
                 take[event["kind"]](number, event)
     return found.finish()
@@ -70,7 +74,12 @@ class _Reading:
         self._last: dict[tuple[Any, ...], int] = {}  # of each sequence of entries that is written in order
         self._taken: dict[tuple[bytes, int, int], _Taken] = {}  # writer, optimizer, loader
         self._all: dict[tuple[bytes, int], list[Numbers]] = {}  # writer, loader
+        self._ranks = RankTable()
         self._kept: dict[bytes, tuple[int, int]] = {}  # writer -> the latest step of a kept state, its entry
+
+    def take_join(self, _number: int, event: Mapping[str, Any]) -> None:
+        self._ranks.add(event)
+        self._begins[event["writer"]] = event["step"]
 
     def take_resume(self, _number: int, event: Mapping[str, Any]) -> None:
         self._begins[event["writer"]] = event["step"]
@@ -121,15 +130,20 @@ class _Reading:
             astray.take(batches[late], steps[late], loader, optimizer)
             used.setdefault((writer, loader), []).append(batches)
         last = dict(self._begins)
+        together: dict[Any, list[Numbers]] = {}  # the ranks of a training make each update together
         for (writer, optimizer), some in made.items():
             steps = np.unique(np.concatenate(some))
-            result.updates += len(steps)
+            together.setdefault((self._ranks.training(writer), optimizer), []).append(steps)
             last[writer] = max(last.get(writer, 0), int(steps[-1]))
             self._look_for_holes(writer, optimizer, steps)
-        for writer, (step, number) in self._kept.items():
-            if step > last.get(writer, 0):
-                said = f"a state kept at update {step} (entry {number})"
-                result.doubtful.append(f"{said} and no batch in an update after {last.get(writer, 0)}")
+        result.updates = sum(len(np.unique(np.concatenate(some))) for some in together.values())
+        result.ranks = self._ranks.count
+        for keeper, (step, number) in self._kept.items():
+            for writer in self._ranks.together(keeper):
+                if step > last.get(writer, 0):
+                    said = f"a state kept at update {step} (entry {number}) and no batch "
+                    said += f"of rank {self._ranks.rank(writer)} " if writer != keeper else ""
+                    result.doubtful.append(f"{said}in an update after {last.get(writer, 0)}")
         result.applied = sum(len(np.unique(np.concatenate(some))) for some in used.values())
         result.unused = sum(len(np.unique(np.concatenate(some))) for some in self._all.values()) - result.applied
         if again.count:
