@@ -55,6 +55,7 @@ def build_index(
         table.add(number, event)
         totals.add(event)
     columns = table.columns()
+    del table  # its memory, before the tree takes as much
     if previous is not None:
         old = previous.columns
         columns = merge((old.keys, old.offsets, old.values), columns)

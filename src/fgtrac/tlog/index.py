@@ -102,13 +102,15 @@ def build(columns: Columns, previous: Tree | None = None) -> Tree:
         return Tree(columns, np.empty((0, 32), np.uint8), np.empty((0, 32), np.uint8), EMPTY_ROOT)
     reuse = _Reuse(columns, previous) if previous is not None and len(previous) else None
     digests = _rows(_digests(columns) if reuse is None else reuse.digests())
-    leaf_hashes = _leaf_hashes(columns.keys, digests) if reuse is None else reuse.leaf_hashes(digests)
-    levels = [leaf_hashes]
-    while len(levels[-1]) >= 2 * HASH_BYTES:
-        level = len(levels)
-        levels.append(merkle.parents(levels[-1]) if reuse is None else reuse.parents(level, levels[-1]))
-    tree = Tree(columns, digests, _rows(b"".join(levels)), b"")
-    return Tree(columns, digests, tree.nodes, merkle.root(n, tree))
+    below = _leaf_hashes(columns.keys, digests) if reuse is None else reuse.leaf_hashes(digests)
+    sizes = [n >> level for level in range(n.bit_length())]
+    nodes, filled = np.empty((sum(sizes), HASH_BYTES), dtype=np.uint8), 0
+    for level, size in enumerate(sizes):
+        if level:
+            below = merkle.parents(below) if reuse is None else reuse.parents(level, below)
+        nodes[filled : filled + size] = _rows(below)
+        filled += size
+    return Tree(columns, digests, nodes, merkle.root(n, Tree(columns, digests, nodes, b"")))
 
 
 def _rows(data: bytes) -> Bytes2D:

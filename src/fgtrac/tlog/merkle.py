@@ -17,6 +17,7 @@ from fgtrac.errors import ProofError
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()
 _sha256 = hashlib.sha256
+PAIRS = 1 << 17  # hashed at a time
 
 
 class Nodes(Protocol):
@@ -45,10 +46,13 @@ def parents(row: bytes | memoryview) -> bytes:
     data = bytes(row)
     if len(data) < 1 << 16:
         return b"".join([_sha256(b"\1" + data[i : i + 64]).digest() for i in range(0, len(data) - 63, 64)])
-    prefixed = np.ones((len(data) // 64, 65), dtype=np.uint8)  # every preimage in one buffer
-    prefixed[:, 1:] = np.frombuffer(data, dtype=np.uint8)[: len(data) // 64 * 64].reshape(-1, 64)
-    raw = prefixed.tobytes()
-    return b"".join([_sha256(pair).digest() for (pair,) in struct.iter_unpack("65s", raw)])
+    pairs, out = np.frombuffer(data, dtype=np.uint8)[: len(data) // 64 * 64].reshape(-1, 64), []
+    for at in range(0, len(pairs), PAIRS):
+        prefixed = np.ones((len(pairs[at : at + PAIRS]), 65), dtype=np.uint8)  # the preimages in one buffer
+        prefixed[:, 1:] = pairs[at : at + PAIRS]
+        raw = prefixed.tobytes()
+        out.append(b"".join([_sha256(pair).digest() for (pair,) in struct.iter_unpack("65s", raw)]))
+    return b"".join(out)
 
 
 class MemoryNodes:
