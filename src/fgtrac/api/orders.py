@@ -48,6 +48,10 @@ class Orders:
         data = encode_placement(placement.blocks, placement.ordinals, placement.which)
         return LoaderOrders(self, is_open, self._part(data, is_open, "where its positions lead"))
 
+    def of_stream(self) -> StreamPasses:
+        """For one iterable-style loader."""
+        return StreamPasses(self)
+
     def keep(self, *, last: bool = False) -> None:
         """Put what waits into the vault. Where that fails it goes on waiting, or with `last` is said to be lost."""
         with self._turn:
@@ -123,3 +127,29 @@ class LoaderOrders:
         not recorded read it."""
         said = {"loader": iteration.loader, "epoch": iteration.epoch, "sampler": UNREAD}
         self._orders._recorder.record("sampler", said | {"parameters": {"batch": batch}})
+
+
+class StreamPasses:
+    """Announces the passes over one iterable-style loader, whose order only its data set knows."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None:
+        """Write down that a pass begins, and over what kind of data set."""
+        kind = type(loader.dataset)
+        self.announce_order(iteration, Order(f"{kind.__module__}.{kind.__qualname__}"))
+
+    def announce_order(self, iteration: Iteration, order: Order) -> None:
+        """The same in other words."""
+        orders = self._orders
+        if iteration.trains:
+            orders.before()
+        said = {"loader": iteration.loader, "epoch": iteration.epoch, "sampler": order.sampler}
+        orders._recorder.record("sampler", said)
+        orders._recorder.hand_over()
+        if iteration.trains:
+            orders.announced()
+
+    def unread(self, iteration: Iteration, batch: int) -> None:
+        """A batch that could not be read was never drawn from anything: its samples come later, or never."""

@@ -15,14 +15,16 @@ from fgtrac.api.orders import Orders
 from fgtrac.api.registering import Registering
 from fgtrac.capture import node_loader
 from fgtrac.capture.batch import Batch
+from fgtrac.capture.envelope import Key
 from fgtrac.capture.full_batch import FullBatch, SeedPasses
 from fgtrac.capture.graph import GraphNodes, Nodes, adds_nodes, is_node_loader, node_count
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
-from fgtrac.capture.loader import Watch, check_free, watch_loader
+from fgtrac.capture.loader import Watch, check_free, find_watch, watch_loader
 from fgtrac.capture.prepared import innermost
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
-from fgtrac.capture.use_entries import Placement
+from fgtrac.capture.streams import Stream, behind_pipeline
+from fgtrac.capture.use_entries import Places
 from fgtrac.errors import CaptureError
 
 
@@ -33,7 +35,7 @@ class Watching(Registering):
     _recorder: Recorder
     _grounding: Grounding
     _orders: Orders
-    _watches: dict[int, tuple[Watch, Placement]]
+    _watches: dict[int, tuple[Watch, Places]]
     _loaders: WeakSet[DataLoader[Any]]
     _loader_numbers: Iterator[int]
     _next_passes: Mapping[int, int] = MappingProxyType({})  # loader -> its first pass, where the run goes on
@@ -43,8 +45,16 @@ class Watching(Registering):
     _said_unrecorded: frozenset[str] = frozenset()
     _has_said_miscounted = False
 
-    def watch(self, loader: DataLoader[Any], role: str | None = None, *, whole: bool = False) -> DataLoader[Any]:
-        """Watch a DataLoader over a map-style data set: every batch that it delivers is accounted for.
+    def watch(
+        self,
+        loader: DataLoader[Any],
+        role: str | None = None,
+        *,
+        whole: bool = False,
+        key: Key | None = None,
+        name: str | None = None,
+    ) -> DataLoader[Any]:
+        """Watch a DataLoader: every batch that it delivers is accounted for.
 
         Registers the data set behind it if that has not been done, and its role. Without a role here, the roles
         registered for its samples tell whether it trains. Returns the same loader. Of PyG's `NodeLoader` (and its
@@ -57,6 +67,12 @@ class Watching(Registering):
         laid them together, is recorded as holding at most these, and a RuntimeWarning says so; `whole` says that the
         loader's batches hold all samples that are drawn for them, whatever their shapes look like.
 
+        Of an iterable-style data set (and a `webdataset.WebLoader` around such a loader) the samples are named as they
+        come, by `key(sample)`: a number, text, bytes or a tuple of these; where the data set yields ready batches, a
+        list of them. Without `key` that is (`__url__`, `__key__`) of WebDataset's samples, and otherwise the content of
+        what the data set yields, which must then not change at random. They are registered block by block under `name`
+        (by default the data set's type), with `role`. See docs/streams.md for what a stream costs, and its limits.
+
         Raises TypeError for what is no DataLoader, and for graphs of several node types; CaptureError where this torch
         is not known, where another open run watches the loader or its data set, and for PyG's loaders of other things
         than seed nodes or graphs, for a graph that has an attribute `n_id`, for a transform that adds nodes, and for a
@@ -65,12 +81,18 @@ class Watching(Registering):
         `loader(index)` deliver unrecorded: a `gap` entry and a RuntimeWarning say so (in a strict run CaptureError).
         """
         self._check_training("watch()")
+        given, loader = loader, behind_pipeline(loader)
         if not isinstance(loader, DataLoader):
             raise TypeError(f"watch() takes a torch DataLoader, not {type(loader).__name__}; pass the loader itself")
-        given, loader = loader, innermost(loader)
-        if loader._dataset_kind != 0:
-            raise CaptureError("this loader's data set is iterable-style, without row numbers; make it map-style")
+        loader = innermost(loader)
         check_free(loader, self._grounding)
+        if loader._dataset_kind != 0:
+            self._watch_stream(loader, role, key, name)
+            return given
+        if key is not None or name is not None:
+            raise ValueError(
+                "key= and name= of watch() are for iterable-style data sets; pass them to register() first"
+            )
         rows: Any = loader.dataset
         positions, sampled = rows, None
         if is_node_loader(loader):
@@ -87,6 +109,23 @@ class Watching(Registering):
         watch.miscounted = None if whole else self._say_miscounted
         watch_loader(loader, watch)
         return given
+
+    def _watch_stream(self, loader: DataLoader[Any], role: str | None, key: Key | None, name: str | None) -> None:
+        """Watch an iterable-style loader. ValueError for another role or name than it is watched under, and for a name
+        that is taken."""
+        known = find_watch(loader)
+        if known is not None and known.stream is not None:
+            if role not in (None, known.stream.role) or name not in (None, known.stream.name):
+                raise ValueError(f"this stream is watched as {known.stream.name!r}, {known.stream.role}; it stays so")
+            return
+        stream = Stream(self._registry, self._registry.free_stream_name(loader.dataset, name), role, key)
+        number = next(self._loader_numbers)
+        trains, passes = role in (None, "train"), self._orders.of_stream()
+        watch = Watch(self._grounding, number, 0, trains, passes, self.path.name, self._say_unrecorded, stream=stream)
+        watch.epochs = self._next_passes.get(number, 0)
+        self._watches[number] = watch, stream
+        watch_loader(loader, watch)
+        stream.wrap(loader)
 
     def full_batch(self, data: Any, nodes: Nodes = None, *, hops: int, role: str | None = None) -> FullBatch:
         """Train on a whole graph: iterate over what comes back, in each epoch; it delivers `data` itself, once.
@@ -129,10 +168,11 @@ class Watching(Registering):
         self._watches[number] = watch, placement if positions is rows else self._registry.resolve(positions).placement
         return watch
 
-    def _say_unrecorded(self, what: str) -> None:
+    def _say_unrecorded(
+        self, what: str, remedy: str = "begin the loop after watch(), over the loader that it returns"
+    ) -> None:
         """Something that nobody follows delivers batches of watched data: say so, the first time."""
         reason = f"{what} delivers batches of watched data, and they are not recorded"
-        remedy = "begin the loop after watch(), over the loader that it returns"
         if self._strict:
             raise CaptureError(f"{reason}; {remedy}")
         if what not in self._said_unrecorded:

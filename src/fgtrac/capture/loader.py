@@ -22,10 +22,12 @@ from torch.utils.data import dataloader as torch_dataloader
 
 from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.collate import holds_other_count
+from fgtrac.capture.envelope import Envelope
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
 from fgtrac.capture.hops import Hops, SampledNodes
 from fgtrac.capture.sampler import Order
 from fgtrac.capture.step import Grounding
+from fgtrac.capture.streams import Stream
 from fgtrac.errors import CaptureError
 
 PRIVATE_NAMES = {
@@ -54,9 +56,10 @@ class Watch:
     trains: bool
     orders: Announcer
     trace: str  # of the run, as messages call it
-    unrecorded: Callable[[str], None]  # told what delivers batches of the watched data that are not recorded
+    unrecorded: Callable[..., None]  # told what delivers batches of the watched data that are not recorded
     sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
     opener: Callable[[Batch, Any], Any] | None = None  # takes what was delivered, and gives what the loop gets
+    stream: Stream | None = None  # of an iterable-style loader: names its samples
     miscounted: Callable[[Batch], None] | None = None  # told of a batch that holds another number than were drawn
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
@@ -81,15 +84,17 @@ class Ahead(Protocol):
 class Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
     announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
-    whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any."""
+    whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any;
+    the loader that may be `restored` from a state."""
 
-    __slots__ = ("ahead", "awaits", "changed", "drawn", "iteration", "loader", "sent", "watch")
+    __slots__ = ("ahead", "awaits", "changed", "drawn", "iteration", "loader", "restored", "sent", "watch")
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
         self.loader = loader
         self.drawn = 0
         self.changed = is_changed_behind_sampler(loader)
+        self.restored = weakref.ref(loader) if hasattr(loader, "next_iter_state") else None  # torchdata's
         self.awaits: tuple[int, array[int]] | None = None
         self.sent: dict[int, Any] = {}
         self.iteration = Iteration(watch.number, watch.epochs, watch.trains)
@@ -104,6 +109,29 @@ class Pairing:
             self.watch.orders.announce_order(self.iteration, self.ahead.order)
         elif self.watch.active:
             self.watch.orders.announce(self.iteration, iterator, loader)
+
+    def take(self, iterator: Any, data: Any) -> Any:
+        """The iterator delivered something; what the loop gets of it."""
+        if self.watch.stream is None:
+            task = _answered(iterator, self)
+            if self.is_rewinding():
+                del self.sent[task]
+                return data
+            return self.deliver(task, _number(iterator, self, task), data)
+        if not isinstance(data, Envelope):
+            self.watch.unrecorded("a loader that was given another collate_fn since watch()")
+            return data
+        if self.is_rewinding():
+            return data.batch
+        positions = self.watch.stream.open(data, self.iteration.epoch)
+        if self.ahead is not None:
+            return self.ahead.hold(positions, data.batch, None)
+        return self.receive(positions, data.batch, None)
+
+    def is_rewinding(self) -> bool:
+        """Whether a loader that is restored from a state makes its iterator go where it was: the loop gets nothing."""
+        loader = None if self.restored is None else self.restored()
+        return loader is not None and loader.next_iter_state is not None
 
     def deliver(self, task: int, number: int, data: Any) -> Any:
         """Hand the delivered batch to the grounding, with the positions drawn for that task, and give what the loop
@@ -188,6 +216,8 @@ def _forget(key: int, _dead: Any) -> None:
 def unwatch(watch: Watch) -> None:
     """Forget everything registered for this watch; iterators under way stop reporting."""
     watch.active = False
+    if watch.stream is not None:
+        watch.stream.unwrap()
     for key in [k for k, (_ref, w) in _watched.items() if w is watch]:
         del _watched[key]
 
@@ -261,6 +291,9 @@ def _install() -> None:
 
 
 def _patched_init(self: Any, loader: Any) -> None:
+    watch = find_watch(loader)
+    if watch is not None and watch.stream is not None:
+        watch.stream.wrap(loader)
     _original["__init__"](self, loader)
     if self._num_workers == 0:
         _begin(self, loader)
@@ -273,7 +306,7 @@ def _patched_reset(self: Any, loader: Any, first_iter: bool = False) -> None:
 
 def _begin(iterator: Any, loader: Any) -> None:
     watch = find_watch(loader)
-    if watch is None or not isinstance(loader, DataLoader) or iterator._dataset_kind != 0:
+    if watch is None or not isinstance(loader, DataLoader) or (iterator._dataset_kind != 0) != bool(watch.stream):
         iterator._fgtrac = None
         return
     watch.grounding.restarted(watch.number)
@@ -288,6 +321,8 @@ def _patched_next_index(self: Any) -> Any:
     index = _original["_next_index"](self)
     if pairing is not None:
         pairing.drawn += 1
+        if pairing.watch.stream is not None:
+            return index
         if self._num_workers == 0:
             pairing.sent.clear()
             pairing.sent[0] = index
@@ -301,7 +336,7 @@ def _patched_next(self: Any) -> Any:
     if pairing is None or not pairing.watch.active:
         data = _original["__next__"](self)
         _look_for_unrecorded(self)
-        return data
+        return data.batch if type(data) is Envelope else data
     try:
         data = _original["__next__"](self)
     except StopIteration:
@@ -314,9 +349,8 @@ def _patched_next(self: Any) -> Any:
     if pairing.watch.grounding.looks_away:
         _forget_unread(self, pairing)
     elif pairing.watch.active:
-        task = _answered(self, pairing)
-        return pairing.deliver(task, _number(self, pairing, task), data)
-    return data
+        return pairing.take(self, data)
+    return data.batch if type(data) is Envelope else data
 
 
 def _look_for_unrecorded(iterator: Any) -> None:

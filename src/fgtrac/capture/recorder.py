@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Placement, UseBuffer
+from fgtrac.capture.use_entries import ENTRY_PAYLOAD_BYTES, Places, UseBuffer
 from fgtrac.errors import CaptureError
 from fgtrac.events.schema import encode_event
 
@@ -107,7 +107,7 @@ class Recorder:
 
     def use(
         self,
-        placement: Placement,
+        placement: Places,
         loader: int,
         optimizer: int,
         row: tuple[int, int, int, int, int],
@@ -216,6 +216,14 @@ class Recorder:
             told = list(buffer.entries())
         except IndexError:
             told = self._entries_of_each(buffer)
+        except (CaptureError, OSError, ValueError) as error:  # of a stream, whose samples are registered now
+            failure = error if isinstance(error, OSError) else OSError(str(error))
+            reason = (
+                f"{len(buffer.rows)} batches of a stream could not be recorded, as their samples were not registered"
+            )
+            self._encode("gap", {"reason": reason, "detail": str(error)})
+            self._fail(failure, reason)
+            return
         for fields in told:
             self.events += len(fields.get("hop_ordinals", ()))
             self._encode("use", {"loader": key[0], "optimizer": key[1], **fields})

@@ -63,6 +63,7 @@ class Registry:
         self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
         self._hf = HfRows()
         self._taken: set[str] = set()
+        self._promised: set[str] = set()  # to streams of which no sample has come
         self._streams: dict[str, bool] = {}  # name -> whether its blocks have digests of the samples
         self._before = before or {}
         self._returned = returned
@@ -229,10 +230,23 @@ class Registry:
                 turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)
         if is_hf_dataset(data) and table_root(data) is data:
-            self._hf.add(data, root.whole())
+            self._hf.add(data, root)
         self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
         self._taken.add(called)
         return root
+
+    def free_stream_name(self, data: Any, name: str | None) -> str:
+        """The name that a stream is registered under: the given one, or one made of the type of `data`. ValueError
+        for one that is taken, or is read as something else."""
+        if name is None:
+            base = type(data).__name__
+            numbered = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+            name = next(one for one in numbered if one not in self._taken and one not in self._promised)
+        elif name in self._taken or name in self._promised:
+            raise ValueError(f"a data set named {name!r} is registered already; give this stream another name=")
+        check_dataset_name(name)
+        self._promised.add(name)
+        return name
 
     def add_block(
         self,

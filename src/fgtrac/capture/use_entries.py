@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ ENTRY_PAYLOAD_BYTES = 60_000  # of columns in one entry; the rest of the 65,535 
 BATCH_COLUMN_BYTES = 22  # epoch, batch, step, status, attribution, count of one batch
 GRAPH_ENTRIES = 8  # that batches with neighbours wait for: the second costs a fifth of the first, whose code is cold
 NODE_BYTES = 4  # of a neighbour, and of the number of neighbours at one hop
+
+
+Found = tuple[tuple[bytes, ...], NDArray[np.uint32], NDArray[np.uint16] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,24 @@ class Placement:
     ordinals: NDArray[np.uint32]
     which: NDArray[np.uint16] | None
 
+    def places(self, batches: Sequence[array[int]]) -> Found:
+        """Where batches of positions lead, one after another. IndexError for a position that the data set has not."""
+        positions = np.frombuffer(b"".join(batches), dtype=np.uint32)
+        return self.blocks, self.ordinals[positions], None if self.which is None else self.which[positions]
+
+
+class Places(Protocol):
+    """Where the positions of batches lead: blocks, the ordinals (n,) uint32, and (n,) which block, or None for the
+    first. Asked once for each batch that is written, and what is recorded meanwhile stands before it in the log."""
+
+    def places(self, batches: Sequence[array[int]]) -> Found: ...
+
 
 @dataclass(slots=True)
 class UseBuffer:
     """Settled batches of one (loader, optimizer), waiting to become entries."""
 
-    placement: Placement
+    placement: Places
     rows: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # epoch, batch, step, status, attribution
     positions: list[array[int]] = field(default_factory=list)
     losses: list[NDArray[np.float16]] = field(default_factory=list)
@@ -75,24 +90,22 @@ class UseBuffer:
         names a position that its data set does not have."""
         rows = np.array(self.rows, dtype=np.uint64)
         counts = np.fromiter(map(len, self.positions), dtype=np.uint32, count=len(self.positions))
-        positions = np.frombuffer(b"".join(self.positions), dtype=np.uint32)
         losses = np.concatenate(self.losses) if self.losses else None
-        placement = self.placement
-        ordinals = placement.ordinals[positions]
-        if placement.which is None:
-            near = self._near(placement.ordinals) if self.hops else None
-            yield from _entries_of(placement.blocks[0], rows, counts, ordinals, losses, near)
+        blocks, ordinals, which = self.placement.places(self.positions)
+        if which is None:
+            near = self._near(self.placement) if self.hops else None
+            yield from _entries_of(blocks[0], rows, counts, ordinals, losses, near)
             return
-        which = placement.which[positions]
         batch_of = np.repeat(np.arange(len(counts)), counts)
         for number in np.unique(which).tolist():
             mine = which == number
             here = np.bincount(batch_of[mine], minlength=len(counts)).astype(np.uint32)
             some = here > 0
             part = None if losses is None else losses[mine]
-            yield from _entries_of(placement.blocks[number], rows[some], here[some], ordinals[mine], part, None)
+            yield from _entries_of(blocks[number], rows[some], here[some], ordinals[mine], part, None)
 
-    def _near(self, ordinals: NDArray[np.uint32]) -> _Near:
+    def _near(self, placement: Any) -> _Near:
+        ordinals = placement.ordinals
         scratch = np.empty(len(ordinals), dtype=np.uint32)
         batches = zip(self.hops, self.positions, strict=True)
         hops = [one.once(np.frombuffer(seeds, dtype=np.uint32), scratch) for one, seeds in batches]
