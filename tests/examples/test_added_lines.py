@@ -19,6 +19,7 @@ ADDED = {  # at most
     "jax_epochs.py": 5,
     "replay_buffer.py": 5,
     "lightning_cnn.py": 2,
+    "skorch_net.py": 2,
     "hf_trainer.py": 2,
     "accelerate_loop.py": 5,
 }
