@@ -534,3 +534,20 @@ def test_a_row_in_train_and_test_is_found_by_its_content(tmp_path: Path) -> None
     checked = check_trace(run.path, key=str(tmp_path / "key.pem"))
     assert [f.check for f in checked.report.findings if f.verdict is Verdict.REFUTED] == ["held-out-contents"]
     assert [v["sample"] for v in checked.violations()] == [f"data:{leaked}"]
+
+
+def test_rows_of_the_users_own_making_are_recorded(run: Run, log: Read) -> None:
+    data = made(6)
+    children = made(3, first=50).shuffle(seed=0)
+    assert run.transform("own", data).record(children, parents=[0, [1, 2], 5]) is children
+    assert keys_of(run, children) == [("own", n) for n in range(3)]
+    ids = [bytes(i) for i in run._registry.resolve(children).ids()]
+    run.close()
+    assert pairs_of(log(run.path), "own") == {(0, ids[0]), (1, ids[1]), (2, ids[1]), (5, ids[2])}
+
+
+def test_a_version_that_keeps_no_index_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made(3)
+    monkeypatch.delattr(data, "_indices")
+    with pytest.raises(CaptureError, match=r"datasets .* does not tell which rows a Dataset has; known are datasets 3"):
+        run.register(data)

@@ -45,7 +45,7 @@ class Parented:
         made = self.function(*inputs, *([numbers] if self.with_indices else []), *rank, **more)
         if made is None:
             return None
-        rows = [self._numbers(numbers, places) for places in self._places(made, len(numbers))]
+        rows = self._rows(numbers, self._places(made, len(numbers)))
         if isinstance(made, Mapping):
             return {**made, NUMBER: rows}
         library = library_of(made)
@@ -74,12 +74,19 @@ class Parented:
             )
         return range(batch)
 
-    def _numbers(self, numbers: Sequence[int], places: Any) -> list[int]:
-        """The data set's numbers of rows of the batch."""
-        found = np.atleast_1d(np.asarray(places, dtype=np.int64)).reshape(-1).tolist()
-        if not found or min(found) < 0 or max(found) >= len(numbers):
-            raise ValueError(
-                f"a row is made of the places {found!r:.80} of a batch of {len(numbers)}, as {self.parents!r} says; "
-                f"give at least one from 0 to {len(numbers) - 1}"
-            )
-        return [numbers[place] for place in found]
+    def _rows(self, numbers: Sequence[int], places: Sequence[Any]) -> list[list[int]]:
+        """The data set's numbers of the rows that each row is made of."""
+        if len(places) and np.ndim(places[0]) == 0:
+            one_each = np.asarray(places, dtype=np.int64)
+            outside = (one_each < 0) | (one_each >= len(numbers))
+            if not outside.any():
+                return [[number] for number in np.asarray(numbers, dtype=np.int64)[one_each].tolist()]
+            places = [[place] for place in one_each[outside].tolist()]
+        rows = [np.asarray(few, dtype=np.int64).reshape(-1).tolist() for few in places]
+        for row in rows:
+            if not row or min(row) < 0 or max(row) >= len(numbers):
+                raise ValueError(
+                    f"a row is made of the places {row!r:.80} of a batch of {len(numbers)}, as {self.parents!r} says; "
+                    f"give at least one from 0 to {len(numbers) - 1}"
+                )
+        return [[numbers[place] for place in row] for row in rows]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.capture.arrow_rows import ArrowRows
-from fgtrac.capture.roots import Resolved, join_resolved, select_resolved
+from fgtrac.capture.roots import Resolved, Root, join_resolved, select_resolved
 from fgtrac.errors import CaptureError
 
 KNOWN_VERSIONS = "datasets 3.0 to 5.2"
@@ -75,11 +75,11 @@ class HfRows:
     known stay in memory, unless they are mapped from disk as those in the cache are."""
 
     def __init__(self) -> None:
-        self._rows: ArrowRows[Resolved] = ArrowRows()
+        self._rows: ArrowRows[Root | Resolved] = ArrowRows()
         self._untold: ArrowRows[str] = ArrowRows()
 
-    def add(self, data: Any, samples: Resolved) -> None:
-        """Row i of the table behind `data` is the sample at position i of `samples`, from now on."""
+    def add(self, data: Any, samples: Root | Resolved) -> None:
+        """Row i of the table behind `data` is row i of a root, or the sample at position i, from now on."""
         self._rows.add(table_of(data), samples)
         _follow(self)
 
@@ -106,12 +106,7 @@ class HfRows:
             for untold in self._untold.find(table) or ():
                 raise CaptureError(untold.known)
             return None
-        parts = [
-            s.known
-            if (s.start, s.stop) == (0, len(s.known.rows))
-            else select_resolved(s.known, np.arange(s.start, s.stop))
-            for s in stretches
-        ]
+        parts = [_cut(s.known, s.start, s.stop) for s in stretches]
         return choose(parts[0] if len(parts) == 1 else join_resolved(parts), data)
 
     def follow(self, name: str, data: Any, made: Any, is_row_by_row: bool) -> None:
@@ -135,6 +130,12 @@ def choose(samples: Resolved, data: Any) -> Resolved:
     """Of the samples that the rows of the table behind `data` are, those at its positions."""
     rows = chosen_rows(data)
     return samples if rows is None else select_resolved(samples, rows)
+
+
+def _cut(known: Root | Resolved, start: int, stop: int) -> Resolved:
+    if isinstance(known, Resolved):
+        return Resolved(known.roots, known.which[start:stop], known.rows[start:stop])
+    return Resolved((known,), np.zeros(stop - start, dtype=np.uint16), np.arange(start, stop))
 
 
 def _is_same(one: Resolved, other: Resolved | None) -> bool:
@@ -165,11 +166,9 @@ def _follow(rows: HfRows) -> None:
     _followers.add(rows)
     kind = sys.modules["datasets.arrow_dataset"].Dataset
     for name in FOLLOWED:
-        if not hasattr(kind, name):
-            version = sys.modules["datasets"].__version__
-            raise CaptureError(f"datasets {version} has no Dataset.{name}; known are {KNOWN_VERSIONS}")
-        if not hasattr(getattr(kind, name), "fgtrac_followed"):
-            setattr(kind, name, _following(name, getattr(kind, name)))
+        original = getattr(kind, name, None)
+        if original is not None and not hasattr(original, "fgtrac_followed"):
+            setattr(kind, name, _following(name, original))
 
 
 def _following(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
