@@ -94,7 +94,7 @@ def begin(rank: int, folder: Path, plan: Plan) -> Run:
     """Start recording."""
     place = folder / str(rank) if plan.own_folders else folder
     place.mkdir(exist_ok=True)
-    options = {name: rank if name == "rank" else value for name, value in plan.options.items()}
+    options: dict[str, Any] = plan.options | ({"rank": rank} if "rank" in plan.options else {})
     return start_run(place / "run", **options)
 
 
@@ -108,7 +108,7 @@ def fit(rank: int, count: int, folder: Path, plan: Plan) -> tuple[Trained, bytes
     torch.manual_seed(0)
     data = data_of(plan)
     mine = Subset(data, range(rank, plan.rows - 8 * rank, count)) if plan.uneven else data
-    sampler = None if plan.uneven else DistributedSampler(data, count, rank, seed=3)
+    sampler: Any = None if plan.uneven else DistributedSampler(data, count, rank, seed=3)
     loader = DataLoader(mine, 4, sampler=sampler, num_workers=plan.workers, persistent_workers=plan.workers > 0)
     model: Any = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Dropout(0.3), torch.nn.Linear(3, 1))
     if plan.grouped:
@@ -146,6 +146,7 @@ def _epoch(
             optimizer.zero_grad()
             told += [(epoch, n, run.step if run is not None else 0, rows) for n, rows in waiting]
             waiting.clear()
+    optimizer.zero_grad()  # what is left over makes no update
 
 
 def only_rank_0(rank: int, count: int, folder: Path, plan: Plan) -> None:

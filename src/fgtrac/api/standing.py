@@ -15,7 +15,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 NEVER = 2**64 - 1  # a step that no resume went back behind
-_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "checkpoint", "resume", "sampler"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "checkpoint", "resume", "sampler", "join", "leave"))
 
 
 @dataclass(slots=True)
@@ -41,14 +41,25 @@ class Standing:
         self.last_step = 0
         self.resumes: list[tuple[int, frozenset[bytes]]] = []
         self._trace = trace
+        cut: dict[bytes, int] = {}  # of each rank behind rank 0 that did not leave, the last step that it is known to
         for event in self._events():
+            writer = event["writer"]
             if event["kind"] == "use":
-                self.last_step = max(self.last_step, int(event["step"][_applied(event)].max(initial=0)))
+                last = int(event["step"][_applied(event)].max(initial=0))
+                self.last_step = max(self.last_step, last)
+                if writer in cut:
+                    cut[writer] = max(cut[writer], last)
+            elif event["kind"] == "join" and event["rank"]:
+                cut[writer] = event["step"]
+            elif event["kind"] == "leave":
+                cut.pop(writer, None)
             elif event["kind"] == "checkpoint":
                 self.last_step = max(self.last_step, event["step"])
             elif event["kind"] == "resume":
                 self.last_step = min(self.last_step, event["step"])
+                cut.clear()
                 self.resumes.append((event["step"], frozenset(bytes(writer) for writer, _seq in event["writers"])))
+        self.last_step = min([self.last_step, *cut.values()])
 
     def stands_until(self, writer: bytes) -> int:
         """The last step of a process that no later resume went back behind."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
+from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.query.family import called
 from fgtrac.query.places import Places
@@ -46,6 +48,14 @@ class Reader:
         self._seal = seal
         self._places = places
         self._name_of = name_of
+
+    @cached_property
+    def _ranks(self) -> RankTable:
+        """Who wrote which entries, where several processes trained together."""
+        table = RankTable()
+        for number in self._seal.log.find_kind("join", self._seal.event["counts"].get("join", 0)):
+            table.add(self._seal.log.event(number))
+        return table
 
     def read(
         self, sample_id: bytes, entry: int, kind: str, rows: Sequence[Row], registered: dict[bytes, int]
@@ -147,12 +157,13 @@ class Reader:
         places = _where(event, "ordinals", ordinal)
         out = []
         for place, batch in zip(places.tolist(), _owners(event["count"], places), strict=True):
-            details = _batch_details(event, batch)
+            details = self._batch_details(event, batch)
             loss = ""
             if "losses" in event and not np.isnan(event["losses"][place]):
                 details["loss"] = plain(event["losses"][place])
                 loss = f", loss {event['losses'][place]:.4g}"
             where = f"epoch {details['epoch']}, batch {details['batch']}, loader {details['loader']}"
+            where = self._ranks.words(event["writer"]) + where
             if details["status"] == "applied":
                 step = int(event["step"][batch])
                 words = f"{_used(details)} in step {step} ({where}; {details['attribution']}){loss}"
@@ -166,12 +177,16 @@ class Reader:
         out = []
         for cell in _owners(event["hop_count"], places):
             batch, hop = divmod(cell, event["hops"])
-            details = {**_batch_details(event, batch), "hop": hop + 1}
+            details = {**self._batch_details(event, batch), "hop": hop + 1}
             if details["status"] == "applied":
                 step, how = int(event["step"][batch]), _how(details)
                 words = f"used as a neighbour (hop {hop + 1}{how}) in step {step} (epoch {details['epoch']})"
                 out.append(Occurrence(words, step, details["epoch"], details))
         return sorted(out, key=lambda o: o.step or 0)
+
+    def _batch_details(self, event: Mapping[str, Any], batch: int) -> dict[str, Any]:
+        rank = self._ranks.rank(event["writer"])
+        return _batch_details(event, batch) | ({} if rank is None else {"rank": rank})
 
     def _attention(self, entry: int, event: Mapping[str, Any], ordinal: int) -> list[Occurrence]:
         weights = event["weights"].reshape(max(1, len(event["ordinals"])), -1)
