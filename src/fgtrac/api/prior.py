@@ -86,19 +86,20 @@ def registered_before(trace: TraceDir) -> dict[str, tuple[bytes, bytes | None]]:
     head = trace.head()
     size = head.size if head is not None else 0
     found: dict[str, tuple[bytes, bytes | None]] = {}
-    contents: dict[tuple[bytes, str], list[bytes]] = {}  # (writer, name) -> the parts that have come so far
+    contents: dict[tuple[bytes, str], tuple[int, Any]] = {}  # (writer, name) -> the next part, SHA-256 of those before
     wanted = encode("kind") + encode("samples")  # in the bytes of every such entry, and of few others
     for number in range(-(-size // WIDTH)):
         for event in [decode_event(e) for e in read_bundle(trace, number, size) if wanted in e]:
             if event["kind"] != "samples":
                 continue
             name, block = event["dataset"], bytes(event["block"])
-            parts = contents.setdefault((event["writer"], name), [])
-            if "contents" in event and len(parts) == event["part"]:
-                parts.append(event["contents"])
+            part, state = contents.get((event["writer"], name), (0, hashlib.sha256()))
+            if "contents" in event and part == event["part"]:
+                state.update(event["contents"])
+                part += 1
+            contents[event["writer"], name] = part, state
             earlier = found.get(name, (block, None))
-            is_whole = len(parts) == event["parts"]
-            digest = hashlib.sha256(b"".join(parts)).digest() if is_whole else None
+            digest = state.digest() if part == event["parts"] else None
             found[name] = (block, digest or (earlier[1] if earlier[0] == block else None))
     return found
 

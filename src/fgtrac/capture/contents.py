@@ -142,7 +142,10 @@ def _digests_of_rows(
         return digests
 
     digest = digest_long if size >= LONG_BYTES else digest_short
-    return stacked([found for start in range(0, rows, step) for found in digest(start)])
+    out = np.empty((rows, 32), dtype=np.uint8)
+    for start in range(0, rows, step):
+        out[start : start + step] = stacked(digest(start))
+    return out
 
 
 def stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:
