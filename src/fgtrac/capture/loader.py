@@ -26,15 +26,11 @@ from fgtrac.capture.envelope import Envelope
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
 from fgtrac.capture.hops import Hops, SampledNodes
 from fgtrac.capture.sampler import Order
+from fgtrac.capture.self_test import KNOWN_VERSIONS, check_pairing, check_private_names
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.streams import Stream
 from fgtrac.errors import CaptureError
 
-PRIVATE_NAMES = {
-    "_BaseDataLoaderIter": ("__init__", "_reset", "_next_index", "__next__"),
-    "_MultiProcessingDataLoaderIter": ("_try_put_index", "_process_data"),
-}
-KNOWN_VERSIONS = "torch 2.6 to 2.13"
 OTHERWISE_BEGUN = "an iterator that was begun before watch(), or over a copy of the watched loader,"
 
 
@@ -267,16 +263,7 @@ def _over_same_nodes(loader: Any) -> Watch | None:
 def _install() -> None:
     if _original:
         return
-    for class_name, names in PRIVATE_NAMES.items():
-        owner = getattr(torch_dataloader, class_name, None)
-        missing = [n for n in names if not hasattr(owner, n)]
-        if missing:
-            import torch
-
-            raise CaptureError(
-                f"torch {torch.__version__} has no {class_name}.{missing[0]}; "
-                f"fgtrac watches loaders of {KNOWN_VERSIONS}"
-            )
+    check_private_names()
     base: Any = torch_dataloader._BaseDataLoaderIter
     base._fgtrac = None
     for name, patch in (
@@ -288,6 +275,12 @@ def _install() -> None:
         original = getattr(base, name)
         _original[name] = original
         setattr(base, name, functools.wraps(original)(patch))
+    try:
+        check_pairing(_answered)
+    except BaseException:
+        for name in list(_original):
+            setattr(base, name, _original.pop(name))
+        raise
 
 
 def _patched_init(self: Any, loader: Any) -> None:
