@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DataLoaderConfiguration
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fgtrac.api.run import start_run
 from fgtrac.frameworks.accelerate import watch
@@ -41,13 +42,19 @@ def accelerator(*, accumulate: int = 1, **configured: Any) -> Accelerator:
     return Accelerator(cpu=True, gradient_accumulation_steps=accumulate, dataloader_config=config)
 
 
-def prepared(made: Accelerator, data: Any, *, workers: int = 0, batch: int = 4) -> tuple[Any, Any, Any]:
+def without_first(samples: list[Any]) -> Any:
+    """A collate function that drops a sample of each batch."""
+    return default_collate(samples[1:])
+
+
+def prepared(made: Accelerator, data: Any, *, workers: int = 0, batch: int = 4, **options: Any) -> tuple[Any, Any, Any]:
     """A model, its optimizer and a loader of shuffled batches."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Dropout(0.2), torch.nn.Linear(6, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     context = "fork" if workers else None
-    loader = DataLoader(data, batch, shuffle=True, num_workers=workers, multiprocessing_context=context)
+    options = {"shuffle": True, "num_workers": workers, "multiprocessing_context": context} | options
+    loader = DataLoader(data, batch, **options)
     trio: tuple[Any, Any, Any] = made.prepare(model, optimizer, loader)
     return trio
 
@@ -71,7 +78,8 @@ def fit(rank: int, count: int, folder: Path, plan: Plan) -> tuple[Trained, bytes
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     made = accelerator(**plan.options["loader"])
     data = Marked(plan.rows, is_dict=plan.options["is_dict"])
-    model, optimizer, loader = prepared(made, data, workers=plan.workers)
+    collate = {"collate_fn": without_first} if plan.options.get("drops") else {}
+    model, optimizer, loader = prepared(made, data, workers=plan.workers, **collate)
     told: Trained = []
     if not plan.record:
         for epoch in range(plan.epochs):
@@ -81,6 +89,9 @@ def fit(rank: int, count: int, folder: Path, plan: Plan) -> tuple[Trained, bytes
             watch(run, loader, role="train")
             for epoch in range(plan.epochs):
                 first = run.step + 1
-                batches = train(made, model, optimizer, loader)
+                with warnings.catch_warnings(record=True) as said:
+                    warnings.simplefilter("always")
+                    batches = train(made, model, optimizer, loader)
+                assert all("dispatcher" in str(one.message) for one in said), said
                 told += [(epoch, n, first + n, rows) for n, rows in enumerate(batches)]
     return told, b"".join(p.detach().numpy().tobytes() for p in model.parameters())

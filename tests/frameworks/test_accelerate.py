@@ -10,7 +10,7 @@ from typing import Any
 import accelerate
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from accelerate_truth import Marked, accelerator, fit, prepared, train
 from capture.conftest import Log
@@ -191,3 +191,40 @@ def test_slices_of_dispatched_batches_are_told_apart(tmp_path: Path, is_dict: bo
     assert sum(uses.values()) == 2 * 44
     assert len(uses) == 43
     assert replayed(tmp_path).verdict is Verdict.CANNOT_TELL  # no sampler's order is that of the slices
+
+
+def test_slices_that_nobody_can_tell_apart_are_said(tmp_path: Path) -> None:
+    options = {"is_dict": True, "loader": {"dispatch_batches": True}, "drops": True}
+    results = together(2, tmp_path, Plan(rows=40, options=options), fit, method="fork")
+    assert all(isinstance(result, tuple) for result in results), results
+    told = read_told(tmp_path / "run.trace")
+    who = "Accelerate's dispatcher, in several processes over batches whose rows nobody can tell apart,"
+    reason = f"{who} delivers batches of watched data, and they are not recorded"
+    assert [e["reason"] for e in told.kind("gap")] == [reason, reason]
+    assert not told.kind("use")
+
+
+class Stream(IterableDataset[Any]):
+    """The same rows in order, without row numbers."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = Marked(rows)
+
+    def __iter__(self) -> Any:
+        yield from (self.rows[row] for row in range(len(self.rows)))
+
+
+def row_of(sample: Any) -> int:
+    return int(sample[2])
+
+
+@pytest.mark.matrix("Accelerate", "a stream, dispatched in one process, with skip_first_batches", attribution="exact")
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_samples_of_a_stream_count_as_the_loop_gets_them(run: Run, log: Read, skipped: int) -> None:
+    made = accelerator()
+    model, optimizer, loader = prepared(made, Stream(43), shuffle=False)
+    run.watch(loader, role="train", key=row_of)
+    batches = train(made, model, optimizer, made.skip_first_batches(loader, skipped) if skipped else loader)
+    run.close()
+    assert len(batches) == 11 - skipped
+    assert (said(log(run.path)), sureness(log(run.path))) == (ordered(batches), {"exact"})

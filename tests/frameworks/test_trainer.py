@@ -11,10 +11,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from capture.conftest import Log
 from fgtrac.api.run import start_run
+from fgtrac.capture.envelope import content_digest
 from fgtrac.frameworks.trainer import TrainerTrace
 from trainer_truth import Marked, Telling, applied, make, sureness, trace_at
 
@@ -240,3 +242,29 @@ def test_labels_may_have_any_name(tmp_path: Path, read: Callable[[], Log]) -> No
     trainer.train()
     assert set(trainer.evaluate()) >= {"eval_loss"}
     assert (applied(read()), sureness(read())) == (trainer.truth(), {"exact"})
+
+
+class Stream(IterableDataset[Any]):
+    """The same samples in order, without row numbers."""
+
+    def __init__(self, rows: int, first: int = 0) -> None:
+        self.rows = Marked(rows, first)
+
+    def __iter__(self) -> Any:
+        yield from (self.rows[row] for row in range(len(self.rows)))
+
+
+@pytest.mark.matrix("HF Trainer", "a stream, which one process dispatches", attribution="exact")
+def test_samples_of_a_stream_are_named_by_their_contents(tmp_path: Path, read: Callable[[], Log]) -> None:
+    options = {"max_steps": 8, "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 4}
+    trainer = make(tmp_path, Stream(24), trace_at(tmp_path), evaluated=Stream(6, 100), **options)
+    trainer.train()
+    log = read()
+    assert sureness(log) == {"exact"}
+    digests = {content_digest(Marked(24)[row]): row for row in range(24)}
+    told: dict[int, list[int]] = {}
+    for use in log.uses():
+        if use.status == "applied":
+            told.setdefault(use.step, []).append(digests[use.key])
+    assert {step: sorted(rows) for step, rows in told.items()} == trainer.truth()
+    assert len({use.key for use in log.uses() if use.status == "unapplied"}) == 6

@@ -27,6 +27,10 @@ KINDS = ("DataLoaderShard", "DataLoaderDispatcher", "SkipDataLoader")
 ROWS = "fgtrac_rows"  # in a batch on its way from the process that read it
 LOST = -1  # in the place of a row: nobody can tell which it is
 _END = object()
+_KNOWN = "Accelerate 1.1 to 1.15 are known to read one batch ahead"
+_NOT_SLICED = (
+    "have each process read its own (dispatch_batches=False), or give dicts, lists or tuples with a row of each sample"
+)
 _followed: dict[type, Callable[[Any], Iterator[Any]]] = {}
 
 
@@ -78,7 +82,8 @@ class Reading:
     def hold(self, positions: array[int], data: Any, hops: Hops | None) -> Any:
         """The watched loader delivered a batch; what the prepared one gets of it."""
         if self._slices:
-            return _with_rows(data, positions)
+            is_stream = self._pairing is not None and self._pairing.watch.stream is not None
+            return _with_rows(data, positions, are_known=not is_stream)
         self._held.append((positions, hops))
         return data
 
@@ -93,7 +98,7 @@ class Reading:
             self._held.popleft()  # read, and thrown away by the prepared loader
         self._skipped = 0
         if not 1 <= len(self._held) <= 2:  # it reads one ahead, or none
-            pairing.watch.unrecorded(f"Accelerate's loader, which was {len(self._held)} batches ahead,")
+            pairing.watch.unrecorded(f"Accelerate's loader, which was {len(self._held)} batches ahead,", _KNOWN)
             self._held.clear()
             return batch
         positions, hops = self._held.popleft()
@@ -107,17 +112,19 @@ class Reading:
     def _hand_over_slice(self, pairing: Pairing, batch: Any) -> Any:
         batch, rows = _without_rows(batch)
         if rows is None or (rows == LOST).any():
-            pairing.watch.unrecorded("Accelerate's dispatcher, of batches whose rows nobody can tell apart,")
+            what = "a stream" if pairing.watch.stream is not None else "batches whose rows nobody can tell apart"
+            pairing.watch.unrecorded(f"Accelerate's dispatcher, in several processes over {what},", _NOT_SLICED)
             return batch
         return pairing.receive(array("I", rows.astype(np.uint32).tobytes()), batch, None)
 
 
-def _with_rows(data: Any, positions: array[int]) -> Any:
-    """A batch and its rows, (n,) int64, in a copy of its container; as it is where it is none."""
+def _with_rows(data: Any, positions: array[int], *, are_known: bool) -> Any:
+    """A batch and its rows, (n,) int64, in a copy of its container; as it is where it is none. The rows are lost where
+    the batch has another number, or the positions say nothing in another process."""
     leaves = tensors_in(data)
     count = len(leaves[0]) if leaves and leaves[0].dim() else -1
     drawn = np.asarray(positions, dtype=np.int64)
-    rows = torch.from_numpy(drawn if count == len(drawn) else np.full(max(count, 1), LOST))
+    rows = torch.from_numpy(drawn if are_known and count == len(drawn) else np.full(max(count, 1), LOST))
     if isinstance(data, MutableMapping):
         data = copy.copy(data)
         data[ROWS] = rows

@@ -40,9 +40,9 @@ class TrainerTrace(TrainerCallback):
 
     Each evaluation of `monitor` while it trains becomes a checkpoint with that validation loss; without evaluations
     (`eval_strategy="no"`) each save becomes one. The data sets of `train`, `evaluate` and `predict` get the roles
-    train, validation and test, unless they are in training. With `predictions`, what `predict` says of each sample is
-    recorded, as (n,) or (n, m) outputs. `train(resume_from_checkpoint=...)` goes on in the same trace, at the
-    checkpoint's step. `options` are those of `start_run`.
+    train, validation and test, unless they are in training. With `predictions`, what `predict` returns is recorded:
+    one array, (n, ...) float, of at most 14,000 numbers a sample. `train(resume_from_checkpoint=...)` goes on in the
+    trace, at the checkpoint's step. `options` are those of `start_run`.
 
     The Trainer's `train` raises what `start_run` does, and ValueError where the checkpoint is of another trace. What
     cannot be recorded, such as a loader that is no DataLoader, is said in a `gap` entry and a RuntimeWarning, or
@@ -90,7 +90,7 @@ class TrainerTrace(TrainerCallback):
         try:
             self._lasting.check_version("transformers", transformers.__version__, FIRST, LAST)
             watch = self._watch(now["train_dataloader"], "train")
-        except CaptureError:
+        except BaseException:
             self._trains = False
             self._lasting.close(finished=False)
             raise
@@ -110,7 +110,7 @@ class TrainerTrace(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **now: Any) -> None:
         """The Trainer logged values."""
         numbers = {k: v for k, v in now["logs"].items() if isinstance(v, int | float) and math.isfinite(v)}
-        if self._lasting.run is not None and numbers:
+        if self._lasting.run is not None and numbers and state.is_world_process_zero:
             self._lasting.run.log(state.global_step, **numbers)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **now: Any) -> None:
@@ -160,19 +160,20 @@ class TrainerTrace(TrainerCallback):
     def _evaluating(
         self, original: Callable[..., Any], dataloader: Any, description: str, *args: Any, **kwargs: Any
     ) -> Any:
-        predicts = description == "Prediction"
+        predicts, finished = description == "Prediction", False
         run = self._lasting.open()
-        self._watch(dataloader, "test" if predicts else "validation")
-        self._declare(None)
-        self._order = [] if predicts and self._predictions else None
         try:
+            self._watch(dataloader, "test" if predicts else "validation")
+            self._declare(None)
+            self._order = [] if predicts and self._predictions else None
             output = original(dataloader, description, *args, **kwargs)
             if self._order is not None:
                 self._predicted(run, dataloader.dataset, output.predictions)
+            finished = True
         finally:
             self._order = None
             if not self._trains:
-                self._lasting.close(finished=True)
+                self._lasting.close(finished=finished)
         return output
 
     # -- batches ------------------------------------------------------------------------------------------------
@@ -182,17 +183,22 @@ class TrainerTrace(TrainerCallback):
         inner = innermost(loader)
         data = getattr(inner, "dataset", inner)
         whole = next((w for left, w in self._whole.items() if left is data), data)
-        watch = find_watch(inner) or self._watches.get(id(whole), (None, None))[1]
+        watch = self._watch_of(inner) or self._watches.get(id(whole), (None, None))[1]
         if watch is None or not watch.active or (role == "train" and not watch.trains):
-            watch = self._watch_first(loader, data, whole, role)
-        elif find_watch(inner) is None:
+            self._watch_first(loader, data, whole, role)
+            watch = self._watch_of(inner)
+        else:
             watch_loader(inner, watch)
         if watch is not None:
             watch.opener = self._receive
             self._watches[id(whole)] = whole, watch
         return watch
 
-    def _watch_first(self, loader: Any, data: Any, whole: Any, role: str) -> Watch | None:
+    def _watch_of(self, inner: Any) -> Watch | None:
+        watch = find_watch(inner)
+        return watch if watch is not None and watch.grounding is self._lasting.open()._grounding else None
+
+    def _watch_first(self, loader: Any, data: Any, whole: Any, role: str) -> None:
         run = self._lasting.open()
         others = sum(known == role for _, known in self._known_places)
         place = self._known_places.setdefault((id(whole), role), f"{role} {others}")
@@ -210,7 +216,6 @@ class TrainerTrace(TrainerCallback):
             self._kept["places"] = self._places.state()
         except (CaptureError, TypeError) as error:
             self._lasting.miss(f"what the {role} loader delivers is not recorded: {error}")
-        return find_watch(innermost(loader))
 
     def _receive(self, batch: Batch, data: Any) -> Any:
         """A batch is handed to the Trainer; what it gets."""
