@@ -16,8 +16,9 @@ from fgtrac.api.explain import Explainer
 from fgtrac.api.given_data import GivenData, secrets_of
 from fgtrac.capture.graph import GraphNodes, node_count
 from fgtrac.capture.returned import check_subjects, scope_of
+from fgtrac.capture.row_keys import Keys, keys_of
 from fgtrac.capture.sample_ids import IdKeys
-from fgtrac.capture.sources import Keys, Secrets, keys_of
+from fgtrac.capture.sources import Secrets
 from fgtrac.events.identity import preimages
 from fgtrac.query.tables import Samples
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fgtrac.capture.graph import GraphNodes, Nodes, is_graph
-from fgtrac.capture.sources import Keys, Registry
+from fgtrac.capture.row_keys import Keys
+from fgtrac.capture.sources import Registry
 
 
 class Registering:

@@ -14,8 +14,9 @@ from fgtrac.capture.contents import code_digest
 from fgtrac.capture.families import Families
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.roots import Resolved, Root
+from fgtrac.capture.row_keys import count_rows
 from fgtrac.capture.sample_ids import rows_of
-from fgtrac.capture.sources import Registry, count_rows
+from fgtrac.capture.sources import Registry
 from fgtrac.capture.use_entries import pieces
 
 

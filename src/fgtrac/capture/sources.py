@@ -12,21 +12,19 @@ from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
 from fgtrac.capture.contents import UndigestedError, source_digests
-from fgtrac.capture.graph import GraphNodes, column_of, is_graph, node_count
-from fgtrac.capture.hf_rows import HfRows, choose, is_hf_dataset, is_hf_dict, table_of, table_root
+from fgtrac.capture.graph import GraphNodes, is_graph, node_count
+from fgtrac.capture.hf_rows import HfRows, choose, is_hf_dataset, table_root
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.roots import Resolved, Root
+from fgtrac.capture.row_keys import Keys, count_rows, keys_of
 from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
-from fgtrac.capture.tables import library_of
 from fgtrac.capture.turns import Turns, alone, check_same
 from fgtrac.capture.use_entries import pieces
 from fgtrac.errors import CaptureError
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
 
-Key = int | str | bytes | tuple[Any, ...]
-Keys = Callable[[int], Any] | Sequence[Any] | str | None
 Secrets = Callable[[str], bytes]  # scope -> 32 secret bytes, made on first use and kept in the vault
 
 
@@ -121,8 +119,10 @@ class Registry:
             return root.whole()
         if (known := self._hf.find(data)) is not None:
             return known
-        whole = table_root(data)
-        return choose((self._roots.get(id(whole)) or self.register_root(whole)).whole(), data)
+        found = choose(self.register_root(table_root(data)).whole(), data)
+        if self._hf.find(data) is None:  # of nothing but nulls, which lie nowhere
+            self._adopted[id(data)] = data, found
+        return found
 
     def adopt(self, data: Any, resolved: Resolved) -> None:
         """Row i of `data` is the sample at position i of `resolved`, from now on: what a stage made of known samples,
@@ -393,50 +393,3 @@ def _keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.ui
         of = f" and {len(digests)} digests" if digests is not None else ""
         raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
     return named
-
-
-def count_rows(data: Any) -> int:
-    """The length of a map-style data set, or how many nodes a graph has; ValueError where it has none, or no rows.
-    TypeError for a graph of several node types, and for several data sets."""
-    if is_graph(data):
-        return node_count(data)
-    if is_hf_dict(data):
-        raise TypeError(
-            "a DatasetDict is several data sets; register each of its splits: for name, split in data.items(): "
-            "run.register(split, name=name)"
-        )
-    library = library_of(data)
-    try:
-        rows = len(data) if library is None else library.length(data)
-    except TypeError as error:
-        raise ValueError(
-            f"{type(data).__name__} has no length, so its samples cannot be registered beforehand; "
-            "wrap it in a map-style data set"
-        ) from error
-    if rows == 0:
-        raise ValueError(f"{type(data).__name__} has 0 rows; a data set to register has at least 1")
-    return rows
-
-
-def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
-    """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence."""
-    if key is None:
-        return range(rows)
-    if isinstance(key, str) and is_graph(data):
-        key = column_of(data, key)
-    elif isinstance(key, str) and (library := library_of(data)) is not None:
-        key = library.values(data, key)
-    elif isinstance(key, str) and is_hf_dataset(data):
-        if key not in data.column_names:
-            raise ValueError(f"{what}={key!r} names no column; this Dataset has {', '.join(data.column_names):.200}")
-        key = table_of(data).column(key).to_pylist()
-    elif isinstance(key, str):
-        if isinstance(data, Mapping) or not hasattr(data, "column_names"):
-            raise ValueError(
-                f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list"
-            )
-        key = list(data[key])
-    values = [key(row) for row in range(rows)] if callable(key) else list(key)
-    if len(values) != rows:
-        raise ValueError(f"{what}= has {len(values)} values for {rows} rows; give one for each row")
-    return [v.item() if isinstance(v, np.generic) else v for v in values]

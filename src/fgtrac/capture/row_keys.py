@@ -1,0 +1,63 @@
+"""How many rows data have, and what names each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fgtrac.capture.graph import column_of, is_graph, node_count
+from fgtrac.capture.hf_rows import is_hf_dataset, is_hf_dict, table_of
+from fgtrac.capture.tables import library_of
+
+Keys = Callable[[int], Any] | Sequence[Any] | str | None
+
+
+def count_rows(data: Any) -> int:
+    """The length of a map-style data set, or how many nodes a graph has; ValueError where it has none, or no rows.
+    TypeError for a graph of several node types, and for several data sets."""
+    if is_graph(data):
+        return node_count(data)
+    if is_hf_dict(data):
+        raise TypeError(
+            "a DatasetDict is several data sets; register each of its splits: for name, split in data.items(): "
+            "run.register(split, name=name)"
+        )
+    library = library_of(data)
+    try:
+        rows = len(data) if library is None else library.length(data)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(data).__name__} has no length, so its samples cannot be registered beforehand; "
+            "wrap it in a map-style data set"
+        ) from error
+    if rows == 0:
+        raise ValueError(f"{type(data).__name__} has 0 rows; a data set to register has at least 1")
+    return rows
+
+
+def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
+    """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence."""
+    if key is None:
+        return range(rows)
+    if isinstance(key, str) and is_graph(data):
+        key = column_of(data, key)
+    elif isinstance(key, str) and (library := library_of(data)) is not None:
+        key = library.values(data, key)
+    elif isinstance(key, str) and is_hf_dataset(data):
+        if key not in data.column_names:
+            raise ValueError(f"{what}={key!r} names no column; this Dataset has {', '.join(data.column_names):.200}")
+        key = table_of(data).column(key).to_pylist()
+    elif isinstance(key, str):
+        if isinstance(data, Mapping) or not hasattr(data, "column_names"):
+            raise ValueError(
+                f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list"
+            )
+        key = list(data[key])
+    elif isinstance(key, np.ndarray):
+        key = key.tolist()
+    values = [key(row) for row in range(rows)] if callable(key) else list(key)
+    if len(values) != rows:
+        raise ValueError(f"{what}= has {len(values)} values for {rows} rows; give one for each row")
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
