@@ -551,3 +551,9 @@ def test_a_version_that_keeps_no_index_is_named(run: Run, monkeypatch: pytest.Mo
     monkeypatch.delattr(data, "_indices")
     with pytest.raises(CaptureError, match=r"datasets .* does not tell which rows a Dataset has; known are datasets 3"):
         run.register(data)
+
+
+def test_rows_of_nothing_but_nulls_are_told_by_their_object(run: Run) -> None:
+    data = datasets.Dataset.from_dict({"x": [None] * 4})
+    view = data.select([2, 0])
+    assert keys_of(run, view) == keys_of(run, view) == [("Dataset", 2), ("Dataset", 0)]
