@@ -2,6 +2,7 @@
 
     with fgtrac.start_run("runs/first") as run: ...     record (needs torch)
     with fgtrac.reopen("runs/first") as run: ...        add scores afterwards (needs torch)
+    fgtrac.autolog("runs")                              record whatever Lightning, Trainer and skorch train
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
     fgtrac.erase("runs/first.trace", subject="ada")     forget a person (needs no torch)
     fgtrac.check("runs/first.trace", key=KEY)           hold it to policies (needs no torch)
@@ -16,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fgtrac import errors
+    from fgtrac import errors, frameworks
     from fgtrac.anchor.evm import EvmContract
     from fgtrac.anchor.rfc3161 import TimeStampAuthority
     from fgtrac.anchor.witness import Witness
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from fgtrac.api.trace import open_trace as open
     from fgtrac.api.trusted_anchors import TrustedAnchors
     from fgtrac.capture.graph import GraphNodes
+    from fgtrac.frameworks.autolog import autolog
 
 __all__ = [
     "EvmContract", "GraphNodes", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace",
-    "check", "ensemble", "erase", "errors", "open", "reopen", "start_run",
+    "autolog", "check", "ensemble", "erase", "errors", "frameworks", "open", "reopen", "start_run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "GraphNodes": ("fgtrac.capture.graph", "GraphNodes"),
     "Witness": ("fgtrac.anchor.witness", "Witness"),
     "anchor_trace": ("fgtrac.api.anchoring", "anchor_trace"),
+    "autolog": ("fgtrac.frameworks.autolog", "autolog"),
     "check": ("fgtrac.api.check", "check_trace"),
     "erase": ("fgtrac.api.erase", "erase"),
     "Trace": ("fgtrac.api.trace", "Trace"),
@@ -54,8 +57,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("fgtrac.errors")
+    if name in ("errors", "frameworks"):
+        return importlib.import_module(f"fgtrac.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fgtrac' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, attribute = _HOMES[name]

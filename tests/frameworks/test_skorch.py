@@ -197,3 +197,14 @@ def test_a_fit_that_failed_is_sealed_when_the_next_begins(tmp_path: Path) -> Non
     log = read(tmp_path)
     assert applied(log) == truth.trained
     assert len(log.kind("end")) == 1
+
+
+@pytest.mark.matrix("skorch", "fits of one update, with gradients left from the fit before", attribution="exact")
+def test_a_second_fit_of_one_update_is_no_change_by_hand(tmp_path: Path) -> None:
+    truth, (X, y) = Truth(), points(8)
+    made = net(trace_at(tmp_path), truth, train_split=None, max_epochs=1, batch_size=-1)
+    made.partial_fit(X, y)
+    made.partial_fit(X, y)
+    log = read(tmp_path)
+    assert applied(log) == truth.trained
+    assert not log.kind("gap")
