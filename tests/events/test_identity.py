@@ -122,3 +122,25 @@ def test_content_preimages_are_the_same_from_a_column() -> None:
 def test_a_block_has_the_same_name_from_its_pieces() -> None:
     ids = np.arange(96, dtype=np.uint8).reshape(3, 32)
     assert identity.block_id([ids[:1], ids[1:]]) == identity.block_id(ids.tobytes())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("s", (b"a" * 32,), 0),
+        ("s" * 300, (b"a" * 32, b"b" * 32) * 20, 70_000),
+        ("ü", (b"\xff" * 32,), 23),
+        ("s", (), 0),
+        ("s", (b"a" * 31,), 0),
+        ("s", (b"a" * 32, "x"), 1),
+        (1, (b"a" * 32,), 2),
+    ],
+)
+def test_the_key_of_a_stages_sample_is_encoded_like_any_other(key: Any) -> None:
+    assert identity.preimages("made", [key]) == [identity.preimage("made", key)]
+
+
+def test_what_is_nearly_a_stages_key_is_refused_like_any_other() -> None:
+    for number in (-1, True):
+        with pytest.raises(TypeError, match="is no key"):
+            identity.preimages("made", [("s", (b"a" * 32,), number)])

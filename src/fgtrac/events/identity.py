@@ -38,10 +38,24 @@ def preimages(dataset: str, keys: Iterable[Any]) -> list[bytes]:
     for key in keys:
         if type(key) is str and len(text := key.encode()) < 256:  # most keys: a third of the price
             out.append(short[len(text)] + text)
+        elif (made := _of_stage(key)) is not None:
+            out.append(front + made)
         else:
             check_key(key)
             out.append(front + encode(key))
     return out
+
+
+def _of_stage(key: Any) -> bytes | None:
+    """`encode` of a stage's (stage, (parent ids), n), at a tenth of the price; None for any other key."""
+    if type(key) is not tuple or len(key) != 3 or not (type(key[0]) is str and type(key[1]) is tuple):
+        return None
+    stage, parents, number = key
+    if type(number) is not int or number < 0 or set(map(type, parents)) != {bytes} or set(map(len, parents)) != {32}:
+        return None
+    text = stage.encode()
+    front = b"\x83" + head(3, len(text)) + text + head(4, len(parents)) + b"\x58\x20"
+    return front + b"\x58\x20".join(parents) + head(0, number)
 
 
 def number_preimages(dataset: str, numbers: NDArray[np.unsignedinteger[Any]]) -> list[bytes]:
