@@ -557,3 +557,40 @@ def test_rows_of_nothing_but_nulls_are_told_by_their_object(run: Run) -> None:
     data = datasets.Dataset.from_dict({"x": [None] * 4})
     view = data.select([2, 0])
     assert keys_of(run, view) == keys_of(run, view) == [("Dataset", 2), ("Dataset", 0)]
+
+
+@pytest.mark.matrix(
+    "HF datasets", "the whole way: filter, tokenise, pack, split, and the updates of what came of each row"
+)
+def test_a_history_shows_the_way_of_a_source_row_to_its_uses(run: Run) -> None:
+    data = made()
+    run.register(data, name="docs")
+    clean = run.transform("clean", data).filter(is_third)
+    tokens = run.transform("tokenise", clean).tokenise(numbered, remove_columns=["text", "group"])
+    blocks = run.transform("pack", tokens).pack("tokens", 2)
+    parts = run.transform("split", blocks).train_test_split(test_size=2, seed=0)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    used: dict[int, list[int]] = {row: [] for row in range(ROWS)}
+    for step, batch in enumerate(run.watch(DataLoader(parts["train"].with_format("torch"), batch_size=2)), 1):
+        model(batch["tokens"].float()).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for block in batch["tokens"].tolist():
+            for row in {token // 10 for token in block}:
+                used[row].append(step)
+    run.close()
+    trace = fgtrac.open(run.path)
+    for row in range(ROWS):
+        history = trace.history(f"docs:{row}")
+        assert history.family.uses == len(used[row])
+        steps = [step for child in history.family.descendants if child.steps for step in child.steps]
+        assert {*steps} == ({min(used[row]), max(used[row])} if used[row] else set())
+        said = history.text()
+        assert f"stage 'clean' (filter) {'kept' if row % 3 == 0 else 'dropped'} it" in said
+        assert ("stage 'pack' (pack) made" in said) == (row % 3 == 0 and row % 4 > 0)
+
+
+def numbered(batch: Any) -> dict[str, list[Any]]:
+    """10 i + n for word n of row i."""
+    return {"tokens": [[10 * i + n for n in range(i % 4)] for i in batch["id"]]}
