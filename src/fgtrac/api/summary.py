@@ -15,6 +15,7 @@ from fgtrac.api.explanation import UNMEASURED
 from fgtrac.api.measured import measured_methods
 from fgtrac.api.prior import run_entry, trace_id_of
 from fgtrac.commit.state import count_unsealed
+from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import STATUS, TRAINING, decode_event
 from fgtrac.query.log import whole
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
@@ -39,6 +40,7 @@ class Summary:
     indexed: int
     unsealed: int
     ended: bool
+    ranks: int  # that trained together, at most; 0 where one process did by itself
     counts: dict[str, int]
     uses: int
     neighbours: tuple[dict[str, Any], ...]
@@ -67,6 +69,7 @@ class Summary:
             "indexed": self.indexed,
             "unsealed": self.unsealed,
             "ended": self.ended,
+            "ranks": self.ranks,
             "entries": self.counts,
             "uses": self.uses,
             "neighbours": list(self.neighbours),
@@ -94,7 +97,7 @@ def _summarize(trace: TraceDir) -> Summary:
     counts: Counter[str] = Counter()
     run = run_entry(trace)
     public_key = run["public_key"]
-    indexed, taken = 0, _Taken()
+    indexed, taken, ranks = 0, _Taken(), RankTable()
     ended = False
     found: dict[str, list[dict[str, Any]]] = {"dataset": [], "checkpoint": [], "gap": []}
     past: list[bool] = []  # of each checkpoint whether a resumed run went on from before it
@@ -104,6 +107,7 @@ def _summarize(trace: TraceDir) -> Summary:
     for number, entry in enumerate(read_entries(trace, 0, size, size)):
         event = decode_event(entry)
         counts[event["kind"]] += 1
+        ranks.add(event)
         ended = event["kind"] == "end" or (ended and event["kind"] not in TRAINING)
         if event["kind"] == "resume":
             past = [
@@ -137,6 +141,7 @@ def _summarize(trace: TraceDir) -> Summary:
         indexed,
         count_unsealed(trace),
         ended,
+        ranks.count,
         dict(counts),
         taken.uses,
         taken.neighbours(),

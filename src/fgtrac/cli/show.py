@@ -59,6 +59,8 @@ def _print(summary: Summary, console: Console) -> None:
     )
     seeds = " (of graphs: as seeds)" if summary.neighbours else ""
     console.print(f"uses     {summary.uses:,} of samples in applied updates{seeds}")
+    if summary.ranks:
+        console.print(f"ranks    {summary.ranks} that trained together")
     for gap in summary.gaps:
         console.print(f"gap      {safe(gap)}")
     counts = Table("kind", "entries", title="entries", title_justify="left")
