@@ -36,7 +36,7 @@ def columns() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def plain(rows: Any, labels: Any) -> tuple[float, float, Any]:
-    """CPU seconds (of all threads) of the filter and the deduplication, of the join, and what comes out, by the library alone."""
+    """CPU seconds of all threads for filter and deduplication, and for the join, by the library alone; what comes out."""
     start = time.process_time()
     if isinstance(rows, pd.DataFrame):
         once = rows[rows["value"] > 0.2].drop_duplicates("unit")
@@ -68,8 +68,7 @@ def traced(run: Run, rows: Any, labels: Any) -> tuple[float, float, Any]:
 
 
 def measure(make: Callable[[dict[str, Any]], Any]) -> tuple[np.ndarray, np.ndarray, int]:
-    """(plain, traced) CPU seconds of [filter and deduplicate, join], the least of some rounds in turn, and how many rows
-    the join makes."""
+    """(plain, traced) CPU seconds of [filter and deduplicate, join], the least of some rounds; how many rows it makes."""
     data, extra = columns()
     times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     for _ in range(ROUNDS):

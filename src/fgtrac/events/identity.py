@@ -55,7 +55,8 @@ def _of_stage(key: Any) -> bytes | None:
         return None
     text = stage.encode()
     front = b"\x83" + head(3, len(text)) + text + head(4, len(parents)) + b"\x58\x20"
-    return front + b"\x58\x20".join(parents) + head(0, number)
+    made: bytes = front + b"\x58\x20".join(parents) + head(0, number)
+    return made
 
 
 def number_preimages(dataset: str, numbers: NDArray[np.unsignedinteger[Any]]) -> list[bytes]:
