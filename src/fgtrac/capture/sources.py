@@ -184,7 +184,9 @@ class Registry:
             raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
         for root in new:
             self.register_root(root, content=content, **options)
-        if role is not None:
+        if role is not None and (whole := self._roots.get(id(data))) is not None and not is_graph(data):
+            self._give_role(whole.block, slice(None), role)  # without a number for each row
+        elif role is not None:
             self.record_role(self.resolve(data), role)
 
     def register_root(
@@ -295,18 +297,20 @@ class Registry:
     def record_role(self, resolved: Resolved, role: str) -> None:
         """Write `roles` entries for every position that has not this role yet, each sample once. ValueError for an
         unknown role."""
+        placement = resolved.placement
+        for block, here in resolved.by_block():
+            self._give_role(block, placement.ordinals[here], role)
+
+    def _give_role(self, block: bytes, ordinals: NDArray[np.uint32] | slice, role: str) -> None:
         if role not in ROLES:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}; choose one of them")
-        placement, bit = resolved.placement, np.uint8(1 << ROLES[role])
-        for block, here in resolved.by_block():
-            roles = self._roles[block]
-            is_new = np.zeros(len(roles), dtype=bool)
-            is_new[placement.ordinals[here]] = True
-            is_new &= roles & bit == 0
-            ordinals = np.flatnonzero(is_new).astype(np.uint32)
-            for piece in pieces(ordinals, 4) if self.adds else ():
-                self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
-            roles[is_new] |= bit
+        roles, bit = self._roles[block], np.uint8(1 << ROLES[role])
+        is_new = np.zeros(len(roles), dtype=bool)
+        is_new[ordinals] = True
+        is_new &= roles & bit == 0
+        for piece in pieces(np.flatnonzero(is_new).astype(np.uint32), 4) if self.adds else ():
+            self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
+        roles[is_new] |= bit
 
     def without_role(self, resolved: Resolved) -> Resolved:
         """The positions whose samples have no role yet."""
