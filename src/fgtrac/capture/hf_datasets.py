@@ -70,12 +70,16 @@ class HfStage:
     def deduplicate(self, columns: str | Sequence[str] | None = None) -> Any:
         """The first of rows that are equal in these columns, by default in all. Missing values are equal."""
         names = self._data.column_names if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        if unknown := [name for name in names if name not in self._data.column_names]:
+            there = ", ".join(self._data.column_names)
+            raise ValueError(f"deduplicate() got {unknown[0]!r:.60}, which is no column; there are {there:.200}")
         digests = table_digests(view_table(self._data).select(names))
         assert digests is not None
         _, first, place = np.unique(digests.view("V32").reshape(-1), return_index=True, return_inverse=True)
         same = first[place.reshape(-1)]
         kept = same == np.arange(len(same))
-        dropped = np.flatnonzero(~kept)
+        which, rows = self._samples.which, self._samples.rows
+        dropped = np.flatnonzero((which != which[same]) | (rows != rows[same]))  # not where a sample repeats itself
         said = self._said(None, {"columns": names})
         self._lineage.keep("deduplicate", self._samples, np.flatnonzero(kept), dropped, same_as=same[dropped], **said)
         return self._data.select(np.flatnonzero(kept))
