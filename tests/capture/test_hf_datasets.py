@@ -594,3 +594,13 @@ def test_a_history_shows_the_way_of_a_source_row_to_its_uses(run: Run) -> None:
 def numbered(batch: Any) -> dict[str, list[Any]]:
     """10 i + n for word n of row i."""
     return {"tokens": [[10 * i + n for n in range(i % 4)] for i in batch["id"]]}
+
+
+def test_a_sample_that_stands_twice_is_no_twin_of_itself(run: Run, log: Read) -> None:
+    data = made(6).select([3, 5, 3])
+    assert ids_in(run.transform("once", data).deduplicate()) == [3, 5]
+    with pytest.raises(ValueError, match=r"deduplicate\(\) got 'nr', which is no column; there are id, text, group"):
+        run.transform("x", data).deduplicate(["id", "nr"])
+    run.close()
+    assert said(log(run.path), "once", "kept") == {None: [3, 5]}
+    assert said(log(run.path), "once", "dropped") == {}
