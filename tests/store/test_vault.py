@@ -232,6 +232,7 @@ def test_a_writer_killed_in_the_middle_is_rolled_back_by_whoever_reads_next(vaul
 
 
 def test_damaged_bytes_are_a_value_or_an_error_in_words(vault: Vault) -> None:
+    vault.put_rows("rows", b"b" * 16, "public", np.arange(3000, dtype=np.uint32))
     whole, chance = vault.path.read_bytes(), random.Random(5)
     vault.close()
     refused: list[str] = []

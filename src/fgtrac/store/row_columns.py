@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,10 @@ def pages(rows: NDArray[np.uint32]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class RowColumn:
-    """One block: its data set, what its ids are made with (`secret` is empty under `public`), how many samples it has,
-    and its pages by number."""
+    """One block: the vault that it stands in, its data set, what its ids are made with (`secret` is empty under
+    `public`), how many samples it has, and its pages by number."""
 
+    vault: Path
     dataset: str
     block: bytes
     scheme: str
@@ -43,8 +45,8 @@ class RowColumn:
         found = np.frombuffer(data, "<u4") if len(data) == 4 * count else np.empty(0, "<u4")
         if not len(found) or int(found.max()) >= self.samples:
             raise FormatError(
-                f"page {page} of the rows of {self.dataset!r:.60} holds {len(data)} bytes that are not {count} of its "
-                f"{self.samples} row numbers"
+                f"{self.vault} is a damaged vault: page {page} of the rows of {self.dataset!r:.60} holds {len(data)} "
+                f"bytes that are not {count} of its {self.samples} row numbers"
             )
         return found.astype(np.uint32)
 

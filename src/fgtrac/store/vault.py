@@ -149,7 +149,7 @@ class Vault:
                 raise FormatError(f"{self.path} is a damaged vault: {scheme!r:.40} is no id scheme of row numbers")
             if (secret := secrets[scheme]) is not None:
                 page = functools.partial(self._page, number)
-                found.append(RowColumn(dataset, block, scheme, secret, samples, page))
+                found.append(RowColumn(self.path, dataset, block, scheme, secret, samples, page))
         return found
 
     def _page(self, number: int, page: int) -> bytes:
