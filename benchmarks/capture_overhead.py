@@ -4,7 +4,7 @@ own_time_share is measured where it happens: hooks, loader patch, flushes, check
 processor time of the background thread and of the seals beside the training, over the loop's time. The loop is the
 demo's, on one thread, with a checkpoint every 200 steps (a few seconds). own_time_share_each_epoch is the same with a
 checkpoint every 39 steps, after each pass over 5,000 images, and own_time_share_without_checkpoints with none counted.
-trainer_share is own_time_share of the same network in a Hugging Face Trainer.
+trainer_share is own_time_share of the same network in a Hugging Face Trainer, lightning_share in a Lightning Trainer.
 cnn_ratio compares blocks of 50 steps with and without a run, alternating in one process; aa_ratio compares two arms
 that both train without.
 """
@@ -155,7 +155,8 @@ def measure_own_time(
 
 
 def main() -> None:
-    from trainer_loop import measure as measure_trainer  # which takes seconds to import
+    from lightning_loop import measure as measure_lightning  # which take seconds to import
+    from trainer_loop import measure as measure_trainer
 
     source = load_images(None)
     data = TensorDataset(torch.from_numpy(source.images), torch.from_numpy(source.labels))
@@ -163,9 +164,11 @@ def main() -> None:
         own = measure_own_time(Arm(data), STEPS_A_CHECKPOINT, ARM_S)
         each_epoch = measure_own_time(Arm(data), len(data) // BATCH, ARM_S)
         in_trainer = measure_trainer(*data.tensors, BATCH, STEPS_A_CHECKPOINT, ARM_S)
+        in_lightning = measure_lightning(data, BATCH, STEPS_A_CHECKPOINT, ARM_S)
         plain, control, traced = compare(lambda: Arm(data), BLOCK_STEPS, ARM_S)
     figures = {
         "trainer_share": in_trainer,
+        "lightning_share": in_lightning,
         "own_time_share": own.pop("share"),
         "own_time_share_each_epoch": each_epoch["share"],
         "own_time_share_without_checkpoints": own.pop("without_checkpoints"),
