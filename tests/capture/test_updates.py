@@ -106,7 +106,7 @@ def test_a_fused_step_is_an_update_once_its_device_has_said_that_nothing_was_inf
         loop.updated()
         if number == 2:
             assert loop.run.step == 2  # whoever asks waits for it
-    known = loop.run._grounding._updates._known[optimizer]
+    known = loop.run._grounding._updates._known[id(optimizer)]
     assert known.held is not None
     assert known.steps == 2  # the third is held until the next step, or the end
     check(loop, log, "exact", discarded=(2, 3))
@@ -308,7 +308,7 @@ def test_gradients_without_any_update_are_no_gap(loop: Loop, log: Read) -> None:
 
 
 def test_batches_that_wait_behind_too_many_others_are_given_up_and_a_gap_says_so(loop: Loop, log: Read) -> None:
-    loop.run._grounding._queues._limit = 3
+    loop.run._grounding._queues.limit = 3
     list(loop.batches())
     assert len(loop.run._grounding._queues.outstanding) == 3
     loop.run.close()

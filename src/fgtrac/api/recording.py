@@ -123,7 +123,8 @@ class Run(Fitting, Attending):
             self._recorder, scheme, secrets, vault, before, returned,
             adds=trains, room=room_in(trace.path), progress=shown_naming,
         )  # fmt: skip
-        self._grounding = Grounding(self._settled, self._say_undecided, first_step=first_step)
+        self._recorder.take = self._settled
+        self._grounding = Grounding(self._recorder.settle, self._say_undecided, first_step=first_step)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._orders = Orders(trace, vault, self._recorder, self._ledger)
@@ -422,7 +423,7 @@ class Run(Fitting, Attending):
             if remedy is not None:
                 warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=3)
 
-    def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int) -> None:
+    def _settled(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int, losses: Any) -> None:
         if os.getpid() != self._pid:
             return  # a forked child's copy of the hooks: what it trains is not this process's run
         if batch.is_doubtful:
@@ -430,4 +431,4 @@ class Run(Fitting, Attending):
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, AMONG if batch.is_at_most else attribution)
-        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, batch.losses, batch.hops)
+        self._recorder.use(placement, iteration.loader, optimizer, row, batch.positions, losses, batch.hops)

@@ -34,6 +34,7 @@ class Contributions:
         self._doubt = doubt
         self.watchers: dict[int, Watcher] = {}
         self._fired: list[Watcher] = []  # those that the backward pass under way has met
+        self._guards: list[Watcher] = []  # one of each optimizer
         self.stepping = False  # an optimizer is, perhaps with a closure
 
     def watch(self, parameter: torch.Tensor) -> Watcher:
@@ -61,6 +62,7 @@ class Contributions:
         """Of these watchers of an optimizer keep the first and the last chosen: a frozen layer, or one that a batch
         went round, is seldom both."""
         known.watchers = [chosen[0], chosen[-1]] if chosen[-1] is not chosen[0] else chosen[:1]
+        self._guards = [w for w in self._guards if w.optimizer is not known] + known.watchers[-1:]
         for watcher in known.watchers:
             watcher.optimizer = known
         for other in watchers:
@@ -79,9 +81,11 @@ class Contributions:
 
     def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
         grad, passes, backward = parameter.grad, self._passes, _current_graph_task_id()
-        seen = (0, -1) if grad is None else (address_of(grad), grad._version)  # None: a hook before this one took it
-        pending, before, watcher.grad = watcher.pending, watcher.grad, seen
-        moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
+        pending, before = watcher.pending, watcher.grad
+        watcher.grad = (0, -1) if grad is None else (address_of(grad), grad._version)  # None: a hook took it
+        is_moved = False
+        if watcher.optimizer is None:
+            is_moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
         if not pending and not self.stepping and backward != -1:
             if backward == passes.backward and passes.attribution == EXACT:  # it has met the other parameter
                 self._fired.append(watcher)
@@ -93,7 +97,7 @@ class Contributions:
                 return
         is_thrown = self._is_thrown(watcher, before, grad)
         self.decide(backward)
-        if is_thrown and self._drop(watcher, DISCARDED, but=passes.current) and moved and watcher.optimizer is None:
+        if is_thrown and self._drop(watcher, DISCARDED, but=passes.current) and is_moved:
             self._doubt(*BY_HAND)
         self._fired.append(watcher)
         self.contribute(watcher, passes.current)
@@ -137,16 +141,17 @@ class Contributions:
 
     def look(self) -> None:
         """Before more is accumulated: what became of gradients, and are there parameters that will get some?"""
-        for watcher in list(self.watchers.values()):
-            if watcher.pending and not self.stepping:
+        for watcher in [w for w in self.watchers.values() if w.pending]:
+            if not self.stepping:
                 self._look_at_gradient(watcher)
-            parameter, owner = watcher.parameter(), watcher.optimizer
-            if owner is not None and parameter is not None and not parameter.requires_grad:
-                self._look_for_others(owner)
+        for watcher in self._guards:
+            parameter = watcher.parameter()
+            if parameter is not None and not parameter.requires_grad:
+                self._look_for_others(watcher.optimizer)
 
-    def _look_for_others(self, owner: KnownOptimizer) -> None:
-        """Some watched parameter was frozen: where all are, watch others."""
-        if not any(p.requires_grad for w in owner.watchers if (p := w.parameter()) is not None):
+    def _look_for_others(self, owner: KnownOptimizer | None) -> None:
+        """A watched parameter was frozen: where all of its optimizer are, watch others."""
+        if owner is not None and not any(p.requires_grad for w in owner.watchers if (p := w.parameter()) is not None):
             trained = [p for p in owner.parameters() if p.requires_grad]
             if trained:
                 chosen = [self.watch(trained[0]), self.watch(trained[-1])]

@@ -140,6 +140,8 @@ class Pairing:
         if self.watch.sampled is not None and is_unfinished(data):
             self.awaits = number, positions
             return data
+        if self.ahead is None and self.watch.sampled is None:
+            return self.receive(positions, data, None)
         return self.hand_over(positions, data)
 
     def hand_over(self, positions: array[int], data: Any) -> Any:

@@ -39,14 +39,21 @@ class BatchMemory:
         for leaf in leaves:
             address = address_of(leaf)
             known = self._known.get(address)
-            shown = known is not None and known[1] is not batch and known[0]() is not None
-            if known is not None and shown and (known[1] in outstanding or (known[1] is None and others)):
+            if (
+                known is not None
+                and known[0]() is not None
+                and self._is_of_another(known[1], batch, outstanding, others)
+            ):
                 self._known[address] = (known[0], None)  # several batches show the same memory of the data set
             elif address:
                 self._known[address] = (weakref.ref(leaf), batch)
         if len(self._known) > self._limit:
             self._known = {k: v for k, v in self._known.items() if v[0]() is not None}
             self._limit = 2 * len(self._known) + 4 * LEAVES
+
+    @staticmethod
+    def _is_of_another(known: Batch | None, batch: Batch, outstanding: Container[Batch | None], others: bool) -> bool:
+        return known is not batch and (known in outstanding or (known is None and others))
 
     def batches_of(self, tensors: Iterable[torch.Tensor]) -> dict[Batch, None]:
         """The batches whose memory these tensors show."""

@@ -47,12 +47,14 @@ class OwnTime:
         return self._timed(function, -1.0)
 
     def _timed(self, function: Callable[..., Any], sign: float) -> Callable[..., Any]:
+        clock = time.perf_counter
+
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds += sign * (time.perf_counter() - start)
+                self.seconds += sign * (clock() - start)
 
         return timed
 

@@ -63,7 +63,9 @@ class Passes:
         if outstanding and not iteration.ahead:
             iteration.ahead = any(b.iteration is iteration for b in outstanding)
         others = bool(outstanding)
-        self.queues.add(batch)
+        outstanding[batch] = None
+        if len(outstanding) > self.queues.limit:
+            self.queues.bound(outstanding)
         if self.forwarded and get_ident() == self._thread:  # else another thread reads beside the loop
             self.forwarded, self.alone = {}, None
         self.new_forward = True
@@ -87,13 +89,17 @@ class Passes:
             return
         if self.declared:
             batches.update(self.declared)
-        if not self.forwarded and all(b.iteration.trains for b in batches):
-            self.alone = (output, batches)  # the usual case: a backward pass now is about it, and no hook is needed
-        else:
-            first, self.alone = self.alone, None
-            for out, known in ((output, batches), *((first,) if first else ())):
-                self._follow(out, known)
-        self.forwarded.update(batches)
+        before, self.forwarded = self.forwarded, {**self.forwarded, **batches}
+        if not before:
+            for batch in batches:
+                if not batch.iteration.trains:
+                    break
+            else:  # the usual case: a backward pass now is about it, and no hook is needed
+                self.alone = (output, batches)
+                return
+        first, self.alone = self.alone, None
+        for out, known in ((output, batches), *((first,) if first else ())):
+            self._follow(out, known)
         self._thread = get_ident()
 
     def part_graphs(self, batches: dict[Batch, None]) -> None:
@@ -147,9 +153,11 @@ class Passes:
         self.forwarded, self.alone, self.queues.aside, self.new_forward = {}, None, {}, False
         if len(self.queues.outstanding) > len(batches):
             self.queues.pass_over_before(self.current[-1])
+        outstanding, passed = self.queues.outstanding, self.queues.passed
         for batch in batches:
             pending[batch] = EXACT
-            self.queues.consume(batch)
+            if outstanding.pop(batch, 0) == 0:
+                passed.pop(batch, None)
 
     def consume(self, backward: int) -> bool:
         """Decide which batches this backward pass is about: once a pass, however many parameters are watched. Returns

@@ -16,16 +16,11 @@ class Queues:
 
     def __init__(self, give_up: Callable[[Batch], None], limit: int = WAITING_LIMIT) -> None:
         self._give_up = give_up
-        self._limit = limit
+        self.limit = limit
         self.outstanding: dict[Batch, None] = {}  # delivered, and next in order to be trained on
         self.passed: dict[Batch, None] = {}  # evaluated or passed over: an exact match can still claim these
         self.aside: dict[Batch, None] = {}  # passed over as evaluated, since the latest pass was decided
         self.ended: Batch | None = None  # the last full batch to train on whose body ended before it was used
-
-    def add(self, batch: Batch) -> None:
-        """It was delivered."""
-        self.outstanding[batch] = None
-        self._bound(self.outstanding)
 
     def consume(self, batch: Batch) -> None:
         """A backward pass is about it."""
@@ -76,7 +71,7 @@ class Queues:
             if batch in self.outstanding:
                 del self.outstanding[batch]
                 self.passed[batch] = None
-        self._bound(self.passed)
+        self.bound(self.passed)
 
     def pass_over_before(self, last: Batch) -> None:
         """What the same pass over the loader delivered before this batch was skipped; of others what is done with."""
@@ -107,8 +102,9 @@ class Queues:
             waiting.clear()
         return left
 
-    def _bound(self, waiting: dict[Batch, None]) -> None:
-        while len(waiting) > self._limit:
+    def bound(self, waiting: dict[Batch, None]) -> None:
+        """Give up what waits behind too many others in one of the queues."""
+        while len(waiting) > self.limit:
             oldest = next(iter(waiting))
             del waiting[oldest]
             self.aside.pop(oldest, None)

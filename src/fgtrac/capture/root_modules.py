@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-from weakref import WeakMethod, WeakSet
+from weakref import WeakSet, ref
 
 import torch
 
@@ -27,15 +27,15 @@ _original: list[Any] = []  # OptimizedModule, and its __call__
 class _RootHook:
     """The forward hook of a root module. In a copied or pickled model it is a call that does nothing."""
 
-    def __init__(self, after_forward: AfterForward) -> None:
-        self._after_forward = WeakMethod(after_forward)
+    def __init__(self, after_forward: Any) -> None:
+        self._owner, self._after_forward = ref(after_forward.__self__), after_forward.__func__
 
     def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        after_forward = self._after_forward()
-        if after_forward is not None:
-            after_forward(module, args, kwargs, output)
+        owner = self._owner()
+        if owner is not None:
+            self._after_forward(owner, module, args, kwargs, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")  # takes any arguments, returns None, and needs no fgtrac to load
@@ -68,8 +68,7 @@ class Roots:
             _patch_compiled()
 
     def updated(self) -> None:
-        """An update was made: whatever trains has been called, and what changed the parameters is known."""
-        self._begun = []
+        """An update was made: whatever trains has been called."""
         if self.seeks and not self._is_past_this_step:
             self._end()
         self._is_past_this_step = False

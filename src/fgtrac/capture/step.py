@@ -26,7 +26,7 @@ from fgtrac.capture.tensors import tensors_in
 from fgtrac.capture.updates import APPLIED, Updates
 from fgtrac.events.schema import NO_STEP
 
-Settle = Callable[[Batch, int, int, int, int], None]  # batch, optimizer, step, status, attribution
+Settle = Callable[..., None]  # batch, optimizer, step, status, attribution, losses
 
 
 class Grounding:
@@ -35,6 +35,7 @@ class Grounding:
 
     def __init__(self, settle: Settle, doubt: Doubt, *, first_step: int = 0) -> None:
         self._report = settle
+        self.looks_away = False  # what happens now is `unseen`
         self._doubt = doubt
         self._queues = Queues(self._give_up)
         self._passes = Passes(self._queues, lambda batches: self._contributions.reach(batches))
@@ -75,16 +76,12 @@ class Grounding:
     @contextmanager
     def unseen(self) -> Iterator[None]:
         """What models compute meanwhile is no part of the training: it is not looked at."""
-        before, self._roots.looks_away = self._roots.looks_away, True
+        before = self.looks_away
+        self.looks_away = self._roots.looks_away = True
         try:
             yield
         finally:
-            self._roots.looks_away = before
-
-    @property
-    def looks_away(self) -> bool:
-        """Whether what happens now is `unseen`."""
-        return self._roots.looks_away
+            self.looks_away = self._roots.looks_away = before
 
     @property
     def current(self) -> list[Batch]:
@@ -141,7 +138,7 @@ class Grounding:
             attribution = FIFO
             if status == APPLIED:
                 self._doubt("an update followed no delivered batch")
-        self._report(batch, optimizer, step, status, attribution)
+        self._report(batch, optimizer, step, status, attribution, batch.losses)
 
     def _give_up(self, batch: Batch) -> None:
         self._doubt(TOO_MANY)
@@ -149,7 +146,7 @@ class Grounding:
 
     def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Look the call's inputs up in the batches' memory; let a backward pass through its outputs tell us."""
-        if self._roots.looks_away:
+        if self.looks_away:
             return
         passes = self._passes
         given = tensors_in((*args, kwargs) if kwargs else args)

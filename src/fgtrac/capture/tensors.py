@@ -9,6 +9,7 @@ import torch
 
 from fgtrac.capture.graph import open_batch
 
+_SEQUENCES = (list, tuple)
 _PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 
 
@@ -54,10 +55,10 @@ def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
     On the hot path, where each line costs a microsecond of cold code: no generators, and no call a tensor.
     """
     found = []
-    for item in data if isinstance(data, list | tuple) else (data,):
+    for item in data if isinstance(data, _SEQUENCES) else (data,):
         if isinstance(item, torch.Tensor):
             found.append(item)
-        elif depth and isinstance(item, list | tuple):
+        elif depth and isinstance(item, _SEQUENCES):
             found += tensors_in(item, depth - 1)
         elif depth and isinstance(item, Mapping):
             found += tensors_in(list(item.values()), depth - 1)

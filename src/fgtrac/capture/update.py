@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,10 @@ from fgtrac.capture.tensors import Later, is_fused
 Pending = dict[Batch, int]  # contributed, no update yet -> attribution
 Values = list[tuple[weakref.ref[torch.Tensor], torch.Tensor]]
 COMPARED = 65_536  # values of a parameter that are compared where no version counter tells that they moved
+
+
+def _none() -> None:
+    """Stands for what is gone."""
 
 
 @dataclass(eq=False, slots=True)
@@ -35,7 +39,7 @@ class Held:
     """A step of which is not known yet whether it was an update: it waits for the device to say so."""
 
     pending: Pending
-    rates: tuple[float, ...]
+    rates: tuple[Any, ...]
     stood_still: Later
 
 
@@ -45,15 +49,16 @@ class KnownOptimizer:
 
     number: int
     steps: int
-    optimizer: weakref.ref[torch.optim.Optimizer] | None = None
+    optimizer: Callable[[], torch.optim.Optimizer | None] = _none  # as long as it is there, where it is one of torch's
     watchers: list[Watcher] = field(default_factory=list)  # one or two: no backward pass should go round both
-    learning_rates: tuple[float, ...] = ()
+    rates: tuple[Any, ...] = ()  # as the groups have them
     last: Pending = field(default_factory=dict)  # what its last update was made of
     held: Held | None = None
     whole: KnownOptimizer | None = None  # of all that step inside backward passes, where it is one of these
     backward: int = -1  # the backward pass of the last update, there
-    _moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before the step
-    _has_version: bool = False  # its updates move version counters
+    has_version: bool = False  # its updates move version counters
+    from_version: int = -1  # of the first watched parameter, before a step of the usual kind
+    _moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before any other step
     _before: Values = field(default_factory=list)  # of these parameters, where they may not
 
     def is_pending(self) -> bool:
@@ -66,23 +71,26 @@ class KnownOptimizer:
 
     def parameters(self) -> list[torch.Tensor]:
         """All of them, of one optimizer that is still there; otherwise those that are watched."""
-        optimizer = None if self.optimizer is None else self.optimizer()
+        optimizer = self.optimizer()
         watched = [p for w in self.watchers if (p := w.parameter()) is not None]
         return watched if optimizer is None else list(parameters_of(optimizer))
 
     def take_pending(self) -> Pending:
         """What contributed since the last update, each as surely as any of the watched parameters tells."""
-        together: Pending = {}
-        for watcher in self.watchers:
-            for batch, sure in watcher.pending.items():
-                together[batch] = min(sure, together.get(batch, sure))
-            watcher.pending.clear()
+        if not self.watchers:
+            return {}
+        first, *others = self.watchers
+        together, first.pending = first.pending, {}
+        for other in others:
+            if other.pending != together:
+                together.update({b: min(sure, together.get(b, sure)) for b, sure in other.pending.items()})
+            other.pending = {}
         return together
 
     def note(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor | None) -> None:
         """A step begins; the parameter has a gradient."""
         self._moved = None if parameter is None else (weakref.ref(parameter), parameter._version)
-        if parameter is None or self._has_version or is_fused(optimizer):
+        if parameter is None or self.has_version or is_fused(optimizer):
             return
         self._before = values_of([parameter, *(p for w in self.watchers if (p := w.parameter()) is not None)])
 
@@ -94,7 +102,7 @@ class KnownOptimizer:
             return self.is_pending()  # its closure made the gradients
         parameter = self._moved[0]()
         if parameter is not None and parameter._version != self._moved[1]:
-            self._has_version = True
+            self.has_version = True
             return True
         if (self.watchers and not self.is_pending()) or parameter is None:
             return False
@@ -103,17 +111,27 @@ class KnownOptimizer:
             return True if found is None else Later(found)
         return not is_unchanged(before)  # those made through .data
 
-    def rate_of(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> float | None:
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """Those in force at the last applied update, one a parameter group; none where some group has none, as when
+        they are adapted inside."""
+        return () if None in self.rates else tuple(map(float, self.rates))
+
+    def rate_of(self, parameter: torch.Tensor) -> float | None:
         """The learning rate of one of the optimizer's parameters, in force at the last applied update; None where it
         is none of them."""
-        groups = zip(optimizer.param_groups, self.learning_rates, strict=False)
+        optimizer = self.optimizer()
+        groups = [] if optimizer is None else zip(optimizer.param_groups, self.learning_rates, strict=False)
         return next((rate for group, rate in groups if any(p is parameter for p in group["params"])), None)
 
 
-def rates_of(optimizer: Any) -> tuple[float, ...]:
-    """The learning rates, one a parameter group; none where some group has none, as when it is adapted inside."""
-    groups = optimizer.param_groups
-    return tuple([float(g["lr"]) for g in groups]) if all(g.get("lr") is not None for g in groups) else ()
+def rates_of(optimizer: Any) -> tuple[Any, ...]:
+    """What stands for the learning rates now, one a parameter group: a tensor may be written to later, and is read."""
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    for rate in rates:
+        if isinstance(rate, torch.Tensor):
+            return tuple([each.item() if isinstance(each, torch.Tensor) else each for each in rates])
+    return tuple(rates)
 
 
 def parameters_of(optimizer: Any) -> Iterable[torch.Tensor]:

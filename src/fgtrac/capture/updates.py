@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from torch._C import _current_graph_task_id
@@ -33,7 +33,7 @@ class Updates:
         self._settle = settle
         self.first_step = first_step
         self.numbers = itertools.count(1)
-        self._known: WeakKeyDictionary[torch.optim.Optimizer, KnownOptimizer] = WeakKeyDictionary()
+        self._known: dict[int, KnownOptimizer] = {}  # by the optimizer's identity
         self._others: list[KnownOptimizer] = []  # whatever else makes updates
         self._inside: KnownOptimizer | None = None  # all that step inside backward passes
         self._by_hand: KnownOptimizer | None = None  # whatever is told by `stepped` without its parameters
@@ -53,15 +53,16 @@ class Updates:
     def learning_rates(self) -> tuple[float, ...]:
         """Of all optimizers, the one that stepped last first."""
         self.read()
-        known = dict.fromkeys([*self._known.values(), *self._others])
-        others = sorted((o for o in known if o is not self._latest and o.whole is None), key=lambda one: one.number)
+        there = [known for known in self._known.values() if known.optimizer() is not None]
+        known = [one for one in (*there, *self._others) if one is not self._latest and one.whole is None]
+        others = sorted(known, key=lambda one: one.number)
         every = others if self._latest is None else [self._latest, *others]  # the latest also where it is gone by now
         return tuple(rate for one in every for rate in one.learning_rates)
 
     def learning_rate_of(self, parameter: torch.Tensor) -> float | None:
         """Of one parameter."""
         self.read()
-        rates = (known.rate_of(optimizer, parameter) for optimizer, known in list(self._known.items()))
+        rates = (known.rate_of(parameter) for known in list(self._known.values()))
         return next((rate for rate in rates if rate is not None), None)
 
     def close(self) -> None:
@@ -74,7 +75,14 @@ class Updates:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._contributions.stepping = True
-        known = self._known.get(optimizer) or self._recognise(optimizer)
+        known = self._known.get(id(optimizer))
+        if known is not None and known.has_version and known.watchers and known.optimizer() is optimizer:
+            first = known.watchers[0]
+            parameter = first.parameter()
+            if first.pending and parameter is not None and parameter.grad is not None:  # the usual case
+                known.from_version = parameter._version
+                return
+        known = self._find(optimizer)
         if known is None:
             return
         if known.held is not None:
@@ -94,7 +102,14 @@ class Updates:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._contributions.stepping = False
-        known = self._known.get(optimizer) or self._recognise(optimizer)  # unknown: its closure made the gradients
+        known = self._known.get(id(optimizer))
+        if known is not None and known.from_version >= 0:
+            version, known.from_version = known.from_version, -1
+            parameter = known.watchers[0].parameter()
+            if parameter is not None and parameter._version != version:
+                self._apply(known, known.take_pending(), rates_of(optimizer))
+            return
+        known = self._find(optimizer)  # if it was unknown, its closure made the gradients
         if known is None:
             return
         moved = known.has_moved(optimizer)
@@ -102,7 +117,7 @@ class Updates:
             return  # what contributed waits for a later update, or is discarded
         rates = rates_of(optimizer)
         if known.whole is not None:
-            known.learning_rates = rates
+            known.rates = rates
             self._apply_inside(known.whole, rates)
             return
         pending = known.take_pending()
@@ -111,9 +126,9 @@ class Updates:
         else:
             self._apply(known, pending, rates)
 
-    def _apply(self, known: KnownOptimizer, pending: Pending, rates: tuple[float, ...]) -> None:
+    def _apply(self, known: KnownOptimizer, pending: Pending, rates: tuple[Any, ...]) -> None:
         known.steps += 1
-        known.learning_rates, known.last = rates, pending
+        known.rates, known.last = rates, pending
         self._latest = known
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
@@ -134,7 +149,7 @@ class Updates:
             for batch, attribution in held.pending.items():
                 self._settle(batch, known.number, NO_STEP, DISCARDED, attribution)
 
-    def _apply_inside(self, known: KnownOptimizer, rates: tuple[float, ...]) -> None:
+    def _apply_inside(self, known: KnownOptimizer, rates: tuple[Any, ...]) -> None:
         """One of the optimizers that step inside a backward pass, a parameter each, has stepped: together they make
         one update a pass."""
         backward = _current_graph_task_id()
@@ -142,7 +157,7 @@ class Updates:
         if known.backward != backward:
             known.backward, known.last = backward, {}
             known.steps += 1
-        known.learning_rates, self._latest = rates, known
+        known.rates, self._latest = rates, known
         new = [batch for batch in self._passes.current if batch not in known.last]
         for batch, sure in self._contributions.take(new, known.number).items():
             known.last[batch] = sure
@@ -172,6 +187,11 @@ class Updates:
 
     # -- optimizers ---------------------------------------------------------------------------------------------
 
+    def _find(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
+        """The optimizer, if it is known or can be recognised now."""
+        known = self._known.get(id(optimizer))
+        return known if known is not None and known.optimizer() is optimizer else self._recognise(optimizer)
+
     def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
         """First step of an optimizer: keep one or two watched parameters of it, or None where no traced batch reached
         it."""
@@ -186,7 +206,8 @@ class Updates:
         fired = [w for w in watchers if w.pending]
         if not fired and not (parameters and waits):
             return None
-        known = self._known[optimizer] = KnownOptimizer(next(self.numbers), self.first_step, ref(optimizer))
+        known = KnownOptimizer(next(self.numbers), self.first_step, ref(optimizer))
+        self._remember(optimizer, known)
         if fired:
             self._contributions.keep(known, fired, watchers)
         else:  # no module led here: attribute at the step, watch from now on
@@ -196,6 +217,14 @@ class Updates:
             self._roots.seek(past_this_step=True)
         return known
 
+    def _remember(self, optimizer: torch.optim.Optimizer, known: KnownOptimizer) -> None:
+        """And forget those that are gone, whose identities may be given again."""
+        for key, one in list(self._known.items()):
+            if one.optimizer() is None:
+                self._read(one)
+                del self._known[key]
+        self._known[id(optimizer)] = known
+
     def _recognise_inside(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer:
         """An optimizer that steps inside a backward pass."""
         if self._inside is None:
@@ -204,7 +233,7 @@ class Updates:
         for watcher in [w for p in parameters_of(optimizer) if (w := self._contributions.find(p)) is not None]:
             self._contributions.unwatch(watcher)
         known = KnownOptimizer(self._inside.number, self.first_step, ref(optimizer), whole=self._inside)
-        self._known[optimizer] = known
+        self._remember(optimizer, known)
         return known
 
     def _watch_too(self, known: KnownOptimizer, parameter: torch.Tensor) -> None:
