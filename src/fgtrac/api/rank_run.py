@@ -73,11 +73,21 @@ def let_join(run: Run, ranks: Ranks, *, resumes: bool) -> None:
     if ranks.gathers:
         receiver, keep = Receiver(ranks, run._trace, run._vault), run._orders.keep
         run._sealer.prepare = _both(receiver.rotate, keep)
-        run._recorder.beside = _both(receiver.take, keep)
+        run._recorder.beside = _both(_careful(receiver.take, run), keep)
         secret = run._vault.secret("run") if scheme == "keyed" else b""
     passes = tuple(run._next_passes.items())
     signed = run._signer.trace_id, run._signer.public_key
     ranks.tell_began(Began(signed[0], began, scheme, step, signed[1], resumes, passes, secret))
+
+
+def _careful(take: Callable[[], None], run: Run) -> Callable[[], None]:
+    def careful() -> None:
+        try:
+            take()
+        except OSError as error:
+            run._recorder.lose("what another rank sent could not be written", error)
+
+    return careful
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

@@ -31,6 +31,13 @@ FAILED_WAIT_S = 5.0  # for them where rank 0 has failed: they mostly have too, o
 SILENT_S = 60.0  # after which a rank that sends its journal, and nothing else, counts as dead
 POLL_S = 0.05
 BEGAN = "began"
+_MAY_MISS = "the last of what it trained on may be missing"
+_LEFT_HOW = {
+    "unknown": "recorded nothing: what it trained on is not known",
+    "dead": f"ended without leaving: {_MAY_MISS}",
+    "writes": f"was still recording when rank 0 ended: {_MAY_MISS}",
+    "lost": f"cannot be asked, as the group's store is gone: {_MAY_MISS}",
+}
 _starts: Counter[str] = Counter()  # runs begun in this process, by the trace's name
 
 
@@ -78,6 +85,7 @@ class Ranks:
                 if time.monotonic() >= deadline:
                     break
                 time.sleep(POLL_S)
+            self._clear()
             raise
 
     def tell_began(self, began: Began) -> None:
@@ -121,7 +129,7 @@ class Ranks:
             yield turn
         finally:
             if turn.elsewhere is None and not turn.is_done:
-                self._store.set(f"data/{name}", b"")  # it cannot be: let the others find out why
+                self._tell(f"data/{name}", b"")  # it cannot be: let the others find out why
 
     def _registered_elsewhere(self, name: str) -> Registered | None:
         if not self._is_first(f"turn/{name}"):
@@ -139,7 +147,7 @@ class Ranks:
 
     def _tell_registered(self, name: str, known: Registered) -> None:
         self.before_told()
-        self._store.set(f"data/{name}", encode([known[0], known[1] or b""]))
+        self._tell(f"data/{name}", encode([known[0], known[1] or b""]))
 
     def is_said(self, entry: bytes) -> bool:
         """Whether another rank has said just this, as often as this one. What it says first, the others leave out."""
@@ -157,14 +165,17 @@ class Ranks:
 
     def tell_joined(self, writer: bytes) -> None:
         """This rank writes."""
-        self._store.set(f"joined/{self.rank}", writer)
+        self._tell(f"joined/{self.rank}", writer)
 
     def tell_left(self) -> None:
-        """All that this rank has written is on disk. Where nobody is left to hear it, its `leave` entry says so."""
+        """All that this rank has written is on disk."""
+        self._tell(f"left/{self.rank}", b"left")
+
+    def _tell(self, key: str, value: bytes) -> None:
         try:
-            self._store.set(f"left/{self.rank}", b"left")
+            self._store.set(key, value)
         except RuntimeError:
-            return
+            return  # nobody is left to hear it; the journal says it too
 
     def await_others(
         self, recorder: Recorder, journal: Path, meanwhile: Callable[[], None], finished: bool
@@ -174,23 +185,25 @@ class Ranks:
         told = self._missing(journal, END_WAIT_S if finished else FAILED_WAIT_S, meanwhile)
         for reason, writer in told:
             recorder.record("gap", {"reason": reason} | ({"detail": writer} if writer else {}))
+        self._clear()
+        return [reason for reason, _writer in told]
+
+    def _clear(self) -> None:
         if isinstance(self._store, FolderStore):
             self._store.clear()
-        return [reason for reason, _writer in told]
 
     def _missing(self, journal: Path, wait_s: float, meanwhile: Callable[[], None]) -> list[tuple[str, str]]:
         deadline, told = time.monotonic() + wait_s, []
         for rank in range(1, self.count):
-            while (state := self._state_of(rank, journal)) == "writes" and time.monotonic() < deadline:
-                meanwhile()
-                time.sleep(POLL_S)
-            who = f"rank {rank} of {self.count}"
-            if state == "unknown":
-                told.append((f"{who} recorded nothing: what it trained on is not known", ""))
-            elif state != "left":
-                how = "ended without leaving" if state == "dead" else "was still recording when rank 0 ended"
-                words = f"{who} {how}: the last of what it trained on may be missing"
-                told.append((words, f"writer {self._store.get(f'joined/{rank}').hex()}"))
+            try:
+                while (state := self._state_of(rank, journal)) == "writes" and time.monotonic() < deadline:
+                    meanwhile()
+                    time.sleep(POLL_S)
+                writer = f"writer {self._store.get(f'joined/{rank}').hex()}" if state in ("writes", "dead") else ""
+            except RuntimeError as error:
+                state, writer = "lost", str(error)[:200]
+            if state != "left":
+                told.append((f"rank {rank} of {self.count} {_LEFT_HOW[state]}", writer))
         meanwhile()
         return told
 

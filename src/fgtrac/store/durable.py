@@ -137,9 +137,9 @@ def overwrite(path: Path) -> None:
 
 
 def scratch(folder: Path, size: int) -> mmap.mmap:
-    """So many bytes of the folder's disk, mapped, in a file without a name: gone when nobody holds them, also of a
-    process that is killed. OSError where the disk has not the room."""
-    with tempfile.TemporaryFile(dir=folder) as file:
+    """So many bytes of the folder's disk (the system's, where it is not there), mapped, in a file without a name: gone
+    when nobody holds them, also of a process that is killed. OSError where the disk has not the room."""
+    with tempfile.TemporaryFile(dir=folder if folder.is_dir() else None) as file:
         os.posix_fallocate(file.fileno(), 0, size)  # else a disk that fills up later would be a SIGBUS
         return mmap.mmap(file.fileno(), size)
 
