@@ -116,9 +116,9 @@ def test_an_absence_holds_only_for_whoever_holds_the_key(tmp_path: Path) -> None
     with sqlite3.connect(tmp_path / "run.vault") as vault:
         vault.execute("DELETE FROM secrets WHERE scope = 'run'")
     vault.close()
-    with pytest.raises(ValueError, match=r"run\.vault knows no such sample, and has not the run's id key either"):
-        check(trace, "rows:99")
-    assert check(trace, "rows:6")[1] is Verdict.HOLDS
+    for name in ("rows:99", "rows:6"):  # ids of rows are computed, and not kept
+        with pytest.raises(ValueError, match=r"run\.vault knows no such sample, and has not the run's id key either"):
+            check(trace, name)
     (tmp_path / "source").write_bytes(b"nobody's")
     with sqlite3.connect(tmp_path / "run.vault") as vault:
         vault.execute("DELETE FROM secrets")
