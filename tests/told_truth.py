@@ -42,9 +42,11 @@ class Told:
         used = [e["attribution"][e["status"] == STATUS["applied"]] for e in self.kind("use")]
         return {words[code] for code in np.concatenate(used).tolist()}
 
-    def trained(self, rank: int) -> list[tuple[int, int, int, list[int]]]:
-        """Epoch, batch, step and rows of each batch of a rank that took part in an update, in order."""
-        writers = {event["writer"] for event in self.kind("join") if event["rank"] == rank}
+    def trained(self, rank: int, start: int | None = None) -> list[tuple[int, int, int, list[int]]]:
+        """Epoch, batch, step and rows of each batch of a rank that took part in an update, in order; of all starts of
+        the run, or of one."""
+        joins = [event for event in self.kind("join") if event["rank"] == rank]
+        writers = {event["writer"] for event in (joins if start is None else [joins[start]])}
         found: dict[tuple[int, int, int], list[int]] = {}
         ids = {(e["block"], e["part"]): e["ids"] for e in self.kind("samples")}
         blocks = {block for block, _part in ids}
