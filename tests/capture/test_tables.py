@@ -5,6 +5,7 @@ Column `n` of every frame is the row's number in its source, so that whatever co
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture.contents import code_digest
+from fgtrac.errors import CaptureError
 from table_frames import Make, column, fate, ids_at, in_each_library, parents, same, spans
 
 Read = Callable[[Path], Any]
@@ -435,3 +437,25 @@ def test_stages_that_are_recorded_are_read_again_without_writing(tmp_path: Path,
     with start_run(tmp_path / "a", key=tmp_path / "key.pem", resume=True) as run:
         assert stages(run) == first
     assert [e["kind"] for e in log(run.path).events[before:]].count("transform") == 5
+
+
+def test_what_a_stage_made_is_not_kept_alive(run: Run) -> None:
+    frame = source(run, pd.DataFrame, PEOPLE)
+    some = run.transform("some", frame).filter(is_old)
+    gone = weakref.ref(some)
+    sorted_ids = ids_at(run, run.transform("sorted", some).sort("n"))
+    del some
+    assert gone() is None
+    assert sorted_ids == [ids_at(run, frame)[n] for n in (0, 2, 3, 5)]
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+def test_a_frame_whose_rows_were_changed_in_place_is_refused(run: Run) -> None:
+    frame = source(run, pd.DataFrame, PEOPLE)
+    some = run.transform("some", frame).filter(is_old)
+    frame["more"] = 1  # a column more is no other row
+    ids_at(run, frame)
+    for changed in (frame, some):
+        changed.sort_values("name", inplace=True)
+        with pytest.raises(CaptureError, match=r"sorted, cut or given another index in place .* through run.transform"):
+            run.transform("again", changed)

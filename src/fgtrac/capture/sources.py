@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
+from fgtrac.capture.adopted import Adopted
 from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
 from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, is_graph, node_count
@@ -19,6 +20,7 @@ from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.roots import Resolved, Root
 from fgtrac.capture.row_keys import Keys, count_rows, keys_of
 from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
+from fgtrac.capture.tables import check_unchanged, mark_of
 from fgtrac.capture.turns import Turns, alone, check_same
 from fgtrac.capture.use_entries import pieces
 from fgtrac.errors import CaptureError
@@ -58,7 +60,8 @@ class Registry:
         self._secrets = secrets
         self._way_back = way_back
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
-        self._adopted: dict[int, tuple[Any, Resolved]] = {}  # data whose rows are known samples, by identity
+        self._marks: dict[int, Any] = {}  # of roots that are tables: whether they were changed in place
+        self._adopted = Adopted()
         self._hf = HfRows()
         self._taken: set[str] = set()
         self._promised: set[str] = set()  # to streams of which no sample has come
@@ -81,8 +84,8 @@ class Registry:
             if isinstance(part, GraphNodes):
                 which, rows = walk(part.data)
                 return which[part.numbers], rows[part.numbers]
-            if (adopted := self._adopted.get(id(part))) is not None:
-                return place(adopted[1])
+            if (adopted := self._adopted.find(part)) is not None:
+                return place(adopted)
             if is_hf_dataset(part):
                 return place(self._of_hf(part))
             if isinstance(part, Subset):
@@ -98,6 +101,7 @@ class Registry:
                     f"the graph {root.name} has {count} nodes, and was registered with {len(root)}; register it when "
                     "it is whole, or the changed one as a copy with a name= of its own"
                 )
+            check_unchanged(part, self._marks.get(id(part)))
             return np.full(len(root), number_of(root), dtype=np.uint16), np.arange(len(root), dtype=np.int64)
 
         def place(known: Resolved) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
@@ -121,24 +125,24 @@ class Registry:
             return known
         found = choose(self.register_root(table_root(data)).whole(), data)
         if self._hf.find(data) is None:  # of nothing but nulls, which lie nowhere
-            self._adopted[id(data)] = data, found
+            self._adopted.add(data, found)
         return found
 
     def adopt(self, data: Any, resolved: Resolved) -> None:
         """Row i of `data` is the sample at position i of `resolved`, from now on: what a stage made of known samples,
         and a data set over a table's rows. ValueError for another number of rows, and for data registered already."""
-        if id(data) in self._roots or id(data) in self._adopted:
+        if id(data) in self._roots or data in self._adopted:
             raise ValueError(f"this {type(data).__name__} is registered already; say whose rows it has once, first")
         if (rows := count_rows(data)) != len(resolved.rows):
             raise ValueError(f"this {type(data).__name__} has {rows} rows, and its samples are {len(resolved.rows)}")
         if is_hf_dataset(data):
             self._hf.adopt(data, resolved)
-        self._adopted[id(data)] = data, resolved
+        self._adopted.add(data, resolved)
 
     def roots_of(self, data: Any) -> list[Any]:
         """The root data sets behind `data`, in order, each once."""
-        if (adopted := self._adopted.get(id(data))) is not None:
-            return [root.data for root in adopted[1].roots]
+        if (adopted := self._adopted.find(data)) is not None:
+            return [root.data for root in adopted.roots]
         if is_hf_dataset(data) and id(data) not in self._roots:
             known = self._hf.find(data)
             return [table_root(data)] if known is None else [root.data for root in known.roots]
@@ -156,14 +160,15 @@ class Registry:
 
     def is_known(self, data: Any) -> bool:
         """Whether the samples of this very object are registered, under its own name or as others'."""
-        if id(data) in self._roots or id(data) in self._adopted:
+        if id(data) in self._roots or data in self._adopted:
             return True
         return is_hf_dataset(data) and self._hf.find(data) is not None
 
     def continue_from(self, earlier: Registry) -> None:
         """What an earlier run of this process registered in the same trace is registered here, too."""
         self._roots |= earlier._roots
-        self._adopted |= earlier._adopted
+        self._adopted.take_over(earlier._adopted)
+        self._marks |= earlier._marks
         self._hf = earlier._hf
         self._roles |= earlier._roles
         self._taken |= earlier._taken
@@ -231,6 +236,7 @@ class Registry:
                 block.write(self._recorder)
                 turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)
+        self._marks[id(data)] = mark_of(data)
         if is_hf_dataset(data) and table_root(data) is data:
             self._hf.add(data, root)
         self._roles[block.id] = np.zeros(rows, dtype=np.uint8)

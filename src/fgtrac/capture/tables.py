@@ -12,6 +12,7 @@ from fgtrac.capture.arrow_tables import ArrowTables
 from fgtrac.capture.pandas_frames import PandasFrames
 from fgtrac.capture.polars_frames import PolarsFrames
 from fgtrac.capture.row_numbers import Numbers
+from fgtrac.errors import CaptureError
 
 
 class Library(Protocol):
@@ -81,3 +82,18 @@ def libraries_of(data: Any) -> Library | None:
         kinds = ", ".join(sorted({type(part).__module__.partition(".")[0] for part in data}))
         raise TypeError(f"a stage was given frames of {kinds}; convert them to one library")
     return found[0]
+
+
+def mark_of(data: Any) -> Any:
+    """What tells whether a table still has the rows that it has now; None for what cannot change, or is no table."""
+    library = library_of(data)
+    return None if library is None else library.mark(data)
+
+
+def check_unchanged(data: Any, mark: Any) -> None:
+    """CaptureError for a table that has other rows than when that was its mark."""
+    if mark is not None and mark_of(data) is not mark:
+        raise CaptureError(
+            f"the rows of this {type(data).__name__} were sorted, cut or given another index in place since it became "
+            "known: make changes through run.transform, or on a copy"
+        )
