@@ -295,7 +295,7 @@ def test_a_source_of_the_users_gives_bytes(run: Run) -> None:
 
 def test_a_missing_file_is_named(run: Run, tmp_path: Path) -> None:
     data = Folder(draw(tmp_path / "files", [0, 1, 2]))
-    Path(data.samples[1][0]).unlink()
-    with pytest.raises(CaptureError, match=r"02\.png cannot be read .*; repair it or pass content=False"):
+    Path(data.samples[0][0]).unlink()
+    with pytest.raises(CaptureError, match=r"00\.png cannot be read .*; repair it or pass content=False"):
         run.register(data)
     run.register(data, content=False)

@@ -26,6 +26,7 @@ PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long do
 PIECE_BYTES = 1 << 20
 LONG_BYTES = 1 << 11  # rows from this size on are hashed where they lie, shorter ones side by side with what precedes
 FILES = ("Image", "Audio", "Video", "Pdf")  # what `datasets` calls columns whose cells are files
+FIRST = 8  # listed texts are paths where one of so many is a file
 WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
 
 
@@ -198,6 +199,6 @@ def _listed_files(data: Any, rows: int) -> list[Path] | None:
         if not (isinstance(listed, list | tuple) and listed and len(listed) == rows):
             continue
         paths = [item[0] if isinstance(item, tuple | list) and item else item for item in listed]
-        if all(isinstance(p, str | os.PathLike) for p in paths) and os.path.isfile(paths[0]):
+        if all(isinstance(p, str | os.PathLike) for p in paths) and any(map(os.path.isfile, paths[:FIRST])):
             return [Path(p) for p in paths]
     return None
