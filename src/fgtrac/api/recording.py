@@ -167,7 +167,10 @@ class Run(Fitting, Attending):
     # -- samples ------------------------------------------------------------------------------------------------
 
     def transform(self, stage: str, data: Any, parameters: dict[str, Any] | None = None) -> Any:
-        """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it."""
+        """A preprocessing stage over `data`: call `.filter`, `.map`, `.deduplicate`, `.split` or `.record` on it. Over
+        pandas, polars and pyarrow tables, and a Dataset or DatasetDict of `datasets`, its verbs are those of
+        docs/lineage.md.
+        """
         return stage_over(Lineage(self._recorder, self._registry, stage, parameters), data)
 
     # -- training -----------------------------------------------------------------------------------------------

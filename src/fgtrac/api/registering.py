@@ -38,9 +38,11 @@ class Registering:
         registered data, such as a table, whose row i is row i of `data`: then its samples are those. Registering the
         same data set again adds the role only.
         Raises ValueError for a taken name, a second graph without one, keys that collide, options for a data set that
-        is registered already, and for samples of an erased subject; TypeError for a graph of several node types; of
-        data that are held against a log ValueError, where it registers other samples, or other contents, under that
-        name.
+        is registered already, and for samples of an erased subject; TypeError for a graph of several node types and for
+        a DatasetDict; CaptureError for a source file that cannot be read, and for rows that a batched `map` made of
+        registered ones; of data that are held against a log ValueError, where it registers other samples, or other
+        contents, under that name. A source without canonical bytes is a RuntimeWarning and a `gap` entry, in a strict
+        run a CaptureError.
         """
         if nodes is not None or is_graph(data):
             data = GraphNodes(data, nodes)
