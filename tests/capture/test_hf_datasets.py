@@ -258,3 +258,19 @@ def test_a_stream_of_rows_is_trained_as_its_keys(run: Run, log: Read, workers: i
 
 def row_id(row: Any) -> int:
     return int(row["id"])
+
+
+@pytest.mark.matrix("Content", "a random with_transform of a Hugging Face Dataset draws nothing and changes no digest")
+def test_contents_are_taken_before_a_random_transform(run: Run) -> None:
+    def noisy(batch: Any) -> Any:
+        return {"x": [float(torch.rand(())) for _ in batch["id"]]}
+
+    data = made()
+    before = torch.get_rng_state()
+    run.register(data.with_transform(noisy), name="noisy")
+    run.register(made(), name="plain")
+    assert torch.equal(torch.get_rng_state(), before)
+    noisy_root, plain_root = run._registry.registered()
+    assert noisy_root.contents is not None
+    assert np.array_equal(noisy_root.contents, plain_root.contents)
+    assert len(np.unique(noisy_root.contents, axis=0)) == ROWS
