@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 
 from capture.conftest import Log
 from fgtrac.api.run import start_run
 from fgtrac.errors import CaptureError
+from fgtrac.frameworks import trainer as adapter
 from fgtrac.frameworks.trainer import TrainerTrace
 from trainer_truth import Marked, Telling, applied, make, sureness, trace_at
 
@@ -164,7 +164,7 @@ def test_a_loader_that_cannot_be_watched_is_said_and_training_goes_on(tmp_path: 
 def test_an_unknown_version_is_said_with_those_that_are_known(
     tmp_path: Path, read: Callable[[], Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformers, "__version__", "6.1.0")
+    monkeypatch.setattr(adapter.transformers, "__version__", "6.1.0")  # transformers replaces its module as it loads
     trainer = make(tmp_path, Marked(19), trace_at(tmp_path))
     with pytest.warns(RuntimeWarning, match=r"transformers 6\.1\.0, and fgtrac knows 4\.46 to 5\.24"):
         trainer.train()
