@@ -405,3 +405,39 @@ def test_a_trainer_of_the_other_name_is_traced_too(tmp_path: Path) -> None:
     log = read(tmp_path)
     assert list(applied(log).values()) == net.seen
     assert sureness(log) == {"exact"}
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Marked rows in order, without a length; each worker has its part."""
+
+    def __init__(self) -> None:
+        self.rows = marked(12)
+
+    def __iter__(self) -> Iterator[Any]:
+        info = torch.utils.data.get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        return (self.rows[row] for row in range(first, 12, step))
+
+
+def mark_of(sample: Any) -> int:
+    return int(sample[1])
+
+
+@pytest.mark.matrix("Lightning", "an iterable data set without a length, read one ahead", attribution="exact")
+@WORKERS
+def test_a_stream_is_traced_though_it_is_read_ahead(tmp_path: Path, workers: int) -> None:
+    stream = Stream()
+
+    class Reloading(Net):
+        def train_dataloader(self) -> Any:
+            return DataLoader(
+                stream, batch_size=2, num_workers=workers, multiprocessing_context="fork" if workers else None
+            )
+
+    net = Reloading(copies=True)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        callback = LightningTrace(run, key_of=mark_of)
+        trainer(callback, reload_dataloaders_every_n_epochs=1, max_epochs=-1, max_steps=9).fit(net)
+    log = read(tmp_path)
+    assert (applied(log), sureness(log)) == (net.truth(), {"exact"})
+    assert {u.loader for u in log.uses()} == {1}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -208,3 +209,14 @@ def test_a_second_fit_of_one_update_is_no_change_by_hand(tmp_path: Path) -> None
     log = read(tmp_path)
     assert applied(log) == truth.trained
     assert not log.kind("gap")
+
+
+def test_a_version_that_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skorch, "__version__", "9.0.0")
+    with pytest.warns(RuntimeWarning, match=r"this is skorch 9\.0\.0, and fgtrac knows 1\.1 to 1\.4"):
+        net(trace_at(tmp_path), max_epochs=1).fit(*points(8))
+    assert read(tmp_path).kind("gap")
+    strict = SkorchTrace(tmp_path / "strict", key=tmp_path / "key.pem", strict=True)
+    with pytest.raises(CaptureError, match=r"9\.0\.0"):
+        net(strict, max_epochs=1).fit(*points(8))
+    assert strict.run is None

@@ -68,7 +68,8 @@ class Roots:
             _patch_compiled()
 
     def updated(self) -> None:
-        """An update was made: whatever trains has been called."""
+        """An update was made: whatever trains has been called, and what changed the parameters is known."""
+        self._begun = []
         if self.seeks and not self._is_past_this_step:
             self._end()
         self._is_past_this_step = False

@@ -55,7 +55,10 @@ class _Followed:
     waiting: deque[tuple[Batch, bool]] = field(default_factory=deque)
 
     def take(self, batch: Batch, data: Any) -> Any:
-        """A batch is delivered."""
+        """A batch is delivered. What a pass that was left for this one had read ahead, no step will be about."""
+        if self.waiting and self.waiting[-1][0].iteration is not batch.iteration:
+            left = (b for b in self.waiting if b[0].iteration is batch.iteration or b[0].iteration.is_over)
+            self.waiting = deque(left)
         self.waiting.append((batch, data is None))
         return data
 
@@ -86,10 +89,17 @@ class LightningTrace(Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, path_or_run: Where, monitor: str = "val_loss", *, predictions: bool = False, **options: Any
+        self,
+        path_or_run: Where,
+        monitor: str = "val_loss",
+        *,
+        predictions: bool = False,
+        key_of: Callable[[Any], Any] | None = None,
+        **options: Any,
     ) -> None:
         """`path_or_run` is an open run, which stays open, or a path: then the trace is begun as the Trainer begins,
-        with the `options` of `start_run`, and whole when it is done. ValueError for options to a run that is open."""
+        with the `options` of `start_run`, and whole when it is done. `key_of` names the samples of iterable-style
+        data sets, as `key` of `Run.watch` does. ValueError for options to a run that is open."""
         self._lasting = LastingRun(path_or_run, options)
         self._places = Places()
         self.monitor = monitor
@@ -98,6 +108,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self._followed: dict[tuple[str, int], _Followed] = {}
         self._present: dict[str, list[_Followed]] = {}  # the loaders of each stage, in the order of the present pass
         self._taken_up: set[str] = set()  # stages whose loaders have all been seen: the next one is made anew
+        self._key_of = key_of
         self._predicted: dict[int, _Predicted] = {}
         self._recorded_step: int | None = None
         self._is_known_past = False  # updates before this fit are in the log, or said to be missing
@@ -193,6 +204,8 @@ class LightningTrace(Callback):  # type: ignore[misc]
         known = self._followed.get(place)
         if known is not None and known.data is loader.dataset:
             watch_loader(loader, known.watch)
+            if known.watch.stream is not None:
+                known.watch.stream.wrap(loader)
         else:
             known = self._watch_first(run, loader, place, known)
             if known is None:
@@ -217,7 +230,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
             self._places.name_data(run, where, loader.dataset, role)
         self._places.number_next(run, where)
         try:
-            run.watch(loader, role=role)
+            run.watch(loader, role=role, key=None if loader._dataset_kind == 0 else self._key_of)
         except CaptureError as error:
             self._lasting.miss(f"what the {stage} loader delivers is not recorded: {error}")
             return None

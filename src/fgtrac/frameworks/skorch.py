@@ -80,7 +80,11 @@ class SkorchTrace(Callback):  # type: ignore[misc]
         self._end(finished=False)
         run = self._lasting.open()
         self._recorded_step = run.step
-        self._lasting.check_version("skorch", skorch.__version__, FIRST_VERSION, LAST_VERSION)
+        try:
+            self._lasting.check_version("skorch", skorch.__version__, FIRST_VERSION, LAST_VERSION)
+        except CaptureError:
+            self._end(finished=False)
+            raise
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
         """It is over."""
