@@ -28,6 +28,10 @@ UNCLOSED = pytest.mark.filterwarnings(  # shards, by webdataset
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
 
 
+def without_threes(samples: list[Any]) -> Any:
+    return default_collate([sample for sample in samples if sample[1] % 3])
+
+
 def loader_of(data: Any, workers: int = 0, batch_size: int | None = 3, **options: Any) -> DataLoader[Any]:
     return DataLoader(data, batch_size=batch_size, num_workers=workers, **options)
 
@@ -147,6 +151,21 @@ def test_batches_of_a_pipeline_keep_their_keys_where_samples_are_maps(
         start_run(tmp_path / "other", key=tmp_path / "key.pem") as other,
     ):
         other.watch(loader.unbatched())
+
+
+@pytest.mark.matrix("Streams", "collate_fn drops samples", note="said to be among those named")
+def test_a_batch_of_a_stream_that_lost_samples_holds_at_most_those_named(run: Run, log: Read) -> None:
+    loader = run.watch(loader_of(Numbers(9), collate_fn=without_threes), role="train", key=number_of)
+    trainer = Trainer()
+    with pytest.warns(RuntimeWarning, match="holds another number"):
+        trainer.over(loader)
+    run.close()
+    uses = log(run.path).uses()
+    assert "among" in {use.attribution for use in uses}
+    for step, rows in enumerate(trainer.truth, 1):
+        mine = [use for use in uses if use.step == step]
+        assert {use.attribution for use in mine} == {"exact" if len(rows) == 3 else "among"}
+        assert set(rows) <= {use.key for use in mine}
 
 
 @pytest.mark.matrix("Streams", "samples that change at random", note="a warning: they are others in each pass")

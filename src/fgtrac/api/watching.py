@@ -87,7 +87,7 @@ class Watching(Registering):
         loader = innermost(loader)
         check_free(loader, self._grounding)
         if loader._dataset_kind != 0:
-            self._watch_stream(loader, role, key, name)
+            self._watch_stream(loader, role, key, name, whole)
             return given
         if key is not None or name is not None:
             raise ValueError(
@@ -110,7 +110,9 @@ class Watching(Registering):
         watch_loader(loader, watch)
         return given
 
-    def _watch_stream(self, loader: DataLoader[Any], role: str | None, key: Key | None, name: str | None) -> None:
+    def _watch_stream(
+        self, loader: DataLoader[Any], role: str | None, key: Key | None, name: str | None, whole: bool
+    ) -> None:
         """Watch an iterable-style loader. ValueError for another role or name than it is watched under, and for a name
         that is taken."""
         known = find_watch(loader)
@@ -123,6 +125,7 @@ class Watching(Registering):
         trains, passes = role in (None, "train"), self._orders.of_stream()
         watch = Watch(self._grounding, number, 0, trains, passes, self.path.name, self._say_unrecorded, stream=stream)
         watch.epochs = self._next_passes.get(number, 0)
+        watch.miscounted = None if whole else self._say_miscounted
         self._watches[number] = watch, stream
         watch_loader(loader, watch)
         stream.wrap(loader)

@@ -111,7 +111,7 @@ class Pairing:
         if self.watch.stream is None:
             task = _answered(iterator, self)
             if self.is_rewinding():
-                del self.sent[task]
+                self.sent.pop(task, None)
                 return data
             return self.deliver(task, _number(iterator, self, task), data)
         if not isinstance(data, Envelope):
