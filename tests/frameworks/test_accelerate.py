@@ -21,6 +21,7 @@ from rank_processes import Plan, together
 from replays import replayed
 from told_truth import read_told
 
+pytestmark = pytest.mark.filterwarnings("ignore:.set_vital. is deprecated:UserWarning")  # torchdata, as it is made
 WORKERS = pytest.mark.parametrize("workers", [0, 2])
 Read = Callable[[Path], Log]
 
@@ -228,3 +229,17 @@ def test_samples_of_a_stream_count_as_the_loop_gets_them(run: Run, log: Read, sk
     run.close()
     assert len(batches) == 11 - skipped
     assert (said(log(run.path)), sureness(log(run.path))) == (ordered(batches), {"exact"})
+
+
+@pytest.mark.matrix("Accelerate", "torchdata's StatefulDataLoader inside", note="its first pass begins in prepare()")
+@WORKERS
+def test_a_pass_that_prepare_has_begun_is_said_and_the_next_is_recorded(run: Run, log: Read, workers: int) -> None:
+    made = accelerator(use_stateful_dataloader=True)
+    model, optimizer, loader = prepared(made, Marked(43), workers=workers)
+    watch(run, loader, role="train")
+    with pytest.warns(RuntimeWarning, match="an iterator that was begun before"):
+        train(made, model, optimizer, loader)
+    batches = train(made, model, optimizer, loader)
+    run.close()
+    assert (said(log(run.path)), sureness(log(run.path))) == (ordered(batches), {"exact"})
+    assert len(log(run.path).kind("gap")) == 1
