@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fgtrac.capture.contents import code_digest
 from fgtrac.capture.families import Families
 from fgtrac.capture.recorder import Recorder
-from fgtrac.capture.roots import Resolved, Root
+from fgtrac.capture.roots import Resolved, Root, select_resolved
 from fgtrac.capture.row_keys import count_rows
 from fgtrac.capture.sample_ids import rows_of
 from fgtrac.capture.sources import Registry
@@ -43,16 +43,16 @@ class Lineage:
     ) -> None:
         """Positions of `data` that go on as the samples that they are, and those that end here; `same_as` (dropped,)
         are the positions that those repeat. `said`: code (a function), output and parameters of the verb."""
-        placement, ids = data.placement, data.ids() if same_as is not None else None
+        placement, ids = data.placement, None if same_as is None else select_resolved(data, same_as).ids()
         for column, positions in (("kept", kept), ("dropped", dropped)):
             if positions is None:
                 continue
             for block, here in data.by_block(positions):
-                twins = same_as[here] if same_as is not None and column == "dropped" else None
-                for piece in pieces(np.arange(len(here)), 4 if twins is None else 36):
-                    fields: dict[str, Any] = {column: placement.ordinals[positions[here[piece]]]}
-                    if twins is not None and ids is not None:
-                        fields["same_as"] = ids[twins[piece]].tobytes()
+                twins = ids if column == "dropped" else None
+                for piece in pieces(here, 4 if twins is None else 36):
+                    fields: dict[str, Any] = {column: placement.ordinals[positions[piece]]}
+                    if twins is not None:
+                        fields["same_as"] = twins[piece].tobytes()
                     self._write(operation, block, said, fields)
 
     def derive(

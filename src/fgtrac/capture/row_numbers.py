@@ -56,6 +56,8 @@ def families_of(found: Sequence[Numbers], lengths: Sequence[int]) -> Families:
                 f"the column of row numbers was changed: it has numbers outside 0 to {length - 1}; "
                 "let the function leave it alone"
             )
+    if len(found) == 1 and (found[0].sizes == 1).all():
+        return Families(np.arange(len(found[0].sizes) + 1), found[0].values)
     rows = np.arange(len(found[0].sizes))
     owners = np.concatenate([np.repeat(rows, numbers.sizes) for numbers in found])
     parents = np.concatenate([n.values + start for n, start in zip(found, starts[:-1], strict=True)])
