@@ -1,7 +1,7 @@
 """What lineage costs: a table of a million rows filtered, deduplicated and joined, with a trace and without.
 
-Two shares: what the stages add to the work on the tables, and what registering the new samples of the join adds. Each
-new sample has an id of its own, made of its parents' ids, and a way back in the vault.
+Rows that stay their samples cost a few columns; each new sample of the join an id of its own, made of its parents'
+ids, a content digest and a way back in the vault.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def columns() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def plain(rows: Any, labels: Any) -> tuple[float, float, Any]:
-    """CPU seconds of all threads for filter and deduplication, and for the join, by the library alone; what comes out."""
+    """CPU seconds of all threads for filter and deduplication, and for the join, by the library; what comes out."""
     start = time.process_time()
     if isinstance(rows, pd.DataFrame):
         once = rows[rows["value"] > 0.2].drop_duplicates("unit")
@@ -68,7 +68,7 @@ def traced(run: Run, rows: Any, labels: Any) -> tuple[float, float, Any]:
 
 
 def measure(make: Callable[[dict[str, Any]], Any]) -> tuple[np.ndarray, np.ndarray, int]:
-    """(plain, traced) CPU seconds of [filter and deduplicate, join], the least of some rounds; how many rows it makes."""
+    """(plain, traced) CPU seconds of [filter and deduplicate, join], the least of some rounds; how many rows."""
     data, extra = columns()
     times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     for _ in range(ROUNDS):
