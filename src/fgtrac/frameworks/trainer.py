@@ -30,6 +30,7 @@ from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
 from fgtrac.frameworks.places import Places
 
 TAG = "fgtrac_batch"  # in a batch, between get_batch_samples and training_step
+DICTS = (dict, MutableMapping)  # the usual one first
 MOST_TAGS = 4096  # that wait to be trained on
 FIRST, LAST = (4, 46), (5, 24)
 
@@ -219,7 +220,7 @@ class TrainerTrace(TrainerCallback):
 
     def _receive(self, batch: Batch, data: Any) -> Any:
         """A batch is handed to the Trainer; what it gets."""
-        if self._fetches and isinstance(data, dict | MutableMapping):
+        if self._fetches and isinstance(data, DICTS):
             serial = data[TAG] = next(self._serials)
             self._tagged[serial] = batch
             self._tagged.pop(serial - MOST_TAGS, None)
@@ -229,7 +230,7 @@ class TrainerTrace(TrainerCallback):
 
     def _declare(self, inputs: Any) -> None:
         """The passes from now on are about the batch whose tag is in `inputs`; take it out."""
-        serial = inputs.pop(TAG, None) if isinstance(inputs, dict | MutableMapping) else None
+        serial = inputs.pop(TAG, None) if isinstance(inputs, DICTS) else None
         batch = None if serial is None else self._tagged.pop(serial, None)
         if self._lasting.run is not None:
             self._lasting.run._grounding.declare(() if batch is None else (batch,))
