@@ -59,8 +59,13 @@ def test_two_ranks_record_one_trace_that_tells_what_both_trained_on(tmp_path: Pa
     found = replayed(tmp_path)
     assert found.verdict is Verdict.HOLDS, found.words
     assert "28 batches took part in 14 updates on 2 ranks" in found.words
-    weights = [weights for _trained, weights in together(2, tmp_path, Plan(record=False, workers=workers))]
-    assert [weights for _trained, weights in results] == weights
+
+
+@pytest.mark.matrix("DDP", "weights with and without recording: the same bits")
+def test_weights_are_the_same_without_recording(tmp_path: Path) -> None:
+    recorded, plain = (together(2, tmp_path, Plan(record=record, workers=2)) for record in (True, False))
+    assert len(told_by(recorded)[0]) == len(told_by(plain)[0]) == 14
+    assert [weights for _trained, weights in recorded] == [weights for _trained, weights in plain]
 
 
 @pytest.mark.matrix("DDP", "accumulation by no_sync, persistent workers", attribution="exact")
