@@ -61,13 +61,15 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
 @dataclass(frozen=True, slots=True)
 class _Registered:
     """What the log registers, by id: ids (n,) S32 ascending; for each its entry, its data set as an index into
-    `datasets`, and its pseudonym, (n,) S32, empty where it has none. `schemes` is by data set; the keys of `numbered`
-    data sets are numbers, as their entries say. `blocks` are the entries that register each block."""
+    `datasets`, and its pseudonym as one into `pseudonyms`, the first of which is empty: it has none. `schemes` is by
+    data set; the keys of `numbered` data sets are numbers, as their entries say. `blocks` are the entries that register
+    each block."""
 
     ids: NDArray[np.bytes_]
     entries: NDArray[np.int64]
     which: NDArray[np.int64]
-    pseudonyms: NDArray[np.bytes_]
+    whose: NDArray[np.uint32]
+    pseudonyms: tuple[bytes, ...]
     datasets: tuple[str, ...]
     schemes: dict[str, str]
     numbered: frozenset[str]
@@ -92,7 +94,7 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
                 progress(min(done, total), total)
     if not shown.all():
         raise CannotTell(_unnamed(vault, registered, shown, audit.facts.erasures.subjects))
-    subjects = len(np.unique(registered.pseudonyms[registered.pseudonyms != b""]))
+    subjects = len(registered.pseudonyms) - 1
     keys = f", or of its {subjects} subjects' keys, which the pseudonyms commit to" if subjects else ""
     under = f" under the key that entry 0 commits to{keys}" if secrets.commitment is not None else ""
     public = [name for name in registered.datasets if registered.schemes[name] == "public"]
@@ -104,7 +106,7 @@ def _check(vault: Vault, audit: Audit, progress: Progress | None) -> str:
 
 
 def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
-    ids, pseudonyms, places, schemes, numbered = [], [], [], dict[str, str](), set[str]()
+    ids, whose, places, schemes, numbered, pseudonyms = [], [], [], dict[str, str](), set[str](), {b"": 0}
     blocks = defaultdict[bytes, list[int]](list)
     for number, entry in entries:
         if not any(mark in entry for mark in _NAMING):
@@ -120,7 +122,9 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
         elif event["kind"] == "samples":
             mine = np.frombuffer(event["ids"], _ID)
             ids.append(mine)
-            pseudonyms.append(np.frombuffer(event.get("subjects", bytes(32 * len(mine))), _ID))
+            some, which = np.unique(np.frombuffer(event.get("subjects", b""), _ID), return_inverse=True)
+            codes = [pseudonyms.setdefault(bytes(one).ljust(32, b"\0"), len(pseudonyms)) for one in some]
+            whose.append(np.array(codes, np.uint32)[which] if codes else np.zeros(len(mine), np.uint32))
             places.append((event["dataset"], number, len(mine)))
             blocks[event["block"]].append(number)
     datasets = tuple(dict.fromkeys(name for name, _, _ in places))
@@ -133,7 +137,8 @@ def _read(entries: Iterable[tuple[int, bytes]]) -> _Registered:
     columns = (
         np.repeat(np.array([number for _, number, _ in places], np.int64), counts)[order],
         np.repeat(np.array([index[name] for name, _, _ in places], np.int64), counts)[order],
-        (np.concatenate(pseudonyms) if ids else np.empty(0, _ID))[order],
+        (np.concatenate(whose) if ids else np.empty(0, np.uint32))[order],
+        tuple(pseudonyms),
     )
     return _once(_Registered(joined[order], *columns, datasets, schemes, frozenset(numbered), blocks))
 
@@ -142,15 +147,15 @@ def _once(found: _Registered) -> _Registered:
     """Each id once: a resumed run registers its samples again. ProofError where it then says something else of one."""
     again = np.zeros(len(found.ids), bool)
     again[1:] = found.ids[1:] == found.ids[:-1]
-    differs = (found.which[1:] != found.which[:-1]) | (found.pseudonyms[1:] != found.pseudonyms[:-1])
+    differs = (found.which[1:] != found.which[:-1]) | (found.whose[1:] != found.whose[:-1])
     for place in np.flatnonzero(again[1:] & differs)[:1].tolist():
         raise ProofError(
             f"entries {found.entries[place]} and {found.entries[place + 1]} register the id "
             f"{_hex(found.ids[place])} in two data sets, or for two subjects"
         )
-    columns: tuple[NDArray[Any], ...] = (found.ids, found.entries, found.which, found.pseudonyms)
-    ids, entries, which, pseudonyms = (column[~again] for column in columns)
-    return replace(found, ids=ids, entries=entries, which=which, pseudonyms=pseudonyms)
+    columns: tuple[NDArray[Any], ...] = (found.ids, found.entries, found.which, found.whose)
+    ids, entries, which, whose = (column[~again] for column in columns)
+    return replace(found, ids=ids, entries=entries, which=which, whose=whose)
 
 
 class _Secrets:
@@ -207,16 +212,16 @@ def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, sho
     places = np.minimum(np.searchsorted(found.ids, ids), len(found.ids) - 1) if len(found.ids) else np.zeros(0, int)
     known = np.flatnonzero(found.ids[places] == ids) if len(found.ids) else places  # others were never registered
     places = places[known]
-    columns = (known, places, found.which[places], found.pseudonyms[places])
+    columns = (known, places, found.which[places], found.whose[places])
     groups: dict[tuple[str, bytes], list[tuple[int, Row]]] = defaultdict(list)
-    for number, place, which, pseudonym in zip(*(column.tolist() for column in columns), strict=True):
+    for number, place, which, whose in zip(*(column.tolist() for column in columns), strict=True):
         row, dataset = rows[number], found.datasets[which]
         if row[1] != dataset:
             raise ProofError(f"{_where(row, found, place)} in the data set {dataset!r:.80}")
         if dataset in found.numbered and (not row[2] or row[2][0] >> 5):  # RFC 8949: the major type of a number is 0
             raise ProofError(f"{_where(row, found, place)}, and the keys of {dataset!r:.80} are said to be numbers")
         scheme = found.schemes[dataset]
-        secret = secrets.find(scheme, row, pseudonym)
+        secret = secrets.find(scheme, row, found.pseudonyms[whose])
         if secret is not None:
             groups[scheme, secret].append((place, row))
     for (scheme, secret), group in groups.items():
@@ -293,7 +298,7 @@ def _is_name(row: Row) -> bool:
 
 def _unnamed(vault: Vault, found: _Registered, shown: NDArray[np.bool_], erased: Mapping[bytes, int]) -> str:
     """How many ids the vault cannot give, and why that leaves absences open."""
-    is_erased = np.isin(found.pseudonyms, np.array(list(erased), _ID)) if erased else np.zeros(len(shown), bool)
+    is_erased = np.isin(found.whose, [code for code, one in enumerate(found.pseudonyms) if one in erased])
     of_erased, rest = int((~shown & is_erased).sum()), found.ids[~shown & ~is_erased]
     parts = [f"{of_erased} are of erased subjects"] if of_erased else []
     if len(rest):
