@@ -112,6 +112,40 @@ def test_a_fused_step_is_an_update_once_its_device_has_said_that_nothing_was_inf
     check(loop, log, "exact", discarded=(2, 3))
 
 
+@pytest.mark.matrix("Updates", "parts of a batch, accumulated", attribution="exact")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_is_trained_on_part_by_part_in_one_update_is_used_as_a_whole(
+    loop: Loop, log: Read, workers: int
+) -> None:
+    optimizer = loop.sgd()
+    for features in loop.batches(workers, size=4):
+        optimizer.zero_grad()
+        for part in features.chunk(2):
+            loop.model(loop.saw(part)).sum().backward()
+        optimizer.step()
+        loop.updated()
+    check(loop, log, "exact")
+
+
+@pytest.mark.matrix("Updates", "parts of a batch, an update each", attribution="among", note="of the batch's samples")
+def test_an_update_of_a_part_of_a_batch_is_of_some_of_its_samples(loop: Loop, log: Read) -> None:
+    optimizer, batches = loop.sgd(), []
+    for features in loop.batches(size=4):
+        for part in features.chunk(2):
+            optimizer.zero_grad()
+            loop.model(loop.saw(part))  # seen twice, as in two passes
+            loop.model(part).sum().backward()
+            optimizer.step()
+            loop.updated()
+            batches.append([int(number) for number in features[:, 0]])
+    loop.run.close()
+    said = log(loop.run.path)
+    assert list(told(said).values()) == batches
+    assert all(set(samples) < set(batch) for samples, batch in zip(loop.truth.values(), batches, strict=True))
+    assert {use.attribution for use in said.uses()} == {"among"}
+    assert said.kind("gap") == []
+
+
 class ThroughData(torch.optim.Optimizer):
     """Changes parameters past their version counters; can be told to do nothing."""
 

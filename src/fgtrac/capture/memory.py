@@ -11,6 +11,7 @@ import torch
 from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.tensors import address_of, tensors_in
 
+_Known = tuple[weakref.ref[torch.Tensor], Batch | None]
 LEAVES = 16  # tensors of one batch that are remembered
 
 
@@ -18,7 +19,8 @@ class BatchMemory:
     """Where the tensors of delivered batches lie, as long as anybody holds them."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[torch.Tensor], Batch | None]] = {}
+        self._known: dict[int, _Known] = {}
+        self.parts: dict[Batch, tuple[int, int]] = {}  # place and rows of what was looked up last, if no whole batch
         self._limit = 4 * LEAVES
         self.has_graphs = False  # of full batches
         self._open: dict[
@@ -58,11 +60,24 @@ class BatchMemory:
     def batches_of(self, tensors: Iterable[torch.Tensor]) -> dict[Batch, None]:
         """The batches whose memory these tensors show."""
         batches: dict[Batch, None] = {}
+        self.parts = {}
         for tensor in tensors:
             found = self._known.get(address_of(tensor))
-            if found is not None and found[1] is not None and found[0]() is not None:
-                batches[found[1]] = None
+            leaf = None if found is None else found[0]()
+            if leaf is None and tensor._is_view():
+                found, leaf = self._behind(tensor)
+            if found is None or leaf is None or found[1] is None:
+                continue
+            batches[found[1]] = None
+            if leaf is not tensor and 0 < tensor.dim() == leaf.dim() and tensor.shape[0] < leaf.shape[0]:
+                self.parts[found[1]] = int(tensor.storage_offset()), tensor.shape[0]
         return batches
+
+    def _behind(self, view: torch.Tensor) -> tuple[_Known | None, torch.Tensor | None]:
+        """The delivered tensor that this is a view of, and whose it is."""
+        whole: Any = view._base
+        found = self._known.get(address_of(whole))
+        return (found, whole) if found is not None and found[0]() is whole else (None, None)
 
     def forget_graphs(self, outstanding: Container[Batch | None]) -> None:
         """A batch that may go into the model with a graph's memory waits: of the full batches only those that are

@@ -87,6 +87,9 @@ class Passes:
         self.reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if not batches:
             return
+        for batch in batches:
+            if batch.rows_seen or self.memory.parts:
+                batch.see(self.memory.parts.get(batch))
         if self.declared:
             batches.update(self.declared)
         before, self.forwarded = self.forwarded, {**self.forwarded, **batches}

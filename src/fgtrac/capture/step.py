@@ -24,8 +24,9 @@ from fgtrac.capture.queues import TOO_MANY, Queues
 from fgtrac.capture.root_modules import Roots
 from fgtrac.capture.tensors import tensors_in
 from fgtrac.capture.updates import APPLIED, Updates
-from fgtrac.events.schema import NO_STEP
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP
 
+AMONG = ATTRIBUTION["among"]
 Settle = Callable[..., None]  # batch, optimizer, step, status, attribution, losses
 
 
@@ -138,6 +139,9 @@ class Grounding:
             attribution = FIFO
             if status == APPLIED:
                 self._doubt("an update followed no delivered batch")
+        if status == APPLIED and batch.rows_seen:
+            batch.is_told = True
+            attribution = AMONG if batch.is_in_part else attribution
         self._report(batch, optimizer, step, status, attribution, batch.losses)
 
     def _give_up(self, batch: Batch) -> None:
