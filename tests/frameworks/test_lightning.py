@@ -441,3 +441,17 @@ def test_a_stream_is_traced_though_it_is_read_ahead(tmp_path: Path, workers: int
     log = read(tmp_path)
     assert (applied(log), sureness(log)) == (net.truth(), {"exact"})
     assert {u.loader for u in log.uses()} == {1}
+
+
+@pytest.mark.matrix("Lightning", "an iterable data set made anew each epoch", note="a gap entry and a warning")
+def test_nobody_can_tell_whether_a_stream_made_anew_has_the_same_samples(tmp_path: Path) -> None:
+    class Reloading(Net):
+        def train_dataloader(self) -> Any:
+            return DataLoader(Stream(), batch_size=2)
+
+    net = Reloading()
+    with pytest.warns(RuntimeWarning, match="the train loader was made anew around another stream"):
+        trainer(trace_at(tmp_path, key_of=mark_of), reload_dataloaders_every_n_epochs=1).fit(net)
+    log = read(tmp_path)
+    assert applied(log) == net.truth()
+    assert "another stream" in log.kind("gap")[0]["reason"]

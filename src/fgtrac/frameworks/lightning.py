@@ -219,13 +219,18 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self, run: Run, loader: Any, place: tuple[str, int], earlier: _Followed | None
     ) -> _Followed | None:
         stage, number = place
-        if earlier is not None:
-            adopt_made_anew(run, loader.dataset, earlier.data, self._lasting.miss)
         where, role, is_map = (
             f"{stage} {number}",
             ROLES[stage],
             loader._dataset_kind == 0 and not is_node_loader(loader),
         )
+        if earlier is not None and loader._dataset_kind == 0:
+            adopt_made_anew(run, loader.dataset, earlier.data, self._lasting.miss)
+        elif earlier is not None:
+            self._lasting.miss(
+                f"the {stage} loader was made anew around another stream, whose samples have names of their own; make "
+                "the data set once, and loaders around it"
+            )
         if is_map:
             self._places.name_data(run, where, loader.dataset, role)
         self._places.number_next(run, where)
