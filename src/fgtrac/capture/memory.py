@@ -64,12 +64,15 @@ class BatchMemory:
         for tensor in tensors:
             found = self._known.get(address_of(tensor))
             leaf = None if found is None else found[0]()
+            if leaf is tensor and found is not None and found[1] is not None:  # the usual case
+                batches[found[1]] = None
+                continue
             if leaf is None and tensor._is_view():
                 found, leaf = self._behind(tensor)
             if found is None or leaf is None or found[1] is None:
                 continue
             batches[found[1]] = None
-            if leaf is not tensor and 0 < tensor.dim() == leaf.dim() and tensor.shape[0] < leaf.shape[0]:
+            if 0 < tensor.dim() == leaf.dim() and tensor.shape[0] < leaf.shape[0]:
                 self.parts[found[1]] = int(tensor.storage_offset()), tensor.shape[0]
         return batches
 
