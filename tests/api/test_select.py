@@ -38,7 +38,7 @@ def train(run: Run, losses: list[float], numbers: range) -> list[bool]:
     for number, loss in zip(numbers, losses, strict=True):
         model = nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(model.weight, number)
-        run._grounding.first_step = number
+        run._grounding._updates.first_step = number
         kept.append(run.checkpoint(model, val_loss=loss))
     return kept
 
