@@ -3,6 +3,7 @@ who hold the key."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -364,3 +365,12 @@ def test_a_key_without_its_data_set_says_too_little_to_a_verifier() -> None:
     for text in ("rows", "rows:x", "rows:key:1.5", "rows:key:", "id:00"):
         with pytest.raises(ValueError, match=r"write|is no"):
             about(text)
+
+
+def test_the_environment_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that restores the environment (datasets, behind a map in several processes) puts another one there."""
+    monkeypatch.setattr(os, "environ", {**os.environ, "FGTRAC_KEY": str(tmp_path / "mine.pem")})
+    with fgtrac.start_run(tmp_path / "a"):
+        pass
+    assert (tmp_path / "mine.pem").exists()
+    assert fgtrac.open(tmp_path / "a.trace").verify().verdict is Verdict.HOLDS

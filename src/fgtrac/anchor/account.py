@@ -47,7 +47,7 @@ class Account:
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
 
-def load_account(path: Path, environment: Mapping[str, str] = os.environ, *, may_ask: bool = True) -> Account:
+def load_account(path: Path, environment: Mapping[str, str] | None = None, *, may_ask: bool = True) -> Account:
     """The account of a key file. A keystore's password is FGTRAC_ACCOUNT_PASSWORD, or asked for on a terminal if that
     is allowed.
 
@@ -61,7 +61,7 @@ def load_account(path: Path, environment: Mapping[str, str] = os.environ, *, may
     if found := _KEY.fullmatch(data):
         key = bytes.fromhex(found[1].decode())
     elif data.startswith(b"{"):
-        key = _from_keystore(data, path, _password(path, environment, may_ask))
+        key = _from_keystore(data, path, _password(path, os.environ if environment is None else environment, may_ask))
     else:
         raise FormatError(f"{path} holds no account key: 64 hex digits, or a keystore in JSON")
     try:

@@ -24,7 +24,7 @@ _VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+")
 
 
 def trusted_verifier(
-    named: str | None, trace_id: bytes, environment: Mapping[str, str] = os.environ, *, note: bytes | None = None
+    named: str | None, trace_id: bytes, environment: Mapping[str, str] | None = None, *, note: bytes | None = None
 ) -> tuple[Verifier | None, str]:
     """The verifier of a trace's heads, and whose key it is in words.
 
@@ -33,7 +33,7 @@ def trusted_verifier(
     ValueError for a name that is none of the forms and a file that holds no Ed25519 key, FormatError for a vkey that
     contradicts itself and a damaged list of revoked keys.
     """
-    name = ORIGIN_PREFIX + trace_id.hex()
+    name, environment = ORIGIN_PREFIX + trace_id.hex(), _now(environment)
     if named is None:
         path = default_key_path(environment)
         if not path.exists():
@@ -51,6 +51,11 @@ def trusted_verifier(
     return verifier, whose
 
 
+def _now(environment: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The environment as it is when it is asked for: some libraries put another object into `os.environ`."""
+    return os.environ if environment is None else environment
+
+
 def _own_key(path: Path, name: str, note: bytes | None) -> bytes:
     """The user's public key that signed the note; the present one where none did."""
     keys, signers = list(Keyring(path).keys()), set()
@@ -59,10 +64,10 @@ def _own_key(path: Path, name: str, note: bytes | None) -> bytes:
     return next((key for key in keys if Verifier(name, key).key_id in signers), keys[0])
 
 
-def revoked_keys(environment: Mapping[str, str] = os.environ) -> frozenset[bytes]:
+def revoked_keys(environment: Mapping[str, str] | None = None) -> frozenset[bytes]:
     """The public keys that the user believes no longer. FormatError for a damaged list."""
     try:
-        path = default_key_path(environment)
+        path = default_key_path(_now(environment))
     except ValueError:
         return frozenset()  # who has no folder for keys has no list of them
     return Keyring(path).revoked()
