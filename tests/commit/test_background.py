@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -36,6 +37,25 @@ def test_what_is_asked_for_now_does_not_wait_for_the_interval_and_what_follows_d
     assert not done.acquire(timeout=0.05)
     sealer.finish()
     assert done.acquire(timeout=60)
+
+
+def test_a_seal_that_takes_long_has_the_next_wait_longer() -> None:
+    done = threading.Semaphore(0)
+
+    def seal() -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.01:  # so that a thousandth is 10 s, of which 12 intervals are waited
+            pass
+        done.release()
+
+    sealer = BackgroundSealer(seal, interval_s=0.1)
+    sealer.ask()
+    assert done.acquire(timeout=60)
+    began = time.monotonic()
+    sealer.ask()
+    assert done.acquire(timeout=60)
+    assert time.monotonic() - began > 1.0
+    sealer.finish()
 
 
 def test_what_may_wait_a_little_is_one_seal_with_what_is_asked_for_now_and_done_alone_where_nothing_is() -> None:

@@ -238,7 +238,7 @@ class Run(Fitting, Attending):
         """Record the model's state; keep it where the rule `keep` of `start_run` says so. Returns whether it was kept.
 
         Everything that this state rests on is on disk before it; the log is sealed behind it, beside the
-        training and at most once in `seal_interval_s`. `model` is a module, or named arrays in maps, as JAX has them.
+        training and no more often than `start_run` says. `model` is a module, or named arrays in maps, as JAX has them.
         `optimizer` gives the learning rates where none has stepped under trace yet.
         """
         self._check_training("checkpoint()")

@@ -64,7 +64,8 @@ def start_run(
     its last checkpoint). Where the log lacks updates up to `step`, also in a new trace, a `gap` entry and a
     RuntimeWarning say so, and claims about the whole run cannot be told.
     `on_flush(next_seq)` is called after each write to the journal.
-    Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds; the end always is.
+    Checkpoints are sealed beside the training, at most once in `seal_interval_s` seconds, and less often where
+    a seal takes more than a thousandth of these; the end always is.
     `anchors` are services (`EvmContract`, `TimeStampAuthority`, `Witness`) that the head at the end is brought to. With
     `anchor_at` "epoch", so is one at the beginning of each training pass, which announces its order and has none of its
     batches; with a number, the first one sealed in as many seconds. It is done beside the training, again and again

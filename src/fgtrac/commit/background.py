@@ -1,4 +1,4 @@
-"""Plain seals while training goes on: on a thread of their own, at most one in an interval, so that no step waits."""
+"""Plain seals while training goes on: on a thread of their own, and seldom, so that no step waits for them or slows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import time
 from collections.abc import Callable
 
 
+SHARE = 1e-3  # of the time that seals may take
+LONGEST = 12  # intervals that one seal has the next wait at most
+
+
 class BackgroundSealer:
-    """Runs `seal` beside the caller, soon after it was asked for; what is asked for meanwhile is one more seal.
+    """Runs `seal` beside the caller, soon after it was asked for; what is asked for meanwhile is one more seal. The next
+    begins an interval later, or as much later as makes the processor time of this one a thousandth, up to 12 intervals.
 
     Whatever goes wrong is raised in the caller's thread, by the next `check` or `finish`. `cpu_s` is the processor
     time that seals have taken.
@@ -68,9 +73,12 @@ class BackgroundSealer:
                 self._wanted = False
                 if not self._is_last:
                     self._hurry.clear()
-            self._due, began_s = time.monotonic() + self._interval_s, time.thread_time()
+            began, began_s = time.monotonic(), time.thread_time()
+            self._due = began + self._interval_s
             try:
                 self._seal()
             except BaseException as error:  # noqa: BLE001 - not swallowed: raised in the caller's thread
                 self._error = error
-            self.cpu_s += time.thread_time() - began_s
+            took_s = time.thread_time() - began_s
+            self.cpu_s += took_s
+            self._due = began + min(max(self._interval_s, took_s / SHARE), LONGEST * self._interval_s)
