@@ -1,4 +1,4 @@
-"""Plain seals while training goes on: on a thread of their own, and seldom, so that no step waits for them or slows."""
+"""Plain seals while training goes on: on a thread of their own, and seldom, so that no step waits for them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
-
 SHARE = 1e-3  # of the time that seals may take
 LONGEST = 12  # intervals that one seal has the next wait at most
 
 
 class BackgroundSealer:
-    """Runs `seal` beside the caller, soon after it was asked for; what is asked for meanwhile is one more seal. The next
-    begins an interval later, or as much later as makes the processor time of this one a thousandth, up to 12 intervals.
+    """Runs `seal` beside the caller, soon after it was asked for; what is asked for meanwhile is one more seal. The
+    next begins an interval later, or so much later that the processor time of this one is a thousandth of it, up to 12
+    intervals.
 
     Whatever goes wrong is raised in the caller's thread, by the next `check` or `finish`. `cpu_s` is the processor
     time that seals have taken.
