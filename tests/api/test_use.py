@@ -59,6 +59,19 @@ def test_a_view_stands_for_its_rows(tmp_path: Path) -> None:
     assert [len(uses(tmp_path / "a.trace", row)) for row in (4, 2, 1)] == [1, 2, 0]
 
 
+def test_a_list_of_tensors_is_of_positions_and_registered_numbers_are_a_data_set(tmp_path: Path) -> None:
+    tokens = torch.tensor([[1, 2], [0, 1]])
+    with fgtrac.start_run(tmp_path / "a", ids="public") as run:
+        run.register(DATA, name="rows")
+        run.use([torch.tensor(1), torch.tensor(3)])
+        run.register(tokens, name="tokens")
+        run.use(tokens)
+    assert [len(uses(tmp_path / "a.trace", row)) for row in range(4)] == [0, 1, 0, 1]
+    for row in (0, 1):
+        kinds = [e.kind for e in fgtrac.open(tmp_path / "a.trace").history(f"tokens:{row}").events]
+        assert kinds.count("used") == 1
+
+
 def test_declared_and_watched_uses_stand_side_by_side(tmp_path: Path) -> None:
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -69,7 +82,7 @@ def test_declared_and_watched_uses_stand_side_by_side(tmp_path: Path) -> None:
             optimizer.step()
             optimizer.zero_grad()
         run.use([0], epoch=7)
-    assert uses(tmp_path / "a.trace", 0) == [(1, 0, "exact"), (1, 7, "declared")]
+    assert sorted(uses(tmp_path / "a.trace", 0)) == [(1, 0, "exact"), (1, 7, "declared")]
     assert fgtrac.open(tmp_path / "a.trace").verify().verdict is Verdict.HOLDS
 
 
@@ -93,6 +106,8 @@ def test_uses_go_on_after_a_resume_from_its_step(tmp_path: Path) -> None:
         ({"samples": [-1]}, ValueError, "position -1 of a data set of 20 rows"),
         ({"samples": np.ones(20, bool)}, TypeError, "samples of bool; give row numbers"),
         ({"samples": np.zeros((1, 1, 1), int)}, ValueError, r"shape \(1, 1, 1\)"),
+        ({"samples": [1], "step": 2**64}, ValueError, "step=18446744073709551616, and the greatest"),
+        ({"samples": [[1], [2, 3]]}, TypeError, r"list \[\[1\], \[2, 3\]\], which is no array of row numbers"),
         ({"samples": [1], "step": 0}, ValueError, "step=0; updates are counted from 1"),
         ({"samples": [1], "step": 2}, ValueError, "step=2; .* here from 3 on"),
         ({"samples": [1], "epoch": 0}, ValueError, "epoch=0 after epoch 1"),

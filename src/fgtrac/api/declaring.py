@@ -55,7 +55,8 @@ class Declaring(Watching):
             run.use(view, epoch=epoch)                                 # all rows of a data set or a view of one
 
         `samples` are positions of `data` (by default of the one registered data set), integers in any array; of two
-        dimensions each row is an update. Without `data`, a data set stands for all of its rows. `step` is the number
+        dimensions each row is an update. Without `data`, what is registered stands for all of its rows, and so does a
+        data set that is no array of numbers. `step` is the number
         of the (first) update, counted from 1 and never falling, by default the next one; several calls may name one
         update. `epoch` never falls either, and is by default the last one. `applied=False` says that they were
         delivered, and no update was made of them. `losses` has the shape of `samples`, and is kept as float16. What is
@@ -72,7 +73,7 @@ class Declaring(Watching):
             raise ValueError(
                 f"use() got epoch={epoch} after epoch {declared.epoch}; epochs are counted from 0 and never fall"
             )
-        first = self._step_of(step) if applied else NO_STEP
+        first = self._step_of(step, len(where)) if applied else NO_STEP
         if epoch != declared.epoch:
             declared.epoch, declared.batches = epoch, 0
         status, sure = STATUS["applied" if applied else "unapplied"], ATTRIBUTION["declared"]
@@ -88,7 +89,7 @@ class Declaring(Watching):
 
     def _declare(self, samples: Any, data: Any) -> tuple[_Declared, NDArray[np.uint32]]:
         """Whose samples they are, and their positions, (updates, n)."""
-        if data is None and not _is_array(samples):
+        if data is None and (self._registry.is_known(samples) or not _is_array(samples)):
             declared = self._declared_of(samples)
             return declared, np.arange(declared.rows, dtype=np.uint32)[None]
         if data is None:
@@ -98,7 +99,7 @@ class Declaring(Watching):
                 raise ValueError(f"use() got positions, and {len(known)} data sets are registered ({names}); say data=")
             data = known[0].data
         declared = self._declared_of(data)
-        given = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
+        given = _as_array(samples)
         if given.dtype.kind not in "iu" and given.size:
             raise TypeError(f"use() got samples of {given.dtype}; give row numbers, such as those where a mask is true")
         if given.ndim not in (1, 2):
@@ -117,21 +118,34 @@ class Declaring(Watching):
         self._declared_optimizer = self._declared_optimizer or self._grounding.new_optimizer_number()
         return declared
 
-    def _step_of(self, step: int | None) -> int:
-        if step is None:
-            return self._declared_step + 1
-        at = operator.index(step)
+    def _step_of(self, step: int | None, updates: int) -> int:
+        at = self._declared_step + 1 if step is None else operator.index(step)
         least = max(self._declared_step, self._grounding.first_step + 1)
+        if at + updates > NO_STEP:
+            raise ValueError(f"use() got step={at}, and the greatest of an update is {NO_STEP - 1}")
         if at < least:
             raise ValueError(f"use() got step={at}; updates are counted from 1 and never fall: here from {least} on")
         return at
 
 
 def _is_array(samples: Any) -> bool:
-    """Whether they are positions, and not a data set that stands for all of its rows."""
-    if isinstance(samples, Sequence):
-        return not samples or isinstance(samples[0], int | np.integer | Sequence)
+    """Whether they look like positions, and not like a data set that stands for all of its rows."""
+    if isinstance(samples, Sequence) and not isinstance(samples, str | bytes):
+        return not samples or isinstance(samples[0], int | np.integer | Sequence | torch.Tensor | np.ndarray)
     return isinstance(samples, torch.Tensor | np.ndarray) or hasattr(samples, "__array__")
+
+
+def _as_array(samples: Any) -> NDArray[Any]:
+    """Positions as an array. TypeError for what is none."""
+    if isinstance(samples, torch.Tensor):
+        return samples.detach().cpu().numpy()
+    try:
+        return np.asarray(samples)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"use() got {type(samples).__name__} {samples!r:.60}, which is no array of row numbers; give integers, "
+            "or register the data set and pass it whole"
+        ) from error
 
 
 def _losses_of(losses: Any, shape: tuple[int, ...]) -> NDArray[np.float16]:
