@@ -82,14 +82,18 @@ class Contributions:
     def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
         grad, passes, backward = parameter.grad, self._passes, _current_graph_task_id()
         pending, before = watcher.pending, watcher.grad
-        watcher.grad = (0, -1) if grad is None else (address_of(grad), grad._version)  # None: a hook took it
+        try:
+            watcher.grad = (0, -1) if grad is None else (grad.data_ptr(), grad._version)  # None: a hook took it
+        except RuntimeError:
+            watcher.grad = (0, -1 if grad is None else grad._version)
         is_moved = False
         if watcher.optimizer is None:
             is_moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
         if not pending and not self.stepping and backward != -1:
             if backward == passes.backward and passes.attribution == EXACT:  # it has met the other parameter
                 self._fired.append(watcher)
-                pending.update(dict.fromkeys(passes.current, EXACT))
+                for batch in passes.current:
+                    pending[batch] = EXACT
                 return
             if passes.alone is not None and backward != passes.backward and not passes.reached:  # the usual case
                 passes.begin(backward, passes.alone[1], pending)
@@ -141,8 +145,8 @@ class Contributions:
 
     def look(self) -> None:
         """Before more is accumulated: what became of gradients, and are there parameters that will get some?"""
-        for watcher in [w for w in self.watchers.values() if w.pending]:
-            if not self.stepping:
+        for watcher in self.watchers.values():
+            if watcher.pending and not self.stepping:
                 self._look_at_gradient(watcher)
         for watcher in self._guards:
             parameter = watcher.parameter()

@@ -81,9 +81,9 @@ class Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
     announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
     whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any;
-    the loader that may be `restored` from a state."""
+    the loader that may be `restored` from a state; none of these, and no workers: it `is_plain`."""
 
-    __slots__ = ("ahead", "awaits", "changed", "drawn", "iteration", "loader", "restored", "sent", "watch")
+    __slots__ = ("ahead", "awaits", "changed", "drawn", "is_plain", "iteration", "loader", "restored", "sent", "watch")
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
@@ -97,6 +97,8 @@ class Pairing:
         self.ahead = _awaiting.get(id(loader))
         if self.ahead is not None:
             self.ahead.begin(self)
+        others = watch.stream, watch.sampled, self.restored, self.ahead
+        self.is_plain = not loader.num_workers and all(other is None for other in others)
 
     def announce(self, iterator: Any) -> None:
         """The first index is about to be drawn."""
@@ -108,6 +110,8 @@ class Pairing:
 
     def take(self, iterator: Any, data: Any) -> Any:
         """The iterator delivered something; what the loop gets of it."""
+        if self.is_plain and 0 in self.sent:  # the usual case in one piece: calls into cold code are what a step pays
+            return self.receive(as_positions(self.sent.pop(0), self.watch.rows), data, None)
         if self.watch.stream is None:
             task = _answered(iterator, self)
             if self.is_rewinding():
@@ -316,13 +320,8 @@ def _patched_next_index(self: Any) -> Any:
     index = _original["_next_index"](self)
     if pairing is not None:
         pairing.drawn += 1
-        if pairing.watch.stream is not None:
-            return index
-        if self._num_workers == 0:
-            pairing.sent.clear()
-            pairing.sent[0] = index
-        else:
-            pairing.sent[self._send_idx] = index
+        if pairing.watch.stream is None:
+            pairing.sent[self._send_idx if self._num_workers else 0] = index
     return index
 
 

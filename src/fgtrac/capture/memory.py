@@ -29,7 +29,9 @@ class BatchMemory:
 
     def take(self, batch: Batch, data: Any, outstanding: Container[Batch | None], others: bool) -> None:
         """Remember the first tensors of a batch; with `others` some are `outstanding` beside it."""
-        leaves, hops = tensors_in(data)[:LEAVES], batch.hops
+        leaves, hops = tensors_in(data), batch.hops
+        if len(leaves) > LEAVES:
+            del leaves[LEAVES:]
         if hops is not None and hops.graph == "whole":
             self.has_graphs = True  # and its tensors, which are always held, say nothing of what the loop holds
             self._open = {b: known for b, known in self._open.items() if b.iteration.loader != batch.iteration.loader}
@@ -39,7 +41,10 @@ class BatchMemory:
             if hops is None and self.has_graphs:
                 self.forget_graphs(outstanding)
         for leaf in leaves:
-            address = address_of(leaf)
+            try:
+                address = leaf.data_ptr()  # `address_of`, without its call
+            except RuntimeError:
+                address = 0
             known = self._known.get(address)
             if (
                 known is not None
@@ -62,7 +67,10 @@ class BatchMemory:
         batches: dict[Batch, None] = {}
         self.parts = {}
         for tensor in tensors:
-            found = self._known.get(address_of(tensor))
+            try:
+                found = self._known.get(tensor.data_ptr())
+            except RuntimeError:
+                found = self._known.get(0)
             leaf = None if found is None else found[0]()
             if leaf is tensor and found is not None and found[1] is not None:  # the usual case
                 batches[found[1]] = None

@@ -75,6 +75,8 @@ class Queues:
 
     def pass_over_before(self, last: Batch) -> None:
         """What the same pass over the loader delivered before this batch was skipped; of others what is done with."""
+        if next(iter(self.outstanding), None) is last:
+            return  # the usual case of a loop that reads ahead
         of, number = last.iteration, last.number
         earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self.outstanding)
         self.pass_over([b for b in earlier if b.iteration is of or b.is_done_with()])

@@ -128,6 +128,12 @@ class Grounding:
             self._doubt(*BY_HAND)
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
+        if status == APPLIED and attribution == EXACT and not batch.rows_seen:  # the usual case
+            batch.settled = True
+            if optimizer not in batch.recognised_by:
+                batch.recognised_by += (optimizer,)
+            self._report(batch, optimizer, step, status, attribution, batch.losses)
+            return
         if status == UNAPPLIED and not batch.settled:
             batch.is_doubtful = self._passes.guesses[batch.iteration.trains] > batch.guesses
         batch.settled = True
@@ -153,7 +159,9 @@ class Grounding:
         if self.looks_away:
             return
         passes = self._passes
-        given = tensors_in((*args, kwargs) if kwargs else args)
+        given = args
+        if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor):
+            given = tensors_in((*args, kwargs) if kwargs else args)
         batches = passes.memory.batches_of(given)
         if not torch.is_grad_enabled():
             passes.evaluate(batches)

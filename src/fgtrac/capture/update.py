@@ -77,15 +77,14 @@ class KnownOptimizer:
 
     def take_pending(self) -> Pending:
         """What contributed since the last update, each as surely as any of the watched parameters tells."""
-        if not self.watchers:
-            return {}
-        first, *others = self.watchers
-        together, first.pending = first.pending, {}
-        for other in others:
-            if other.pending != together:
-                together.update({b: min(sure, together.get(b, sure)) for b, sure in other.pending.items()})
-            other.pending = {}
-        return together
+        together = None
+        for watcher in self.watchers:
+            pending, watcher.pending = watcher.pending, {}
+            if together is None:
+                together = pending
+            elif pending != together:
+                together.update({b: min(sure, together.get(b, sure)) for b, sure in pending.items()})
+        return together or {}
 
     def note(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor | None) -> None:
         """A step begins; the parameter has a gradient."""
@@ -127,7 +126,10 @@ class KnownOptimizer:
 
 def rates_of(optimizer: Any) -> tuple[Any, ...]:
     """What stands for the learning rates now, one a parameter group: a tensor may be written to later, and is read."""
-    rates = [group.get("lr") for group in optimizer.param_groups]
+    groups = optimizer.param_groups
+    if len(groups) == 1 and type(rate := groups[0].get("lr")) is float:
+        return (rate,)
+    rates = [group.get("lr") for group in groups]
     for rate in rates:
         if isinstance(rate, torch.Tensor):
             return tuple([each.item() if isinstance(each, torch.Tensor) else each for each in rates])
