@@ -36,6 +36,7 @@ class Passes:
         self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
+        self._follows = False  # outputs tell: of a loop that fetches behind a forward pass, or makes several
         self._thread = 0  # of the latest forward pass of which something was recognised
         self.current: list[Batch] = []
         self.attribution = FIFO
@@ -66,8 +67,11 @@ class Passes:
         outstanding[batch] = None
         if len(outstanding) > self.queues.limit:
             self.queues.bound(outstanding)
+        if self.alone is not None:  # its backward pass may still come, among others: let its output tell
+            self._follow(*self.alone)
+            self.alone, self._thread = None, get_ident()
         if self.forwarded and get_ident() == self._thread:  # else another thread reads beside the loop
-            self.forwarded, self.alone = {}, None
+            self.forwarded = {}
         self.new_forward = True
         self.memory.take(batch, data, outstanding, others)
         return batch
@@ -93,7 +97,7 @@ class Passes:
         if self.declared:
             batches.update(self.declared)
         before, self.forwarded = self.forwarded, {**self.forwarded, **batches}
-        if not before:
+        if not before and not self._follows:
             for batch in batches:
                 if not batch.iteration.trains:
                     break
@@ -130,6 +134,7 @@ class Passes:
 
     def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
         """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
+        self._follows = True
         for leaf in tensors_in(output)[:LEAVES]:
             if leaf.grad_fn is not None:
                 leaf.grad_fn.register_prehook(lambda _grads: self._reach(batches))
@@ -184,6 +189,8 @@ class Passes:
     def recognise(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
         self.current, self.attribution = list(dict.fromkeys([*batches, *self.declared])), EXACT
+        if self.alone is not None and not self.alone[1].keys() <= set(self.current):
+            self._follow(*self.alone)  # for a backward pass of its own
         self.forwarded, self.alone, self.queues.aside = {}, None, {}
         self.new_forward = self.is_again = False
         if len(self.queues.outstanding) > len(self.current):
