@@ -118,7 +118,7 @@ class Declaring(Watching):
         self._declared_optimizer = self._declared_optimizer or self._grounding.new_optimizer_number()
         return declared
 
-    def _step_of(self, step: int | None, updates: int) -> int:
+    def _step_of(self, step: int | None, updates: int = 1) -> int:
         at = self._declared_step + 1 if step is None else operator.index(step)
         least = max(self._declared_step, self._grounding.first_step + 1)
         if at + updates > NO_STEP:
