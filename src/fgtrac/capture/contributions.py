@@ -89,7 +89,7 @@ class Contributions:
         is_moved = False
         if watcher.optimizer is None:
             is_moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
-        if not pending and not self.stepping and backward != -1:
+        if not pending and backward != -1:
             if backward == passes.backward and passes.attribution == EXACT:  # it has met the other parameter
                 self._fired.append(watcher)
                 for batch in passes.current:

@@ -81,7 +81,7 @@ class Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
     announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
     whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any;
-    the loader that may be `restored` from a state; none of these, and no workers: it `is_plain`."""
+    the loader that may be `restored` from a state; whether it `is_plain`: rows of a data set, without workers."""
 
     __slots__ = ("ahead", "awaits", "changed", "drawn", "is_plain", "iteration", "loader", "restored", "sent", "watch")
 
@@ -97,7 +97,7 @@ class Pairing:
         self.ahead = _awaiting.get(id(loader))
         if self.ahead is not None:
             self.ahead.begin(self)
-        others = watch.stream, watch.sampled, self.restored, self.ahead
+        others = watch.stream, watch.sampled, self.restored
         self.is_plain = not loader.num_workers and all(other is None for other in others)
 
     def announce(self, iterator: Any) -> None:
@@ -111,7 +111,8 @@ class Pairing:
     def take(self, iterator: Any, data: Any) -> Any:
         """The iterator delivered something; what the loop gets of it."""
         if self.is_plain and 0 in self.sent:  # the usual case in one piece: calls into cold code are what a step pays
-            return self.receive(as_positions(self.sent.pop(0), self.watch.rows), data, None)
+            positions, ahead = as_positions(self.sent.pop(0), self.watch.rows), self.ahead
+            return self.receive(positions, data, None) if ahead is None else ahead.hold(positions, data, None)
         if self.watch.stream is None:
             task = _answered(iterator, self)
             if self.is_rewinding():

@@ -94,7 +94,8 @@ class Reading:
             return batch
         if self._slices:
             return self._hand_over_slice(pairing, batch)
-        for _ in range(min(self._skipped, len(self._held))):
+        while self._skipped and self._held:
+            self._skipped -= 1
             self._held.popleft()  # read, and thrown away by the prepared loader
         self._skipped = 0
         if not 1 <= len(self._held) <= 2:  # it reads one ahead, or none

@@ -161,7 +161,7 @@ class Grounding:
         passes = self._passes
         given = args
         if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor):
-            given = tensors_in((*args, kwargs) if kwargs else args)
+            given = tensors_in((*args, *kwargs.values()))
         batches = passes.memory.batches_of(given)
         if not torch.is_grad_enabled():
             passes.evaluate(batches)

@@ -10,6 +10,7 @@ import torch
 from fgtrac.capture.graph import open_batch
 
 _SEQUENCES = (list, tuple)
+_MAPPINGS = (dict, Mapping)  # the usual one first
 _PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 
 
@@ -60,7 +61,7 @@ def tensors_in(data: Any, depth: int = 3) -> list[torch.Tensor]:
             found.append(item)
         elif depth and isinstance(item, _SEQUENCES):
             found += tensors_in(item, depth - 1)
-        elif depth and isinstance(item, Mapping):
+        elif depth and isinstance(item, _MAPPINGS):
             found += tensors_in(list(item.values()), depth - 1)
         elif depth and type(item) not in _PLAIN and (held := open_batch(item)) is not None:
             found += tensors_in(list(held.values()), depth - 1)

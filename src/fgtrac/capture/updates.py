@@ -79,7 +79,9 @@ class Updates:
         if known is not None and known.has_version and known.watchers and known.optimizer() is optimizer:
             first = known.watchers[0]
             parameter = first.parameter()
-            if first.pending and parameter is not None and parameter.grad is not None:  # the usual case
+            has_closure = kwargs or len(args) > 1
+            contributes = first.pending or (has_closure and not self._passes.forwarded)
+            if contributes and parameter is not None and parameter.grad is not None:  # the usual case
                 known.from_version = parameter._version
                 return
         known = self._find(optimizer)
