@@ -136,14 +136,14 @@ def test_a_name_that_does_not_give_its_id_is_refuted_and_named(trace: Path, sql:
          Verdict.REFUTED, "registers the sample plain:"),
         ("UPDATE row_columns SET scheme = 'public'", Verdict.REFUTED, "is 7 rows of 'plain' under public ids; the log"),
         ("UPDATE row_columns SET dataset = 'rows'", Verdict.REFUTED, "is 7 rows of 'rows' under keyed ids; the log"),
-        ("UPDATE row_columns SET samples = 6", Verdict.REFUTED, "registers 7 samples of 'plain' there"),
-        ("UPDATE row_columns SET samples = 8", Verdict.CANNOT_TELL, "7 have no name or no secret"),
+        *((f"UPDATE row_columns SET samples = {n}", Verdict.CANNOT_TELL, "which are four each; restore run.vault from a")
+          for n in (6, 8, 0, -5)),
         ("UPDATE row_columns SET block = x'00'", Verdict.CANNOT_TELL, "7 have no name or no secret"),
         ("DELETE FROM row_columns", Verdict.CANNOT_TELL, "7 have no name or no secret"),
         ("DELETE FROM row_pages", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
         ("UPDATE row_pages SET rows = x'00'", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
         ("UPDATE row_pages SET rows = CAST(substr(rows, 1, 24) || x'07000000' AS BLOB)", Verdict.CANNOT_TELL,
-         "that are not 7"),
+         "holds the row number 7, and there are 7 rows"),
         ("UPDATE row_columns SET scheme = 'none'", Verdict.CANNOT_TELL, "restore run.vault from a copy"),
     ],
 )  # fmt: skip
@@ -151,6 +151,18 @@ def test_row_numbers_that_do_not_give_the_ids_are_told(trace: Path, sql: str, ve
     change(trace, sql)
     found, said_words = said(verify(trace))
     assert (found, words in said_words) == (verdict, True), said_words
+
+
+@pytest.mark.parametrize("kept", [6, 8])
+def test_a_block_of_other_rows_than_the_log_registers_is_damage_and_no_lie(trace: Path, kept: int) -> None:
+    with sqlite3.connect(trace.with_suffix(".vault")) as db:
+        rows = sqlite3.Binary(b"".join(row.to_bytes(4, "little") for row in range(kept)))
+        db.execute("UPDATE row_columns SET samples = ?", (kept,))
+        db.execute("UPDATE row_pages SET rows = ?", (rows,))
+    db.close()
+    verdict, words = said(verify(trace))
+    assert verdict is Verdict.CANNOT_TELL
+    assert ("and the log registers 7 samples there; restore run.vault" if kept == 6 else "7 have no name") in words
 
 
 def test_a_name_without_a_sample_is_passed_over(trace: Path) -> None:

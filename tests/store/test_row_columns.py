@@ -131,15 +131,36 @@ def test_a_vault_from_before_is_read_and_takes_rows(vault: Vault) -> None:
     reader.close()
 
 
+def test_a_sample_that_stands_in_several_places_is_one(vault: Vault, scheme: str) -> None:
+    """As in a vault of version 1 whose run goes on, and where a run was killed before it wrote down what it named."""
+    ids = put(vault, scheme)
+    vault.put_names((sample, "digits", encode(row), None) for row, sample in enumerate(ids[:40]))
+    order = np.array(sorted(range(200), key=ids.__getitem__), dtype=np.uint32)
+    vault.put_rows("digits", b"some of them".ljust(16, b"\0"), scheme, order)
+    assert [name.id for name in vault.names()] == sorted(ids)
+    for row in (7, 100, 250):
+        assert vault.find_by_key(encode(row)) == [Name(ids[row], "digits", encode(row), None)]
+
+
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("DELETE FROM row_pages WHERE page = 2", "page 2 of its row numbers is not there"),
+        ("DELETE FROM row_pages WHERE page = 2", "it says that 'digits' has 300 samples, and has 944 bytes"),
+        ("UPDATE row_pages SET page = 9 WHERE page = 2", "page 2 of its row numbers is not there"),
+        ("UPDATE row_pages SET rows = x'00' WHERE page = 2", "300 samples, and has 945 bytes"),
         (
-            "UPDATE row_pages SET rows = x'00' WHERE page = 2",
-            "page 2 of the rows of 'digits' holds 1 bytes",
+            "UPDATE row_pages SET rows = CAST(rows || x'00' AS BLOB) WHERE page = 0;"
+            "UPDATE row_pages SET rows = substr(rows, 2) WHERE page = 2",
+            "page 0 of the rows of 'digits' holds 257 bytes, which are not 64 row numbers",
         ),
-        ("UPDATE row_columns SET samples = 70", "that are not 64 of its 70 row numbers"),
+        (
+            "UPDATE row_pages SET rows = CAST(x'2c010000' || substr(rows, 5) AS BLOB) WHERE page = 2",
+            "holds the row number 300, and there are 300 rows",
+        ),
+        *(
+            (f"UPDATE row_columns SET samples = {count}", f"'digits' has {count} samples, and has 1200 bytes")
+            for count in (70, 301, 0, -5, 2**63 - 1)
+        ),
         ("UPDATE row_columns SET scheme = 'subject'", "'subject' is no id scheme of row numbers"),
         ("UPDATE row_columns SET dataset = x'00'", "a row holds"),
     ],
@@ -147,7 +168,16 @@ def test_a_vault_from_before_is_read_and_takes_rows(vault: Vault) -> None:
 def test_a_damaged_column_is_said_to_be_one(vault: Vault, sql: str, words: str) -> None:
     put(vault, "keyed")
     with sqlite3.connect(vault.path) as db:
-        db.execute(sql)
+        db.executescript(sql)
     db.close()
     with pytest.raises(FormatError, match=words):
         list(vault.names())
+
+
+def test_a_column_cut_short_does_not_say_that_a_row_was_never_there(vault: Vault) -> None:
+    put(vault, "keyed")
+    with sqlite3.connect(vault.path) as db:
+        db.execute("UPDATE row_columns SET samples = 70")
+    db.close()
+    with pytest.raises(FormatError, match="is a damaged vault"):
+        vault.find_by_key(encode(200))

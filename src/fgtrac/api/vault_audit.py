@@ -231,16 +231,21 @@ def _check_names(rows: Sequence[Row], found: _Registered, secrets: _Secrets, sho
 
 def _check_column(column: RowColumn, found: _Registered, shown: NDArray[np.bool_]) -> Iterator[int]:
     """Compute the ids of a block of row numbers again, and mark them as shown; how many, page by page. ProofError where
-    the one at some ordinal is another."""
+    the one at some ordinal is another, FormatError where there are fewer than the log registers."""
     places = np.flatnonzero(np.isin(found.entries, found.blocks.get(column.block, [])))
     said = f"{column.samples} rows of {column.dataset!r:.80} under {column.scheme} ids"
     for which in np.unique(found.which[places]).tolist():
         dataset, scheme = found.datasets[which], found.schemes[found.datasets[which]]
-        if (dataset, scheme) != (column.dataset, column.scheme) or len(places) > column.samples:
+        if (dataset, scheme) != (column.dataset, column.scheme):
             raise ProofError(
                 f"the vault says that block {column.block.hex()} is {said}; the log registers {len(places)} samples of "
                 f"{dataset!r:.80} there, under {scheme} ids"
             )
+    if len(places) > column.samples:
+        raise FormatError(
+            f"{column.vault} is a damaged vault: block {column.block.hex()} is {said}, and the log registers "
+            f"{len(places)} samples there"
+        )
     if len(places) < column.samples:  # never registered, or cut short: what there is stays without a name
         return
     done = 0

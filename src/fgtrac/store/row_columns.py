@@ -42,12 +42,12 @@ class RowColumn:
     def rows(self, page: int) -> NDArray[np.uint32]:
         """The row numbers in a page. FormatError for one that is damaged."""
         data, count = self.page(page), min(PAGE_ROWS, self.samples - page * PAGE_ROWS)
-        found = np.frombuffer(data, "<u4") if len(data) == 4 * count else np.empty(0, "<u4")
-        if not len(found) or int(found.max()) >= self.samples:
-            raise FormatError(
-                f"{self.vault} is a damaged vault: page {page} of the rows of {self.dataset!r:.60} holds {len(data)} "
-                f"bytes that are not {count} of its {self.samples} row numbers"
-            )
+        damaged = f"{self.vault} is a damaged vault: page {page} of the rows of {self.dataset!r:.60} holds"
+        if len(data) != 4 * count:
+            raise FormatError(f"{damaged} {len(data)} bytes, which are not {count} row numbers of four bytes")
+        found = np.frombuffer(data, "<u4")
+        if int(found.max()) >= self.samples:
+            raise FormatError(f"{damaged} the row number {found.max()}, and there are {self.samples} rows")
         return found.astype(np.uint32)
 
     def ids(self, rows: NDArray[np.uint32]) -> bytes:

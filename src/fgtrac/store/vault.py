@@ -138,15 +138,22 @@ class Vault:
                 self._db.executemany("INSERT INTO row_pages VALUES (?, ?, ?)", pages)
 
     def row_columns(self) -> list[RowColumn]:
-        """Every block whose keys are row numbers, and whose ids can be computed: whose secret is there."""
+        """Every block whose keys are row numbers, and whose ids can be computed: whose secret is there. FormatError
+        where the pages of one are not as long as it has samples."""
         if self._rows((str,), "SELECT format FROM about")[0][0] == OLDER_FORMAT:
             return []
-        sql = "SELECT number, dataset, block, scheme, samples FROM row_columns ORDER BY number"
+        size = "(SELECT coalesce(sum(length(rows)), 0) FROM row_pages WHERE row_pages.number = row_columns.number)"
+        sql = f"SELECT number, dataset, block, scheme, samples, {size} FROM row_columns ORDER BY number"
         secrets = {"public": b"", "keyed": self.find_secret("run")}
         found = []
-        for number, dataset, block, scheme, samples in self._rows((int, str, bytes, str, int), sql):
+        for number, dataset, block, scheme, samples, size in self._rows((int, str, bytes, str, int, int), sql):
             if scheme not in secrets:
                 raise FormatError(f"{self.path} is a damaged vault: {scheme!r:.40} is no id scheme of row numbers")
+            if samples < 1 or size != 4 * samples:
+                raise FormatError(
+                    f"{self.path} is a damaged vault: it says that {dataset!r:.60} has {samples} samples, and "
+                    f"has {size} bytes of their row numbers, which are four each"
+                )
             if (secret := secrets[scheme]) is not None:
                 page = functools.partial(self._page, number)
                 found.append(RowColumn(self.path, dataset, block, scheme, secret, samples, page))
@@ -169,17 +176,21 @@ class Vault:
 
     def find_by_key(self, key: bytes, dataset: str | None = None) -> Sequence[Name]:
         """The samples of that CBOR key, in one data set or in all."""
-        found = self._names(f"{_NAMES} WHERE key = ?", key)
+        found = {name.id: name for name in self._names(f"{_NAMES} WHERE key = ?", key)}
         for column in self.row_columns():
             if (sample := column.id_of(key)) is not None:
-                found.append(Name(sample, column.dataset, key, None))
-        return [name for name in found if dataset is None or name.dataset == dataset]
+                found.setdefault(sample, Name(sample, column.dataset, key, None))
+        return [name for name in found.values() if dataset is None or name.dataset == dataset]
 
     def names(self) -> Iterator[Name]:
-        """Every sample, by id; those of row numbers are computed."""
+        """Every sample once, by id; those of row numbers are computed."""
         of_rows = (itertools.starmap(Name, column.names()) for column in self.row_columns())
         kept = self._names(f"{_NAMES} ORDER BY id")
-        return heapq.merge(kept, *of_rows, key=lambda name: name.id)
+        last = b""
+        for name in heapq.merge(kept, *of_rows, key=lambda name: name.id):
+            if name.id != last:  # a row of the table and of a column, or of two columns
+                yield name
+            last = name.id
 
     def name_rows(self, size: int = 1 << 16) -> Iterator[list[tuple[Any, ...]]]:
         """Every (id, data set, CBOR key, subject) that stands in the vault (of no row column), by id, `size` at a time,
