@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 NEVER = 2**64 - 1  # a step that no resume went back behind
+_REGISTERING = tuple(encode("kind") + encode(kind) for kind in ("dataset", "samples", "roles"))
 _KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "checkpoint", "resume", "sampler", "join", "leave"))
 
 
@@ -25,12 +26,18 @@ class _Pass:
     stands: dict[int, int] = field(default_factory=dict)  # start -> batches from the first to the last that stands
     goes_on: bool = False
     announced: int | None = None  # how many batches its order has, where that is known
+    samples: int = 0  # uses that stand
+    blocks: set[bytes] = field(default_factory=set)
 
-    def is_over(self) -> bool:
-        """Whether nothing of its order is left."""
-        if self.announced is None:
-            return not self.goes_on
-        return sum(self.stands.values()) >= self.announced
+    def is_over(self, sizes: Mapping[bytes, int | None]) -> bool:
+        """Whether nothing of its order is left: it has as many batches, or where nobody knows how many that are, as
+        many uses as there are samples to train on (`sizes`, by block; None of a stream, of which it is not known)."""
+        if self.announced is not None:
+            return sum(self.stands.values()) >= self.announced
+        if self.goes_on:
+            return False
+        known = [sizes.get(block) for block in self.blocks]
+        return None in known or self.samples >= sum(size or 0 for size in known)
 
 
 class Standing:
@@ -89,14 +96,33 @@ class Standing:
                 last = int(event["batch"][of & stands].max()) + 1 if (of & stands).any() else 0
                 have = one.stands[start] = max(one.stands.get(start, 0), last)
                 one.goes_on |= bool((event["batch"][of] >= have).any())
-        return {loader: _next(mine) for loader, mine in passes.items()}
+                one.samples += int(event["count"][of & stands].sum())
+                one.blocks.add(bytes(event["block"]))
+        sizes = self._sizes()
+        return {loader: _next(mine, sizes) for loader, mine in passes.items()}
 
-    def _events(self) -> Iterator[Mapping[str, Any]]:
+    def _sizes(self) -> dict[bytes, int | None]:
+        """How many samples of each block are there to train on: those with that role, all where none has it. None of a
+        stream's."""
+        whole: dict[str, bool] = {}
+        sizes: dict[bytes, int | None] = {}
+        trains: dict[bytes, int] = {}
+        for event in self._events(_REGISTERING):
+            if event["kind"] == "dataset":
+                whole[event["name"]] = "rows" in event
+            elif event["kind"] == "samples":
+                before = 0 if event["part"] == 0 else sizes.get(event["block"]) or 0
+                sizes[event["block"]] = before + len(event["ids"]) // 32 if whole.get(event["dataset"]) else None
+            elif event["role"] == "train":
+                trains[event["block"]] = trains.get(event["block"], 0) + len(event["ordinals"])
+        return sizes | {block: count for block, count in trains.items() if sizes.get(block) is not None}
+
+    def _events(self, kinds: Sequence[bytes] = _KINDS) -> Iterator[Mapping[str, Any]]:
         head = self._trace.head()
         size = head.size if head is not None else 0
         for number in range(-(-size // WIDTH)):
             for entry in read_bundle(self._trace, number, size):
-                if any(words in entry for words in _KINDS):
+                if any(words in entry for words in kinds):
                     yield decode_event(entry)
 
 
@@ -104,8 +130,8 @@ def _applied(event: Mapping[str, Any]) -> Any:
     return event["status"] == STATUS["applied"]
 
 
-def _next(passes: Mapping[int, _Pass]) -> int:
+def _next(passes: Mapping[int, _Pass], sizes: Mapping[bytes, int | None]) -> int:
     trained = [epoch for epoch, one in passes.items() if any(one.stands.values())]
     if not trained:
         return max(passes) + 1  # of a loader that does not train: its passes are told apart, and no more
-    return max(trained) + passes[max(trained)].is_over()
+    return max(trained) + passes[max(trained)].is_over(sizes)
