@@ -89,21 +89,23 @@ class Checkpoints:
         data = states.state_bytes(model)
         digest = hashlib.sha256(data).digest()
         path = f"artifacts/checkpoint-{step:08d}-{digest.hex()[:8]}.safetensors"
-        failed = record_file(self._trace, self._recorder, self._ledger, path, data, f"model state after {step} updates")
+        about = f"model state after {step} updates"
+        failed = record_file(self._trace, self._recorder, self._ledger, path, data, about, digest)
         if failed is not None:
             self._recorder.lose("a model state could not be written", failed)
         return digest, failed
 
 
 def record_file(
-    trace: TraceDir, recorder: Recorder, ledger: Ledger, path: str, data: bytes, about: str
+    trace: TraceDir, recorder: Recorder, ledger: Ledger, path: str, data: bytes, about: str, digest: bytes | None = None
 ) -> OSError | None:
-    """Put a safetensors file into the trace and say so in the log; what the disk answers where it refuses."""
+    """Put a safetensors file into the trace and say so in the log; what the disk answers where it refuses. `digest` is
+    the SHA-256 of `data`, where the caller has it."""
     try:
         durable.write_file(trace.path / path, data)
     except OSError as error:
         return error
-    say_file(recorder, ledger, path, hashlib.sha256(data).digest(), len(data), about)
+    say_file(recorder, ledger, path, digest or hashlib.sha256(data).digest(), len(data), about)
     return None
 
 
