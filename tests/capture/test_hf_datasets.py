@@ -42,6 +42,12 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "set_format and with_transform": lambda ds: ds.with_format("torch").shuffle(seed=2).with_transform(lambda b: b),
     "cast_column": lambda ds: ds.shuffle(seed=5).cast_column("text", datasets.Value("large_string")),
     "class_encode_column": lambda ds: ds.class_encode_column("text").select([9, 2]),
+    "cast_column to a file": lambda ds: ds.shuffle(seed=5).cast_column("text", datasets.Image(decode=False)),
+    "replace a column": lambda ds: ds.remove_columns("text").add_column("text", ["new"] * ROWS).select([5, 3]),
+    "flatten": lambda ds: ds.add_column("pair", [{"a": 1}] * ROWS).shuffle(seed=8).flatten().select([2, 0]),
+    "concatenate with a column of nulls": lambda ds: datasets.concatenate_datasets(
+        [ds.select(range(3)).remove_columns("text"), ds.select(range(5, 9))]
+    ),
     "flatten_indices": lambda ds: ds.shuffle(seed=4).flatten_indices().select([0, 3]),
     "map, row by row": lambda ds: ds.shuffle(seed=6).map(lambda row: {"twice": 2 * row["id"]}).shuffle(seed=7),
     "map that changes nothing": lambda ds: ds.select([3, 1]).map(lambda row: None, batched=True),
@@ -115,6 +121,56 @@ def test_rows_that_are_known_are_not_said_to_be_others(run: Run) -> None:
     run.register(data.with_format("torch"), rows=data)
     with pytest.raises(ValueError, match="the rows of this Dataset are registered samples, and others than rows= says"):
         run.register(data.with_format("numpy"), rows=data.shuffle(seed=1))
+
+
+EIGHT = pa.array(np.arange(8.0))
+OFFSETS, CODES = pa.array([0, 1, 3, 4], pa.int32()), pa.array([0, 1, 0], pa.int32())
+HALVES: dict[str, Callable[[Any], Any]] = {
+    "slices": lambda half: half,
+    "lists of one size": lambda half: pa.FixedSizeListArray.from_arrays(half, 1),
+    "lists": lambda half: pa.ListArray.from_arrays(OFFSETS, half),
+    "records": lambda half: pa.StructArray.from_arrays([half], ["x"]),
+    "lists of records": lambda half: pa.ListArray.from_arrays(OFFSETS, pa.StructArray.from_arrays([half], ["x"])),
+    "words": lambda half: pa.DictionaryArray.from_arrays(CODES, half),
+}
+
+
+@pytest.mark.parametrize("kind", HALVES)
+def test_rows_that_share_some_memory_are_others(run: Run, kind: str) -> None:
+    """Two halves of one array: of either, offsets, codes or the whole buffer are the other's, too."""
+    train, test = (datasets.Dataset(pa.table({"x": HALVES[kind](EIGHT[n : n + 4])})) for n in (0, 4))
+    run.register(train, name="train", role="train")
+    run.register(test, name="test", role="test")
+    for name, data in (("train", train), ("test", test)):
+        every = list(range(len(data)))
+        assert keys_of(run, data.select([2, 0])) == [(name, 2), (name, 0)]
+        assert keys_of(run, data.skip(1)) == [(name, i) for i in every[1:]]
+        twice = datasets.concatenate_datasets([data.skip(2), data])
+        assert keys_of(run, twice) == [(name, i) for i in (*every[2:], *every)]
+
+
+def test_a_data_set_with_one_column_of_another_is_not_taken_for_it(run: Run) -> None:
+    labels = pa.array([0, 1, 0, 1])
+    one, other = (datasets.Dataset(pa.table({"x": pa.array(x), "y": labels})) for x in ([1, 2, 3, 4], [5, 6, 7, 8]))
+    run.register(one, name="one", role="train")
+    words = r"'y' of this table is a registered one, and 'x' is not.*rows=THAT\); where .* run\.register\(data, name="
+    for view in (other, other.shuffle(seed=0)):
+        with pytest.raises(ValueError, match=words):
+            run.register(view, role="test")
+    run.register(other.shuffle(seed=0), name="other", role="test")
+    assert keys_of(run, one.select([3])) + keys_of(run, other.select([3])) == [("one", 3), ("other", 3)]
+    with pytest.raises(ValueError, match=r"several registered rows share.*say so with run\.register\(data, rows="):
+        run.watch(DataLoader(other.select_columns("y")))
+
+
+def test_a_data_set_with_one_column_of_another_has_the_rows_that_it_is_said_to_have(run: Run) -> None:
+    data = made()
+    wider = data.add_column("more", [1] * ROWS)
+    run.register(data, name="rows")
+    with pytest.raises(ValueError, match="'id' of this table is a registered one, and 'more' is not"):
+        run.watch(DataLoader(wider))
+    run.register(wider, rows=data)
+    assert keys_of(run, wider.select([4, 2])) + keys_of(run, data.select([3])) == [("rows", i) for i in (4, 2, 3)]
 
 
 @pytest.mark.matrix("HF datasets", "save_to_disk and load_from_disk, by rows=")

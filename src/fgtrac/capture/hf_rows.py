@@ -19,12 +19,14 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.capture.arrow_rows import ArrowRows
+from fgtrac.capture.arrow_rows import ArrowRows, PartlyKnownError, Stretch, UnsureRowsError
 from fgtrac.capture.roots import Resolved, Root, join_resolved, select_resolved
 from fgtrac.errors import CaptureError
 
 KNOWN_VERSIONS = "datasets 3.0 to 5.2"
-ROW_BY_ROW = ("cast", "flatten_indices", "class_encode_column")  # each row of what they write is the row in its place
+ROW_BY_ROW = (  # each row of what they write is the row in its place
+    "cast", "cast_column", "class_encode_column", "add_column", "flatten", "flatten_indices"
+)  # fmt: skip
 FOLLOWED = ("map", "filter", *ROW_BY_ROW)
 
 
@@ -75,8 +77,8 @@ class HfRows:
     known stay in memory, unless they are mapped from disk as those in the cache are."""
 
     def __init__(self) -> None:
-        self._rows: ArrowRows[Root | Resolved] = ArrowRows()
-        self._untold: ArrowRows[str] = ArrowRows()
+        self._rows: ArrowRows[Root | Resolved] = ArrowRows(_are_same)
+        self._untold: ArrowRows[str] = ArrowRows(lambda one, other: True)
 
     def add(self, data: Any, samples: Root | Resolved) -> None:
         """Row i of the table behind `data` is row i of a root, or the sample at position i, from now on."""
@@ -86,7 +88,7 @@ class HfRows:
     def adopt(self, data: Any, samples: Resolved) -> None:
         """Position i of `data` is the sample at position i of `samples`, from now on. ValueError where its rows are
         known as others."""
-        if self._rows.find(table_of(data)) is None:
+        if not self._is_told(data):
             if chosen_rows(data) is None:
                 self.add(data, samples)
         elif not _is_same(samples, self.find(data)):
@@ -98,29 +100,47 @@ class HfRows:
         """The sample at each position; None where the rows are not known.
 
         CaptureError for rows that were made of known ones in a way that does not tell which; ValueError where some rows
-        are known and others are not.
+        or columns are known and others are not.
         """
         table = table_of(data)
         stretches = self._rows.find(table)
         if stretches is None:
-            for untold in self._untold.find(table) or ():
-                raise CaptureError(untold.known)
+            if (why := self._untold.touches(table)) is not None:
+                raise CaptureError(why)
             return None
         parts = [_cut(s.known, s.start, s.stop) for s in stretches]
         return choose(parts[0] if len(parts) == 1 else join_resolved(parts), data)
 
+    def is_partly_known(self, data: Any) -> bool:
+        """Whether only some columns of `data` are those of known rows, so that its rows may be others."""
+        try:
+            self._rows.find(table_of(data))
+        except PartlyKnownError:
+            return True
+        return False
+
+    def _is_told(self, data: Any) -> bool:
+        try:
+            return self._rows.find(table_of(data)) is not None
+        except UnsureRowsError:
+            return False
+
     def follow(self, name: str, data: Any, made: Any, is_row_by_row: bool) -> None:
         """`Dataset.name` has made `made` of `data`, and may have written rows anew."""
-        if not is_hf_dataset(made) or made is data or not len(made) or self._rows.find(table_of(made)) is not None:
+        if not is_hf_dataset(made) or made is data or not len(made):
             return
+        rows = chosen_rows(made)  # those of `data`, where only the columns of its table were written anew
         try:
-            samples = self.find(data)
+            if self._is_told(made):
+                return
+            samples = self.find(data if rows is None else table_root(data))
         except (CaptureError, ValueError) as error:  # then nobody can tell either what was made of it
             self._untold.add(table_of(made), str(error))
             return
         if samples is None:
             return
-        if is_row_by_row and len(made) == len(samples.rows):
+        is_in_place = rows is None or np.array_equal(rows, chosen_rows(data))  # type: ignore[arg-type]
+        if is_row_by_row and is_in_place and len(table_of(made)) == len(samples.rows):
             self._rows.add(table_of(made), samples)
         else:
             self._untold.add(table_of(made), _untold(name))
@@ -136,6 +156,10 @@ def _cut(known: Root | Resolved, start: int, stop: int) -> Resolved:
     if isinstance(known, Resolved):
         return Resolved(known.roots, known.which[start:stop], known.rows[start:stop])
     return Resolved((known,), np.zeros(stop - start, dtype=np.uint16), np.arange(start, stop))
+
+
+def _are_same(one: Stretch[Root | Resolved], other: Stretch[Root | Resolved]) -> bool:
+    return _is_same(*[_cut(stretch.known, stretch.start, stretch.stop) for stretch in (one, other)])
 
 
 def _is_same(one: Resolved, other: Resolved | None) -> bool:

@@ -20,7 +20,7 @@ from fgtrac.capture.returned import Returned, check_subjects, scope_of
 from fgtrac.capture.roots import Resolved, Root
 from fgtrac.capture.row_keys import Keys, count_rows, keys_of
 from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
-from fgtrac.capture.tables import check_unchanged, mark_of
+from fgtrac.capture.tables import check_settled, check_unchanged, mark_of, settled
 from fgtrac.capture.turns import Turns, alone, check_same
 from fgtrac.capture.use_entries import pieces
 from fgtrac.errors import CaptureError
@@ -61,6 +61,7 @@ class Registry:
         self._way_back = way_back
         self._roots: dict[int, Root] = {}  # by identity; the Root keeps its data set alive
         self._marks: dict[int, Any] = {}  # of roots that are tables: whether they were changed in place
+        self._settled: dict[int, Any] = {}  # of roots that are lazy frames: what they were collected to
         self._adopted = Adopted()
         self._hf = HfRows()
         self._taken: set[str] = set()
@@ -133,11 +134,16 @@ class Registry:
         and a data set over a table's rows. ValueError for another number of rows, and for data registered already."""
         if id(data) in self._roots or data in self._adopted:
             raise ValueError(f"this {type(data).__name__} is registered already; say whose rows it has once, first")
-        if (rows := count_rows(data)) != len(resolved.rows):
+        check_settled(data)
+        if (rows := count_rows(data) if len(resolved.rows) else len(data)) != len(resolved.rows):
             raise ValueError(f"this {type(data).__name__} has {rows} rows, and its samples are {len(resolved.rows)}")
         if is_hf_dataset(data):
             self._hf.adopt(data, resolved)
         self._adopted.add(data, resolved)
+
+    def rows_of(self, table: Any) -> Any:
+        """The table as its samples were registered: of a lazy frame what it was collected to then."""
+        return self._settled.get(id(table), table)
 
     def roots_of(self, data: Any) -> list[Any]:
         """The root data sets behind `data`, in order, each once."""
@@ -158,17 +164,22 @@ class Registry:
         """Whether this very object has been registered as a root."""
         return id(root) in self._roots
 
+    def is_taken(self, name: str) -> bool:
+        """Whether a data set has that name."""
+        return name in self._taken
+
     def is_known(self, data: Any) -> bool:
         """Whether the samples of this very object are registered, under its own name or as others'."""
         if id(data) in self._roots or data in self._adopted:
             return True
-        return is_hf_dataset(data) and self._hf.find(data) is not None
+        return is_hf_dataset(data) and not self._hf.is_partly_known(data) and self._hf.find(data) is not None
 
     def continue_from(self, earlier: Registry) -> None:
         """What an earlier run of this process registered in the same trace is registered here, too."""
         self._roots |= earlier._roots
         self._adopted.take_over(earlier._adopted)
         self._marks |= earlier._marks
+        self._settled |= earlier._settled
         self._hf = earlier._hf
         self._roles |= earlier._roles
         self._taken |= earlier._taken
@@ -182,7 +193,8 @@ class Registry:
         """Register the roots behind `data` that are new, and the role of its samples; `options` (None: not given) and
         errors as `Run.register`."""
         given = [k for k, v in options.items() if v is not None]
-        roots = self.roots_of(data)
+        is_own = is_hf_dataset(data) and options.get("name") is not None and self._hf.is_partly_known(data)
+        roots = [table_root(data)] if is_own else self.roots_of(data)
         new = [r for r in roots if not self.is_registered(r)]
         if given and (len(roots) != 1 or not new):
             what = "is registered already" if not new else f"is made of {len(roots)} data sets"
@@ -210,17 +222,18 @@ class Registry:
         samples or contents before the run was resumed, two rows with one key, or an erased subject's; TypeError for
         what is no key or subject.
         """
-        rows = count_rows(data)
+        there = settled(data)
+        rows = count_rows(there)
         names = self._free_names(data, name)
         check_dataset_name(names[0])
-        keys = keys_of(data, key, rows, "key")
-        subjects = None if subject is None else keys_of(data, subject, rows, "subject")
+        keys = keys_of(there, key, rows, "key")
+        subjects = None if subject is None else keys_of(there, subject, rows, "subject")
         check_subjects(subjects or ())
         if self._returned is not None:
             self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
         with self.turns(names[0]) as turn:
             keyed = self._id_keys(subjects)
-            described, digests = self._digest(names[0], data, rows, source) if content else (None, None)
+            described, digests = self._digest(names[0], there, rows, source) if content else (None, None)
             contents = None if digests is None else content_ids(keyed, digests, self._room)
             del digests
             for called in names:  # one, unless a trace that has several is only added to
@@ -237,6 +250,8 @@ class Registry:
                 turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)
         self._marks[id(data)] = mark_of(data)
+        if there is not data:
+            self._settled[id(data)] = there
         if is_hf_dataset(data) and table_root(data) is data:
             self._hf.add(data, root)
         self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
