@@ -136,7 +136,7 @@ def test_a_name_that_does_not_give_its_id_is_refuted_and_named(trace: Path, sql:
          Verdict.REFUTED, "registers the sample plain:"),
         ("UPDATE row_columns SET scheme = 'public'", Verdict.REFUTED, "is 7 rows of 'plain' under public ids; the log"),
         ("UPDATE row_columns SET dataset = 'rows'", Verdict.REFUTED, "is 7 rows of 'rows' under keyed ids; the log"),
-        *((f"UPDATE row_columns SET samples = {n}", Verdict.CANNOT_TELL, "which are four each; restore run.vault from a")
+        *((f"UPDATE row_columns SET samples = {n}", Verdict.CANNOT_TELL, "which are four each; restore run.vault from")
           for n in (6, 8, 0, -5)),
         ("UPDATE row_columns SET block = x'00'", Verdict.CANNOT_TELL, "7 have no name or no secret"),
         ("DELETE FROM row_columns", Verdict.CANNOT_TELL, "7 have no name or no secret"),

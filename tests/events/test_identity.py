@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgtrac.events import identity
+from fgtrac.events.codec import decode
 
 SECRET = bytes(range(32))
 # ["fgtrac id v1", "digits", 7], written out by hand: array of 3, text of 12, text of 6, 7
@@ -86,8 +87,31 @@ def test_what_is_no_key_is_a_type_error(key: Any) -> None:
 
 
 def test_a_key_of_more_than_64_bits_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="does not fit 64 bits"):
+    with pytest.raises(ValueError, match="does not fit 64 bits and is no key"):
         identity.preimage("digits", 2**64)
+
+
+@pytest.mark.parametrize("key", ["a\ud800", ("b", ("\udfff", 1))])
+def test_a_text_without_utf_8_is_a_value_error_that_shows_why(key: Any) -> None:
+    with pytest.raises(ValueError, match=r"holds '\\ud[8f][0f][0f]', half a character, and is no key; use bytes"):
+        identity.check_key(key)
+
+
+def nested(depth: int) -> Any:
+    key: Any = "a"
+    for _ in range(depth):
+        key = (key,)
+    return key
+
+
+def test_a_key_is_nested_as_deep_as_its_preimage_can_be_read() -> None:
+    deepest = identity.preimage("digits", nested(15))
+    assert identity.preimages("digits", [nested(15)]) == [deepest]
+    assert len(decode(deepest)) == 3
+    for depth in (16, 17, 100_000):
+        for preimages in (identity.preimage, lambda name, key: identity.preimages(name, [key])):
+            with pytest.raises(ValueError, match="tuples nested deeper than 15 are no key"):
+                preimages("digits", nested(depth))
 
 
 def test_another_scheme_or_a_short_secret_is_refused() -> None:

@@ -17,15 +17,23 @@ def scope_of(subject: Any) -> str:
 
 
 def check_subjects(subjects: Iterable[Any]) -> None:
-    """TypeError for a subject that is no text, whole number or None; ValueError for a number beyond 64 bits."""
+    """TypeError for a subject that is no text, whole number or None; ValueError for a number beyond 64 bits, and for a
+    text that has no UTF-8."""
     for row, subject in enumerate(subjects):
         if subject is not None and type(subject) not in (int, str):
             raise TypeError(
                 f"row {row} has the subject {subject!r:.60} of type {type(subject).__name__}; a subject is a text or a "
                 "whole number: write it as a text"
             )
-        if type(subject) is int:
-            encode(subject)
+        if type(subject) is int or (type(subject) is str and not subject.isascii()):
+            _check_subject(row, subject)
+
+
+def _check_subject(row: int, subject: int | str) -> None:
+    try:
+        encode(subject)
+    except ValueError as error:
+        raise ValueError(f"row {row} has the subject {subject!r:.60}, which has no encoding: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

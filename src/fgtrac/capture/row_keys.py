@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from fgtrac.capture.graph import column_of, is_graph, node_count
 from fgtrac.capture.hf_rows import is_hf_dataset, is_hf_dict, table_of
@@ -38,9 +39,14 @@ def count_rows(data: Any) -> int:
 
 
 def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
-    """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence."""
+    """A key (or subject) for every row: the row number, a function of it, a column's name, or a sequence. ValueError
+    for another number of them, or no such column; TypeError for what has no order of rows."""
     if key is None:
         return range(rows)
+    if isinstance(key, bytes | bytearray | Mapping | set | frozenset):
+        raise TypeError(
+            f"{what}= is a {type(key).__name__}, which is no list of values by row; give one with a value for each row"
+        )
     if isinstance(key, str) and is_graph(data):
         key = column_of(data, key)
     elif isinstance(key, str) and (library := library_of(data)) is not None:
@@ -55,7 +61,7 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
                 f"{what}={key!r} names a column, but {type(data).__name__} has no column_names; use a list"
             )
         key = list(data[key])
-    elif isinstance(key, np.ndarray):
+    elif isinstance(key, np.ndarray | torch.Tensor):
         key = key.tolist()
     values = [key(row) for row in range(rows)] if callable(key) else list(key)
     if len(values) != rows:

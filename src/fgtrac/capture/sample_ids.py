@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fgtrac.events.byte_order import order_of
 from fgtrac.events.identity import (
     block_id,
+    check_key,
     content_preimages,
     make_ids,
     number_preimages,
@@ -61,10 +62,27 @@ def ids_of(keys: IdKeys, preimages: Preimages, out: NDArray[np.uint8], progress:
 
 
 def preimages_of(name: str, keys: Sequence[Any]) -> Preimages:
-    """The preimages of these keys in the data set of that name. TypeError for what is no key, as they are made."""
+    """The preimages of these keys in the data set of that name. TypeError and ValueError for what is no key, with its
+    row, as they are made."""
     if isinstance(keys, range):
         return lambda part: number_preimages(name, np.arange(part.start, part.stop, dtype=np.uint64))
-    return lambda part: preimages(name, keys[part.start : part.stop])
+
+    def made(part: range) -> Sequence[bytes]:
+        try:
+            return preimages(name, keys[part.start : part.stop])
+        except (TypeError, ValueError):
+            for row in part:
+                _check_key(keys[row], row, name)
+            raise
+
+    return made
+
+
+def _check_key(key: Any, row: int, name: str) -> None:
+    try:
+        check_key(key)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the key of row {row} of {name!r:.60}: {error}") from error
 
 
 def content_preimages_of(digests: NDArray[np.uint8]) -> Preimages:
@@ -78,7 +96,7 @@ def sort_ids(ids: NDArray[np.uint8], keys: Sequence[Any]) -> NDArray[np.uint32]:
     if len(repeated):
         first, second = sorted(order[repeated[0] - 1 : repeated[0] + 1].tolist())
         raise ValueError(
-            f"rows {first} and {second} both have the key {keys[first]!r}; a key names one sample: "
+            f"rows {first} and {second} both have the key {keys[first]!r:.60}; a key names one sample: "
             "add what tells them apart, or leave key= out to use row numbers"
         )
     return order

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.events.codec import encode, head
+from fgtrac.events.codec import MAX_DEPTH, encode, head
 
 SCHEMES = ("public", "keyed", "subject")
 SECRET_BYTES = 32
@@ -24,7 +24,7 @@ SECRET_BYTES = 32
 def preimage(dataset: str, key: Any) -> bytes:
     """What a sample's id is computed from: CBOR ["fgtrac id v1", data set name, key].
 
-    The key is a row number, text, bytes or a tuple of these. TypeError for anything else.
+    The key is a row number, text, bytes or a tuple of these. TypeError and ValueError as `check_key`.
     """
     check_key(key)
     return encode(["fgtrac id v1", dataset, key])
@@ -108,15 +108,31 @@ def content_preimage(source_digest: bytes) -> bytes:
     return encode(["fgtrac content v1", source_digest])
 
 
-def check_key(key: Any) -> None:
-    """TypeError unless `key` is an int of 0 or more, text, bytes, or a tuple of these."""
+def check_key(key: Any, depth: int = MAX_DEPTH - 1) -> None:  # a preimage is an array around it
+    """TypeError unless `key` is an int of 0 or more, text, bytes, or a tuple of these; ValueError for an int of more
+    than 64 bits, text that has no UTF-8, and tuples nested too deep."""
     if isinstance(key, tuple):
+        if not depth:
+            raise ValueError(f"tuples nested deeper than {MAX_DEPTH - 1} are no key; use a flat one")
         for part in key:
-            check_key(part)
+            check_key(part, depth - 1)
     elif isinstance(key, bool) or not isinstance(key, int | str | bytes) or (isinstance(key, int) and key < 0):
         raise TypeError(
-            f"{key!r} of type {type(key).__name__} is no key; use an int >= 0, text, bytes or a tuple of these"
+            f"{key!r:.60} of type {type(key).__name__} is no key; use an int >= 0, text, bytes or a tuple of these"
         )
+    elif isinstance(key, int) and key >> 64:
+        raise ValueError(f"an int of {key.bit_length()} bits does not fit 64 bits and is no key; use it as a text")
+    elif isinstance(key, str) and not key.isascii():
+        _check_text(key)
+
+
+def _check_text(key: str) -> None:
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:  # a surrogate without the other one
+        raise ValueError(
+            f"{key!r:.60} holds {key[error.start]!r}, half a character, and is no key; use bytes, or mend the text"
+        ) from error
 
 
 def key_of_plain(value: Any) -> Any:
