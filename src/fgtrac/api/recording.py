@@ -204,6 +204,8 @@ class Run(Fitting, Attending):
         """
         self._check_training("losses()")
         batches = self._grounding.current
+        if any(batch.is_unnamed for batch in batches):
+            return  # nobody can tell whose they are, which has been said
         n = sum(len(b.positions) for b in batches)
         flat = values.detach().reshape(-1).to(torch.float16).cpu().numpy()
         if len(flat) != n:
@@ -431,6 +433,8 @@ class Run(Fitting, Attending):
             return  # a forked child's copy of the hooks: what it trains is not this process's run
         if batch.is_doubtful:
             self._say_undecided("updates were given to batches by their order, and some are left")
+        if batch.is_unnamed:
+            return
         iteration = batch.iteration
         placement = self._watches[iteration.loader][1]
         row = (iteration.epoch, batch.number, step, status, AMONG if batch.is_at_most else attribution)

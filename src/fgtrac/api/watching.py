@@ -44,6 +44,7 @@ class Watching(Registering):
     _check_training: Callable[[str], None]
     _said_unrecorded: frozenset[str] = frozenset()
     _has_said_miscounted = False
+    _said_unnamed: frozenset[int] = frozenset()  # loaders
 
     def watch(
         self,
@@ -79,6 +80,8 @@ class Watching(Registering):
         graph whose number of nodes has changed. The loop then gets a CaptureError for a batch of a graph that does not
         begin with the seeds that were drawn. An iterator that was begun before, a deep copy of the loader and
         `loader(index)` deliver unrecorded: a `gap` entry and a RuntimeWarning say so (in a strict run CaptureError).
+        So do they where a sampler draws what is no row of the data set, and where a stream's sample has no key or no
+        canonical bytes: the loop gets its batch, whose samples are not recorded as used.
         """
         self._check_training("watch()")
         given, loader = loader, behind_pipeline(loader)
@@ -107,6 +110,7 @@ class Watching(Registering):
         self._loaders.add(loader)
         watch = self._new_watch(rows, positions, role, sampled)
         watch.miscounted = None if whole else self._say_miscounted
+        watch.unnamed = self._say_unnamed
         watch_loader(loader, watch)
         return given
 
@@ -126,6 +130,7 @@ class Watching(Registering):
         watch = Watch(self._grounding, number, 0, trains, passes, self.path.name, self._say_unrecorded, stream=stream)
         watch.epochs = self._next_passes.get(number, 0)
         watch.miscounted = None if whole else self._say_miscounted
+        watch.unnamed = self._say_unnamed
         self._watches[number] = watch, stream
         watch_loader(loader, watch)
         stream.wrap(loader)
@@ -182,6 +187,17 @@ class Watching(Registering):
             self._said_unrecorded |= {what}
             self._recorder.record("gap", {"reason": reason})
             warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=4)
+
+    def _say_unnamed(self, loader: int, error: CaptureError) -> None:
+        """Nobody can tell which samples a batch holds: `error` in a strict run; else say so, the first time. The log
+        does not hold what may be somebody's name."""
+        if self._strict:
+            raise error
+        if loader not in self._said_unnamed:
+            self._said_unnamed |= {loader}
+            reason = f"batches of loader {loader} hold samples that nobody can tell, and these are not recorded as used"
+            self._recorder.record("gap", {"reason": reason})
+            warnings.warn(f"fgtrac: {reason}: {error}", RuntimeWarning, stacklevel=5)
 
     def _say_miscounted(self, batch: Batch) -> None:
         """A collate function left samples out of a batch, or laid them together: say so, the first time."""

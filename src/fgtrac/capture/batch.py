@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from fgtrac.capture.hops import Hops
 
 
+class Unnamed(array):  # type: ignore[type-arg]
+    """No positions, of a batch of which nobody can tell the samples: followed, and not recorded."""
+
+
 @dataclass(eq=False, slots=True)
 class Batch:
     """One delivered batch: the positions that were drawn for it (in a graph its seeds, as node numbers), and what has
@@ -32,6 +36,11 @@ class Batch:
     rows_seen: dict[int, int] | None = None  # for the next update, place -> rows, where models got some of its rows
     is_told: bool = False  # that update was made
     is_at_most: bool = False  # its collate function may have left some of its samples out
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether nobody can tell its samples."""
+        return isinstance(self.positions, Unnamed)
 
     @property
     def is_whole(self) -> bool:
@@ -73,3 +82,4 @@ class Iteration:
     ahead: bool = False  # batches were delivered faster than consumed: order can only be assumed
     delivered: int = 0
     is_over: bool = False  # the loader has no more batches
+    is_followed: bool = False  # a framework's loop reads it: another pass over the loader does not end it

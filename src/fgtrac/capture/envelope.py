@@ -28,16 +28,18 @@ _REMEDY = "name the samples by watch(loader, key=...), a function of what the da
 
 @dataclass(slots=True)
 class Envelope:
-    """A collated batch, and the names of its samples: keys, or SHA-256 digests of their contents."""
+    """A collated batch, and the names of its samples: keys, or SHA-256 digests of their contents; else the `fault` that
+    left them without."""
 
     keys: list[Any] | None
     digests: list[bytes]
     batch: Any
+    fault: str | None = None
 
     def pin_memory(self, device: Any = None) -> Envelope:
         """The same around the batch in page-locked memory, as torch makes it of a batch without an envelope."""
         pinned: Any = torch_pinning.pin_memory(self.batch, device)  # type: ignore[no-untyped-call]
-        return Envelope(self.keys, self.digests, pinned)
+        return Envelope(self.keys, self.digests, pinned, self.fault)
 
 
 class Enveloping:
@@ -53,31 +55,44 @@ class Enveloping:
         self.is_batch = is_batch
 
     def __call__(self, given: Any) -> Envelope:
-        keys, digests = names_of(given if self.is_batch else [given], self.key)  # before anything is changed in place
-        return Envelope(keys, digests, self.collate(given))
+        fault = None
+        try:  # before anything is changed in place
+            keys, digests = names_of(given if self.is_batch else [given], self.key, is_batch=self.is_batch)
+        except CaptureError as error:  # the main process decides what becomes of it
+            keys, digests, fault = None, [], str(error)
+        return Envelope(keys, digests, self.collate(given), fault)
 
 
-def names_of(samples: list[Any], key: Key | None) -> tuple[list[Any] | None, list[bytes]]:
-    """The keys of samples, and digests of those; or None and the digests of their contents.
+def names_of(samples: list[Any], key: Key | None, *, is_batch: bool) -> tuple[list[Any] | None, list[bytes]]:
+    """The keys of samples, and digests of those; or None and the digests of their contents. Where they are no batch of
+    samples, it is one that is ready.
 
-    CaptureError where some have keys and others have none, for what is no key, and for contents that no digest can be
-    made of.
+    CaptureError where `key` raises an error, where some samples have keys and others have none, for what is no key, and
+    for contents that no digest can be made of.
     """
-    named = _webdataset_key if key is None else key
     keys: list[Any] = []
     for sample in samples:
-        found = named(sample)
-        if found is None and key is not None:
-            raise CaptureError("key= gave None for a sample; give each a number, a text, bytes, or a tuple of these")
+        found = _webdataset_key(sample) if key is None else _key_of(sample, key, is_batch)
         keys += found if isinstance(found, list) else [found]
     if all(one is None for one in keys):
         return None, [content_digest(sample) for sample in samples]
     try:
         for one in keys:
             check_key(one)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise CaptureError(f"{error}; a sample of the stream was named so: {_REMEDY}") from error
     return keys, [hashlib.sha256(encode(one)).digest() for one in keys]
+
+
+def _key_of(sample: Any, key: Key, is_batch: bool) -> Any:
+    try:
+        found = key(sample)
+    except Exception as error:  # the user's function, in whatever way it fails
+        raise CaptureError(f"key= raised {type(error).__name__}: {error}; {_REMEDY}") from error
+    if found is None or (is_batch and isinstance(found, list)):
+        said = "None" if found is None else "a list, as of a ready batch (batch_size=None),"
+        raise CaptureError(f"key= gave {said} for a sample; give each a number, a text, bytes, or a tuple of these")
+    return found
 
 
 def _webdataset_key(sample: Any) -> Any:

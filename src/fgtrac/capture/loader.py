@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
-from fgtrac.capture.batch import Batch, Iteration
+from fgtrac.capture.batch import Batch, Iteration, Unnamed
 from fgtrac.capture.collate import holds_other_count
 from fgtrac.capture.envelope import Envelope
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
@@ -57,6 +57,7 @@ class Watch:
     opener: Callable[[Batch, Any], Any] | None = None  # takes what was delivered, and gives what the loop gets
     stream: Stream | None = None  # of an iterable-style loader: names its samples
     miscounted: Callable[[Batch], None] | None = None  # told of a batch that holds another number than were drawn
+    unnamed: Callable[[int, CaptureError], None] | None = None  # told the loader, and why samples cannot be named
     pid: int = field(default_factory=os.getpid)
     epochs: int = 0
     active: bool = True
@@ -81,14 +82,19 @@ class Pairing:
     """The state that a watched loader's iterator carries: which index lists are under way. `loader` until the pass is
     announced; `drawn` index lists so far; number and positions of the batch that it `awaits`, see node_loader.py;
     whether the batches of a graph are `changed` behind its sampler; the loader around it that reads `ahead`, if any;
-    the loader that may be `restored` from a state; whether it `is_plain`: rows of a data set, without workers."""
+    the loader that may be `restored` from a state; whether it `asks_at_once` for what was drawn; whether it `is_plain`:
+    rows of a data set, without workers."""
 
-    __slots__ = ("ahead", "awaits", "changed", "drawn", "is_plain", "iteration", "loader", "restored", "sent", "watch")
+    __slots__ = (
+        "ahead", "asks_at_once", "awaits", "changed", "drawn", "is_plain", "iteration", "loader", "restored", "sent",
+        "watch",
+    )  # fmt: skip
 
     def __init__(self, watch: Watch, loader: Any) -> None:
         self.watch = watch
         self.loader = loader
         self.drawn = 0
+        self.asks_at_once = loader.batch_sampler is None
         self.changed = is_changed_behind_sampler(loader)
         self.restored = weakref.ref(loader) if hasattr(loader, "next_iter_state") else None  # torchdata's
         self.awaits: tuple[int, array[int]] | None = None
@@ -111,7 +117,11 @@ class Pairing:
     def take(self, iterator: Any, data: Any) -> Any:
         """The iterator delivered something; what the loop gets of it."""
         if self.is_plain and 0 in self.sent:  # the usual case in one piece: calls into cold code are what a step pays
-            positions, ahead = as_positions(self.sent.pop(0), self.watch.rows), self.ahead
+            ahead = self.ahead
+            try:
+                positions = as_positions(self.sent.pop(0), self.watch.rows, asked_at_once=self.asks_at_once)
+            except CaptureError as error:
+                positions = self.nameless(error)
             return self.receive(positions, data, None) if ahead is None else ahead.hold(positions, data, None)
         if self.watch.stream is None:
             task = _answered(iterator, self)
@@ -124,7 +134,10 @@ class Pairing:
             return data
         if self.is_rewinding():
             return data.batch
-        positions = self.watch.stream.open(data, self.iteration.epoch)
+        if data.fault is None:
+            positions = self.watch.stream.open(data, self.iteration.epoch)
+        else:
+            positions = self.nameless(CaptureError(data.fault))
         if self.ahead is not None:
             return self.ahead.hold(positions, data.batch, None)
         return self.receive(positions, data.batch, None)
@@ -139,7 +152,10 @@ class Pairing:
         gets; batch `number` of the pass is awaited where it is still to be made of its nodes."""
         if task not in self.sent:
             raise CaptureError(f"batch {task} came back but was never drawn; {KNOWN_VERSIONS} are known to pair right")
-        positions = as_positions(self.sent.pop(task), self.watch.rows)
+        try:
+            positions = as_positions(self.sent.pop(task), self.watch.rows, asked_at_once=self.asks_at_once)
+        except CaptureError as error:
+            positions = self.nameless(error)
         if self.awaits is not None:
             raise CaptureError("drawn nodes came before the batch of those drawn before them; iterate over the loader")
         if self.watch.sampled is not None and is_unfinished(data):
@@ -152,7 +168,7 @@ class Pairing:
     def hand_over(self, positions: array[int], data: Any) -> Any:
         """The batch is complete; what the loop gets of it."""
         hops, reader = None, self.watch.sampled
-        if reader is not None:
+        if reader is not None and not isinstance(positions, Unnamed):
             positions, hops = reader.read(positions, data, self.changed)
         if self.ahead is not None:
             return self.ahead.hold(positions, data, hops)
@@ -162,10 +178,19 @@ class Pairing:
         """The loop receives the batch; what it gets of it."""
         watch = self.watch
         batch = watch.grounding.deliver(self.iteration, positions, data, hops)
-        if watch.miscounted is not None and hops is None and holds_other_count(len(positions), data):
+        say = watch.miscounted
+        if say is not None and hops is None and holds_other_count(len(positions), data) and not batch.is_unnamed:
             batch.is_at_most = True
-            watch.miscounted(batch)
+            say(batch)
         return data if watch.opener is None else watch.opener(batch, data)
+
+    def nameless(self, error: CaptureError) -> Unnamed:
+        """Nobody can tell which samples a batch holds: have that said. The loop gets its batch, which is followed and
+        not recorded; of a strict run it gets `error`."""
+        if self.watch.unnamed is None:
+            raise error
+        self.watch.unnamed(self.watch.number, error)
+        return Unnamed("I")
 
     def unread(self, number: int) -> None:
         """Have it said that a batch of the pass was never delivered."""
@@ -225,10 +250,11 @@ def unwatch(watch: Watch) -> None:
         del _watched[key]
 
 
-def as_positions(index: Any, rows: int) -> array[int]:
+def as_positions(index: Any, rows: int, *, asked_at_once: bool = False) -> array[int]:
     """One drawn index (or list of them) as unsigned positions; negative ones count from the end, as in Python.
 
-    Raises CaptureError for what is no row number of the data set, naming the value.
+    Raises CaptureError for what is no row number of the data set, naming the value: also for pairs, masks, and a tuple
+    that the data set is `asked_at_once` for, which is one index of several dimensions.
     """
     if isinstance(index, list):
         try:
@@ -238,7 +264,10 @@ def as_positions(index: Any, rows: int) -> array[int]:
         except (TypeError, ValueError, OverflowError):
             pass  # negative, or no list of integers: the slow way below decides
     try:
-        whole = np.ravel(np.asarray(index)).astype(np.int64, casting="same_kind")
+        drawn = np.asarray(index)
+        if drawn.ndim > 1 or drawn.dtype == np.bool_ or (asked_at_once and isinstance(index, tuple)):
+            raise TypeError("an index of several dimensions, or a mask")
+        whole = np.ravel(drawn).astype(np.int64, casting="same_kind")
     except (TypeError, ValueError) as error:
         raise CaptureError(
             f"the sampler drew {index!r:.80}, which is no row number; use run.use(...) for loaders indexed otherwise"
