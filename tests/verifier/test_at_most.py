@@ -13,7 +13,8 @@ import pytest
 import fgtrac
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.verify.bundle import parse_bundle
-from judged import BOTH, CANNOT_TELL, REFUTED, TEST, TRAIN, assert_all_hold, assert_only, check
+from fgtrac.verify.policy_file import BUILT_IN, ON_DEMAND, Policies
+from judged import BOTH, CANNOT_TELL, REFUTED, TEST, TRAIN, Data, assert_all_hold, assert_only, check
 from proofs import examine
 from traces import Made, start_trace
 
@@ -77,3 +78,25 @@ def test_a_training_sample_that_was_perhaps_used_is_neither_used_nor_left_out() 
     found = check(BOTH, TRAIN.use(1, 0), TRAIN.use(2, 2, 3, **AMONG))
     broken = assert_only(found, name, REFUTED, "1 of 4 training samples were not used", "2 more perhaps were")
     assert [sample for sample, _, _ in broken.broken] == [TRAIN.ids[1]]
+
+
+def test_a_use_that_a_resume_undid_is_no_perhaps() -> None:
+    perhaps = TRAIN.use(2, 2, 3, **AMONG)
+    resume = {"kind": "resume", "writers": [], "step": 1}
+    found = check(BOTH, TRAIN.use(1, 0, 1), perhaps, resume, TRAIN.use(2, 2))
+    assert_only(found, "every-training-sample-used", REFUTED, "1 of 4 training samples were not used")
+
+
+def test_neighbours_of_such_a_batch_are_perhaps_neighbours() -> None:
+    graph = Data("graph", 6)
+    nodes = [*graph.registered(), graph.role("train", [0, 1, 2]), graph.role("test", [4, 5])]
+    batch = graph.graph_use(2, [1, 2], [4]) | AMONG
+    found = check(nodes, graph.graph_use(1, [0, 1, 2], [3]), batch, policies=Policies((*BUILT_IN, *ON_DEMAND)))
+    assert_only(found, "held-out-features", CANNOT_TELL, "1 perhaps use of")
+
+
+def test_that_the_program_itself_said_so_is_said() -> None:
+    declared = {"attribution": np.array([ATTRIBUTION["declared"]], np.uint8)}
+    found = check(BOTH, TRAIN.use(1, 0, 1), TRAIN.use(2, 2, 3, **declared))
+    words = found["every-training-sample-used"].words
+    assert words.endswith("was used; 2 of them only as the recording program itself says")

@@ -275,6 +275,8 @@ class _Court:
                 raise CannotTell(f"{perhaps:,} of {owed.sum():,} training samples perhaps were used, {_AMONG}{without}")
             if not len(lacking):
                 words = f"each of {owed.sum():,} training samples, or what was made from it, was used{without}"
+                told = int((owed & ~roster.kin.above(uses.watched)).sum())
+                words += f"; {told:,} of them only as the recording program itself says" if told else ""
                 if self._lacks:
                     raise CannotTell(f"{words}, as far as the record goes; {self._lacks}")
                 return words
@@ -337,6 +339,7 @@ def _missing(roster: Roster, facts: Facts) -> str:
         reasons.append("the run has no end entry after its last training, so that more may have happened")
     if facts.sequences.gaps:
         reasons.append(f"{facts.sequences.gaps[0]}, which may have been uses")
+    reasons += facts.joins.missing()
     return "; ".join(reasons)
 
 

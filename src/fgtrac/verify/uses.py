@@ -80,14 +80,16 @@ class Ban:
 @dataclass(slots=True)
 class Uses:
     """What `use` entries say of the samples (n,). As seeds, whose loss took part: `used` in an applied update, `last`
-    at which time in ns, `standing` in an update that no resume superseded; `perhaps` in one whose batch may have left
-    it out, which counts nowhere else. As neighbours in a graph, with their
-    features alone: how often (`beside`), how often of that out of the seeds' reach (`far`), last at which time. How
-    many uses as seeds there are, how many of them in entries that name no neighbours, and how many entries do."""
+    at which time in ns, `standing` in an update that no resume superseded, `watched` in such a one that is not only
+    declared; `perhaps` in such a one whose batch may have left it out, which counts nowhere else. As neighbours in a
+    graph, with their features alone: how often (`beside`), how often of that out of the seeds' reach (`far`), last at
+    which time. How many uses as seeds there are, how many of them in entries that name no neighbours, and how many
+    entries do."""
 
     used: Mask
     last: U64
     standing: Mask
+    watched: Mask
     beside: U64
     far: U64
     last_beside: U64
@@ -100,7 +102,7 @@ class Uses:
     def of(cls, n: int) -> Uses:
         """No use of n samples."""
         no, none = np.zeros(n, np.bool_), np.zeros(n, np.uint64)
-        return cls(no, none, no.copy(), none.copy(), none.copy(), none.copy(), no.copy())
+        return cls(no, none, no.copy(), no.copy(), none.copy(), none.copy(), none.copy(), no.copy())
 
     def concerned(self, ban: Ban) -> tuple[Mask, U64]:
         """(n,) who was used as the ban forbids it to some, and at which time in ns last."""
@@ -155,14 +157,23 @@ def _parts(event: Mapping[str, Any], roster: Roster) -> Iterator[_Part]:
         yield _Part.of(places[event["hop_ordinals"]], event["hop_count"], applied, np.repeat(batch, hops), hop)
 
 
-def _read_perhaps(number: int, event: Mapping[str, Any], roster: Roster, bans: Sequence[Ban], uses: Uses) -> None:
-    """The samples of batches that may have left them out."""
+def _read_perhaps(
+    number: int, event: Mapping[str, Any], roster: Roster, bans: Sequence[Ban], uses: Uses, superseded: Mask
+) -> None:
+    """The samples of batches that may have left them out, and their neighbours."""
     among = (event["status"] == STATUS["applied"]) & (event["attribution"] == ATTRIBUTION["among"])
-    if among.any():
-        places = roster.blocks[event["block"]].places[event["ordinals"]][np.repeat(among, event["count"])]
-        uses.perhaps[places] = True
-        for ban in bans:
-            ban.perhaps += len(ban.is_broken(number, event["time"], places)) if ban.seeds else 0
+    if not among.any():
+        return
+    places = roster.blocks[event["block"]].places
+    seeds = places[event["ordinals"]]
+    uses.perhaps[seeds[np.repeat(among & ~superseded, event["count"])]] = True
+    seeds, beside = seeds[np.repeat(among, event["count"])], seeds[:0]
+    if "hops" in event:
+        counts = event["hop_count"].reshape(len(among), -1).sum(axis=1, dtype=np.int64)
+        beside = places[event["hop_ordinals"]][np.repeat(among, counts)]
+    for ban in bans:
+        some = np.concatenate([seeds[: len(seeds) * ban.seeds], beside[: len(beside) * ban.neighbours]])
+        ban.perhaps += len(ban.is_broken(number, event["time"], some))
 
 
 def _read_entry(number: int, event: Mapping[str, Any], roster: Roster, bans: Sequence[Ban], uses: Uses) -> None:
@@ -170,12 +181,14 @@ def _read_entry(number: int, event: Mapping[str, Any], roster: Roster, bans: Seq
     went_on = [step for resume, step in roster.resumes if resume > number]  # docs/spec/entries.md, resume
     superseded = event["step"] > np.uint64(min(went_on, default=NO_STEP))
     last_hop = np.uint64((event.get("graph") == "whole" and event["hops"]) or NO_STEP)  # the last one: out of reach
-    _read_perhaps(number, event, roster, bans, uses)
+    _read_perhaps(number, event, roster, bans, uses, superseded)
     seeds, *beside = parts = list(_parts(event, roster))
     uses.total += len(seeds.places)
     uses.used[seeds.places] = True
     uses.last[seeds.places] = np.maximum(uses.last[seeds.places], time)
     uses.standing[seeds.those(~superseded[seeds.batch])] = True
+    is_watched = ~superseded & (event["attribution"] != ATTRIBUTION["declared"])
+    uses.watched[seeds.those(is_watched[seeds.batch])] = True
     uses.alone += 0 if beside else len(seeds.places)
     uses.graphs += any(len(part.counts) for part in beside)
     for part in beside:
