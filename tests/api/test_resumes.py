@@ -23,12 +23,12 @@ SCRIPT = Path(__file__).parents[1] / "killed_training.py"
 KILLED_AT, SAVED_AT = 8, 6
 
 
-def train(folder: Path, kind: str, workers: int, kill_at: int = 0) -> None:
+def train(folder: Path, kind: str, workers: int, kill_at: int = 0, *, killed: bool = True) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), kind, str(workers), str(kill_at)],
         env=os.environ | {"FGTRAC_KEY": str(folder / "key.pem")}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
+    assert done.returncode == (-signal.SIGKILL if kill_at and killed else 0), done.stderr
 
 
 def truth_of(folder: Path) -> list[tuple[int, list[int]]]:
@@ -128,3 +128,22 @@ def test_a_run_that_was_never_resumed_says_so(tmp_path: Path) -> None:
     train(tmp_path, "anew", 0)
     said = CliRunner().invoke(app, ["show", str(tmp_path / "run.trace"), "--resumes"])
     assert said.output == "the run was never resumed\n"
+
+
+@pytest.mark.parametrize(("skip", "repeated", "skipped"), [(24, 0, 0), (36, 0, 12), (0, 24, 0)])
+@pytest.mark.matrix(
+    "Resume", "a sampler of one's own, stopped at a saved state", note="each training sample expected once"
+)
+def test_an_order_that_nobody_can_draw_again_is_held_against_the_training_samples(
+    tmp_path: Path, skip: int, repeated: int, skipped: int
+) -> None:
+    train(tmp_path, f"sampler {skip}", 0, SAVED_AT, killed=False)
+    train(tmp_path, f"sampler {skip}", 0)
+    (resume,) = find_resumes(tmp_path / "run.trace")
+    (cut,) = resume.passes
+    assert (cut.epoch, cut.before, cut.after, cut.expected) == (0, 24, ROWS - skip, ROWS)
+    assert (len(cut.repeated), len(cut.skipped)) == (repeated, skipped)
+    assert "cannot be drawn again" in cut.unknown
+    said = CliRunner().invoke(app, ["show", str(tmp_path / "run.trace"), "--resumes"], env={"COLUMNS": "200"}).output
+    assert "by an assumption, each training sample of its data once" in said
+    assert "cannot tell the order: its sampler or loader is '__main__.Shuffled'" in said

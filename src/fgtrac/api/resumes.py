@@ -28,9 +28,12 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.passes import Drawn, Pass
 
-_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "resume", "sampler", "artifact", "samples"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("use", "resume", "sampler", "artifact", "samples", "roles"))
 _APPLIED = STATUS["applied"]
 DRAWN = "its sampler's order, drawn again"
+ASSUMED = "an assumption, each training sample of its data once"
+REPEATING = "nothing that is known: its sampler draws with replacement"
+_32 = np.uint64(32)
 Numbers = NDArray[np.uint32]
 Codes = NDArray[np.uint64]  # samples: the number of their block << 32 | the ordinal
 _NONE: Codes = np.empty(0, np.uint64)
@@ -54,7 +57,8 @@ class Affected:
 class CutPass:
     """A pass over a loader that a restart cut: uses that stand from before it and from after it, and how many the order
     has; `against` says what order that is. `repeated` were used more often, `skipped` less often. `is_last` where the
-    log has no later pass of the loader, so that what is left may still come."""
+    log has no later pass of the loader, so that what is left may still come. Where the order cannot be drawn again,
+    `unknown` says why: what is expected is then an assumption, or nothing at all (`expected` 0)."""
 
     loader: int
     epoch: int
@@ -62,6 +66,7 @@ class CutPass:
     after: int
     expected: int
     against: str
+    unknown: str
     repeated: tuple[Affected, ...]
     skipped: tuple[Affected, ...]
     is_last: bool
@@ -73,7 +78,8 @@ class CutPass:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        said = {name: getattr(self, name) for name in ("loader", "epoch", "before", "after", "expected", "against")}
+        named = ("loader", "epoch", "before", "after", "expected", "against", "unknown")
+        said = {name: getattr(self, name) for name in named}
         lists = {name: [one.as_json() for one in getattr(self, name)] for name in ("repeated", "skipped")}
         return said | lists | {"is_last": self.is_last}
 
@@ -125,6 +131,7 @@ class _Reading:
         self._uses: dict[int, list[_Use]] = {}  # by loader
         self._announced: dict[tuple[int, int], list[Pass]] = {}  # loader, epoch
         self._blocks: dict[bytes, int] = {}
+        self._train: dict[bytes, list[Numbers]] = {}  # block -> ordinals with that role
         artifacts, samples = [], 0
         for number, event in self._events():
             if event["kind"] == "resume":
@@ -138,6 +145,8 @@ class _Reading:
                 self._announced.setdefault(key[1:], []).append(Pass(key, number, event))
             elif event["kind"] == "artifact":
                 artifacts.append((event["sha256"], event["path"]))
+            elif event["kind"] == "roles" and event["role"] == "train":
+                self._train.setdefault(bytes(event["block"]), []).append(event["ordinals"])
             samples += event["kind"] == "samples"
         self._vault, no_vault = vault_beside(trace.path, trace_id_of(trace))
         self._orders = AnnouncedOrders(trace, artifacts, self._vault, no_vault)
@@ -179,12 +188,13 @@ class _Reading:
                 sides[writer in before].append(codes[epochs == epoch])
                 start = min(start, self._standing.start_of(writer))
         earlier, later = map(np.concatenate, sides.values())
-        wanted, against = self._expected(loader, epoch, start)
-        repeated, skipped = self._differences(wanted, np.concatenate([earlier, later]))
+        wanted, against, unknown = self._expected(loader, epoch, start)
+        used = np.concatenate([earlier, later])
+        repeated, skipped = self._differences(wanted if len(wanted) else used, used)
         is_last = max(use.epoch for use in uses) <= epoch
         counts = len(earlier), len(later), len(wanted)
-        one = CutPass(loader, epoch, *counts, against, repeated, skipped, is_last)
-        return None if one.is_whole and not one.after else one
+        one = CutPass(loader, epoch, *counts, against, unknown, repeated, skipped, is_last)
+        return None if one.is_whole and not one.after and not unknown else one
 
     def _standing_uses(self, uses: Sequence[_Use], step: int = NEVER) -> Iterator[tuple[bytes, Numbers, Codes]]:
         """Of each entry the uses up to a step that no restart undid: who wrote it, their epochs, their samples."""
@@ -197,19 +207,32 @@ class _Reading:
                 codes = event["ordinals"][some].astype(np.uint64) | np.uint64(block << 32)
                 yield use.writer, np.repeat(event["epoch"], event["count"])[some], codes
 
-    def _expected(self, loader: int, epoch: int, start: int) -> tuple[Codes, str]:
-        """The samples of the pass by the order that was announced as it began, and what order that is."""
+    def _expected(self, loader: int, epoch: int, start: int) -> tuple[Codes, str, str]:
+        """The samples of the pass by the order that was announced as it began, what order that is, and why another had
+        to be assumed: each training sample of its data sets once. None where samples are drawn with replacement."""
         announced = self._announced.get((loader, epoch), [])
         ranks = [one for one in announced if self._standing.start_of(one.key[0]) == start]
         try:
             if not ranks:
                 raise CannotTell("no entry announces its order")
-            return np.concatenate([self._codes_of(self._orders.draw(one)) for one in ranks]), DRAWN
+            return np.concatenate([self._codes_of(self._orders.draw(one)) for one in ranks]), DRAWN, ""
         except CannotTell as reason:
-            every = [codes for _writer, _epochs, codes in self._standing_uses(self._uses[loader])]
-            return np.unique(
-                np.concatenate(every)
-            ), f"each sample that the loader has been seen to train on, once: {reason}"
+            if any(_may_repeat(one.event) for one in ranks):
+                return _NONE, REPEATING, str(reason)
+            blocks = {
+                int(code)
+                for _w, _e, codes in self._standing_uses(self._uses[loader])
+                for code in np.unique(codes >> _32)
+            }
+            return np.concatenate([_NONE, *map(self._training, sorted(blocks))]), ASSUMED, str(reason)
+
+    def _training(self, number: int) -> Codes:
+        """The samples of a block with the role train; all of them where none has it."""
+        block = list(self._blocks)[number]
+        told = self._train.get(block)
+        ordinals = np.arange(len(self._registered.ids(block))) if told is None else np.unique(np.concatenate(told))
+        codes: Codes = ordinals.astype(np.uint64) | np.uint64(number << 32)
+        return codes
 
     def _codes_of(self, drawn: Drawn) -> Codes:
         size = drawn.size or 1
@@ -236,3 +259,9 @@ class _Reading:
         name = None if self._vault is None else self._vault.find_by_id(sample_id)
         words = None if name is None else words_of(name.dataset, key_of(name.key))
         return Affected(sample_id, words, int(expected), int(uses))
+
+
+def _may_repeat(announced: Mapping[str, Any]) -> bool:
+    """Whether an order may name a sample several times, or leave it out, by its own rules."""
+    said = announced.get("parameters", {})
+    return announced["sampler"] == "WeightedRandomSampler" or said.get("replacement") is True

@@ -46,7 +46,7 @@ class Recorder:
 
     Safe to call from several threads. `strict` decides what a failed write means: an error, or a `gap` entry that
     names the lost range as soon as writing works again. Clock and journal are handed in; the background thread calls
-    `beside` at each of its syncs.
+    `beside` at each of its flushes.
     """
 
     def __init__(
@@ -317,8 +317,8 @@ class Recorder:
         last_sync = time.monotonic()
         while not self._closed.wait(flush_interval_s):
             try:
+                self.beside()
                 if time.monotonic() - last_sync >= sync_interval_s:
-                    self.beside()
                     self.sync()
                     last_sync = time.monotonic()
                 else:

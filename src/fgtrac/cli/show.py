@@ -95,7 +95,9 @@ def _print_resumes(found: Sequence[Resume], console: Console) -> None:
         for cut in one.passes:
             uses = f"{cut.before:,} uses before and {cut.after:,} after, of {cut.expected:,}"
             console.print(f"  loader {cut.loader}, epoch {cut.epoch}: {uses} by {safe(cut.against)}")
-            if cut.is_whole:
+            if cut.unknown:
+                console.print(f"    cannot tell the order: {safe(cut.unknown)}")
+            if cut.is_whole and cut.expected:
                 console.print("    every sample was used as often as that says")
             _print_affected("repeated", cut.repeated, console)
             may_come = " (the log ends in this pass: they may still come)" if cut.is_last else ""
