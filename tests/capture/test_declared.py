@@ -93,14 +93,27 @@ def test_batches_of_two_loaders_declared_together_are_used_together(
     assert framework.told(log) == ({1: [(1, 0), (2, 0)], 2: [(1, 1), (2, 1)]}, {"exact"}, [])
 
 
-def test_a_batch_that_is_recognised_beside_what_is_declared_is_used_too(framework: Framework, log: Read) -> None:
+def test_a_batch_that_is_recognised_overrules_what_is_declared(framework: Framework, log: Read) -> None:
     (features, batch), (replayed,) = framework.read(batches=1)[0], next(iter(framework.loader(batches=1)))
     framework.run._grounding.declare([batch])
     (framework.model(replayed).sum() + framework.model(features).sum()).backward()
     framework.step()
     framework.model(features).sum().backward()
     framework.step()
-    assert framework.told(log) == ({1: [(1, 0), (2, 0)], 2: [(1, 0)]}, {"exact"}, [])
+    booked, sureness, gaps = framework.told(log)
+    assert (booked, sureness) == ({1: [(2, 0)], 2: [(1, 0)]}, {"exact"})
+    assert [gap["reason"] for gap in gaps] == [
+        "a step was given other batches than the one that it was declared to be about"
+    ]  # nobody can tell whether the declared one was in the first step too
+
+
+def test_a_declared_batch_that_no_step_sees_is_not_used(framework: Framework, log: Read) -> None:
+    (_, batch), (replayed,) = framework.read(batches=1)[0], next(iter(framework.loader(batches=1)))
+    framework.run._grounding.declare([batch])
+    framework.model(replayed).sum().backward()
+    framework.step()
+    framework.run._grounding.declare()
+    assert framework.told(log) == ({1: [(2, 0)]}, {"exact"}, [])
 
 
 def test_declared_batches_accumulate_and_an_evaluation_between_them_takes_nothing(
@@ -132,13 +145,44 @@ def test_what_follows_the_end_of_declarations_is_attributed_as_ever(framework: F
     framework.run._grounding.declare([batch])
     framework.model(features).sum().backward()
     framework.step()
-    framework.run._grounding.declare()
+    framework.run._grounding.declare_no_more()
     for features, _batch in others:
         framework.model(features).sum().backward()
         framework.step()
     booked, sureness, _ = framework.told(log)
     assert booked == {step: [(1, step - 1)] for step in range(1, 5)}
     assert sureness == {"exact", "fifo"}
+
+
+def test_updates_between_declarations_are_of_nothing_that_was_not_recognised(framework: Framework, log: Read) -> None:
+    (features, batch), *_ = framework.read()
+    framework.run._grounding.declare([batch])
+    framework.model(features).sum().backward()
+    framework.step()
+    framework.run._grounding.declare()
+    probe = nn.Linear(4, 1)  # of which no traced batch is known
+    optimizer = torch.optim.SGD(probe.parameters(), lr=0.1)
+    probe(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    assert framework.run.step == 1
+    framework.model(torch.ones(3, 4)).sum().backward()
+    framework.step()
+    booked, sureness, gaps = framework.told(log)
+    assert (booked, sureness) == ({1: [(1, 0)]}, {"exact"})
+    assert [gap["reason"] for gap in gaps] == ["an update followed no delivered batch"]
+
+
+def test_a_training_that_is_unseen_counts_no_steps(framework: Framework, log: Read) -> None:
+    read = framework.read()
+    for number, (features, batch) in enumerate(read[:2]):
+        framework.run._grounding.declare([batch])
+        framework.model(features).sum().backward()
+        framework.step()
+        with framework.run._grounding.unseen():
+            for _ in range(3 * (1 - number)):
+                framework.model(features).sum().backward()
+                framework.step()
+    assert framework.told(log) == ({1: [(1, 0)], 2: [(1, 1)]}, {"exact"}, [])
 
 
 def test_the_losses_of_a_declared_batch_are_its_own(framework: Framework, log: Read) -> None:

@@ -80,6 +80,8 @@ class Contributions:
     # -- backward -----------------------------------------------------------------------------------------------
 
     def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
+        if self._passes.looks_away:
+            return
         grad, passes, backward = parameter.grad, self._passes, _current_graph_task_id()
         pending, before = watcher.pending, watcher.grad
         try:
@@ -105,6 +107,8 @@ class Contributions:
             self._doubt(*BY_HAND)
         self._fired.append(watcher)
         self.contribute(watcher, passes.current)
+        if passes.is_told and not passes.current and pending:
+            self.tell_of_nothing()
         self._bound(watcher)
 
     def _is_thrown(self, watcher: Watcher, before: tuple[int, int], grad: torch.Tensor | None) -> bool:
@@ -122,6 +126,10 @@ class Contributions:
         """Which batches the backward pass is about, if that is not known yet."""
         if self._passes.consume(backward):
             self._fired = []
+
+    def tell_of_nothing(self) -> None:
+        """An update was made of no batch that is known."""
+        self._doubt("an update followed no delivered batch")
 
     def reach(self, batches: dict[Batch, None]) -> None:
         """A backward pass came through an output that was computed from these batches."""

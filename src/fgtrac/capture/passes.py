@@ -31,7 +31,11 @@ class Passes:
         self._reach = reach
         self.queues = queues
         self.memory = BatchMemory()
+        self.looks_away = False  # what happens now is no part of the training
         self.declared: dict[Batch, None] = {}  # what a framework's hook says that the next passes are about
+        self.is_told = False  # by such hooks: what is not declared is about what is recognised, or about nothing
+        self.is_overruled = False  # memory knew a forward pass to be about others than those declared
+        self.has_unknown = False  # since they were declared: a forward pass of which nothing was recognised
         self.forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
         self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
@@ -49,6 +53,11 @@ class Passes:
     def waits(self) -> bool:
         """Whether there is a batch that an update may be about."""
         return bool(self.queues.outstanding or self.declared or self.queues.waits_ended)
+
+    @property
+    def takes(self) -> bool:
+        """Whether an update of which nothing was recognised may be of a batch."""
+        return bool(self.declared) if self.is_told else self.waits
 
     @property
     def in_hand(self) -> list[Batch]:
@@ -90,12 +99,16 @@ class Passes:
         self.new_forward = True
         self.reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if not batches:
+            self.has_unknown = True
             return
         for batch in batches:
             if batch.rows_seen or self.memory.parts:
                 batch.see(self.memory.parts.get(batch))
         if self.declared:
-            batches.update(self.declared)
+            if batches.keys().isdisjoint(self.declared):
+                self.is_overruled = True
+            else:
+                batches.update(self.declared)
         before, self.forwarded = self.forwarded, {**self.forwarded, **batches}
         if not before and not self._follows:
             for batch in batches:
@@ -179,16 +192,23 @@ class Passes:
         elif self.alone is not None:
             self.recognise(self.alone[1])
         elif backward != -1 and self.forwarded:  # it has still to come through what was recognised
-            self.current, self.attribution, self.is_again = list(self.declared), EXACT, False
+            self.current = [] if self.is_overruled else list(self.declared)
+            self.attribution, self.is_again = EXACT, False
         elif self.declared:
             self.recognise(self.declared)
         elif backward == -1 or self.attribution != EXACT or self.new_forward:
-            self._take_next(backward)
+            if self.is_told:
+                self.current, self.attribution, self.is_again = [], EXACT, False
+            else:
+                self._take_next(backward)
         return True
 
     def recognise(self, batches: Iterable[Batch]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
-        self.current, self.attribution = list(dict.fromkeys([*batches, *self.declared])), EXACT
+        found = dict.fromkeys(batches)
+        if not self.declared.keys().isdisjoint(found):
+            found.update(self.declared)
+        self.current, self.attribution = list(found), EXACT
         if self.alone is not None and not self.alone[1].keys() <= set(self.current):
             self._follow(*self.alone)  # for a backward pass of its own
         self.forwarded, self.alone, self.queues.aside = {}, None, {}

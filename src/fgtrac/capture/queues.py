@@ -91,8 +91,9 @@ class Queues:
             self.ended = batch
 
     def take_of(self, loader: int) -> list[Batch]:
-        """What still waits of a loader, which waits no more."""
-        left = [b for waiting in (self.passed, self.outstanding) for b in waiting if b.iteration.loader == loader]
+        """What still waits of a loader, but for passes that are followed; it waits no more."""
+        waits = [*self.passed, *self.outstanding]
+        left = [b for b in waits if b.iteration.loader == loader and not b.iteration.is_followed]
         for batch in left:
             self.consume(batch)
         return left

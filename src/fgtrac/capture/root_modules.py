@@ -57,7 +57,6 @@ class Roots:
         self._hook: Any = None
         self.seeks = True
         self._is_past_this_step = False
-        self.looks_away = False
 
     def seek(self, past_this_step: bool = False) -> None:
         """Look for them, up to the next update or the one after it."""
@@ -104,7 +103,12 @@ class Roots:
             self._hook = None
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling() or self.looks_away or not self._passes.waits or not torch.is_grad_enabled():
+        if (
+            torch.compiler.is_compiling()
+            or self._passes.looks_away
+            or not self._passes.waits
+            or not torch.is_grad_enabled()
+        ):
             return
         if module in self._known or module in self._inner:
             return

@@ -59,6 +59,11 @@ class Grounding:
         return self._updates.step
 
     @property
+    def greatest_step(self) -> int:
+        """Applied updates of the optimizer that made the most; the resumed-from step before the first."""
+        return self._updates.greatest_step
+
+    @property
     def learning_rates(self) -> tuple[float, ...]:
         """The learning rates, one a parameter group, in force at the last applied update of each optimizer; the one
         that stepped last first."""
@@ -78,11 +83,11 @@ class Grounding:
     def unseen(self) -> Iterator[None]:
         """What models compute meanwhile is no part of the training: it is not looked at."""
         before = self.looks_away
-        self.looks_away = self._roots.looks_away = True
+        self.looks_away = self._passes.looks_away = True
         try:
             yield
         finally:
-            self.looks_away = self._roots.looks_away = before
+            self.looks_away = self._passes.looks_away = before
 
     @property
     def current(self) -> list[Batch]:
@@ -97,11 +102,29 @@ class Grounding:
 
     def declare(self, batches: Iterable[Batch] = ()) -> None:
         """A framework's own hook says which delivered batches the forward and backward passes from now on are about,
-        all of them together, until it says otherwise: these are `exact`, also where the model is given copies.
+        all of them together, until it says otherwise: these are `exact`, also where the model is given copies. What is
+        recognised by its memory overrules it.
 
-        It holds up to the update, so let it stand until the next batch; no batches end it.
+        It holds up to the update. No batches end it: what follows is about what is recognised, up to the next one.
         """
-        self._passes.declared = dict.fromkeys(batches)
+        passes = self._passes
+        if passes.declared and passes.is_overruled and passes.has_unknown:
+            self._doubt("a step was given other batches than the one that it was declared to be about")
+        passes.is_overruled = passes.has_unknown = False
+        passes.declared = dict.fromkeys(batches)
+        passes.is_told |= bool(passes.declared)
+
+    def declare_no_more(self) -> None:
+        """The framework's loop has ended: from now on batches are in turn, as in a plain loop."""
+        self.declare()
+        self._passes.is_told = False
+
+    def follow(self, iteration: Iteration, before: Iteration | None) -> None:
+        """A framework's loop reads this pass, and no more of the one `before`."""
+        iteration.is_followed = True
+        if before is not None:
+            before.is_followed = False
+            self.restarted(before.loader)
 
     def exhausted(self, iteration: Iteration) -> None:
         """The loader has no more batches."""
@@ -114,11 +137,13 @@ class Grounding:
         for batch in self._queues.take_of(loader):
             self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
         if self._passes.declared:
-            self.declare([b for b in self._passes.declared if b.iteration.loader != loader])
+            still = [b for b in self._passes.declared if b.iteration.loader != loader or b.iteration.is_followed]
+            self._passes.declared = dict.fromkeys(still)
 
     def close(self) -> None:
         """Remove every hook; settle what is left as unapplied."""
         self._updates.close()
+        self.declare()
         by_hand = self._roots.close()
         self._contributions.close()
         for batch in self._queues.take_all():

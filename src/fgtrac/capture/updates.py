@@ -38,6 +38,7 @@ class Updates:
         self._inside: KnownOptimizer | None = None  # all that step inside backward passes
         self._by_hand: KnownOptimizer | None = None  # whatever is told by `stepped` without its parameters
         self._latest: KnownOptimizer | None = None
+        self._gone = first_step  # the greatest step of those that are forgotten
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -48,6 +49,12 @@ class Updates:
         """Of the optimizer that stepped last."""
         self.read()
         return self._latest.steps if self._latest is not None else self.first_step
+
+    @property
+    def greatest_step(self) -> int:
+        """Of any optimizer."""
+        self.read()
+        return max([self._gone, *(known.steps for known in (*self._known.values(), *self._others))])
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
@@ -74,6 +81,8 @@ class Updates:
     # -- a step -------------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._passes.looks_away:
+            return
         self._contributions.stepping = True
         known = self._known.get(id(optimizer))
         if known is not None and known.has_version and known.watchers and known.optimizer() is optimizer:
@@ -103,6 +112,8 @@ class Updates:
         known.note(optimizer, parameter)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._passes.looks_away:
+            return
         self._contributions.stepping = False
         known = self._known.get(id(optimizer))
         if known is not None and known.from_version >= 0:
@@ -132,6 +143,8 @@ class Updates:
         known.steps += 1
         known.rates, known.last = rates, pending
         self._latest = known
+        if self._passes.is_told and not pending:
+            self._contributions.tell_of_nothing()
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
         if self._roots.seeks:
@@ -183,8 +196,8 @@ class Updates:
         elif has_closure or grad is None:
             return  # it will make them anew
         elif (address_of(grad), grad._version) == watcher.grad:
-            watcher.pending.update(known.last)
-        elif passes.new_forward and passes.waits and not all_zero(known.parameters()):
+            watcher.pending.update(known.last if passes.current or not passes.is_told else {})
+        elif passes.new_forward and passes.takes and not all_zero(known.parameters()):
             self._take_for(known)
 
     # -- optimizers ---------------------------------------------------------------------------------------------
@@ -197,7 +210,7 @@ class Updates:
     def _recognise(self, optimizer: torch.optim.Optimizer) -> KnownOptimizer | None:
         """First step of an optimizer: keep one or two watched parameters of it, or None where no traced batch reached
         it."""
-        waits = self._passes.waits or bool(self._passes.reached)
+        waits = self._passes.takes or bool(self._passes.reached)
         backward = _current_graph_task_id()
         if backward != -1:
             return self._recognise_inside(optimizer) if waits or backward == self._passes.backward else None
@@ -224,6 +237,7 @@ class Updates:
         for key, one in list(self._known.items()):
             if one.optimizer() is None:
                 self._read(one)
+                self._gone = max(self._gone, one.steps)
                 del self._known[key]
         self._known[id(optimizer)] = known
 
