@@ -39,7 +39,7 @@ from fgtrac.capture.batch import Batch
 from fgtrac.capture.blocks import room_in
 from fgtrac.capture.checkpoint import Model
 from fgtrac.capture.lineage import Lineage
-from fgtrac.capture.loader import unwatch
+from fgtrac.capture.loader import look_for_strangers, unwatch
 from fgtrac.capture.recorder import Journal, Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
@@ -125,6 +125,8 @@ class Run(Fitting, Attending):
         )  # fmt: skip
         self._recorder.take = self._settled
         self._grounding = Grounding(self._recorder.settle, self._say_undecided, first_step=first_step)
+        if trains:
+            look_for_strangers(self._grounding)
         self._trains = trains
         self._checkpoints = Checkpoints(trace, self._recorder, self._ledger, options.keep)
         self._orders = Orders(trace, vault, self._recorder, self._ledger)

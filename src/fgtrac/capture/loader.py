@@ -12,7 +12,7 @@ import os
 import weakref
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -201,6 +201,7 @@ class Pairing:
 _awaiting: dict[int, Ahead] = {}  # by the identity of the loader whose next iterator it reads
 _watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
 _original: dict[str, Callable[..., Any]] = {}
+_lookers: weakref.WeakSet[Grounding] = weakref.WeakSet()  # of the runs that are open
 
 
 @contextmanager
@@ -359,7 +360,7 @@ def _patched_next(self: Any) -> Any:
     pairing = self._fgtrac
     if pairing is None or not pairing.watch.active:
         data = _original["__next__"](self)
-        _look_for_unrecorded(self)
+        _look_for_unrecorded(self, data)
         return data.batch if type(data) is Envelope else data
     try:
         data = _original["__next__"](self)
@@ -377,9 +378,20 @@ def _patched_next(self: Any) -> Any:
     return data.batch if type(data) is Envelope else data
 
 
-def _look_for_unrecorded(iterator: Any) -> None:
-    """An iterator that no run follows delivered a batch: is it of a watched data set?"""
+def look_for_strangers(grounding: Grounding) -> None:
+    """From now on this run is told of what unwatched loaders deliver. Nothing where this torch cannot be patched: then
+    `watch` says so."""
+    with suppress(CaptureError):
+        _install()
+        _lookers.add(grounding)
+
+
+def _look_for_unrecorded(iterator: Any, data: Any) -> None:
+    """An iterator that no run follows delivered a batch: is it of a watched data set? And is it trained on?"""
     data_set = getattr(iterator, "_dataset", iterator)
+    for grounding in list(_lookers):
+        if grounding.is_open and not grounding.looks_away:
+            grounding.deliver_stranger(data, type(data_set).__name__)
     for ref, watch in list(_watched.values()):
         thing = ref()
         if (thing is data_set or getattr(thing, "dataset", None) is data_set) and watch.is_here:

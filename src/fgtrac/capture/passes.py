@@ -40,6 +40,7 @@ class Passes:
         self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
         self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
+        self.has_strangers = False  # of a loader that nobody watches
         self._follows = False  # outputs tell: of a loop that fetches behind a forward pass, or makes several
         self._thread = 0  # of the latest forward pass of which something was recognised
         self.current: list[Batch] = []

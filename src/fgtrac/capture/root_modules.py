@@ -106,7 +106,7 @@ class Roots:
         if (
             torch.compiler.is_compiling()
             or self._passes.looks_away
-            or not self._passes.waits
+            or not (self._passes.waits or self._passes.has_strangers)
             or not torch.is_grad_enabled()
         ):
             return

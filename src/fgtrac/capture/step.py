@@ -22,6 +22,7 @@ from fgtrac.capture.hops import Hops
 from fgtrac.capture.passes import EXACT, FIFO, SOLE, STRAY, Passes
 from fgtrac.capture.queues import TOO_MANY, Queues
 from fgtrac.capture.root_modules import Roots
+from fgtrac.capture.strangers import Strangers
 from fgtrac.capture.tensors import tensors_in
 from fgtrac.capture.updates import APPLIED, Updates
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP
@@ -37,6 +38,8 @@ class Grounding:
     def __init__(self, settle: Settle, doubt: Doubt, *, first_step: int = 0) -> None:
         self._report = settle
         self.looks_away = False  # what happens now is `unseen`
+        self.is_open = True
+        self.strangers = Strangers(doubt)
         self._doubt = doubt
         self._queues = Queues(self._give_up)
         self._passes = Passes(self._queues, lambda batches: self._contributions.reach(batches))
@@ -100,6 +103,13 @@ class Grounding:
             self._roots.seek()
         return self._passes.deliver(iteration, positions, data, hops)
 
+    def deliver_stranger(self, data: Any, kind: str) -> None:
+        """A loader that nobody watches, over a data set of that kind, delivers a batch."""
+        self.strangers.take(data, kind)
+        if not self._passes.has_strangers:
+            self._passes.has_strangers = True
+            self._roots.seek()
+
     def declare(self, batches: Iterable[Batch] = ()) -> None:
         """A framework's own hook says which delivered batches the forward and backward passes from now on are about,
         all of them together, until it says otherwise: these are `exact`, also where the model is given copies. What is
@@ -142,6 +152,7 @@ class Grounding:
 
     def close(self) -> None:
         """Remove every hook; settle what is left as unapplied."""
+        self.is_open = False
         self._updates.close()
         self.declare()
         by_hand = self._roots.close()
@@ -195,5 +206,7 @@ class Grounding:
             passes.part_graphs(batches)
         self._contributions.look()
         passes.forward(output, batches)
+        if self.strangers.known:
+            self.strangers.look(given, output)
         if not batches:
             self._roots.look_behind(module, given)
