@@ -67,6 +67,17 @@ def test_openings_are_kept_by_name_and_written_once(vault: Vault) -> None:
         vault.put_opening("sampler/00/1", b"other")
 
 
+def test_many_names_are_put_in_few_statements_and_the_first_of_an_id_stays(vault: Vault) -> None:
+    statements: list[str] = []
+    vault._db.set_trace_callback(statements.append)
+    names = [Name(n.to_bytes(32, "big"), "many", encode(n), None) for n in range(1 << 20, (1 << 20) + 501)]
+    again = Name(names[7].id, "again", b"\0", None)
+    vault.put_names((n.id, n.dataset, n.key, n.subject) for n in [*names, again, names[0]])
+    vault.put_names(iter(()))
+    assert len([one for one in statements if "INSERT" in one]) == 3
+    assert [name for name in vault.names() if name.dataset in ("many", "again")] == names
+
+
 def test_an_erasure_takes_what_is_named_and_leaves_a_note_until_it_is_finished(vault: Vault) -> None:
     ada = [name.id for name in vault.names_of("ada")]
     run = vault.secret("run")
