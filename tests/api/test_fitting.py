@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score, learning_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -118,11 +119,52 @@ def test_fits_in_other_processes_are_counted_by_the_folds_that_they_get(run: Run
     assert uses(run) == truth
 
 
-@pytest.mark.matrix("scikit-learn", "cross_val_score through run.splitter", attribution="declared")
-def test_cross_validation_without_a_search_counts_each_fold_once(run: Run, table: pd.DataFrame) -> None:
+@pytest.mark.matrix("scikit-learn", "cross_val_score through run.splitter", attribution="among")
+def test_cross_validation_without_a_search_perhaps_uses_each_fold_once(run: Run, table: pd.DataFrame) -> None:
     cross_val_score(Spy(), table, table["y"], cv=run.splitter(KFold(3)))
     assert len(Spy.fits) == 3
+    assert seen() == Counter(dict.fromkeys(range(ROWS), 2))
+    assert not uses(run)
+    assert all(
+        [word.split(",")[0] for word in words(run, row)] == ["perhaps used in a fit of an estimator"] * 2
+        for row in range(ROWS)
+    )
+
+
+def test_parts_of_folds_are_perhaps_used(run: Run, table: pd.DataFrame) -> None:
+    learning_curve(Spy(), table, table["y"], cv=run.splitter(KFold(3)), train_sizes=[2], shuffle=False)
+    assert not uses(run)
+    assert not seen()[ROWS - 1]
+    assert [word.startswith("perhaps used") for word in words(run, ROWS - 1)] == [True, True]
+
+
+class Picky(Spy):
+    """Cannot be fitted with a negative strength."""
+
+    def fit(self, X: Any, y: Any) -> Spy:
+        if self.strength < 0:
+            raise ValueError("a negative strength")
+        return super().fit(X, y)
+
+
+def test_the_folds_of_a_search_that_failed_are_not_those_of_the_next(run: Run, table: pd.DataFrame) -> None:
+    folds = run.splitter(KFold(3), data=table)
+    X, y = table[["n", "x"]], table["y"]
+    with pytest.raises(ValueError, match="a negative strength"):
+        run.fit(GridSearchCV(Picky(), {"strength": [-1.0]}, cv=folds, error_score="raise"), X, y, data=table)
+    assert not Spy.fits
+    run.fit(GridSearchCV(Picky(), {"strength": [1.0]}, cv=folds, refit=False), X, y, data=table)
     assert uses(run) == seen() == Counter(dict.fromkeys(range(ROWS), 2))
+
+
+@pytest.mark.parametrize("error_score", [-5.0, np.nan])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the test scores")
+def test_a_candidate_whose_fit_failed_is_perhaps_used(run: Run, table: pd.DataFrame, error_score: float) -> None:
+    folds = run.splitter(KFold(3), data=table)
+    search = GridSearchCV(Picky(), {"strength": [-1.0, 1.0]}, cv=folds, error_score=error_score)
+    run.fit(search, table[["n", "x"]], table["y"], data=table)
+    assert uses(run) == seen() == Counter(dict.fromkeys(range(ROWS), 3))
+    assert sum(word.startswith("perhaps") for word in words(run, 0)) == 2
 
 
 @pytest.mark.matrix("scikit-learn", "predictions by row")
@@ -154,4 +196,7 @@ def test_what_cannot_be_told_is_refused_with_the_remedy(run: Run, table: pd.Data
         run.splitter(5)
     with pytest.raises(ValueError, match="method='score' gives no predictions"):
         run.predict(Spy(), X, data=table, method="score")
+    lazy = pl.DataFrame({"n": range(ROWS)}).lazy()
+    with pytest.raises(ValueError, match=r"a LazyFrame may have its rows in another order.*collect it once"):
+        run.fit(Spy(), X, table["y"], data=lazy)
     assert not Spy.fits

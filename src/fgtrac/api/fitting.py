@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fgtrac.api.declaring import Declaring
 from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.roots import Resolved
+from fgtrac.capture.tables import check_settled
 from fgtrac.capture.use_entries import pieces
 from fgtrac.events.schema import ATTRIBUTION, STATUS
 
@@ -35,8 +36,9 @@ class Fitting(Declaring):
         `X` is registered, or came out of a stage; otherwise `data` says what is: its row i is row i of `X`. `options`
         are more keyword arguments of `fit`. A search (`GridSearchCV` and its like) whose `cv` is `run.splitter(...)`
         is recorded fold by fold, once for each candidate that was fitted on it, and then as the fit on all rows. One
-        without is recorded as one fit on all rows. Rows are those that are given: where a step of a pipeline drops
-        some, as imbalanced-learn's do, it has them all.
+        without is recorded as one fit on all rows; one that raises is not recorded. Candidates with `error_score` for a
+        score may not have been fitted: theirs is `among`. Rows are those that are given: where a step of a pipeline
+        drops some, as imbalanced-learn's do, it has them all.
 
         Raises ValueError for an `X` that nobody knows without `data`, or with `data` of another length.
         """
@@ -47,12 +49,14 @@ class Fitting(Declaring):
             fitted = estimator.fit(X, **_targets(y), **(options or {}))
         finally:
             self._splitters = None
-        folds = [fold for splitter in splitters for fold in splitter.take()]
+            folds = [fold for splitter in splitters for fold in splitter.take()]  # those of a fit that failed go
         candidates = len(getattr(estimator, "cv_results_", {}).get("params", ())) or 1
         sure = "among" if hasattr(estimator, "n_resources_") else "declared"  # halving fits on a part of each fold
-        for fold in folds:
-            for _ in range(candidates):
-                self._say_fit(f"{_name(estimator)}, fold {fold.number} of {fold.of}", fold.known, fold.rows, sure)
+        for place, fold in enumerate(folds):
+            finished = _finished(estimator, place, candidates)
+            for number in range(candidates):
+                how = sure if number < finished else "among"  # a candidate whose fit may have failed
+                self._say_fit(f"{_name(estimator)}, fold {fold.number} of {fold.of}", fold.known, fold.rows, how)
         if not folds or getattr(estimator, "refit", True):
             self._say_fit(_name(estimator), known, np.arange(len(resolved.rows)))
         return fitted
@@ -90,7 +94,8 @@ class Fitting(Declaring):
         """A cross-validation splitter such as `KFold(5)`, recorded: pass it as `cv=` in the place of `cv`.
 
         Each fold is a `split` stage called `name`, with the outputs "fold N train" and "fold N test"; in `run.fit` of a
-        search, and in `cross_val_score` and its like, its training rows take part as they are handed out. Splits are
+        search, its training rows take part; elsewhere, as in `cross_val_score`, they are recorded as `among` where they
+        are handed out, since nobody says whether all of them were used. Splits are
         drawn in this process, so that `n_jobs` does not matter. TypeError for what has no `split`.
         """
         if not hasattr(cv, "split") or isinstance(cv, str):
@@ -100,6 +105,7 @@ class Fitting(Declaring):
     def _rows_of(self, X: Any, data: Any) -> tuple[Resolved, Any]:
         """The samples that the rows of `X` are, and the data set that says so."""
         known = X if data is None else data
+        check_settled(known)
         if data is None and not self._registry.is_known(X):
             raise ValueError(
                 f"this {type(X).__name__} of {len(X)} rows is not registered, and came out of no stage; register it, "
@@ -167,7 +173,8 @@ class Splitter:
             for part, rows in (("train", train), ("test", test)):
                 lineage.keep("split", resolved, np.asarray(rows), None, output=f"fold {number} {part}")
             if fits is None:
-                self._run._say_fit(f"an estimator, fold {number} of {of}", known, np.asarray(train))
+                what = f"an estimator, fold {number} of {of}"  # or parts of it, as learning_curve fits them
+                self._run._say_fit(what, known, np.asarray(train), "among")
             else:
                 self._folds.append(_Fold(number, of, known, np.asarray(train)))
             yield train, test
@@ -176,6 +183,16 @@ class Splitter:
         """The folds that were handed out since the last time."""
         folds, self._folds = self._folds, []
         return folds
+
+
+def _finished(estimator: Any, place: int, candidates: int) -> int:
+    """How many candidates of a search have another score than `error_score` on the fold at `place`, in any metric."""
+    results, fallback = getattr(estimator, "cv_results_", {}), getattr(estimator, "error_score", "raise")
+    scores = [column for name, column in results.items() if name.startswith(f"split{place}_test_")]
+    if fallback == "raise" or not scores:
+        return candidates
+    given = np.array(scores, dtype=np.float64)
+    return int((~((given == fallback) | np.isnan(given))).any(axis=0).sum())
 
 
 def _targets(y: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from fgtrac.capture.graph import GraphNodes, Nodes, is_graph
 from fgtrac.capture.row_keys import Keys
 from fgtrac.capture.sources import Registry
+from fgtrac.capture.tables import check_settled
 
 
 class Registering:
@@ -47,5 +48,6 @@ class Registering:
         if nodes is not None or is_graph(data):
             data = GraphNodes(data, nodes)
         if rows is not None:
+            check_settled(rows)
             self._registry.adopt(data, self._registry.resolve(rows))
         self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)

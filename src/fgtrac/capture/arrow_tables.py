@@ -32,12 +32,19 @@ class ArrowTables:
     def mark(self, frame: Any) -> Any:
         return None
 
+    def is_marked(self, frame: Any, mark: Any) -> bool:
+        return True
+
     def values(self, frame: Any, column: str) -> list[Any]:
         found: list[Any] = frame.column(column).to_pylist()
         return found
 
-    def number(self, frame: Any, column: str) -> Any:
-        return frame.append_column(column, _pyarrow().array(np.arange(frame.num_rows)))
+    def keys(self, frame: Any, by: Sequence[str]) -> list[list[Any]] | None:
+        there = frame.column_names
+        return [self.values(frame, name) for name in by] if all(there.count(name) == 1 for name in by) else None
+
+    def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
+        return frame.append_column(column, _pyarrow().array(np.arange(frame.num_rows) if numbers is None else numbers))
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         return frame.drop_columns(list(columns)), [_numbers(frame.column(column)) for column in columns]
@@ -49,7 +56,7 @@ class ArrowTables:
         pa = _pyarrow()
         chosen = condition(frame) if callable(condition) else condition
         if not isinstance(chosen, _compute().Expression):
-            chosen = chosen if isinstance(chosen, pa.Array | pa.ChunkedArray) else pa.array(chosen)
+            chosen = chosen if isinstance(chosen, pa.Array | pa.ChunkedArray) else pa.array(chosen, pa.bool_())
             if len(chosen) != frame.num_rows:
                 raise ValueError(
                     f"filter() got a mask of {len(chosen)} for {frame.num_rows} rows; give one value for each"
@@ -63,7 +70,10 @@ class ArrowTables:
         """The place of the first row that equals each; null equals null."""
         codes = np.zeros(frame.num_rows, dtype=np.int64)
         for column in self.columns(frame) if subset is None else subset:
-            cells = frame.column(column).combine_chunks().dictionary_encode(null_encoding="encode")
+            cells = frame.column(column).combine_chunks()
+            if cells.type in (_pyarrow().float32(), _pyarrow().float64()):
+                cells = _compute().add(cells, _pyarrow().scalar(0, cells.type))  # -0.0 becomes 0.0
+            cells = cells.dictionary_encode(null_encoding="encode")
             indices = cells.indices.to_numpy(zero_copy_only=False).astype(np.int64)
             _, codes = np.unique(codes * (len(cells.dictionary) + 1) + indices, return_inverse=True)
         _, first = np.unique(codes, return_index=True)
@@ -96,7 +106,10 @@ class ArrowTables:
     def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
         pc, cells = _compute(), frame.column(column)
         sizes = pc.fill_null(pc.list_value_length(cells), 0).to_numpy().astype(np.int64)
-        return sizes, pc.list_flatten(cells).to_numpy()
+        items = pc.list_flatten(cells)
+        if items.null_count:
+            raise ValueError(f"the lists of column {column!r:.60} have missing items; fill or drop them first")
+        return sizes, items.to_numpy()
 
     def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
         pa, offsets = _pyarrow(), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

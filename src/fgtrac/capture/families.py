@@ -32,6 +32,13 @@ class Families:
         """(pairs,) the row of each pair."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    def has_same_parents(self, other: Families) -> bool:
+        """Whether each row is made of the same ones there, in whatever order."""
+        if not np.array_equal(self.offsets, other.offsets):
+            return False
+        mine, theirs = (one.parents[np.lexsort((one.parents, one.owners))] for one in (self, other))
+        return np.array_equal(mine, theirs)
+
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> Families:
         """Those of a list for each row."""

@@ -20,7 +20,7 @@ from fgtrac.capture.arrow_tables import ArrowTables
 from fgtrac.capture.families import Families
 from fgtrac.capture.hf_parents import NUMBER, Parented
 from fgtrac.capture.hf_rows import table_of, unfollowed, view_table
-from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.lineage import Lineage, ended
 from fgtrac.capture.packing import pack
 from fgtrac.capture.roots import Resolved, join_resolved, select_resolved
 from fgtrac.capture.row_numbers import families_of
@@ -78,8 +78,7 @@ class HfStage:
         _, first, place = np.unique(digests.view("V32").reshape(-1), return_index=True, return_inverse=True)
         same = first[place.reshape(-1)]
         kept = same == np.arange(len(same))
-        which, rows = self._samples.which, self._samples.rows
-        dropped = np.flatnonzero((which != which[same]) | (rows != rows[same]))  # not where a sample repeats itself
+        dropped = ended(self._samples, kept)  # not where a sample repeats itself
         said = self._said(None, {"columns": names})
         self._lineage.keep("deduplicate", self._samples, np.flatnonzero(kept), dropped, same_as=same[dropped], **said)
         return self._data.select(np.flatnonzero(kept))

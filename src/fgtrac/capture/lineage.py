@@ -21,7 +21,7 @@ from fgtrac.capture.use_entries import pieces
 
 
 class Lineage:
-    """One stage's entries. `parameters` are the user's; a verb adds its own."""
+    """One stage's entries. `parameters` are the user's; a verb adds its own, which stand where both name one."""
 
     def __init__(
         self, recorder: Recorder, registry: Registry, stage: str, parameters: Mapping[str, Any] | None
@@ -63,6 +63,11 @@ class Lineage:
         nobody's. `said` as for `keep`."""
         output = said.get("output")
         name = self.stage if output is None else f"{self.stage}/{output}"
+        if self.registry.is_taken(name):
+            raise ValueError(
+                f"the stage's new samples would be the data set {name!r:.80}, and there is one already: give each "
+                "stage a name of its own, run.transform(name, data)"
+            )
         keys, subjects = _keys(self.stage, data, families), _subjects(data, families)
         root = self.registry.register_root(children, name=name, key=keys, subject=subjects, content=content)
         ordinals, owners = data.placement.ordinals, families.owners
@@ -77,14 +82,8 @@ class Lineage:
 
     def drop(self, operation: str, data: Resolved, reached: NDArray[np.bool_], **said: Any) -> None:
         """The samples that end here: those of which no position was `reached`, (n,). `said` as for `keep`."""
-        dropped = ~reached
-        for number, root in enumerate(data.roots):
-            mine = data.which == number
-            alive = np.zeros(len(root), dtype=bool)
-            alive[data.rows[mine & reached]] = True
-            dropped[mine] &= ~alive[data.rows[mine]]
-        if dropped.any():
-            self.keep(operation, data, None, np.flatnonzero(dropped), **said)
+        if len(dropped := ended(data, reached)):
+            self.keep(operation, data, None, dropped, **said)
 
     def record(self, data: Resolved, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
         """`derive` from a list of positions for each child, as `Stage.record` takes them."""
@@ -107,7 +106,7 @@ class Lineage:
             return
         code: Callable[..., Any] | None = said.get("code")
         optional = {
-            "parameters": {**(said.get("parameters") or {}), **(self._parameters or {})} or None,
+            "parameters": {**(self._parameters or {}), **(said.get("parameters") or {})} or None,
             "code": None if code is None else code_digest(code),
             "output": said.get("output"),
         }
@@ -115,6 +114,17 @@ class Lineage:
         self._recorder.record(
             "transform", fields | {"stage": self.stage, "operation": operation, "block": block, **columns}
         )
+
+
+def ended(data: Resolved, reached: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The positions of samples of which no position was `reached`, (n,): one that repeats goes on in any of them."""
+    gone = ~reached
+    for number, root in enumerate(data.roots):
+        mine = data.which == number
+        alive = np.zeros(len(root), dtype=bool)
+        alive[data.rows[mine & reached]] = True
+        gone[mine] &= ~alive[data.rows[mine]]
+    return np.flatnonzero(gone)
 
 
 def _keys(stage: str, data: Resolved, families: Families) -> list[Any]:

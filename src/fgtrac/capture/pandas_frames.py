@@ -32,12 +32,24 @@ class PandasFrames:
     def mark(self, frame: Any) -> Any:
         return frame.index  # another object once rows were sorted, added or taken away in place
 
+    def is_marked(self, frame: Any, mark: Any) -> bool:
+        return frame.index is mark  # an equal one may be new: sort_values(ignore_index=True)
+
     def values(self, frame: Any, column: str) -> list[Any]:
         found: list[Any] = frame[column].tolist()
         return found
 
-    def number(self, frame: Any, column: str) -> Any:
-        return frame.assign(**{column: np.arange(len(frame))})
+    def keys(self, frame: Any, by: Sequence[str]) -> list[list[Any]] | None:
+        if all(name in frame.index.names for name in by):
+            return [frame.index.get_level_values(name).tolist() for name in by]
+        if frame.columns.nlevels > 1 or not all(self.columns(frame).count(name) == 1 for name in by):
+            return None
+        return [frame[name].tolist() for name in by]
+
+    def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
+        if frame.columns.nlevels > 1:
+            raise ValueError("the columns have several levels; flatten them first: frame.columns.to_flat_index()")
+        return frame.assign(**{column: np.arange(len(frame)) if numbers is None else numbers})
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         found = []
@@ -51,6 +63,10 @@ class PandasFrames:
 
     def filter(self, frame: Any, condition: Any, number: str) -> Any:
         mask = condition(frame) if callable(condition) else condition
+        if isinstance(mask, _pandas().Series) and not mask.index.equals(frame.index):
+            if not mask.index.is_unique or not frame.index.isin(mask.index).all():
+                raise ValueError("filter() got a mask with another index than the frame's; give one value for each row")
+            mask = mask.reindex(frame.index)  # as frame[mask] does
         mask = _pandas().Series(np.asarray(mask, dtype=object) if isinstance(mask, list) else mask)
         if len(mask) != len(frame):
             raise ValueError(f"filter() got a mask of {len(mask)} for {len(frame)} rows; give one value for each")
@@ -62,6 +78,8 @@ class PandasFrames:
     def first_equal(self, frame: Any, subset: Sequence[str] | None) -> NDArray[np.int64]:
         """The place of the first row that equals each; NaN equals NaN, as for `drop_duplicates`."""
         columns = self.columns(frame) if subset is None else list(subset)
+        if len(twice := frame.columns[frame.columns.duplicated()]):
+            raise ValueError(f"deduplicate() got a frame with two columns {twice[0]!r:.60}; rename one")
         codes = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
         _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         found: NDArray[np.int64] = first[inverse]
@@ -75,7 +93,7 @@ class PandasFrames:
 
     def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
         grouped = frame.groupby(list(by), observed=True)
-        groups = grouped.ngroup().to_numpy()
+        groups = grouped.ngroup().fillna(-1).to_numpy().astype(np.int64)  # NaN where a row has no key
         members = np.flatnonzero(groups >= 0)  # rows without a key are in none
         order = members[np.argsort(groups[members], kind="stable")]
         return function(grouped), Numbers(np.bincount(groups[members]), order)

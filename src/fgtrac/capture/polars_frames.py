@@ -35,15 +35,25 @@ class PolarsFrames:
         return list(frame.collect_schema().names())
 
     def mark(self, frame: Any) -> Any:
-        return None
+        return None if isinstance(frame, _polars().LazyFrame) else frame.height  # extend() and vstack() work in place
+
+    def is_marked(self, frame: Any, mark: Any) -> bool:
+        return bool(frame.height == mark)
 
     def values(self, frame: Any, column: str) -> list[Any]:
         found: list[Any] = eager(frame.select(column)).to_series().to_list()
         return found
 
-    def number(self, frame: Any, column: str) -> Any:
+    def keys(self, frame: Any, by: Sequence[str]) -> list[list[Any]] | None:
+        there = self.columns(frame)
+        return [self.values(frame, name) for name in by] if all(name in there for name in by) else None
+
+    def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
         pl = _polars()
-        return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(column))
+        column_of = (
+            pl.int_range(pl.len(), dtype=pl.Int64).alias(column) if numbers is None else pl.Series(column, numbers)
+        )
+        return frame.with_columns(column_of)
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         collected = eager(frame)
@@ -55,15 +65,13 @@ class PolarsFrames:
     def filter(self, frame: Any, condition: Any, number: str) -> Any:
         pl = _polars()
         chosen = condition(frame) if callable(condition) else condition
-        lazy = frame.lazy()
-        if isinstance(chosen, pl.Expr):
-            lazy = lazy.with_columns(chosen.alias(MASK))  # evaluated without the column of row numbers
+        if isinstance(chosen, pl.Expr):  # evaluated without the column of row numbers
+            mask = eager(frame.with_columns(chosen.alias(MASK)).select(MASK)).to_series()
         else:
             mask = pl.Series(MASK, chosen).cast(pl.Boolean)
             if len(mask) != (rows := self.length(frame)):
                 raise ValueError(f"filter() got a mask of {len(mask)} for {rows} rows; give one value for each")
-            lazy = lazy.with_columns(mask)
-        return self.number(lazy, number).filter(MASK).drop(MASK)
+        return eager(self.number(frame, number)).filter(mask)
 
     def sort(self, frame: Any, by: Sequence[str], descending: bool) -> Any:
         return frame.sort(list(by), descending=descending, maintain_order=True)
@@ -96,13 +104,19 @@ class PolarsFrames:
 
     def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
         cells = eager(frame.select(column)).to_series()
-        return cells.list.len().fill_null(0).to_numpy().astype(np.int64), _flat(cells).to_numpy()
+        sizes = cells.list.len().fill_null(0).to_numpy().astype(np.int64)
+        items = _flat(cells)
+        if len(items) != sizes.sum():
+            raise ValueError(f"the lists of column {column!r:.60} have missing items; fill or drop them first")
+        return sizes, items.to_numpy()
 
     def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
         pl = _polars()
-        owners = pl.DataFrame({"row": np.repeat(np.arange(len(sizes)), sizes), column: values})
-        cells = owners.group_by("row", maintain_order=True).agg(column)
-        rows = pl.DataFrame({"row": np.arange(len(sizes))}).join(cells, on="row", how="left").sort("row")[column]
+        items = pl.Series("items", values.tolist() if values.dtype == object else values)
+        owners = pl.DataFrame({"row": np.repeat(np.arange(len(sizes)), sizes), "items": items})
+        cells = owners.group_by("row", maintain_order=True).agg("items")
+        rows = pl.DataFrame({"row": np.arange(len(sizes))}).join(cells, on="row", how="left").sort("row")["items"]
+        rows = rows.alias(column)
         rows = rows.fill_null(pl.lit([], dtype=rows.dtype)) if rows.null_count() else rows
         there = eager(frame)
         return there.with_columns(rows) if there.width else rows.to_frame()

@@ -46,6 +46,33 @@ def _cell(cell: Any) -> NDArray[Any]:
     return np.atleast_1d(np.asarray(cell))
 
 
+def more_numberings(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two other numberings of so many rows, (rows,) each: falling, and in no order, both with uneven gaps. What a
+    function computes with numbers (a maximum, a median, a mean, a count) names other rows by one of them, or none."""
+    drawn = np.random.default_rng(rows)
+    falling = np.cumsum(drawn.integers(1, max(2, (1 << 50) // max(1, rows)), rows))[::-1].copy()
+    return falling, drawn.permutation(falling)
+
+
+def positions_of(found: Numbers, numbering: NDArray[np.int64]) -> Numbers:
+    """The positions of rows that were numbered so. ValueError for a number that no row has."""
+    order = np.argsort(numbering)
+    places = np.searchsorted(numbering, found.values, sorter=order)
+    inside = places < len(numbering)
+    positions = order[places[inside]]
+    if not inside.all() or not np.array_equal(numbering[positions], found.values):
+        raise ValueError("the column of row numbers was changed: it has numbers that no row had")
+    return Numbers(found.sizes, positions)
+
+
+def take_rows(numbers: Numbers, rows: NDArray[np.int64]) -> Numbers:
+    """The numbers of chosen rows, in that order."""
+    sizes = numbers.sizes[rows]
+    starts = (np.cumsum(numbers.sizes) - numbers.sizes)[rows]
+    shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    return Numbers(sizes, numbers.values[np.arange(len(shift)) + shift])
+
+
 def families_of(found: Sequence[Numbers], lengths: Sequence[int]) -> Families:
     """The parents of each row among several sources of `lengths` rows, laid end to end: each once, in the order of the
     sources. ValueError for a number that no row has."""

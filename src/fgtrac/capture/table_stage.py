@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.capture.families import Families
-from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.lineage import Lineage, ended
 from fgtrac.capture.packing import pack, windows
 from fgtrac.capture.roots import join_resolved, select_resolved
-from fgtrac.capture.row_numbers import families_of
+from fgtrac.capture.row_numbers import Numbers, families_of, more_numberings, positions_of, take_rows
 from fgtrac.capture.tables import Library, libraries_of
 
 NUMBER = "fgtrac_row"  # of several frames with their number behind it
 JOINS = ("inner", "left", "right", "outer")
+NAN = object()  # stands for NaN, which equals nothing
 Names = str | Sequence[str]
 
 
@@ -37,8 +38,9 @@ class TableStage:
     def __init__(self, lineage: Lineage, frames: Sequence[Any], library: Library) -> None:
         self._lineage = lineage
         self._library = library
-        self._frames = tuple(frames)
         parts = [lineage.registry.resolve(frame) for frame in frames]
+        self._given = tuple(frames)
+        self._frames = tuple(lineage.registry.rows_of(frame) for frame in frames)
         self._lengths = [len(part.rows) for part in parts]
         self._data = join_resolved(parts)
         self._numbers = [NUMBER] if len(self._frames) == 1 else [f"{NUMBER}_{n}" for n in range(len(self._frames))]
@@ -74,9 +76,14 @@ class TableStage:
     def deduplicate(self, subset: Names | None = None) -> Any:
         """The first of rows that are equal in the columns `subset`, by default in all. Missing values are equal."""
         names = None if subset is None else _names(subset)
-        first = self._library.first_equal(self._one, names)
+        try:
+            first = self._library.first_equal(self._one, names)
+        except (TypeError, NotImplementedError) as error:  # pandas and pyarrow of columns of lists
+            raise TypeError(
+                f"deduplicate() cannot compare the cells ({error}); name the columns to compare, of plain values"
+            ) from error
         kept = first == np.arange(self._rows)
-        dropped = np.flatnonzero(~kept)
+        dropped = ended(self._data, kept)
         said = {"parameters": {"subset": names}} if names is not None else {}
         positions = np.flatnonzero(kept)
         frame = self._library.take(self._one, positions)
@@ -86,8 +93,8 @@ class TableStage:
     def map(self, function: Callable[[Any], Any], *, aligned: bool = False, check: bool = True) -> Any:
         """What `function` makes of the frame, row by row: each stays its sample, in its place.
 
-        The frame carries its row numbers through the function, and `check` runs it once more without them: both must
-        give the same. With `aligned` it runs once, without them: then you say that row i is made of row i.
+        The frame carries its row numbers through the function, and `check` runs it again without them, and with others,
+        as in `apply`. With `aligned` it runs once, without them: then you say that row i is made of row i.
         """
         if not aligned:
             frame, families = self._carried(function, check)[None]
@@ -120,7 +127,7 @@ class TableStage:
         if len(named) != self._rows:
             raise ValueError(f"split() got {len(named)} names for {self._rows} rows; give one for each")
         places: dict[str, list[int]] = {name: [] for name in parts} if isinstance(parts, Mapping) else {}
-        fallen = []
+        fallen: list[int] = []
         for row, name in enumerate(named):
             fallen.append(row) if name is None or name != name else places.setdefault(str(name), []).append(row)
         made = {}
@@ -129,7 +136,9 @@ class TableStage:
             made[name] = self._library.take(self._one, positions)
             self._lineage.keep("split", self._data, positions, None, output=name, **said)
             self._adopt(made[name], positions)
-        self._lineage.keep("split", self._data, None, np.array(fallen, dtype=np.int64), **said)
+        reached = np.ones(self._rows, dtype=bool)
+        reached[fallen] = False
+        self._lineage.drop("split", self._data, reached, **said)
         return made
 
     def train_test_split(self, test_size: float = 0.25, *, seed: int) -> tuple[Any, Any]:
@@ -162,12 +171,14 @@ class TableStage:
 
     def aggregate(self, by: Names, function: Callable[[Any], Any]) -> Any:
         """A new sample for each group of rows with the same values in the columns `by`: what `function` makes of the
-        library's grouped frame (polars: `lambda groups: groups.agg(pl.col("x").sum())`)."""
+        library's grouped frame (polars: `lambda groups: groups.agg(pl.col("x").sum())`), in any order: the columns `by`
+        of what comes out say which group a row is."""
         names = _names(by)
         frame, members = self._library.aggregate(self._one, names, function)
+        self._check_table(frame)
         if (rows := self._library.length(frame)) != len(members.sizes):
             raise ValueError(f"aggregate() got {rows} rows for {len(members.sizes)} groups; give one for each")
-        families = families_of([members], self._lengths)
+        families = families_of([take_rows(members, self._groups_of(frame, names, members))], self._lengths)
         return self._hand_on("aggregate", frame, families, new=True, parameters={"by": names}, **_said(function))
 
     def tokenise(
@@ -208,7 +219,8 @@ class TableStage:
         comes out must have it (or all of them): a row number, or a list of them where a row is made of several. It is
         taken off again. By default rows stay their samples, unless one is made of several or several are made of one:
         then all are new; `new` decides otherwise. `check` runs the function once more without the column: both runs
-        must give the same, as a function that looks at all columns may not.
+        must give the same, as a function that looks at all columns may not; and twice with other numbers, which must
+        lead to the same rows, as those of a function that computes with them (a maximum, a sum) do not.
         """
         made = self._carried(function, check)
         reached = np.zeros(len(self._data.rows), dtype=bool)
@@ -231,16 +243,20 @@ class TableStage:
 
     @property
     def _one(self) -> Any:
+        self._check_one()
+        return self._frames[0]
+
+    def _check_one(self) -> None:
         if len(self._frames) != 1:
             raise ValueError(f"this verb takes one table, and the stage has {len(self._frames)}; use apply()")
-        return self._frames[0]
 
     @property
     def _rows(self) -> int:
         return self._lengths[0]
 
     def _with(self, others: Sequence[Any]) -> TableStage:
-        frames = (self._one, *others)
+        self._check_one()
+        frames = (*self._given, *others)
         if libraries_of(frames) is None:
             kinds = ", ".join(type(other).__name__ for other in others)
             raise TypeError(f"the other table is a {kinds}; give a frame of the same library")
@@ -248,22 +264,73 @@ class TableStage:
 
     def _carried(self, function: Callable[..., Any], check: bool) -> dict[str | None, tuple[Any, Families]]:
         """What comes out of a function that the frames were carried through with their row numbers, by output."""
-        numbered = [self._library.number(f, n) for f, n in zip(self._frames, self._numbers, strict=True)]
-        made = {name: self._separate(frame) for name, frame in _outputs(function(*numbered)).items()}
-        bare = _outputs(function(*self._frames)) if check else {}
-        for name, frame in bare.items():
-            if name not in made or not self._library.equals(made[name][0], frame):
-                raise ValueError(
-                    f"stage {self._lineage.stage!r}: the function gives something else when the frame has one more "
-                    f"column, {self._numbers[0]}: let it name the columns that it looks at and seed what it draws, or "
-                    "pass check=False to take what came out with the column"
-                )
+        made = self._numbered(function, None)
+        if not check:
+            return made
+        bare = _outputs(function(*self._frames))
+        if set(bare) != set(made) or not all(self._library.equals(made[name][0], bare[name]) for name in bare):
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: the function gives something else when the frame has one more "
+                f"column, {self._numbers[0]}: let it name the columns that it looks at and seed what it draws, or "
+                "pass check=False to take what came out with the column"
+            )
+        for numberings in zip(*map(more_numberings, self._lengths), strict=True):
+            self._check_numbers(function, numberings, made)
         return made
 
-    def _separate(self, frame: Any) -> tuple[Any, Families]:
-        """A frame and its row numbers apart."""
-        if self._lineage and libraries_of(frame) is None:
+    def _numbered(
+        self, function: Callable[..., Any], numberings: Sequence[NDArray[np.int64]] | None
+    ) -> dict[str | None, tuple[Any, Families]]:
+        """What comes out where the rows of each frame are numbered so, or from 0."""
+        given: Sequence[NDArray[np.int64] | None] = numberings or [None] * len(self._frames)
+        numbered = map(self._library.number, self._frames, self._numbers, given)
+        made = _outputs(function(*numbered))
+        return {name: self._separate(frame, numberings) for name, frame in made.items()}
+
+    def _check_numbers(
+        self,
+        function: Callable[..., Any],
+        numberings: Sequence[NDArray[np.int64]],
+        made: Mapping[str | None, tuple[Any, Families]],
+    ) -> None:
+        """ValueError where other numbers lead to other rows: then the function computes with them."""
+        try:
+            again = self._numbered(function, numberings)
+            same = set(again) == set(made) and all(
+                self._library.equals(frame, made[name][0]) and families.has_same_parents(made[name][1])
+                for name, (frame, families) in again.items()
+            )
+        except ValueError:
+            same = False
+        if not same:
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: with other numbers in {self._numbers[0]} the function names other rows, "
+                "so nobody can tell which rows each is made of: it computes with that column, as max() and sum() of "
+                "groups do. Use aggregate(by, function), or let it collect the column's numbers in a list"
+            )
+
+    def _check_table(self, frame: Any) -> None:
+        if libraries_of(frame) is None:
             raise TypeError(f"stage {self._lineage.stage!r}: the function gave a {type(frame).__name__}, and no table")
+
+    def _groups_of(self, frame: Any, by: Sequence[str], members: Numbers) -> NDArray[np.int64]:
+        """Which group each row of an aggregated frame is, by the values in the columns `by`."""
+        firsts = members.values[np.cumsum(members.sizes) - members.sizes]
+        found = self._library.keys(frame, by)
+        groups = self._library.keys(self._library.take(self._one, firsts), by)
+        places = {_key(key): place for place, key in enumerate(zip(*(groups or ()), strict=True))}
+        rows = [places.get(_key(key), -1) for key in zip(*(found or ()), strict=True)]
+        if sorted(rows) != list(range(len(members.sizes))):
+            raise ValueError(
+                f"stage {self._lineage.stage!r}: aggregate() cannot tell which group each row of what came out is: let "
+                f"the function keep the columns {', '.join(map(str, by))} as they are and give one row for each group, or use "
+                "record(frame, parents)"
+            )
+        return np.array(rows, dtype=np.int64)
+
+    def _separate(self, frame: Any, numberings: Sequence[NDArray[np.int64]] | None = None) -> tuple[Any, Families]:
+        """A frame and its row numbers apart."""
+        self._check_table(frame)
         there = self._library.columns(frame)
         if lost := [number for number in self._numbers if number not in there]:
             raise ValueError(
@@ -272,6 +339,8 @@ class TableStage:
                 "map(function, aligned=True) where row i is made of row i, or record(frame, parents)"
             )
         bare, found = self._library.unnumber(frame, self._numbers)
+        if numberings is not None:
+            found = [positions_of(*one) for one in zip(found, numberings, strict=True)]
         return bare, families_of(found, self._lengths)
 
     def _take_off(self, operation: str, numbered: Any, *, new: bool, **said: Any) -> Any:
@@ -299,7 +368,7 @@ class TableStage:
             self._lineage.derive(operation, self._data, frame, families, **said)
         elif not one_each:
             raise ValueError(f"stage {self._lineage.stage!r}: rows are made of several; they cannot stay one sample")
-        elif not new:
+        else:
             self._lineage.keep(operation, self._data, np.flatnonzero(reached), None, **said)
             self._adopt(frame, families.parents)
         if drops:
@@ -307,14 +376,19 @@ class TableStage:
         return frame
 
     def _adopt(self, frame: Any, positions: NDArray[np.int64]) -> Any:
-        if len(positions):
-            self._lineage.registry.adopt(frame, select_resolved(self._data, positions))
+        self._lineage.registry.adopt(frame, select_resolved(self._data, positions))
         return frame
 
 
 def _each(positions: NDArray[np.int64]) -> Families:
     """One parent for each row."""
     return Families(np.arange(len(positions) + 1), positions)
+
+
+def _key(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values of a group that are equal where a library's are: NaN is one value, and so is a list of the same items."""
+    plain = [repr(value) if isinstance(value, list | dict | np.ndarray) else value for value in values]
+    return tuple(NAN if isinstance(value, float) and value != value else value for value in plain)
 
 
 def _outputs(made: Any) -> dict[str | None, Any]:

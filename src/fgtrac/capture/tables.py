@@ -21,13 +21,19 @@ class Library(Protocol):
     def length(self, frame: Any) -> int: ...
     def columns(self, frame: Any) -> list[Any]: ...
     def mark(self, frame: Any) -> Any:
-        """An object that stays the same one as long as the frame keeps its rows; None where frames cannot change."""
+        """What the frame's rows are told by, as `is_marked` takes it; None where frames cannot change."""
+
+    def is_marked(self, frame: Any, mark: Any) -> bool:
+        """Whether no row was moved, added or taken away in place since that was the mark, as far as it shows."""
 
     def values(self, frame: Any, column: str) -> list[Any]:
         """A column's values."""
 
-    def number(self, frame: Any, column: str) -> Any:
-        """The frame with one more column, which numbers its rows from 0."""
+    def keys(self, frame: Any, by: Sequence[str]) -> list[list[Any]] | None:
+        """The values of each of these columns (pandas: or levels of the index), or None where one is missing."""
+
+    def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
+        """The frame with one more column, which numbers its rows: from 0, or by `numbers`, (n,)."""
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         """The frame (a lazy one collected) without these columns, and the row numbers that they held."""
@@ -46,12 +52,12 @@ class Library(Protocol):
     def explode(self, frame: Any, column: str) -> Any: ...
     def join(self, left: Any, right: Any, on: Sequence[str], how: str) -> Any: ...
     def aggregate(self, frame: Any, by: Sequence[str], function: Callable[[Any], Any]) -> tuple[Any, Numbers]:
-        """What `function` makes of the frame's groups, and the rows that are in each, in the same order."""
+        """What `function` makes of the frame's groups, and the rows that are in each group."""
 
     def concat(self, frames: Sequence[Any]) -> Any: ...
     def equals(self, one: Any, other: Any) -> bool: ...
     def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Of a column of lists, how long each is, and all their items."""
+        """Of a column of lists, how long each is, and all their items. ValueError where one is missing."""
 
     def with_lists(self, frame: Any, column: str, sizes: NDArray[np.int64], values: NDArray[Any]) -> Any:
         """The frame with such a column."""
@@ -92,8 +98,28 @@ def mark_of(data: Any) -> Any:
 
 def check_unchanged(data: Any, mark: Any) -> None:
     """CaptureError for a table that has other rows than when that was its mark."""
-    if mark is not None and mark_of(data) is not mark:
+    library = library_of(data)
+    if mark is not None and library is not None and not library.is_marked(data, mark):
         raise CaptureError(
-            f"the rows of this {type(data).__name__} were sorted, cut or given another index in place since it became "
-            "known: make changes through run.transform, or on a copy"
+            f"the rows of this {type(data).__name__} may be others than when it became known: it was sorted, cut, "
+            "added to or given another index in place; make changes through run.transform, or on a copy"
         )
+
+
+def settled(data: Any) -> Any:
+    """The data with their rows in one order for good: a lazy polars frame collected, which may bring them in another
+    order each time, and lazy again; all else as it is."""
+    return data.collect().lazy() if _is_lazy(data) else data
+
+
+def check_settled(data: Any) -> None:
+    """ValueError for a lazy frame, where row i of something else is to be row i of it."""
+    if _is_lazy(data):
+        raise ValueError(
+            "a LazyFrame may have its rows in another order each time that it is collected: collect it once, and give "
+            "that frame"
+        )
+
+
+def _is_lazy(data: Any) -> bool:
+    return PolarsFrames.owns(data) and hasattr(data, "collect")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from fgtrac.capture.graph import nodes_of
-from fgtrac.capture.lineage import Lineage
+from fgtrac.capture.lineage import Lineage, ended
 from fgtrac.capture.roots import Resolved
 from fgtrac.capture.sample_ids import rows_of
 
@@ -55,7 +55,7 @@ class Stage:
         keep = np.fromiter(
             (bool(predicate(item)) for item in self._items()), dtype=bool, count=len(self._resolved.rows)
         )
-        return self._keep("filter", np.flatnonzero(keep), np.flatnonzero(~keep), predicate)
+        return self._keep("filter", keep, predicate)
 
     def map(self, function: Callable[[Any], Any]) -> View:
         """Pass every item through `function` when it is read; each sample stays itself."""
@@ -81,9 +81,7 @@ class Stage:
             values = rows_of(contents)
         first: dict[Hashable, int] = {}
         same = np.fromiter((first.setdefault(v, n) for n, v in enumerate(values)), dtype=np.int64, count=len(values))
-        places = np.arange(len(values))
-        dropped = np.flatnonzero(same != places)
-        return self._keep("deduplicate", np.flatnonzero(same == places), dropped, by, same_as=same[dropped])
+        return self._keep("deduplicate", same == np.arange(len(values)), by, same)
 
     def split(self, part_of: Callable[[Any], str | None] | Sequence[str | None]) -> dict[str, View]:
         """Cut the data set into named parts: `part_of(item)`, or a list with a name for each position.
@@ -98,12 +96,12 @@ class Stage:
         parts: dict[str | None, list[int]] = defaultdict(list)
         for position, name in enumerate(names):
             parts[name].append(position)
-        dropped = np.array(parts.pop(None, []), dtype=np.int64)
+        reached = np.ones(rows, dtype=bool)
+        reached[parts.pop(None, [])] = False
         code = part_of if callable(part_of) else None
         for name, positions in parts.items():
             self._lineage.keep("split", self._resolved, np.array(positions), None, code=code, output=name)
-        if len(dropped):
-            self._lineage.keep("split", self._resolved, None, dropped, code=code)
+        self._lineage.drop("split", self._resolved, reached, code=code)
         return {str(name): View(self._data, positions) for name, positions in parts.items()}
 
     def record(self, children: Any, parents: Sequence[int | Sequence[int]]) -> Any:
@@ -122,11 +120,13 @@ class Stage:
     def _keep(
         self,
         operation: str,
-        kept: NDArray[np.intp],
-        dropped: NDArray[np.intp],
+        keep: NDArray[np.bool_],
         code: Callable[..., Any] | None,
-        same_as: NDArray[np.int64] | None = None,
+        same: NDArray[np.int64] | None = None,
     ) -> View:
+        """The positions to keep, (n,), and the position that each one repeats, if that is why."""
+        kept, dropped = np.flatnonzero(keep), ended(self._resolved, keep)
+        same_as = None if same is None else same[dropped]
         self._lineage.keep(operation, self._resolved, kept, dropped, code=code, same_as=same_as)
         return View(self._data, kept.tolist())
 

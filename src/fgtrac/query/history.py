@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -166,7 +166,7 @@ class Historian:
         kept, undecided = self._contributed_to(events)
         return History(
             sample_id, self._name_of(sample_id), self._seal.head.size, tuple(events), tally, draws_of(rows, said),
-            kept, undecided, pending, rests_on, self.family(sample_id, rows),
+            kept, undecided, pending, rests_on, self.family(sample_id, rows, events if details is not False else None),
         )  # fmt: skip
 
     def tally(self, rows: Rows) -> Tally:
@@ -192,11 +192,11 @@ class Historian:
         if not ((rows["kind"] == KIND["transformed"]) & (rows["detail"] == TRANSFORM["has children"])).any():
             return []
         events = self._read(sample_id, rows[np.isin(rows["kind"], [KIND["registered"], KIND["transformed"]])])
-        found = dict.fromkeys(child for event in events for child in event.details.get("children", ()))
+        found = dict.fromkeys(child for said in _each_entry(events) for child in said.get("children", ()))
         return [bytes.fromhex(child) for child in found]
 
-    def family(self, sample_id: bytes, rows: Rows) -> Family:
-        """What the sample of these rows was made from, and what was made from it."""
+    def family(self, sample_id: bytes, rows: Rows, events: Sequence[Event] | None = None) -> Family:
+        """What the sample of these rows was made from, and what was made from it; `events` are its own, if read."""
         if not _has_family(rows):
             return Family()
 
@@ -210,8 +210,11 @@ class Historian:
             mine = rows_of(member)
             if not _has_family(mine):
                 return []
-            events = self._read(member, mine[np.isin(mine["kind"], [KIND["registered"], KIND[kind]])])
-            pairs = dict.fromkeys((one, e.details["stage"]) for e in events for one in e.details.get(field_name, ()))
+            known = events if member == sample_id else None
+            if known is None:
+                known = self._read(member, mine[np.isin(mine["kind"], [KIND["registered"], KIND[kind]])])
+            said_once = _each_entry([event for event in known if event.kind == kind])
+            pairs = dict.fromkeys((one, said["stage"]) for said in said_once for one in said.get(field_name, ()))
             return [(bytes.fromhex(one), stage) for one, stage in pairs]
 
         def relative(member: bytes, stage: str, generation: int) -> Relative:
@@ -290,6 +293,11 @@ class Historian:
 
     def _epochs(self, rows: Rows) -> NDArray[np.int64]:
         return epochs_of(rows["step"], self._seal.event["epoch_steps"])
+
+
+def _each_entry(events: Sequence[Event]) -> Iterable[dict[str, Any]]:
+    """What entries say in details that several events share, once: all children of a sample in one entry do."""
+    return {id(event.details): event.details for event in events}.values()
 
 
 def _has_family(rows: Rows) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND
 from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import ATTRIBUTION, STATUS
-from fgtrac.query.family import called
+from fgtrac.query.family import MOST, called
 from fgtrac.query.places import Places
 from fgtrac.query.seals import FullSeal
 from fgtrac.verify.evidence import find_id
@@ -136,9 +137,10 @@ class Reader:
         return [Occurrence(words, details=details)] * len(parents)
 
     def _family(self, block: bytes, ordinals: list[int], entry: int, kind: int) -> list[bytes]:
-        """The ids at ordinals of another block, each of which must have a row of that kind for this entry."""
+        """The ids at ordinals of another block: the first MOST, which are told, must have a row of that kind for this
+        entry; that all have is what `fgtrac verify` checks."""
         ids = self._places.ids(block, ordinals, entry)
-        for other in dict.fromkeys(ids):
+        for other in islice(dict.fromkeys(ids), MOST):
             rows = self._seal.rows(other)
             if rows is None or not ((rows["entry"] == entry) & (rows["kind"] == kind)).any():
                 raise ProofError(

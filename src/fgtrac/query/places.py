@@ -38,10 +38,13 @@ class Places:
         """The ids at ordinals of a block that is registered before entry `before`."""
         registered = self._find(block, None, before)
         parts, size = self._log.event(registered)["parts"], self._size(registered)
-        out = []
+        out: list[bytes] = []
+        events: dict[int, Mapping[str, Any]] = {}
         for ordinal in ordinals:
             part = min(ordinal // size, parts - 1)
-            event = self._log.event(self._find(block, part, before))
+            if part not in events:
+                events[part] = self._log.event(self._find(block, part, before))
+            event = events[part]
             at = 32 * (ordinal - part * size)
             if event["parts"] != parts or at >= len(event["ids"]):
                 raise ProofError(f"ordinal {ordinal} is named, which block {block.hex()} does not have")
