@@ -7,6 +7,7 @@ subject  the same with a random K_s for each subject
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -51,12 +52,19 @@ def _of_stage(key: Any) -> bytes | None:
     if type(key) is not tuple or len(key) != 3 or not (type(key[0]) is str and type(key[1]) is tuple):
         return None
     stage, parents, number = key
-    if type(number) is not int or number < 0 or set(map(type, parents)) != {bytes} or set(map(len, parents)) != {32}:
+    if type(number) is not int or number < 0 or not parents:
         return None
-    text = stage.encode()
-    front = b"\x83" + head(3, len(text)) + text + head(4, len(parents)) + b"\x58\x20"
-    made: bytes = front + b"\x58\x20".join(parents) + head(0, number)
+    for parent in parents:
+        if type(parent) is not bytes or len(parent) != 32:
+            return None
+    made: bytes = _front_of_stage(stage, len(parents)) + b"\x58\x20".join(parents) + head(0, number)
     return made
+
+
+@functools.lru_cache(maxsize=64)
+def _front_of_stage(stage: str, parents: int) -> bytes:
+    text = stage.encode()
+    return b"\x83" + head(3, len(text)) + text + head(4, parents) + b"\x58\x20"
 
 
 def number_preimages(dataset: str, numbers: NDArray[np.unsignedinteger[Any]]) -> list[bytes]:
