@@ -153,9 +153,10 @@ class Contributions:
 
     def look(self) -> None:
         """Before more is accumulated: what became of gradients, and are there parameters that will get some?"""
-        for watcher in self.watchers.values():
-            if watcher.pending and not self.stepping:
-                self._look_at_gradient(watcher)
+        if not self.stepping:
+            for watcher in self.watchers.values():
+                if watcher.pending:
+                    self._look_at_gradient(watcher)
         for watcher in self._guards:
             parameter = watcher.parameter()
             if parameter is not None and not parameter.requires_grad:
