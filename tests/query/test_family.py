@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 import fgtrac
 from fgtrac.api.trace import Trace
 from fgtrac.query import family
 from fgtrac.query.history import History
+from fgtrac.query.seals import FullSeal
 from staged_run import StagedRun, staged_run
 
 
@@ -19,6 +23,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StagedRun:
 @pytest.fixture
 def trace(trained: StagedRun) -> Trace:
     return fgtrac.open(trained.path, key=trained.key)
+
+
+def test_of_many_children_only_those_that_are_told_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = 2000
+    with fgtrac.start_run(tmp_path / "many", key=tmp_path / "key.pem", ids="public") as run:
+        frame = pd.DataFrame({"text": ["a" * children]})
+        run.register(frame, name="texts")
+        run.transform("letters", frame).tokenise(lambda text: [1] * len(text), "text", size=1)
+    looked_up: list[bytes] = []
+    rows = FullSeal.rows
+    monkeypatch.setattr(FullSeal, "rows", lambda seal, one: looked_up.append(one) or rows(seal, one))
+    history = fgtrac.open(tmp_path / "many.trace", key=tmp_path / "key.pem").history("texts:0")
+    assert len(history.family.descendants) == family.MOST
+    assert not history.family.whole
+    (made,) = {id(e.details): e.details for e in history.events if e.kind == "transformed"}.values()
+    assert len(made["children"]) == children
+    assert len(looked_up) < 4 * family.MOST
 
 
 def lines_of(history: History) -> list[str]:

@@ -105,7 +105,7 @@ class PandasFrames:
         return bool(one.equals(other))
 
     def lists(self, frame: Any, column: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        cells = [np.asarray(cell) for cell in frame[column]]
+        cells = [_items(cell) for cell in frame[column]]
         full = [cell for cell in cells if len(cell)] or [np.zeros(0, np.int64)]
         return np.array([len(cell) for cell in cells], dtype=np.int64), np.concatenate(full)
 
@@ -118,6 +118,18 @@ class PandasFrames:
 
     def empty(self, rows: int) -> Any:
         return _pandas().DataFrame(index=range(rows))
+
+
+def _items(cell: Any) -> NDArray[Any]:
+    """The items of a list, (n,): none of a missing one, and lists among them as they are."""
+    if not hasattr(cell, "__len__"):
+        return np.zeros(0, np.int64)
+    if not len(cell) or not isinstance(cell[0], list | tuple | np.ndarray):
+        return np.asarray(cell)
+    items = np.empty(len(cell), dtype=object)
+    for place, item in enumerate(cell):
+        items[place] = item
+    return items
 
 
 def _pandas() -> Any:

@@ -220,7 +220,8 @@ class TableStage:
         taken off again. By default rows stay their samples, unless one is made of several or several are made of one:
         then all are new; `new` decides otherwise. `check` runs the function once more without the column: both runs
         must give the same, as a function that looks at all columns may not; and twice with other numbers, which must
-        lead to the same rows, as those of a function that computes with them (a maximum, a sum) do not.
+        lead to the same rows, as those that a function computes (a maximum, a sum) do not. A value that it moves from
+        row to row beside the column, such as the mean of a group, nobody sees.
         """
         made = self._carried(function, check)
         reached = np.zeros(len(self._data.rows), dtype=bool)
@@ -304,9 +305,9 @@ class TableStage:
             same = False
         if not same:
             raise ValueError(
-                f"stage {self._lineage.stage!r}: with other numbers in {self._numbers[0]} the function names other rows, "
-                "so nobody can tell which rows each is made of: it computes with that column, as max() and sum() of "
-                "groups do. Use aggregate(by, function), or let it collect the column's numbers in a list"
+                f"stage {self._lineage.stage!r}: with other numbers in {self._numbers[0]} the function names other "
+                "rows, so nobody can tell which rows each is made of: it computes with that column, as max() and sum() "
+                "of groups do. Use aggregate(by, function), or let it collect the column's numbers in a list"
             )
 
     def _check_table(self, frame: Any) -> None:
@@ -323,8 +324,8 @@ class TableStage:
         if sorted(rows) != list(range(len(members.sizes))):
             raise ValueError(
                 f"stage {self._lineage.stage!r}: aggregate() cannot tell which group each row of what came out is: let "
-                f"the function keep the columns {', '.join(map(str, by))} as they are and give one row for each group, or use "
-                "record(frame, parents)"
+                f"the function keep the columns {', '.join(map(str, by))} as they are and give one row for each group, "
+                "or use record(frame, parents)"
             )
         return np.array(rows, dtype=np.int64)
 
