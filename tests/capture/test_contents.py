@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fgtrac.api.check import check_trace
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.contents import array_digests, source_digests, tensor_digests
+from fgtrac.capture.contents import array_digests, code_digest, source_digests, tensor_digests
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 from fgtrac.verify.report import Verdict
@@ -153,7 +153,7 @@ def test_contents_are_taken_before_the_transform_and_draw_nothing(tmp_path: Path
     word, first = source_digests(data, 4, None)
     _, second = source_digests(data, 4, None)
     assert torch.equal(torch.get_rng_state(), before)
-    assert word == ("file" if kind == "folder" else "tensor")
+    assert word == ("file" if kind == "folder" else "tensor uint8 12x12")
     assert np.array_equal(first, second)
     if kind == "folder":
         truth = [hashlib.sha256(Path(p).read_bytes()).digest() for p, _ in data.samples]
@@ -180,7 +180,7 @@ def test_a_row_has_one_digest_whatever_holds_it(tmp_path: Path) -> None:
     truth = [hashlib.sha256(encode(["float32", [3, 2], r.tobytes()])).digest() for r in rows]
     for data in holders:
         word, digests = source_digests(data, 5, None)
-        assert word == "tensor"
+        assert word == "tensor float32 3x2"
         assert [bytes(d) for d in digests] == truth
 
 
@@ -299,3 +299,14 @@ def test_a_missing_file_is_named(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match=r"00\.png cannot be read .*; repair it or pass content=False"):
         run.register(data)
     run.register(data, content=False)
+
+
+def test_a_lambda_has_the_digest_of_its_own_text() -> None:
+    few, many = lambda f: f > 2, lambda f: f > 3  # fmt: skip
+    assert code_digest(few) == hashlib.sha256(b"lambda f: f > 2").digest()
+    assert code_digest(many) == hashlib.sha256(b"lambda f: f > 3").digest()
+    held = [lambda é, *, k=(lambda z: z): (é, k), (lambda é: (
+        "ü" + é))]  # fmt: skip
+    assert code_digest(held[0]) == hashlib.sha256("lambda é, *, k=(lambda z: z): (é, k)".encode()).digest()
+    assert code_digest(held[1]) == hashlib.sha256('lambda é: (\n        "ü" + é)'.encode()).digest()
+    assert code_digest(eval("lambda f: f > 2")) is None

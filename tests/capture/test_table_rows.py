@@ -101,6 +101,37 @@ def test_what_counts_as_equal(one: Any, other: Any, are_equal: bool) -> None:
     assert (first == second) is are_equal
 
 
+def periods(frequency: str) -> Any:
+    return pd.PeriodIndex(["2020-01"], freq=frequency)
+
+
+def intervals(closed: Any) -> Any:
+    return pd.IntervalIndex.from_tuples([(0, 1)], closed=closed)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            pd.DataFrame({"c": periods("Y")}),
+            pd.DataFrame({"c": periods("M") - (periods("M").asi8 - periods("Y").asi8)}),
+        ),
+        (pd.DataFrame({"c": intervals("left")}), pd.DataFrame({"c": intervals("right")})),
+        (pd.DataFrame({1: [5]}), pd.DataFrame({"1": [5]})),
+        (pd.DataFrame({("a", 1): [5]}), pd.DataFrame({"('a', 1)": [5]})),
+        (pd.DataFrame({dt.date(2020, 1, 1): [5]}), pd.DataFrame({"2020-01-01": [5]})),
+        (
+            pa.table({"c": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"x" * 16], pa.binary(16)))}),
+            pa.table({"c": [b"x" * 16]}),
+        ),
+    ],
+    ids=["periods", "intervals", "numbered columns", "columns of two levels", "dated columns", "uuids"],
+)
+def test_what_only_lies_alike_is_not_equal(one: Any, other: Any) -> None:
+    assert digests(one) == digests(one.copy() if isinstance(one, pd.DataFrame) else one)
+    assert digests(one) != digests(other)
+
+
 def test_a_columns_name_and_place_count() -> None:
     tables = [pa.table({"a": [1], "b": [2]}), pa.table({"b": [2], "a": [1]}), pa.table({"a": [1], "c": [2]})]
     assert len({digests(table)[0] for table in tables}) == 3
@@ -119,6 +150,15 @@ def test_slices_and_chunks_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (pd.DataFrame({"odd": [object()]}), "column 'odd' of object has no canonical bytes"),
         (pd.DataFrame({"mixed": [1, "a"]}), "column 'mixed' of object"),
+        (pd.DataFrame({"m": ["x", b"x"]}), "column 'm' of object, with bytes and text in it,"),
+        (pd.DataFrame({"m": [{"k": ["x"]}, {"k": [b"x"]}]}), "column 'm' of object, with bytes and text in it,"),
+        (pd.DataFrame({"m": pd.Categorical(["x", b"x"])}), "column 'm' of category, with bytes and text in it,"),
+        (pd.DataFrame({"m": [NOON, NOON.replace(tzinfo=dt.UTC)]}), "'m' of object, with instant and wall clock in it,"),
+        (pd.DataFrame({"m": [[NOON], [NOON.date()]]}), "column 'm' of object, with date and wall clock in it,"),
+        (pd.DataFrame({"n": [2**70]}), "column 'n' of object"),
+        (pd.DataFrame([[1]], columns=pd.Index(["\ud800"], dtype=object)), r"column '\\ud800' of int64"),
+        (pl.DataFrame({"n": pl.Series([2**100], dtype=pl.Int128)}), "column 'n' of Int128"),
+        (pl.DataFrame({"n": pl.Series([2**100], dtype=pl.UInt128)}), "column 'n' of UInt128"),
         (pd.DataFrame({"n": [1 + 2j]}), "column 'n' of complex128"),
         (pl.DataFrame({"odd": [object()]}), "column 'odd' of Object"),
         (pa.table({"m": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))}), "column 'm' of map"),
@@ -135,7 +175,8 @@ def test_a_planted_copy_is_found_across_libraries(run: Run, log: Any) -> None:
     run.register(test, role="test", name="test")
     run.close()
     said = log(run.path)
-    assert [event["content"] for event in said.kind("dataset")] == ["table", "table"]
+    schema = hashlib.sha256(encode(["fgtrac table v1", [["t", "text"], ["y", "int"]]])).hexdigest()
+    assert [event["content"] for event in said.kind("dataset")] == [f"table {schema[:16]}"] * 2
     contents = [
         {event["contents"][n : n + 32] for n in range(0, len(event["contents"]), 32)} for event in said.kind("samples")
     ]

@@ -12,6 +12,7 @@ from fgtrac.events.identity import (
     subject_commitment,
 )
 from fgtrac.verify.policy_file import BUILT_IN, OptOut, Policies
+from fgtrac.verify.report import Verdict
 from fgtrac.verify.uses import NONE
 from judged import (
     BOTH,
@@ -171,6 +172,17 @@ def test_contents_that_cannot_be_compared_are_no_proof_of_difference(train: Data
     held = check(TRAIN.registered("train"), replace_name(train).registered("test"), TRAIN.use(1, 0, 1, 2, 3),
                  run_entry=entry)  # fmt: skip
     assert_only(held, "held-out-contents", CANNOT_TELL, "cannot be compared with those of every held-out sample")
+
+
+@pytest.mark.parametrize("kind", ["table", "tensor float32"])
+def test_rows_of_another_schema_or_shape_cannot_be_compared(kind: str) -> None:
+    def answer(train: str, test: str) -> Verdict:
+        data, held = Data("train", 4, content=f"{kind} {train}"), Data("test", 3, content=f"{kind} {test}")
+        log = [*data.registered("train"), *held.registered("test"), data.use(1, 0, 1, 2, 3)]
+        return check(log)["held-out-contents"].verdict
+
+    assert answer("3x2", "3x2") is HOLDS
+    assert answer("3x2", "6") is CANNOT_TELL
 
 
 def replace_name(data: Data) -> Data:

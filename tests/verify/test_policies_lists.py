@@ -259,7 +259,7 @@ def test_files_say_nothing_of_contents_that_are_no_digests_of_files(train: Data)
 
 
 def test_the_list_says_what_its_digests_are_of() -> None:
-    tensors = Data("tensors", 2, content="tensor")
+    tensors = Data("tensors", 2, content="tensor float32 3x2")
     log, policies = [*tensors.registered(), tensors.use(1, 0)], opt_out(contents="x", source="tensor")
     assert check(log, policies=policies, at_hand=digests(b"tensors 0"))["opt-out list"].verdict is REFUTED
     assert check(log, policies=policies, at_hand=digests(b"tensors 1"))["opt-out list"].verdict is HOLDS

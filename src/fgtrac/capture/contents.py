@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import os
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from fgtrac.capture.hf_rows import is_hf_dataset, table_of
-from fgtrac.capture.table_rows import table_digests
+from fgtrac.capture.table_rows import digest_table
 from fgtrac.capture.undigested import UndigestedError as UndigestedError
 from fgtrac.capture.undigested import undigested
 from fgtrac.errors import CaptureError
@@ -33,8 +34,8 @@ WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
 def source_digests(
     data: Any, rows: int, source: Callable[[int], bytes] | None
 ) -> tuple[str | None, NDArray[np.uint8] | None]:
-    """(rows, 32) uint8: SHA-256 of each row's source bytes, and a word for what they are, or (None, None) where no
-    source is known.
+    """(rows, 32) uint8: SHA-256 of each row's source bytes, and what they are, or (None, None) where no source is
+    known.
 
     Sources are what is there before any transform, and are not read through the data set: `source(row)`; of a
     pandas, polars or pyarrow table, or the Arrow table of a Dataset of `datasets`, its rows (docs/lineage.md); of a
@@ -45,32 +46,69 @@ def source_digests(
     """
     if source is not None:
         return "source", stacked([_source_digest(source, row) for row in range(rows)])
-    if (digests := table_digests(_files_digested(data) if is_hf_dataset(data) else data)) is not None:
-        return "table", digests
+    if (table := digest_table(_files_digested(data) if is_hf_dataset(data) else data)) is not None:
+        return f"table {table[0]}", table[1]
     if isinstance(data, TensorDataset):
-        return "tensor", tensor_digests(data.tensors[0])
+        return _of_rows(data.tensors[0])
     if isinstance(data, torch.Tensor | np.ndarray):
-        return "tensor", row_digests(data)
+        return _of_rows(data)
     if (paths := _listed_files(data, rows)) is not None:
         return "file", stacked([file_digest(path) for path in paths])
     held = _held(data)
     values = held.get("data")
     is_labelled = any(_has_length(held.get(name), rows) for name in ("targets", "labels"))
     if is_labelled and isinstance(values, torch.Tensor | np.ndarray) and _has_length(values, rows):
-        return "tensor", row_digests(values)
+        return _of_rows(values)
     return None, None
 
 
+def _of_rows(values: torch.Tensor | NDArray[Any]) -> tuple[str, NDArray[np.uint8]]:
+    """What the digests of rows are of, and these: rows of another dtype or shape have others, whatever they hold."""
+    digests = row_digests(values)
+    name = values.dtype.name if isinstance(values, np.ndarray) else str(values.dtype).removeprefix("torch.")
+    return f"tensor {name} {'x'.join(map(str, values.shape[1:]))}".rstrip(), digests
+
+
 def _files_digested(data: Any) -> Any:
-    """The table behind a Dataset of `datasets`, with SHA-256 of the file in the place of images, sounds and films: its
-    name says nothing of what is in it, and it may lie in the table or beside it."""
-    table = table_of(data)
+    """The table behind a Dataset of `datasets`, with SHA-256 of the file in the place of images, sounds and films, also
+    in lists and records: its name says nothing of what is in it, and it may lie in the table or beside it."""
+    table, pyarrow = table_of(data), sys.modules["pyarrow"]
     for place, name in enumerate(table.column_names):
-        if type(data.features[name]).__name__ in FILES:
-            digests = [_file_in_cell(cell.as_py()) for cell in table.column(name)]
-            cells = sys.modules["pyarrow"].array(digests, sys.modules["pyarrow"].binary())
-            table = table.set_column(place, name, cells)
+        feature, column = data.features[name], table.column(name)
+        if _has_files(feature):
+            cells = [_files_in(pyarrow, feature, chunk) for chunk in column.chunks]
+            table = table.set_column(place, name, pyarrow.chunked_array(cells))
     return table
+
+
+def _has_files(feature: Any) -> bool:
+    return type(feature).__name__ in FILES or any(map(_has_files, _inner(feature).values()))
+
+
+def _inner(feature: Any) -> dict[str, Any]:
+    """The features inside one: those of a record by name, that of a list's items under no name."""
+    if isinstance(feature, Mapping):
+        return dict(feature)
+    items = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    if type(feature).__name__ == "Sequence" and isinstance(items, Mapping):  # before datasets 4: a record of lists
+        return {name: [item] for name, item in items.items()}
+    return {} if items is None else {"": items}
+
+
+def _files_in(pyarrow: Any, feature: Any, array: Any) -> Any:
+    """An Arrow array with SHA-256 in the place of each file."""
+    if type(feature).__name__ in FILES:
+        return pyarrow.array([_file_in_cell(cell.as_py()) for cell in array], pyarrow.binary())
+    if not _has_files(feature):
+        return array
+    inner, nulls = _inner(feature), array.is_null()
+    if pyarrow.types.is_struct(array.type):
+        names = [array.type[n].name for n in range(array.type.num_fields)]
+        fields = [_files_in(pyarrow, inner[name], field) for name, field in zip(names, array.flatten(), strict=True)]
+        return pyarrow.StructArray.from_arrays(fields, names, mask=nulls)
+    sizes = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = pyarrow.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    return pyarrow.LargeListArray.from_arrays(offsets, _files_in(pyarrow, inner[""], array.flatten()), mask=nulls)
 
 
 def _file_in_cell(cell: Mapping[str, Any] | None) -> bytes | None:
@@ -168,11 +206,32 @@ def file_digest(path: Path) -> bytes:
 
 
 def code_digest(function: Callable[..., Any]) -> bytes | None:
-    """SHA-256 of a function's source text, or None where Python does not have it."""
+    """SHA-256 of a function's source text (of a lambda's own, not of the line that it stands in), or None where Python
+    does not have it."""
     try:
-        return hashlib.sha256(inspect.getsource(function).encode()).digest()
-    except (OSError, TypeError):
+        source = _source_of_lambda(function) if _is_lambda(function) else inspect.getsource(function)
+    except (OSError, TypeError, SyntaxError, ValueError):
         return None  # a builtin or something typed at a prompt: the entry then has no code digest
+    return None if source is None else hashlib.sha256(source.encode()).digest()
+
+
+def _is_lambda(function: Any) -> bool:
+    return inspect.isfunction(function) and function.__code__.co_name == "<lambda>"
+
+
+def _source_of_lambda(function: Any) -> str | None:
+    """The text of a lambda, told from others of its line by the place of its body; None where that is not known."""
+    lines, _ = inspect.findsource(function)
+    text, code = "".join(lines), function.__code__
+    bodies = {(*place[:1], *place[2:]) for place in code.co_positions() if None not in place}
+    found = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Lambda)
+        and (node.body.lineno, node.body.col_offset, node.body.end_col_offset) in bodies
+        and node.lineno == code.co_firstlineno
+    ]
+    return ast.get_source_segment(text, found[0]) if len(found) == 1 else None
 
 
 def _source_digest(source: Callable[[int], bytes], row: int) -> bytes:

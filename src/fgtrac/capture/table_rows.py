@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from fgtrac.capture.arrow_tables import ArrowTables
 from fgtrac.capture.pandas_frames import PandasFrames
 from fgtrac.capture.polars_frames import PolarsFrames, eager
+from fgtrac.capture.python_cells import mixed_kinds
 from fgtrac.capture.undigested import undigested
 from fgtrac.events.codec import encode
 
@@ -30,6 +32,12 @@ Matrix = NDArray[np.uint8]  # (rows, bytes of each cell)
 def table_digests(data: Any) -> NDArray[np.uint8] | None:
     """(n, 32) uint8: SHA-256 of each row's source; None for what is no table, and where pyarrow is not installed.
     UndigestedError names a column whose type has no canonical bytes."""
+    found = digest_table(data)
+    return None if found is None else found[1]
+
+
+def digest_table(data: Any) -> tuple[str, NDArray[np.uint8]] | None:
+    """The first 16 hex digits of the schema's SHA-256, without which no two rows are equal, and `table_digests`."""
     if not any(kind.owns(data) for kind in (PandasFrames, PolarsFrames, ArrowTables)):
         return None
     try:
@@ -37,44 +45,73 @@ def table_digests(data: Any) -> NDArray[np.uint8] | None:
     except ImportError:
         return None
     names, columns = _columns(pa, data)
-    kinds = [_kind(pa, column.type, name) for name, column in zip(names, columns, strict=True)]
-    schema = hashlib.sha256(encode(["fgtrac table v1", [list(pair) for pair in zip(names, kinds, strict=True)]]))
+    said = [_said(pa, name, column.type) for name, column in zip(names, columns, strict=True)]
+    schema = hashlib.sha256(encode(["fgtrac table v1", said]))
     front = np.frombuffer(schema.digest(), dtype=np.uint8)
     digests: list[bytes] = []
     rows = len(columns[0]) if columns else len(data)
     for start in range(0, rows, PIECE_ROWS):
         some = min(PIECE_ROWS, rows - start)
         parts = [np.broadcast_to(front, (some, 32))]
-        for column in columns:
-            parts += _cells(pa, _whole(pa, column.slice(start, some)))
+        for name, column in zip(names, columns, strict=True):
+            with _as_undigested(pa, name, column.type):
+                parts += _cells(pa, _whole(pa, column.slice(start, some)))
         digests += _hashes(_joined(pa, parts))
-    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+    return schema.hexdigest()[:16], np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
 
 
-def _columns(pa: Any, data: Any) -> tuple[list[str], list[Any]]:
+def _columns(pa: Any, data: Any) -> tuple[list[Any], list[Any]]:
     if PandasFrames.owns(data):
-        names = [str(name) for name in data.columns]
+        names = list(data.columns)
         return names, [_of_pandas(pa, data.iloc[:, n], name) for n, name in enumerate(names)]
     if PolarsFrames.owns(data):
         frame = eager(data)
-        return list(frame.columns), [_of_polars(frame[name]) for name in frame.columns]
+        return list(frame.columns), [_of_polars(pa, frame[name]) for name in frame.columns]
     return list(data.column_names), list(data.columns)
 
 
-def _of_pandas(pa: Any, series: Any, name: str) -> Any:
+def _said(pa: Any, name: Any, of: Any) -> list[Any]:
+    """What the schema says of a column: its name and its kind."""
+    with _as_undigested(pa, name, of):
+        said = [_written(name), _kind(pa, of, name)]
+        encode(said)
+    return said
+
+
+def _written(name: Any) -> Any:
+    """A column's name in the schema: text, a whole number, a list for a tuple, or {type: text} for anything else."""
+    if isinstance(name, str):
+        return name
+    if isinstance(name, int | np.integer) and not isinstance(name, bool) and -(1 << 63) <= name < 1 << 63:
+        return int(name)
+    return list(map(_written, name)) if isinstance(name, tuple) else {type(name).__name__: str(name)}
+
+
+@contextmanager
+def _as_undigested(pa: Any, name: Any, of: Any) -> Iterator[None]:
+    """What Arrow refuses inside has no canonical bytes."""
     try:
+        yield
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise undigested(f"column {name!r:.60} of {of}") from error
+
+
+def _of_pandas(pa: Any, series: Any, name: Any) -> Any:
+    objects = series.cat.categories if hasattr(series, "cat") else series
+    if objects.dtype == object and (kinds := mixed_kinds(objects, sys.modules["pandas"].isna)):
+        raise undigested(f"column {name!r:.60} of {series.dtype}, with {' and '.join(kinds)} in it,")
+    with _as_undigested(pa, name, series.dtype):
         return pa.array(series, from_pandas=True)  # NaN is pandas' missing value
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise undigested(f"column {name!r:.60} of {series.dtype}") from error
 
 
-def _of_polars(series: Any) -> Any:
+def _of_polars(pa: Any, series: Any) -> Any:
     if series.dtype == sys.modules["polars"].Object:  # Arrow would get addresses
         raise undigested(f"column {series.name!r:.60} of {series.dtype}")
-    return series.to_arrow()
+    with _as_undigested(pa, series.name, series.dtype):
+        return series.to_arrow()
 
 
-def _kind(pa: Any, of: Any, name: str) -> Any:
+def _kind(pa: Any, of: Any, name: Any) -> Any:
     """What the schema says of a type: widths do not matter, signs and zones do."""
     t = pa.types
     simple = (
@@ -98,7 +135,8 @@ def _kind(pa: Any, of: Any, name: str) -> Any:
     if t.is_struct(of):
         return ["struct", [[of[n].name, _kind(pa, of[n].type, name)] for n in range(of.num_fields)]]
     if isinstance(of, pa.BaseExtensionType):
-        return _kind(pa, of.storage_type, name)
+        said = of.__arrow_ext_serialize__() if hasattr(of, "__arrow_ext_serialize__") else str(of)
+        return ["extension", of.extension_name, said, _kind(pa, of.storage_type, name)]
     raise undigested(f"column {name!r:.60} of {of}")
 
 

@@ -258,13 +258,19 @@ def undecided(roster: Roster, comparable: Mask, known: Mask | None = None) -> Ma
     return (without | ~roster.kin.below(comparable)) & ~comparable
 
 
+def source_word(content: str | None) -> str | None:
+    """The kind of source that digests are taken from, without its dtype and shape, or its schema."""
+    return None if content is None else content.partition(" ")[0]
+
+
 def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterable[list[bytes]]) -> Meant:
     places, values = roster.column("contents")
     table, of_value = np.unique(values, return_inverse=True)
+    has_key = at_hand.id_key is not None
     usable = {
         name
         for name, (scheme, content) in roster.datasets.items()
-        if content == opt_out.source and (scheme == "public" or (scheme == "keyed" and at_hand.id_key is not None))
+        if source_word(content) == opt_out.source and (scheme == "public" or (scheme == "keyed" and has_key))
     }
     schemes = {roster.datasets[name][0] for name in usable}
     listed, count = np.zeros(len(table), np.bool_), 0

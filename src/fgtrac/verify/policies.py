@@ -130,14 +130,15 @@ def _held_out_contents(roster: Roster, policies: Policies) -> _Rule:
 
 _UNLIKE = (
     "its contents cannot be compared with those of every held-out sample: a data set may have no digests, or those of "
-    "something else, or under another id scheme; under that of subjects, equal contents of two subjects are not linked"
+    "something else (rows of another dtype, shape or schema, too), or under another id scheme; under that of subjects, "
+    "equal contents of two subjects are not linked"
 )
 
 
 def _unlike(roster: Roster, held: Mask, made: Mask) -> Mask:
     """(n,) the samples whose content cannot be compared with that of each held-out sample, and of each that was made
     from one and has a digest: the digests of two data sets say something of each other where both are of the same kind
-    of source under one scheme other than subject."""
+    of source (dtype and shape, or schema, included) under one scheme other than subject."""
     known = roster.mask(roster.column("contents")[0])
     kinds: dict[tuple[str, str], Mask] = {}
     for name, (scheme, content) in roster.datasets.items():
