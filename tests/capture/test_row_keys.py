@@ -12,6 +12,8 @@ from torch.utils.data import TensorDataset
 
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture import sample_ids
+from fgtrac.capture.envelope import names_of
+from fgtrac.errors import CaptureError
 from fgtrac.events.identity import preimage, public_id
 
 
@@ -59,3 +61,9 @@ def test_a_tensor_of_numbers_gives_keys(tmp_path: Path) -> None:
         run.register(numbers(3), name="digits", key=torch.tensor([5, 3, 9]))
         (root,) = run._registry.registered()
     assert [row.tobytes() for row in root.ids] == [public_id(preimage("digits", key)) for key in (5, 3, 9)]
+
+
+def test_a_wrong_key_of_a_stream_is_told_in_words() -> None:
+    for wrong in ("\ud800", 2**64, functools.reduce(lambda key, _: (key,), range(1000), 0)):
+        with pytest.raises(CaptureError, match=r"(is|are) no key; .*name the samples by watch\(loader, key=...\)"):
+            names_of([1], lambda sample, wrong=wrong: wrong, is_batch=True)
