@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fgtrac.api.check import check_trace
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.contents import array_digests, code_digest, source_digests, tensor_digests
+from fgtrac.capture import contents
+from fgtrac.capture.contents import array_digests, code_digest, source_digests, stacked, tensor_digests
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
 from fgtrac.verify.report import Verdict
@@ -200,6 +202,20 @@ def test_every_plain_dtype_of_torch_is_digested(tensor: torch.Tensor, named: str
     octets = [r.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for r in tensor]
     truth = [hashlib.sha256(encode([named, list(tensor.shape[1:]), raw])).digest() for raw in octets]
     assert [bytes(d) for d in tensor_digests(tensor)] == truth
+
+
+def test_long_rows_are_digested_by_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(101, 700)).astype(np.float32)
+    alone, threads = array_digests(rows), set()
+    monkeypatch.setattr(contents, "THREADED_BYTES", 1)
+    monkeypatch.setattr(contents.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(contents, "stacked", lambda found: (threads.add(threading.get_ident()), stacked(found))[1])
+    assert np.array_equal(array_digests(rows), alone)
+    assert threading.get_ident() in threads
+    assert len(threads) > 1
+    threads.clear()
+    array_digests(rows[:, :9])
+    assert threads == {threading.get_ident()}
 
 
 def test_rows_of_other_dtype_or_shape_are_other_contents() -> None:

@@ -8,6 +8,8 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from fgtrac.events.codec import encode
 PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
 PIECE_BYTES = 1 << 20
 LONG_BYTES = 1 << 11  # rows from this size on are hashed where they lie, shorter ones side by side with what precedes
+THREADED_BYTES = 1 << 24  # so many bytes of long rows are hashed by two threads
+MAX_THREADS = 2
 FILES = ("Image", "Audio", "Video", "Pdf")  # what `datasets` calls columns whose cells are files
 FIRST = 8  # listed texts are paths where one of so many is a file
 WHOLE_FILE_BYTES = 1 << 20  # files up to this size are read in one go
@@ -164,26 +168,37 @@ def _digests_of_rows(
     front = whole[: len(whole) - size]
     width, step, sha256 = len(whole), max(1, PIECE_BYTES // len(whole)), hashlib.sha256
 
-    def digest_short(start: int) -> list[bytes]:
-        piece = np.empty((min(step, rows - start), width), dtype=np.uint8)
+    def digest_short(start: int, stop: int) -> list[bytes]:
+        piece = np.empty((stop - start, width), dtype=np.uint8)
         piece[:, : len(front)] = np.frombuffer(front, dtype=np.uint8)
         if size:
-            piece[:, len(front) :] = octets(start, start + len(piece)).reshape(len(piece), size)
+            piece[:, len(front) :] = octets(start, stop).reshape(len(piece), size)
         view = piece.reshape(-1).data
         return [sha256(view[at : at + width]).digest() for at in range(0, len(view), width)]
 
-    def digest_long(start: int) -> list[bytes]:
-        view, begun, digests = octets(start, min(start + step, rows)).data, sha256(front), []
+    def digest_long(start: int, stop: int) -> list[bytes]:
+        view, begun, digests = octets(start, stop).data, sha256(front), []
         for at in range(0, len(view), size):
             state = begun.copy()
             state.update(view[at : at + size])
             digests.append(state.digest())
         return digests
 
+    def fill(begin: int, end: int) -> None:
+        for start in range(begin, end, step):
+            stop = min(start + step, end)
+            out[start:stop] = stacked(digest(start, stop))
+
     digest = digest_long if size >= LONG_BYTES else digest_short
     out = np.empty((rows, 32), dtype=np.uint8)
-    for start in range(0, rows, step):
-        out[start : start + step] = stacked(digest(start))
+    is_slow = size >= LONG_BYTES and rows * size >= THREADED_BYTES
+    threads = min(MAX_THREADS, os.cpu_count() or 1) if is_slow else 1
+    bounds = [rows * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as others:  # hashlib lets go of the interpreter while it digests a long row
+        parts = [others.submit(fill, *part) for part in pairwise(bounds[1:])]
+        fill(*bounds[:2])
+        for part in parts:
+            part.result()
     return out
 
 

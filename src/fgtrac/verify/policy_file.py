@@ -24,7 +24,7 @@ MAX_NAME = 80
 HELD_OUT_ROLES = ("validation", "test", "excluded")
 BUILT_IN = ("held-out", "held-out-contents", "every-training-sample-used", "erased-subjects")
 ON_DEMAND = ("held-out-features",)  # built in too, and off without a section in the file
-SOURCES = ("file", "source", "table", "tensor")  # how the `content` of a data set begins: what its digests are taken from
+SOURCES = ("file", "source", "table", "tensor")  # what digests are taken from, as the `content` of a data set begins
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
