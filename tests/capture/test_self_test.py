@@ -19,8 +19,8 @@ from fgtrac.errors import CaptureError
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """As in a process that has watched nothing yet; afterwards as before."""
+def fresh(run: Run) -> Iterator[None]:
+    """As in a process that has watched nothing yet, behind the start of the run; afterwards as before."""
     base: Any = torch_dataloader._BaseDataLoaderIter
     patched, originals = {name: getattr(base, name) for name in loader._original}, dict(loader._original)
     for name in originals:
