@@ -139,6 +139,14 @@ def test_a_lazy_frame_has_the_rows_that_it_was_registered_with(run: Run, log: Re
     assert {n: said.names[i][1] for n, i in ids[3].items()} == {3: 3, 4: 4, 5: 5}
 
 
+def test_an_aligned_map_of_a_lazy_frame_gives_an_eager_one(run: Run) -> None:
+    lazy = pl.DataFrame(GROUPS).lazy()
+    run.register(lazy, name="lazy")
+    made = run.transform("x", lazy).map(lambda frame: frame.select("x"), aligned=True)
+    assert made.equals(pl.DataFrame({"x": GROUPS["x"]}))
+    assert ids_at(run, made) == ids_at(run, lazy)
+
+
 def test_a_lazy_frame_in_whose_order_other_rows_are_said_to_be_is_refused(run: Run) -> None:
     lazy = table(run, pl.DataFrame, GROUPS).lazy()
     for data, rows in ((TensorDataset(torch.zeros(6)), lazy), (lazy, pl.DataFrame(GROUPS))):

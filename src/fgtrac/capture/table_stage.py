@@ -99,7 +99,9 @@ class TableStage:
         if not aligned:
             frame, families = self._carried(function, check)[None]
         else:
-            frame, families = function(self._one), _each(np.arange(self._rows))
+            made = function(self._one)
+            self._check_table(made)
+            (frame, _), families = self._library.unnumber(made, ()), _each(np.arange(self._rows))  # collected, if lazy
         rows = self._library.length(frame)
         if rows != self._rows or not np.array_equal(families.parents, np.arange(rows)):
             raise ValueError(
