@@ -67,6 +67,12 @@ class Grounding:
         return self._updates.greatest_step
 
     @property
+    def updates_made(self) -> int:
+        """Of all optimizers together, in this process."""
+        self._updates.read()
+        return self._updates.made
+
+    @property
     def learning_rates(self) -> tuple[float, ...]:
         """The learning rates, one a parameter group, in force at the last applied update of each optimizer; the one
         that stepped last first."""

@@ -38,6 +38,7 @@ class Updates:
         self._inside: KnownOptimizer | None = None  # all that step inside backward passes
         self._by_hand: KnownOptimizer | None = None  # whatever is told by `stepped` without its parameters
         self._latest: KnownOptimizer | None = None
+        self.made = 0  # updates, of all optimizers together
         self._gone = first_step  # the greatest step of those that are forgotten
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
@@ -141,14 +142,27 @@ class Updates:
 
     def _apply(self, known: KnownOptimizer, pending: Pending, rates: tuple[Any, ...]) -> None:
         known.steps += 1
+        self.made += 1
+        if not pending and self._passes.is_told:
+            pending = self._applied_again(known)
         known.rates, known.last = rates, pending
         self._latest = known
-        if self._passes.is_told and not pending:
-            self._contributions.tell_of_nothing()
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
         if self._roots.seeks:
             self._roots.updated()
+
+    def _applied_again(self, known: KnownOptimizer) -> Pending:
+        """An update to which no backward pass led: of what the one before was made of, if its gradients are still
+        there, as behind a closure that computes none."""
+        watcher = known.graded()
+        parameter = None if watcher is None else watcher.parameter()
+        grad = None if parameter is None else parameter.grad
+        is_same = grad is not None and watcher is not None and (address_of(grad), grad._version) == watcher.grad
+        if is_same and self._passes.current:
+            return known.last
+        self._contributions.tell_of_nothing()
+        return {}
 
     def read(self) -> None:
         """Settle what is held: whether each optimizer's last step was an update."""
@@ -172,6 +186,7 @@ class Updates:
         if known.backward != backward:
             known.backward, known.last = backward, {}
             known.steps += 1
+            self.made += 1
         known.rates, self._latest = rates, known
         new = [batch for batch in self._passes.current if batch not in known.last]
         for batch, sure in self._contributions.take(new, known.number).items():

@@ -33,6 +33,11 @@ class LastingRun:
         self.run: Run | None = None
 
     @property
+    def at_hand(self) -> Run | None:
+        """The run that is recorded into, or would be: one that the caller opened."""
+        return self.run or self._given
+
+    @property
     def is_own(self) -> bool:
         """Whether the run is opened and closed here."""
         return self._given is None
@@ -55,7 +60,7 @@ class LastingRun:
         if step is not None:
             options |= {"step": step, "resume": self._exists()}
         elif self._closed is not None:
-            options |= {"step": self._closed.step, "resume": True}
+            options |= {"step": greatest_step(self._closed), "resume": True}
         run = start_run(self._path, **options)  # type: ignore[arg-type]
         if origin is not None and options["resume"] and origin_of(run) != origin:
             run.close(finished=False)
@@ -109,6 +114,11 @@ class LastingRun:
             f"training goes on from step {step}, and the run {run.path.name} counts on from {run.step}; begin it with "
             f"start_run(..., resume=True, step={step})"
         )
+
+
+def greatest_step(run: Run) -> int:
+    """Updates of the optimizer that made the most: going on from there, nothing is undone."""
+    return max(run.step, run._grounding.greatest_step)
 
 
 def origin_of(run: Run) -> str:

@@ -8,9 +8,9 @@ that a loader delivers in an epoch is the one that Lightning's k-th step is abou
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +20,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from fgtrac.api.run import Run
-from fgtrac.capture.batch import Batch
+from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.graph import is_node_loader
-from fgtrac.capture.loader import Watch, find_watch, watch_loader
+from fgtrac.capture.loader import find_watch, watch_loader
 from fgtrac.errors import CaptureError
-from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
+from fgtrac.frameworks.lasting_run import LastingRun, Where, greatest_step, origin_of
+from fgtrac.frameworks.lightning_loops import Followed, reads
 from fgtrac.frameworks.made_anew import adopt_made_anew
 from fgtrac.frameworks.places import Places
 
@@ -43,32 +44,6 @@ lightning: Any = _package()
 Callback: Any = lightning.Callback
 FIRST_VERSION, LAST_VERSION = (2, 4), (2, 6)
 ROLES = {"train": "train", "validate": "validation", "test": "test", "predict": None}
-
-
-@dataclass(eq=False, slots=True)
-class _Followed:
-    """One loader of one stage, and every one that Lightning makes anew in its place; what is `waiting` was delivered,
-    and no step has begun with it. Batches of nothing (a collate function gave None) begin no step."""
-
-    data: Any
-    watch: Watch
-    waiting: deque[tuple[Batch, bool]] = field(default_factory=deque)
-
-    def take(self, batch: Batch, data: Any) -> Any:
-        """A batch is delivered. What a pass that was left for this one had read ahead, no step will be about."""
-        if self.waiting and self.waiting[-1][0].iteration is not batch.iteration:
-            left = (b for b in self.waiting if b[0].iteration is batch.iteration or b[0].iteration.is_over)
-            self.waiting = deque(left)
-        self.waiting.append((batch, data is None))
-        return data
-
-    def next(self, *, alone: bool) -> Batch | None:
-        """The batch that the step now beginning is about; where the loader is not `alone`, steps have nothings too."""
-        while self.waiting:
-            batch, is_nothing = self.waiting.popleft()
-            if not (alone and is_nothing):
-                return batch
-        return None
 
 
 @dataclass(eq=False, slots=True)
@@ -105,17 +80,19 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self.monitor = monitor
         self.predictions = predictions
         self._restored: dict[str, Any] | None = None
-        self._followed: dict[tuple[str, int], _Followed] = {}
-        self._present: dict[str, list[_Followed]] = {}  # the loaders of each stage, in the order of the present pass
+        self._followed: dict[tuple[str, int], Followed] = {}
+        self._present: dict[str, list[Followed]] = {}  # the loaders of each stage, in the order of the present pass
         self._taken_up: set[str] = set()  # stages whose loaders have all been seen: the next one is made anew
         self._key_of = key_of
         self._predicted: dict[int, _Predicted] = {}
-        self._recorded_step: int | None = None
+        self._updates_recorded: int | None = None  # how many there were when a state was put on record
+        self._in_hand: list[Batch] = []
+        self._reads = False  # the fit loop does, or makes ready to
         self._is_known_past = False  # updates before this fit are in the log, or said to be missing
         self._function = "fit"  # of the Trainer, that is under way
         self._draws_in_step = False  # the module draws its batches itself, in `training_step(self, dataloader_iter)`
         self._has_said_monitor = False
-        self._release: Callable[[], None] | None = None
+        self._wrapped: list[tuple[Any, str, Any]] = []  # object, method, what the object itself had in its place
 
     @property
     def run(self) -> Run | None:
@@ -127,22 +104,46 @@ class LightningTrace(Callback):  # type: ignore[misc]
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Look at every loader that the Trainer takes up from now on."""
         self._let_go()
-        self._function, strategy = stage, trainer.strategy
-        process, had_own = strategy.process_dataloader, "process_dataloader" in vars(strategy)
+        self._function, self._reads = stage, True
 
-        def watch_and_process(loader: Any) -> Any:
+        def watch_and_process(process: Callable[..., Any], loader: Any) -> Any:
             if self in trainer.callbacks:  # a tuner puts others there, and the model back when it is done
                 self._watch(trainer, loader)
             return process(loader)
 
-        def release() -> None:
-            if had_own:
-                strategy.process_dataloader = process
-            else:
-                vars(strategy).pop("process_dataloader", None)
+        def run_epoch(run: Callable[..., Any], *args: Any) -> Any:
+            if self not in trainer.callbacks and (at_hand := self._lasting.at_hand) is not None:
+                with at_hand._grounding.unseen():
+                    return run(*args)
+            self._reads = True
+            try:
+                return run(*args)
+            finally:
+                self._end_pass()
 
-        strategy.process_dataloader = watch_and_process
-        self._release = release
+        self._wrap(trainer.strategy, "process_dataloader", watch_and_process)
+        if stage == "fit":
+            epoch = trainer.fit_loop.epoch_loop
+            self._wrap(epoch, "run", run_epoch)
+            for optimization in (epoch.automatic_optimization, epoch.manual_optimization):
+                self._wrap(optimization, "run", self._run_step)
+
+    def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+        self._wrapped.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, functools.wraps(original)(functools.partial(around, original)))
+
+    def _run_step(self, run: Callable[..., Any], *args: Any) -> Any:
+        """The passes of a step, and its update, are about the batch in hand; those of hooks around it are not."""
+        if self.run is None or not self._in_hand:
+            return run(*args)
+        grounding = self.run._grounding
+        grounding.declare(self._in_hand)
+        try:
+            return run(*args)
+        finally:
+            grounding.declare()
+            self._in_hand = []
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The Trainer is done."""
@@ -155,23 +156,32 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self._close(finished=False)
 
     def _let_go(self) -> None:
-        if self._release is not None:
-            self._release()
-            self._release = None
+        while self._wrapped:
+            owner, name, own = self._wrapped.pop()
+            if own is not None:
+                setattr(owner, name, own)
+            else:
+                vars(owner).pop(name, None)
         for followed in self._followed.values():
-            followed.watch.opener = None
-            followed.waiting.clear()
+            followed.let_go()
+        self._in_hand = []
         self._present.clear()
         self._taken_up.clear()
         self._predicted.clear()
         if self.run is not None:
-            self.run._grounding.declare()
+            self.run._grounding.declare_no_more()
+
+    def _end_pass(self) -> None:
+        """What the fit loop read ahead is not trained on any more."""
+        self._reads, self._in_hand = False, []
+        for followed in self._present.get("train", ()):
+            followed.waiting.clear()
 
     def _close(self, *, finished: bool) -> None:
         if self._lasting.is_own:
             self._followed.clear()  # they belong to the run that ends
         self._lasting.close(finished=finished)
-        self._recorded_step = None
+        self._updates_recorded = None
 
     def _open(self) -> Run:
         if self.run is not None:
@@ -183,7 +193,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
             self._is_known_past = True
             self._places.restore(restored["places"])
             run = self._lasting.open(step=restored["step"], origin=restored["trace"])
-        self._recorded_step = run.step
+        self._updates_recorded = run._grounding.updates_made
         self._lasting.check_version("Lightning", lightning.__version__, FIRST_VERSION, LAST_VERSION)
         return run
 
@@ -191,7 +201,8 @@ class LightningTrace(Callback):  # type: ignore[misc]
 
     def _watch(self, trainer: Any, loader: Any) -> None:
         """Watch a loader, before Lightning makes an iterator of it; as the one in whose place it was made, if any."""
-        run, stage = self._open(), _stage_of(trainer)
+        self._open()
+        stage = _stage_of(trainer)
         if stage in self._taken_up:
             self._taken_up.discard(stage)
             self._present[stage] = []
@@ -207,7 +218,7 @@ class LightningTrace(Callback):  # type: ignore[misc]
             if known.watch.stream is not None:
                 known.watch.stream.wrap(loader)
         else:
-            known = self._watch_first(run, loader, place, known)
+            known = self._watch_first(trainer, loader, place, known)
             if known is None:
                 return
             self._followed[place] = known
@@ -216,14 +227,11 @@ class LightningTrace(Callback):  # type: ignore[misc]
         present.append(known)
 
     def _watch_first(
-        self, run: Run, loader: Any, place: tuple[str, int], earlier: _Followed | None
-    ) -> _Followed | None:
-        stage, number = place
-        where, role, is_map = (
-            f"{stage} {number}",
-            ROLES[stage],
-            loader._dataset_kind == 0 and not is_node_loader(loader),
-        )
+        self, trainer: Any, loader: Any, place: tuple[str, int], earlier: Followed | None
+    ) -> Followed | None:
+        run, (stage, number) = self._open(), place
+        where, role = f"{stage} {number}", ROLES[stage]
+        is_map = loader._dataset_kind == 0 and not is_node_loader(loader)
         if earlier is not None and loader._dataset_kind == 0:
             adopt_made_anew(run, loader.dataset, earlier.data, self._lasting.miss)
         elif earlier is not None:
@@ -243,7 +251,12 @@ class LightningTrace(Callback):  # type: ignore[misc]
             self._places.note_names(run, where, loader.dataset)
         watch = find_watch(loader)
         assert watch is not None  # it was registered by now
-        return _Followed(loader.dataset, watch)
+
+        def is_read(iteration: Iteration) -> bool:
+            loop = trainer.predict_loop if stage == "predict" else trainer.fit_loop
+            return (self._reads or stage == "predict") and reads(loop, iteration)
+
+        return Followed(loader.dataset, watch, is_read)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -264,20 +277,16 @@ class LightningTrace(Callback):  # type: ignore[misc]
         self._is_known_past = True
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """The passes from now on are about the next batch of each loader."""
-        present, run = self._present.get("train"), self.run
-        if not present or run is None or self._draws_in_step:
+        """A step begins, about the next batch of each loader."""
+        present = self._present.get("train")
+        if not present or self._draws_in_step:
             return
         alone = len(present) == 1
-        run._grounding.declare([b for f in present if (b := f.next(alone=alone)) is not None])
+        self._in_hand = [b for f in present if (b := f.next(alone=alone)) is not None]
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """What was read ahead is not trained on any more."""
-        for followed in self._present.get("train", ()):
-            followed.waiting.clear()
         self._taken_up.add("train")
-        if self.run is not None:
-            self.run._grounding.declare()
         if not trainer.enable_validation:
             self._record_state(trainer, pl_module)
 
@@ -288,10 +297,8 @@ class LightningTrace(Callback):  # type: ignore[misc]
     # -- evaluation and prediction ------------------------------------------------------------------------------
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """No train batch is in hand meanwhile."""
+        """All validation loaders have been seen."""
         self._taken_up.add("validate")
-        if self.run is not None:
-            self.run._grounding.declare()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Put the validated state on record."""
@@ -337,17 +344,18 @@ class LightningTrace(Callback):  # type: ignore[misc]
         """What a Lightning checkpoint keeps: which trace, behind which update, and which loaders."""
         if self.run is None:
             return {}
-        return {"trace": origin_of(self.run), "step": self.run.step, "places": self._places.state()}
+        return {"trace": origin_of(self.run), "step": greatest_step(self.run), "places": self._places.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Training goes on from there."""
-        self._restored = state_dict
+        """Training goes on from there, unless it is under way: a tuner puts the state back behind its trials."""
+        if self.run is None:
+            self._restored = state_dict
 
     def _record_state(self, trainer: Any, module: Any, *, validated: bool = True) -> None:
         run = self.run
-        if run is None or run.step == self._recorded_step:
+        if run is None or run._grounding.updates_made == self._updates_recorded:
             return
-        self._recorded_step = run.step
+        self._updates_recorded = run._grounding.updates_made
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         val_loss = self._monitored(trainer) if validated else None
         run.checkpoint(module, optimizer, val_loss=val_loss, epoch=trainer.current_epoch)
