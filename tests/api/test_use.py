@@ -102,8 +102,8 @@ def test_uses_go_on_after_a_resume_from_its_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "error", "words"),
     [
-        ({"samples": [20]}, ValueError, "position 20 of a data set of 20 rows"),
-        ({"samples": [-1]}, ValueError, "position -1 of a data set of 20 rows"),
+        ({"samples": [20]}, ValueError, "position 20 of data with 20 rows"),
+        ({"samples": [-1]}, ValueError, "position -1 of data with 20 rows"),
         ({"samples": np.ones(20, bool)}, TypeError, "samples of bool; give row numbers"),
         ({"samples": np.zeros((1, 1, 1), int)}, ValueError, r"shape \(1, 1, 1\)"),
         ({"samples": [1], "step": 2**64}, ValueError, "step=18446744073709551616, and the greatest"),
@@ -117,13 +117,23 @@ def test_uses_go_on_after_a_resume_from_its_step(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_and_loses_nothing(
     tmp_path: Path, said: dict[str, object], error: type[Exception], words: str
 ) -> None:
-    with fgtrac.start_run(tmp_path / "a", ids="public") as run:
+    with fgtrac.start_run(tmp_path / "a", ids="public", strict=True) as run:
         run.register(DATA, name="rows")
         run.use([0], epoch=1, step=3)
         with pytest.raises(error, match=words):
             run.use(**said)
         run.use([0], epoch=1)
     assert [step for step, _epoch, _how in uses(tmp_path / "a.trace", 0)] == [3, 4]
+
+
+def test_an_unknown_sample_is_a_gap_where_the_run_is_not_strict_and_the_loop_goes_on(tmp_path: Path) -> None:
+    with fgtrac.start_run(tmp_path / "a", ids="public") as run:
+        run.register(DATA, name="rows")
+        with pytest.warns(RuntimeWarning, match="position 99 of data with 20 rows.*register the data when"):
+            run.use([0, 99])
+        run.use([0])
+    assert uses(tmp_path / "a.trace", 0) == [(1, 0, "declared")]
+    assert fgtrac.open(tmp_path / "a.trace")._seal.event["counts"]["gap"] == 1
 
 
 def test_without_data_positions_need_one_registered_data_set(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class Loop:
         self.optimizer = optimizer(self.model.parameters(), lr=0.1)
         self.loader = run.watch(plain(), role="train")
 
+    def train_on(self, loader: DataLoader[Any]) -> None:
+        for features in loader:
+            self.train(features)
+
     def train(self, features: torch.Tensor) -> None:
         self.optimizer.zero_grad()
         self.model(features).sum().backward()
@@ -61,9 +65,9 @@ def test_training_on_a_loader_that_nobody_watches_is_no_sure_use_of_the_last_bat
     for features in copies(loop.loader) if is_copied else loop.loader:
         loop.train(features)
     del features
+    unwatched = plain()
     with pytest.warns(RuntimeWarning, match="not watched"):
-        for features in plain():
-            loop.train(features)
+        loop.train_on(unwatched)
     sure = "sole" if is_copied else "exact"
     gap = ["the model is trained on batches of a loader over TensorDataset that is not watched"]
     assert loop.told(log) == ({1: (0, sure), 2: (1, sure), 3: (1, "fifo"), 4: (1, "fifo")}, gap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,11 +63,16 @@ class Declaring(Watching):
         delivered, and no update was made of them. `losses` has the shape of `samples`, and is kept as float16. What is
         said here is recorded as `declared`: nothing watched it.
 
-        Raises ValueError for a position that the data do not have, a step or an epoch that falls behind, and losses of
-        another shape; TypeError for what are no positions.
+        A position that the data do not have is no sample: nothing of the call is recorded, and a `gap` and a
+        RuntimeWarning say so; in a strict run it is a ValueError. Raises ValueError for a step or an epoch that falls
+        behind, and losses of another shape; TypeError for what are no positions.
         """
         self._check_training("use()")
         declared, where = self._declare(samples, data)
+        if where.size and not (where.min() >= 0 and where.max() < declared.rows):
+            self._say_unknown(where[(where < 0) | (where >= declared.rows)].flat[0], declared.rows)
+            return
+        where = where.astype(np.uint32)
         columns = None if losses is None else _losses_of(losses, where.shape)
         epoch = declared.epoch if epoch is None else operator.index(epoch)
         if not declared.epoch <= epoch <= MOST_EPOCHS:
@@ -87,7 +93,17 @@ class Declaring(Watching):
         if applied and len(where):
             self._declared_step = first + len(where) - 1
 
-    def _declare(self, samples: Any, data: Any) -> tuple[_Declared, NDArray[np.uint32]]:
+    def _say_unknown(self, position: Any, rows: int) -> None:
+        reason = (
+            f"use() got position {position} of data with {rows} rows, counted from 0; nothing of it is recorded"
+        )
+        remedy = "register the data when they are whole, or name others with data="
+        if self._strict:
+            raise ValueError(f"{reason}; {remedy}")
+        self._recorder.record("gap", {"reason": reason})
+        warnings.warn(f"fgtrac: {reason}; {remedy}", RuntimeWarning, stacklevel=3)
+
+    def _declare(self, samples: Any, data: Any) -> tuple[_Declared, NDArray[Any]]:
         """Whose samples they are, and their positions, (updates, n)."""
         if data is None and (self._registry.is_known(samples) or not _is_array(samples)):
             declared = self._declared_of(samples)
@@ -104,10 +120,7 @@ class Declaring(Watching):
             raise TypeError(f"use() got samples of {given.dtype}; give row numbers, such as those where a mask is true")
         if given.ndim not in (1, 2):
             raise ValueError(f"use() got samples of shape {given.shape}; give (n,) of one update, or (updates, n)")
-        if given.size and not (given.min() >= 0 and given.max() < declared.rows):
-            wrong = given[(given < 0) | (given >= declared.rows)].flat[0]
-            raise ValueError(f"use() got position {wrong} of a data set of {declared.rows} rows, which count from 0")
-        return declared, np.atleast_2d(given.astype(np.uint32))
+        return declared, np.atleast_2d(given.astype(np.int64) if not given.size else given)
 
     def _declared_of(self, data: Any) -> _Declared:
         declared = self._declared.get(id(data))
