@@ -38,23 +38,18 @@ ABSENT, WITH_ROWS = ("never registered", "content absent"), ("used", "history", 
 NONE = 2**64 - 1  # where a row has no step
 NUMBER, HASH = "(?:0|[1-9][0-9]{0,18})", "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
 BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?"  # canonical only
-TEXTS = {
-    "text": ("(?s:.{0,1048576})", str), "format": ("fgtrac-bundle/v1", str), "number": (NUMBER, int),
+TEXTS = {"text": ("(?s:.{0,1048576})", str), "format": ("fgtrac-bundle/v1", str), "number": (NUMBER, int),
     "id": ("[0-9a-f]{64}", bytes.fromhex), "hex": ("(?:[0-9a-f]{2}){0,65535}", bytes.fromhex),
-    "hash": (HASH, b64decode), "base64": ("(?!.{87381})" + BASE64, b64decode),
-}  # fmt: skip
+    "hash": (HASH, b64decode), "base64": ("(?!.{87381})" + BASE64, b64decode)}  # fmt: skip
 DETAILS = {2: (1, 4), 3: (1, 3), 5: (1, 5), 6: (1, 65535), 7: (2, 3)}  # of a kind the least and the greatest; else 0
 LEAF = {"index": "number", "path": ("hash", 0, 64)}
 SIDE, ROWS = LEAF | {"type": 256, "key": "id", "digest": "id"}, ("row", 1, MAX_ROWS)
-FORM = {
-    "format": "format", "claim": "text", "words": "text", "id": {"value": "id", "preimage?": "hex", "opening?": "id"},
-    "index": {"leaf": LEAF}, "seal": {"entry": "base64", "proof": "text"},
-    "entries?": ({"number": "number", "entry": "base64", "path": ("hash", 0, 64)}, 0, 100_000),
-}  # fmt: skip
-CHILDREN = ({"id": "id", "rows": ROWS, "leaf": LEAF}, 0, 10_000)
-FORMS = dict.fromkeys(WITH_ROWS, FORM | {"rows": ROWS, "children?": CHILDREN})
+FORM = {"format": "format", "claim": "text", "words": "text", "seal": {"entry": "base64", "proof": "text"},
+    "id": {"value": "id", "preimage?": "hex", "opening?": "id"}, "index": {"leaf": LEAF},
+    "entries?": ({"number": "number", "entry": "base64", "path": ("hash", 0, 64)}, 0, 100_000)}  # fmt: skip
+FAMILY = {"rows": ROWS, "children?": ({"id": "id", "rows": ROWS, "leaf": LEAF}, 0, 10_000)}
+FORMS = dict.fromkeys(WITH_ROWS, FORM | FAMILY) | {"content present": FORM | {"holders": ("id", 1, MAX_ROWS)}}
 FORMS |= dict.fromkeys(ABSENT, FORM | {"index": {"left?": SIDE, "right?": SIDE}})
-FORMS |= {"content present": FORM | {"holders": ("id", 1, MAX_ROWS)}}
 
 
 def fit(value, form):
@@ -97,10 +92,8 @@ def read_bundle(data):
 
 # Signed tree heads and Merkle trees (log.md).
 LINE = f"\u2014 ([^\\s+\\0-\\x1f\\ud800-\\udfff]+) ({BASE64})\n"
-PROOF = re.compile(
-    f"c2sp\\.org/tlog-proof@v1\nindex ({NUMBER})\n((?:{HASH}\n){{0,64}})\n"
-    f"((fgtrac/[0-9a-f]{{32}})\n({NUMBER})\n({HASH})\n)\n((?:{LINE}){{1,100}})"
-)
+PROOF = re.compile(f"c2sp\\.org/tlog-proof@v1\nindex ({NUMBER})\n((?:{HASH}\n){{0,64}})\n"
+    f"((fgtrac/[0-9a-f]{{32}})\n({NUMBER})\n({HASH})\n)\n((?:{LINE}){{1,100}})")  # fmt: skip
 
 
 class Head:
@@ -250,20 +243,31 @@ class Examination:
             check_inclusion(self.head.root, e["number"], self.head.size, e["entry"], e["path"])
             self.shown[e["number"]] = decode_entry(e["entry"])
         gaps, is_whole = self.seal["counts"].get("gap", 0), self.claim not in ("used", "content present")
-        kinds = ["key"] + ["resume"] * (self.claim != "content present") + ["end"] * is_whole
+        kinds = ["key"] + ["resume"] * (self.claim != "content present") + ["end", "join", "leave"] * is_whole
         if self.is_absent and (self.is_content or self.preimage is not None):
             kinds += ["dataset"] + ["run"] * any(e["id_scheme"] == "keyed" for e in self.of("dataset").values())
         for kind in kinds:
             need(len(self.of(kind)) == self.seal["counts"].get(kind, 0), f"not all {kind} entries are shown")
-        allowed = {n for rows in self.lives.values() for n in entries_of(rows)}
-        allowed |= {n for kind in (*kinds, "checkpoint") for n in self.of(kind)}
+        allowed = set().union(*map(entries_of, self.lives.values()), *map(self.of, (*kinds, "checkpoint")))
         allowed |= {n for n, e in self.of("samples").items() if e["part"] == 0}  # they say how long a part is
         need(self.shown.keys() <= allowed and len(self.of("checkpoint")) < 2, "an entry that the claim does not need")
         self.resumes, steps = list(self.of("resume")), [e["step"] for e in self.of("resume").values()]
-        ended = "ended" if max(self.of("end"), default=-1) > max(self.resumes, default=-1) else "not ended"
-        is_open = is_whole and (gaps or ended != "ended")
-        self.record = f" of a run that has {ended} (gaps in its record: {gaps})" if is_open else ""
+        marks = "".join(e["kind"][0] for e in self.shown.values() if e["kind"] in ("end", "resume"))
+        ended = "ended" if marks[-1:] == "e" else "not ended"
+        lacks = ", and of some ranks it is not whole" * (ended == "ended" and not self.has_all_ranks())
+        is_open = is_whole and (gaps or lacks or ended != "ended")
+        self.record = f" of a run that has {ended} (gaps in its record: {gaps}{lacks})" if is_open else ""
+        self.cuts = is_whole and marks.count("r") - marks.count("er")
         self.least_steps = [*accumulate([NONE, *steps[::-1]], min)][::-1]  # of each resume and those behind it
+
+    def has_all_ranks(self):
+        """Whether each start of the training has each of its ranks once, and all behind rank 0 left as their last."""
+        joins, last = self.of("join").values(), {*map(tuple, [*self.of("end").values()][-1]["writers"])}
+        left = {e["writer"] for e in self.of("leave").values() if (e["writer"], e["seq"]) in last}
+        sizes = Counter(tuple(e["began"]) for e in joins)
+        whole = (e for e in joins if sizes[tuple(e["began"])] == e["ranks"] > e["rank"])
+        places = {(*e["began"], e["rank"]) for e in whole if e["writer"] in (left if e["rank"] else e["began"][:1])}
+        return len(places) == len({e["writer"] for e in joins}) == len(joins)
 
     def check_signature(self):
         """signed by the key that you named, or by one that it leads to"""
@@ -380,8 +384,7 @@ class Examination:
         for parent in waiting:
             for n, pairs in Counter(row[0] for row in self.lives[parent] if row[1:3] == (3, 3)).items():
                 children = made.get((n, places[parent].get(self.shown[n].get("block"))), [])
-                fits = len(children) == pairs and None not in children
-                need(fits, f"entry {n} makes other samples of {parent.hex()} than those shown")
+                need(len(children) == pairs and None not in children, f"entry {n} makes others of {parent.hex()}")
                 waiting += {*children} - reached
                 reached |= {*children}
         need(reached == self.lives.keys(), "a sample is carried that was not made from this one")
@@ -417,21 +420,19 @@ class Examination:
         span = f"in step {steps[0]}" if steps[0] == steps[-1] else f"first in step {steps[0]}, last in step {steps[-1]}"
         kinds, unused = Counter(row[1] for row in self.rows), f"{who} is registered, and no optimizer update ever used"
         rows = ", ".join(f"{n} x {KINDS.split()[kind - 1]}" for kind, n in sorted(kinds.items()))
-        return {
-            "used": f"{who} was used{via} {times} in optimizer updates, {span}",
+        return {"used": f"{who} was used{via} {times} in optimizer updates, {span}",
             "never used": f"{unused} it or a sample made from it in any batch",
             "label never used": f"{unused} its label: neither it nor a sample made from it was ever a seed",
-            "never registered": f"{who} was never registered",
-            "history": f"the whole history of {who} is {rows}",
+            "never registered": f"{who} was never registered", "history": f"the whole history of {who} is {rows}",
             "content present": f"{who} is held by {len(self.bundle.get('holders', ()))} of the registered samples",
-            "content absent": f"{who} is held by no registered sample",
-        }[self.claim]
+            "content absent": f"{who} is held by no registered sample"}[self.claim]  # fmt: skip
 
     def sentences(self):
         """The words, sentence by sentence (bundle.md, "The words"): (whether its condition holds, what it says)."""
         said, uses, log = self.claim_words(), self.uses, f"{self.head.origin} at size {self.head.size}"
         is_used, all_uses = self.claim == "used", uses + self.uses_below
         yield True, f"{said[0].upper()}{said[1:]}, as committed by {log}{self.record}."
+        yield self.cuts, f"Resumes without an end before: {self.cuts}. What was done last before those may be lost."
         hops = sorted((row[2], row[0]) for row in uses if row[1] == 6)
         at = f", at hops from {hops[0][0]} to {hops[-1][0]}" if hops else ""
         yield hops or "label" in self.claim, f"Uses as a neighbour, with its features alone: {len(hops)}{at}."
@@ -452,8 +453,9 @@ class Examination:
         for n, e in self.of("checkpoint").items():
             need(is_used and uses and e["kept"] is True and not self.is_undone((n, 0, 0, e["step"])), "no kept state")
             state = f"step {e['step']} with SHA-256 {e['digest'].hex()}" if "digest" in e else f"step {e['step']}"
-            before = sum(row[0] < n and row[3] <= e["step"] and not self.is_undone(row) for row in uses)
-            yield True, f"The model state of {state} was saved after {before} of its uses."
+            ranks = ", by the steps that each rank counts" * ("join" in self.seal["counts"])
+            until = [row[0] < n or ranks > "" for row in uses if row[3] <= e["step"] and not self.is_undone(row)]
+            yield True, f"The model state of {state} was saved after {sum(until)} of its uses{ranks}."
         n = sum(row[1] == 7 for rows in self.lives.values() for row in rows)
         yield "never used" in self.claim and n, f"Deliveries without an update, as far as the recorder could tell: {n}."
         roles = [ROLES[detail - 1] for detail in sorted({row[2] for row in self.rows if row[1] == 2})]
@@ -470,10 +472,8 @@ def entries_of(rows, *of):
 
 
 def as_json(value):
-    if type(value) is list:
-        return f"[{', '.join(map(as_json, value))}]"
-    if type(value) is bytes:
-        return f'{{"hex": "{value.hex()}"}}'
+    if type(value) in (list, bytes):
+        return f"[{', '.join(map(as_json, value))}]" if type(value) is list else f'{{"hex": "{value.hex()}"}}'
     need(type(value) is str or (type(value) is int and value >= 0), "no key of a sample")
     return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 

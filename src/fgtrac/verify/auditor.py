@@ -26,7 +26,7 @@ from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
 from fgtrac.tlog.tiles import Tile
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
-from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, read_facts
+from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, check_sequences, read_facts
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.tree import (
@@ -81,7 +81,7 @@ def audit_log(
     _check_log(audit, log, names)
     make, facts = audit.checks.make, audit.facts
     make("run", lambda: check_run(facts, files.read(HEAD), verifier, ORIGIN_PREFIX), ("entries",))
-    make("sequences", facts.sequences.check, ("entries",))
+    make("sequences", lambda: check_sequences(facts), ("entries",))
     make("registered", lambda: check_registered(facts), ("entries",))
     make("seals", lambda: _check_seals(audit, files, names, verifier), ("entries",))
     make("index", lambda: _check_index(audit, files), ("entries", "registered"))
@@ -241,7 +241,7 @@ def _check_artifact(files: TraceFiles, artifact: Artifact) -> None:
 
 def _note(audit: Audit) -> None:
     facts, notes = audit.facts, audit.checks.notes
-    notes += facts.sequences.gaps
+    notes += [*facts.sequences.gaps, *facts.joins.missing()]
     notes += [f"block {block.hex()} was registered in part only" for block in facts.incomplete_blocks()]
     if audit.log is not None and audit.log.is_whole and not facts.has_end:
         notes.append("no end entry: the run was interrupted, is still going on, or its end is not sealed")

@@ -22,6 +22,7 @@ from fgtrac.verify.attention import Attention
 from fgtrac.verify.checks import CannotTell, Sequences
 from fgtrac.verify.erasures import Erasures
 from fgtrac.verify.graphs import Graphs
+from fgtrac.verify.joins import Joins
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
 from fgtrac.verify.sightings import OwnTimes
 from fgtrac.verify.tree import Log
@@ -54,6 +55,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.sequences = Sequences()
+        self.joins = Joins()
         self.runs: list[tuple[int, Mapping[str, Any]]] = []
         self.rotations: tuple[Rotation, ...] = ()
         self.artifacts: list[Artifact] = []
@@ -84,6 +86,7 @@ class Facts:
         """Take entry `number`."""
         kind = event["kind"]
         self.sequences.add(number, event)
+        self.joins.add(number, event)
         self.own_times.add(event["time"])
         self.announcements.add(number, event)
         self.attention.add(number, event)
@@ -207,6 +210,13 @@ def check_run(facts: Facts, note: bytes, verifier: Verifier | None, prefix: str)
         if verifier is not None:
             follow(verifier, note, facts.rotations, run["public_key"])
         words += f"; {len(facts.rotations)} key entries lead from its key to {facts.rotations[-1].public_key.hex()}"
+    return words
+
+
+def check_sequences(facts: Facts) -> str:
+    """Each writer's entries follow one another, and the ranks of a training are all there, or a `gap` entry says so."""
+    words = facts.sequences.check()
+    facts.joins.check(has_gaps=bool(facts.sequences.gaps))
     return words
 
 

@@ -24,7 +24,7 @@ def needed_kinds(claim: str, preimage: bytes | None, datasets: Sequence[Event]) 
     if claim != "content present":
         kinds.append("resume")  # they undo uses, and an `end` before them
     if claim in WHOLE_CLAIMS:
-        kinds.append("end")
+        kinds += ["end", "join", "leave"]  # whether the record is whole, of every rank
     if needs_datasets(claim, preimage):
         kinds.append("dataset")
         if any(e["id_scheme"] == "keyed" for e in datasets):

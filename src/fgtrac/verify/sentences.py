@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fgtrac.tlog.note import TreeHead
 from fgtrac.verify.bundle import ABSENCES, CONTENT_CLAIMS, NON_USES, ROW_CLAIMS, USES, WHOLE_CLAIMS, Bundle, Rows
 from fgtrac.verify.children import count_seeds, count_uses
 from fgtrac.verify.evidence import Event, Registrations, Shown, epochs_given
+from fgtrac.verify.joins import has_all_ranks
 from fgtrac.verify.needs import shows_evidence
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
@@ -36,12 +38,14 @@ def sentence(bundle: Bundle, head: TreeHead, shown: Shown) -> str:
     record = record_words(decode_event(bundle.seal), shown) if bundle.claim in WHOLE_CLAIMS else ""
     claim = _CLAIM_WORDS[bundle.claim](bundle, rows, below)
     sentences = [f"{claim[0].upper()}{claim[1:]}, as committed by {head.origin} at size {head.size}{record}."]
+    if bundle.claim in WHOLE_CLAIMS:
+        sentences += _about_interruptions(shown)
     if bundle.claim in ROW_CLAIMS:
         sentences += _as_neighbour(bundle, rows, shown) + _about_uses([rows, *below], shown)
     if shows_evidence(bundle, shown):
         sentences += _about_times(bundle, rows, shown)
     if bundle.claim == "used":
-        sentences += _about_state(rows, shown)
+        sentences += _about_state(rows, shown, has_ranks="join" in decode_event(bundle.seal)["counts"])
     if bundle.claim in NON_USES:
         sentences += _about_deliveries([rows, *below])
     if bundle.claim in ROW_CLAIMS:
@@ -111,16 +115,17 @@ def _is_key(value: Any) -> bool:
 
 
 def record_words(seal: Event, shown: Shown) -> str:
-    """What the gaps that a `seal` entry counts and the shown `end` and `resume` entries say against the record being
-    the whole one; empty where nothing does."""
+    """What the gaps that a `seal` entry counts and the shown entries of a whole run (`end`, `resume`, `join`, `leave`)
+    say against the record being the whole one; empty where nothing does."""
     gaps = seal["counts"].get("gap", 0)
     last_end, last_resume = (
         max((n for n, e in shown.items() if e["kind"] == k), default=-1) for k in ("end", "resume")
     )
     has_ended = last_end > last_resume
-    if has_ended and not gaps:
+    lacks = ", and of some ranks it is not whole" if has_ended and not has_all_ranks(shown) else ""
+    if has_ended and not gaps and not lacks:
         return ""
-    return f" of a run that has {'ended' if has_ended else 'not ended'} (gaps in its record: {gaps})"
+    return f" of a run that has {'ended' if has_ended else 'not ended'} (gaps in its record: {gaps}{lacks})"
 
 
 def _used(bundle: Bundle, rows: Rows, below: Sequence[Rows]) -> str:
@@ -187,6 +192,14 @@ _CLAIM_WORDS = {
 
 
 # -- the others -----------------------------------------------------------------------------------------------------
+
+
+def _about_interruptions(shown: Shown) -> list[str]:
+    """How often training went on that had not ended: a process that is killed takes what it had not written with it."""
+    marks = ["", *(e["kind"] for e in shown.values() if e["kind"] in ("end", "resume"))]
+    count = sum(before != "end" and kind == "resume" for before, kind in pairwise(marks))
+    said = f"Resumes without an end before: {count}. What was done last before those may be lost."
+    return [said] if count else []
 
 
 def _as_neighbour(bundle: Bundle, rows: Rows, shown: Shown) -> list[str]:
@@ -258,7 +271,7 @@ def _at(rows: Rows, shown: Shown) -> str:
     return f"from {first} to {last}"
 
 
-def _about_state(rows: Rows, shown: Shown) -> list[str]:
+def _about_state(rows: Rows, shown: Shown, *, has_ranks: bool) -> list[str]:
     for number, event in shown.items():
         if event["kind"] != "checkpoint":
             continue
@@ -267,11 +280,13 @@ def _about_state(rows: Rows, shown: Shown) -> list[str]:
             raise ProofError(
                 f"the model state of entry {number} was undone: the run was resumed from before step {step}"
             )
-        # Steps are counted by optimizer and entries ordered by writer: what both put before the state was before it.
-        before = (rows["entry"] < number) & (rows["step"] <= step) & np.isin(rows["kind"], USES)
-        before &= ~undone_uses(rows, shown)
+        until = (rows["step"] <= step) & np.isin(rows["kind"], USES) & ~undone_uses(rows, shown)
+        if has_ranks:  # the entries of one rank stand behind those of another, whenever they were made
+            so = ", by the steps that each rank counts"
+        else:  # steps are counted by optimizer: what both, they and the entries, put before the state was before it
+            until, so = until & (rows["entry"] < number), ""
         digest = f" with SHA-256 {event['digest'].hex()}" if "digest" in event else ""
-        return [f"The model state of step {step}{digest} was saved after {int(before.sum())} of its uses."]
+        return [f"The model state of step {step}{digest} was saved after {until.sum()} of its uses{so}."]
     return []
 
 
