@@ -33,8 +33,6 @@ class Batch:
     is_doubtful: bool = False  # left over, and an update that was given to another batch by guess may have taken it
     is_evaluated: bool = False  # a model saw it without gradients
     recognised_by: tuple[int, ...] = ()  # optimizers that surely applied it
-    rows_seen: dict[int, int] | None = None  # for the next update, place -> rows, where models got some of its rows
-    is_told: bool = False  # that update was made
     is_at_most: bool = False  # its collate function may have left some of its samples out
 
     @property
@@ -46,18 +44,6 @@ class Batch:
     def is_whole(self) -> bool:
         """Whether it is a graph itself, whose memory is there before the batch and stays when it is done with."""
         return self.hops is not None and self.hops.graph == "whole"
-
-    def see(self, part: tuple[int, int] | None) -> None:
-        """A model is given so many of its rows from a place on, or all of them."""
-        seen = None if self.is_told else self.rows_seen
-        self.rows_seen = None if part is None else {**(seen or {}), part[0]: part[1]}
-        self.is_told = False
-
-    @property
-    def is_in_part(self) -> bool:
-        """Whether an update is made of some of its samples."""
-        seen = self.rows_seen
-        return seen is not None and self.hops is None and sum(seen.values()) < len(self.positions)
 
     def is_let_go(self) -> bool:
         """Whether nobody holds its first tensor any more."""

@@ -10,6 +10,7 @@ import torch
 from torch._C import _current_graph_task_id
 
 from fgtrac.capture.batch import Batch
+from fgtrac.capture.parts import Seen, together
 from fgtrac.capture.passes import EXACT, FIFO, Passes
 from fgtrac.capture.queues import TOO_MANY, WAITING_LIMIT
 from fgtrac.capture.tensors import address_of, all_zero
@@ -92,8 +93,8 @@ class Contributions:
         if watcher.optimizer is None:
             is_moved, watcher.version = watcher.version not in (-1, parameter._version), parameter._version
         if not pending and backward != -1:
-            if backward == passes.backward and passes.attribution == EXACT:  # it has met the other parameter
-                self._fired.append(watcher)
+            if backward == passes.backward and passes.attribution == EXACT and not passes.parts:
+                self._fired.append(watcher)  # it has met the other parameter
                 for batch in passes.current:
                     pending[batch] = EXACT
                 return
@@ -103,8 +104,10 @@ class Contributions:
                 return
         is_thrown = self._is_thrown(watcher, before, grad)
         self.decide(backward)
-        if is_thrown and self._drop(watcher, DISCARDED, but=passes.current) and is_moved:
-            self._doubt(*BY_HAND)
+        if is_thrown:
+            if self._drop(watcher, DISCARDED, but=passes.current) and is_moved:
+                self._doubt(*BY_HAND)
+            watcher.pending.clear()  # what is left contributes anew, and perhaps a part of it only
         self._fired.append(watcher)
         self.contribute(watcher, passes.current)
         if passes.is_told and not passes.current and pending:
@@ -118,7 +121,7 @@ class Contributions:
         if is_added or not watcher.pending or self.stepping or grad is None or not seen[0] or grad.requires_grad:
             return False  # a closure's, sparse, or with create_graph: unclear
         if seen[0] == before[0] and seen[1] > before[1]:  # clipped, scaled or zeroed after the forward pass
-            watcher.pending = {batch: max(FIFO, sure) for batch, sure in watcher.pending.items()}
+            watcher.pending = {batch: int(max(FIFO, sure)) for batch, sure in watcher.pending.items()}
             return False
         return True
 
@@ -131,7 +134,7 @@ class Contributions:
         """An update was made of no batch that is known."""
         self._doubt("an update followed no delivered batch")
 
-    def reach(self, batches: dict[Batch, None]) -> None:
+    def reach(self, batches: Seen) -> None:
         """A backward pass came through an output that was computed from these batches."""
         if self._passes.reach(batches):
             for watcher in self._fired:
@@ -141,7 +144,7 @@ class Contributions:
         """They are in its gradient."""
         number = watcher.optimizer.number if watcher.optimizer is not None else NO_OPTIMIZER
         for batch, sure in self.take(batches, number).items():
-            watcher.pending.setdefault(batch, sure)
+            watcher.pending[batch] = together(watcher.pending.get(batch), sure)
 
     def take(self, batches: Iterable[Batch], optimizer: int) -> Pending:
         """They wait no more for a backward pass; how surely they are the optimizer's."""

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch._C import _current_graph_task_id
 
 from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.hops import Hops
 from fgtrac.capture.memory import LEAVES, BatchMemory
+from fgtrac.capture.parts import Part, Rows, Seen, add, rows_copied
 from fgtrac.capture.queues import Queues
-from fgtrac.capture.tensors import tensors_in
+from fgtrac.capture.tensors import address_of, tensors_in
 from fgtrac.events.schema import ATTRIBUTION
 
 EXACT, SOLE, FIFO = ATTRIBUTION["exact"], ATTRIBUTION["sole"], ATTRIBUTION["fifo"]
@@ -27,7 +29,7 @@ class Passes:
     delivery, whichever comes first.
     """
 
-    def __init__(self, queues: Queues, reach: Callable[[dict[Batch, None]], None]) -> None:
+    def __init__(self, queues: Queues, reach: Callable[[Seen], None]) -> None:
         self._reach = reach
         self.queues = queues
         self.memory = BatchMemory()
@@ -36,14 +38,16 @@ class Passes:
         self.is_told = False  # by such hooks: what is not declared is about what is recognised, or about nothing
         self.is_overruled = False  # memory knew a forward pass to be about others than those declared
         self.has_unknown = False  # since they were declared: a forward pass of which nothing was recognised
-        self.forwarded: dict[Batch, None] = {}  # recognised, and no backward pass has come through their outputs
-        self.alone: tuple[Any, dict[Batch, None]] | None = None  # the only such forward pass: its output, its batches
-        self.reached: dict[Batch, None] = {}  # by a backward pass that has met no watched parameter yet
+        self.forwarded: Seen = {}  # recognised, and no backward pass has come through their outputs
+        self.alone: tuple[Any, Seen] | None = None  # the only such forward pass: its output, its batches
+        self.reached: Seen = {}  # by a backward pass that has met no watched parameter yet
         self._reached_by = -1
         self.has_strangers = False  # of a loader that nobody watches
         self._follows = False  # outputs tell: of a loop that fetches behind a forward pass, or makes several
         self._thread = 0  # of the latest forward pass of which something was recognised
         self.current: list[Batch] = []
+        self.parts: dict[Batch, Rows] = {}  # of these, where the backward pass came through some of their rows
+        self._copied: list[list[torch.Size]] = []  # what models were given that was not recognised, since the last one
         self.attribution = FIFO
         self.is_again = False  # no batch was in turn: another pass over those of the pass before
         self.guesses = {True: 0, False: 0}  # choices of one among several batches, of training loaders or of others
@@ -88,28 +92,28 @@ class Passes:
 
     # -- forward ------------------------------------------------------------------------------------------------
 
-    def evaluate(self, batches: dict[Batch, None]) -> None:
+    def evaluate(self, batches: Seen) -> None:
         """A model saw them without gradients; where none was recognised, perhaps the one evaluation batch there is."""
         seen = batches or self.declared or self.queues.evaluated()
         for batch in seen:
             batch.is_evaluated = True
         self.queues.set_aside([b for b in seen if not b.iteration.trains])  # others are often trained on thereafter
 
-    def forward(self, output: Any, batches: dict[Batch, None]) -> None:
-        """A model returned what a backward pass may come through; let that tell whether it does."""
+    def forward(self, output: Any, batches: Seen, given: Iterable[torch.Tensor]) -> None:
+        """A model returned what a backward pass may come through, of what it was given; let that tell whether it
+        does."""
         self.new_forward = True
         self.reached = {}  # by a pass that accumulated nothing, such as torch.autograd.grad
         if not batches:
             self.has_unknown = True
+            if len(self._copied) < LEAVES:
+                self._copied.append([tensor.shape for tensor in given if address_of(tensor)])  # not in a vmap
             return
-        for batch in batches:
-            if batch.rows_seen or self.memory.parts:
-                batch.see(self.memory.parts.get(batch))
         if self.declared:
             if batches.keys().isdisjoint(self.declared):
                 self.is_overruled = True
             else:
-                batches.update(self.declared)
+                batches.update({batch: None for batch in self.declared if batch not in batches})
         before, self.forwarded = self.forwarded, {**self.forwarded, **batches}
         if not before and not self._follows:
             for batch in batches:
@@ -123,7 +127,7 @@ class Passes:
             self._follow(out, known)
         self._thread = get_ident()
 
-    def part_graphs(self, batches: dict[Batch, None]) -> None:
+    def part_graphs(self, batches: Seen) -> None:
         """A graph's memory tells that a full batch is trained on only where no batch of node numbers, say, may be what
         goes over the same graph: leave out those where one is, and say that it is a guess where both wait."""
         outstanding = self.queues.outstanding
@@ -146,7 +150,7 @@ class Passes:
         for trains in {b.iteration.trains for b in batches}:
             self.guesses[trains] += 1
 
-    def _follow(self, output: Any, batches: dict[Batch, None]) -> None:
+    def _follow(self, output: Any, batches: Seen) -> None:
         """Several forward passes wait for a backward pass: let it tell which outputs it comes through."""
         self._follows = True
         for leaf in tensors_in(output)[:LEAVES]:
@@ -155,29 +159,32 @@ class Passes:
 
     # -- backward -----------------------------------------------------------------------------------------------
 
-    def reach(self, batches: dict[Batch, None]) -> bool:
+    def reach(self, batches: Seen) -> bool:
         """A backward pass came through an output that was computed from these batches: whether the pass has met
         watched parameters already, so that `current` has grown."""
         backward = _current_graph_task_id()
         if backward == self.backward and backward != -1:
-            self.recognise([*self.current, *batches])
+            self.recognise(_together({batch: self.parts.get(batch) for batch in self.current}, batches))
             return True
         if backward != self._reached_by:
             self.reached, self._reached_by = {}, backward
-        self.reached.update(batches)
+        _together(self.reached, batches)
         return False
 
-    def begin(self, backward: int, batches: dict[Batch, None], pending: dict[Batch, int]) -> None:
+    def begin(self, backward: int, batches: Seen, pending: dict[Batch, int]) -> None:
         """The usual case of `consume` in one piece, as calls into cold code are what a step pays for: one forward pass
         was recognised, and this backward pass is the first thing behind it. They are added to `pending`."""
         self.backward = backward
-        self.current, self.attribution, self.is_again = list(batches), EXACT, False
+        self.current, self.parts, self.attribution, self.is_again = list(batches), {}, EXACT, False
         self.forwarded, self.alone, self.queues.aside, self.new_forward = {}, None, {}, False
         if len(self.queues.outstanding) > len(batches):
             self.queues.pass_over_before(self.current[-1])
         outstanding, passed = self.queues.outstanding, self.queues.passed
-        for batch in batches:
-            pending[batch] = EXACT
+        for batch, rows in batches.items():
+            if rows is None:
+                pending[batch] = EXACT
+            else:
+                self.parts[batch], pending[batch] = rows, Part(rows, EXACT)
             if outstanding.pop(batch, 0) == 0:
                 passed.pop(batch, None)
 
@@ -186,7 +193,7 @@ class Passes:
         whether it has been decided now; -1 is an update that no backward pass is known of."""
         if backward == self.backward and backward != -1:
             return False
-        self.backward = backward
+        self.backward, self.parts = backward, {}
         if self.reached:
             reached, self.reached = self.reached, {}
             self.recognise(reached)
@@ -202,10 +209,14 @@ class Passes:
                 self.current, self.attribution, self.is_again = [], EXACT, False
             else:
                 self._take_next(backward)
+                found = {batch: rows_copied(self._copied, batch) for batch in self.current if self._copied}
+                self.parts = {batch: rows for batch, rows in found.items() if rows is not None}
+        self._copied = []
         return True
 
-    def recognise(self, batches: Iterable[Batch]) -> None:
+    def recognise(self, batches: Seen | dict[Batch, None]) -> None:
         """The backward pass under way is about these batches for certain; those before them were skipped."""
+        self.parts = {batch: rows for batch, rows in batches.items() if rows is not None}
         found = dict.fromkeys(batches)
         if not self.declared.keys().isdisjoint(found):
             found.update(self.declared)
@@ -257,4 +268,13 @@ class Passes:
     def sureness(self, batch: Batch, optimizer: int) -> int:
         """How surely `current` is right for one optimizer. Where no batch was in turn, and an update of it was surely
         made of this batch already, this pass is of a copy of that batch, or of what nobody delivered."""
-        return STRAY if self.is_again and optimizer in batch.recognised_by else self.attribution
+        if self.is_again and optimizer in batch.recognised_by:
+            return STRAY
+        rows = self.parts.get(batch)
+        return self.attribution if rows is None or self.attribution == STRAY else Part(rows, self.attribution)
+
+
+def _together(seen: Seen, batches: Seen) -> Seen:
+    for batch, rows in batches.items():
+        add(seen, batch, rows)
+    return seen

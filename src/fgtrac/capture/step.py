@@ -19,15 +19,15 @@ import torch
 from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.contributions import BY_HAND, NO_OPTIMIZER, UNAPPLIED, Contributions, Doubt
 from fgtrac.capture.hops import Hops
+from fgtrac.capture.parts import Part
 from fgtrac.capture.passes import EXACT, FIFO, SOLE, STRAY, Passes
 from fgtrac.capture.queues import TOO_MANY, Queues
 from fgtrac.capture.root_modules import Roots
 from fgtrac.capture.strangers import Strangers
 from fgtrac.capture.tensors import tensors_in
 from fgtrac.capture.updates import APPLIED, Updates
-from fgtrac.events.schema import ATTRIBUTION, NO_STEP
+from fgtrac.events.schema import NO_STEP
 
-AMONG = ATTRIBUTION["among"]
 Settle = Callable[..., None]  # batch, optimizer, step, status, attribution, losses
 
 
@@ -170,7 +170,7 @@ class Grounding:
             self._doubt(*BY_HAND)
 
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
-        if status == APPLIED and attribution == EXACT and not batch.rows_seen:  # the usual case
+        if status == APPLIED and attribution == EXACT:  # the usual case
             batch.settled = True
             if optimizer not in batch.recognised_by:
                 batch.recognised_by += (optimizer,)
@@ -181,16 +181,14 @@ class Grounding:
         batch.settled = True
         if attribution is None:
             attribution = FIFO if batch.iteration.ahead else SOLE
-        if status == APPLIED and attribution == EXACT and optimizer not in batch.recognised_by:
+        is_known = attribution == EXACT or (isinstance(attribution, Part) and attribution.sure == EXACT)
+        if status == APPLIED and is_known and optimizer not in batch.recognised_by:
             batch.recognised_by += (optimizer,)
         if attribution == STRAY:
             attribution = FIFO
             if status == APPLIED:
                 self._doubt("an update followed no delivered batch")
-        if status == APPLIED and batch.rows_seen:
-            batch.is_told = True
-            attribution = AMONG if batch.is_in_part else attribution
-        self._report(batch, optimizer, step, status, attribution, batch.losses)
+        self._report(batch, optimizer, step, status, int(attribution), batch.losses)
 
     def _give_up(self, batch: Batch) -> None:
         self._doubt(TOO_MANY)
@@ -211,7 +209,7 @@ class Grounding:
         if batches and passes.memory.has_graphs:
             passes.part_graphs(batches)
         self._contributions.look()
-        passes.forward(output, batches)
+        passes.forward(output, batches, given)
         if self.strangers.known:
             self.strangers.look(given, output)
         if not batches:
