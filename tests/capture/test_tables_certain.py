@@ -73,6 +73,24 @@ def test_a_function_that_chooses_rows_or_lists_them_is_followed(run: Run, case: 
         assert ids_at(run, made) == [ids_at(run, frame)[row] for row in truth]
 
 
+def test_a_function_that_fills_missing_cells_from_dropped_rows_is_refused(run: Run, log: Read) -> None:
+    gaps = {"u": [1, 1, 2, 2], "x": [None, 5.0, 7.0, None]}
+    frame, other = table(run, pd.DataFrame, gaps), table(run, pl.DataFrame, gaps, "other")
+    with pytest.raises(ValueError, match=r"fills missing cells .* use aggregate\(by, function\)"):
+        run.transform("first", frame).apply(lambda f: f.groupby("u", as_index=False).first())
+    with pytest.raises(ValueError, match="fills missing cells"):
+        run.transform("first", other).apply(
+            lambda f: f.group_by("u", maintain_order=True).agg(pl.all().drop_nulls().first())
+        )
+    whole: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
+        lambda f: f.groupby("u").head(1),
+        lambda f: f.dropna().drop_duplicates("u"),
+        lambda f: f[f["x"].isna()],
+    ]
+    rows = [column(run.transform(f"stage {n}", frame).apply(choose), "x") for n, choose in enumerate(whole)]
+    assert rows == [[None, 7.0], [5.0, 7.0], [None, None]]
+
+
 @in_each_library("aggregate, in another order than the groups")
 def test_an_aggregated_row_is_told_by_its_key_in_any_order(run: Run, log: Read, make: Make) -> None:
     frame = table(run, make, {"u": [2, 2, 1, 3, 1], "n": [0, 1, 2, 3, 4]})

@@ -46,6 +46,12 @@ class ArrowTables:
     def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
         return frame.append_column(column, _pyarrow().array(np.arange(frame.num_rows) if numbers is None else numbers))
 
+    def has_gaps(self, frame: Any) -> NDArray[np.bool_]:
+        found = np.zeros(frame.num_rows, dtype=bool)
+        for column in frame.columns:
+            found |= column.is_null().to_numpy()
+        return found
+
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         return frame.drop_columns(list(columns)), [_numbers(frame.column(column)) for column in columns]
 

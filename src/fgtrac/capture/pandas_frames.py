@@ -51,6 +51,10 @@ class PandasFrames:
             raise ValueError("the columns have several levels; flatten them first: frame.columns.to_flat_index()")
         return frame.assign(**{column: np.arange(len(frame)) if numbers is None else numbers})
 
+    def has_gaps(self, frame: Any) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = frame.isna().any(axis=1).to_numpy()
+        return found
+
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         found = []
         for column in columns:

@@ -50,10 +50,15 @@ class PolarsFrames:
 
     def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
         pl = _polars()
-        column_of = (
-            pl.int_range(pl.len(), dtype=pl.Int64).alias(column) if numbers is None else pl.Series(column, numbers)
-        )
-        return frame.with_columns(column_of)
+        if numbers is None:
+            return frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(column))
+        values = numbers.tolist() if isinstance(numbers, np.ma.MaskedArray) else numbers
+        return frame.with_columns(pl.Series(column, values, dtype=pl.Int64))
+
+    def has_gaps(self, frame: Any) -> NDArray[np.bool_]:
+        pl = _polars()
+        found: NDArray[np.bool_] = eager(frame.select(pl.any_horizontal(pl.all().is_null()))).to_series().to_numpy()
+        return found
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         collected = eager(frame)

@@ -222,8 +222,9 @@ class TableStage:
         taken off again. By default rows stay their samples, unless one is made of several or several are made of one:
         then all are new; `new` decides otherwise. `check` runs the function once more without the column: both runs
         must give the same, as a function that looks at all columns may not; and twice with other numbers, which must
-        lead to the same rows, as those that a function computes (a maximum, a sum) do not. A value that it moves from
-        row to row beside the column, such as the mean of a group, nobody sees.
+        lead to the same rows, as those that a function computes (a maximum, a sum) do not. Where rows with missing
+        cells come out, it is run without their numbers, too: it must not fill in those of dropped rows. A value that it
+        moves from row to row beside the column, such as the mean of a group, nobody sees.
         """
         made = self._carried(function, check)
         reached = np.zeros(len(self._data.rows), dtype=bool)
@@ -279,6 +280,7 @@ class TableStage:
             )
         for numberings in zip(*map(more_numberings, self._lengths), strict=True):
             self._check_numbers(function, numberings, made)
+        self._check_gaps(function, made)
         return made
 
     def _numbered(
@@ -312,6 +314,26 @@ class TableStage:
                 "of groups do. Use aggregate(by, function), or let it collect the column's numbers in a list"
             )
 
+    def _check_gaps(self, function: Callable[..., Any], made: Mapping[str | None, tuple[Any, Families]]) -> None:
+        """ValueError where the function fills missing cells from rows that it drops: it does so with numbers, too."""
+        reached = np.zeros(len(self._data.rows), dtype=bool)
+        for _, families in made.values():
+            reached[families.parents] = True
+        numberings, start = [], 0
+        for frame, length in zip(self._frames, self._lengths, strict=True):
+            gaps = self._library.has_gaps(frame) & reached[start : start + length]
+            numberings.append(np.ma.array(np.arange(length), mask=gaps))
+            start += length
+        if reached.all() or not any(numbering.mask.any() for numbering in numberings):
+            return
+        for _, families in self._numbered(function, numberings).values():
+            if not reached[families.parents].all():
+                raise ValueError(
+                    f"stage {self._lineage.stage!r}: the function fills missing cells of one row from others that it "
+                    "drops, as first() of groups does in pandas, so nobody can tell which rows each is made of: use "
+                    "aggregate(by, function), or choose whole rows (head(1), drop_duplicates)"
+                )
+
     def _check_table(self, frame: Any) -> None:
         if libraries_of(frame) is None:
             raise TypeError(f"stage {self._lineage.stage!r}: the function gave a {type(frame).__name__}, and no table")
@@ -343,7 +365,7 @@ class TableStage:
             )
         bare, found = self._library.unnumber(frame, self._numbers)
         if numberings is not None:
-            found = [positions_of(*one) for one in zip(found, numberings, strict=True)]
+            found = [positions_of(f, np.ma.getdata(n)) for f, n in zip(found, numberings, strict=True)]
         return bare, families_of(found, self._lengths)
 
     def _take_off(self, operation: str, numbered: Any, *, new: bool, **said: Any) -> Any:

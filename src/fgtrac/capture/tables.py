@@ -33,7 +33,11 @@ class Library(Protocol):
         """The values of each of these columns (pandas: or levels of the index), or None where one is missing."""
 
     def number(self, frame: Any, column: str, numbers: NDArray[np.int64] | None = None) -> Any:
-        """The frame with one more column, which numbers its rows: from 0, or by `numbers`, (n,)."""
+        """The frame with one more column, which numbers its rows: from 0, or by `numbers`, (n,), with null where one is
+        masked."""
+
+    def has_gaps(self, frame: Any) -> NDArray[np.bool_]:
+        """(n,) whether a row has a missing cell."""
 
     def unnumber(self, frame: Any, columns: Sequence[str]) -> tuple[Any, list[Numbers]]:
         """The frame (a lazy one collected) without these columns, and the row numbers that they held."""
