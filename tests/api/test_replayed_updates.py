@@ -21,6 +21,7 @@ from replays import (
     Event,
     batches_of,
     begin,
+    forge,
     lie,
     replayed,
     rewrite,
@@ -236,6 +237,34 @@ def test_a_run_that_goes_on_counts_from_where_it_went_back_to(tmp_path: Path) ->
 
     rewrite(tmp_path, "resume", undone)
     assert "has update 4 of optimizer 1, and its process counts them from 5" in replayed(tmp_path).words
+
+
+def test_an_epoch_that_is_hidden_before_a_return_is_missed(tmp_path: Path) -> None:
+    """The second start's passes are said to be the first's next: nothing is out of order, but the updates between."""
+    for resume in (False, True):
+        with begin(tmp_path, resume=resume, step=10 if resume else None) as run:
+            train(run.watch(DataLoader(DATA, batch_size=8), role="train"))
+    assert replayed(tmp_path).verdict is HOLDS
+
+    def hide(events: list[Event]) -> list[Event]:
+        (at,) = (n for n, event in enumerate(events) if event["kind"] == "resume")
+        told = []
+        for number, event in enumerate(events):
+            in_first = number < at and event["kind"] == "use"
+            if number < at and event["kind"] == "sampler" and event["epoch"] == 1:
+                continue
+            if in_first:
+                event = with_batches(event, [b for b in batches_of(event) if b[0]["epoch"] == 0])
+            elif number > at and event["kind"] in ("sampler", "use"):
+                event = event | {"epoch": event["epoch"] - 1}
+            told.append(event)
+        return told
+
+    forge(tmp_path, hide)
+    words = replayed(tmp_path)
+    assert words.verdict is CANNOT_TELL
+    assert "the run goes on from update 10" in words.words
+    assert "no batch in an update after 5 before" in words.words
 
 
 def test_words_that_look_like_an_entry_of_another_kind_are_none(shuffled: Path) -> None:

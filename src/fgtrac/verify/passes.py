@@ -112,6 +112,8 @@ def read_passes(entries: Entries) -> list[Pass]:
     for one in sorted(passes.values(), key=lambda p: p.key[2]):
         by_loader.setdefault(one.key[:2], []).append(one)
     _mark_cut(by_loader, ended, gaps)
+    for writer, others in before.items():  # of a rank the same one, if it was there
+        before[writer] = {w for w in others if ranks.rank(w) == ranks.rank(writer)} or others
     skipped = [Pass((*loader, hole)) for loader in by_loader if (hole := _hole(loader, by_loader, before)) is not None]
     for one in (found := [*passes.values(), *skipped]):
         one.who = ranks.words(one.key[0])

@@ -71,18 +71,20 @@ class _Reading:
     def __init__(self) -> None:
         self._result = Updates()
         self._begins: dict[bytes, int] = {}  # writer -> the step that it goes on from
+        self._resumes: list[tuple[int, int, set[bytes]]] = []  # entry, step, the writers before
         self._last: dict[tuple[Any, ...], int] = {}  # of each sequence of entries that is written in order
         self._taken: dict[tuple[bytes, int, int], _Taken] = {}  # writer, optimizer, loader
         self._all: dict[tuple[bytes, int], list[Numbers]] = {}  # writer, loader
         self._ranks = RankTable()
         self._kept: dict[bytes, tuple[int, int]] = {}  # writer -> the latest step of a kept state, its entry
 
-    def take_join(self, _number: int, event: Mapping[str, Any]) -> None:
+    def take_join(self, number: int, event: Mapping[str, Any]) -> None:
         self._ranks.add(event)
         self._begins[event["writer"]] = event["step"]
 
-    def take_resume(self, _number: int, event: Mapping[str, Any]) -> None:
+    def take_resume(self, number: int, event: Mapping[str, Any]) -> None:
         self._begins[event["writer"]] = event["step"]
+        self._resumes.append((number, event["step"], {bytes(writer) for writer, _seq in event["writers"]}))
 
     def take_checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
         if event["kept"]:
@@ -136,6 +138,7 @@ class _Reading:
             together.setdefault((self._ranks.training(writer), optimizer), []).append(steps)
             last[writer] = max(last.get(writer, 0), int(steps[-1]))
             self._look_for_holes(writer, optimizer, steps)
+        self._look_at_ends(last)
         result.updates = sum(len(np.unique(np.concatenate(some))) for some in together.values())
         result.ranks = self._ranks.count
         for keeper, (step, number) in self._kept.items():
@@ -154,6 +157,32 @@ class _Reading:
                 f"{counted(astray.count, 'use')} out of the order of delivery (the first: {astray.first})"
             )
         return result
+
+    def _look_at_ends(self, last: Mapping[bytes, int]) -> None:
+        """A run goes on from an update that it made, in every rank; and ranks make their updates together."""
+        trainings: dict[Any, list[bytes]] = {}
+        for writer in last:
+            trainings.setdefault(self._ranks.training(writer), []).append(writer)
+        for writers in trainings.values():
+            resume = next((one for one in self._resumes if not one[2].isdisjoint(writers)), None)
+            reached = {writer: last[writer] for writer in writers}
+            step = max(reached.values()) if resume is None else resume[1]
+            for writer, end in sorted(reached.items(), key=lambda one: (one[1], one[0])):
+                if end < step and (resume is not None or len(writers) > 1):
+                    who = f"of {words.removesuffix(', ')} " if (words := self._ranks.words(writer)) else ""
+                    what = f"rank {self._rank_at(reached, step)} ends with update {step}"
+                    if resume is not None:
+                        what = f"the run goes on from update {step} (entry {resume[0]})"
+                    self._result.doubtful.append(f"{what} and no batch {who}in an update after {end} before")
+
+        for number, step, before in self._resumes:
+            if step and before.isdisjoint(last):
+                self._result.doubtful.append(
+                    f"the run goes on from update {step} (entry {number}) and no batch in any update before"
+                )
+
+    def _rank_at(self, reached: Mapping[bytes, int], step: int) -> int | None:
+        return next((self._ranks.rank(writer) for writer, end in reached.items() if end == step), None)
 
     def _look_for_holes(self, writer: bytes, optimizer: int, steps: Numbers) -> None:
         """Updates that were counted, and have no batch in the log."""
