@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.capture.carried_rows import NUMBER, CarriedRows
 from fgtrac.capture.families import Families
 from fgtrac.capture.lineage import Lineage, ended
 from fgtrac.capture.packing import pack, windows
 from fgtrac.capture.roots import join_resolved, select_resolved
-from fgtrac.capture.row_numbers import Numbers, families_of, more_numberings, positions_of, take_rows
+from fgtrac.capture.row_numbers import Numbers, families_of, take_rows
 from fgtrac.capture.tables import Library, libraries_of
 
-NUMBER = "fgtrac_row"  # of several frames with their number behind it
 JOINS = ("inner", "left", "right", "outer")
 NAN = object()  # stands for NaN, which equals nothing
 Names = str | Sequence[str]
@@ -43,10 +43,7 @@ class TableStage:
         self._frames = tuple(lineage.registry.rows_of(frame) for frame in frames)
         self._lengths = [len(part.rows) for part in parts]
         self._data = join_resolved(parts)
-        self._numbers = [NUMBER] if len(self._frames) == 1 else [f"{NUMBER}_{n}" for n in range(len(self._frames))]
-        for frame, number in zip(self._frames, self._numbers, strict=True):
-            if number in library.columns(frame):
-                raise ValueError(f"a column is named {number!r}, which fgtrac carries row numbers in; rename it")
+        self._carried = CarriedRows(lineage.stage, library, self._frames, self._lengths)
 
     # -- rows stay their samples ----------------------------------------------------------------------------------
 
@@ -97,10 +94,10 @@ class TableStage:
         as in `apply`. With `aligned` it runs once, without them: then you say that row i is made of row i.
         """
         if not aligned:
-            frame, families = self._carried(function, check)[None]
+            frame, families = self._carried.carry(function, check)[None]
         else:
             made = function(self._one)
-            self._check_table(made)
+            self._carried.check_table(made)
             (frame, _), families = self._library.unnumber(made, ()), _each(np.arange(self._rows))  # collected, if lazy
         rows = self._library.length(frame)
         if rows != self._rows or not np.array_equal(families.parents, np.arange(rows)):
@@ -162,7 +159,7 @@ class TableStage:
         if how not in JOINS:
             raise ValueError(f"how={how!r} is no join; choose {', '.join(JOINS)}, or apply() a function to both tables")
         both, names = self._with((other,)), _names(on)
-        left, right = (both._library.number(f, n) for f, n in zip(both._frames, both._numbers, strict=True))
+        left, right = (both._library.number(f, n) for f, n in zip(both._frames, both._carried.names, strict=True))
         made = both._library.join(left, right, names, how)
         return both._take_off("join", made, new=True, parameters={"on": names, "how": how})
 
@@ -177,7 +174,7 @@ class TableStage:
         of what comes out say which group a row is."""
         names = _names(by)
         frame, members = self._library.aggregate(self._one, names, function)
-        self._check_table(frame)
+        self._carried.check_table(frame)
         if (rows := self._library.length(frame)) != len(members.sizes):
             raise ValueError(f"aggregate() got {rows} rows for {len(members.sizes)} groups; give one for each")
         families = families_of([take_rows(members, self._groups_of(frame, names, members))], self._lengths)
@@ -226,7 +223,7 @@ class TableStage:
         cells come out, it is run without their numbers, too: it must not fill in those of dropped rows. A value that it
         moves from row to row beside the column, such as the mean of a group, nobody sees.
         """
-        made = self._carried(function, check)
+        made = self._carried.carry(function, check)
         reached = np.zeros(len(self._data.rows), dtype=bool)
         frames = {}
         for name, (frame, families) in made.items():
@@ -266,78 +263,6 @@ class TableStage:
             raise TypeError(f"the other table is a {kinds}; give a frame of the same library")
         return TableStage(self._lineage, frames, self._library)
 
-    def _carried(self, function: Callable[..., Any], check: bool) -> dict[str | None, tuple[Any, Families]]:
-        """What comes out of a function that the frames were carried through with their row numbers, by output."""
-        made = self._numbered(function, None)
-        if not check:
-            return made
-        bare = _outputs(function(*self._frames))
-        if set(bare) != set(made) or not all(self._library.equals(made[name][0], bare[name]) for name in bare):
-            raise ValueError(
-                f"stage {self._lineage.stage!r}: the function gives something else when the frame has one more "
-                f"column, {self._numbers[0]}: let it name the columns that it looks at and seed what it draws, or "
-                "pass check=False to take what came out with the column"
-            )
-        for numberings in zip(*map(more_numberings, self._lengths), strict=True):
-            self._check_numbers(function, numberings, made)
-        self._check_gaps(function, made)
-        return made
-
-    def _numbered(
-        self, function: Callable[..., Any], numberings: Sequence[NDArray[np.int64]] | None
-    ) -> dict[str | None, tuple[Any, Families]]:
-        """What comes out where the rows of each frame are numbered so, or from 0."""
-        given: Sequence[NDArray[np.int64] | None] = numberings or [None] * len(self._frames)
-        numbered = map(self._library.number, self._frames, self._numbers, given)
-        made = _outputs(function(*numbered))
-        return {name: self._separate(frame, numberings) for name, frame in made.items()}
-
-    def _check_numbers(
-        self,
-        function: Callable[..., Any],
-        numberings: Sequence[NDArray[np.int64]],
-        made: Mapping[str | None, tuple[Any, Families]],
-    ) -> None:
-        """ValueError where other numbers lead to other rows: then the function computes with them."""
-        try:
-            again = self._numbered(function, numberings)
-            same = set(again) == set(made) and all(
-                self._library.equals(frame, made[name][0]) and families.has_same_parents(made[name][1])
-                for name, (frame, families) in again.items()
-            )
-        except ValueError:
-            same = False
-        if not same:
-            raise ValueError(
-                f"stage {self._lineage.stage!r}: with other numbers in {self._numbers[0]} the function names other "
-                "rows, so nobody can tell which rows each is made of: it computes with that column, as max() and sum() "
-                "of groups do. Use aggregate(by, function), or let it collect the column's numbers in a list"
-            )
-
-    def _check_gaps(self, function: Callable[..., Any], made: Mapping[str | None, tuple[Any, Families]]) -> None:
-        """ValueError where the function fills missing cells from rows that it drops: it does so with numbers, too."""
-        reached = np.zeros(len(self._data.rows), dtype=bool)
-        for _, families in made.values():
-            reached[families.parents] = True
-        numberings, start = [], 0
-        for frame, length in zip(self._frames, self._lengths, strict=True):
-            gaps = self._library.has_gaps(frame) & reached[start : start + length]
-            numberings.append(np.ma.array(np.arange(length), mask=gaps))
-            start += length
-        if reached.all() or not any(numbering.mask.any() for numbering in numberings):
-            return
-        for _, families in self._numbered(function, numberings).values():
-            if not reached[families.parents].all():
-                raise ValueError(
-                    f"stage {self._lineage.stage!r}: the function fills missing cells of one row from others that it "
-                    "drops, as first() of groups does in pandas, so nobody can tell which rows each is made of: use "
-                    "aggregate(by, function), or choose whole rows (head(1), drop_duplicates)"
-                )
-
-    def _check_table(self, frame: Any) -> None:
-        if libraries_of(frame) is None:
-            raise TypeError(f"stage {self._lineage.stage!r}: the function gave a {type(frame).__name__}, and no table")
-
     def _groups_of(self, frame: Any, by: Sequence[str], members: Numbers) -> NDArray[np.int64]:
         """Which group each row of an aggregated frame is, by the values in the columns `by`."""
         firsts = members.values[np.cumsum(members.sizes) - members.sizes]
@@ -353,23 +278,8 @@ class TableStage:
             )
         return np.array(rows, dtype=np.int64)
 
-    def _separate(self, frame: Any, numberings: Sequence[NDArray[np.int64]] | None = None) -> tuple[Any, Families]:
-        """A frame and its row numbers apart."""
-        self._check_table(frame)
-        there = self._library.columns(frame)
-        if lost := [number for number in self._numbers if number not in there]:
-            raise ValueError(
-                f"stage {self._lineage.stage!r}: what the function gave has no column {lost[0]}, which would say what "
-                "rows it is made of: let it keep that column (in groups as a list), use the verb for this step, "
-                "map(function, aligned=True) where row i is made of row i, or record(frame, parents)"
-            )
-        bare, found = self._library.unnumber(frame, self._numbers)
-        if numberings is not None:
-            found = [positions_of(f, np.ma.getdata(n)) for f, n in zip(found, numberings, strict=True)]
-        return bare, families_of(found, self._lengths)
-
     def _take_off(self, operation: str, numbered: Any, *, new: bool, **said: Any) -> Any:
-        return self._hand_on(operation, *self._separate(numbered), new=new, **said)
+        return self._hand_on(operation, *self._carried.separate(numbered), new=new, **said)
 
     def _rows_at(self, operation: str, positions: NDArray[np.int64], **said: Any) -> Any:
         return self._hand_on(operation, self._library.take(self._one, positions), _each(positions), new=False, **said)
@@ -414,14 +324,6 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     """Values of a group that are equal where a library's are: NaN is one value, and so is a list of the same items."""
     plain = [repr(value) if isinstance(value, list | dict | np.ndarray) else value for value in values]
     return tuple(NAN if isinstance(value, float) and value != value else value for value in plain)
-
-
-def _outputs(made: Any) -> dict[str | None, Any]:
-    if isinstance(made, Mapping):
-        return {str(name): frame for name, frame in made.items()}
-    if isinstance(made, list | tuple):
-        return {str(number): frame for number, frame in enumerate(made)}
-    return {None: made}
 
 
 def _by_share(parts: Mapping[str, float], rows: int, seed: int) -> list[str | None]:
