@@ -1,4 +1,4 @@
-"""Frames that go through a function with one more column, which numbers their rows: it says which rows what comes out is
+"""Frames that go through a function with one more column, which numbers their rows: it says which rows each result is
 made of, and more runs of the function say whether it can be believed."""
 
 from __future__ import annotations
