@@ -298,7 +298,8 @@ class Batches:
     """An iterable of batches of its own."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(loader(4))
+        rows = marked(4)
+        return iter([rows[:2], rows[2:]])
 
 
 @pytest.mark.matrix(

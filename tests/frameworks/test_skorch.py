@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections import defaultdict
 from pathlib import Path
@@ -220,3 +221,55 @@ def test_a_version_that_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(CaptureError, match=r"9\.0\.0"):
         net(strict, max_epochs=1).fit(*points(8))
     assert strict.run is None
+
+
+class Breaking(Callback):  # type: ignore[misc]
+    """Raises behind the third batch, the first time."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+        self.left = 3
+
+    def on_batch_end(self, net: Any, **_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_fit_that_breaks_off_is_sealed_without_an_end(tmp_path: Path, error: type[BaseException]) -> None:
+    X, y = points(16)
+    truth = Truth()
+    fitted = net(truth, trace_at(tmp_path), Breaking(error), train_split=None)
+    with contextlib.suppress(RuntimeError):
+        fitted.partial_fit(X, y)  # skorch itself takes a KeyboardInterrupt as an end
+    net(train_split=None).fit(*points(7))
+    log = read(tmp_path)
+    assert (applied(log), log.kind("end")) == (truth.trained[:3], [])
+    pickle.dumps(fitted.module_)
+    assert "fit_loop" not in vars(fitted)
+    other = Truth()
+    again = SkorchTrace(tmp_path / "again", key=tmp_path / "key.pem", strict=True)
+    net(other, again, train_split=None).fit(X, y)
+    assert applied(read_log(tmp_path / "again.trace")) == other.trained
+
+
+class Probing(Callback):  # type: ignore[misc]
+    def on_batch_end(self, net: Any, **_: Any) -> None:
+        probe = torch.nn.Linear(3, 1)
+        probe(torch.ones(5, 3)).sum().backward()
+        torch.optim.SGD(probe.parameters(), lr=0.1).step()
+
+
+def test_what_a_later_callback_trains_on_other_data_uses_no_batch(tmp_path: Path) -> None:
+    truth = Truth()
+    net(truth, trace_at(tmp_path), Probing(), train_split=None).fit(*points(16))
+    assert applied(read(tmp_path)) == truth.trained
+
+
+def test_each_fit_in_an_open_run_puts_its_states_on_record(tmp_path: Path) -> None:
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        fitted = net(SkorchTrace(run), train_split=None, max_epochs=1)
+        fitted.fit(*points(8))
+        fitted.fit(*points(8))
+    assert [checkpoint["step"] for checkpoint in read(tmp_path).kind("checkpoint")] == [2, 2]

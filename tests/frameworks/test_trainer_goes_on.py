@@ -111,10 +111,12 @@ def test_trainings_evaluations_and_predictions_in_turn_are_one_trace(tmp_path: P
 def test_data_keep_their_names_where_another_order_takes_them_up(tmp_path: Path, read: Callable[[], Log]) -> None:
     evaluated = {"first": Marked(6, 100), "second": Marked(7, 200)}
     options = SAVED | {"eval_strategy": "steps", "eval_steps": 3}
-    trainer = make(tmp_path, Marked(19), trace_at(tmp_path), evaluated=evaluated, **options)
+    monitor = {"monitor": "eval_second_loss"}
+    trainer = make(tmp_path, Marked(19), trace_at(tmp_path, **monitor), evaluated=evaluated, **options)
     trainer.evaluate()
     trainer.train()
-    trainer = make(tmp_path, Marked(19), trace_at(tmp_path), evaluated=evaluated, **options)
+    assert all("val_loss" in checkpoint for checkpoint in read().kind("checkpoint"))
+    trainer = make(tmp_path, Marked(19), trace_at(tmp_path, **monitor), evaluated=evaluated, **options)
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
     log = read()
     assert {e["name"] for e in log.kind("dataset")} == {"Marked-validation", "Marked-validation-2", "Marked"}

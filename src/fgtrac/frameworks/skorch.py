@@ -49,7 +49,7 @@ class SkorchTrace(Callback):  # type: ignore[misc]
         self._rows: list[tuple[Any, Any]] = []  # an X, and the registered data whose rows are its
         self._watched: dict[int, tuple[Any, Watch]] = {}  # by the identity of the data set, which is kept
         self._newest: tuple[Batch, int] | None = None  # delivered; and which object it was
-        self._recorded_step: int | None = None
+        self._updates_recorded = 0  # how many there were when a state was put on record
         self._said: set[str] = set()
 
     def __sklearn_clone__(self) -> SkorchTrace:
@@ -79,21 +79,37 @@ class SkorchTrace(Callback):  # type: ignore[misc]
             return
         self._end(finished=False)
         run = self._lasting.open()
-        self._recorded_step = run.step
+        self._updates_recorded = run._grounding.updates_made
         try:
             self._lasting.check_version("skorch", skorch.__version__, FIRST_VERSION, LAST_VERSION)
         except CaptureError:
             self._end(finished=False)
             raise
+        self._follow(net)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
         """It is over."""
         self._end(finished=True)
 
+    def _follow(self, net: Any) -> None:
+        """Be told where the fit that begins breaks off. A net is pickled and copied, also in a fit: what stands in it
+        for that is gone as soon as it is called."""
+        fit_loop = net.fit_loop
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            vars(net).pop("fit_loop", None)
+            try:
+                return fit_loop(*args, **kwargs)
+            except BaseException:  # skorch goes on behind a KeyboardInterrupt as if the fit had ended
+                self._end(finished=False)
+                raise
+
+        vars(net)["fit_loop"] = called
+
     def _end(self, *, finished: bool) -> None:
         if self.run is None or self._lasting is None:
             return
-        self.run._grounding.declare()
+        self.run._grounding.declare_no_more()
         for _, watch in self._watched.values():
             watch.opener = None
         self._watched.clear()
@@ -118,15 +134,19 @@ class SkorchTrace(Callback):  # type: ignore[misc]
             self._said.add("iterator")
             self._lasting.miss("the batches of this net are not recorded; let iterator_train be a torch DataLoader")
 
+    def on_batch_end(self, net: Any, **_: Any) -> None:
+        """What other callbacks train from now on is not about the batch."""
+        if self.run is not None:
+            self.run._grounding.declare()
+
     def on_epoch_end(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **_: Any) -> None:
         """Put the state after the epoch on record."""
         run = self.run
         if run is None:
             return
-        run._grounding.declare()
-        if run.step == self._recorded_step:
+        if run._grounding.updates_made == self._updates_recorded:
             return
-        self._recorded_step = run.step
+        self._updates_recorded = run._grounding.updates_made
         val_loss = None if dataset_valid is None else self._monitored(net)
         run.checkpoint(net.module_, net.optimizer_, val_loss=val_loss, epoch=len(net.history) - 1)
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from fgtrac.api.run import Run
-from fgtrac.capture.batch import Batch
+from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.loader import Watch, find_watch, watch_loader
 from fgtrac.capture.prepared import innermost
 from fgtrac.errors import CaptureError
@@ -64,8 +64,11 @@ class TrainerTrace(TrainerCallback):
         self._known_places: dict[tuple[int, str], str] = {}  # of data, by their identity, in a role
         self._kept: dict[str, Any] = {}  # in the Trainer's checkpoints, as its state of a callback
         self._watches: dict[int, tuple[Any, Watch]] = {}  # by the identity of the data, which are kept
+        self._iteration: Iteration | None = None  # the newest pass of the training loop
         self._order: list[Batch] | None = None  # of the predictions under way
         self._checkpointed = -1
+        self._unmonitored = -1, ""  # the step of an evaluation without `monitor`, and what there was instead
+        self._has_said_monitor = False
         self._states: dict[int, Any] = {}  # step -> the checkpoint entry
         self._best: int | None = None  # the step of the model that was loaded at the end
 
@@ -79,29 +82,48 @@ class TrainerTrace(TrainerCallback):
         """The Trainer's loader is prepared, and its state loaded where it resumes."""
         self._follow(_calling_trainer())
         if self._trains:
-            self._lasting.close(finished=False)  # an earlier training that did not end: it was interrupted
+            self._end(finished=False)  # an earlier training that did not end: it was interrupted
         earlier = state.stateful_callbacks.get("fgtrac", {}).get("attributes", {})
         resumed = {"step": state.global_step, "origin": earlier.get("origin")} if state.global_step else {}
         if resumed and "places" in earlier:
             self._places.restore(earlier["places"])
         run = self._lasting.open(**resumed)
-        self._trains, self._checkpointed, self._best = True, -1, None
+        self._trains, self._checkpointed, self._unmonitored, self._best = True, -1, (-1, ""), None
         self._kept["origin"] = origin_of(run)
         state.stateful_callbacks["fgtrac"] = {"args": {}, "attributes": self._kept}
         try:
             self._lasting.check_version("transformers", transformers.__version__, FIRST, LAST)
             watch = self._watch(now["train_dataloader"], "train")
         except BaseException:
-            self._trains = False
-            self._lasting.close(finished=False)
+            self._end(finished=False)
             raise
         if watch is not None:
             watch.epochs = max(watch.epochs, int(state.epoch or 0))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **now: Any) -> None:
         """An evaluation is over: where it is part of a training, its loss decides about the model's state."""
-        if self._trains and self._monitor in now["metrics"]:
-            self._checkpoint(state, now, now["metrics"][self._monitor])
+        if not self._trains:
+            return
+        loss = now["metrics"].get(self._monitor)
+        if loss is not None and math.isfinite(loss):
+            self._checkpoint(state, now, loss)
+            return
+        found = f"is {loss}" if loss is not None else f"is not among {', '.join(sorted(now['metrics']))}"
+        self._unmonitored = state.global_step, found  # of several data sets, another's may still come
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """The model that was evaluated last is still as it was."""
+        self._record_unmonitored(state, now)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **now: Any) -> None:
+        """An evaluation is under way, perhaps of a Trainer that was given this callback when it had been made."""
+        trainer = _calling_trainer()
+        if self._trainer is None or self._trainer() is not trainer:
+            self._follow(trainer)
+            self._lasting.warn(
+                "this evaluation is not recorded, as the callback was added to a Trainer that was there already: give "
+                "it to Trainer(callbacks=[...]); what is trained and evaluated from now on is recorded"
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **now: Any) -> None:
         """The Trainer saved a checkpoint."""
@@ -122,9 +144,17 @@ class TrainerTrace(TrainerCallback):
             self._best = int(state.best_model_checkpoint.rpartition("-")[2])
         elif args.eval_strategy == "no":
             self._checkpoint(state, now, None)
+        else:
+            self._record_unmonitored(state, now)
+        self._end(finished=True)
+
+    def _end(self, *, finished: bool) -> None:
+        """The training is over; where it is not `finished`, it broke off."""
         self._trains = False
-        self._declare(None)
-        self._lasting.close(finished=True)
+        if self._lasting.run is not None:
+            self._lasting.run._grounding.declare_no_more()
+        self._tagged.clear()
+        self._lasting.close(finished=finished)
 
     # -- what is wrapped ----------------------------------------------------------------------------------------
 
@@ -133,13 +163,29 @@ class TrainerTrace(TrainerCallback):
         if self._trainer is not None and self._trainer() is trainer:
             return
         self._trainer = weakref.ref(trainer)
-        for name, around in (
-            ("_remove_unused_columns", self._removing),
-            ("get_batch_samples", self._fetching),
-            ("training_step", self._training),
-            ("evaluation_loop", self._evaluating),
+        for owner, name, around in (
+            (trainer, "_inner_training_loop", self._breaking_off),
+            (trainer, "_remove_unused_columns", self._removing),
+            (trainer, "get_batch_samples", self._fetching),
+            (trainer, "training_step", self._training),
+            (trainer, "evaluation_loop", self._evaluating),
+            (trainer.callback_handler, "on_optimizer_step", self._updated),
+            (trainer.callback_handler, "on_substep_end", self._updated),
         ):
-            setattr(trainer, name, _wrapped(getattr(trainer, name), around))
+            setattr(owner, name, _wrapped(getattr(owner, name), around))
+
+    def _breaking_off(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            if self._trains:
+                self._end(finished=False)
+            raise
+
+    def _updated(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._lasting.run is not None:
+            self._lasting.run._grounding.declare()  # what callbacks train from now on is not about the batch
+        return original(*args, **kwargs)
 
     def _removing(self, original: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
         left = original(dataset, *args, **kwargs)
@@ -156,7 +202,7 @@ class TrainerTrace(TrainerCallback):
 
     def _training(self, original: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._declare(inputs)
-        return original(model, inputs, *args, **kwargs)
+        return self._breaking_off(original, model, inputs, *args, **kwargs)
 
     def _evaluating(
         self, original: Callable[..., Any], dataloader: Any, description: str, *args: Any, **kwargs: Any
@@ -165,7 +211,6 @@ class TrainerTrace(TrainerCallback):
         run = self._lasting.open()
         try:
             self._watch(dataloader, "test" if predicts else "validation")
-            self._declare(None)
             self._order = [] if predicts and self._predictions else None
             output = original(dataloader, description, *args, **kwargs)
             if self._order is not None:
@@ -222,6 +267,9 @@ class TrainerTrace(TrainerCallback):
         """A batch is handed to the Trainer; what it gets."""
         if self._fetches and isinstance(data, DICTS):
             serial = data[TAG] = next(self._serials)
+            if batch.iteration is not self._iteration and self._lasting.run is not None:
+                self._lasting.run._grounding.follow(batch.iteration, self._iteration)
+                self._iteration = batch.iteration
             self._tagged[serial] = batch
             self._tagged.pop(serial - MOST_TAGS, None)
         elif self._order is not None:
@@ -232,8 +280,13 @@ class TrainerTrace(TrainerCallback):
         """The passes from now on are about the batch whose tag is in `inputs`; take it out."""
         serial = inputs.pop(TAG, None) if isinstance(inputs, DICTS) else None
         batch = None if serial is None else self._tagged.pop(serial, None)
-        if self._lasting.run is not None:
-            self._lasting.run._grounding.declare(() if batch is None else (batch,))
+        if self._lasting.run is None:
+            return
+        grounding = self._lasting.run._grounding
+        if batch is not None:
+            grounding.declare((batch,))
+        elif self._trains:  # it is no dict: its memory and its turn have to tell
+            grounding.declare_no_more()
 
     def _predicted(self, run: Run, data: Any, outputs: Any) -> None:
         """Record what `predict` returned, at the state that it was said with."""
@@ -256,6 +309,18 @@ class TrainerTrace(TrainerCallback):
             epoch = max(0, math.ceil(state.epoch or 0) - 1)
             self._lasting.run.checkpoint(now["model"], now["optimizer"], val_loss=val_loss, epoch=epoch)
             self._states[state.global_step] = self._lasting.run._checkpoints.last
+
+    def _record_unmonitored(self, state: Any, now: dict[str, Any]) -> None:
+        """Put the state on record that was evaluated without the monitored metric."""
+        if not self._trains or self._unmonitored[0] != state.global_step or self._checkpointed == state.global_step:
+            return
+        self._checkpoint(state, now, None)
+        if not self._has_said_monitor:
+            self._has_said_monitor = True
+            self._lasting.warn(
+                f"the metric {self._monitor!r} {self._unmonitored[1]}, so the checkpoint has no validation loss; name "
+                "another with monitor="
+            )
 
 
 def _wrapped(original: Callable[..., Any], around: Callable[..., Any]) -> Callable[..., Any]:
