@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 import torch
 from torch._C import _current_graph_task_id
+from torch.optim import optimizer
 
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.parts import Seen, together
@@ -36,7 +39,8 @@ class Contributions:
         self.watchers: dict[int, Watcher] = {}
         self._fired: list[Watcher] = []  # those that the backward pass under way has met
         self._guards: list[Watcher] = []  # one of each optimizer
-        self.stepping = False  # an optimizer is, perhaps with a closure
+        self.stepping = 0  # an optimizer is, with a closure: the identity of the frame of its `step`
+        self._left: frozenset[Batch] = frozenset()  # what had contributed before that: its gradients may be thrown away
 
     def watch(self, parameter: torch.Tensor) -> Watcher:
         """Watch a parameter, if that is not done yet."""
@@ -78,6 +82,34 @@ class Contributions:
             self._drop(watcher, UNAPPLIED)
         self.watchers.clear()
 
+    # -- a step with a closure ----------------------------------------------------------------------------------
+
+    def begin_step(self) -> None:
+        """An optimizer's `step` has called a hook, and will call a closure, which makes gradients anew as it likes."""
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename != optimizer.__file__ and frame.f_back is not None:
+            frame = frame.f_back
+        self.stepping = id(frame)
+        self._left = frozenset(batch for watcher in self.watchers.values() for batch in watcher.pending)
+
+    def end_step(self) -> None:
+        """None is under way."""
+        self.stepping, self._left = 0, frozenset()
+
+    def _is_stepping(self) -> bool:
+        """Whether a step is still under way: where it raised an error, nobody has said that it ended."""
+        frame: FrameType | None = sys._getframe(1) if self.stepping else None
+        while frame is not None:
+            if id(frame) == self.stepping and frame.f_code.co_filename == optimizer.__file__:
+                return True
+            frame = frame.f_back
+        self.end_step()
+        return False
+
+    def _made_inside(self, watcher: Watcher) -> list[Batch]:
+        """What contributed in the step under way: its update rests on that, whatever became of the gradient since."""
+        return [batch for batch in watcher.pending if batch not in self._left] if self.stepping else []
+
     # -- backward -----------------------------------------------------------------------------------------------
 
     def _accumulated(self, watcher: Watcher, parameter: torch.Tensor) -> None:
@@ -105,9 +137,11 @@ class Contributions:
         is_thrown = self._is_thrown(watcher, before, grad)
         self.decide(backward)
         if is_thrown:
-            if self._drop(watcher, DISCARDED, but=passes.current) and is_moved:
+            kept = [*passes.current, *self._made_inside(watcher)]
+            if self._drop(watcher, DISCARDED, but=kept) and is_moved:
                 self._doubt(*BY_HAND)
-            watcher.pending.clear()  # what is left contributes anew, and perhaps a part of it only
+            for batch in passes.current:  # it contributes anew, and perhaps a part of it only
+                watcher.pending.pop(batch, None)
         self._fired.append(watcher)
         self.contribute(watcher, passes.current)
         if passes.is_told and not passes.current and pending:
@@ -118,10 +152,11 @@ class Contributions:
         """Whether the gradient of what contributed before was thrown away, as far as can be told."""
         seen = watcher.grad
         is_added = seen[0] == before[0] and seen[1] == before[1] + 1
-        if is_added or not watcher.pending or self.stepping or grad is None or not seen[0] or grad.requires_grad:
-            return False  # a closure's, sparse, or with create_graph: unclear
+        if is_added or not watcher.pending or grad is None or not seen[0] or grad.requires_grad:
+            return False  # sparse, or with create_graph: unclear
         if seen[0] == before[0] and seen[1] > before[1]:  # clipped, scaled or zeroed after the forward pass
-            watcher.pending = {batch: int(max(FIFO, sure)) for batch, sure in watcher.pending.items()}
+            for batch in watcher.pending.keys() - self._made_inside(watcher):
+                watcher.pending[batch] = int(max(FIFO, watcher.pending[batch]))
             return False
         return True
 
@@ -156,10 +191,9 @@ class Contributions:
 
     def look(self) -> None:
         """Before more is accumulated: what became of gradients, and are there parameters that will get some?"""
-        if not self.stepping:
-            for watcher in self.watchers.values():
-                if watcher.pending:
-                    self._look_at_gradient(watcher)
+        for watcher in self.watchers.values():
+            if watcher.pending and (not self.stepping or self._left or not self._is_stepping()):
+                self._look_at_gradient(watcher)
         for watcher in self._guards:
             parameter = watcher.parameter()
             if parameter is not None and not parameter.requires_grad:
@@ -182,9 +216,8 @@ class Contributions:
         owner = watcher.optimizer
         free = [p for w in self.watchers.values() if w.optimizer is None and (p := w.parameter()) is not None]
         if all_zero(free if owner is None else owner.parameters()):
-            self._drop(watcher, DISCARDED)
-        else:
-            watcher.grad = seen
+            self._drop(watcher, DISCARDED, but=self._made_inside(watcher) if self._is_stepping() else ())
+        watcher.grad = seen
 
     def _bound(self, watcher: Watcher) -> None:
         """No update comes."""

@@ -84,7 +84,10 @@ class Updates:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self._passes.looks_away:
             return
-        self._contributions.stepping = True
+        if kwargs or len(args) > 1:
+            self._contributions.begin_step()
+        elif self._contributions.stepping:
+            self._contributions.end_step()  # of a step that raised an error
         known = self._known.get(id(optimizer))
         if known is not None and known.has_version and known.watchers and known.optimizer() is optimizer:
             first = known.watchers[0]
@@ -94,6 +97,8 @@ class Updates:
             if contributes and parameter is not None and parameter.grad is not None:  # the usual case
                 known.from_version = parameter._version
                 return
+        if known is not None:
+            known.from_version = -1  # of a step that raised an error
         known = self._find(optimizer)
         if known is None:
             return
@@ -115,7 +120,8 @@ class Updates:
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self._passes.looks_away:
             return
-        self._contributions.stepping = False
+        if self._contributions.stepping:
+            self._contributions.end_step()
         known = self._known.get(id(optimizer))
         if known is not None and known.from_version >= 0:
             version, known.from_version = known.from_version, -1
