@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fgtrac.demo.forge import all_entries
 from fgtrac.errors import ProofError
 from fgtrac.verify.joins import Joins
+from fgtrac.verify.updates import read_updates
+from traces import Writing, start_trace
 
 Event = dict[str, Any]
 ZERO, ONE, OTHER = (bytes([n]) * 16 for n in (1, 2, 3))
@@ -91,3 +95,19 @@ def test_a_missing_rank_beside_a_gap_or_before_the_end_is_told() -> None:
     said = "entry 1 (join) says 2 ranks, and of 1 of them the record is not whole"
     assert checked(in_order(0, 1, 2, 6)(honest()), has_gaps=True) == [said]
     assert checked(honest()[:5]) == [said]  # it may be at work
+
+
+@pytest.mark.parametrize(("alone", "words"), [(0, "took part in 1 update on 2 ranks"), (1, "on up to 2 ranks")])
+def test_updates_of_one_process_by_itself_are_not_said_to_be_of_all_ranks(
+    tmp_path: Path, alone: int, words: str
+) -> None:
+    made, first = start_trace(tmp_path)
+    began = [first.recorder.writer, 0]
+    those = [first, Writing(made, bytes([7]) * 16), *[Writing(made, bytes([9]) * 16)] * alone]
+    for rank, writing in enumerate(those):
+        if rank < 2:
+            writing.recorder.record("join", {"rank": rank, "ranks": 2, "step": 0, "began": began})
+        writing.use([rank])
+        writing.recorder.close()
+    made.seal()
+    assert words in read_updates(enumerate(all_entries(made.trace))).words

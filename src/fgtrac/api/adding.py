@@ -21,6 +21,7 @@ from fgtrac.store.journal import JournalWriter
 from fgtrac.store.trace_dir import TraceDir
 
 WAIT_S = 60.0  # for somebody else's seal
+ENDING_S = 10.0  # for the loader's workers of a process that was killed, which hold what it held
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,15 @@ def check_idle(trace: TraceDir) -> None:
     """CaptureError where a process is recording into the trace now."""
     if any(durable.is_held(segment.path) for segment in read_segments(trace)):
         raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
+
+
+def await_idle(journal: Path) -> None:
+    """CaptureError where a process records into a trace, whose journal this is; one that is ending has `ENDING_S`."""
+    deadline = time.monotonic() + ENDING_S
+    while any(durable.is_held(path) for path in journal.glob("*.wal")):
+        if time.monotonic() >= deadline:
+            raise CaptureError(f"{journal.parent} is being recorded by a process now; end that one, then try again")
+        time.sleep(0.05)
 
 
 @contextmanager

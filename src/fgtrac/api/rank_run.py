@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,15 +54,24 @@ class RankRun(Run):
     def attention_with(self, **options: Any) -> None:
         """Rank 0 records modality weights."""
 
+    def close(self, *, finished: bool = True) -> None:
+        """As of any run; where the loop has failed, its error stands, and what cannot be written is a warning."""
+        try:
+            super().close(finished=finished)
+        except (CaptureError, OSError) as error:
+            if finished:
+                raise
+            warnings.warn(f"fgtrac: {error}", RuntimeWarning, stacklevel=3)
+
     def _finish(self, last: ExitStack, finished: bool) -> None:
         assert self._ranks is not None
         last.callback(self._recorder.close)
         self._grounding.close()
         self._orders.keep(last=True)
         self._recorder.flush()
-        self._recorder.record("leave", {})
+        _writer, number = self._recorder.record("leave", {})
         self._recorder.sync()
-        self._ranks.tell_left()
+        self._ranks.tell_left(number + 1, finished=finished)
 
 
 def let_join(run: Run, ranks: Ranks, *, resumes: bool) -> None:
@@ -103,6 +113,7 @@ def join(folder: Path, ranks: Ranks, options: Options) -> RankRun:
     hold on the folder does not show here."""
     if ranks.gathers:
         began = ranks.hear_began(lambda _: True)
+        ranks.take_place()
         sender = Sender(ranks)
         sent = SentVault(sender, began.secret)
         run = _run(TraceDir(folder), sent, began, ranks, options, sent, lambda writer: SentJournal(sender, writer))
@@ -110,6 +121,7 @@ def join(folder: Path, ranks: Ranks, options: Options) -> RankRun:
         return _joined(run, began, ranks)
     began = ranks.hear_began(lambda it: ranks.is_grouped or _is_recorded(folder, it))
     trace = _shared(folder, began, ranks)
+    ranks.take_place()
     held = hold_open(trace)
     try:
         vault = _patiently(lambda: Vault.open(trace.vault_path, began.trace_id, read_only=False))
@@ -132,10 +144,10 @@ def _run(
 
 
 def _joined(run: RankRun, began: Began, ranks: Ranks) -> RankRun:
+    ranks.tell_joined()
     said = {"rank": ranks.rank, "ranks": ranks.count, "step": began.step, "began": list(began.entry)}
     run._recorder.record("join", said)
     run._recorder.sync()
-    ranks.tell_joined(run._recorder.writer)
     return run
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from fgtrac.api.adding import await_idle
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.turns import Registered, Turn
 from fgtrac.errors import CaptureError
@@ -28,6 +29,7 @@ from fgtrac.store.journal import segments_of
 BEGIN_WAIT_S = 600.0  # for rank 0, which may prepare its data first; and for a registration by another rank
 END_WAIT_S = 600.0  # for the other ranks, at the end
 FAILED_WAIT_S = 5.0  # for them where rank 0 has failed: they mostly have too, or wait for it in vain
+JOIN_WAIT_S = 5.0  # for one that has not joined by then
 SILENT_S = 60.0  # after which a rank that sends its journal, and nothing else, counts as dead
 POLL_S = 0.05
 BEGAN = "began"
@@ -66,10 +68,19 @@ class Ranks:
         self.count = count
         self.gathers = gathers
         self.is_grouped = not isinstance(store, FolderStore)  # by torch.distributed: then the store is this training's
-        self.before_told: Callable[[], None] = lambda: None  # called before another rank is told of what is written
+        self.has_failed = False  # another rank, whose loop ended by an error
+        self._writer = b""
+        self._journal: Path | None = None
+        self._before_told: Callable[[], None] = lambda: None
         self._store = store
         self._said: Counter[str] = Counter()
         self._last_seen: dict[int, tuple[bytes, float]] = {}
+        self._left: list[tuple[int, bytes, int]] = []  # rank, writer, how many entries it wrote
+
+    def begin_writing(self, writer: bytes, journal: Path, before_told: Callable[[], None]) -> None:
+        """This rank writes; `before_told` is called before another one is told of what is written."""
+        self._writer, self._before_told = writer, before_told
+        self._journal = None if self.gathers else journal
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
@@ -115,7 +126,7 @@ class Ranks:
     def _read_began(self, data: bytes) -> Began:
         said = decode(data)
         if "error" in said:
-            self._store.set(f"heard/{self.rank}", b"heard")
+            self._tell(f"heard/{self.rank}", b"heard")
             raise CaptureError(f"rank 0 could not begin to record: {said['error']}")
         return Began(**said | {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))})
 
@@ -132,21 +143,36 @@ class Ranks:
                 self._tell(f"data/{name}", b"")  # it cannot be: let the others find out why
 
     def _registered_elsewhere(self, name: str) -> Registered | None:
-        if not self._is_first(f"turn/{name}"):
-            deadline = time.monotonic() + BEGIN_WAIT_S
-            while not self._store.check([f"data/{name}"]):
-                if time.monotonic() >= deadline:
-                    raise CaptureError(
-                        f"another rank has been registering {name!r} for {BEGIN_WAIT_S:g} s; did it die?"
-                    )
-                time.sleep(POLL_S)
-            if packed := self._store.get(f"data/{name}"):
-                block, contents = decode(packed)
-                return block, contents or None
-        return None
+        if self._is_first(f"turn/{name}"):
+            self._tell(f"whose/{name}", self._writer)
+            return None
+        try:
+            packed = self._hear_registered(name)
+        except RuntimeError:
+            return None  # whoever kept the store is gone: better said twice than not at all
+        block, contents = decode(packed) if packed else (b"", b"")
+        return (block, contents or None) if packed else None
+
+    def _hear_registered(self, name: str) -> bytes:
+        deadline = time.monotonic() + BEGIN_WAIT_S
+        while True:
+            is_gone = self._is_gone(name)  # looked at first, as it may tell and end in between
+            if self._store.check([f"data/{name}"]):
+                return bytes(self._store.get(f"data/{name}"))
+            if is_gone:
+                raise CaptureError(f"the rank that was registering {name!r} ended before that was done")
+            if time.monotonic() >= deadline:
+                raise CaptureError(f"another rank has been registering {name!r} for {BEGIN_WAIT_S:g} s; did it die?")
+            time.sleep(POLL_S)
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether the rank whose turn it is has ended, where its journal shows that."""
+        if self._journal is None or not self._store.check([f"whose/{name}"]):
+            return False
+        return not is_writing(self._journal, self._store.get(f"whose/{name}"))
 
     def _tell_registered(self, name: str, known: Registered) -> None:
-        self.before_told()
+        self._before_told()
         self._tell(f"data/{name}", encode([known[0], known[1] or b""]))
 
     def is_said(self, entry: bytes) -> bool:
@@ -163,13 +189,21 @@ class Ranks:
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
-    def tell_joined(self, writer: bytes) -> None:
-        """This rank writes."""
-        self._tell(f"joined/{self.rank}", writer)
+    def take_place(self) -> None:
+        """This rank is to join. CaptureError where one has before: a start of a training has each rank once."""
+        if not self._is_first(f"place/{self.rank}"):
+            raise CaptureError(
+                f"rank {self.rank} of {self.count} has joined this training before; start all of its ranks anew, with "
+                "resume=True"
+            )
 
-    def tell_left(self) -> None:
-        """All that this rank has written is on disk."""
-        self._tell(f"left/{self.rank}", b"left")
+    def tell_joined(self) -> None:
+        """This rank writes."""
+        self._tell(f"joined/{self.rank}", self._writer)
+
+    def tell_left(self, entries: int, *, finished: bool) -> None:
+        """All that this rank has written, so many entries, is on disk, or was sent."""
+        self._tell(f"left/{self._writer.hex()}", encode([entries, finished]))
 
     def _tell(self, key: str, value: bytes) -> None:
         try:
@@ -181,22 +215,51 @@ class Ranks:
         self, recorder: Recorder, journal: Path, meanwhile: Callable[[], None], finished: bool
     ) -> list[str]:
         """Wait for the other ranks to leave, as long as they live and not for ever. What is said in the log of each
-        that has not."""
+        that has not; and, there not, of each that left by an error."""
         told = self._missing(journal, END_WAIT_S if finished else FAILED_WAIT_S, meanwhile)
         for reason, writer in told:
             recorder.record("gap", {"reason": reason} | ({"detail": writer} if writer else {}))
+        failed = self._read_left()
         self._clear()
-        return [reason for reason, _writer in told]
+        return [*(reason for reason, _writer in told), *failed]
+
+    def _read_left(self) -> list[str]:
+        failed = []
+        for rank in range(1, self.count):
+            try:
+                writer = bytes(self._store.get(f"joined/{rank}")) if self._store.check([f"joined/{rank}"]) else b""
+                if not self._store.check([f"left/{writer.hex()}"]):
+                    continue
+                entries, finished = decode(self._store.get(f"left/{writer.hex()}"))
+            except RuntimeError:
+                continue  # the store is gone, which is told
+            self._left.append((rank, writer, entries))
+            if not finished:
+                self.has_failed = True
+                failed.append(f"rank {rank} of {self.count} ended by an error, so that the run has no end")
+        return failed
+
+    def say_lacking(self, recorder: Recorder, sealed: Mapping[bytes, int]) -> list[str]:
+        """Say in the log which entries of the ranks that left did not come in; `sealed` is how many of each writer's
+        did."""
+        said = []
+        for rank, writer, entries in self._left:
+            if (there := sealed.get(writer, 0)) < entries:
+                said.append(f"rank {rank} of {self.count} left, and the last {entries - there} of its entries are lost")
+                lost = {"lost_writer": writer, "first": there, "stop": entries}
+                recorder.record("gap", {"reason": said[-1], **lost})
+        return said
 
     def _clear(self) -> None:
         if isinstance(self._store, FolderStore):
             self._store.clear()
 
     def _missing(self, journal: Path, wait_s: float, meanwhile: Callable[[], None]) -> list[tuple[str, str]]:
-        deadline, told = time.monotonic() + wait_s, []
+        now, told = time.monotonic(), []
+        until = {"writes": now + wait_s, "unknown": now + JOIN_WAIT_S}
         for rank in range(1, self.count):
             try:
-                while (state := self._state_of(rank, journal)) == "writes" and time.monotonic() < deadline:
+                while (state := self._state_of(rank, journal)) in until and time.monotonic() < until[state]:
                     meanwhile()
                     time.sleep(POLL_S)
                 writer = f"writer {self._store.get(f'joined/{rank}').hex()}" if state in ("writes", "dead") else ""
@@ -210,26 +273,28 @@ class Ranks:
     def _state_of(self, rank: int, journal: Path) -> str:
         if not self._store.check([f"joined/{rank}"]):
             return "unknown"
-        if self._store.check([f"left/{rank}"]):
+        writer = bytes(self._store.get(f"joined/{rank}"))
+        if self._store.check([f"left/{writer.hex()}"]):
             return "left"
         if self.gathers:
             beat, now = self._store.get(f"alive/{rank}"), time.monotonic()
             if self._last_seen.setdefault(rank, (beat, now))[0] != beat:
                 self._last_seen[rank] = beat, now
             return "writes" if now - self._last_seen[rank][1] < SILENT_S else "dead"
-        if is_writing(journal, self._store.get(f"joined/{rank}")):
+        if is_writing(journal, writer):
             return "writes"
-        return "left" if self._store.check([f"left/{rank}"]) else "dead"  # it says so before it lets its journal go
+        is_told = self._store.check([f"left/{writer.hex()}"])  # it says so before it lets its journal go
+        return "left" if is_told else "dead"
 
     # -- journals that are sent ---------------------------------------------------------------------------------------
 
     def send(self, number: int, what: Any) -> None:
-        """Give rank 0 something of this rank's, the next in order. OSError where it cannot be reached."""
+        """Give rank 0 something of this rank's, the next in order. ConnectionError where it cannot be reached."""
         try:
             self._store.set(f"sent/{self.rank}/{number}", encode(what))
             self._store.set(f"alive/{self.rank}", str(time.monotonic_ns()).encode())
         except RuntimeError as error:
-            raise OSError(f"rank 0 does not take the journal any more: {error}") from error
+            raise ConnectionError(f"rank 0 does not take the journal any more: {error}") from error
 
     def receive(self, rank: int, number: int) -> Any:
         """What a rank has sent, or None where it has not yet; it is then forgotten."""
@@ -267,8 +332,9 @@ def find_ranks(folder: Path, rank: int | None, world_size: int | None, *, gather
     if world_size is not None:
         if gather:
             raise ValueError("gather=True needs torch.distributed; initialise its process group, without rank=")
-        store = FolderStore(folder.with_suffix(".ranks"))
+        store = FolderStore(folder.with_suffix(".ranks"), keeps=mine == 0)
         if mine == 0:
+            await_idle(folder / "journal")
             store.clear()  # of what an earlier run has left
         return Ranks(mine, count, store)
     _starts[folder.name] += 1

@@ -109,7 +109,7 @@ class Run(Fitting, Attending):
         writer = os.urandom(16)
         self._ranks = ranks
         self._recorder = Recorder(
-            journal(writer) if journal else JournalWriter(trace.journal, writer, stays=ranks is not None),
+            journal(writer) if journal else JournalWriter(trace.journal, writer, stays=trains),
             writer,
             strict=options.strict,
             flush_interval_s=options.flush_interval_s,
@@ -132,7 +132,8 @@ class Run(Fitting, Attending):
         self._orders = Orders(trace, vault, self._recorder, self._ledger)
         self._recorder.beside = self._orders.keep
         if ranks is not None:
-            ranks.before_told, self._recorder.is_said = self._recorder.hand_over, ranks.is_said
+            ranks.begin_writing(writer, trace.journal, self._recorder.hand_over)
+            self._recorder.is_said = ranks.is_said
             self._registry.turns = ranks.turn
         self._anchors = RunAnchors(trace, signer, options.anchors)
         self._recorder.beside_cpu_s = lambda: self._anchors.cpu_s
@@ -392,10 +393,13 @@ class Run(Fitting, Attending):
                 self._recorder, self._trace.journal, self._sealer.prepare, finished=finished
             )
             self._sealer.now()
-        if finished and self._trains:
+            left += self._ranks.say_lacking(self._recorder, sealed_writers(self._trace, self._signer))
+        if finished and self._trains and not (self._ranks is not None and self._ranks.has_failed):
             writers = sequencer.last_seqs(self._trace, self._signer)
-            if self._ranks is not None:  # what a rank may still write is behind the end
-                writers = {w: stop - 1 for w, stop in sealed_writers(self._trace, self._signer).items()}
+            if self._ranks is not None:  # what a rank may still write is behind the end, and not in the last seal
+                self._sealer.until = sealed_writers(self._trace, self._signer)
+                self._sealer.until.pop(self._recorder.writer, None)
+                writers = {w: stop - 1 for w, stop in self._sealer.until.items()}
             writers[self._recorder.writer] = self._recorder.next_seq - 1
             self._recorder.record("end", {"writers": [list(pair) for pair in sorted(writers.items())]})
         if left:

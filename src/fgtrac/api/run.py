@@ -6,13 +6,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from fgtrac.anchor.service import Service
 from fgtrac.api import prior
-from fgtrac.api.adding import hold_open, take_up
+from fgtrac.api.adding import await_idle, hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
@@ -148,11 +148,13 @@ def _held(trace: TraceDir) -> Iterator[durable.FolderHold]:
 def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options, ranks: Ranks | None) -> Run:
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
-    with _held(trace) as held:
+    with _held(trace) as held, ExitStack() as beginning:  # one at a time
         trace_id = prior.trace_id_of(trace)
         run_entry = prior.run_entry(trace)
         signer = prior.signer_of(trace, signing_key)
         vault = Vault.open(trace.vault_path, trace_id, read_only=False)
+        beginning.enter_context(durable.lock(signer.lock_path.with_suffix(".resume"), str(trace.path), WAIT_S))
+        await_idle(trace.journal)
         tidy.remove_unfinished(trace)
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
         first_step = prior.last_checkpoint_step(trace) if step is None else step

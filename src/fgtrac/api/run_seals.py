@@ -50,6 +50,7 @@ class RunSeals:
         self._trace = trace
         self._signer = signer
         self._recorder = recorder
+        self.until: Mapping[bytes, int] = {}  # of other writers what the last seal takes, by number
         self.prepare: Callable[[], None] = orders.keep  # called before each seal: what is committed to can be opened
         self._anchors = anchors
         self._beside = BackgroundSealer(self._seal, interval_s)
@@ -88,9 +89,9 @@ class RunSeals:
     def last(self) -> None:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
         try:
-            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
+            sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S, before=self.until)
         except ProofError:
-            self._plain(WAIT_S)
+            self._plain(WAIT_S, self.until)
             raise
         finally:
             self._anchors.sealed(is_last=True)

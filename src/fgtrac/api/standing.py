@@ -40,6 +40,15 @@ class _Pass:
         return None in known or self.samples >= sum(size or 0 for size in known)
 
 
+@dataclass(slots=True)
+class _Start:
+    """One start of a training of several processes: how many it has, from which step, and how many joined."""
+
+    ranks: int
+    step: int
+    joined: int = 0
+
+
 class Standing:
     """What a log says of its training, read once; `resumes` are the steps that were gone back to, each with the
     processes before."""
@@ -49,6 +58,7 @@ class Standing:
         self.resumes: list[tuple[int, frozenset[bytes]]] = []
         self._trace = trace
         cut: dict[bytes, int] = {}  # of each rank behind rank 0 that did not leave, the last step that it is known to
+        starts: dict[tuple[bytes, int], _Start] = {}
         for event in self._events():
             writer = event["writer"]
             if event["kind"] == "use":
@@ -56,8 +66,11 @@ class Standing:
                 self.last_step = max(self.last_step, last)
                 if writer in cut:
                     cut[writer] = max(cut[writer], last)
-            elif event["kind"] == "join" and event["rank"]:
-                cut[writer] = event["step"]
+            elif event["kind"] == "join":
+                began = event["began"][0], event["began"][1]
+                starts.setdefault(began, _Start(event["ranks"], event["step"])).joined += 1
+                if event["rank"]:
+                    cut[writer] = event["step"]
             elif event["kind"] == "leave":
                 cut.pop(writer, None)
             elif event["kind"] == "checkpoint":
@@ -65,8 +78,10 @@ class Standing:
             elif event["kind"] == "resume":
                 self.last_step = min(self.last_step, event["step"])
                 cut.clear()
+                starts.clear()
                 self.resumes.append((event["step"], frozenset(bytes(writer) for writer, _seq in event["writers"])))
-        self.last_step = min([self.last_step, *cut.values()])
+        unknown = [start.step for start in starts.values() if start.joined < start.ranks]
+        self.last_step = min([self.last_step, *cut.values(), *unknown])
 
     def stands_until(self, writer: bytes) -> int:
         """The last step of a process that no later resume went back behind."""

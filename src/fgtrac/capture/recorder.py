@@ -301,6 +301,8 @@ class Recorder:
     def _remedy(self) -> str:
         if isinstance(self._failure, IndexError):
             return "leave data as they are once they are watched"
+        if isinstance(self._failure, ConnectionError):
+            return "start all ranks anew, with resume=True"
         refused = self._failure is not None and self._failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         return "make it writable for you" if refused else "free the disk"
 

@@ -29,13 +29,14 @@ class Updates:
     applied: int = 0  # batches
     updates: int = 0
     unused: int = 0  # batches that are in the log and took part in no update
-    ranks: int = 0  # that made the updates together
+    ranks: int = 0  # that made the updates together, at most
+    is_uneven: bool = False  # not always so many
 
     @property
     def words(self) -> str:
         """How many batches took part in how many updates, and how many in none."""
         told = f"{counted(self.applied, 'batch', 'es')} took part in {counted(self.updates, 'update')}"
-        told += f" on {self.ranks} ranks" if self.ranks else ""
+        told += f" on {'up to ' * self.is_uneven}{self.ranks} ranks" if self.ranks else ""
         none = f"{counted(self.unused, 'delivered batch', 'es')} in none, as the log says"
         return f"{told}, and {none}" if self.unused else told
 
@@ -141,6 +142,7 @@ class _Reading:
         self._look_at_ends(last)
         result.updates = sum(len(np.unique(np.concatenate(some))) for some in together.values())
         result.ranks = self._ranks.count
+        result.is_uneven = any(len(self._ranks.together(writer)) < result.ranks for writer, _optimizer in made)
         for keeper, (step, number) in self._kept.items():
             for writer in self._ranks.together(keeper):
                 if step > last.get(writer, 0):
