@@ -96,6 +96,28 @@ def test_a_number_that_is_taken_is_passed_over(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "lightning-2.trace" / "checkpoint").exists()
 
 
+def test_a_number_is_taken_when_the_trace_begins(tmp_path: Path) -> None:
+    fgtrac.autolog(tmp_path / "runs", key=tmp_path / "key.pem")
+    earlier = trainer(None, max_epochs=1)
+    fgtrac.autolog(tmp_path / "runs", key=tmp_path / "key.pem", strict=True)
+    for fitting in (trainer(None, max_epochs=1), earlier):
+        fitting.fit(Net(), loader(4))
+    names = sorted(path.name for path in (tmp_path / "runs").glob("*.trace"))
+    assert names == ["lightning-1.trace", "lightning-2.trace"]
+
+
+def test_an_option_that_nobody_knows_is_refused_where_a_trainer_is_made(tmp_path: Path) -> None:
+    fgtrac.autolog(tmp_path / "runs", stricte=True)
+    with pytest.raises(TypeError, match="stricte= is no option of start_run"):
+        trainer(None)
+
+
+def test_predictions_are_asked_of_those_that_record_them(tmp_path: Path) -> None:
+    fgtrac.autolog(tmp_path / "runs", key=tmp_path / "key.pem", predictions=True)
+    fit(small_net())
+    assert [c.predictions for c in trainer(None).callbacks if isinstance(c, LightningTrace)] == [True]
+
+
 def test_off_leaves_everything_as_it_was(tmp_path: Path) -> None:
     before = [getattr(owner, name) for owner, name in OWNERS], list(sys.meta_path)
     fgtrac.autolog(tmp_path / "runs")

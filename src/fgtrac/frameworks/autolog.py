@@ -24,8 +24,9 @@ def autolog(folder: str | os.PathLike[str] = "runs", *, off: bool = False, **opt
     """Have every Lightning Trainer, Hugging Face Trainer and skorch net that is made from now on in this process record
     into `FOLDER/NAME-N.trace`, NAME being "lightning", "trainer" or "skorch" and N the first number that is free.
 
-    Those that are given a callback of ours keep that one. `options` are its options, and those of `start_run`. Called
-    again, the new folder and options hold from then on; `off` ends it for what is made afterwards.
+    Those that are given a callback of ours keep that one. A number is taken when the trace begins. `options` are its
+    options, and those of `start_run`: TypeError for others where a Trainer is made. Called again, the new folder and
+    options hold from then on; `off` ends it for what is made afterwards.
     """
     global _adding
     if _adding is not None:
@@ -96,6 +97,12 @@ class _Adding(MetaPathFinder):
         self._changed.append((owner, name, original))
         setattr(owner, name, called)
 
+    def _path(self, name: str) -> Path | Callable[[], Path]:
+        """Where the next one records: what is free when its trace begins. The ranks of a training agree only on what is
+        free when it is made, before any of them begins."""
+        is_rank = not {"RANK", "LOCAL_RANK"}.isdisjoint(os.environ)
+        return self._free_path(name) if is_rank else functools.partial(self._free_path, name)
+
     def _free_path(self, name: str) -> Path:
         number = 1
         while (path := self._folder / f"{name}-{number}.trace") in self._given or path.exists():
@@ -109,7 +116,7 @@ class _Adding(MetaPathFinder):
         def add(trainer: Any) -> None:
             kind = importlib.import_module("fgtrac.frameworks.lightning").LightningTrace
             if not any(isinstance(callback, kind) for callback in trainer.callbacks):
-                trainer.callbacks.insert(0, kind(self._free_path("lightning"), **self._options))
+                trainer.callbacks.insert(0, kind(self._path("lightning"), **self._options))
 
         self._after(module.Trainer, "__init__", add)
 
@@ -117,18 +124,20 @@ class _Adding(MetaPathFinder):
         def add(trainer: Any) -> None:
             kind = importlib.import_module("fgtrac.frameworks.trainer").TrainerTrace
             if not any(isinstance(callback, kind) for callback in trainer.callback_handler.callbacks):
-                callback = kind(self._free_path("trainer"), **self._options)
+                callback = kind(self._path("trainer"), **self._options)
                 trainer.add_callback(callback)
                 callback.on_init_end(trainer.args, trainer.state, trainer.control)
 
         self._after(module.Trainer, "__init__", add)
 
     def _change_skorch(self, module: ModuleType) -> None:
+        options = {name: option for name, option in self._options.items() if name != "predictions"}  # it records none
+
         def add(net: Any) -> None:
             kind = importlib.import_module("fgtrac.frameworks.skorch").SkorchTrace
             if not any(isinstance(callback, kind) for _, callback in net.callbacks_):
                 if net not in self._nets:
-                    self._nets[net] = kind(self._free_path("skorch"), **self._options)
+                    self._nets[net] = kind(self._path("skorch"), **options)
                 net.callbacks_.append(("fgtrac", self._nets[net]))
 
         self._after(module.NeuralNet, "initialize_callbacks", add)

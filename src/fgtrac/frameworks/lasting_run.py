@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fgtrac.api.run import Run, start_run
 from fgtrac.errors import CaptureError
 
-Where = Run | str | os.PathLike[str]
+Where = Run | str | os.PathLike[str] | Callable[[], Path]  # the last one is asked when the trace begins
 Version = tuple[int, int]
 
 
@@ -23,7 +24,10 @@ class LastingRun:
     """
 
     def __init__(self, where: Where, options: Mapping[str, Any]) -> None:
-        """`options` are those of `start_run`. ValueError for options to a run that is open."""
+        """`options` are those of `start_run`: TypeError for others. ValueError for options to a run that is open."""
+        known = list(inspect.signature(start_run).parameters)[1:]
+        if unknown := sorted(options.keys() - set(known)):
+            raise TypeError(f"{', '.join(unknown)}= is no option of start_run(); these are: {', '.join(known)}")
         self._given = where if isinstance(where, Run) else None
         if self._given is not None and options:
             raise ValueError(f"{', '.join(options)}= was given beside a run that is open; give it to start_run()")
@@ -56,6 +60,8 @@ class LastingRun:
             if step is not None and self._given.step != step:
                 self._say_other_step(self._given, step)
             return self._given
+        if callable(self._path):
+            self._path = self._path()
         options = dict(self._options)
         if step is not None:
             options |= {"step": step, "resume": self._exists()}
