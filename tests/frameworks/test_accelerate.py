@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from accelerate_truth import Marked, accelerator, fit, prepared, train
 from capture.conftest import Log
-from fgtrac.api.run import Run
+from fgtrac.api.run import Run, start_run
 from fgtrac.frameworks.accelerate import watch
 from fgtrac.verify.report import Verdict
 from rank_processes import Plan, together
@@ -133,16 +133,18 @@ def test_a_step_that_was_skipped_uses_nothing(run: Run, log: Read) -> None:
     assert sum(use.status == "discarded" for use in log(run.path).uses()) == 4
 
 
-def test_weights_and_generators_are_the_same_with_and_without(run: Run) -> None:
-    def trained(record: bool) -> tuple[Any, ...]:
+def test_weights_and_generators_are_the_same_with_and_without(tmp_path: Path) -> None:
+    def trained(run: Run | None) -> tuple[Any, ...]:
         made = accelerator(accumulate=2)
         model, optimizer, loader = prepared(made, Marked(43))
-        if record:
+        if run is not None:
             watch(run, loader, role="train")
         batches = [train(made, model, optimizer, loader) for _ in range(2)]
         return batches, [p.tolist() for p in model.parameters()], torch.get_rng_state().tolist()
 
-    assert trained(False) == trained(True)
+    without = trained(None)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem") as run:
+        assert trained(run) == without
 
 
 def test_a_loader_that_was_not_prepared_is_refused(run: Run) -> None:

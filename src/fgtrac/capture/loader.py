@@ -389,14 +389,14 @@ def look_for_strangers(grounding: Grounding) -> None:
 def _look_for_unrecorded(iterator: Any, data: Any) -> None:
     """An iterator that no run follows delivered a batch: is it of a watched data set? And is it trained on?"""
     data_set = getattr(iterator, "_dataset", iterator)
-    for grounding in list(_lookers):
-        if grounding.is_open and not grounding.looks_away:
-            grounding.deliver_stranger(data, type(data_set).__name__)
     for ref, watch in list(_watched.values()):
         thing = ref()
         if (thing is data_set or getattr(thing, "dataset", None) is data_set) and watch.is_here:
             watch.unrecorded(OTHERWISE_BEGUN)
             return
+    for grounding in list(_lookers):
+        if grounding.is_open and not grounding.looks_away:
+            grounding.deliver_stranger(data, type(data_set).__name__)
 
 
 def _answered(iterator: Any, pairing: Pairing) -> int:
