@@ -38,7 +38,8 @@ class BatchMemory:
         if hops is not None and hops.graph == "whole":
             self.has_graphs = True  # and its tensors, which are always held, say nothing of what the loop holds
             self._open = {b: known for b, known in self._open.items() if b.iteration.loader != batch.iteration.loader}
-            self._open[batch] = {address_of(leaf): (weakref.ref(leaf), batch, leaf._version) for leaf in leaves}
+            kept = [leaf for leaf in leaves if not leaf.is_inference()]  # which has no version
+            self._open[batch] = {address_of(leaf): (weakref.ref(leaf), batch, leaf._version) for leaf in kept}
         else:
             batch.first = weakref.ref(leaves[0]) if leaves else None
             if hops is None and self.has_graphs:
