@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateFinder
 from torch.utils.data import DataLoader
 
+import fgtrac
 from lightning_truth import QUIET, Net, applied, loader, read, sureness, trace_at, trainer
 
 pytestmark = [*QUIET, pytest.mark.filterwarnings("ignore:.weights_only:UserWarning")]
@@ -117,3 +118,14 @@ def test_an_evaluation_behind_a_fit_with_two_optimizers_undoes_no_update(tmp_pat
     log = read(tmp_path)
     assert [sorted(applied(log, optimizer)) for optimizer in (1, 2)] == [[1, 2, 3, 4, 5, 6], [1, 2]]
     assert [entry["step"] for entry in log.kind("resume")] == [6]
+
+
+def test_a_history_does_not_give_a_sample_to_the_models_of_other_fits(tmp_path: Path) -> None:
+    callback, told = trace_at(tmp_path, keep="all"), []
+    for rows in (loader(4), loader(4, first=100)):
+        trainer(callback, max_epochs=1).fit(Net(), rows)
+        told.append(fgtrac.open(tmp_path / "run.trace").history("TensorDataset:0").text())
+    assert "contributed to the kept checkpoints at steps 2\n" in told[0]
+    assert "contributed" not in told[1]
+    assert "kept checkpoints behind its uses in this trace: steps 2, 4\n" in told[1]
+    assert "does not say whether they went on with the same model" in told[1]

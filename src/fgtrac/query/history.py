@@ -74,6 +74,7 @@ class History:
     pending: int
     rests_on: str
     family: Family
+    is_gone_on_with: bool = False  # by a resumed run or another fit: perhaps with another model
 
     @property
     def uses(self) -> int:
@@ -84,6 +85,13 @@ class History:
     def superseded(self) -> int:
         """How many of the uses were superseded: the run was later resumed from a step before them."""
         return self.tally.superseded[0]
+
+    @property
+    def may_be_of_several_fits(self) -> bool:
+        """Whether its checkpoints may be of a model that was trained without it: the run was gone on with, or several
+        optimizers used it."""
+        optimizers = {event.details["optimizer"] for event in self.events if "optimizer" in event.details}
+        return self.is_gone_on_with or len(optimizers) > 1
 
     @property
     def is_by_step(self) -> bool:
@@ -167,6 +175,7 @@ class Historian:
         return History(
             sample_id, self._name_of(sample_id), self._seal.head.size, tuple(events), tally, draws_of(rows, said),
             kept, undecided, pending, rests_on, self.family(sample_id, rows, events if details is not False else None),
+            bool(self.timeline.resumes),
         )  # fmt: skip
 
     def tally(self, rows: Rows) -> Tally:

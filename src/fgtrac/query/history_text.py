@@ -185,7 +185,10 @@ def _closing(history: History) -> Iterator[str]:
         yield f"{history.superseded} of its {history.uses} uses were superseded: no later model rests on them"
     if number := history.tally.superseded[1]:
         yield f"{number:,} of its {history.tally.neighbours:,} parts as a neighbour were superseded"
-    if history.checkpoints:
+    if history.checkpoints and history.may_be_of_several_fits:
+        yield f"kept checkpoints behind its uses in this trace: steps {_steps(history.checkpoints)}"
+        yield "several fits may be in the trace, and the log does not say whether they went on with the same model"
+    elif history.checkpoints:
         how = "contributed" if history.uses else "its features, as a neighbour's, contributed"
         yield f"{how} to the kept checkpoints at steps {_steps(history.checkpoints)}"
     if history.undecided:
