@@ -57,18 +57,19 @@ class Trainer:
             self.step(batch)
 
 
-def updates(log: Any, *sure: str) -> list[list[int]]:
-    """The samples of each update in order, as the log says it; their attributions are these."""
+def updates(log: Any, *sure: str, datasets: int = 1) -> list[list[int]]:
+    """The samples of each update in order, as the log says it, of so many data sets; their attributions are these."""
     found: dict[int, list[int]] = {}
     uses = [use for use in log.uses() if use.status == "applied"]
     for use in uses:
         found.setdefault(use.step, []).append(use.key)
     assert {use.attribution for use in uses} == set(sure)
+    assert len({use.dataset for use in uses}) <= datasets
     return [sorted(found[step]) for step in sorted(found)]
 
 
-def check(run: Run, log: Read, trainer: Trainer, *sure: str) -> Any:
+def check(run: Run, log: Read, trainer: Trainer, *sure: str, datasets: int = 1) -> Any:
     run.close()
     said = log(run.path)
-    assert updates(said, *(sure or ("exact",))) == trainer.truth
+    assert updates(said, *(sure or ("exact",)), datasets=datasets) == trainer.truth
     return said

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from fgtrac.api.run import Run
 
 Updates = dict[tuple[int, int], list[int]]  # (optimizer, step) -> the samples that it rests on, in order
+ROWS, OTHERS = "rows", "others"  # data sets with the same keys: those of the second are told by the thousand
+THOUSANDS = {OTHERS: 1000}
 
 
 class Loop:
@@ -19,8 +21,8 @@ class Loop:
     def __init__(self, run: Run, batches: int = 4) -> None:
         torch.manual_seed(0)
         self.run = run
-        rows = torch.cat([torch.arange(2.0 * batches)[:, None], torch.randn(2 * batches, 3)], 1)
-        self.data = TensorDataset(rows)
+        self.data, self.others = _numbered(2 * batches), _numbered(2 * batches)
+        run.register(self.data, name=ROWS)
         self.model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
         self.truth: Updates = {}
         self._steps: dict[int, int] = {}
@@ -31,13 +33,18 @@ class Loop:
         loader = DataLoader(self.data, batch_size=size, collate_fn=_stack, num_workers=workers)
         return self.run.watch(loader, role="train")
 
+    def others_batches(self) -> DataLoader[Any]:
+        """Of another data set, watched."""
+        self.run.register(self.others, name=OTHERS)
+        return self.run.watch(DataLoader(self.others, batch_size=2, collate_fn=_stack), role="train")
+
     def sgd(self, model: nn.Module | None = None, **options: Any) -> torch.optim.SGD:
         """An optimizer of the network, or of another."""
         return torch.optim.SGD((model or self.model).parameters(), lr=0.1, **options)
 
-    def saw(self, features: torch.Tensor) -> torch.Tensor:
+    def saw(self, features: torch.Tensor, dataset: str = ROWS) -> torch.Tensor:
         """These samples' gradients will be part of the next update."""
-        self._waiting += [int(number) for number in features[:, 0].tolist()]
+        self._waiting += [THOUSANDS.get(dataset, 0) + int(number) for number in features[:, 0].tolist()]
         return features
 
     def forgot(self) -> None:
@@ -52,6 +59,10 @@ class Loop:
             self._waiting = []
 
 
+def _numbered(rows: int) -> TensorDataset:
+    return TensorDataset(torch.cat([torch.arange(float(rows))[:, None], torch.randn(rows, 3)], 1))
+
+
 def _stack(rows: list[tuple[torch.Tensor]]) -> torch.Tensor:
     return torch.stack([row[0] for row in rows])
 
@@ -61,7 +72,7 @@ def told(log: Any, status: str = "applied") -> Updates:
     found: Updates = {}
     for use in log.uses():
         if use.status == status:
-            found.setdefault((use.optimizer, use.step), []).append(use.key)
+            found.setdefault((use.optimizer, use.step), []).append(THOUSANDS.get(use.dataset, 0) + use.key)
     return {at: sorted(samples) for at, samples in sorted(found.items())}
 
 

@@ -279,7 +279,7 @@ def test_rows_behind_views_are_those_of_their_roots(run: Run, log: Read, workers
     view = Subset(ConcatDataset([first, second]), [13, 0, 8, 3, 9])
     trainer = Trainer()
     trainer.over(run.watch(DataLoader(view, batch_size=2, num_workers=workers), role="train"))
-    said = check(run, log, trainer)
+    said = check(run, log, trainer, datasets=2)
     assert sorted((u.dataset, u.key) for u in said.uses()) == [
         ("first", 0), ("first", 3), ("second", 0), ("second", 1), ("second", 5),
     ]  # fmt: skip

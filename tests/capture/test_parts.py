@@ -257,4 +257,4 @@ def test_a_buffer_that_later_batches_are_copied_into_is_none_of_the_first(loop: 
     for use in uses:
         applied.setdefault(use.step, []).append(use.key)
     assert [sorted(samples) for samples in applied.values()] == list(loop.truth.values())
-    assert [use.attribution for use in uses] == ["exact"] * 2 + ["sole"] * 6
+    assert [use.attribution for use in uses] == ["exact"] * 2 + ["fifo"] * 6  # the first is still held

@@ -39,14 +39,16 @@ class Contributions:
         self.watchers: dict[int, Watcher] = {}
         self._fired: list[Watcher] = []  # those that the backward pass under way has met
         self._guards: list[Watcher] = []  # one of each optimizer
+        self.roots_of: Callable[[torch.Tensor], tuple[int, ...]] = lambda _parameter: ()
         self.stepping = 0  # an optimizer is, with a closure: the identity of the frame of its `step`
         self._left: frozenset[Batch] = frozenset()  # what had contributed before that: its gradients may be thrown away
 
-    def watch(self, parameter: torch.Tensor) -> Watcher:
-        """Watch a parameter, if that is not done yet."""
+    def watch(self, parameter: torch.Tensor, roots: tuple[int, ...] | None = None) -> Watcher:
+        """Watch a parameter, if that is not done yet; `roots` are the root modules that have it, if that is known."""
         watcher = self.find(parameter)
         if watcher is None:
             watcher = self.watchers[id(parameter)] = Watcher(weakref.ref(parameter))
+            watcher.roots = self.roots_of(parameter) if roots is None else roots
             hook = functools.partial(self._accumulated, watcher)
             watcher.handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         return watcher
@@ -130,12 +132,18 @@ class Contributions:
                 for batch in passes.current:
                     pending[batch] = EXACT
                 return
-            if passes.alone is not None and backward != passes.backward and not passes.reached:  # the usual case
-                passes.begin(backward, passes.alone[1], pending)
+            alone = passes.alone
+            if (
+                alone is not None
+                and passes.called[-1] in watcher.roots
+                and backward != passes.backward
+                and not passes.reached
+            ):  # the usual case
+                passes.begin(backward, alone[1], pending)
                 self._fired = [watcher]
                 return
         is_thrown = self._is_thrown(watcher, before, grad)
-        self.decide(backward)
+        self.decide(backward, watcher.roots)
         if is_thrown:
             kept = [*passes.current, *self._made_inside(watcher)]
             if self._drop(watcher, DISCARDED, but=kept) and is_moved:
@@ -160,9 +168,9 @@ class Contributions:
             return False
         return True
 
-    def decide(self, backward: int) -> None:
+    def decide(self, backward: int, roots: Iterable[int] | None = None) -> None:
         """Which batches the backward pass is about, if that is not known yet."""
-        if self._passes.consume(backward):
+        if self._passes.consume(backward, roots):
             self._fired = []
 
     def tell_of_nothing(self) -> None:
@@ -229,14 +237,15 @@ class Contributions:
             self._drop(watcher, UNAPPLIED, but=list(watcher.pending)[1:])
 
     def _drop(self, watcher: Watcher, status: int, but: Iterable[Batch] = ()) -> bool:
-        """What contributed will not be applied, but for some: whether there was anything else. An optimizer speaks not
-        for what it has just applied (as a critic that a generator's pass comes through), a parameter of none only for
-        what nobody settled."""
+        """What contributed will not be applied, but for some: whether there was anything else that nobody settled. An
+        optimizer speaks not for what it has just applied (as a critic that a generator's pass comes through), a
+        parameter of none only for what nobody settled."""
         owner, kept = watcher.optimizer, set(but)
         dropped = {batch: sure for batch, sure in watcher.pending.items() if batch not in kept}
+        is_lost = any(not batch.settled for batch in dropped)
         for batch, attribution in dropped.items():
             for other in owner.watchers if owner is not None else (watcher,):
                 other.pending.pop(batch, None)
             if not batch.settled if owner is None else batch not in owner.last:
                 self._settle(batch, owner.number if owner else NO_OPTIMIZER, NO_STEP, status, attribution)
-        return bool(dropped)
+        return is_lost

@@ -85,6 +85,21 @@ class BatchMemory:
                 views.append((found[1], leaf, rows_shown(tensor, leaf, len(found[1].positions))))
         return _with_parts(batches, views, tensors) if views else batches
 
+    def holds_another(self, than: Container[Batch], waiting: tuple[Container[Batch], ...]) -> bool:
+        """Whether somebody holds a batch to train on that waits no more."""
+        gone, found = [], False
+        for address, (leaf, batch, _version) in self._known.items():
+            if leaf() is None:
+                gone.append(address)
+            elif batch is None or batch in than or batch.is_whole or not batch.iteration.trains:
+                continue
+            elif not any(batch in queue for queue in waiting):
+                found = True
+                break
+        for address in gone:
+            del self._known[address]
+        return found
+
     def _behind(self, view: torch.Tensor) -> tuple[_Known | None, torch.Tensor | None]:
         """The delivered tensor that this is a view of, and whose it is."""
         whole: Any = view._base

@@ -71,15 +71,18 @@ class Queues:
             if batch in self.outstanding:
                 del self.outstanding[batch]
                 self.passed[batch] = None
+                batch.is_passed = True
         self.bound(self.passed)
 
-    def pass_over_before(self, last: Batch) -> None:
+    def pass_over_before(self, last: Batch) -> list[Batch]:
         """What the same pass over the loader delivered before this batch was skipped; of others what is done with."""
         if next(iter(self.outstanding), None) is last:
-            return  # the usual case of a loop that reads ahead
+            return []  # the usual case of a loop that reads ahead
         of, number = last.iteration, last.number
         earlier = itertools.takewhile(lambda b: b.iteration is not of or b.number < number, self.outstanding)
-        self.pass_over([b for b in earlier if b.iteration is of or b.is_done_with()])
+        skipped = [b for b in earlier if b.iteration is of or b.is_done_with()]
+        self.pass_over(skipped)
+        return skipped
 
     def exhausted(self, iteration: Iteration) -> None:
         """The loader has no more batches: what an evaluation loader delivered is now out of turn, and what a training

@@ -10,16 +10,21 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
+from torch._C import _current_graph_task_id
 
+from fgtrac.capture.batch import Iteration
 from fgtrac.capture.contributions import Contributions
 from fgtrac.capture.passes import Passes
-from fgtrac.capture.tensors import leaves_behind
-from fgtrac.capture.update import Values, is_unchanged, values_of
+from fgtrac.capture.tensors import leaves_behind, tensors_in
+from fgtrac.capture.update import KnownOptimizer, Values, is_unchanged, parameters_of, values_of
 
-AfterForward = Callable[[torch.nn.Module, Any, dict[str, Any], Any], None]
+AfterForward = Callable[[torch.nn.Module, int, Any, dict[str, Any], Any], None]
+TRIES = 3  # steps of an optimizer for which the module of its parameters is looked for
+FREE_PASSES = 16  # passes over loaders at whose beginning new modules are looked for, whatever their length
+BATCHES = 32  # later: those of a pass that is one in so many batches
 _seeking: list[Roots] = []
 _original: list[Any] = []  # OptimizedModule, and its __call__
 
@@ -27,7 +32,8 @@ _original: list[Any] = []  # OptimizedModule, and its __call__
 class _RootHook:
     """The forward hook of a root module. In a copied or pickled model it is a call that does nothing."""
 
-    def __init__(self, after_forward: Any) -> None:
+    def __init__(self, after_forward: Any, root: int) -> None:
+        self._root = root
         self._owner, self._after_forward = ref(after_forward.__self__), after_forward.__func__
 
     def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -35,7 +41,7 @@ class _RootHook:
             return
         owner = self._owner()
         if owner is not None:
-            self._after_forward(owner, module, args, kwargs, output)
+            self._after_forward(owner, module, self._root, args, kwargs, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")  # takes any arguments, returns None, and needs no fgtrac to load
@@ -49,32 +55,76 @@ class Roots:
         self._passes = passes
         self._contributions = contributions
         self._after_forward = after_forward
-        self._known: WeakSet[torch.nn.Module] = WeakSet()
+        self._known: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()  # numbered
+        contributions.roots_of = self.roots_of
+        self.owned: Callable[[], set[int]] = set  # identities of the parameters that known optimizers have
+        self._sought: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()  # for so many more steps
+        self._updated: set[KnownOptimizer] = set()  # since the search began
+        self._delivering: set[int] = set()  # loaders, since then
+        self._passes_begun = self._batches = 0
+        self._before: Iteration | None = None  # the pass that began last
+        self._inside: torch.nn.Module | None = None  # the root module that is being called
+        self._is_first = True  # no update was made
         self._inner: WeakSet[torch.nn.Module] = WeakSet()
         self._looked_behind: WeakSet[torch.nn.Module] = WeakSet()  # what they were given had a history
         self._handles: list[Any] = []
         self._begun: Values = []  # of their parameters, until an update is known
         self._hook: Any = None
         self.seeks = True
-        self._is_past_this_step = False
 
-    def seek(self, past_this_step: bool = False) -> None:
-        """Look for them, up to the next update or the one after it."""
-        self.seeks, self._is_past_this_step = True, past_this_step
+    def seek(self) -> None:
+        """Look for them, until each optimizer has had its turn."""
+        self.seeks = True
         if self not in _seeking:
             _seeking.append(self)
             self.listen()
             _patch_compiled()
 
-    def updated(self) -> None:
-        """An update was made: whatever trains has been called, and what changed the parameters is known."""
-        self._begun = []
-        if self.seeks and not self._is_past_this_step:
+    def look_for(self, optimizer: torch.optim.Optimizer) -> bool:
+        """An optimizer steps, and no module is known that has its parameters: look for it, if not too often before."""
+        left = max(self._sought.get(optimizer, TRIES) - 1, 0)
+        self._sought[optimizer] = left
+        if left:
+            self.seek()
+        return left > 0
+
+    def updated(self, known: KnownOptimizer) -> None:
+        """An update was made, and what changed the parameters is known. In its second one since the search began, an
+        optimizer begins another round: whatever trains has been called."""
+        self._begun, self._is_first = [], False
+        optimizer = known.optimizer()
+        if optimizer is not None and self._sought.get(optimizer):
+            self._sought[optimizer] -= 1
+        if known in self._updated:
+            self._end_round()
+        else:
+            self._updated.add(known)
+
+    def delivered(self, loader: int) -> None:
+        """A batch was: behind an update, the second one of a loader since the search began begins another round."""
+        self._inside = None
+        self.seek()
+        if self._updated and loader in self._delivering:
+            self._end_round()
+        else:
+            self._delivering.add(loader)
+
+    def begins(self, iteration: Iteration) -> None:
+        """A pass over a loader does: perhaps with a new model, as in cross-validation."""
+        self._passes_begun += 1
+        self._batches += self._before.delivered if self._before is not None else 0
+        self._before = iteration
+        if self._passes_begun <= FREE_PASSES or self._batches >= BATCHES:
+            self._batches = 0
+            self.seek()
+
+    def _end_round(self) -> None:
+        if not any(self._sought.values()):
             self._end()
-        self._is_past_this_step = False
 
     def _end(self) -> None:
-        self.seeks, self._begun = False, []
+        self.seeks, self._begun, self._inside = False, [], None
+        self._updated, self._delivering = set(), set()
         if self in _seeking:
             _seeking.remove(self)
             self.listen_not()
@@ -103,26 +153,58 @@ class Roots:
             self._hook = None
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
-        if (
-            torch.compiler.is_compiling()
-            or self._passes.looks_away
-            or not (self._passes.waits or self._passes.has_strangers)
-            or not torch.is_grad_enabled()
-        ):
+        if torch.compiler.is_compiling() or self._passes.looks_away or not torch.is_grad_enabled():
             return
-        if module in self._known or module in self._inner:
+        if module in self._known:
+            self._inside = self._inside or module
+            return
+        is_inner = module in self._inner
+        if is_inner and (self._inside is not None or _current_graph_task_id() != -1):
+            return
+        passes = self._passes
+        is_asked = is_inner or not (passes.waits or passes.has_strangers or not args)
+        if is_asked and not passes.memory.batches_of(tensors_in(args)):
             return
         parameters = [p for p in module.parameters() if p.requires_grad]
-        if not parameters:
-            return
-        self._known.add(module)
+        if parameters:
+            self._add(module, parameters)
+            self._inside = self._inside or module
+
+    def _add(self, module: torch.nn.Module, parameters: list[torch.nn.Parameter]) -> None:
+        number, others = len(self._handles) + 1, self._roots_by_parameter()
+        self._known[module] = number
         for inner in module.modules():
             if inner is not module:
                 self._inner.add(inner)
-        self._handles.append(module.register_forward_hook(_RootHook(self._after_forward), with_kwargs=True))
+        self._handles.append(module.register_forward_hook(_RootHook(self._after_forward, number), with_kwargs=True))
+        owned, mine = self.owned(), {id(p) for p in parameters}
         for parameter in parameters:
-            self._contributions.watch(parameter)
-        self._begun += values_of([parameters[0], parameters[-1]])
+            watcher = self._contributions.find(parameter)
+            if watcher is not None:
+                watcher.roots += (number,)
+            elif id(parameter) not in owned:
+                self._contributions.watch(parameter, (*others.get(id(parameter), ()), number))
+        for optimizer in [o for o, left in self._sought.items() if left]:
+            if any(id(p) in mine for p in parameters_of(optimizer)):
+                self._sought[optimizer] = 0
+        if self._is_first:
+            self._begun += values_of([parameters[0], parameters[-1]])
+
+    def leave(self, module: torch.nn.Module) -> None:
+        """Its call has ended."""
+        if self._inside is module:
+            self._inside = None
+
+    def _roots_by_parameter(self) -> dict[int, tuple[int, ...]]:
+        found: dict[int, tuple[int, ...]] = {}
+        for module, number in self._known.items():
+            for parameter in module.parameters():
+                found[id(parameter)] = (*found.get(id(parameter), ()), number)
+        return found
+
+    def roots_of(self, parameter: torch.Tensor) -> tuple[int, ...]:
+        """The numbers of the root modules that have it."""
+        return self._roots_by_parameter().get(id(parameter), ())
 
     def look_behind(self, module: torch.nn.Module, given: list[torch.Tensor]) -> None:
         """Once for each root module: what it was given may be computed by another model, such as a generator that was

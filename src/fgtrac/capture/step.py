@@ -42,7 +42,7 @@ class Grounding:
         self.strangers = Strangers(doubt)
         self._doubt = doubt
         self._queues = Queues(self._give_up)
-        self._passes = Passes(self._queues, lambda batches: self._contributions.reach(batches))
+        self._passes = Passes(self._queues, lambda batches: self._contributions.reach(batches), doubt)
         self._contributions = Contributions(self._passes, self._settle, doubt)
         self._roots = Roots(self._passes, self._contributions, self._after_forward)
         self._updates = Updates(self._passes, self._contributions, self._roots, self._settle, first_step)
@@ -106,7 +106,9 @@ class Grounding:
     def deliver(self, iteration: Iteration, positions: array[int], data: Any, hops: Hops | None = None) -> Batch:
         """A watched loader hands over a batch; in a graph `hops` are its neighbours."""
         if self._roots.seeks:
-            self._roots.seek()
+            self._roots.delivered(iteration.loader)
+        elif not iteration.delivered and iteration.trains:
+            self._roots.begins(iteration)
         return self._passes.deliver(iteration, positions, data, hops)
 
     def deliver_stranger(self, data: Any, kind: str) -> None:
@@ -172,33 +174,54 @@ class Grounding:
     def _settle(self, batch: Batch, optimizer: int, step: int, status: int, attribution: int | None = None) -> None:
         if status == APPLIED and attribution == EXACT:  # the usual case
             batch.settled = True
+            batch.is_doubtful = False
             if optimizer not in batch.recognised_by:
                 batch.recognised_by += (optimizer,)
             self._report(batch, optimizer, step, status, attribution, batch.losses)
             return
-        if status == UNAPPLIED and not batch.settled:
-            batch.is_doubtful = self._passes.guesses[batch.iteration.trains] > batch.guesses
+        if status == APPLIED:
+            batch.is_doubtful = False
+        else:
+            self._leave(batch, status, is_left=attribution is None)
         batch.settled = True
         if attribution is None:
             attribution = FIFO if batch.iteration.ahead else SOLE
         is_known = attribution == EXACT or (isinstance(attribution, Part) and attribution.sure == EXACT)
         if status == APPLIED and is_known and optimizer not in batch.recognised_by:
             batch.recognised_by += (optimizer,)
+        if status == APPLIED and not is_known and optimizer not in batch.guessed_by:
+            batch.guessed_by += (optimizer,)
         if attribution == STRAY:
             attribution = FIFO
             if status == APPLIED:
                 self._doubt("an update followed no delivered batch")
         self._report(batch, optimizer, step, status, int(attribution), batch.losses)
 
+    def _leave(self, batch: Batch, status: int, is_left: bool) -> None:
+        """It is settled without an update; perhaps it `is_left` as it was delivered."""
+        if batch.is_used:
+            batch.is_doubtful = False
+            return
+        if status == UNAPPLIED and not batch.settled:
+            now = self._passes.guesses
+            if not is_left:  # it was recognised, or taken in turn
+                now = batch.guesses._replace(chosen=now.chosen, evaluated=now.evaluated)
+            batch.is_doubtful |= batch.is_left_in_doubt(now)
+        self._passes.leave(batch)
+
     def _give_up(self, batch: Batch) -> None:
         self._doubt(TOO_MANY)
         self._settle(batch, NO_OPTIMIZER, NO_STEP, UNAPPLIED)
 
-    def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _after_forward(
+        self, module: torch.nn.Module, root: int, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> None:
         """Look the call's inputs up in the batches' memory; let a backward pass through its outputs tell us."""
         if self.looks_away:
             return
         passes = self._passes
+        if self._roots.seeks:
+            self._roots.leave(module)
         given = args
         if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor):
             given = tensors_in((*args, *kwargs.values()))
@@ -209,7 +232,7 @@ class Grounding:
         if batches and passes.memory.has_graphs:
             passes.part_graphs(batches)
         self._contributions.look()
-        passes.forward(output, batches, given)
+        passes.forward(output, batches, root, given)
         if self.strangers.known:
             self.strangers.look(given, output)
         if not batches:

@@ -32,6 +32,7 @@ class Watcher:
     grad: tuple[int, int] = (0, -1)  # data pointer and version of .grad when last seen
     version: int = -1  # of the parameter, then
     optimizer: KnownOptimizer | None = None
+    roots: tuple[int, ...] = ()  # the root modules that have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class KnownOptimizer:
     held: Held | None = None
     whole: KnownOptimizer | None = None  # of all that step inside backward passes, where it is one of these
     backward: int = -1  # the backward pass of the last update, there
+    roots: tuple[int, ...] | None = None  # there: the root modules that have its parameters
     has_version: bool = False  # its updates move version counters
     from_version: int = -1  # of the first watched parameter, before a step of the usual kind
     _moved: tuple[weakref.ref[torch.Tensor], int] | None = None  # a parameter and its version before any other step

@@ -12,7 +12,7 @@ from torch._C import _current_graph_task_id
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from fgtrac.capture.contributions import DISCARDED, Contributions, Settle
-from fgtrac.capture.passes import Passes
+from fgtrac.capture.passes import FIFO, Passes
 from fgtrac.capture.root_modules import Roots
 from fgtrac.capture.tensors import Later, address_of, all_zero
 from fgtrac.capture.update import Held, KnownOptimizer, Pending, Watcher, parameters_of, rates_of
@@ -40,6 +40,7 @@ class Updates:
         self._latest: KnownOptimizer | None = None
         self.made = 0  # updates, of all optimizers together
         self._gone = first_step  # the greatest step of those that are forgotten
+        roots.owned = self._owned
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -156,7 +157,7 @@ class Updates:
         for batch, attribution in pending.items():
             self._settle(batch, known.number, known.steps, APPLIED, attribution)
         if self._roots.seeks:
-            self._roots.updated()
+            self._roots.updated(known)
 
     def _applied_again(self, known: KnownOptimizer) -> Pending:
         """An update to which no backward pass led: of what the one before was made of, if its gradients are still
@@ -188,7 +189,7 @@ class Updates:
         """One of the optimizers that step inside a backward pass, a parameter each, has stepped: together they make
         one update a pass."""
         backward = _current_graph_task_id()
-        self._contributions.decide(backward)
+        self._contributions.decide(backward, known.roots)
         if known.backward != backward:
             known.backward, known.last = backward, {}
             known.steps += 1
@@ -198,13 +199,18 @@ class Updates:
         for batch, sure in self._contributions.take(new, known.number).items():
             known.last[batch] = sure
             self._settle(batch, known.number, known.steps, APPLIED, sure)
-        if self._roots.seeks:
-            self._roots.updated()
+        if self._roots.seeks and new:
+            self._roots.updated(known)
 
     def _take_for(self, known: KnownOptimizer) -> None:
         """At a step: no watched parameter met the backward pass before it, so its batch is decided now."""
         self._passes.current = []
-        self._contributions.decide(-1)
+        self._contributions.decide(-1, {root for watcher in known.watchers for root in watcher.roots})
+        self._contributions.contribute(known.watchers[0], self._passes.current)
+
+    def _take_again(self, known: KnownOptimizer) -> None:
+        """The same, where no batch is in turn: no sure use of one that another optimizer used already."""
+        self._passes.take_again(is_stray=any(batch.is_used for batch in self._passes.current))
         self._contributions.contribute(known.watchers[0], self._passes.current)
 
     def _take_unseen(self, known: KnownOptimizer, watcher: Watcher, has_closure: bool) -> None:
@@ -218,8 +224,14 @@ class Updates:
             return  # it will make them anew
         elif (address_of(grad), grad._version) == watcher.grad:
             watcher.pending.update(known.last if passes.current or not passes.is_told else {})
-        elif passes.new_forward and passes.takes and not all_zero(known.parameters()):
+        elif all_zero(known.parameters()):
+            return
+        elif passes.new_forward and passes.takes:
             self._take_for(known)
+        elif address_of(grad) == watcher.grad[0] and known.last:  # clipped once more
+            watcher.pending.update(dict.fromkeys(known.last, FIFO))
+        elif passes.current and not passes.is_told:
+            self._take_again(known)
 
     # -- optimizers ---------------------------------------------------------------------------------------------
 
@@ -235,12 +247,12 @@ class Updates:
         backward = _current_graph_task_id()
         if backward != -1:
             return self._recognise_inside(optimizer) if waits or backward == self._passes.backward else None
-        if not (waits or self._contributions.watchers):
+        if not (waits or self._contributions.watchers or self._passes.current):
             return None
         parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
         watchers = [w for p in parameters if (w := self._contributions.find(p)) is not None]
         fired = [w for w in watchers if w.pending]
-        if not fired and not (parameters and waits):
+        if not fired and not (parameters and (waits or self._is_of_those_before(optimizer))):
             return None
         known = KnownOptimizer(next(self.numbers), self.first_step, ref(optimizer))
         self._remember(optimizer, known)
@@ -249,9 +261,26 @@ class Updates:
         else:  # no module led here: attribute at the step, watch from now on
             first, last = (self._contributions.watch(parameters[place]) for place in (0, -1))
             self._contributions.keep(known, [first, last], [first, last])
-            self._take_for(known)
-            self._roots.seek(past_this_step=True)
+            self._take_for(known) if waits else self._take_again(known)
+            self._roots.look_for(optimizer)
         return known
+
+    def _is_of_those_before(self, optimizer: torch.optim.Optimizer) -> bool:
+        """At the first step of an optimizer that no known model leads to, and no batch is in turn: whether it is taken
+        to be of the batch before. Where that was recognised in an update it would have been recognised here: then
+        nobody can tell."""
+        passes = self._passes
+        if not passes.current or passes.is_told or all_zero(parameters_of(optimizer)):
+            return False
+        if not any(batch.recognised_by for batch in passes.current):
+            return True
+        self._contributions.tell_of_nothing()
+        self._roots.look_for(optimizer)
+        return False
+
+    def _owned(self) -> set[int]:
+        optimizers = [one.optimizer() for one in self._known.values()]
+        return {id(p) for optimizer in optimizers if optimizer is not None for p in parameters_of(optimizer)}
 
     def _remember(self, optimizer: torch.optim.Optimizer, known: KnownOptimizer) -> None:
         """And forget those that are gone, whose identities may be given again."""
@@ -267,7 +296,10 @@ class Updates:
         if self._inside is None:
             self._inside = KnownOptimizer(next(self.numbers), self.first_step)
             self._others.append(self._inside)
-        for watcher in [w for p in parameters_of(optimizer) if (w := self._contributions.find(p)) is not None]:
+        watchers = [w for p in parameters_of(optimizer) if (w := self._contributions.find(p)) is not None]
+        if watchers:
+            self._inside.roots = (*(self._inside.roots or ()), *(root for w in watchers for root in w.roots))
+        for watcher in watchers:
             self._contributions.unwatch(watcher)
         known = KnownOptimizer(self._inside.number, self.first_step, ref(optimizer), whole=self._inside)
         self._remember(optimizer, known)
