@@ -110,4 +110,16 @@ def test_updates_of_one_process_by_itself_are_not_said_to_be_of_all_ranks(
         writing.use([rank])
         writing.recorder.close()
     made.seal()
-    assert words in read_updates(enumerate(all_entries(made.trace))).words
+    found = read_updates(enumerate(all_entries(made.trace)))
+    assert words in found.words
+    assert not [doubt for doubt in found.doubtful if "should have joined" in doubt]
+
+
+def test_a_replay_misses_the_rank_that_never_joined(tmp_path: Path) -> None:
+    made, first = start_trace(tmp_path)
+    first.recorder.record("join", {"rank": 0, "ranks": 2, "step": 0, "began": [first.recorder.writer, 0]})
+    first.use([0])
+    first.recorder.close()
+    made.seal()
+    found = read_updates(enumerate(all_entries(made.trace)))
+    assert found.doubtful == ["nothing of 1 rank that should have joined"]

@@ -26,6 +26,12 @@ class RankTable:
         return max((ranks for _rank, ranks, _step, _began in self._known.values()), default=0)
 
     @property
+    def lacking(self) -> int:
+        """How many ranks there should be besides those that have joined."""
+        starts = {began: ranks for _rank, ranks, _step, began in self._known.values()}
+        return max(0, sum(starts.values()) - len(self._known))
+
+    @property
     def steps(self) -> dict[bytes, int]:
         """writer -> the step from which it counts its updates."""
         return {writer: step for writer, (_rank, _ranks, step, _began) in self._known.items()}

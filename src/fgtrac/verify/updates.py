@@ -149,6 +149,8 @@ class _Reading:
                     said = f"a state kept at update {step} (entry {number}) and no batch "
                     said += f"of rank {self._ranks.rank(writer)} " if writer != keeper else ""
                     result.doubtful.append(f"{said}in an update after {last.get(writer, 0)}")
+        if lacking := self._ranks.lacking:
+            result.doubtful.append(f"nothing of {counted(lacking, 'rank')} that should have joined")
         result.applied = sum(len(np.unique(np.concatenate(some))) for some in used.values())
         result.unused = sum(len(np.unique(np.concatenate(some))) for some in self._all.values()) - result.applied
         if again.count:
