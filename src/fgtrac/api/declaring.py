@@ -94,9 +94,7 @@ class Declaring(Watching):
             self._declared_step = first + len(where) - 1
 
     def _say_unknown(self, position: Any, rows: int) -> None:
-        reason = (
-            f"use() got position {position} of data with {rows} rows, counted from 0; nothing of it is recorded"
-        )
+        reason = f"use() got position {position} of data with {rows} rows, counted from 0; nothing of it is recorded"
         remedy = "register the data when they are whole, or name others with data="
         if self._strict:
             raise ValueError(f"{reason}; {remedy}")
