@@ -30,7 +30,7 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready
-	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py,$(wildcard benchmarks/*.py)); do \
+	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/lightning_loop.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
 
 # Both experiments of the paper, measured: docs/reproduction.json and its page. Goes on where it was interrupted.
