@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,3 +15,12 @@ RECURSION_LIMIT = sys.getrecursionlimit()
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tests that import web3 by themselves raise it for all others."""
     sys.setrecursionlimit(RECURSION_LIMIT)
+
+
+@pytest.fixture(autouse=True)
+def _one_environment() -> Iterator[None]:
+    """Some libraries put a copy into `os.environ` (datasets, behind a map in several processes): rich, which keeps the
+    object that was there when it was imported, would no longer see what tests set."""
+    environment = os.environ
+    yield
+    os.environ = environment  # noqa: B003

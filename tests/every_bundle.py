@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fgtrac.events.identity import content_preimage, keyed_id, open_key, preimage, public_id
+from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.query.prove import Proof, Prover
 from fgtrac.query.seals import open_full_seal
 from fgtrac.query.timeline import Timeline
@@ -120,6 +122,22 @@ def of_a_resumed_run(folder: Path) -> Iterator[Case]:
             yield prove(f"row {row}", named("public", "digits", row), entries=entries)
             yield prove(f"row {row}", named("public", "digits", row), "history", entries=entries)
     yield prove("row 0", named("public", "digits", 0), checkpoint=1)
+
+
+def of_an_uncertain_batch(folder: Path) -> Iterator[Case]:
+    """A batch that may have left samples out, one that the recording program declared, and one that was seen."""
+    made, writing = start_trace(folder, samples=4)
+    for step, (row, sure) in enumerate(((0, "among"), (1, "declared"), (2, "exact")), 1):
+        batch = (0, step - 1, step, STATUS["applied"], ATTRIBUTION[sure])
+        writing.recorder.use(writing.placement, 1, 1, batch, array("I", [row]))
+        writing.recorder.flush()
+    writing.end()
+    made.seal()
+    prove = Prove(folder, made.trace, made.verifier)
+    for row in range(4):
+        for entries in (False, True):
+            yield prove(f"row {row}", named("public", "digits", row), entries=entries)
+            yield prove(f"row {row}", named("public", "digits", row), "history", entries=entries)
 
 
 def of_a_graph(folder: Path, scheme: str) -> Iterator[Case]:

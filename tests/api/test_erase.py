@@ -110,7 +110,7 @@ def test_stale_copies_in_free_pages_and_a_write_ahead_file_go_too(trace: Path) -
     shutil.copytree(trace.parent, trace.parent.parent / "killed")  # as a killed process leaves it
     db.close()
     trace = trace.parent.parent / "killed" / "run.trace"
-    assert "run.vault" in files_with(trace.parent, hers[-1])
+    assert any("run.vault" in files_with(trace.parent, secret) for secret in hers)  # which ones, the random ids decide
     assert "run.vault-wal" in files_with(trace.parent, hers[0])
     assert erase(trace, ANN).names == 0
     assert files_with(trace.parent, *hers) == set()

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from bundles_by_hand import Vector, by_hand
-from every_bundle import Case, every_bundle
+from every_bundle import Case, every_bundle, of_an_uncertain_batch
 from fgtrac.errors import FgtracError, FormatError
 from fgtrac.verify import children, claims, evidence, keys, needs, sentences
 from fgtrac.verify.bundle import format_bundle, parse_bundle
@@ -165,7 +165,9 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[Site, list[Vector]
     """For each condition bundles that it stops, those that nothing else stops first."""
     cases = list(every_bundle(tmp_path_factory.mktemp("bundles")))
     by_site: dict[Site, list[tuple[int, int, Vector]]] = defaultdict(list)
-    for number, vector in enumerate([*by_hand(cases), *at_random(cases)]):
+    unsure = of_an_uncertain_batch(tmp_path_factory.mktemp("bundles"))
+    true = [Vector(case.data, case.verifier, case.secret) for case in unsure]
+    for number, vector in enumerate([*by_hand(cases), *at_random(cases), *true]):
         try:
             count, hit = fired(vector)
         except FormatError:

@@ -40,6 +40,8 @@ class IdKeys:
         owner = self.owner[first : first + len(preimages)]
         order = np.argsort(owner, kind="stable")
         out = np.empty((len(preimages), 32), dtype=np.uint8)
+        if not len(order):
+            return out
         for mine in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
             out[mine] = _rows(make_ids(self.scheme, self.secrets[owner[mine[0]]], [preimages[n] for n in mine]))
         return out
