@@ -28,7 +28,8 @@ from fgtrac.events.codec import encode
 PLAIN_KINDS = "biufcmMSU"  # numpy's kinds whose values are their bytes; long doubles have bytes that mean nothing
 PIECE_BYTES = 1 << 20
 LONG_BYTES = 1 << 11  # rows from this size on are hashed where they lie, shorter ones side by side with what precedes
-THREADED_BYTES = 1 << 24  # so many bytes of long rows are hashed by two threads
+THREADED_ROW, THREADED_BYTES = 1 << 13, 1 << 24  # rows and data of these sizes are hashed by two threads: shorter
+# rows give the interpreter's lock back so often that two are slower than one (3 KB: 3.1 us a row, and 2.2)
 MAX_THREADS = 2
 FILES = ("Image", "Audio", "Video", "Pdf")  # what `datasets` calls columns whose cells are files
 FIRST = 8  # listed texts are paths where one of so many is a file
@@ -177,11 +178,13 @@ def _digests_of_rows(
         return [sha256(view[at : at + width]).digest() for at in range(0, len(view), width)]
 
     def digest_long(start: int, stop: int) -> list[bytes]:
-        view, begun, digests = octets(start, stop).data, sha256(front), []
+        view, begin = octets(start, stop).data, sha256(front).copy
+        digests: list[bytes] = []
+        take = digests.append
         for at in range(0, len(view), size):
-            state = begun.copy()
+            state = begin()
             state.update(view[at : at + size])
-            digests.append(state.digest())
+            take(state.digest())
         return digests
 
     def fill(begin: int, end: int) -> None:
@@ -191,7 +194,7 @@ def _digests_of_rows(
 
     digest = digest_long if size >= LONG_BYTES else digest_short
     out = np.empty((rows, 32), dtype=np.uint8)
-    is_slow = size >= LONG_BYTES and rows * size >= THREADED_BYTES
+    is_slow = size >= THREADED_ROW and rows * size >= THREADED_BYTES
     threads = min(MAX_THREADS, os.cpu_count() or 1) if is_slow else 1
     bounds = [rows * part // threads for part in range(threads + 1)]
     with ThreadPoolExecutor(threads) as others:  # hashlib lets go of the interpreter while it digests a long row

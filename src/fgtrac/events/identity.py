@@ -207,10 +207,13 @@ def make_ids(scheme: str, secret: bytes, preimages: Iterable[bytes]) -> bytes:
         raise ValueError(f"the secret has {len(secret)} bytes; ids are keyed by {SECRET_BYTES}")
     inner, outer = _pads(secret)
     inner += b"open"
-    sha256, out = hashlib.sha256, []
+    sha256 = hashlib.sha256
+    out: list[bytes] = []
+    take, inner_pad, outer_pad, inner_rest, outer_rest = out.append, _INNER, _OUTER, _INNER_REST, _OUTER_REST
     for p in preimages:  # RFC 2104 written out: a third of the price of two calls of hmac.digest
-        key_inner, key_outer = _pads(sha256(outer + sha256(inner + p).digest()).digest())
-        out.append(sha256(key_outer + sha256(key_inner + p).digest()).digest())
+        key = sha256(outer + sha256(inner + p).digest()).digest()
+        within = sha256(key.translate(inner_pad) + inner_rest + p).digest()
+        take(sha256(key.translate(outer_pad) + outer_rest + within).digest())
     return b"".join(out)
 
 
