@@ -99,9 +99,7 @@ def test_a_use_says_how_many_came_before_a_kept_state(tmp_path: Path) -> None:
         trace = fgtrac.open(path.with_suffix(".trace"))
         uses = [len([e for e in trace.history("TensorDataset:0").events if e.kind == "used" and (e.epoch or 0) <= n])
                 for n in range(3)]  # fmt: skip
-        steps = [
-            step for _number, step in trace._historian.timeline.kept
-        ]  # of two of one step: the newer
+        steps = [step for _number, step in trace._historian.timeline.kept]  # of two of one step: the newer
         for step, expected in dict(zip(steps, uses, strict=True)).items():
             words = parse_bundle(trace.prove("TensorDataset:0", checkpoint=step)).words
             said = int(words.partition("was saved after ")[2].partition(" ")[0])
