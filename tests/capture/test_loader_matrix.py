@@ -254,10 +254,11 @@ def test_a_thread_that_iterates_beside_the_training_takes_no_part(run: Run, log:
 def test_batches_that_a_thread_reads_for_the_loop_are_recognised(run: Run, log: Read, workers: int) -> None:
     loader = run.watch(DataLoader(Rows(), batch_size=2, shuffle=True, num_workers=workers), role="train")
     ready: queue.Queue[Any] = queue.Queue()
+    batches = iter(loader)  # its workers are forked here: a fork beside other threads may wait for ever
 
     def feed() -> None:
         try:
-            for batch in loader:
+            for batch in batches:
                 ready.put(batch)
         finally:
             ready.put(None)

@@ -88,11 +88,10 @@ class Passes:
         outstanding[batch] = None
         if len(outstanding) > self.queues.limit:
             self.queues.bound(outstanding)
-        if self.alone is not None:  # its backward pass may still come, among others: let its output tell
-            self._follow(*self.alone)
-            self.alone, self._thread = None, get_ident()
-        if self.forwarded and get_ident() == self._thread:  # else another thread reads beside the loop
-            self.forwarded = {}
+        if (self.alone is not None or self.forwarded) and get_ident() == self._thread:
+            if self.alone is not None:  # its backward pass may still come, among others: let its output tell
+                self._follow(*self.alone)
+            self.forwarded, self.alone = {}, None  # where another thread reads beside the loop, they stay
         self.new_forward = True
         self.memory.take(batch, data, outstanding, others)
         return batch
@@ -130,7 +129,7 @@ class Passes:
                 if not batch.iteration.trains:
                     break
             else:  # the usual case: a backward pass now is about it, and no hook is needed
-                self.alone = (output, batches)
+                self.alone, self._thread = (output, batches), get_ident()
                 return
         first, self.alone = self.alone, None
         for out, known in ((output, batches), *((first,) if first else ())):
