@@ -154,7 +154,8 @@ class _Reading:
 
     def _events(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for number in range(self._log.head.size):
-            if any(words in self._log.peek(number) for words in _KINDS):
+            entry = self._log.peek(number)
+            if any(words in entry for words in _KINDS):
                 yield number, decode_event(self._log.entry(number))
 
     def resumes(self) -> tuple[Resume, ...]:
