@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-graph test test-services lint bench reproduction capture-matrix attacks fuzz clean
+.PHONY: demo demo-graph test test-services test-browser screenshots lint bench reproduction capture-matrix attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
@@ -22,6 +22,14 @@ test: .venv/ready .venv/icons-ready
 # Anchors against real services on loopback: a chain, a time-stamping authority, a witness. Needs npm and openssl.
 test-services: .venv/services-ready
 	$(BIN)/python -m pytest tests/services --durations=5
+
+# Every page in a real browser: Debian's Chromium, driven by playwright-core, looked at by axe. Needs npm and chromium.
+test-browser: .venv/browser-ready .venv/icons-ready
+	$(BIN)/python -m pytest tests/browser --durations=5
+
+# The pictures of docs/explorer.md, taken anew.
+screenshots: .venv/browser-ready
+	$(BIN)/python tests/browser/screenshots.py
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks attacks examples fuzz verifier
@@ -65,6 +73,11 @@ fuzz: .venv/fuzz-ready
 	@for tool in npm openssl; do command -v $$tool >/dev/null || { echo "make test-services needs $$tool on PATH"; exit 1; }; done
 	npm install --prefix .venv/npm $(NPM_FLAGS) @foundry-rs/anvil@1.7.1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python aics-witness==0.1.0 aics-tlog==0.2.1 -c constraints.txt
+	touch $@
+
+.venv/browser-ready: .venv/ready
+	@for tool in npm chromium; do command -v $$tool >/dev/null || { echo "make test-browser needs $$tool on PATH"; exit 1; }; done
+	npm install --prefix .venv/npm-browser $(NPM_FLAGS) playwright-core@1.65.1 axe-core@4.14.1
 	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
