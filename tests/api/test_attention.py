@@ -92,7 +92,7 @@ def test_every_kept_checkpoint_has_the_weights_that_its_committed_state_gives(pr
         weigh_all(run, problem)
         problem.fit(run, weighing(), epochs=5)
     trace = opened(problem)
-    found = trace.attention()
+    found = trace.modality_weights()
     assert [one.step for one in found] == [6, 18, 30]
     assert len(problem.events("checkpoint")) == 5
     names = [trace.find(f"TensorDataset:{row}").id for row in range(len(problem.train))]
@@ -131,7 +131,7 @@ def test_the_rows_of_twenty_nodes_are_those_of_the_committed_state(tmp_path: Pat
     trace, kept = fgtrac.open(run.path), states(TraceDir.open(run.path))
     assert list(kept) == [4, 8]
     for node in np.random.default_rng(0).choice(60, 20, replace=False).tolist():
-        found = trace.attention(f"graph:{node}")
+        found = trace.modality_weights(f"graph:{node}")
         assert [one.step for one in found] == [4, 8]
         for one in found:
             again = GraphWeighing()
@@ -170,7 +170,7 @@ def test_the_trained_weights_and_generators_are_those_without_it(problem: Any, a
     (with_it, after), (without, plain) = train(problem, True), train(another, False)
     assert all(torch.equal(with_it[name], without[name]) for name in without)
     assert str(after) == str(plain)
-    assert len(opened(problem).attention()) == 3
+    assert len(opened(problem).modality_weights()) == 3
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_weights_that_the_model_keeps_in_a_buffer_are_those_of_the_call(problem:
     with problem.start() as run:
         weigh_all(run, problem, weights=seen)
         run.checkpoint(model, val_loss=1.0)
-    (found,) = opened(problem).attention()
+    (found,) = opened(problem).modality_weights()
     assert len(np.unique(found.weights)) > 90
     assert (model.seen == 0.5).all()
 
@@ -220,7 +220,7 @@ def test_weights_that_are_rounded_to_half_precision_sum_to_one(problem: Any) -> 
         assert run.checkpoint(model, val_loss=1.0)
         weights = torch.full((90, 2), 2.0)
         run.attention(problem.validation, weights[:20], ["a", "b"], sums_to_one=False)
-    assert [len(one) for one in opened(problem).attention()] == [90, 20]
+    assert [len(one) for one in opened(problem).modality_weights()] == [90, 20]
 
 
 def test_given_weights_are_of_the_last_kept_checkpoint_while_no_update_has_followed(problem: Any) -> None:
@@ -241,12 +241,12 @@ def test_given_weights_are_of_the_last_kept_checkpoint_while_no_update_has_follo
             ValueError, match="step=7, and no checkpoint of that step is kept; kept are those of steps 6, 12"
         ):
             run.attention(problem.train, weights, MODALITIES, step=7)
-    found = opened(problem).attention()
+    found = opened(problem).modality_weights()
     assert [(one.step, len(one)) for one in found] == [(6, 2), (12, 90)]
     assert {opened(problem).find(f"TensorDataset:{row}").id for row in (3, 5)} == {i.tobytes() for i in found[0].ids}
-    (only,) = opened(problem).attention("TensorDataset:4")
+    (only,) = opened(problem).modality_weights("TensorDataset:4")
     assert str(only) == "step 12: image 0.5, words 0.5"
-    assert opened(problem).attention("TensorDataset:3")[0].as_json()["weights"] == [[0.5, 0.5]]
+    assert opened(problem).modality_weights("TensorDataset:3")[0].as_json()["weights"] == [[0.5, 0.5]]
 
 
 def test_a_sample_has_one_row_a_checkpoint_and_the_same_is_not_written_twice(problem: Any) -> None:
@@ -307,7 +307,7 @@ def test_weights_of_a_checkpoint_that_is_displaced_are_said_to_be_of_a_dropped_o
             ValueError, match="step=2, and no checkpoint of that step is kept; kept are those of steps 4, 6"
         ):
             run.attention(problem.validation, torch.full((20, 2), 0.5), MODALITIES, step=2)
-    found = opened(problem).attention("TensorDataset:0")
+    found = opened(problem).modality_weights("TensorDataset:0")
     assert [(one.step, one.standing) for one in found] == [(2, "dropped"), (4, "kept"), (6, "kept")]
     assert str(found[0]).startswith("step 2 (dropped later): image 0.")
     history = opened(problem).history("TensorDataset:0")
@@ -330,7 +330,7 @@ def test_a_resumed_run_goes_on_and_weighs_no_state_twice(problem: Any) -> None:
     again(2)
     model.load_state_dict(committed(problem, 6).state_dict())
     again(1, resume=True, step=6)
-    found = opened(problem).attention("TensorDataset:0")
+    found = opened(problem).modality_weights("TensorDataset:0")
     assert [(one.step, one.standing) for one in found] == [
         (0, "kept"), (6, "kept"), (12, "superseded"), (12, "kept"),
     ]  # fmt: skip
@@ -351,7 +351,7 @@ def test_a_reopened_trace_takes_weights_of_a_kept_checkpoint(problem: Any) -> No
         run.attention(problem.train, torch.full((90, 2), 0.5), MODALITIES)  # known already
         with pytest.raises(ValueError, match="90 of these samples have other modality weights at step 6 already"):
             run.attention(problem.train, torch.full((90, 2), 0.5), MODALITIES, step=6)
-    assert [(one.step, len(one)) for one in opened(problem).attention()] == [(6, 90), (12, 90)]
+    assert [(one.step, len(one)) for one in opened(problem).modality_weights()] == [(6, 90), (12, 90)]
     assert "180 rows" in attention_holds(problem)
 
 
@@ -364,19 +364,19 @@ def test_many_samples_of_two_data_sets_take_several_entries(problem: Any) -> Non
         run.attention(ConcatDataset([many, problem.train]), weights, ["a", "b", "c"])
     events = problem.events("attention")
     assert [len(event["ordinals"]) for event in events] == [3_750, 3_250, 90]
-    (found,) = opened(problem).attention()
+    (found,) = opened(problem).modality_weights()
     assert len(found) == 7_090
     for name, row in (("many:6999", 6_999), ("TensorDataset:89", 7_089)):
-        np.testing.assert_array_equal(opened(problem).attention(name)[0].weights[0], weights[row])
+        np.testing.assert_array_equal(opened(problem).modality_weights(name)[0].weights[0], weights[row])
 
 
 def test_a_sample_without_weights_has_none_and_one_that_is_not_registered_is_named(problem: Any) -> None:
     with problem.start() as run:
         run.register(problem.train)
-    assert opened(problem).attention() == ()
-    assert opened(problem).attention("TensorDataset:0") == ()
+    assert opened(problem).modality_weights() == ()
+    assert opened(problem).modality_weights("TensorDataset:0") == ()
     with pytest.raises(ValueError, match="no sample TensorDataset:90 is registered"):
-        opened(problem).attention("TensorDataset:90")
+        opened(problem).modality_weights("TensorDataset:90")
 
 
 def test_an_explanation_carries_the_modality_weights_of_its_target(problem: Any) -> None:
@@ -386,7 +386,7 @@ def test_an_explanation_carries_the_modality_weights_of_its_target(problem: Any)
         problem.fit(run, weighing(), epochs=2)
     said = opened(problem).explain("TensorDataset:4", "TensorDataset-2:1", "role:train")
     target, other, role = said.toward
-    assert [str(one) for one in target.attention] == list(map(str, opened(problem).attention("TensorDataset:4")))
+    assert [str(one) for one in target.attention] == list(map(str, opened(problem).modality_weights("TensorDataset:4")))
     assert (other.attention, role.attention) == ((), ())
     line = f"its modality weights: {target.attention[0]}; {target.attention[1]}"
     assert line in str(said)

@@ -63,7 +63,7 @@ def test_rows_are_named_recorded_and_found_again(tmp_path: Path, scheme: str) ->
     path, seen = recorded(tmp_path, scheme)
     trace = fgtrac.open(path, key=str(tmp_path / "key.pem"))
     assert trace.verify(demands=[vault_demand(path.with_suffix(".vault"), trace.id)]).verdict == "holds"
-    samples = trace.samples()
+    samples = trace.sample_counts()
     assert sorted(samples.names) == sorted(f"numbers:{row}" for row in range(ROWS))
     assert sorted(name for name, uses in zip(samples.names, samples.uses, strict=True) if uses) == sorted(
         f"numbers:{row}" for row in seen

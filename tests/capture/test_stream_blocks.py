@@ -26,7 +26,7 @@ def test_blocks_of_one_name_are_one_data_set(run, tmp_path):
         run._registry.record_role(first.whole(), "train")
         run._registry.record_role(second.whole(), "train")
     trace = fgtrac.open(tmp_path / "a.trace")
-    assert set(trace.samples().names) == {
+    assert set(trace.sample_counts().names) == {
         'web:key:"a"', 'web:key:"b"', 'web:key:"c"', "web:4", 'web:key:["d", 5]',
     }  # fmt: skip
     assert "registered" in trace.history('web:key:["d", 5]').text()
@@ -39,7 +39,7 @@ def test_a_sample_that_comes_again_in_another_block_is_the_same_sample(run, tmp_
         two = run._registry.add_block("web", ["b", "c"])
         assert one.ids[1].tobytes() == two.ids[0].tobytes()
     trace = fgtrac.open(tmp_path / "a.trace")
-    assert len(trace.samples()) == 3
+    assert len(trace.sample_counts()) == 3
     assert trace.verify().verdict == "holds"
 
 
@@ -58,7 +58,7 @@ def test_samples_without_keys_are_named_by_their_contents(run, tmp_path):
         again = run._registry.add_block("copies", ["x"], digests=digests_of(b"seven"))
         run._registry.record_role(again.whole(), "test")
     trace = fgtrac.open(tmp_path / "a.trace")
-    assert f'web:key:{{"hex": "{hashlib.sha256(b"seven").hexdigest()}"}}' in trace.samples().names
+    assert f'web:key:{{"hex": "{hashlib.sha256(b"seven").hexdigest()}"}}' in trace.sample_counts().names
     assert root.contents[0].tobytes() == again.contents[0].tobytes() != root.contents[1].tobytes()
     assert trace.verify().verdict == "holds"
 

@@ -67,7 +67,7 @@ def test_names_from_the_log_end_no_line_and_move_no_cursor(tmp_path: Path, run, 
         assert not any(line.strip().startswith(("erased", "entry       5  erased")) for line in done.out.splitlines())
     assert r"subject ada\n  erased: the key of this subject was destroyed (entry 9)\x1b[2J (pseudonym" in answers[0].out
     assert all(r"image\x1b[31m" in done.out for done in answers[1:])
-    for weights in fgtrac.open(life.path).attention():
+    for weights in fgtrac.open(life.path).modality_weights():
         assert str(weights).isprintable()
     missing = run("history", life.path, "icons:7\x1b[31m")
     assert (missing.code, "\x1b" in missing.err) == (2, False)
@@ -94,7 +94,7 @@ def test_a_content_has_no_history_and_prove_is_named(life: GraphLife, run, tmp_p
     assert (done.code, done.out) == (2, "")
     assert "names a content, and not a sample; fgtrac prove" in done.err
     with pytest.raises(ValueError, match="names a content, and not a sample"):
-        fgtrac.open(life.path).attention(named)
+        fgtrac.open(life.path).modality_weights(named)
 
 
 def test_show_says_which_checkpoints_a_resumed_run_left_behind(run, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_replayed_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "argv", ["replay_buffer.py", "1000"])
     monkeypatch.setattr(fgtrac.Run, "use", counting)
     runpy.run_path(str(EXAMPLES / "replay_buffer.py"))
-    samples = fgtrac.open("runs/cartpole.trace").samples()
+    samples = fgtrac.open("runs/cartpole.trace").sample_counts()
     assert {str(name): int(n) for name, n in zip(samples.names, samples.uses, strict=True) if n} == {
         f"transitions:{step}": n for step, n in drawn.items()
     }

@@ -165,7 +165,7 @@ def test_entries_that_no_index_covers_are_counted(tmp_path: Path) -> None:
 
 def test_samples_as_columns_agree_with_the_histories(life: Life) -> None:
     trace = fgtrac.open(life.path)
-    table = trace.samples()
+    table = trace.sample_counts()
     assert len(table) == SAMPLES + len(life.crops)
     for row in table:
         told = trace.history(f"id:{row['id']}")
@@ -183,7 +183,7 @@ def test_a_vault_gives_names(tmp_path: Path) -> None:
     trace = fgtrac.open(life.path)
     assert trace.history("digits:5").name == "digits:5"
     assert "equal to digits:0" in str(trace.history("key:5"))
-    assert {row["name"] for row in trace.samples()} == {None, *(f"digits:{n}" for n in range(SAMPLES))}
+    assert {row["name"] for row in trace.sample_counts()} == {None, *(f"digits:{n}" for n in range(SAMPLES))}
 
 
 def test_a_sample_that_is_not_registered_is_unknown(life: Life) -> None:

@@ -54,7 +54,7 @@ def test_a_history_counts_what_is_certain_and_says_the_rest_is_perhaps(made: Mad
     assert [told[row].uses for row in range(4)] == [1, 0, 1, 0]
     assert [told[row].tally.perhaps for row in range(4)] == [1, 1, 0, 0]
     assert "drawn for a batch that held another number of samples, and perhaps used with it in step 1" in str(told[1])
-    counts = {sample["id"]: sample["uses"] for sample in trace.samples()}
+    counts = {sample["id"]: sample["uses"] for sample in trace.sample_counts()}
     assert [counts[made.ids[row].hex()] for row in range(4)] == [1, 0, 1, 0]
 
 

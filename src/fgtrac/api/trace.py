@@ -48,7 +48,7 @@ class Trace(ScoredTrace):
             raise _unregistered(sample, named)
         return found
 
-    def attention(self, sample: str | None = None) -> tuple[ModalityWeights, ...]:
+    def modality_weights(self, sample: str | None = None) -> tuple[ModalityWeights, ...]:
         """The modality weights at each checkpoint where the trace has some, in the order of training: of the sample of
         that name, or of all samples that have any. Each says what became of its checkpoint. Errors as `history`."""
         if sample is None:
@@ -70,7 +70,7 @@ class Trace(ScoredTrace):
         answer = self._subjects.read(found.pseudonym, found.name, self.pending, self._rests_on)
         return replace(answer, without_key=found.without_key)
 
-    def samples(self) -> Samples:
+    def sample_counts(self) -> Samples:
         """Every registered sample with its data set, name, roles and counts, as columns.
 
         ProofError where the index on disk is not the sealed one.

@@ -49,7 +49,7 @@ def histories(path: Path, prepared: Prepared, epochs: int, states: int) -> list[
 
 def find_equal(path: Path, prepared: Prepared) -> dict[str, Any]:
     """Every group of samples with one content; which of them the demo planted, and which stand in train and test."""
-    known = {bytes.fromhex(sample["id"]): sample for sample in open_trace(path).samples()}
+    known = {bytes.fromhex(sample["id"]): sample for sample in open_trace(path).sample_counts()}
     groups = [[known[i] for i in ids] for ids in equal_ids(open_full_seal(TraceDir.open(path)))]
     leaks = [
         [first["name"], second["name"]]

@@ -91,7 +91,7 @@ def one_owner(done: Finished) -> dict[str, Any]:
 def modality_weights(done: Finished) -> dict[str, Any]:
     """The mean weights at each kept checkpoint, the nodes that lean most to one side, and random nodes' weights
     recomputed from the last kept checkpoint's file."""
-    recorded = done.trace.attention()
+    recorded = done.trace.modality_weights()
     last, nodes = recorded[-1], len(done.icons)
     node_of = {done.trace.find(name).id: node for name, node in done.node_of.items()}
     rows = np.empty((nodes, len(last.modalities)), np.float32)
