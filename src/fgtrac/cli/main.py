@@ -18,6 +18,7 @@ from fgtrac.cli.export import export
 from fgtrac.cli.history import history
 from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
+from fgtrac.cli.runs import runs
 from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
 from fgtrac.cli.serve import serve
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the verb
     demo: "the main job on real images, or on a real graph",
+    runs: "the traces below a folder, a line each, unverified",
     show: "what a trace says of itself, unverified",
     history: "everything that happened to one sample, or to a subject's",
     prove: "a bundle that proves a claim to others",

@@ -109,10 +109,11 @@ class SealedLog:
                 with self._open(number // WIDTH) as file:
                     os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_WILLNEED)
 
-    def peek(self, number: int) -> bytes:
-        """The bytes of an entry as they stand on disk, unchecked: for looking which ones to believe."""
+    def peek(self, number: int, most: int = 1 << 16) -> bytes:
+        """The bytes of an entry (its first `most`) as they stand on disk, unchecked: for looking which ones to
+        believe."""
         with whole(f"entry {number}"):
-            return self._raw(number)
+            return self._raw(number, most)
 
     def _find(self, wanted: bytes, least: int, limit: int) -> Iterator[int]:
         """Entries of least up to limit bytes in which `wanted` stands; unchecked."""
@@ -123,10 +124,10 @@ class SealedLog:
                 if least <= stop - start - 2 < limit and wanted in self.peek(bundle * WIDTH + place):
                     yield bundle * WIDTH + place
 
-    def _raw(self, number: int) -> bytes:
+    def _raw(self, number: int, most: int = 1 << 16) -> bytes:
         start, stop = self._place(number)
         with self._open(number // WIDTH) as file:
-            return os.pread(file.fileno(), stop - start, start)
+            return os.pread(file.fileno(), min(stop - start, most), start)
 
     def _place(self, number: int) -> tuple[int, int]:
         """Where the bytes of an entry start and stop in its bundle."""
