@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
@@ -47,7 +49,15 @@ def _row_digest(path: Path, index: int) -> bytes:
         raise ValueError(f"{path} holds {array.dtype}; the source of a row is an array of numbers")
     if array.ndim == 0 or index >= len(array):
         raise ValueError(f"{path} has the shape {array.shape}, and so no row {index}")
-    row = np.ascontiguousarray(array[index])
-    row = row.astype(row.dtype.newbyteorder("<"), copy=False)
-    shape = list(array.shape[1:])
-    return hashlib.sha256(encode([row.dtype.name, shape, row.tobytes()])).digest()
+    return array_source(array[index])[1]
+
+
+def array_source(row: NDArray[Any]) -> tuple[str, bytes]:
+    """What a `dataset` entry calls contents like this row of an array (`tensor float32 3x32x32`), and SHA-256 of its
+    source: the CBOR of [dtype, shape, little-endian bytes]. ValueError for a dtype that is no plain number's."""
+    if row.dtype.kind not in "biufc" or row.dtype.char in "gG":
+        raise ValueError(f"{row.dtype} has no canonical bytes; the source of a row is an array of numbers")
+    row = np.asarray(row)
+    little = row.astype(row.dtype.newbyteorder("<"), copy=False)
+    digest = hashlib.sha256(encode([row.dtype.name, list(row.shape), little.tobytes()])).digest()
+    return f"tensor {row.dtype.name} {'x'.join(map(str, row.shape))}".rstrip(), digest

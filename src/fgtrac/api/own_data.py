@@ -1,0 +1,235 @@
+"""The user's own data beside a trace, which holds none: the item behind a sample, and whether it is what was recorded.
+
+Nothing here imports the libraries that data come in: an item is known by what it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.contents import array_source
+from fgtrac.api.naming import key_of, secret_scopes
+from fgtrac.api.trace import Trace
+from fgtrac.events.codec import encode
+from fgtrac.events.identity import (
+    content_preimage,
+    keyed_id,
+    make_ids,
+    number_preimages,
+    preimage,
+    preimages,
+    public_id,
+)
+from fgtrac.events.postings import KIND
+from fgtrac.store.vault import Name
+from fgtrac.verify.evidence import find_id
+
+MATCHES, DIFFERS, NOT_CHECKED = "matches", "differs", "not checked"
+MAX_ROWS = 1 << 22  # so many public ids are computed to find a row, 32 bytes each
+MAX_SOURCE_BYTES = 1 << 28  # a larger file is not read for a picture
+
+
+class NoItemError(ValueError):
+    """There is no item to show for this sample; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the user's data has for a sample: `value` as the data set gives it, its data set and key, and whether its
+    source is the one that the log's content digest names (MATCHES, DIFFERS or NOT_CHECKED), in words why."""
+
+    value: Any
+    dataset: str
+    key: Any
+    check: str
+    words: str
+
+
+class OwnData:
+    """Data sets by name, as a user's function gave them: {data set's name: data set}, or the only one there is.
+
+    `data_set[key]` is the item of a sample whose key is `key`: a row number, or what `register(key=...)` was given.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._public: dict[str, tuple[NDArray[np.void], NDArray[np.intp], Any]] = {}
+
+    def item(self, trace: Trace, sample_id: bytes) -> Item:
+        """The item of a registered sample. NoItemError where there is none; what the data set itself raises passes."""
+        datasets = {str(event["name"]): event for _, event in trace._historian.timeline.entries("dataset")}
+        given = self._by_name(datasets)
+        known = trace._namer.known(sample_id) or self._computed(given, datasets, sample_id)
+        if known is None:
+            raise NoItemError(
+                "no name of this sample is known here: there is no vault beside the trace, or none of its name in it, "
+                "and its data set is not among those given with public ids"
+            )
+        if known.dataset not in given:
+            raise NoItemError(f"the function gives no data set {known.dataset!r:.60}; it gives {_listed(given)}")
+        data, key = given[known.dataset], key_of(known.key)
+        value = _item_of(data, key)
+        check, words = _compare(trace, known, data, value)
+        return Item(value, known.dataset, key, check, words)
+
+    def _by_name(self, datasets: Mapping[str, Any]) -> Mapping[str, Any]:
+        if isinstance(self._data, Mapping):
+            return self._data
+        roots = [name for name, event in datasets.items() if "rows" in event and "content" in event] or list(datasets)
+        if len(roots) != 1:
+            raise NoItemError(
+                f"the function gives one data set and this trace has {_listed(roots)}; return {{name: data set}}"
+            )
+        return {roots[0]: self._data}
+
+    def _computed(self, given: Mapping[str, Any], datasets: Mapping[str, Any], sample_id: bytes) -> Name | None:
+        """The name of a sample with a public id, by computing those of all that is given."""
+        for name, data in given.items():
+            if datasets.get(name, {}).get("id_scheme") != "public":
+                continue
+            ids, order, keys = self._public_ids(name, data)
+            at = int(np.searchsorted(ids, np.void(sample_id)))
+            if at < len(ids) and ids[at].tobytes() == sample_id:
+                return Name(sample_id, name, encode(keys[int(order[at])]), None)
+        return None
+
+    def _public_ids(self, name: str, data: Any) -> tuple[NDArray[np.void], NDArray[np.intp], Any]:
+        if name not in self._public:
+            keys: Any = list(data) if isinstance(data, Mapping) else range(len(data))
+            if len(keys) > MAX_ROWS:
+                raise NoItemError(f"{name!r:.60} has {len(keys):,} rows; put the vault beside the trace to find one")
+            found = preimages(name, keys)
+            if isinstance(keys, range):
+                found = number_preimages(name, np.arange(len(keys), dtype=np.uint64))
+            ids = np.frombuffer(make_ids("public", b"", found), dtype="V32")
+            order = np.argsort(ids, kind="stable")
+            self._public[name] = ids[order], order, keys
+        return self._public[name]
+
+
+def as_array(value: Any) -> NDArray[Any] | None:
+    """The array of numbers that a value is: an array, a tensor of whatever library, or a number; else None."""
+    if isinstance(value, np.ndarray | np.number | np.bool_):
+        return np.asarray(value)
+    if hasattr(value, "detach") and hasattr(value, "numpy"):
+        try:
+            return np.asarray(value.detach().cpu().numpy())
+        except (TypeError, RuntimeError, ValueError):  # a dtype or layout that numpy has not
+            return None
+    if hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape"):
+        return np.asarray(value)
+    return None
+
+
+def _item_of(data: Any, key: Any) -> Any:
+    try:
+        if hasattr(data, "iloc") and isinstance(key, int):
+            return data.iloc[key].to_dict()
+        return data[key]
+    except (IndexError, KeyError) as error:
+        raise NoItemError(f"the function's data set has no {key!r:.60}") from error
+
+
+# -- whether it is what was recorded ----------------------------------------------------------------------------------
+
+
+def _compare(trace: Trace, known: Name, data: Any, value: Any) -> tuple[str, str]:
+    """One of the three words, and why."""
+    logged, event = _logged(trace, known)
+    if logged is None:
+        return NOT_CHECKED, "the log has no digest of this sample's content"
+    recorded = str(event.get("content", "?"))
+    source = _source_of(data, key_of(known.key), value, recorded)
+    if source is None:
+        return NOT_CHECKED, f"the log's digest is of {recorded!r:.60}, which is not computed here"
+    kind, digest = source
+    if kind.partition(" ")[0] != recorded.partition(" ")[0]:
+        return NOT_CHECKED, f"the log's digest is of {recorded!r:.60}, and what is given is {kind!r:.60}"
+    named, secret = content_preimage(digest), _secret(trace, known)
+    made = public_id(named) if event["id_scheme"] == "public" else None if secret is None else keyed_id(secret, named)
+    if made is None:
+        return NOT_CHECKED, f"the log's digest is {event['id_scheme']}, and its key is not in a vault beside the trace"
+    if made == logged:
+        return MATCHES, "its bytes are those that the log's content digest names"
+    if kind != recorded:
+        return DIFFERS, f"these bytes are not those that were recorded: {kind:.60} is given, the log has {recorded:.60}"
+    return DIFFERS, "these bytes are not those that the log's content digest names"
+
+
+def _logged(trace: Trace, known: Name) -> tuple[bytes | None, Mapping[str, Any]]:
+    """A sample's content digest as its last registration has it (None: it has none), and its data set's entry."""
+    rows = trace._seal.rows(known.id)
+    numbers = [] if rows is None else rows["entry"][rows["kind"] == KIND["registered"]].tolist()
+    for number in reversed(numbers):
+        event = trace._seal.log.event(number)
+        place = find_id(event["ids"], known.id)
+        described = [
+            e for n, e in trace._historian.timeline.entries("dataset") if n < number and e["name"] == event["dataset"]
+        ]
+        if "contents" in event and place is not None and described:
+            return bytes(event["contents"][32 * place : 32 * place + 32]), described[-1]
+    return None, {}
+
+
+def _secret(trace: Trace, known: Name) -> bytes | None:
+    """The secret that a sample's id and content digest are keyed by; None where the vault has it not."""
+    named = preimage(known.dataset, key_of(known.key))
+    if trace._vault is None:
+        return None
+    for scope in secret_scopes(known):
+        secret = trace._vault.find_secret(scope)
+        if secret is not None and keyed_id(secret, named) == known.id:
+            return secret
+    return None
+
+
+def _source_of(data: Any, key: Any, value: Any, recorded: str) -> tuple[str, bytes] | None:
+    """What the source of an item is, and its SHA-256, in the form that was recorded; None where it has no such form."""
+    if recorded == "file":
+        path = _file_of(data, key)
+        if path is None or path.stat().st_size > MAX_SOURCE_BYTES:
+            return None
+        with path.open("rb") as file:
+            return "file", hashlib.file_digest(file, "sha256").digest()
+    if recorded.startswith("tensor "):
+        row = as_array(_row_of(data, key, value))
+        try:
+            return None if row is None else array_source(row)
+        except ValueError:
+            return None
+    return None
+
+
+def _row_of(data: Any, key: Any, value: Any) -> Any:
+    """The row before any transform, where the data set has it as an attribute of its own; else what it gives."""
+    held = getattr(data, "__dict__", {})
+    if isinstance(held.get("tensors"), tuple) and held["tensors"]:
+        return held["tensors"][0][key]
+    if "data" in held and ("targets" in held or "labels" in held) and hasattr(held["data"], "shape"):
+        return held["data"][key]
+    return value[0] if isinstance(value, tuple | list) and value else value
+
+
+def _file_of(data: Any, key: Any) -> Path | None:
+    """The file that a data set lists for a row (`samples`, `imgs`, or `data` of paths)."""
+    held = getattr(data, "__dict__", {})
+    for name in ("samples", "imgs", "data"):
+        listed = held.get(name)
+        if isinstance(listed, list | tuple) and isinstance(key, int) and key < len(listed):
+            entry = listed[key]
+            path = entry[0] if isinstance(entry, tuple | list) and entry else entry
+            if isinstance(path, str | os.PathLike) and os.path.isfile(path):
+                return Path(path)
+    return None
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"{name!r:.60}" for name in list(names)[:8]) or "none"

@@ -1,0 +1,253 @@
+"""Small pictures of samples out of the user's own data: images, strips of numbers, text; bounded in size and time."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.own_data import NOT_CHECKED, NoItemError, OwnData, as_array
+from fgtrac.api.trace import Trace
+from fgtrac.drawing.png import grey_or_rgb
+
+SIDE = 128  # pixels of a picture's longer side
+MAX_PIXELS = 1 << 26  # a larger image is not looked at
+STRIP, STRIP_HEIGHT = 64, 32  # numbers and pixels of a strip of bars
+MAX_NUMBERS = 1 << 20
+SHOWN = 280  # characters of a text
+WAIT_S = 2.0  # for the data set to give an item
+KEPT = 4096  # pictures that are remembered, at most about 50 KB each
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A picture (`png`) or words (`text`) of a sample, its label where it has one, and whether its bytes are those that
+    the log's content digest names (`check`: matches, differs or not checked; `words` say why)."""
+
+    png: bytes | None
+    text: str
+    label: str
+    check: str
+    words: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, without the picture."""
+        kind = "picture" if self.png is not None else "text" if self.text else "none"
+        return {"kind": kind, "text": self.text, "label": self.label, "check": self.check, "words": self.words}
+
+
+class Thumbnails:
+    """Thumbnails of the samples of traces, drawn by one thread: the user's data set is never asked twice at a time.
+
+    `render(item)` may give an array, a picture or a text in the place of an item.
+    """
+
+    def __init__(self, data: Any, render: Callable[[Any], Any] | None = None, *, wait_s: float = WAIT_S) -> None:
+        self._given = OwnData(data)
+        self._render = render
+        self._wait_s = wait_s
+        self._kept: OrderedDict[tuple[bytes, bytes], Thumbnail] = OrderedDict()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._current: _Job | None = None
+        threading.Thread(target=self._work, name="thumbnails", daemon=True).start()
+
+    def of(self, trace: Trace, sample_id: bytes) -> Thumbnail:
+        """The thumbnail of a sample; one without a picture, and the reason in words, where there is none."""
+        mark = trace.id, sample_id
+        with self._turn:
+            found = self._kept.get(mark)
+            if found is not None:
+                return found
+            busy = self._current
+        if busy is not None and not busy.done.is_set():
+            return _nothing(f"the data set is still busy with a sample for which it took more than {self._wait_s:g} s")
+        job = _Job(trace, sample_id)
+        self._jobs.put(job)
+        if not job.done.wait(self._wait_s):
+            with self._turn:
+                self._current = job
+            return _nothing(f"the data set took more than {self._wait_s:g} s to give this sample")
+        assert job.found is not None
+        with self._turn:
+            self._kept[mark] = job.found
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return job.found
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job.found = self._draw(job.trace, job.sample_id)
+            except Exception as error:  # noqa: BLE001  the user's own code: whatever it raises is told
+                job.found = _nothing(f"the function's data raised {type(error).__name__}: {str(error)[:SHOWN]}")
+            job.done.set()
+
+    def _draw(self, trace: Trace, sample_id: bytes) -> Thumbnail:
+        try:
+            item = self._given.item(trace, sample_id)
+        except NoItemError as reason:
+            return _nothing(str(reason))
+        value, label = (item.value, "") if self._render is None else (self._render(item.value), "")
+        if isinstance(value, tuple | list) and 1 <= len(value) <= 4 and self._render is None:
+            value, label = value[0], _label(value[1:])
+        png, text = draw(value)
+        return Thumbnail(png, text, label, item.check, item.words)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    trace: Trace
+    sample_id: bytes
+    done: threading.Event
+    found: Thumbnail | None = None
+
+    def __init__(self, trace: Trace, sample_id: bytes) -> None:
+        self.trace, self.sample_id, self.done, self.found = trace, sample_id, threading.Event(), None
+
+
+def draw(value: Any) -> tuple[bytes | None, str]:
+    """A PNG file of a value, or else a text. Arrays (H, W), (C, H, W) and (H, W, C) are images, as are Pillow's; (N,) a
+    strip of bars; of a mapping the first value that can be drawn; whatever else is there in its `repr`."""
+    if isinstance(value, str):
+        return None, _cut(value)
+    if isinstance(value, Mapping):
+        drawn = [draw(one) for one in list(value.values())[:8] if _is_drawable(one)]
+        return next((one for one in drawn if one[0] is not None), drawn[0] if drawn else (None, _repr(value)))
+    if _is_pillow(value):
+        return _of_pillow(value), ""
+    array = as_array(value)
+    if array is None:
+        return None, _repr(value)
+    pixels = _pixels(array)
+    if pixels is not None:
+        return grey_or_rgb(pixels), ""
+    if array.ndim == 0:
+        return None, _repr(array.item())
+    return None, f"{array.dtype} array of {' x '.join(map(str, array.shape))}"
+
+
+def _pixels(array: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """(h, w) or (h, w, 3) uint8 of an array that is an image or a row of numbers, None of any other."""
+    if array.dtype.kind not in "biuf" or array.size == 0 or array.size > 4 * MAX_PIXELS:
+        return None
+    if array.ndim == 1 or (array.ndim == 2 and 1 in array.shape):
+        return _strip(array.reshape(-1)) if 1 < array.size <= MAX_NUMBERS else None
+    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+        array = np.moveaxis(array, 0, 2)
+    if (array.ndim == 3 and array.shape[2] not in CHANNELS) or array.ndim not in (2, 3):
+        return None
+    return _grey_or_rgb(_bytes(_small(array)))
+
+
+def _small(array: NDArray[Any]) -> NDArray[Any]:
+    """At most SIDE rows and columns: the mean over squares of pixels, of very large images some of them."""
+    side = max(array.shape[:2])
+    if side > 8 * SIDE:
+        array = array[:: -(-side // (8 * SIDE)), :: -(-side // (8 * SIDE))]
+        side = max(array.shape[:2])
+    n = -(-side // SIDE)
+    if n == 1:
+        return array
+    height, width = (max(1, size // n) for size in array.shape[:2])
+    cut = array[: height * n, : width * n]
+    rows, columns = min(n, cut.shape[0]), min(n, cut.shape[1])
+    squares = cut[: height * rows, : width * columns].reshape(height, rows, width, columns, *cut.shape[2:])
+    mean: NDArray[Any] = squares.mean(axis=(1, 3), dtype=np.float64)
+    return mean if array.dtype.kind == "f" else np.rint(mean).astype(np.int64)
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values as 0 to 255: bytes as they are, floats from 0 to 1 and booleans stretched, others from least to most."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    values = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        values = values * 255
+    elif low < 0 or high > 255 or (array.dtype.kind == "f" and high <= 1):
+        largest = max(abs(low), abs(high), 1e-300)
+        values, low, high = values / largest, low / largest, high / largest  # no difference of these is infinite
+        values = (values - low) / (high - low if high > low else 1.0) * 255
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _grey_or_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return np.ascontiguousarray(pixels.reshape(pixels.shape[:2]))
+    colours = pixels[:, :, :3].astype(np.float64)
+    if pixels.shape[2] == 4:  # on white
+        cover = pixels[:, :, 3:].astype(np.float64) / 255
+        colours = colours * cover + 255 * (1 - cover)
+    return np.ascontiguousarray(np.rint(colours).astype(np.uint8))
+
+
+def _strip(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """A bar for each number, or for each mean of several: up where above 0, down where below."""
+    values = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    values = values / max(float(np.abs(values).max()), 1e-300)
+    parts = np.array_split(values, STRIP) if len(values) > STRIP else [values]
+    bars = np.array([part.mean() for part in parts]) if len(values) > STRIP else values
+    wide = max(2, SIDE // len(bars))
+    out = np.full((STRIP_HEIGHT, len(bars) * wide), 255, dtype=np.uint8)
+    lowest = float(bars.min()) < 0
+    base, room = (STRIP_HEIGHT // 2, STRIP_HEIGHT // 2 - 1) if lowest else (STRIP_HEIGHT - 1, STRIP_HEIGHT - 2)
+    out[base] = 192
+    for n, bar in enumerate(bars.tolist()):
+        height = math.ceil(abs(bar) * room)
+        top, bottom = (base - height, base) if bar >= 0 else (base + 1, base + 1 + height)
+        out[top:bottom, n * wide : n * wide + wide - 1] = 64
+    return out
+
+
+def _is_pillow(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "convert")
+
+
+def _of_pillow(image: Any) -> bytes:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"an image of {width:,} x {height:,} pixels is larger than is drawn")
+    mode = "L" if image.mode in ("1", "L") else "RGBA" if "A" in image.mode or "transparency" in image.info else "RGB"
+    return grey_or_rgb(_grey_or_rgb(_bytes(_small(np.asarray(image.convert(mode))))))
+
+
+def _is_drawable(value: Any) -> bool:
+    return isinstance(value, str) or _is_pillow(value) or (as_array(value) is not None and np.ndim(value) > 0)
+
+
+def _label(rest: Any) -> str:
+    """What stands behind an item's first element, where that is one number or a short text."""
+    if len(rest) != 1:
+        return ""
+    array = as_array(rest[0])
+    if array is not None:
+        return _repr(array.item()) if array.size == 1 else ""
+    return _cut(str(rest[0]), 60) if isinstance(rest[0], str | int | float) else ""
+
+
+def _repr(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value):,} bytes, beginning {bytes(value[:16]).hex()}"
+    if isinstance(value, int) and abs(value) >> 256:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, Mapping):
+        return _cut(", ".join(f"{str(k)[:40]}: {str(v)[:80]}" for k, v in list(value.items())[:12]))
+    return _cut(f"{value!r}") if isinstance(value, int | float | complex | str | None) else f"a {type(value).__name__}"
+
+
+def _cut(text: str, most: int = SHOWN) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _nothing(words: str) -> Thumbnail:
+    return Thumbnail(None, "", "", NOT_CHECKED, words)
