@@ -17,7 +17,8 @@ from fgtrac.api.keys import own_keys, rotate
 from fgtrac.api.run import start_run
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import format_vkey, parse_vkey
-from fgtrac.web.tiles_server import listen, log_vkey
+from fgtrac.web.listening import listen
+from fgtrac.web.tiles_server import log_vkey
 from tile_reader import TileReader
 
 

@@ -21,7 +21,8 @@ from cryptography.exceptions import InvalidSignature
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.note import format_vkey
 from fgtrac.tlog.tiles import read_entries
-from fgtrac.web.tiles_server import listen, log_vkey, server_of, tiles_app
+from fgtrac.web.listening import listen, server_of
+from fgtrac.web.tiles_server import log_vkey, tiles_app
 from tile_reader import Head, TileReader, check_consistency, check_head, check_inclusion
 from traces import Made, start_trace
 

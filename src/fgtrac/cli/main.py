@@ -25,6 +25,7 @@ from fgtrac.cli.serve import serve
 from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
 from fgtrac.cli.suspects import suspects
+from fgtrac.cli.ui import ui
 from fgtrac.cli.verify import verify
 from fgtrac.errors import AnchorError, FgtracError, FormatError, RefusedError
 from fgtrac.events.one_line import one_line
@@ -57,6 +58,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     check: "hold a trace to policies: test data, opt-outs, erasures",
     seal: "put the journal into the log, and sign it",
     anchor: "have the tree head witnessed outside your reach",
+    ui: "runs, samples and what of it holds, in the browser",
     serve: "the log over HTTP, for tools that read C2SP tlog-tiles",
     erase: "destroy a person's key, and what leads to their samples",
     score: "who lowered a target's loss, and who raised it",

@@ -22,14 +22,14 @@ def serve(
 
     Ends with Ctrl-C. Any static file host does the same over `checkpoint` and `tile/`.
     """
-    from fgtrac.web import tiles_server  # here: no other verb needs a network library
+    from fgtrac.web import listening, tiles_server  # here: no other verb needs a network library
 
     directory = TraceDir.open(trace)
     vkey = tiles_server.log_vkey(directory)
-    server = tiles_server.server_of(tiles_server.tiles_app(directory, cors=cors))
-    listener, url = tiles_server.listen(host, port)
+    server = listening.server_of(tiles_server.tiles_app(directory, cors=cors))
+    listener, url = listening.listen(host, port)
     if as_json:
         print_json({"url": url, "vkey": vkey})
     else:
         typer.echo(f"serving {directory.path.name} at {url}\nvkey    {vkey} (as the trace says)")
-    tiles_server.serve(server, listener)
+    listening.serve(server, listener)

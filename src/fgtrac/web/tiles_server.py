@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -28,14 +26,13 @@ from fgtrac.tlog.merkle import HASH_BYTES
 from fgtrac.tlog.note import Verifier, format_vkey, parse_note
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, read_entries
 from fgtrac.verify.keys import last_named_key
+from fgtrac.web.listening import missing
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
-    from uvicorn import Server
 
-GRACE_S = 5  # for answers under way when the server is told to stop
 _TRIES = 3  # to find a tile while seals put wider ones in the place of others
 _EVERYWHERE = {"x-content-type-options": "nosniff"}
 _NEVER_KEPT = {"cache-control": "no-store"}  # nor is a 404: the tile may come to be
@@ -65,7 +62,7 @@ def tiles_app(trace: TraceDir, *, cors: bool = False) -> Starlette:
         from starlette.responses import Response
         from starlette.routing import Route
     except ModuleNotFoundError as error:
-        raise _missing(error) from error
+        raise missing(error, "serving a log", "web") from error
     everywhere = _EVERYWHERE | ({"access-control-allow-origin": "*"} if cors else {})
 
     def answer(request: Request) -> Response:
@@ -141,49 +138,3 @@ def _accepts_gzip(request: Request) -> bool:
         coding, _, weight = wish.replace(" ", "").partition(";q=")
         wishes[coding] = weight.strip("0.") != "" or weight == ""
     return wishes.get("gzip", wishes.get("*", False))
-
-
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A listening socket (port 0: a free one) and its URL. OSError, with the remedy, where there can be none."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
-    except OSError as error:
-        words = str(error.strerror).partition(" (while")[0]  # what follows names the address once more
-        raise OSError(
-            f"cannot listen on {host} port {port}: {words}; name an address of this machine with --host and a "
-            "free port with --port, or 0 for any"
-        ) from error
-    shown = f"[{host}]" if ":" in host else host
-    return listener, f"http://{shown}:{listener.getsockname()[1]}/"
-
-
-def server_of(app: Starlette) -> Server:
-    """A server that `serve` runs. ValueError where uvicorn is not installed."""
-    try:
-        from uvicorn import Config, Server
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
-    return Server(
-        Config(
-            app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
-
-
-def serve(server: Server, listener: socket.socket) -> None:
-    """Answer until SIGINT or SIGTERM, then finish what is under way (main thread only)."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, server.handle_exit)  # uvicorn sends the signal on once it has ended: to nobody else
-    server.run(sockets=[listener])
-
-
-def _missing(error: ModuleNotFoundError) -> ValueError:
-    return ValueError(f"serving a log needs {str(error.name).partition('.')[0]}: pip install 'fgtrac[web]'")
