@@ -8,8 +8,13 @@ from typing import Annotated
 import typer
 
 from fgtrac.api.export import entries_of_sample, export_proofs
-from fgtrac.cli.console import AsJson, answers, print_json, safe
+from fgtrac.api.in_toto import export_in_toto
+from fgtrac.api.prov import SAMPLES, export_prov
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import FORMS
+
+Traced = Annotated[Path, typer.Argument(help="the trace, NAME.trace")]
+Force = Annotated[bool, typer.Option("--force", help="replace files that are there")]
 
 export = typer.Typer(help="Write what a trace holds in forms that other tools read.")
 
@@ -21,11 +26,11 @@ def _forms() -> None:
 
 @export.command()
 def proof(
-    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    trace: Traced,
     out: Annotated[Path, typer.Option("--out", "-o", help="a folder, or for one entry a file NAME.tlog-proof")],
     entries: Annotated[list[int] | None, typer.Argument(metavar="ENTRY...", help="numbers of entries")] = None,
     sample: Annotated[str | None, typer.Option(help=f"all entries that name a sample: {FORMS}")] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write c2sp.org/tlog-proof@v1 files of entries, each beside the entry's bytes, against the newest tree head."""
@@ -39,3 +44,51 @@ def proof(
     else:
         lines = [f"entry {e.number}: {e.proof}, of the bytes in {e.entry.name}" for e in written]
         answers().print("\n".join(map(safe, lines)), soft_wrap=True)
+
+
+@export.command("in-toto")
+def in_toto(
+    trace: Traced,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write, a DSSE envelope in JSON")],
+    key: Annotated[Path | None, typer.Option(help="the signing key's file; by default yours")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an in-toto statement about the model files that a trace keeps, signed with the key that signs its log."""
+    done = export_in_toto(trace, out, key=key, replace=force)
+    subjects = done.statement["subject"]
+    if as_json:
+        print_json({"file": str(out), "key_id": done.key_id, "statement": done.statement})
+    else:
+        files = "one model file" if len(subjects) == 1 else f"{len(subjects)} model files"
+        size = done.statement["predicate"]["treeHead"]["size"]
+        answers().print(safe(f"{out}: a statement about {files}, as of {size} entries, signed by {done.key_id}"))
+
+
+@export.command()
+def prov(
+    trace: Traced,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write, PROV-JSON")],
+    samples: Annotated[str, typer.Option(help="how many samples stand in it: a number, all or none")] = str(SAMPLES),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write W3C PROV-JSON: what came from what, in which stage or epoch, on whose account."""
+    with progress("reading the log") as bar:
+        done = export_prov(trace, out, samples=_number_of(samples), replace=force, progress=bar)
+    if as_json:
+        said = {"file": str(out), "samples": done.samples, "left_out": done.left_out, "totals": done.totals}
+        print_json(said)
+    else:
+        answers().print(safe(f"{out}: {done.totals['uses']:,} uses of {done.totals['samples']:,} samples"))
+        if done.left_out:
+            answers().print(f"{done.left_out:,} samples have no record of their own in it; --samples all writes them")
+
+
+def _number_of(samples: str) -> int | None:
+    """The number of samples that `--samples` asks for; None is all. ValueError for other words."""
+    if samples in ("all", "none"):
+        return None if samples == "all" else 0
+    if not (samples.isascii() and samples.isdigit() and len(samples) < 20):
+        raise ValueError(f"--samples {samples!r:.40} is neither a number nor all or none")
+    return int(samples)

@@ -12,6 +12,7 @@ from fgtrac.commit.keys import Keyring, key_path, load_key, make_key, public_byt
 from fgtrac.errors import TamperError
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import ORIGIN_PREFIX
+from fgtrac.tlog.dsse import pre_authentication
 from fgtrac.tlog.note import (
     Note,
     TreeHead,
@@ -106,6 +107,13 @@ class Signer:
     def rotate(self, old: bytes, new: bytes, message: bytes) -> tuple[bytes, bytes]:
         """Both keys' signatures over a rotation's message (`fgtrac.verify.keys.rotation_message`)."""
         return self._key(old).sign(message), self._key(new).sign(message)
+
+    def sign_envelope(self, public_key: bytes, payload_type: str, payload: bytes) -> bytes:
+        """A key's signature over a payload in a DSSE envelope: never over bytes that could be a tree head's or a
+        rotation's (`fgtrac.tlog.dsse`). ValueError for a key that is not the user's, or that was revoked."""
+        if self._key_path is not None and public_key in Keyring(self._key_path).revoked():
+            raise ValueError(f"the key {public_key.hex()} is revoked: nobody would believe what it signs now")
+        return self._key(public_key).sign(pre_authentication(payload_type, payload))
 
     def _key(self, public_key: bytes) -> Ed25519PrivateKey:
         if public_key not in self._keys:
