@@ -32,6 +32,10 @@ from fgtrac.verify.sentences import sentence
 from fgtrac.verify.strict_json import MAX_BYTES, MAX_TEXT
 
 
+class UntrueClaimError(ValueError):
+    """The claim is one of its kind, and not true."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Whom a proof is asked about: the id, what it is computed from and its opening where they are to be revealed."""
@@ -214,8 +218,8 @@ def _true_claim(bundle: Bundle, is_content: bool, claim: str | None) -> str:
     if claim not in possible:
         raise ValueError(f"{claim!r:.60} is no claim about a {'content' if is_content else 'sample'}: {possible}")
     if (claim in ABSENCES) == present:
-        raise ValueError(
+        raise UntrueClaimError(
             f"{claim!r} is not true of {bundle.id.hex()}: it is {'there' if present else 'not there'} in the index"
         )
     prove = " or ".join(repr(truth) for truth in truths if truth != "history")
-    raise ValueError(f"{claim!r} is not true of {bundle.id.hex()}; prove {prove}")
+    raise UntrueClaimError(f"{claim!r} is not true of {bundle.id.hex()}; prove {prove}")

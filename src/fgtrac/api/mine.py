@@ -1,0 +1,270 @@
+"""Was my data used? Answered for a content (by SHA-256 of its source) or a name: used, not used, or cannot tell.
+
+"Not used" is said only where the whole record would show a use: it has ended without gaps, every data set's contents
+were digested from the same kind of source as the one that is asked about, and the key is at hand under which ids and
+digests were made. Otherwise the answer is "cannot tell", with each reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fgtrac.api.offers import Offer, true_offers
+from fgtrac.api.trace import Trace
+from fgtrac.errors import ProofError
+from fgtrac.events.identity import content_preimage, key_commitment, keyed_id, open_key, public_id, subject_commitment
+from fgtrac.events.postings import KIND
+from fgtrac.events.sample_names import parse_sample_name
+from fgtrac.events.schema import ROLES
+from fgtrac.query.prove import Proof
+from fgtrac.tlog.index import CONTENT
+from fgtrac.verify.bundle import USES, Bundle, parse_bundle
+from fgtrac.verify.children import are_certain
+from fgtrac.verify.sentences import record_words
+
+USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
+RECEIPT_BYTES = 20_000
+MOST_HOLDERS = 100  # samples with the same content whose lives are read
+RECEIPTS = 3  # samples that have a receipt of their own
+WHOLE = ("end", "resume", "join", "leave")  # the entries that say whether the record is the whole one
+_ROLE_WORDS = {code: word for word, code in ROLES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One sample that is meant, and its part in training: `uses` in updates for certain (`through` of these by samples
+    made from it), `perhaps` in batches that may have left it out, `undone` of its own, since the run was resumed from
+    before them; first and last step and the recorder's clock (ns since 1970) of its own certain uses; `kept` are the
+    steps of the saved states that it contributed to."""
+
+    id: bytes
+    name: str | None
+    dataset: str
+    roles: tuple[str, ...]
+    uses: int
+    through: int
+    perhaps: int
+    undone: int
+    steps: tuple[int, int] | None
+    times: tuple[int, int] | None
+    kept: tuple[int, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the id as hex."""
+        said = {field: getattr(self, field) for field in ("dataset", "uses", "through", "perhaps", "undone")}
+        pairs = {"roles": self.roles, "steps": self.steps, "times": self.times, "kept": self.kept}
+        lists = {field: None if pair is None else list(pair) for field, pair in pairs.items()}
+        return {"id": self.id.hex(), "name": self.name, **said, **lists}
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """The answer about `asked`; `reasons` say why not more can be told, `notes` what the answer does not say."""
+
+    answer: str
+    asked: str
+    reasons: tuple[str, ...]
+    lives: tuple[Life, ...]
+    receipts: tuple[Offer, ...]
+    without: tuple[str, ...]  # why there is no receipt, or no other
+    notes: tuple[str, ...]
+    size: int
+    pending: int
+    rests_on: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, without the receipts' bytes."""
+        said = {field: getattr(self, field) for field in ("answer", "asked", "size", "pending", "rests_on")}
+        lists = {field: list(getattr(self, field)) for field in ("reasons", "without", "notes")}
+        lives, receipts = [life.as_json() for life in self.lives], [offer.as_json() for offer in self.receipts]
+        return said | lists | {"lives": lives, "receipts": receipts}
+
+
+def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
+    """Whether a content was used. `digest` is SHA-256 of its source's bytes, `source` what a `dataset` entry calls such
+    a source: `file`, or `tensor uint8 28x28`. ValueError for a digest or a source that is none; ProofError where the
+    trace is not what was sealed."""
+    if len(digest) != 32 or not source or len(source) > 200:
+        raise ValueError(
+            f"{len(digest)} bytes of {source!r:.60} are no SHA-256 of a source; it has 32, of file or tensor"
+        )
+    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
+    meant = list(_contents(trace, digest, datasets))
+    found = [(proof, seen) for proof in meant if (seen := trace._seal.find(CONTENT, proof.id)) is not None]
+    holders = sorted({seen.value[at : at + 32] for _, seen in found for at in range(0, len(seen.value), 32)})
+    doubts = [*_content_doubts(trace, source, datasets)]
+    if len(holders) > MOST_HOLDERS:
+        doubts.append(f"{len(holders):,} samples hold this content, of which {MOST_HOLDERS} were looked at")
+    notes = ["a copy that differs in one byte, or was stored in another format, is another content"]
+    proofs = [Proof(holder) for holder in holders[:MOST_HOLDERS]]
+    asked = f"the content whose source ({source}) has SHA-256 {digest.hex()}"
+    return _answer(trace, asked, proofs, [proof for proof, _ in found] or meant[:1], doubts, notes)
+
+
+def ask_by_name(trace: Trace, name: str) -> Mine:
+    """Whether the sample of that name was used. ValueError for a name that says nothing here."""
+    said = parse_sample_name(name)
+    schemes = {event["name"]: event["id_scheme"] for _, event in trace._historian.timeline.entries("dataset")}
+    if said.dataset is not None and said.dataset not in schemes:
+        raise ValueError(
+            f"this trace has no data set {said.dataset!r:.60}; it has {', '.join(map(repr, schemes)):.200}"
+        )
+    notes = (
+        [] if said.id is not None else ["the same content under another name is another sample: ask with the file too"]
+    )
+    remark = trace.remark(name)
+    notes += [remark] if remark else []
+    try:
+        named = trace.find(name)
+    except ValueError as reason:  # a key that is not at hand, a name that was erased or is not settled
+        return _answer(trace, name, [], [], [str(reason)], notes)
+    asked, doubts = Proof(named.id, named.preimage, named.opening), []
+    if said.id is not None and trace._seal.rows(named.id) is None:
+        doubts.append(
+            "no sample with this id is registered; which data an id stands for only its name or its content tells: ask "
+            "by one of these"
+        )
+    if said.id is None and schemes.get(said.dataset or "", "keyed") == "keyed":
+        _check_key(trace)
+    return _answer(trace, named.words, [asked], [], doubts, notes)
+
+
+# -- what is meant ----------------------------------------------------------------------------------------------------
+
+
+def _contents(trace: Trace, digest: bytes, datasets: Sequence[Mapping[str, Any]]) -> Iterator[Proof]:
+    """The content digests that this source can have here: one for each key that is at hand."""
+    named, schemes = content_preimage(digest), {event["id_scheme"] for event in datasets}
+    if "public" in schemes:
+        yield Proof(public_id(named), named, is_content=True)
+    for scope, secret in trace._vault.secrets() if trace._vault is not None else ():
+        if "subject" in schemes or ("keyed" in schemes and scope == "run"):
+            yield Proof(keyed_id(secret, named), named, open_key(secret, named), is_content=True)
+
+
+def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Why a sample with this content might be there without being found."""
+    if not datasets:
+        yield "the log has no data set"
+    for event in {(e["name"], e.get("content"), e["id_scheme"]): e for e in datasets}.values():
+        name, recorded = f"data set {event['name']!r:.60}", event.get("content")
+        if recorded is None:
+            yield f"of {name} no contents were recorded: only names can be looked up in it"
+        elif recorded != source:
+            yield (
+                f"the contents of {name} were recorded as {recorded!r:.60} and yours is {source!r:.60}: their digests "
+                "cannot be compared"
+            )
+    schemes = {event["id_scheme"] for event in datasets}
+    if "keyed" in schemes and _check_key(trace) is None:
+        yield "the digests of contents are keyed, and their key is not at hand: put the vault beside the trace"
+    if "subject" in schemes:
+        yield from _subject_doubts(trace)
+
+
+def _subject_doubts(trace: Trace) -> Iterator[str]:
+    secrets = [] if trace._vault is None else trace._vault.secrets()
+    known = {subject_commitment(secret) for _, secret in secrets}
+    if not secrets:
+        yield "each subject's digests have a key of their own, and none is at hand: put the vault beside the trace"
+    elif lost := sum(pseudonym not in known for pseudonym in trace._blocks.pseudonyms()):
+        yield (
+            f"the keys of {lost:,} of the log's subjects are not in the vault, since they were erased or belong to "
+            "another vault: what those held cannot be told"
+        )
+
+
+def _check_key(trace: Trace) -> bytes | None:
+    """The run's id key, if it is at hand. ProofError for another one than the run committed to."""
+    secret = None if trace._vault is None else trace._vault.find_secret("run")
+    commitments = {event.get("key_commitment") for _, event in trace._historian.timeline.entries("run")} - {None}
+    if secret is not None and commitments and key_commitment(secret) not in commitments:
+        raise ProofError(
+            "the vault beside the trace holds another id key than the run committed to; find the right one"
+        )
+    return secret
+
+
+# -- what became of it ------------------------------------------------------------------------------------------------
+
+
+def _answer(
+    trace: Trace, asked: str, meant: Sequence[Proof], contents: Sequence[Proof], doubts: list[str], notes: list[str]
+) -> Mine:
+    """The answer from the samples that are meant (`meant`), by which contents, and what speaks against "not used"."""
+    there = [proof for proof in meant if trace._seal.rows(proof.id) is not None]
+    lives = [_life(trace, proof, doubts) for proof in there]
+    record = _record_doubt(trace)
+    reasons = doubts + ([record] if record else [])
+    if trace.pending:
+        reasons.append(f"{trace.pending:,} entries are in no index yet: run fgtrac seal")
+    answer = USED if any(life.uses for life in lives) else CANNOT_TELL if reasons else NOT_USED
+    receipts, without = _receipts(trace, answer, meant, lives, contents)
+    seal = trace._seal
+    return Mine(
+        answer, asked, () if answer == USED else tuple(reasons), tuple(lives), tuple(receipts), tuple(without),
+        tuple(notes), seal.head.size, trace.pending, trace._rests_on,
+    )  # fmt: skip
+
+
+def _life(trace: Trace, proof: Proof, doubts: list[str]) -> Life:
+    """A registered sample's part in training; `doubts` is added to where that is not certain."""
+    history = trace.history(f"id:{proof.id.hex()}", details=False)
+    found = trace._seal.rows(proof.id)
+    assert found is not None
+    below = []
+    try:
+        bundle: Bundle = parse_bundle(trace._prover.prove(Proof(proof.id), "history"))
+        below = [child.rows for child in bundle.children]
+    except ValueError as reason:
+        doubts.append(f"what was made from {history.name or proof.id.hex()} was not followed: {reason}")
+    rows = np.concatenate([found, *below])
+    mine, certain = found[are_certain(found)], int(are_certain(rows).sum())
+    if perhaps := int(np.isin(rows["kind"], USES).sum()) - certain:
+        doubts.append(f"batches that may have left it out held another number of samples than were drawn: {perhaps:,}")
+    registered = trace._seal.log.event(int(found["entry"][found["kind"] == KIND["registered"]][-1]))
+    roles = np.unique(found["detail"][found["kind"] == KIND["role"]]).tolist()
+    times = [trace._seal.log.event(int(mine["entry"][at]))["time"] for at in (0, -1)] if len(mine) else []
+    steps = (int(mine["step"].min()), int(mine["step"].max())) if len(mine) else None
+    return Life(
+        proof.id, history.name, registered["dataset"], tuple(_ROLE_WORDS[code] for code in roles), certain,
+        certain - len(mine), perhaps, sum(history.tally.superseded), steps,
+        (min(times), max(times)) if times else None, history.checkpoints,
+    )  # fmt: skip
+
+
+def _record_doubt(trace: Trace) -> str:
+    timeline = trace._historian.timeline
+    shown = dict(sorted((number, event) for kind in WHOLE for number, event in timeline.entries(kind)))
+    lacks = record_words(trace._seal.event, shown)
+    return f"this is the record{lacks}: what it does not hold may have happened" if lacks else ""
+
+
+def _receipts(
+    trace: Trace, answer: str, meant: Sequence[Proof], lives: Sequence[Life], contents: Sequence[Proof]
+) -> tuple[list[Offer], list[str]]:
+    """Bundles that prove the answer, each of at most RECEIPT_BYTES, and why others are missing."""
+    if answer == CANNOT_TELL:
+        return [], ["what cannot be told cannot be proved either"]
+    wanted: list[tuple[Proof, tuple[str, ...]]] = [(one, ("content present", "content absent")) for one in contents]
+    used = {life.id for life in lives if bool(life.uses) == (answer == USED)}
+    claims = ("used",) if answer == USED else ("never used", "never registered")
+    wanted += [(proof, claims) for proof in meant if proof.id in used or not lives][:RECEIPTS]
+    found: list[Offer] = []
+    without: list[str] = []
+    for proof, possible in wanted:
+        offers, left = true_offers(trace, proof, possible)
+        for one in offers:
+            if len(one.data) > RECEIPT_BYTES:
+                without.append(
+                    f"the proof of {one.claim!r} has {len(one.data):,} bytes, and a receipt at most {RECEIPT_BYTES:,}: "
+                    "fgtrac prove writes it"
+                )
+            else:
+                found.append(one)
+        without += left
+    return found, without
