@@ -13,7 +13,8 @@ from fgtrac.api.trace import Trace, open_trace
 from fgtrac.errors import FormatError
 from fgtrac.store.private_files import check_names_file
 from fgtrac.web.asked import NotThereError
-from fgtrac.web.background import Background, Standing
+from fgtrac.web.checking import Checking, Standing
+from fgtrac.web.overviews import Overviews, Reading
 
 SUFFIX = ".trace"
 MAX_OPEN = 16  # traces kept open; of more, those longest unasked are opened again
@@ -43,7 +44,8 @@ class Site:
         self.key = key
         self._opened: dict[str, _Opened] = {}
         self._turn = threading.Lock()
-        self.background = Background(key)
+        self._checking = Checking(key)
+        self._overviews = Overviews()
 
     @property
     def only(self) -> str:
@@ -90,7 +92,20 @@ class Site:
 
     def standing(self, name: str) -> Standing:
         """How far the check of a trace has come, which begins when this is first asked, and again after a change."""
-        return self.background.standing(self.path_of(name))
+        return self._checking.standing(self.path_of(name))
+
+    def look(self, name: str) -> Standing:
+        """The same without a check being begun."""
+        return self._checking.look(self.path_of(name))
+
+    def overview(self, name: str, patience_s: float) -> Reading:
+        """What the trace's log tells as of its newest head, as far as it was read within `patience_s`."""
+        return self._overviews.of(self.path_of(name), patience_s)
+
+    def stop(self) -> None:
+        """Begin nothing more beside the pages."""
+        self._checking.stop()
+        self._overviews.stop()
 
 
 def _stamp(path: Path) -> Stamp:

@@ -1,0 +1,162 @@
+"""The verdict on each trace that somebody looks at, for the state that its files are in, found out beside the pages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fgtrac.api.trace import open_for_verification
+from fgtrac.errors import FgtracError
+from fgtrac.verify.report import Finding, Report, Verdict
+from fgtrac.web.background import Background, StoppedError
+
+WAIT_S = 2.0  # at least, before a trace that goes on changing is checked again; and as long as the last check took
+WAITING, CHECKING, CHANGED = "waiting", "checking", "changed"
+Files = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the check of a trace has come. `state` is "waiting", "checking", "changed" (since it was checked), or one
+    of the three verdicts: only of files that stand as they were when they were checked."""
+
+    state: str = WAITING
+    done: int = 0
+    total: int = 0
+    checked: str = ""  # when, in UTC
+    seconds: float = 0.0
+    verdict: str = ""  # of the last check that was made
+    findings: tuple[dict[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What to say of it in a line."""
+        before = f" (before it changed it was checked at {self.checked}: {self.verdict})" if self.checked else ""
+        if self.state == WAITING:
+            return "not checked yet"
+        if self.state == CHECKING:
+            share = f", {self.done:,} of {self.total:,} done" if self.total else ""
+            return f"not checked yet: being checked now{share}{before}"
+        if self.state == CHANGED:
+            return f"changed since it was checked, and not checked yet as it is now{before}"
+        return f"{self.state}: all of it was checked at {self.checked}, in {self.seconds:.1f} s; unchanged since"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "state": self.state,
+            "words": self.words,
+            "done": self.done,
+            "total": self.total,
+            "checked": self.checked,
+            "verdict": self.verdict,
+            "findings": list(self.findings),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one trace, and of which state of its files."""
+
+    standing: Standing = field(default_factory=Standing)
+    files: Files | None = None
+    is_busy: bool = False
+    ready_at: float = 0.0
+
+
+class Checking:
+    """Checks traces in the order in which somebody looks at them. `key` names the key whose signatures count."""
+
+    def __init__(self, key: str | None = None) -> None:
+        self._key = key
+        self._known: dict[Path, _Known] = {}
+        self._turn = threading.Lock()
+        self._background = Background("fgtrac checks traces")
+
+    def look(self, path: Path) -> Standing:
+        """What is known of a trace as it is now; asks for no check."""
+        with self._turn:
+            known = self._known.get(path, _Known())
+            standing, files = known.standing, known.files
+        if standing.state in set(Verdict) and _files(path) != files:
+            return replace(standing, state=CHANGED)
+        return standing
+
+    def standing(self, path: Path) -> Standing:
+        """The same; a trace that was not checked in this state of its files is put in line."""
+        files = _files(path)
+        with self._turn:
+            known = self._known.setdefault(path, _Known())
+            if not known.is_busy and known.files != files:
+                if known.files is not None:
+                    known.standing = replace(known.standing, state=CHANGED)
+                known.is_busy = True
+                self._background.do(partial(self._check, path, known), known.ready_at)
+            return known.standing
+
+    def stop(self) -> None:
+        """Check nothing more."""
+        self._background.stop()
+
+    def _check(self, path: Path, known: _Known) -> None:
+        """Read everything of a trace again. What is found counts for the files as they were before that: where they
+        change meanwhile, the next look sees it."""
+        files, began = _files(path), time.monotonic()
+        self._say(known, replace(known.standing, state=CHECKING, done=0, total=0))
+
+        def progress(done: int, total: int) -> None:
+            self._background.go_on()
+            self._say(known, replace(known.standing, done=done, total=total))
+
+        report = _report(path, self._key, progress)
+        took, verdict = time.monotonic() - began, str(report.verdict)
+        findings = tuple({"check": f.check, "verdict": str(f.verdict), "words": f.words} for f in report.findings)
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        with self._turn:
+            known.files, known.ready_at, known.is_busy = files, time.monotonic() + max(WAIT_S, took), False
+            known.standing = Standing(verdict, 0, 0, now, took, verdict, findings, report.notes)
+
+    def _say(self, known: _Known, standing: Standing) -> None:
+        with self._turn:
+            known.standing = standing
+
+
+def _report(path: Path, key: str | None, progress: Callable[[int, int], None]) -> Report:
+    """A verdict in any case: files that are no trace are refuted; where the check cannot be made, nobody can tell."""
+    try:
+        return open_for_verification(path, key=key).verify(progress=progress)
+    except StoppedError:
+        raise
+    except FgtracError as error:
+        return Report((Finding("trace", Verdict.REFUTED, str(error)),))
+    except (OSError, ValueError) as error:
+        return Report((Finding("trace", Verdict.CANNOT_TELL, f"it cannot be read: {error}"),))
+    except Exception as error:
+        logging.getLogger(__name__).exception("the check of %s failed", path)
+        words = f"the check itself failed ({type(error).__name__}), a fault of fgtrac; fgtrac ui printed where"
+        return Report((Finding("trace", Verdict.CANNOT_TELL, words),))
+
+
+def _files(path: Path) -> Files:
+    """Every file of a trace with what changes when it is written to: its inode, size and time of change (ctime, which
+    no ordinary call sets back)."""
+    found = []
+    for folder, _folders, names in os.walk(path):
+        for name in names:
+            place = os.path.join(folder, name)
+            try:
+                said = os.lstat(place)
+            except FileNotFoundError:
+                continue  # removed meanwhile: the next look sees that
+            found.append((place, said.st_ino, said.st_size, said.st_ctime_ns))
+    return tuple(sorted(found))
