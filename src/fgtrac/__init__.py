@@ -6,6 +6,7 @@
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
     fgtrac.erase("runs/first.trace", subject="ada")     forget a person (needs no torch)
     fgtrac.check("runs/first.trace", key=KEY)           hold it to policies (needs no torch)
+    fgtrac.mlflow.log_trace(run)                        put it beside what MLflow keeps
     fgtrac.anchor_trace("runs/first.trace", [WITNESS])  have others vouch for its head (needs no torch)
 
 The names below are loaded on first use (PEP 562), so that `import fgtrac` loads neither torch nor anything else.
@@ -17,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fgtrac import errors, frameworks
+    from fgtrac import errors, frameworks, mlflow
     from fgtrac.anchor.evm import EvmContract
     from fgtrac.anchor.rfc3161 import TimeStampAuthority
     from fgtrac.anchor.witness import Witness
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvmContract", "GraphNodes", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace",
-    "autolog", "check", "ensemble", "erase", "errors", "frameworks", "open", "reopen", "start_run",
+    "autolog", "check", "ensemble", "erase", "errors", "frameworks", "mlflow", "open", "reopen", "start_run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -57,7 +58,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "frameworks"):
+    if name in ("errors", "frameworks", "mlflow"):
         return importlib.import_module(f"fgtrac.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fgtrac' has no attribute {name!r}; it has {', '.join(__all__)}")

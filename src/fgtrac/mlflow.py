@@ -1,0 +1,228 @@
+"""A trace in MLflow: `fgtrac.mlflow.log_trace(run)` puts what its log says beside what MLflow keeps of a run.
+
+    with mlflow.start_run(), fgtrac.start_run("runs/first") as run: ...
+    fgtrac.mlflow.log_trace(run)
+
+The only file that imports `mlflow`. What goes there is what the log says: nothing of the vault, no names of samples or
+people, and no key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgtrac.api.in_toto import attest
+from fgtrac.api.summary import summarize
+from fgtrac.api.trace import Trace, open_trace
+from fgtrac.events.schema import ROLES
+from fgtrac.query.occurrences import plain
+from fgtrac.verify.report import Report
+
+if TYPE_CHECKING:
+    from fgtrac.api.recording import Run
+
+PARAMETERS = 1000  # at most; MLflow itself has no limit of a run's parameters
+NOT_CHECKED = "not checked"
+FOLDER = "fgtrac"  # of the artifacts
+_STRANGE = re.compile(r"[^\w.\- :/]")  # what MLflow has in no name
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What `log_trace` put into an MLflow run: counts, paths of artifacts, and in words what it left out and why."""
+
+    run_id: str
+    parameters: int
+    metrics: int
+    datasets: int
+    artifacts: tuple[str, ...]
+    verdict: str
+    left_out: tuple[str, ...]
+
+
+def log_trace(
+    trace: Run | Trace | str | os.PathLike[str],
+    *,
+    run_id: str | None = None,
+    verify: bool = False,
+    key: str | os.PathLike[str] | None = None,
+) -> Logged:
+    """Log a sealed trace into an MLflow run: `run_id`, else the active one, else one that is made and ended.
+
+    Its configuration becomes parameters, `run.log`'s values and the losses of checkpoints metrics by step (those that a
+    restart undid are left out), its data sets inputs whose digests are their blocks' ids. Tags name the trace id, the
+    tree head and the verdict: "not checked" unless `verify` asks for a verification here and now. Artifacts: the signed
+    tree head, a summary, the verification, and, where `key` (default: the user's signing key) is at hand, the in-toto
+    statement about its model files.
+
+    `trace` is what `fgtrac.start_run` gave, an opened trace or a path. MLflow's limits are kept: what is too long is
+    cut, and what the run has already by the same name stays as it is; `left_out` says so. A second call adds what is
+    new. ValueError without MLflow, otherwise as `fgtrac.open`; what MLflow refuses is its own error.
+    """
+    mlflow = _library()
+    opened = trace if isinstance(trace, Trace) else open_trace(getattr(trace, "path", trace))  # type: ignore[arg-type]
+    report = opened.verify() if verify else None
+    if run_id is None and mlflow.active_run() is None:
+        with mlflow.start_run(run_name=opened.path.stem) as made:
+            return _Logging(mlflow, made.info.run_id, opened).log(report, key)
+    return _Logging(mlflow, run_id or mlflow.active_run().info.run_id, opened).log(report, key)
+
+
+def _library() -> Any:
+    try:
+        import mlflow
+        import mlflow.tracking
+    except ModuleNotFoundError as error:
+        raise ValueError(f"fgtrac.mlflow needs {error.name}: pip install 'fgtrac[mlflow]'") from error
+    return mlflow
+
+
+class _Logging:
+    def __init__(self, mlflow: Any, run_id: str, trace: Trace) -> None:
+        self._entities, self._limits = mlflow.entities, mlflow.utils.validation
+        self._client = mlflow.tracking.MlflowClient()
+        self._run_id = run_id
+        self._trace = trace
+        self._timeline = trace._historian.timeline
+        self._left_out: list[str] = []
+        self._names: set[str] = set()  # of metrics, as MLflow has them
+
+    def log(self, report: Report | None, key: str | os.PathLike[str] | None) -> Logged:
+        """All of it; the head's tags last, so that a run that has them has the rest."""
+        data = self._client.get_run(self._run_id).data
+        is_known = data.tags.get("fgtrac.trace_id") == self._trace.id.hex()
+        self._tag("trace_id", self._trace.id.hex())
+        parameters = self._parameters(self._trace._seal.log.event(0), data.params)
+        metrics = self._metrics(set() if is_known else set(data.metrics))
+        datasets = self._datasets()
+        artifacts = self._artifacts(report, None if key is None else Path(key))
+        verdict = NOT_CHECKED if report is None else str(report.verdict)
+        head = self._trace._seal.head
+        for name, value in (("tree_size", str(head.size)), ("tree_root", head.root.hex()), ("verdict", verdict)):
+            self._tag(name, value)
+        return Logged(self._run_id, parameters, metrics, datasets, artifacts, verdict, tuple(self._left_out))
+
+    def _parameters(self, run: Mapping[str, Any], known: Mapping[str, str]) -> int:
+        said = list(_flat(plain(run.get("config", {}))))
+        if len(said) > PARAMETERS:
+            self._left_out.append(f"{len(said) - PARAMETERS:,} of {len(said):,} settings: the log has them all")
+        found, longest = [], self._limits.MAX_PARAM_VAL_LENGTH
+        for name, value in said[:PARAMETERS]:
+            words = _cut(value, longest)
+            if len(words) < len(value):
+                self._left_out.append(f"the end of setting {name:.60}, which has {len(value):,} characters")
+            if known.get(_name(name), words) != words:
+                self._left_out.append(f"setting {name:.60}: the MLflow run has another value of that name")
+            else:
+                found.append(self._entities.Param(_name(name), words))
+        for some in _batches(found, self._limits.MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self._run_id, params=some)
+        return len(found)
+
+    def _metrics(self, own: set[str]) -> int:
+        """Values by step, at the times at which the log has them: what MLflow has already it does not keep twice."""
+        count = undone = 0
+        for some in _batches(self._measured(), self._limits.MAX_METRICS_PER_BATCH):
+            stand = [metric for metric, stands in some if stands and metric.key not in own]
+            count, undone = count + len(stand), undone + sum(not stands for _, stands in some)
+            self._client.log_batch(self._run_id, metrics=stand)
+        if undone:
+            self._left_out.append(f"{undone:,} values that a restart undid")
+        self._left_out += [f"metric {name:.60}: the MLflow run has its own" for name in sorted(own & self._names)]
+        return count
+
+    def _measured(self) -> Iterator[tuple[Any, bool]]:
+        """Every value with whether it stands: those of `run.log`, and the loss of each state that was kept at first."""
+        for kind in ("metrics", "checkpoint"):
+            for number in self._timeline.numbers(kind):
+                event = self._trace._seal.log.event(number)
+                said = event["values"] if kind == "metrics" else _losses(event)
+                stands = self._timeline.superseding(number, event["step"]) is None
+                for name, value in said.items():
+                    self._names.add(_name(name))
+                    metric = (_name(name), float(value), event["time"] // 10**6, event["step"])
+                    yield self._entities.Metric(*metric), stands
+
+    def _datasets(self) -> int:
+        counts = self._trace.sample_counts()
+        blocks: dict[str, list[bytes]] = {}
+        for _, event in self._timeline.entries("samples"):
+            mine = blocks.setdefault(event["dataset"], [])
+            mine += [event["block"]] if event["block"] not in mine else []
+        inputs = []
+        for place, name in enumerate(counts.datasets):
+            mine = counts.roles[counts.dataset == place]
+            roles = {role: int((mine >> code & 1).sum()) for role, code in ROLES.items()}
+            roles = {role: number for role, number in roles.items() if number}
+            one, *more = blocks[name]
+            digest = (hashlib.sha256(b"".join([one, *more])).digest()[:16] if more else one).hex()
+            source = json.dumps({"trace": self._trace.id.hex(), "blocks": len(blocks[name])})
+            profile = json.dumps(
+                {"samples": len(mine), "roles": roles, "uses": int(counts.uses[counts.dataset == place].sum())}
+            )
+            called = _cut(name, self._limits.MAX_DATASET_NAME_SIZE)
+            dataset = self._entities.Dataset(called, digest, "fgtrac", source, profile=profile)
+            tag = self._entities.InputTag("mlflow.data.context", ", ".join(roles) or "no role")
+            inputs.append(self._entities.DatasetInput(dataset, [tag]))
+        for some in _batches(inputs, self._limits.MAX_DATASETS_PER_BATCH):
+            self._client.log_inputs(self._run_id, some)
+        return len(inputs)
+
+    def _artifacts(self, report: Report | None, key: Path | None) -> tuple[str, ...]:
+        found = {"tree-head.txt": self._trace._seal.note.decode()}
+        found["summary.json"] = json.dumps(plain(summarize(self._trace.path).as_json()), indent=1)
+        if report is not None:
+            found["verification.json"] = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
+        try:
+            found["models.in-toto.json"] = attest(self._trace, key).envelope.decode()
+        except (ValueError, FileNotFoundError) as error:  # no key at hand, or no model file
+            self._left_out.append(f"the in-toto statement: {error}")
+        for name, text in found.items():
+            self._client.log_text(self._run_id, text, f"{FOLDER}/{name}")
+        return tuple(f"{FOLDER}/{name}" for name in found)
+
+    def _tag(self, name: str, value: str) -> None:
+        self._client.set_tag(self._run_id, f"fgtrac.{name}", value)
+
+
+def _losses(event: Mapping[str, Any]) -> dict[str, float]:
+    return {"checkpoint.val_loss": event["val_loss"]} if event["kept"] and "val_loss" in event else {}
+
+
+def _flat(config: Any, front: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as (name, text): maps within maps by dotted names, lists as JSON."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{front}{name}.")
+        else:
+            yield f"{front}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _name(name: str) -> str:
+    """A name that MLflow takes: as it is, or without what MLflow refuses and with eight digits of its SHA-256, so that
+    no two become one."""
+    clean = _STRANGE.sub("_", name)
+    is_path = posixpath.normpath(clean) == clean and not clean.startswith((".", "/"))
+    if clean == name and is_path and 0 < len(name) <= 250:
+        return name
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{clean[:200].replace('/', '_').strip('. ')}-{mark}"
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _batches(values: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
+    rest = iter(values)
+    while some := list(itertools.islice(rest, size)):
+        yield some
