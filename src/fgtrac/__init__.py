@@ -6,6 +6,7 @@
     fgtrac.open("runs/first.trace").history("digits:7") read (needs no torch)
     fgtrac.erase("runs/first.trace", subject="ada")     forget a person (needs no torch)
     fgtrac.check("runs/first.trace", key=KEY)           hold it to policies (needs no torch)
+    fgtrac.diff("runs/first.trace", "runs/second.trace")  where two trainings part (needs no torch)
     fgtrac.mlflow.log_trace(run)                        put it beside what MLflow keeps
     fgtrac.anchor_trace("runs/first.trace", [WITNESS])  have others vouch for its head (needs no torch)
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fgtrac.anchor.witness import Witness
     from fgtrac.api.anchoring import anchor_trace
     from fgtrac.api.check import check_trace as check
+    from fgtrac.api.diff import diff_traces as diff
     from fgtrac.api.erase import erase
     from fgtrac.api.recording import Run
     from fgtrac.api.run import reopen, start_run
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvmContract", "GraphNodes", "Run", "TimeStampAuthority", "Trace", "TrustedAnchors", "Witness", "anchor_trace",
-    "autolog", "check", "ensemble", "erase", "errors", "frameworks", "mlflow", "open", "reopen", "start_run",
+    "autolog", "check", "diff", "ensemble", "erase", "errors", "frameworks", "mlflow", "open", "reopen", "start_run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "anchor_trace": ("fgtrac.api.anchoring", "anchor_trace"),
     "autolog": ("fgtrac.frameworks.autolog", "autolog"),
     "check": ("fgtrac.api.check", "check_trace"),
+    "diff": ("fgtrac.api.diff", "diff_traces"),
     "erase": ("fgtrac.api.erase", "erase"),
     "Trace": ("fgtrac.api.trace", "Trace"),
     "TrustedAnchors": ("fgtrac.api.trusted_anchors", "TrustedAnchors"),

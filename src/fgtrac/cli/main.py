@@ -12,6 +12,7 @@ import typer
 from fgtrac.cli.anchor import anchor
 from fgtrac.cli.check import check
 from fgtrac.cli.demo import demo
+from fgtrac.cli.diff import diff
 from fgtrac.cli.duplicates import duplicates
 from fgtrac.cli.erase import erase
 from fgtrac.cli.export import export
@@ -52,6 +53,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     demo: "the main job on real images, or on a real graph",
     runs: "the traces below a folder, a line each, unverified",
     show: "what a trace says of itself, unverified",
+    diff: "two trainings side by side, and where they part",
     history: "everything that happened to one sample, or to a subject's",
     prove: "a bundle that proves a claim to others",
     verify: "check a whole trace, or a bundle without its trace",

@@ -15,7 +15,7 @@ import numpy as np
 from fgtrac.errors import FgtracError, FormatError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import STATUS, TRAINING, decode_event
-from fgtrac.query.log import SMALL_BYTES, SealedLog
+from fgtrac.query.log import SealedLog
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import CONTENT
 from fgtrac.tlog.note import TreeHead
@@ -134,11 +134,16 @@ def _look_back(found: Glance, log: SealedLog, seal: Mapping[str, Any] | None) ->
 def _kinds_backward(log: SealedLog) -> Iterator[tuple[int, str]]:
     """Number and kind of the newest entries, the last one first."""
     for number in range(log.head.size - 1, max(-1, log.head.size - 1 - LOOKED_AT), -1):
-        start = log.peek(number, KIND_WITHIN)
-        if _KIND not in start:
-            start = log.peek(number, SMALL_BYTES)
-        _before, _key, rest = start.partition(_KIND)
-        yield number, rest[1 : 1 + (rest[0] & 0x1F)].decode(errors="replace") if rest else ""
+        yield number, kind_at(log, number)
+
+
+def kind_at(log: SealedLog, number: int) -> str:
+    """The kind of an entry as its first bytes say; empty where they do not. Unchecked, as all that is peeked at."""
+    start = log.peek(number, KIND_WITHIN)
+    if _KIND not in start:
+        start = log.peek(number)
+    _before, _key, rest = start.partition(_KIND)
+    return rest[1 : 1 + (rest[0] & 0x1F)].decode(errors="replace") if rest else ""
 
 
 def _event(log: SealedLog, number: int, kind: str) -> Mapping[str, Any] | None:

@@ -1,0 +1,322 @@
+"""`fgtrac.diff`, two trainings side by side, from their logs, and where their samples first part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.difference import (
+    Batches,
+    Checkpoints,
+    Compared,
+    Correlation,
+    Difference,
+    LossDifference,
+    Pair,
+    Roles,
+    Shared,
+    Suspects,
+)
+from fgtrac.api.prior import trace_id_of
+from fgtrac.api.same_samples import SameSamples, Side, match_samples
+from fgtrac.api.trace import open_trace
+from fgtrac.errors import ProofError, ScoreError
+from fgtrac.events.schema import ROLES
+from fgtrac.query.seals import NotSealedError
+from fgtrac.query.step_samples import Numbers, StepSamples, read_step_samples
+from fgtrac.query.training import State, TrainingLog
+from fgtrac.score.fidelity import spearman
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.store.vault import Vault
+from fgtrac.verify.checks import CannotTell
+
+NAMED = 5  # samples named where some differ
+SUSPECTS = 20
+OF_SAMPLES = ("samples", "used", "batches", "contributions", "suspects")  # they ask which samples are the same
+VALIDATION = "validation loss"
+Path_ = str | os.PathLike[str]
+T = TypeVar("T")
+
+
+def diff_traces(a: Path_, b: Path_, *, suspects: int = SUSPECTS) -> Difference:
+    """Compare the trainings that two traces (NAME.trace) record, as far as both are sealed.
+
+    Each entry that is read is checked against its trace's head, and nothing else is verified; names are believed as
+    the vaults beside the traces have them. Both logs are streamed: memory grows with the number of samples and of
+    steps, not of uses. Batches are compared as sets: of a graph the seeds, not their neighbours. `suspects`: so many
+    of the first suspects of both are compared, where both have factors (0: none).
+
+    FileNotFoundError, FormatError where one is no trace; NotSealedError (a ValueError) where nothing of it was sealed;
+    ProofError, TamperError where its entries are not those of its head.
+    """
+    with ExitStack() as stack:
+        sides = [_open(Path(path), stack) for path in (a, b)]
+        unknown: dict[str, str] = {}
+        same = _tell(unknown, OF_SAMPLES, lambda: match_samples(*sides))
+        steps = [read_step_samples(side.log, *_numbers_of(same, n, side)) for n, side in enumerate(sides)]
+        return Difference(
+            a=_compared(sides[0], steps[0]),
+            b=_compared(sides[1], steps[1]),
+            settings=_pairs(*(_settings(side.log) for side in sides)),
+            versions=_pairs(*(_versions(side.log) for side in sides)),
+            datasets=_pairs(*(_datasets(side) for side in sides)),
+            compared_by=None if same is None else same.by,
+            samples=None if same is None else _samples(same),
+            roles=_roles(sides, same),
+            used=None if same is None else _shared(same, *(one.times > 0 for one in steps)),
+            batches=None if same is None else _batches(*steps),
+            losses=_losses(*(side.log for side in sides)),
+            checkpoints=_checkpoints(*(side.log.states() for side in sides)),
+            contributions=None if same is None else _tell(unknown, ("contributions",), lambda: _contributions(same)),
+            suspects=None
+            if same is None or not suspects
+            else _tell(unknown, ("suspects",), lambda: _suspects(same, suspects)),
+            cannot_tell=unknown,
+        )
+
+
+def _open(path: Path, stack: ExitStack) -> Side:
+    trace = TraceDir.open(path)
+    head = trace.head()
+    if head is None or not head.size:
+        raise NotSealedError(f"nothing of {path} was sealed yet; run fgtrac seal {path}")
+    vault = None
+    if trace.vault_path.exists():
+        vault = Vault.open(trace.vault_path, trace_id_of(trace))
+        stack.callback(vault.close)
+    return Side(str(path), TrainingLog(trace, head), vault)
+
+
+def _tell(unknown: dict[str, str], sections: Sequence[str], make: Callable[[], T]) -> T | None:
+    """What `make` makes; where it cannot tell, the reason goes to these sections."""
+    try:
+        return make()
+    except CannotTell as reason:
+        unknown.update(dict.fromkeys(sections, str(reason)))
+        return None
+
+
+def _numbers_of(same: SameSamples | None, which: int, side: Side) -> tuple[Mapping[bytes, Numbers], int]:
+    """The numbers of a side's samples; where they cannot be compared, nobody's."""
+    if same is None:
+        return {block: np.full(len(of.ids), -1, np.int64) for block, of in side.blocks.items()}, 0
+    return (same.a, same.b)[which], same.total
+
+
+def _compared(side: Side, steps: StepSamples) -> Compared:
+    head, last = side.log.log.head, int(steps.steps[-1]) if len(steps.steps) else None
+    return Compared(side.name, head.origin.removeprefix(ORIGIN_PREFIX), head.size, last)
+
+
+# -- what is written in few entries ---------------------------------------------------------------------------------
+
+
+def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Pair, ...]:
+    """What differs, by name."""
+    names = sorted(a.keys() | b.keys())
+    return tuple(Pair(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
+
+
+def _settings(log: TrainingLog) -> dict[str, Any]:
+    """The user's configuration, the code's commit, and how each loader is ordered, by name."""
+    found: dict[str, Any] = {}
+    for _, run in log.events("run"):
+        found |= {name: run[name] for name in ("git_commit", "git_dirty", "config_artifact") if name in run}
+        found |= dict(_flat("config", run.get("config", {})))
+    for _, event in log.events("sampler"):
+        if (front := f"loader {event['loader']}") not in found:
+            found[front] = event["sampler"]
+            found |= dict(_flat(front, event.get("parameters", {})))
+            if "state" in event:
+                found[f"{front}.state of its generator"] = _plain(event["state"])
+    return found
+
+
+def _flat(front: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [pair for name, inner in value.items() for pair in _flat(f"{front}.{name}", inner)]
+    return [(front, _plain(value))]
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def _versions(log: TrainingLog) -> dict[str, str]:
+    return {name: version for _, run in log.events("run") for name, version in run["versions"].items()}
+
+
+def _datasets(side: Side) -> dict[str, Any]:
+    """What is said of each data set, and how many samples are registered under its name."""
+    counts: dict[str, int] = {}
+    for block in side.blocks.values():
+        counts[block.dataset] = counts.get(block.dataset, 0) + len(block.ids)
+    said = ("id_scheme", "rows", "keys", "content")
+    found: dict[str, Any] = {f"{name}.samples": count for name, count in counts.items()}
+    for _, event in side.log.events("dataset"):
+        found |= {f"{event['name']}.{word}": event[word] for word in said if word in event}
+    return found
+
+
+def _checkpoints(a: Mapping[int, State], b: Mapping[int, State]) -> Checkpoints:
+    both = sorted(a.keys() & b.keys())
+    told = [step for step in both if a[step].digest is not None and b[step].digest is not None]
+    other = [step for step in told if a[step].digest != b[step].digest]
+    only = len(a) - len(both), len(b) - len(both)
+    first = other[0] if other else None
+    return Checkpoints(len(both), len(told) - len(other), len(other), first, len(both) - len(told), *only)
+
+
+def _losses(a: TrainingLog, b: TrainingLog) -> tuple[LossDifference, ...]:
+    """The validation loss of checkpoints, and each metric that both logged."""
+    found = []
+    columns = [log.metrics() for log in (a, b)]
+    for mine, log in zip(columns, (a, b), strict=True):
+        mine[VALIDATION] = {s.step: s.val_loss for s in log.states().values() if s.val_loss is not None}
+    for name in sorted(columns[0].keys() & columns[1].keys(), key=lambda name: (name != VALIDATION, name)):
+        one, other = (mine[name] for mine in columns)
+        both = sorted(one.keys() & other.keys())
+        if both:
+            step = max(both, key=lambda step: (abs(one[step] - other[step]), -step))
+            found.append(LossDifference(name, len(both), abs(one[step] - other[step]), step, one[step], other[step]))
+    return tuple(found)
+
+
+# -- samples --------------------------------------------------------------------------------------------------------
+
+
+def _shared(same: SameSamples, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Shared:
+    """Of (total,) masks over the samples."""
+    alone = [np.flatnonzero(one) for one in (a & ~b, b & ~a)]
+    named = [tuple(same.names(numbers[:NAMED])) for numbers in alone]
+    nameless = [sum(int((numbers < 0).sum()) for numbers in blocks.values()) for blocks in (same.a, same.b)]
+    return Shared(int((a & b).sum()), len(alone[0]), len(alone[1]), named[0], named[1], *nameless)
+
+
+def _samples(same: SameSamples) -> Shared:
+    masks = []
+    for blocks in (same.a, same.b):
+        mask = np.zeros(same.total + 1, dtype=bool)
+        for numbers in blocks.values():
+            mask[numbers] = True
+        masks.append(mask[:-1])
+    return _shared(same, *masks)
+
+
+def _batches(a: StepSamples, b: StepSamples) -> Batches:
+    both, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
+    unsure = a.unsure[in_a] | b.unsure[in_b]
+    differs = (a.marks[in_a] != b.marks[in_b]).any(axis=1) | (a.counts[in_a] != b.counts[in_b])
+    differs &= ~unsure
+    first = int(both[differs][0]) if differs.any() else None
+    epochs = a.epochs.keys() & b.epochs.keys()
+    is_sure = not (a.unsure.any() or b.unsure.any())
+    return Batches(
+        len(a.steps),
+        len(b.steps),
+        len(both),
+        int(differs.sum()),
+        first,
+        int(unsure.sum()),
+        bool(np.array_equal(a.times, b.times)) if is_sure else None,
+        len(epochs),
+        sum(a.epochs[epoch] == b.epochs[epoch] for epoch in epochs) if is_sure else None,
+    )
+
+
+def _roles(sides: Sequence[Side], same: SameSamples | None) -> Roles:
+    """How many samples have each role, and which of both changed it; the latter only where they can be compared."""
+    words = list(ROLES)
+    counts, bits = [], []
+    for which, side in enumerate(sides):
+        found = {block: np.zeros(len(of.ids), np.uint8) for block, of in side.blocks.items()}
+        for number, event in side.log.events("roles"):
+            mine = found.get(bytes(event["block"]))
+            if mine is None or (len(event["ordinals"]) and int(event["ordinals"].max()) >= len(mine)):
+                raise ProofError(f"entry {number} gives a role to samples that are not registered")
+            mine[event["ordinals"]] |= np.uint8(1 << ROLES[event["role"]])
+        counts.append([sum(int((mine >> ROLES[word] & 1).sum()) for mine in found.values()) for word in words])
+        if same is not None:
+            bits.append(np.zeros(same.total + 1, np.uint8))
+            for block, numbers in (same.a, same.b)[which].items():
+                np.bitwise_or.at(bits[-1], numbers, found[block])
+    pairs = tuple(Pair(word, a, b) for word, a, b in zip(words, *counts, strict=True) if a or b)
+    if same is None:
+        return Roles(pairs, None, ())
+    one, other = (mine[:-1] for mine in bits)
+    changed = np.flatnonzero((one != other) & (one > 0) & (other > 0))
+    said = [[_roles_in(int(mine[n])) for n in changed[:NAMED]] for mine in bits]
+    return Roles(pairs, len(changed), tuple(map(Pair, same.names(changed[:NAMED]), *said)))
+
+
+def _roles_in(bits: int) -> str:
+    return ", ".join(word for word, code in ROLES.items() if bits >> code & 1)
+
+
+# -- scores ---------------------------------------------------------------------------------------------------------
+
+
+def _contributions(same: SameSamples) -> tuple[Correlation, ...]:
+    """Of each method and target for which both logs have contributions. CannotTell where there is none."""
+    sums = [_sums(side.log, blocks, same.total) for side, blocks in zip(same.sides, (same.a, same.b), strict=True)]
+    for side, mine in zip(same.sides, sums, strict=True):
+        if not mine:
+            raise CannotTell(
+                f"{side.name} has no recorded contributions; with factors, fgtrac score {side.name} --record makes some"
+            )
+    found = []
+    for method, target in sorted(sums[0].keys() & sums[1].keys()):
+        (a, has_a), (b, has_b) = sums[0][method, target], sums[1][method, target]
+        both = has_a & has_b
+        if both.sum() > 1:
+            is_ranked = bool(np.ptp(a[both]) and np.ptp(b[both]))
+            value = float(spearman(a[both][:, None], b[both][:, None])[0]) if is_ranked else None
+            found.append(Correlation(method, target, int(both.sum()), value))
+    if not found:
+        raise CannotTell("by no method and toward no target are there contributions of two of the same samples in both")
+    return tuple(found)
+
+
+Sums = dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+
+def _sums(log: TrainingLog, numbers: Mapping[bytes, Numbers], total: int) -> Sums:
+    """By method and target: each sample's contributions over the kept checkpoints, and whether it has any."""
+    kept, found = log.kept(), Sums()
+    for entry, event in log.events("contribution"):
+        if (bytes(event["checkpoint"][0]), event["checkpoint"][1]) not in kept:
+            continue
+        mine = numbers.get(bytes(event["block"]))
+        if mine is None or (len(event["ordinals"]) and int(event["ordinals"].max()) >= len(mine)):
+            raise ProofError(f"entry {entry} scores samples that are not registered")
+        empty = np.zeros(total + 1), np.zeros(total + 1, bool)
+        sums, has = found.setdefault((event["method"], event["target"]), empty)
+        np.add.at(sums, mine[event["ordinals"]], event["scores"].astype(np.float64))
+        has[mine[event["ordinals"]]] = True
+    return {key: (sums[:-1], has[:-1]) for key, (sums, has) in found.items()}
+
+
+def _suspects(same: SameSamples, listed: int) -> Suspects:
+    """The samples among the first `listed` suspects of both. CannotTell where one has no factors or no index."""
+    lists = []
+    for which, side in enumerate(same.sides):
+        try:
+            found = open_trace(side.name).suspects(k=listed).suspects
+        except (ScoreError, NotSealedError) as error:
+            raise CannotTell(f"{side.name}: {error}") from error
+        lists.append([same.find(which, suspect.row.id) for suspect in found])
+    common = [number for number in lists[0] if number >= 0 and number in lists[1]]
+    return Suspects(listed, len(common), tuple(same.names(np.array(common[:NAMED], dtype=np.intp))))
