@@ -12,8 +12,8 @@ from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
 from fgtrac.api.resumes import Resume, find_resumes
-from fgtrac.api.scored_trace import ScoredTrace
 from fgtrac.api.subjects import find_subject
+from fgtrac.api.tables import TabledTrace
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.api.trusted_anchors import TrustedAnchors
 from fgtrac.query.attention import ModalityWeights
@@ -27,7 +27,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.report import Report
 
 
-class Trace(ScoredTrace):
+class Trace(TabledTrace):
     """A trace opened for reading; made by `fgtrac.open`, changes nothing on disk.
 
     Answers rest on the newest full seal: each is proved against its signed head before it is given. Entries after it

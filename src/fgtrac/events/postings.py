@@ -98,7 +98,7 @@ class PostingTable:
         for place, chunk in enumerate(self._chunks):
             whole = self._blocks[chunk.block].ids
             groups.setdefault(place if whole is None else chunk.block, chunk.ordinals if whole is None else whole)
-        ids, ranks = _rank(list(groups.values()))
+        ids, ranks = rank_ids(list(groups.values()))
         rank_of = dict(zip(groups, ranks, strict=True))
         within = [
             rank_of[place] if place in rank_of else self._ranks_in(chunk, rank_of[chunk.block])
@@ -243,7 +243,7 @@ def merge(old: Columns, new: Columns) -> Columns:
         sizes = (offsets[1:] - offsets[:-1]).astype(np.int64)
         samples.append((keys[:n, 1:], sizes[:n] // ROW.itemsize, rows))
         contents.append((np.repeat(keys[n:, 1:], sizes[n:] // 32, axis=0), values[cut:].reshape(-1, 32)))
-    ids, ranks = _rank([s[0] for s in samples])
+    ids, ranks = rank_ids([s[0] for s in samples])
     counts = np.zeros(len(ids), dtype=np.int64)
     for (_ids, sizes, _rows), rank in zip(samples, ranks, strict=True):
         counts[rank] += sizes
@@ -327,7 +327,7 @@ def _order(rows: Bytes2D) -> NDArray[np.uint32]:
     return np.arange(len(rows), dtype=np.uint32) if begin_ascending(rows) else order_of(rows)[0]
 
 
-def _rank(groups: list[Bytes2D]) -> tuple[Bytes2D, list[NDArray[np.uint32]]]:
+def rank_ids(groups: list[Bytes2D]) -> tuple[Bytes2D, list[NDArray[np.uint32]]]:
     """The ascending unique ids of all groups, and for each group the rank of each of its rows."""
     if not groups:
         return _NONE32, []

@@ -1,0 +1,73 @@
+"""SQL over views: the one place that knows DuckDB. It reads the views' files and nothing else, and changes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+_READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_SETTINGS = (
+    "SET autoinstall_known_extensions = false", "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false", "SET python_enable_replacements = false",
+    "SET allow_persistent_secrets = false", "SET TimeZone = 'UTC'",
+)  # fmt: skip
+
+
+class Database:
+    """Views as tables of one in-memory database. What it is asked may come from anybody: a statement that does more
+    than read them is refused, as are files, networks, extensions and settings."""
+
+    def __init__(self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None) -> None:
+        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only."""
+        self._connection = duckdb.connect(":memory:", config={"temp_directory": ""})
+        for setting in _SETTINGS[:-1]:
+            self._connection.execute(setting)
+        for view, path in files.items():
+            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({_literal(str(path))})")
+        for name, table in (tables or {}).items():
+            self._connection.register("given", table)
+            self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
+            self._connection.unregister("given")
+        allowed = ", ".join(_literal(str(path)) for path in files.values())
+        self._connection.execute(f"SET allowed_paths = [{allowed}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    def ask(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> duckdb.DuckDBPyRelation:
+        """What one statement that reads comes to, on a cursor of its own, so that threads do not wait for each other.
+
+        ValueError, on one line, for anything else, and where DuckDB refuses it.
+        """
+        cursor = self._connection.cursor()
+        with refused():
+            statements = cursor.extract_statements(sql)
+            if len(statements) != 1:
+                raise ValueError(f"one SELECT at a time, and these are {len(statements)} statements")
+            if statements[0].type not in _READS:
+                kind = str(statements[0].type).rpartition(".")[2]
+                raise ValueError(f"a trace is only read: {kind} is refused; ask with SELECT")
+            return cursor.sql(sql, params=parameters or None)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What DuckDB refuses inside, as a ValueError of one line."""
+    try:
+        yield
+    except duckdb.Error as error:
+        words = " ".join(str(error).split("\n\nLINE", 1)[0].split())
+        raise ValueError(f"SQL: {words:.500}") from error
+
+
+def mentions(sql: str, table: str) -> bool:
+    """Whether a statement may name a table: the word stands in it."""
+    return re.search(rf"\b{re.escape(table)}\b", sql, re.IGNORECASE) is not None
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

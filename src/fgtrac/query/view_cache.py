@@ -1,0 +1,186 @@
+"""Where views are kept between queries: in the user's cache, for one full seal at a time, and never in the trace.
+
+    CACHE/views/TRACE-ID/SIZE-ROOT16-FORMAT/VIEW.parquet    one file a view, and `manifest.json`, written last: each
+                                                            file's rows, size and SHA-256
+    CACHE/views/TRACE-ID/building-HEX/                      views that are being built; put in place by a rename
+
+CACHE is FGTRAC_CACHE, else `fgtrac` in XDG_CACHE_HOME or ~/.cache. Only the user may read there (0700), and no name of
+a vault is there. A file counts only if it has the digest in its manifest, which is looked at before a process reads it
+for the first time; else all are built again. Who reads or builds in a folder holds it, so that nobody removes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fgtrac.query.view_schema import FORMAT, VIEWS
+from fgtrac.store import durable
+from fgtrac.store.durable import FolderHold
+from fgtrac.tlog.note import TreeHead
+
+MANIFEST = "manifest.json"
+_BUILDING = "building-"
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of all that fgtrac can make again. ValueError for one whose name DuckDB would take for a pattern, and
+    where the user has no home."""
+    named = environment.get("FGTRAC_CACHE")
+    if not named:
+        try:
+            named = str(Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fgtrac")
+        except RuntimeError as error:
+            raise ValueError("there is no home folder to keep views in; name a folder in FGTRAC_CACHE") from error
+    if set(named) & set("*?[]{}\0\n"):
+        raise ValueError(f"{named!r:.200} cannot hold views: a name with any of *?[]{{}} would be read as a pattern")
+    return Path(named).absolute()
+
+
+def views_folder(trace_id: bytes) -> Path:
+    """Where the views of a trace are kept."""
+    return cache_folder() / "views" / trace_id.hex()
+
+
+class CachedViews:
+    """The views of one full seal on disk, held as long as this lives. A file is checked when it is first asked for."""
+
+    def __init__(self, folder: Path, hold: FolderHold, files: Mapping[str, Mapping[str, Any]]) -> None:
+        self.folder, self.files = folder, files
+        self._hold = hold
+        self._checked: set[str] = set()
+
+    def path(self, view: str) -> Path:
+        """The file of a view. DamagedViewsError where it is not the one that was built."""
+        path = self.folder / f"{view}.parquet"
+        if view not in self._checked:
+            if not _is_intact(path, self.files[view]):
+                raise DamagedViewsError(f"{path} is not the file that was built")
+            self._checked.add(view)
+        return path
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._hold.close()
+
+    def __del__(self) -> None:
+        self._hold.close()
+
+
+class DamagedViewsError(Exception):
+    """A file of the cache is not what was built; whoever meets this builds the views again."""
+
+
+def open_views(
+    trace_id: bytes, head: TreeHead, build: Callable[[Path], Mapping[str, Any]], *, anew: bool = False
+) -> CachedViews:
+    """The views of a full seal: those that are kept, or, `anew` or without them, those that `build` writes into a
+    folder, which gives what the manifest says of each. Views of other seals are removed. OSError where the disk
+    refuses."""
+    top = views_folder(trace_id)
+    folder = top / f"{head.size}-{head.root.hex()[:16]}-{FORMAT}"
+    found = None if anew else _open(folder, head)
+    if found is None:
+        _build(folder, head, build)
+        found = _open(folder, head)
+        if found is None:
+            raise OSError(f"the views in {folder} were removed or damaged while they were opened; try again")
+    _tidy(top, folder)
+    return found
+
+
+def forget_views(trace_id: bytes) -> None:
+    """Remove all views of a trace, also those that somebody reads."""
+    shutil.rmtree(views_folder(trace_id), ignore_errors=False) if views_folder(trace_id).exists() else None
+
+
+def _open(folder: Path, head: TreeHead) -> CachedViews | None:
+    """The views in a folder, None where they are not there, or their manifest is none or another seal's."""
+    try:
+        hold = FolderHold(folder, alone=False)
+    except (FileNotFoundError, NotADirectoryError, BlockingIOError):
+        return None
+    try:
+        said = json.loads((folder / MANIFEST).read_bytes())
+        files = said["files"]
+        sizes = {view: (folder / f"{view}.parquet").stat().st_size for view in VIEWS}
+        is_ours = said["head"] == _mark(head) and sizes == {view: files[view]["size"] for view in VIEWS}
+    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        hold.close()
+        return None
+    return CachedViews(folder, hold, files)
+
+
+def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Build into a folder of our own and put it in place of whatever is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.parent.chmod(0o700)
+    new, hold = _own_folder(folder.parent)
+    try:
+        files = build(new)
+        manifest = {"head": _mark(head), "files": files}
+        durable.write_file(new / MANIFEST, json.dumps(manifest).encode(), mode=0o600)
+        _replace(new, folder)
+    finally:
+        hold.close()
+        with suppress(FileNotFoundError):
+            _remove(new)
+
+
+def _own_folder(top: Path) -> tuple[Path, FolderHold]:
+    """A new folder that we hold; again where somebody tidied it away before we did."""
+    while True:
+        new = top / (_BUILDING + os.urandom(8).hex())
+        new.mkdir(mode=0o700)
+        with suppress(FileNotFoundError, BlockingIOError):
+            hold = FolderHold(new, alone=True)
+            if new.exists():
+                return new, hold
+            hold.close()
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Rename a folder; what has its name is set aside. Where somebody else was faster, one of the two stays."""
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            os.replace(folder, new.with_name(_BUILDING + os.urandom(8).hex()))
+        try:
+            durable.rename(new, folder)
+        except OSError:  # another builder has put one there in between
+            continue
+        return
+    raise OSError(f"{folder} is put in place by many at once; try again")
+
+
+def _tidy(top: Path, current: Path) -> None:
+    """Remove what other seals or killed builders left, unless somebody holds it."""
+    for path in top.iterdir():
+        if path == current:
+            continue
+        with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
+            FolderHold(path, alone=True).close()
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _mark(head: TreeHead) -> dict[str, Any]:
+    return {"origin": head.origin, "size": head.size, "root": head.root.hex(), "format": FORMAT}
+
+
+def _is_intact(path: Path, said: Mapping[str, Any]) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"])
+    except OSError:
+        return False

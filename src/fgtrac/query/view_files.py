@@ -1,0 +1,169 @@
+"""Views as Parquet: the one place that knows pyarrow. A file is written row group by row group and never held whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fgtrac.query.view_schema import VIEWS, Column
+from fgtrac.store.durable import AppendFile
+
+GROUP_ROWS = 1 << 18  # rows of a row group at most
+GROUP_BYTES = 1 << 26  # of rows that wait for their row group
+_WRITE_BYTES = 1 << 20
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_ARROW = {
+    "u2": pa.uint16(), "u4": pa.uint32(), "u8": pa.uint64(), "f4": pa.float32(), "f8": pa.float64(),
+    "bool": pa.bool_(), "text": pa.string(), "word": _WORD, "hex": pa.string(), "time": pa.timestamp("us"),
+    "f4s": pa.list_(pa.float32()), "f8s": pa.list_(pa.float64()),
+}  # fmt: skip
+_HEX: NDArray[np.uint16] = np.frombuffer(b"".join(b"%02x" % n for n in range(256)), dtype="<u2")
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of a view's columns."""
+    return pa.schema([pa.field(column.name, _ARROW[column.type]) for column in columns])
+
+
+def words(codes: NDArray[Any], texts: Sequence[str]) -> pa.Array:
+    """Codes (n,) as the texts that they are places of; null where a code is below 0."""
+    indices = codes.astype(np.int32)
+    missing = indices < 0
+    places = pa.array(indices, mask=missing if missing.any() else None)
+    return pa.DictionaryArray.from_arrays(places, pa.array(list(texts), pa.string()))
+
+
+def hexes(rows: NDArray[np.uint8], missing: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Bytes (n, k) as hex digits; null where `missing`."""
+    n, k = rows.shape
+    digits = _HEX[np.ascontiguousarray(rows)].tobytes()
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(2 * k)
+    whole = pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(digits))
+    if missing is None or not missing.any():
+        return whole
+    return pc.if_else(pa.array(~missing), whole, pa.scalar(None, pa.string()))
+
+
+def optional(values: NDArray[Any], missing: NDArray[np.bool_]) -> pa.Array:
+    """Numbers (n,), null where `missing`."""
+    return pa.array(values, mask=missing)
+
+
+def lists(values: NDArray[Any]) -> pa.Array:
+    """Rows (n, m) of numbers as n lists."""
+    n, m = values.shape
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * np.int32(m)), flat)
+
+
+class _Sink:
+    """A file for pyarrow that grows through `durable`, and is hashed as it does."""
+
+    closed = False
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._waiting = AppendFile(path), bytearray()
+        self.size, self.digest = 0, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        piece = memoryview(data)
+        self._waiting += piece
+        self.size += piece.nbytes
+        if len(self._waiting) >= _WRITE_BYTES:
+            self.flush()
+        return piece.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        if self._waiting:
+            data = bytes(self._waiting)
+            self.digest.update(data)
+            self._file.append(data)
+            self._waiting.clear()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+            self.closed = True
+            self._file.close()
+
+
+class ViewFile:
+    """A view that is being written: rows come in pieces, in columns of equal length."""
+
+    def __init__(self, folder: Path, view: str) -> None:
+        self.view, self.rows = view, 0
+        self._schema = schema_of(VIEWS[view])
+        self._sink = _Sink(folder / f"{view}.parquet")
+        dense = [c.name for c in VIEWS[view] if c.name not in ("sample", "id", "content", "score", "weight", "value")]
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="lz4", use_dictionary=dense)
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
+
+    def add(self, **columns: Any) -> None:
+        """Take rows: numpy arrays, lists or Arrow arrays by the column's name. A row group goes to disk at a time."""
+        arrays = [self._array(columns[field.name], field.type) for field in self._schema]
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        self._waiting.append(table)
+        self._waiting_rows += len(table)
+        self._waiting_bytes += table.nbytes
+        if self._waiting_rows >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Make a row group of what has been added."""
+        if self._waiting_rows:
+            table = pa.concat_tables(self._waiting).unify_dictionaries()
+            self._writer.write_table(table, row_group_size=GROUP_ROWS)
+            self.rows += len(table)
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+    def close(self) -> dict[str, Any]:
+        """Finish the file: what the manifest says of it."""
+        self.write()
+        self._writer.close()
+        self._sink.close()
+        return {"rows": self.rows, "size": self._sink.size, "sha256": self._sink.digest.hexdigest()}
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be finished."""
+        self._sink.close()
+
+    @staticmethod
+    def _array(values: Any, wanted: pa.DataType) -> pa.Array:
+        if isinstance(values, pa.Array):
+            return values if values.type == wanted else values.cast(wanted)
+        if isinstance(values, np.ndarray) and wanted == pa.timestamp("us"):
+            return pa.array(values.astype("datetime64[us]"))
+        return pa.array(values, type=wanted)
+
+
+def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
+    """A file's rows, a piece at a time."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        yield from file.iter_batches(batch_size=1 << 16)
+
+
+def table_of(path: Path) -> pa.Table:
+    """A whole file in memory."""
+    return pq.read_table(path, memory_map=True)
+
+
+def reader_of(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+    """Batches as a stream that other libraries take."""
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def names_table(names: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pa.Table:
+    """Columns in memory as a table."""
+    return pa.table({c.name: pa.array(names[c.name], pa.string()) for c in columns})

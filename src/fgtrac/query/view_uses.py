@@ -1,0 +1,167 @@
+"""The `uses` view as it is built: every place of every sample in every batch, and what it comes to for each sample.
+
+Rows wait in buckets of neighbouring samples, and each row group is of one bucket: whoever asks for one sample reads few
+of them. What a batch says stands once, in a table of the batches that still have rows waiting, until they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.events.ranks import RankTable
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES, STATUS
+from fgtrac.query.timeline import Timeline
+from fgtrac.query.view_files import GROUP_ROWS, ViewFile, optional, words
+from fgtrac.query.view_samples import Registry
+
+BUCKET_SAMPLES = 1 << 15  # neighbouring samples whose rows wait together
+MOST_BUCKETS = 64
+AT_ONCE = 1 << 17  # rows that are dealt out together
+BATCHES = 1 << 20  # whose rows may wait
+_ROW = np.dtype([("sample", "<u4"), ("batch", "<u4"), ("hop", "<u2"), ("loss", "<f2"), ("role", "u1")], align=True)
+_BATCH = {
+    "entry": "<u8", "step": "<u8", "epoch": "<u4", "batch": "<u4", "loader": "<u8", "optimizer": "<u8", "status": "u1",
+    "attribution": "u1", "superseded": "?", "rank": "<u8", "writer": "<i4", "fit": "<i4",
+}  # fmt: skip
+NO_RANK = 2**64 - 1
+
+
+class Counts:
+    """What uses come to for each of n samples."""
+
+    def __init__(self, n: int) -> None:
+        self.uses, self.perhaps, self.neighbours, self.deliveries = (np.zeros(n, np.uint32) for _ in range(4))
+        self.first_step = np.full(n, NO_STEP, np.uint64)
+        self.last_step = np.zeros(n, np.uint64)
+
+
+class UsesBuilder:
+    """Takes `use` entries in the order of the log."""
+
+    def __init__(self, file: ViewFile, n: int, timeline: Timeline, ranks: RankTable) -> None:
+        self.counts = Counts(n)
+        self._file, self._timeline, self._ranks = file, timeline, ranks
+        self._width = max(BUCKET_SAMPLES, -(-n // MOST_BUCKETS))
+        self._buckets = [np.empty(GROUP_ROWS, _ROW) for _ in range(-(-n // self._width))]
+        self._filled = [0] * len(self._buckets)
+        self._waiting: list[NDArray[np.void]] = []
+        self._waiting_rows = 0
+        self._batches = {name: np.empty(BATCHES, dtype) for name, dtype in _BATCH.items()}
+        self._batch_count = 0
+        self._writers: dict[bytes, int] = {}
+        self._fits: dict[str, int] = {}
+
+    def add(self, number: int, event: Mapping[str, Any], registry: Registry, roles: NDArray[np.uint8]) -> None:
+        """Take an entry; `roles` (n,) are the codes of the roles in force. ProofError as `Registry`."""
+        first, batches = self._take_batches(number, event), len(event["count"])
+        owner = np.repeat(np.arange(first, first + batches, dtype=np.uint32), event["count"])
+        self._wait(registry.numbers(number, event), owner, 0, event.get("losses"), roles)
+        if "hops" in event and len(event["hop_ordinals"]):
+            cells = np.repeat(np.arange(batches * event["hops"], dtype=np.int64), event["hop_count"])
+            batch, hop = np.divmod(cells, event["hops"])
+            hop = np.minimum(hop + 1, 2**16 - 1)  # as in the index, whose hops have 16 bits
+            self._wait(registry.numbers(number, event, "hop_ordinals"), batch + first, hop, None, roles)
+
+    def finish(self) -> None:
+        """Write what waits."""
+        self._deal()
+        for bucket in range(len(self._buckets)):
+            self._write(bucket)
+
+    def _take_batches(self, number: int, event: Mapping[str, Any]) -> int:
+        """Put what an entry says of its batches into the table; where its first one stands."""
+        count = len(event["count"])
+        if self._batch_count + count > BATCHES:
+            self.finish()
+            self._batch_count = 0
+        first, writer = self._batch_count, event["writer"]
+        here = slice(first, first + count)
+        rank = self._ranks.rank(writer)
+        said = {
+            name: event[name] for name in ("step", "epoch", "batch", "loader", "optimizer", "status", "attribution")
+        }
+        said["superseded"] = self._timeline.superseded(np.full(count, number, np.uint64), event["step"])
+        said |= {"entry": number, "rank": NO_RANK if rank is None else rank}
+        said["writer"] = self._writers.setdefault(writer, len(self._writers))
+        said["fit"] = self._fits.setdefault(event["fit"], len(self._fits)) if "fit" in event else -1
+        for name, values in said.items():
+            self._batches[name][here] = values
+        self._batch_count += count
+        return first
+
+    def _wait(self, samples: NDArray[Any], batches: NDArray[Any], hop: Any, losses: Any, roles: NDArray[Any]) -> None:
+        rows = np.empty(len(samples), _ROW)
+        rows["sample"], rows["batch"], rows["hop"], rows["role"] = samples, batches, hop, roles[samples]
+        rows["loss"] = np.nan if losses is None else losses
+        self._waiting.append(rows)
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= AT_ONCE:
+            self._deal()
+
+    def _deal(self) -> None:
+        """Deal the rows that wait out to their buckets, in the order of the log."""
+        if not self._waiting_rows:
+            return
+        rows = np.concatenate(self._waiting)
+        self._waiting, self._waiting_rows = [], 0
+        bucket = (rows["sample"] // np.uint32(self._width)).astype(np.uint8)
+        rows = rows[np.argsort(bucket, kind="stable")]
+        ends = np.cumsum(np.bincount(bucket, minlength=len(self._buckets)))
+        for place, mine in enumerate(np.split(rows, ends[:-1])):
+            self._fill(place, mine)
+
+    def _fill(self, bucket: int, rows: NDArray[np.void]) -> None:
+        at = 0
+        while at < len(rows):
+            filled = self._filled[bucket]
+            piece = rows[at : at + GROUP_ROWS - filled]
+            self._buckets[bucket][filled : filled + len(piece)] = piece
+            self._filled[bucket] += len(piece)
+            at += len(piece)
+            if self._filled[bucket] == GROUP_ROWS:
+                self._write(bucket)
+
+    def _write(self, bucket: int) -> None:
+        """Write a bucket's rows as one row group, and count them."""
+        rows = self._buckets[bucket][: self._filled[bucket]]
+        self._filled[bucket] = 0
+        if not len(rows):
+            return
+        sample, batch, hop, loss, role = (np.ascontiguousarray(rows[name]) for name in _ROW.names or ())
+        said = {name: values[batch] for name, values in self._batches.items()}
+        self._count(bucket, sample, hop, said)
+        self._file.add(
+            sample=sample, hop=hop, entry=said["entry"], epoch=said["epoch"], batch=said["batch"],
+            step=optional(said["step"], said["step"] == NO_STEP), loader=said["loader"], optimizer=said["optimizer"],
+            status=words(said["status"].astype(np.int8) - 1, list(STATUS)),
+            attribution=words(said["attribution"].astype(np.int8) - 1, list(ATTRIBUTION)),
+            role=words(role.astype(np.int8) - 1, list(ROLES)), loss=optional(loss.astype(np.float32), np.isnan(loss)),
+            superseded=said["superseded"], rank=optional(said["rank"], said["rank"] == NO_RANK),
+            writer=words(said["writer"], [writer.hex() for writer in self._writers]),
+            fit=words(said["fit"], list(self._fits)),
+        )  # fmt: skip
+        self._file.write()
+
+    def _count(self, bucket: int, sample: NDArray[Any], hop: NDArray[Any], said: Mapping[str, NDArray[Any]]) -> None:
+        counts, base = self.counts, bucket * self._width
+        here = slice(base, min(base + self._width, len(counts.uses)))
+        within = sample - np.uint32(base)
+        applied, seed = said["status"] == STATUS["applied"], hop == 0
+        perhaps = said["attribution"] == ATTRIBUTION["among"]
+        taking_part = applied & ~(seed & perhaps)
+        for column, chosen in (
+            (counts.uses, taking_part & seed),
+            (counts.perhaps, applied & seed & perhaps),
+            (counts.neighbours, applied & ~seed),
+            (counts.deliveries, ~applied & seed),
+        ):
+            column[here] += np.bincount(within[chosen], minlength=here.stop - base).astype(np.uint32)
+        steps = said["step"]
+        if not taking_part.all():
+            sample, steps = sample[taking_part], steps[taking_part]
+        np.minimum.at(counts.first_step, sample, steps)
+        np.maximum.at(counts.last_step, sample, steps)

@@ -1,0 +1,193 @@
+"""A trace's tables as its reader has them: lazy, over the cached views of its newest full seal; and SQL on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgtrac.query.seals import FullSeal
+from fgtrac.query.sql import Database, mentions, refused
+from fgtrac.query.view_build import Progress, build_views
+from fgtrac.query.view_cache import CachedViews, DamagedViewsError, open_views
+from fgtrac.query.view_files import batches_of, names_table, reader_of, schema_of
+from fgtrac.query.view_schema import NAMES, VIEWS
+from fgtrac.store.trace_dir import TraceDir
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+Names = Callable[[], Mapping[str, Sequence[Any]] | None]
+BATCH_ROWS = 1 << 16
+
+
+class Tabular:
+    """Rows in columns, for whatever library comes next: Arrow, pandas and polars in one call, or a stream of batches
+    for what does not fit in memory. pyarrow, polars and duckdb take it as it is (`__arrow_c_stream__`)."""
+
+    def to_batches(self) -> pyarrow.RecordBatchReader:
+        """The rows a piece at a time, from the start each time that this is called."""
+        raise NotImplementedError
+
+    def to_arrow(self) -> pyarrow.Table:
+        """All rows in memory."""
+        return self.to_batches().read_all()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All rows as a pandas data frame. ValueError, with the remedy, where pandas is not installed."""
+        with _installed("pandas"):
+            import pandas  # noqa: F401
+
+            return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """All rows as a polars data frame. ValueError, with the remedy, where polars is not installed."""
+        with _installed("polars"):
+            import polars
+
+            frame = polars.from_arrow(self.to_arrow())
+            assert isinstance(frame, polars.DataFrame)
+            return frame
+
+    def to_dicts(self) -> Iterator[dict[str, Any]]:
+        """The rows as plain data, one at a time."""
+        for batch in self.to_batches():
+            yield from batch.to_pylist()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_batches().__arrow_c_stream__(requested_schema)
+
+
+class View(Tabular):
+    """One table of a trace; its columns are in docs/tables.md. Nothing is read before it is asked for."""
+
+    def __init__(self, views: Views, name: str) -> None:
+        self._views, self.name = views, name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(column.name for column in VIEWS[self.name])
+
+    def __len__(self) -> int:
+        return self._views.count(self.name)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self):,} rows of {', '.join(self.columns)}>"
+
+    def to_batches(self) -> pyarrow.RecordBatchReader:
+        return reader_of(schema_of(VIEWS[self.name]), batches_of(self._views.path(self.name)))
+
+
+class Answer(Tabular):
+    """What a SELECT gives. It has been run when this is made; where rows are asked for again, it is run again."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self._run = run
+        self._ran: Any = run()
+        self.columns: tuple[str, ...] = tuple(self._ran.columns)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as plain data."""
+        return list(self.to_dicts())
+
+    def __repr__(self) -> str:
+        return f"<answer of {', '.join(self.columns)}>"
+
+    def to_batches(self) -> pyarrow.RecordBatchReader:
+        ran, self._ran = self._ran or self._run(), None
+        with refused():
+            reader = ran.to_arrow_reader(BATCH_ROWS)
+        return reader_of(reader.schema, _told(reader))
+
+
+class Views:
+    """All tables of one full seal. Made once for a trace; threads may ask side by side."""
+
+    def __init__(
+        self, trace: TraceDir, trace_id: bytes, seal: FullSeal, names: Names, progress: Progress | None = None
+    ) -> None:
+        self.size = seal.head.size
+        self._trace, self._trace_id, self._seal = trace, trace_id, seal
+        self._names, self._progress = names, progress
+        self._lock = threading.RLock()
+        self._cached: CachedViews | None = None
+        self._databases: dict[bool, Database] = {}
+
+    def view(self, name: str) -> View:
+        """One of them. ValueError for a name that is none."""
+        if name not in VIEWS:
+            raise ValueError(f"there is no table {name!r:.60}; there are {', '.join(VIEWS)}")
+        return View(self, name)
+
+    def count(self, view: str) -> int:
+        """How many rows a view has."""
+        return int(self._open().files[view]["rows"])
+
+    def path(self, view: str) -> Path:
+        """The file of a view, which is one that was built from this log: a damaged one is built again."""
+        with self._lock:
+            with suppress(DamagedViewsError):
+                return self._open().path(view)
+            return self._open(anew=True).path(view)
+
+    def sql(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Answer:
+        """The answer to a SELECT over the views, and over `names` where there is a vault. `?` and `$name` stand for the
+        parameters. ValueError, on one line, for what is no such statement or fails."""
+        return Answer(lambda: self._database(mentions(sql, "names")).ask(sql, parameters))
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """The rows of a SELECT as plain data. Errors as `sql`."""
+        return self.sql(sql, parameters).rows
+
+    def _open(self, *, anew: bool = False) -> CachedViews:
+        with self._lock:
+            if self._cached is None or anew:
+                if self._cached is not None:
+                    self._cached.close()
+                self._databases = {}
+                self._cached = open_views(
+                    self._trace_id,
+                    self._seal.head,
+                    lambda folder: build_views(self._trace, self._seal, folder, self._progress),
+                    anew=anew,
+                )
+            return self._cached
+
+    def _database(self, with_names: bool) -> Database:
+        """The views, each checked, as a database; names only where they are asked for, since they are many."""
+        with self._lock:
+            files = {view: self.path(view) for view in VIEWS}
+            if with_names not in self._databases:
+                names = self._names() if with_names else None
+                if with_names and names is None:
+                    raise ValueError("there is no vault beside this trace, so that it has no table of names")
+                tables = {"names": names_table(names, NAMES)} if names is not None else {}
+                self._databases[with_names] = Database(files, tables)
+            return self._databases[with_names]
+
+
+def _told(reader: Any) -> Iterator[Any]:
+    """A reader's batches; what fails meanwhile is said on one line."""
+    with refused():
+        yield from reader
+
+
+class _installed:
+    """Inside, a missing library is the caller's to install: ValueError with the remedy."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            raise ValueError(f"to_{self._what}() needs {error.name}: pip install {self._what}") from error
