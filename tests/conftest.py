@@ -24,3 +24,9 @@ def _one_environment() -> Iterator[None]:
     environment = os.environ
     yield
     os.environ = environment  # noqa: B003
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the cache of whoever runs it."""
+    os.environ["FGTRAC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
