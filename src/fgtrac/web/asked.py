@@ -20,7 +20,8 @@ class NotThereError(LookupError):
 class Asked:
     """A request: `path` and `query` are text by name, `trace` is opened and nobody else's while the page is made.
 
-    `trace` is None, and `name` empty, on pages about the whole site. `given` is the user's own data (`--with`).
+    `name` is empty on pages about the whole site. `given` is the user's own data (`--with`), `patience_s` how long to
+    wait for what is found out beside the pages.
     """
 
     site: Site
@@ -29,6 +30,7 @@ class Asked:
     name: str = ""
     found: Trace | None = None
     given: Any = None
+    patience_s: float = 0.0
 
     @property
     def trace(self) -> Trace:
@@ -94,7 +96,7 @@ def address(*parts: object, **query: object) -> str:
     out = []
     for place, part in enumerate(parts):
         for piece in str(part).split("/") if place == 1 else [str(part)]:
-            quoted = quote(piece, safe="")
+            quoted = quote(piece, safe="", errors="surrogateescape")
             out.append(f"%{ord(piece[0]):02X}{quoted[1:]}" if place == 1 and piece in RESERVED else quoted)
     asked = urlencode({name: str(value) for name, value in query.items() if value not in (None, "")})
     return "/" + "/".join(out) + ("?" + asked if asked else "")

@@ -10,15 +10,16 @@ A page is a function in fgtrac.web.pages; what it raises becomes one clear page,
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
 from fgtrac.web.listening import missing
-from fgtrac.web.pages import runs, verdict
+from fgtrac.web.pages import mine, runs, verdict
+from fgtrac.web.paths import NAME, NO_PAGE, file_name, match, read_path, read_query
 from fgtrac.web.plain_data import plain
 from fgtrac.web.problems import Problem, explain
 from fgtrac.web.site import Site
@@ -31,13 +32,11 @@ if TYPE_CHECKING:
 
 PAGES: tuple[Page, ...] = (  # a page module each, in the order of the navigation
     *runs.PAGES,
+    *mine.PAGES,
     *verdict.PAGES,
 )
-NAME = "{name}"
+PATIENCE_S, JSON_PATIENCE_S = 0.15, 60.0
 RESERVED.update(part for page in PAGES for part in page.path.split("/") if part and not part.startswith("{"))
-NO_PAGE = "there is no such page; the first page lists the runs"
-MAX_QUERY_BYTES = 4096
-MAX_PATH = 4096
 
 
 def explorer_app(
@@ -62,6 +61,22 @@ def explorer_app(
     return Starlette(routes=[Route("/{path:path}", explorer)])
 
 
+@dataclass(slots=True)
+class _Here:
+    """Where a request leads, as far as that is known: its page, the trace that the page is about, the form."""
+
+    page: Page | None = None
+    name: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+    wants_json: bool = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for what is found out beside the pages. A page says what is missing; a program, which cannot
+        see that, waits."""
+        return JSON_PATIENCE_S if self.wants_json else PATIENCE_S
+
+
 class _Explorer:
     """The application: looks who asks, finds the page, and gives its answer in the form that is asked for."""
 
@@ -81,30 +96,31 @@ class _Explorer:
 
     def answer(self, request: Request) -> Response:
         """The answer to a request, whatever it asks for."""
-        wants_json = False
+        here = _Here()
         try:
             refused = self._refuse(request)
             if refused is not None:
                 return refused
-            query = _query(request.scope["query_string"])
-            wants_json = query.pop("format", "html") == "json"
-            parts = _parts(request.scope["raw_path"])
+            query = read_query(request.scope["query_string"])
+            here.wants_json = query.pop("format", "") == "json"
+            here.query = query
+            parts = read_path(request.scope["raw_path"])
             if parts[0] == "static" and len(parts) == 2 and parts[1] in STATIC:
                 return self._respond(static_file(parts[1]), media_type=STATIC[parts[1]])
-            return self._page(parts, query, wants_json)
+            return self._give(self._page(parts, here), here)
         except Exception as error:  # noqa: BLE001  a fault of a page is logged, and one clear page like the others
-            return self._problem(explain(error), wants_json)
+            return self._problem(explain(error), here)
 
     def _refuse(self, request: Request) -> Response | None:
         """The answer to whoever may not ask, or not so; None to all others."""
         if request.method not in ("GET", "HEAD"):
-            response = self._problem(Problem(405, "the explorer only reads: it answers GET and HEAD"))
+            response = self._problem(Problem(405, "the explorer only reads: it answers GET and HEAD"), _Here())
             response.headers["allow"] = "GET, HEAD"
             return response
         hosts = request.headers.getlist("host")
         if self._is_local and not (len(hosts) == 1 and guard.names_loopback(hosts[0])):
             words = "this is asked of another machine than this one; open the address that fgtrac ui printed"
-            return self._problem(Problem(403, words))
+            return self._problem(Problem(403, words), _Here())
         if self._token is None:
             return None
         pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -119,44 +135,41 @@ class _Explorer:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if any(guard.is_token(one, self._token) for one in (request.cookies.get(guard.COOKIE, ""), bearer)):
             return None
-        return self._problem(Problem(401, "this explorer asks for a token; open the address that fgtrac ui printed"))
+        words = "this explorer asks for a token; open the address that fgtrac ui printed"
+        return self._problem(Problem(401, words), _Here())
 
-    def _page(self, parts: list[str], query: dict[str, str], wants_json: bool) -> Response:
-        """The answer of the page that stands at this path. A page about a trace has it for itself meanwhile."""
-        for page in PAGES:
-            path = _match(page, parts)
-            if path is None:
-                continue
-            name = path.pop("name", "")
-            asked = Asked(self._site, path, query, name, given=self._given)
-            if not name:
-                return self._give(page.show(asked), wants_json, page)
+    def _page(self, parts: list[str], here: _Here) -> Answer | Download | Elsewhere:
+        """What the page that stands at this path answers. A page about a trace has it for itself meanwhile."""
+        found = next(((page, said) for page in PAGES if (said := match(page, parts)) is not None), None)
+        if found is None:
+            raise NotThereError(NO_PAGE)
+        page, path = found
+        name = path.pop("name", "")
+        asked = Asked(self._site, path, here.query, name, given=self._given, patience_s=here.patience_s)
+        if name:
             self._site.path_of(name)
-            if not page.needs_trace:
-                return self._give(page.show(asked), wants_json, page, name)
-            with self._site.opened(name) as trace:
-                return self._give(page.show(replace(asked, found=trace)), wants_json, page, name)
-        raise NotThereError(NO_PAGE)
+        here.page, here.name = page, name
+        if not name or not page.needs_trace:
+            return page.show(asked)
+        with self._site.opened(name) as trace:
+            return page.show(replace(asked, found=trace))
 
-    def _give(self, answer: Answer | Download | Elsewhere, wants_json: bool, page: Page, name: str = "") -> Response:
+    def _give(self, answer: Answer | Download | Elsewhere, here: _Here) -> Response:
+        """An answer in the form that is asked for."""
         if isinstance(answer, Download):
             response = self._respond(answer.data, media_type=answer.media_type)
             if answer.filename:
-                response.headers["content-disposition"] = f'attachment; filename="{_file_name(answer.filename)}"'
+                response.headers["content-disposition"] = f'attachment; filename="{file_name(answer.filename)}"'
             return response
         if isinstance(answer, Elsewhere):
             response = self._respond(b"", 303)
-            response.headers["location"] = answer.to
+            more = ("&" if "?" in answer.to else "?") + "format=json" if here.wants_json else ""
+            response.headers["location"] = answer.to + more
             return response
         data = plain(answer.data)
-        if wants_json:
-            return self._json(data, answer.status)
-        standing = self._site.standing(name).as_json() if name else None
-        return self._html(answer, data, name, page, standing)
+        return self._json(data, answer.status) if here.wants_json else self._html(answer, data, here)
 
-    def _html(
-        self, answer: Answer, data: Any, name: str = "", page: Page | None = None, standing: Any = None
-    ) -> Response:
+    def _html(self, answer: Answer, data: Any, here: _Here) -> Response:
         nav = [(one.nav, one.path.removeprefix(f"/run/{NAME}").strip("/")) for one in PAGES if one.nav]
         text = self._templates.render(
             answer.template,
@@ -164,20 +177,22 @@ class _Explorer:
             title=answer.title,
             data=data,
             command=answer.command,
-            name=name,
+            name=here.name,
             nav=nav,
-            here=page.nav if page else "",
+            here=here.page.nav if here.page else "",
             searches=any(one.path.endswith("/find") for one in PAGES),
-            standing=standing,
+            standing=self._site.standing(here.name).as_json() if here.name else None,
+            look=self._site.look,
+            json_link="?" + urlencode({**here.query, "format": "json"}),
         )
         return self._respond(text.encode("utf-8", "replace"), answer.status, "text/html; charset=utf-8")
 
-    def _problem(self, problem: Problem, wants_json: bool = False) -> Response:
+    def _problem(self, problem: Problem, here: _Here) -> Response:
         """What went wrong: a page, or the same as JSON."""
-        if wants_json:
+        if here.wants_json:
             return self._json({"error": problem.as_json()}, problem.status)
         answer = Answer(problem.title, "problem.html", problem.as_json(), status=problem.status)
-        return self._html(answer, answer.data)
+        return self._html(answer, answer.data, here)
 
     def _json(self, data: Any, status: int) -> Response:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
@@ -187,55 +202,3 @@ class _Explorer:
         from starlette.responses import Response
 
         return Response(data, status, guard.HEADERS, media_type)
-
-
-def _query(raw: bytes) -> dict[str, str]:
-    """The query's text by name. ValueError for what is too long, or says one thing twice."""
-    if len(raw) > MAX_QUERY_BYTES:
-        raise ValueError(f"a query of {len(raw):,} bytes; the most is {MAX_QUERY_BYTES:,}")
-    found: dict[str, str] = {}
-    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="replace"):
-        if name in found:
-            raise ValueError(f"{name:.40} is given twice; give it once")
-        found[name] = value
-    return found
-
-
-def _parts(raw_path: bytes) -> list[str]:
-    """A path's parts as they were sent. NotThereError for what is no page's address, however it is written: empty
-    parts, dots, an encoded slash, a zero byte."""
-    text = raw_path.decode("latin-1").partition("?")[0].removeprefix("/")
-    parts = text.split("/")
-    decoded = [unquote(part, errors="replace") for part in parts]
-    if text and (len(text) > MAX_PATH or any(p in ("", ".", "..") or "/" in p or "\0" in p for p in decoded)):
-        raise NotThereError(NO_PAGE)
-    return parts
-
-
-def _match(page: Page, parts: list[str]) -> dict[str, str] | None:
-    """What a path's parts say for a page's words in braces, decoded; None where it is another page's. The fixed words
-    are compared as they were sent: `address` writes a trace's name so that no part of it equals one."""
-    wanted = page.path.removeprefix("/").split("/")
-    if NAME in wanted:
-        more = len(parts) - len(wanted) + 1
-        if more < 1:
-            return None
-        at = wanted.index(NAME)
-        name = "/".join(parts[at : at + more])
-        if more > 1 and RESERVED & set(parts[at : at + more]):
-            return None
-        parts = [*parts[:at], name, *parts[at + more :]]
-    if len(parts) != len(wanted):
-        return None
-    found = {}
-    for said, meant in zip(parts, wanted, strict=True):
-        if meant.startswith("{"):
-            found[meant[1:-1]] = unquote(said, errors="replace")
-        elif said != meant:
-            return None
-    return found
-
-
-def _file_name(text: str) -> str:
-    """A file's name for a header: letters, digits, dot, dash and underscore."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)[:120]

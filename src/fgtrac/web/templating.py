@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from fgtrac.drawing.style import CSS
 from fgtrac.events.one_line import one_line
 from fgtrac.web.asked import address
 from fgtrac.web.listening import missing
 
-STATIC = {"style.css": "text/css", "explorer.js": "text/javascript"}
+STATIC = {"style.css": "text/css", "explorer.js": "text/javascript", "mine.js": "text/javascript"}
 
 
 class Templates:
@@ -42,7 +43,8 @@ class Templates:
 
 def static_file(name: str) -> bytes:
     """A style sheet or a script of the package."""
-    return files("fgtrac.web").joinpath("static", name).read_bytes()
+    data = files("fgtrac.web").joinpath("static", name).read_bytes()
+    return CSS.encode() + data if name == "style.css" else data
 
 
 def _count(value: int | None) -> str:

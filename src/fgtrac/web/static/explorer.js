@@ -1,1 +1,61 @@
+// What the explorer's pages do beside being read: the verdict is asked for again, "/" goes to the search, a command is copied.
+"use strict";
 
+const MARKS = { "holds": "✓", "refuted": "✗", "cannot tell": "?" };
+const SOON_MS = 700; // while a check is under way
+const LATER_MS = 4000; // once it is over: the files may change
+
+function show(standing, said) {
+  const before = standing.dataset.state;
+  standing.dataset.state = said.state;
+  standing.className = "standing " + said.state.replace(" ", "-");
+  standing.querySelector(".mark").textContent = MARKS[said.state] || "…";
+  const words = standing.querySelector(".words");
+  if (words.textContent !== said.words) words.textContent = said.words;
+  const isOver = said.state in MARKS;
+  if (isOver && before !== said.state && document.querySelector("[data-follows=verdict]")) location.reload();
+  return isOver;
+}
+
+async function ask(standing) {
+  let isOver = true;
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(standing.dataset.ask, { credentials: "same-origin" });
+      isOver = show(standing, answer.ok ? await answer.json() : { state: "waiting", words: "not checked: the trace is not there any more" });
+    } catch {
+      show(standing, { state: "waiting", words: "not known any more: the explorer does not answer" });
+    }
+  }
+  setTimeout(ask, isOver ? LATER_MS : SOON_MS, standing);
+}
+
+function copyOnClick(button) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const words = button.textContent;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Not copied: select it instead";
+    }
+    setTimeout(() => { button.textContent = words; }, 2000);
+  });
+}
+
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+  const field = document.querySelector("input[type=search]");
+  if (event.key === "/" && field && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    field.focus();
+    field.select();
+  }
+});
+
+document.querySelectorAll("button.copy").forEach(copyOnClick);
+const standing = document.querySelector(".standing[data-ask]");
+if (standing) setTimeout(ask, SOON_MS, standing);
+const again = document.querySelector("[data-again]");
+if (again) setTimeout(() => location.reload(), Number(again.dataset.again));
