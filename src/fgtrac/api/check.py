@@ -20,6 +20,8 @@ from fgtrac.api.naming import Namer, TypedSubject, find_scope
 from fgtrac.api.prior import trace_id_of
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
+from fgtrac.drawing.html import table
+from fgtrac.drawing.notebook import shown
 from fgtrac.errors import FormatError
 from fgtrac.events.identity import key_commitment, subject_commitment
 from fgtrac.store.trace_dir import TraceDir
@@ -31,6 +33,7 @@ from fgtrac.verify.policies import NEEDS, Ruling, judge
 from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, Policies, parse_policies
 from fgtrac.verify.receipts import anchored_sizes
 from fgtrac.verify.report import Report, Verdict
+from fgtrac.verify.report_html import report_pieces
 from fgtrac.verify.roster import Progress, Roster
 from fgtrac.verify.sample_lists import parse_digests
 from fgtrac.verify.uses import NONE
@@ -38,6 +41,7 @@ from fgtrac.verify.uses import NONE
 PIECE_BYTES = 1 << 18
 FILES_AT_ONCE = 256
 ROWS_AT_ONCE = 4096
+SHOWN = 20  # violations of a policy that a notebook shows
 COLUMNS = ("policy", "sample", "id", "step", "epoch", "entry", "hop", "out_of_reach", "superseded", "same_content_as")
 
 
@@ -49,6 +53,12 @@ class Checked:
     _roster: Roster
     _rulings: tuple[Ruling, ...]
     _name_of: Callable[[bytes], str | None]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the report, and the first violations of each broken policy."""
+        rows = [[row.get(name) for name in COLUMNS] for row in self.violations(SHOWN)]
+        more = sum(self.counts().values()) - len(rows)
+        return shown(*report_pieces(self.report), table(COLUMNS, rows, caption="violations", more=more) if rows else "")
 
     def counts(self) -> dict[str, int]:
         """How many violations each broken policy has."""

@@ -178,6 +178,12 @@ class Explanation:
             "toward": [one.as_json() for one in self.toward],
         }
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.api.explanation_html import explanation_html
+
+        return explanation_html(self)
+
     def __str__(self) -> str:
         lines = []
         for one in self.toward:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.drawing.charts import signed_bars
+from fgtrac.drawing.notebook import shown, words
 from fgtrac.events.one_line import one_line
 from fgtrac.score.gradients import Floats
 
@@ -150,6 +152,11 @@ class NeighbourContributions:
             "basis": self.basis,
             "caution": CAUTION,
         }
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        items = [(row.words, row.occlusion) for row in self.rows]
+        return shown(signed_bars(items, title=f"occlusion at step {self.steps[-1]}", lying=True), words(str(self)))
 
     def __str__(self) -> str:
         lines = [

@@ -119,6 +119,12 @@ class SuspectList:
             lines.writerow((s.row.dataset, s.row.key or "", s.row.id.hex(), label, *numbers))
         return text.getvalue()
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.api.explanation_html import suspects_html
+
+        return suspects_html(self)
+
     def __str__(self) -> str:
         lines = [
             f"{s.row.words}{'' if s.row.label is None else f' (class {s.row.label})'}: self-influence "
@@ -173,6 +179,12 @@ class Duplicates:
         said["fidelity"] = UNMEASURED
         said |= {} if self.equal_contents is None else {"equal_contents": self.equal_contents}
         return said | {"pairs": [pair.as_json() for pair in self.pairs]}
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.api.explanation_html import duplicates_html
+
+        return duplicates_html(self)
 
     def __str__(self) -> str:
         said = {True: ", equal contents", False: ", other contents", None: ""}

@@ -34,6 +34,12 @@ class Trace(TabledTrace):
     are counted as `pending`.
     """
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.api.trace_html import trace_html
+
+        return trace_html(self)
+
     def history(self, sample: str, *, details: bool | None = None) -> History:
         """The whole history of the sample of that name (`id:HEX`, `key:JSON`, `NAME:key:JSON` or `NAME:ROW`).
 

@@ -112,6 +112,12 @@ class History:
     def __str__(self) -> str:
         return self.text()
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.query.history_html import history_html
+
+        return history_html(self)
+
     def text(self, *, every_event: bool = False) -> str:
         """In words: a line for each event, and of a long history counts in their place, unless `every_event`."""
         return history_text(self, every_event=every_event)

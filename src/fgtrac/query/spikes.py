@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.drawing.charts import bars
+from fgtrac.drawing.notebook import shown, words
 from fgtrac.events.one_line import one_line
 from fgtrac.events.schema import STATUS
 from fgtrac.query.blocks import Blocks
@@ -124,6 +126,12 @@ class Spikes:
         """Plain data."""
         counts = {n: getattr(self, n) for n in ("steps", "events", "without", "not_numbers")}
         return {**counts, "basis": self.basis, "spikes": [spike.as_json() for spike in self.spikes]}
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        heights = [(f"step {spike.step}", spike.height) for spike in self.spikes]
+        chart = bars(heights, title="how far the loss jumped", x="median absolute deviations") if heights else ""
+        return shown(chart, words(str(self)))
 
     def __str__(self) -> str:
         if not self.is_known:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.drawing.notebook import shown, words
 from fgtrac.errors import ProofError
 from fgtrac.events.one_line import one_line
 from fgtrac.events.postings import KIND, ROW
@@ -76,6 +77,10 @@ class SubjectHistory:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return shown(words(self.text()))
 
     def text(self, *, every_sample: bool = False) -> str:
         """In words: sums, and a table of the samples, of many the first SHOWN unless `every_sample`."""

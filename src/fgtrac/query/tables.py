@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.drawing.html import table
+from fgtrac.drawing.notebook import shown
 from fgtrac.errors import ProofError
 from fgtrac.events.postings import KIND, ROW
 from fgtrac.events.schema import ATTRIBUTION, ROLES, TRANSFORM
 from fgtrac.query.seals import FullSeal, expect
 from fgtrac.tlog.index import CONTENT, build, lower_bound
+
+SHOWN = 20  # rows that a notebook shows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,13 @@ class Samples:
             "predictions": int(self.predictions[place]),
             "dropped": bool(self.dropped[place]),
         }
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first samples, and how many more there are."""
+        rows = [
+            [", ".join(v) if isinstance(v, list) else v for v in self[n].values()] for n in range(len(self))[:SHOWN]
+        ]
+        return shown(table(tuple(self[0]) if rows else ("id",), rows, more=len(self) - len(rows)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[place] for place in range(len(self)))

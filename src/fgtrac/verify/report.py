@@ -52,6 +52,12 @@ class Report:
         """The findings that do not hold."""
         return tuple(f for f in self.findings if f.verdict is not Verdict.HOLDS)
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from fgtrac.verify.report_html import report_html
+
+        return report_html(self)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data: verdict, findings, notes."""
         findings = [{"check": f.check, "verdict": str(f.verdict), "words": f.words} for f in self.findings]
