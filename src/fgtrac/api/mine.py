@@ -133,6 +133,14 @@ def ask_by_name(trace: Trace, name: str) -> Mine:
     return _answer(trace, named.words, [asked], [], doubts, notes)
 
 
+def sources(trace: Trace) -> list[dict[str, Any]]:
+    """What the contents of each data set were digested from (`source`, None where nothing says), under which scheme."""
+    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
+    found = {(event["name"], event.get("content"), event["id_scheme"]) for event in datasets}
+    in_order = sorted(found, key=lambda row: (row[0], row[1] or "", row[2]))
+    return [{"dataset": name, "source": source, "scheme": scheme} for name, source, scheme in in_order]
+
+
 # -- what is meant ----------------------------------------------------------------------------------------------------
 
 

@@ -42,15 +42,23 @@ class NoItemError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Where a sample's item is: `data_set[key]`; and the log's content digest of it with its data set's entry."""
+
+    known: Name
+    data_set: Any
+    key: Any
+    logged: bytes | None
+    described: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """What the user's data has for a sample: `value` as the data set gives it, its data set and key, and whether its
-    source is the one that the log's content digest names (MATCHES, DIFFERS or NOT_CHECKED), in words why."""
+    """What the data set gives (`value`); what its source is, in the form that was recorded, and its SHA-256 (None: it
+    has no such form)."""
 
     value: Any
-    dataset: str
-    key: Any
-    check: str
-    words: str
+    source: tuple[str, bytes] | None
 
 
 class OwnData:
@@ -63,8 +71,8 @@ class OwnData:
         self._data = data
         self._public: dict[str, tuple[NDArray[np.void], NDArray[np.intp], Any]] = {}
 
-    def item(self, trace: Trace, sample_id: bytes) -> Item:
-        """The item of a registered sample. NoItemError where there is none; what the data set itself raises passes."""
+    def find(self, trace: Trace, sample_id: bytes) -> Found:
+        """Where the item of a registered sample is. NoItemError where there is none; ProofError as `Trace.history`."""
         datasets = {str(event["name"]): event for _, event in trace._historian.timeline.entries("dataset")}
         given = self._by_name(datasets)
         known = trace._namer.known(sample_id) or self._computed(given, datasets, sample_id)
@@ -75,10 +83,7 @@ class OwnData:
             )
         if known.dataset not in given:
             raise NoItemError(f"the function gives no data set {known.dataset!r:.60}; it gives {_listed(given)}")
-        data, key = given[known.dataset], key_of(known.key)
-        value = _item_of(data, key)
-        check, words = _compare(trace, known, data, value)
-        return Item(value, known.dataset, key, check, words)
+        return Found(known, given[known.dataset], key_of(known.key), *_logged(trace, known))
 
     def _by_name(self, datasets: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(self._data, Mapping):
@@ -103,6 +108,8 @@ class OwnData:
 
     def _public_ids(self, name: str, data: Any) -> tuple[NDArray[np.void], NDArray[np.intp], Any]:
         if name not in self._public:
+            if not hasattr(data, "__len__"):
+                raise NoItemError(f"{name!r:.60} has no length; put the vault beside the trace to find its rows")
             keys: Any = list(data) if isinstance(data, Mapping) else range(len(data))
             if len(keys) > MAX_ROWS:
                 raise NoItemError(f"{name!r:.60} has {len(keys):,} rows; put the vault beside the trace to find one")
@@ -113,6 +120,13 @@ class OwnData:
             order = np.argsort(ids, kind="stable")
             self._public[name] = ids[order], order, keys
         return self._public[name]
+
+
+def read_item(found: Found) -> Item:
+    """The item, and the digest of its source: all that runs code of the user's. NoItemError where it is not there."""
+    value = _item_of(found.data_set, found.key)
+    recorded = str(found.described.get("content", ""))
+    return Item(value, _source_of(found.data_set, found.key, value, recorded) if found.logged is not None else None)
 
 
 def as_array(value: Any) -> NDArray[Any] | None:
@@ -141,23 +155,19 @@ def _item_of(data: Any, key: Any) -> Any:
 # -- whether it is what was recorded ----------------------------------------------------------------------------------
 
 
-def _compare(trace: Trace, known: Name, data: Any, value: Any) -> tuple[str, str]:
-    """One of the three words, and why."""
-    logged, event = _logged(trace, known)
-    if logged is None:
+def compare(trace: Trace, found: Found, source: tuple[str, bytes] | None) -> tuple[str, str]:
+    """Whether an item's source is the one that the log's digest names: MATCHES, DIFFERS or NOT_CHECKED, and why."""
+    if found.logged is None:
         return NOT_CHECKED, "the log has no digest of this sample's content"
-    recorded = str(event.get("content", "?"))
-    source = _source_of(data, key_of(known.key), value, recorded)
+    recorded, scheme = str(found.described.get("content", "?")), found.described["id_scheme"]
     if source is None:
         return NOT_CHECKED, f"the log's digest is of {recorded!r:.60}, which is not computed here"
     kind, digest = source
-    if kind.partition(" ")[0] != recorded.partition(" ")[0]:
-        return NOT_CHECKED, f"the log's digest is of {recorded!r:.60}, and what is given is {kind!r:.60}"
-    named, secret = content_preimage(digest), _secret(trace, known)
-    made = public_id(named) if event["id_scheme"] == "public" else None if secret is None else keyed_id(secret, named)
+    named, secret = content_preimage(digest), _secret(trace, found.known)
+    made = public_id(named) if scheme == "public" else None if secret is None else keyed_id(secret, named)
     if made is None:
-        return NOT_CHECKED, f"the log's digest is {event['id_scheme']}, and its key is not in a vault beside the trace"
-    if made == logged:
+        return NOT_CHECKED, f"the log's digest is {scheme}, and its key is not in a vault beside the trace"
+    if made == found.logged:
         return MATCHES, "its bytes are those that the log's content digest names"
     if kind != recorded:
         return DIFFERS, f"these bytes are not those that were recorded: {kind:.60} is given, the log has {recorded:.60}"

@@ -7,13 +7,13 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.own_data import NOT_CHECKED, NoItemError, OwnData, as_array
+from fgtrac.api.own_data import NOT_CHECKED, Found, NoItemError, OwnData, as_array, compare, read_item
 from fgtrac.api.trace import Trace
 from fgtrac.drawing.png import grey_or_rgb
 
@@ -57,62 +57,65 @@ class Thumbnails:
         self._kept: OrderedDict[tuple[bytes, bytes], Thumbnail] = OrderedDict()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._turn = threading.Lock()
-        self._current: _Job | None = None
+        self._late: _Job | None = None
         threading.Thread(target=self._work, name="thumbnails", daemon=True).start()
 
     def of(self, trace: Trace, sample_id: bytes) -> Thumbnail:
         """The thumbnail of a sample; one without a picture, and the reason in words, where there is none."""
         mark = trace.id, sample_id
         with self._turn:
-            found = self._kept.get(mark)
-            if found is not None:
-                return found
-            busy = self._current
-        if busy is not None and not busy.done.is_set():
+            known, busy = self._kept.get(mark), self._late is not None and not self._late.done.is_set()
+        if known is not None:
+            return known
+        if busy:
             return _nothing(f"the data set is still busy with a sample for which it took more than {self._wait_s:g} s")
-        job = _Job(trace, sample_id)
+        try:
+            found = self._given.find(trace, sample_id)
+        except NoItemError as reason:
+            return _nothing(str(reason))
+        job = _Job(found)
         self._jobs.put(job)
         if not job.done.wait(self._wait_s):
             with self._turn:
-                self._current = job
+                self._late = job
             return _nothing(f"the data set took more than {self._wait_s:g} s to give this sample")
-        assert job.found is not None
+        check = (NOT_CHECKED, job.failed) if job.failed else compare(trace, found, job.source)
+        drawn = Thumbnail(job.png, job.text, job.label, *check)
         with self._turn:
-            self._kept[mark] = job.found
+            self._kept[mark] = drawn
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return job.found
+        return drawn
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
             try:
-                job.found = self._draw(job.trace, job.sample_id)
+                self._draw(job)
             except Exception as error:  # noqa: BLE001  the user's own code: whatever it raises is told
-                job.found = _nothing(f"the function's data raised {type(error).__name__}: {str(error)[:SHOWN]}")
+                job.failed = _raised(error)
             job.done.set()
 
-    def _draw(self, trace: Trace, sample_id: bytes) -> Thumbnail:
-        try:
-            item = self._given.item(trace, sample_id)
-        except NoItemError as reason:
-            return _nothing(str(reason))
-        value, label = (item.value, "") if self._render is None else (self._render(item.value), "")
-        if isinstance(value, tuple | list) and 1 <= len(value) <= 4 and self._render is None:
-            value, label = value[0], _label(value[1:])
-        png, text = draw(value)
-        return Thumbnail(png, text, label, item.check, item.words)
+    def _draw(self, job: _Job) -> None:
+        """Nothing of the trace is touched here: a page may read it meanwhile."""
+        item = read_item(job.found)
+        value, job.source = item.value, item.source
+        if self._render is not None:
+            value = self._render(value)
+        elif isinstance(value, tuple | list) and 1 <= len(value) <= 4:
+            value, job.label = value[0], _label(value[1:])
+        job.png, job.text = draw(value)
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    trace: Trace
-    sample_id: bytes
-    done: threading.Event
-    found: Thumbnail | None = None
-
-    def __init__(self, trace: Trace, sample_id: bytes) -> None:
-        self.trace, self.sample_id, self.done, self.found = trace, sample_id, threading.Event(), None
+    found: Found
+    done: threading.Event = field(default_factory=threading.Event)
+    png: bytes | None = None
+    text: str = ""
+    label: str = ""
+    source: tuple[str, bytes] | None = None
+    failed: str = ""
 
 
 def draw(value: Any) -> tuple[bytes | None, str]:
@@ -247,6 +250,12 @@ def _repr(value: Any) -> str:
 
 def _cut(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _raised(error: Exception) -> str:
+    """What is told of an error: of our own the words, of the user's code also its kind."""
+    words = _cut(str(error))
+    return words if isinstance(error, NoItemError) else f"the function's data raised {type(error).__name__}: {words}"
 
 
 def _nothing(words: str) -> Thumbnail:

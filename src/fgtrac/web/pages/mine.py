@@ -1,0 +1,53 @@
+"""Was my data used? A file that is digested in the browser, its SHA-256, or a name: one answer, with a receipt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fgtrac.api.mine import CANNOT_TELL, NOT_USED, USED, Mine, ask_by_content, ask_by_name, sources
+from fgtrac.api.offers import signature
+from fgtrac.web.asked import Answer, Asked, Download, NotThereError, Page
+from fgtrac.web.command import command_line
+from fgtrac.web.names import written_out
+
+SAYS = {
+    USED: "Yes: it was used in training.",
+    NOT_USED: "No: no training update used it.",
+    CANNOT_TELL: "That cannot be told from this record.",
+}
+
+
+def show(asked: Asked) -> Answer | Download:
+    """The form, and where something was asked the answer; with `receipt` the bundle of that number."""
+    found = _found(asked)
+    if found is not None and "receipt" in asked.query:
+        number = asked.number("receipt", 0)
+        if number >= len(found.receipts):
+            raise NotThereError(f"this answer has {len(found.receipts)} receipts")
+        receipt = found.receipts[number]
+        return Download(receipt.data, "application/json", f"receipt-{receipt.claim}.json".replace(" ", "-"))
+    data: dict[str, Any] = {"sources": sources(asked.trace), "asked": None, "path": str(asked.site.path_of(asked.name))}
+    command = command_line("prove", asked.site.path_of(asked.name), "file:YOURS", "-o", "receipt.json")
+    if found is not None:
+        verdict, words = signature(asked.trace)
+        data |= found.as_json() | {"says": SAYS[found.answer], "signature": {"verdict": str(verdict), "words": words}}
+        data["here"] = {key: value for key, value in asked.query.items() if key in ("sha256", "source", "q")}
+        if "q" in asked.query:
+            name = written_out(asked.query["q"])
+            command = command_line("prove", asked.site.path_of(asked.name), name, "-o", "receipt.json")
+    return Answer("Was my data used?", "mine.html", data, command)
+
+
+def _found(asked: Asked) -> Mine | None:
+    query = asked.query
+    if query.get("sha256"):
+        digits = query["sha256"].strip().lower()
+        if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+            raise ValueError(f"{digits:.80} is no SHA-256: it has 64 hex digits, as sha256sum FILE prints them")
+        return ask_by_content(asked.trace, bytes.fromhex(digits), query.get("source") or "file")
+    if query.get("q", "").strip():
+        return ask_by_name(asked.trace, written_out(query["q"]))
+    return None
+
+
+PAGES = (Page("/run/{name}/mine", show, nav="Was my data used?"),)
