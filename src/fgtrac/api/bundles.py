@@ -38,7 +38,7 @@ def verify_bundle(
     `naming.about`; `quorum` says which witnesses must have cosigned its head. FileNotFoundError, or FormatError for
     what is no bundle; ValueError for a name that says nothing.
     """
-    bundle = _read(path)
+    _data, bundle = read_bundle(path)
     trace_id = bytes.fromhex(head_of(bundle).origin.removeprefix(ORIGIN_PREFIX))
     verifier, whose = trusted_verifier(key, trace_id, note=bundle.proof.note)
     secret = None if id_key is None else _find_id_key(id_key, trace_id)
@@ -50,7 +50,8 @@ def verify_bundle(
     return Report(report.findings, (*report.notes, *without, *bound, note))
 
 
-def _read(path: Path) -> Bundle:
+def read_bundle(path: Path) -> tuple[bytes, Bundle]:
+    """A file's bytes, and the bundle that they are. FileNotFoundError, or FormatError for what is no bundle."""
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if data.startswith(HEADER.encode()):
@@ -59,7 +60,7 @@ def _read(path: Path) -> Bundle:
             "one): any c2sp.org/tlog-proof tool checks it, and fgtrac verify TRACE --since takes it as an older head"
         )
     try:
-        return parse_bundle(data)
+        return data, parse_bundle(data)
     except FormatError as error:
         raise FormatError(f"{path} is no bundle (fgtrac prove writes one) and no trace's folder: {error}") from error
 

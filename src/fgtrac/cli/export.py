@@ -12,6 +12,7 @@ from fgtrac.api.in_toto import export_in_toto
 from fgtrac.api.prov import SAMPLES, export_prov
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import FORMS
+from fgtrac.cli.html import html
 
 Traced = Annotated[Path, typer.Argument(help="the trace, NAME.trace")]
 Force = Annotated[bool, typer.Option("--force", help="replace files that are there")]
@@ -22,6 +23,9 @@ export = typer.Typer(help="Write what a trace holds in forms that other tools re
 @export.callback()
 def _forms() -> None:
     """A form is named even where there is one."""
+
+
+export.command("html")(html)
 
 
 @export.command()

@@ -1,0 +1,187 @@
+// The page around the verifier: what a reader names, what is told, and which bundle it is about.
+
+const byId = (name) => document.getElementById(name);
+const MARKS = { holds: "\u2714 holds", refuted: "\u2718 refuted", "cannot tell": "? cannot tell", malformed: "\u2718 no bundle" };
+const MAX_SHOWN = 20_000; // characters of one text
+let given = null; // the bundle: its bytes, and where they are from
+let turn = 0; // which check is the last one that was asked for
+
+/** Text as it is shown: what nobody would see is written out, and what is too long is cut. */
+function legible(text) {
+  const cut = text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)} ... (${text.length} characters)` : text;
+  return cut.replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+}
+
+function element(name, text, kind = "") {
+  const made = document.createElement(name);
+  made.textContent = legible(text);
+  if (kind) made.className = kind;
+  return made;
+}
+
+function showVerdict(verdict, words) {
+  const kind = verdict.replace(" ", "-");
+  byId("verdict").dataset.verdict = verdict;
+  const mark = element("p", "");
+  mark.append(element("strong", MARKS[verdict] ?? verdict, kind));
+  byId("verdict").replaceChildren(mark, element("p", words));
+}
+
+/** What no bundle shows, and what this one leaves open. */
+function limitsOf(found, named, isFromAddress) {
+  const out = ["It holds as committed by the log's signer at this size. That the signed index is the one that the log's entries give, "
+    + "only a check of the whole trace shows: fgtrac verify TRACE.", "What was never recorded in the log is not in it."];
+  if (found.claim === "used" || found.claim === "content present") out.push("What happened in the log behind this size is not told.");
+  if (!named.about) out.push("Whether it is about the sample or file that you have in mind was not asked: name it above.");
+  if (ABSENT.includes(found.claim)) out.push("An absence says something of a name only as far as ids are made from names as the log says.");
+  if (found.unread.length) out.push(`Signature lines of ${found.unread.join(", ")} were not looked at: fgtrac verify BUNDLE --witness-key does.`);
+  if (isFromAddress) out.push("The key came with this page's address: it is worth as much as whoever gave you that address.");
+  out.push("Whether the key that you named was revoked since is not known to this page.");
+  return out;
+}
+
+function showFindings(found, named) {
+  byId("findings").replaceChildren(...found.findings.map(({ check, verdict, words }) => {
+    const row = document.createElement("tr"), name = element("th", check);
+    name.scope = "row";
+    row.append(name, element("td", MARKS[verdict], verdict.replace(" ", "-")), element("td", words));
+    return row;
+  }));
+  const isFromAddress = named.key !== undefined && byId("key").value === keyInAddress();
+  byId("limits").replaceChildren(...limitsOf(found, named, isFromAddress).map((words) => element("li", words)));
+  byId("checks").hidden = false;
+}
+
+const SAID = {
+  holds: "Every check below holds, with the key that you named.",
+  refuted: "At least one check below does not hold: do not believe what the bundle says.",
+};
+
+function wordsOf(found) {
+  if (SAID[found.verdict]) return SAID[found.verdict];
+  return found.findings.find((finding) => finding.verdict === "cannot tell").words;
+}
+
+/** Reads one field by `parse`; what is wrong with it is said beside it. */
+async function readField(name, parse) {
+  const text = byId(name).value.trim();
+  byId(`${name}-problem`).textContent = "";
+  byId(name).removeAttribute("aria-invalid");
+  if (!text) return undefined;
+  try {
+    return await parse(text);
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error;
+    byId(`${name}-problem`).textContent = legible(`${error.message}.`);
+    byId(name).setAttribute("aria-invalid", "true");
+    byId(name).closest("details")?.setAttribute("open", "");
+    byId(name).focus();
+    throw new CannotTell(`not checked: what you named cannot be read (${error.message})`);
+  }
+}
+
+async function readNamed() {
+  const named = { key: await readField("key", parseKey), idKey: await readField("id-key", parseIdKey) };
+  named.about = await readField("about", parseName);
+  const [file] = byId("content").files;
+  if (file && named.about) throw new CannotTell("not checked: you named both a sample and a file; leave one out");
+  if (file) named.about = contentOf(file.name, new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer())));
+  return named;
+}
+
+async function check() {
+  const mine = ++turn, progress = byId("progress");
+  const goOn = (words, part) => {
+    if (mine !== turn) throw new CannotTell("another check was asked for");
+    progress.hidden = false;
+    progress.value = part;
+    progress.textContent = words;
+  };
+  byId("checks").hidden = true;
+  try {
+    const why = await whyNothingIsChecked();
+    if (why) throw new CannotTell(`${why}, so nothing was checked: open this file in another browser, or use fgtrac verify`);
+    if (!given) throw new CannotTell("there is no bundle in this page yet: choose one below");
+    byId("verdict").dataset.verdict = "unchecked";
+    byId("verdict").replaceChildren(element("p", "Checking ..."));
+    const named = await readNamed(), found = await checkBundle(given.bytes, named, goOn);
+    if (mine !== turn) return;
+    byId("claim").textContent = legible(found.words);
+    showVerdict(found.verdict, wordsOf(found));
+    showFindings(found, named);
+  } catch (error) {
+    if (mine !== turn) return;
+    if (error instanceof Malformed) showVerdict("malformed", `These bytes are no fgtrac bundle, and say nothing: ${error.message}.`);
+    else if (error instanceof CannotTell) showVerdict("cannot tell", error.message);
+    else showVerdict("cannot tell", `the verifier itself failed, so nothing was found out: ${error}`);
+  } finally {
+    if (mine === turn) progress.hidden = true;
+  }
+}
+
+async function take(file) {
+  byId("claim").textContent = "";
+  byId("bundle-name").textContent = legible(`The file ${file.name}, ${file.size} bytes, which you chose.`);
+  // One byte more than the limit is enough to know that it is broken.
+  given = { bytes: new Uint8Array(await file.slice(0, MAX_BYTES + 1).arrayBuffer()), name: file.name };
+  byId("save").hidden = true;
+  await check();
+}
+
+/** The bundle that the page was made with, or null. */
+async function bundleInPage() {
+  const text = byId("bundle").textContent.trim(), parts = [];
+  for (let at = 0; at < text.length; at += 1 << 22) {
+    parts.push(fromBase64(text.slice(at, at + (1 << 22)), "the bundle in this page"));
+    await new Promise((resume) => setTimeout(resume));
+  }
+  return text ? { bytes: join(...parts), name: "bundle.json" } : null;
+}
+
+/** The trusted key in the address, `#key=`; empty where there is none. */
+function keyInAddress() {
+  return new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("key") ?? "";
+}
+
+function save() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([given.bytes], { type: "application/json" }));
+  link.download = given.name;
+  link.click();
+}
+
+async function showScriptDigest() {
+  if (!globalThis.crypto?.subtle) return;
+  const text = toUtf8(document.scripts[document.scripts.length - 1].textContent);
+  byId("script-digest").textContent = toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", text)));
+}
+
+function listen() {
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    check();
+  });
+  byId("save-bundle").addEventListener("click", save);
+  byId("other").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+  addEventListener("hashchange", () => {
+    byId("key").value = keyInAddress();
+    check();
+  });
+}
+
+async function start() {
+  listen();
+  byId("key").value = keyInAddress();
+  await showScriptDigest();
+  given = await bundleInPage();
+  byId("save").hidden = given === null;
+  byId("bundle-name").textContent = given ? "The bundle that this page was made with." : "There is no bundle in this page: choose one below.";
+  await check();
+}
+
+start();
