@@ -19,6 +19,7 @@ from fgtrac.cli.export import export
 from fgtrac.cli.history import history
 from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
+from fgtrac.cli.report import report
 from fgtrac.cli.runs import runs
 from fgtrac.cli.score import score
 from fgtrac.cli.seal import seal
@@ -58,6 +59,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     prove: "a bundle that proves a claim to others",
     verify: "check a whole trace, or a bundle without its trace",
     check: "hold a trace to policies: test data, opt-outs, erasures",
+    report: "a trace in one page, and a draft for the AI Act",
     seal: "put the journal into the log, and sign it",
     anchor: "have the tree head witnessed outside your reach",
     ui: "runs, samples and what of it holds, in the browser",

@@ -122,7 +122,7 @@ def _standing(names: Sequence[str], parts: Sequence[Part], title: str, x: str, y
 
 def _finish(canvas: Canvas, names: Sequence[str], parts: Sequence[Part], shown: int) -> Html:
     """The legend of several parts, and the bars in words."""
-    if any(name for name, _, _ in parts):
+    if len(parts) > 1:
         canvas.legend([(name, kind) for name, _, kind in parts])
     if not names:
         canvas.text(WIDTH / 2, (canvas.top + canvas.bottom) / 2, "no values", "fg-middle")

@@ -76,7 +76,7 @@ def table(
     cells = "".join(
         f'<th scope="col"{_right(is_count)}>{escape(word)}</th>' for word, is_count in zip(head, counts, strict=True)
     )
-    lines = ["<tr>" + "".join(_cell(value, first=i == 0) for i, value in enumerate(row)) + "</tr>" for row in rows]
+    lines = ["<tr>" + "".join(map(_cell, row, counts, range(len(row)))) + "</tr>" for row in rows]
     if more or not rows:
         words = f"and {more:,} more" if more else "none"
         lines.append(f'<tr><td class="fg-more" colspan="{len(head)}">{words}</td></tr>')
@@ -98,11 +98,10 @@ def verdict_mark(verdict: object, words: str = "") -> Html:
     )
 
 
-def _cell(value: Any, *, first: bool) -> str:
+def _cell(value: Any, is_count: bool, place: int) -> str:
+    """One cell; the first of a row names it, and a column of numbers alone stands to the right."""
     text = _words(value)
-    if first:
-        return f'<th scope="row">{text}</th>'
-    return f"<td{_right(_is_number(value))}>{text}</td>"
+    return f"<td{_right(is_count)}>{text}</td>" if place else f'<th scope="row"{_right(is_count)}>{text}</th>'
 
 
 def _words(value: Any) -> str:

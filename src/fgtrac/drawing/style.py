@@ -51,9 +51,12 @@ CSS = f""":root {{ {_variables(LIGHT)} }}
 .fg-table {{ border-collapse: collapse; margin: 0 0 1rem; font-variant-numeric: tabular-nums; }}
 .fg-table caption {{ text-align: left; font-weight: 600; padding: 0.25rem 0; }}
 .fg-table th, .fg-table td {{ text-align: left; vertical-align: top; padding: 0.2rem 0.75rem 0.2rem 0;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); overflow-wrap: anywhere; }}
+  border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); overflow-wrap: anywhere;
+  min-width: 3.5rem; }}
 .fg-table thead th {{ font-weight: 600; border-bottom-color: currentColor; }}
-.fg-table tbody th {{ font-weight: 400; }}
+.fg-table tbody th {{ font-weight: 400; min-width: 6rem; }}
+.fg-table thead th {{ overflow-wrap: normal; }}
+.fg-table td > .fg-verdict {{ overflow-wrap: normal; }}
 .fg-table th.fg-number, .fg-table td.fg-number {{ text-align: right; overflow-wrap: normal; }}
 .fg-verdict {{ white-space: normal; }}
 .fg-verdict.fg-holds {{ color: var(--fg-holds); }}

@@ -59,6 +59,10 @@ class Blocks:
         sample_id: bytes = ids[ordinal].tobytes()
         return sample_id
 
+    def whole(self) -> list[bytes]:
+        """Every block of which all parts are registered, in the order of the log."""
+        return list(self._parts)
+
     def pseudonyms(self) -> list[bytes]:
         """Every subject that a whole block names, ascending."""
         columns = [column for block in self._parts if (column := self.subjects(block)) is not None]

@@ -1,0 +1,75 @@
+"""`fgtrac report`: a trace in one page, verdict first, and a draft of the EU AI Act's training-data summary."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgtrac.api.report import TraceReport, make_report
+from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
+from fgtrac.cli.history import Key
+from fgtrac.store.durable import write_file
+from fgtrac.web.ai_act import summarize_content
+from fgtrac.web.report_data import report_data
+from fgtrac.web.report_page import report_page
+
+SUFFIX = ".report.html"
+
+
+def report(
+    trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="the page to write (default: NAME.report.html beside the trace)")
+    ] = None,
+    key: Key = None,
+    ai_act: Annotated[
+        Path | None,
+        typer.Option("--ai-act", metavar="FILE.json", help="also write the draft of the EU AI Act's summary as JSON"),
+    ] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="call samples by their names in the vault, not by their ids")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a trace, and write what it says as one page that needs nothing else: composition, uses, losses,
+    contributions, integrity, what is not proved, and a draft of the EU AI Act's training-data summary.
+
+    Exit code as of verify. With --json the figures are printed too; a page is then written with -o only.
+    """
+    page = out or (None if as_json else trace.with_suffix("").with_name(trace.name.removesuffix(".trace") + SUFFIX))
+    for place in (page, ai_act):
+        if place is not None:
+            _check_place(place, force)
+    made = make_report(trace, key=key, watch=progress)
+    written = []
+    if page is not None:
+        write_file(page, report_page(made, made=datetime.now(UTC), names=names).encode("utf-8", "replace"))
+        written.append(page)
+    if ai_act is not None:
+        write_file(ai_act, (json.dumps(_summary(made), ensure_ascii=False, indent=1) + "\n").encode())
+        written.append(ai_act)
+    if as_json:
+        print_json(report_data(made) | {"files": list(map(str, written))})
+    else:
+        lines = [f"{made.name}: {made.verified.verdict}", made.withheld, *map(str, written)]
+        answers().print("\n".join(safe(line) for line in lines if line), soft_wrap=True)
+    raise typer.Exit(made.verified.exit_code)
+
+
+def _check_place(place: Path, force: bool) -> None:
+    if place.exists() and not force:
+        raise FileExistsError(f"{place} is there already; name another file, or replace it with --force")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {place.parent} to write {place.name} into")
+
+
+def _summary(made: TraceReport) -> dict[str, Any]:
+    """The draft. ValueError where there are no figures to make one from."""
+    if made.figures is None:
+        raise ValueError(f"there is nothing to summarize: {made.withheld}")
+    return summarize_content(made.figures, str(made.verified.verdict))

@@ -1,0 +1,206 @@
+"""What a log can say of the EU AI Act's public summary of training content; all else is the provider's to fill in.
+
+The names, dates and fields are in ai_act.json, with their sources. A summary is a draft and no finding of compliance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+
+from fgtrac.api.report_figures import Figures, Part
+
+OPEN = "to be filled by the provider"
+CAUTION = (
+    "A draft for the provider, made from a log. It fills in what the log says and marks all else; it does not say "
+    "whether the model is a general-purpose one, nor whether any obligation is met."
+)
+Sentence = Callable[[Figures], str]
+
+
+def template() -> dict[str, Any]:
+    """The names, dates and fields of ai_act.json."""
+    data: dict[str, Any] = json.loads(files("fgtrac.web").joinpath("ai_act.json").read_text(encoding="utf-8"))
+    return data
+
+
+def summarize_content(figures: Figures, verdict: str) -> dict[str, Any]:
+    """The summary as plain data: the template's sections, in each field what the log says (`log`) and whether the
+    provider has to fill it in (`open`); `totals` and `data_sets` are the log's own counts. `verdict` is what verifying
+    the trace found."""
+    form = template()
+    sections = [_section(section, figures) for section in form["sections"]]
+    return {
+        "about": {name: form[name] for name in ("regulation", "template", "dates")},
+        "caution": CAUTION,
+        "log": {
+            "trace_id": figures.trace_id, "entries": figures.size, "root": figures.root, "verdict": verdict,
+            "entries_not_covered": figures.pending,
+        },
+        "totals": totals(figures),
+        "data_sets": data_sets(figures),
+        "sections": sections,
+    }  # fmt: skip
+
+
+def totals(figures: Figures) -> dict[str, int]:
+    """Sums over all samples, and those over the data sets add up to them."""
+    course = figures.course
+    return {
+        "samples": figures.all.samples,
+        "training_samples": figures.training.samples,
+        "samples_used": figures.all.used,
+        "uses": figures.all.uses,
+        "neighbour_uses": figures.all.neighbours,
+        "uses_in_doubt": course.total("perhaps"),
+        "samples_dropped": figures.all.dropped,
+        "subjects": figures.subject_count,
+        "erasures": len({pseudonym for _, pseudonym, _ in figures.told.erasures}),
+    }
+
+
+def data_sets(figures: Figures) -> list[dict[str, Any]]:
+    """A row for each data set, by name."""
+    return [
+        {
+            "name": source.name, "made_by": list(source.made_by), "samples": source.part.samples,
+            "training_samples": source.training.samples, "samples_used": source.part.used, "uses": source.part.uses,
+            "neighbour_uses": source.part.neighbours, "samples_dropped": source.part.dropped,
+            "subjects": source.subjects,
+        }
+        for source in figures.sources
+    ]  # fmt: skip
+
+
+def _section(section: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
+    parts = [
+        {
+            "number": part["number"],
+            "title": part["title"],
+            "fields": [
+                {"id": one["id"], "title": one["title"], "log": _said(one, figures), "open": OPEN}
+                for one in part["fields"]
+            ],
+        }
+        for part in section["parts"]
+    ]
+    return {"number": section["number"], "title": section["title"], "log": _said(section, figures), "parts": parts}
+
+
+def _said(field: Mapping[str, Any], figures: Figures) -> str:
+    """What the log says of a field; nothing of most."""
+    return _SENTENCES[field["from"]](figures) if "from" in field else ""
+
+
+def _model_states(figures: Figures) -> str:
+    kept = [state for state in figures.course.states if state.standing == "kept"]
+    named = [f"step {s.step}" + (f" (SHA-256 {s.digest.hex()})" if s.digest else "") for s in kept]
+    if not named:
+        return f"The log {figures.trace_id} names no kept model state."
+    return f"The log {figures.trace_id} names these kept model states: {_list(named)}."
+
+
+def _modalities(figures: Figures) -> str:
+    found = sorted({words for said in figures.course.said.values() if said.what == "attention" for words in said.about})
+    if not found:
+        return "The log does not say of what modality its samples are."
+    return f"The model weighs these modalities, as it was recorded: {_list(found)}."
+
+
+def _size(figures: Figures) -> str:
+    form = template()
+    ranges = "; ".join(f"{s['modality'].lower()} in {s['unit']}: {', '.join(s['ranges'])}" for s in form["sizes"])
+    said = _told(figures.training, "with the role train")
+    return f"{said} The log counts samples. The template asks for a range by modality ({ranges})."
+
+
+def _latest_registration(figures: Figures) -> str:
+    times = [s.registered for s in figures.sources if s.training.samples and not s.made_by]
+    if not times:
+        return "No sample has the role train."
+    return f"The training samples were registered by {date(max(times))}, and so collected before, by the log's clock."
+
+
+def _record(figures: Figures) -> str:
+    return (
+        f"Counted from a log of {figures.size:,} entries with the root {figures.root}; samples are the rows of the "
+        "data sets as they were registered, and a use is a place in a batch of an applied update."
+    )
+
+
+def _data_sets(figures: Figures) -> str:
+    n = len(figures.sources)
+    return (
+        f"The log names {n:,} data set{'s' * (n != 1)}, listed below with their counts. Which of sections 2.1 to 2.6 "
+        "each belongs to, the provider says: the log does not know where data came from."
+    )
+
+
+def _subjects(figures: Figures) -> str:
+    if not figures.subject_count:
+        return "No sample was registered as a person's (subject=). That does not mean that there is none."
+    return (
+        f"{figures.samples_of_subjects:,} samples belong to {figures.subject_count:,} subjects, under pseudonyms. "
+        "Whether they are users, the log does not say."
+    )
+
+
+def _made_samples(figures: Figures) -> str:
+    made = [source for source in figures.sources if source.made_by]
+    if not made:
+        return "No stage in the log made samples from others. It does not say how the data itself came about."
+    named = [f"{s.name} ({s.part.samples:,} samples, by {', '.join(s.made_by)})" for s in made]
+    return f"Stages made samples from others: {_list(named)}. Whether an AI model did so, the log does not say."
+
+
+def _opt_outs(figures: Figures) -> str:
+    excluded = [part for words, part in figures.roles.items() if "excluded" in words.split(", ")]
+    samples, uses = sum(p.samples for p in excluded), sum(p.uses + p.neighbours for p in excluded)
+    erased = {pseudonym for _, pseudonym, _ in figures.told.erasures}
+    return (
+        f"{samples:,} samples have the role excluded, and were used {uses:,} times; {len(erased):,} subjects were "
+        "erased. fgtrac check --policy FILE holds a list of opt-outs against the log; this summary has not done so."
+    )
+
+
+def _removals(figures: Figures) -> str:
+    dropped = [f"{s.name} ({s.operation}): {s.dropped:,}" for s in figures.course.stages.values() if s.dropped]
+    if not dropped:
+        return "No stage in the log dropped a sample."
+    return f"Stages dropped samples: {_list(dropped)}. For what reason, beyond the stage's name, the log does not say."
+
+
+def _processing(figures: Figures) -> str:
+    stages = [f"{s.name} ({s.operation} on {s.dataset})" for s in figures.course.stages.values()]
+    return f"Stages in the log: {_list(stages)}." if stages else "The log names no preprocessing stage."
+
+
+_SENTENCES: dict[str, Sentence] = {
+    "model_states": _model_states, "modalities": _modalities, "size": _size,
+    "latest_registration": _latest_registration, "record": _record, "data_sets": _data_sets, "subjects": _subjects,
+    "made_samples": _made_samples, "opt_outs": _opt_outs, "removals": _removals, "processing": _processing,
+}  # fmt: skip
+
+
+def date(nanoseconds: int) -> str:
+    """A day in UTC; a time that no calendar has in its own words."""
+    try:
+        return datetime.fromtimestamp(nanoseconds // 10**9, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        return f"{nanoseconds} ns after 1970"
+
+
+def _told(part: Part, which: str) -> str:
+    neighbours = f" and {part.neighbours:,} times as neighbours" if part.neighbours else ""
+    return (
+        f"{part.samples:,} samples {which}; {part.used:,} of them were used in updates, {part.uses:,} times in all"
+        f"{neighbours}; stages dropped {part.dropped:,}."
+    )
+
+
+def _list(words: list[str], most: int = 12) -> str:
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return "; ".join(words[:most]) + more

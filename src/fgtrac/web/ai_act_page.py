@@ -1,0 +1,61 @@
+"""The draft of the EU AI Act's summary of training content as HTML, for a report or a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fgtrac.api.report_figures import Figures
+from fgtrac.drawing.html import Html, escape, table
+from fgtrac.web.ai_act import summarize_content
+
+
+def ai_act_html(figures: Figures, verdict: str) -> Html:
+    """The summary, field by field: what the log says, and what is left to the provider."""
+    summary = summarize_content(figures, verdict)
+    about, log = summary["about"], summary["log"]
+    law, form = about["regulation"], about["template"]
+    dates = "; ".join(f"{one['date']}: {one['what']}" for one in about["dates"])
+    return Html(
+        f"<p><strong>{escape(summary['caution'])}</strong></p>"
+        f"<p>{escape(law['provision'])} of {escape(law['name'])}, after the {escape(form['name'])} by the "
+        f"{escape(form['by'])}, published {escape(form['published'])} ({escape(form['communication'])}). "
+        f'{escape(dates)}. Sources: <span class="mono">{escape(law["source"])}</span>, '
+        f'<span class="mono">{escape(form["source"])}</span></p>'
+        f"<p>Counted from {log['entries']:,} entries; verifying them gave: {escape(log['verdict'])}. Later entries "
+        f"that are not counted: {log['entries_not_covered']:,}.</p>"
+        + _totals(summary["totals"])
+        + "".join(_section(section, summary["data_sets"]) for section in summary["sections"])
+    )
+
+
+def _totals(totals: Mapping[str, int]) -> Html:
+    rows = [(name.replace("_", " "), value) for name, value in totals.items()]
+    return table(["of the whole log", "number"], rows, caption="Totals")
+
+
+def _section(section: Mapping[str, Any], data_sets: list[dict[str, Any]]) -> str:
+    said = f"<p>{escape(section['log'])}</p>" if section["log"] else ""
+    listed = _data_sets(data_sets) if section["log"] else ""
+    parts = "".join(_part(part) for part in section["parts"])
+    return f"<h3>{escape(section['number'])}. {escape(section['title'])}</h3>{said}{listed}{parts}"
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    rows = [
+        (f"{one['id']} {one['title']}", one["log"] or None, Html(f'<span class="open">{escape(one["open"])}</span>'))
+        for one in part["fields"]
+    ]
+    return f"<h4>{escape(part['number'])} {escape(part['title'])}</h4>" + table(
+        ["field of the template", "what the log says", "what it does not"], rows
+    )
+
+
+def _data_sets(rows: list[dict[str, Any]]) -> Html:
+    head = ["data set", "made by", "samples", "training", "used", "uses", "as neighbours", "dropped", "subjects"]
+    names = (
+        "name", "made_by", "samples", "training_samples", "samples_used", "uses", "neighbour_uses", "samples_dropped",
+        "subjects",
+    )  # fmt: skip
+    cells = [[", ".join(row[n]) or None if n == "made_by" else row[n] for n in names] for row in rows]
+    return table(head, cells, caption="Data sets")
