@@ -135,11 +135,11 @@ class Page:
         return Seen(**self.tell("seen"))
 
     def run(self, script: str, value: Any = None) -> Any:
-        """The value of an expression, or of a function of `value`, in the page."""
+        """What an expression gives in the page, or with a value a function of it."""
         return self.tell("run", script=script, value=value)
 
     def wait(self, script: str, value: Any = None) -> None:
-        """Until an expression, or a function of `value`, is true in the page; 20 s at most."""
+        """Until what `run` would give is true; 20 s at most."""
         self.tell("wait", script=script, value=value)
 
     def text(self, selector: str = "body") -> str:

@@ -61,10 +61,10 @@ const verbs = {
   },
   url: ({ page }) => page.url(),
   html: ({ page }) => page.content(),
-  // `script` is an expression or a function of `value`; the page's policy does not bind it.
-  run: ({ page, script, value }) => page.evaluate(script.includes("=>") ? eval(script) : script, value),
+  // `script` is an expression, or with a value a function of it; the page's policy does not bind it.
+  run: ({ page, script, value }) => page.evaluate(value === null ? script : eval(script), value),
   wait: ({ page, script, value }) =>
-    page.waitForFunction(script.includes("=>") ? eval(script) : script, value).then(() => null),
+    page.waitForFunction(value === null ? script : eval(script), value).then(() => null),
   text: ({ page, selector }) => page.locator(selector).first().innerText(),
   texts: ({ page, selector }) => page.locator(selector).allInnerTexts(),
   count: ({ page, selector }) => page.locator(selector).count(),

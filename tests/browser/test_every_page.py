@@ -1,0 +1,75 @@
+"""Every page of both demos' traces: nothing goes wrong, nothing from outside, and everybody can use it."""
+
+from __future__ import annotations
+
+import pytest
+
+from browser.addresses import DEMOS, OF_RUN, SITE, addresses
+from browser.chromium import Browser, Page
+from browser.explored import Explorer, User
+
+NARROW = 360
+# Rules of axe that are not held to, each with its reason. There are none.
+EXCEPTIONS: dict[str, str] = {}
+DAMAGED = ("tampered", "broken", "unsealed")
+
+
+def check_page(page: Page, *, refused: bool = False) -> None:
+    """A whole page in which nothing went wrong; where it says no, the browser's own line about that is no fault."""
+    troubles = page.seen().troubles(page.origin)
+    if refused:
+        troubles = [t for t in troubles if not t.startswith("Failed to load resource: the server responded with a st")]
+    assert not troubles, page.url
+    assert page.count("h1") == 1, page.url
+    assert page.count("main") == 1, page.url
+    assert page.run("document.title"), page.url
+    assert page.run("document.documentElement.lang") == "en", page.url
+    assert page.count("[style], [onclick], script:not([src])") == 0, page.url
+
+
+def check_accessible(page: Page) -> None:
+    found = [f for f in page.axe() if f["rule"] not in EXCEPTIONS]
+    assert not found, (page.url, found)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", range(len(OF_RUN)), ids=[page or "/" for page in OF_RUN])
+@pytest.mark.parametrize("demo", DEMOS)
+def test_a_page_of_a_demo_is_whole_and_accessible(
+    demo: str, place: int, scheme: str, browser: Browser, explorer: Explorer, user: User
+) -> None:
+    path = addresses(user.runs, demo)[place]
+    with browser.page(scheme=scheme) as page:
+        assert page.go(explorer.at(path)) == 200, page.text()
+        check_page(page)
+        check_accessible(page)
+        page.tell("size", width=NARROW, height=700)
+        wide = page.run("document.documentElement.scrollWidth")
+        assert wide <= NARROW, f"{path} is {wide} px wide on a screen of {NARROW}"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", SITE)
+def test_a_page_of_the_site_is_whole_and_accessible(
+    path: str, scheme: str, browser: Browser, explorer: Explorer
+) -> None:
+    with browser.page(scheme=scheme) as page:
+        assert page.go(explorer.at(path)) == 200, page.text()
+        check_page(page)
+        check_accessible(page)
+        page.tell("size", width=NARROW, height=700)
+        assert page.run("document.documentElement.scrollWidth") <= NARROW
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_every_page_of_a_damaged_trace_says_so_in_a_whole_page(
+    name: str, browser: Browser, explorer: Explorer, user: User
+) -> None:
+    with browser.page() as page:
+        for path in addresses(user.runs, "digits"):
+            status = page.go(explorer.at(path.replace("/run/digits", f"/run/{name}", 1)))
+            assert status in (200, 400, 404, 409, 500), path
+            check_page(page, refused=status != 200)
+            assert "Traceback" not in page.text()
+            assert page.count(".verdict-holds") == 0
+        check_accessible(page)
