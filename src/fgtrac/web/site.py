@@ -7,14 +7,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from fgtrac.api.overview import newest_head, overview
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.errors import FormatError
 from fgtrac.store.private_files import check_names_file
 from fgtrac.web.asked import NotThereError
+from fgtrac.web.beside import Beside, Finding
 from fgtrac.web.checking import Checking, Standing
-from fgtrac.web.overviews import Overviews, Reading
 
 SUFFIX = ".trace"
 MAX_OPEN = 16  # traces kept open; of more, those longest unasked are opened again
@@ -45,7 +47,8 @@ class Site:
         self._opened: dict[str, _Opened] = {}
         self._turn = threading.Lock()
         self._checking = Checking(key)
-        self._overviews = Overviews()
+        self.logs = Beside("fgtrac reads logs")
+        self.comparisons = Beside("fgtrac compares")
 
     @property
     def only(self) -> str:
@@ -98,14 +101,17 @@ class Site:
         """The same without a check being begun."""
         return self._checking.look(self.path_of(name))
 
-    def overview(self, name: str, patience_s: float) -> Reading:
-        """What the trace's log tells as of its newest head, as far as it was read within `patience_s`."""
-        return self._overviews.of(self.path_of(name), patience_s)
+    def overview(self, name: str, patience_s: float) -> Finding:
+        """What the trace's log tells as of its newest head, as far as it was read within `patience_s`. NotSealedError
+        where it has no head yet."""
+        path = self.path_of(name)
+        head = newest_head(path)
+        return self.logs.of(path, head, partial(overview, path, head), patience_s)
 
     def stop(self) -> None:
         """Begin nothing more beside the pages."""
-        self._checking.stop()
-        self._overviews.stop()
+        for one in (self._checking, self.logs, self.comparisons):
+            one.stop()
 
 
 def _stamp(path: Path) -> Stamp:
