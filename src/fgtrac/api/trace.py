@@ -43,8 +43,9 @@ class Trace(TabledTrace):
     def history(self, sample: str, *, details: bool | None = None) -> History:
         """The whole history of the sample of that name (`id:HEX`, `key:JSON`, `NAME:key:JSON` or `NAME:ROW`).
 
-        `details` reads the entries that the index names (default: where they are few; of more, those that are not about
-        uses). `tally` counts its uses as a seed and as a neighbour, `text(every_event=True)` has a line for each event.
+        `details` reads the entries that the index names (default: where they are few and short, together at most 2 MiB;
+        of more, those that are not about uses). `tally` counts its uses as a seed and as a neighbour,
+        `text(every_event=True)` has a line for each event.
         UnknownSampleError (a ValueError) where no such sample is registered, ProofError or TamperError where the trace
         was tampered with.
         """

@@ -22,7 +22,8 @@ from fgtrac.query.tally import UNKNOWN, Draws, Said, Tally, count, draws_of, epo
 from fgtrac.query.timeline import Timeline
 
 KIND_WORDS = {code: word for word, code in KIND.items()}
-READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for
+READ_ENTRIES = 256  # of a longer history the entries (up to 64 KB each) are read only where details are asked for,
+READ_BYTES = 1 << 21  # and so where they have more than this together: that is about 10 ms
 READ_DRAWS = 1024  # of the others, the graph and the hops of so many are read: about half a second
 LIFE = ("registered", "role", "transformed", "derived", "erased")  # read of every history: they are few
 TAKING_PART = ("used", "neighbour", "delivered")
@@ -163,14 +164,14 @@ class Historian:
     ) -> History | None:
         """The history of a sample, or None where it is not registered (shown by its neighbours in the index).
 
-        `details` reads the entries (default: all where they are at most READ_ENTRIES, else those that are not about
-        uses and neighbours, as far as they are few). ProofError where the index or an entry is not what was sealed, or
-        the two contradict each other.
+        `details` reads the entries (default: all where they are at most READ_ENTRIES of READ_BYTES together, else
+        those that are not about uses and neighbours, as far as they are few). ProofError where the index or an entry is
+        not what was sealed, or the two contradict each other.
         """
         rows = self._seal.rows(sample_id)
         if rows is None:
             return None
-        read = _worth_reading(rows, details)
+        read = np.full(len(rows), details) if details is not None else self._worth_reading(rows)
         events = [self._mark(event) for event in self._read(sample_id, rows[read])]
         said = _said_by(events) if details is not None else _said_by(events) | self.drawn(rows[~read])
         events += self._outline(rows[~read], said)
@@ -263,6 +264,17 @@ class Historian:
         sure = tuple(step for step in kept if first is not None and step >= first)
         return sure, tuple(step for step in kept if maybe is not None and step >= maybe and step not in sure)
 
+    def _worth_reading(self, rows: Rows) -> NDArray[np.bool_]:
+        """(n,) whose entries are read: those of LIFE in any case, then kind by kind as long as they are few together,
+        and short."""
+        chosen = np.isin(rows["kind"], [KIND[word] for word in LIFE])
+        for words in (("attention",), ("prediction",), ("contribution",), TAKING_PART):
+            more = chosen | np.isin(rows["kind"], [KIND[word] for word in words])
+            entries = np.unique(rows["entry"][more])
+            if len(entries) <= READ_ENTRIES and self._seal.log.fits(entries.tolist(), READ_BYTES):
+                chosen = more
+        return chosen
+
     def _mark(self, event: Event) -> Event:
         """The event, said to be superseded where it is; of weights and scores what became of their checkpoint."""
         if event.kind in ("attention", "contribution") and "checkpoint" in event.details:
@@ -322,18 +334,6 @@ def _has_family(rows: Rows) -> bool:
 
 def _is_dropped(rows: Rows) -> bool:
     return bool(((rows["kind"] == KIND["transformed"]) & (rows["detail"] == TRANSFORM["dropped"])).any())
-
-
-def _worth_reading(rows: Rows, details: bool | None) -> NDArray[np.bool_]:
-    """(n,) whose entries are read: those of LIFE in any case, then kind by kind as long as they are few together."""
-    if details is not None:
-        return np.full(len(rows), details)
-    chosen = np.isin(rows["kind"], [KIND[word] for word in LIFE])
-    for words in (("attention",), ("prediction",), ("contribution",), TAKING_PART):
-        more = chosen | np.isin(rows["kind"], [KIND[word] for word in words])
-        if len(np.unique(rows["entry"][more])) <= READ_ENTRIES:
-            chosen = more
-    return chosen
 
 
 def _count_events(events: Sequence[Event]) -> Tally:

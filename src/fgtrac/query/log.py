@@ -101,6 +101,16 @@ class SealedLog:
             for bundle in range(self.head.size // WIDTH):
                 self._nodes.node(7, 2 * bundle)  # hashes the tile's levels, which every path through it needs
 
+    def fits(self, numbers: Iterable[int], limit: int) -> bool:
+        """Whether the entries have at most so many bytes together. Looks no further than where they have more."""
+        for number in numbers:
+            with whole(f"entry {number}"):
+                start, stop = self._place(number)
+            limit -= stop - start
+            if limit < 0:
+                return False
+        return True
+
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Let the disk fetch these entries side by side, before they are read one by one."""
         for number in numbers:
