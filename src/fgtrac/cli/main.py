@@ -13,6 +13,7 @@ from fgtrac.cli.anchor import anchor
 from fgtrac.cli.check import check
 from fgtrac.cli.demo import demo
 from fgtrac.cli.diff import diff
+from fgtrac.cli.doctor import doctor
 from fgtrac.cli.duplicates import duplicates
 from fgtrac.cli.erase import erase
 from fgtrac.cli.export import export
@@ -69,6 +70,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     suspects: "training samples that may be mislabelled",
     spikes: "where the training loss jumped, and whose loss it was",
     duplicates: "training samples that are nearly the same",
+    doctor: "what is wrong with this machine or a trace, and what to do",
 }
 for verb, line in VERBS.items():
     app.command(short_help=line)(verb)

@@ -279,3 +279,22 @@ def _try_lock(path: Path) -> int | None:
             return None
         _locked_here.add(path)
         return fd
+
+
+def try_locks(folder: Path) -> str | None:
+    """Whether a folder's file system keeps two holders of a file apart, tried on a file without a name: None where it
+    does, else what went wrong. OSError where no file can be made there."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as seals do
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as writers of the journal do
+        except OSError as error:
+            return f"a lock is refused: {error.strerror}"
+        other = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        finally:
+            os.close(other)
+    return "two holders of one file are not kept apart"
