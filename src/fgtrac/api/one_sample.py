@@ -76,6 +76,21 @@ def prove_one(trace: Trace, sample_id: bytes, claim: str | None, *, with_name: b
     return trace._prover.prove(Proof(sample_id), claim)
 
 
+def has_vault(trace: Trace) -> bool:
+    """Whether names can be looked up."""
+    return trace._vault is not None
+
+
+def names_of(trace: Trace, ids: Sequence[bytes]) -> list[str | None]:
+    """What the vault calls samples; None of those that it does not know."""
+    return [trace._namer.name_of(sample_id) for sample_id in ids]
+
+
+def seems_scored(trace: Trace) -> bool:
+    """Whether files of factors lie in the trace; whether they can be used, only their entries tell."""
+    return (trace.path / "artifacts" / "scoring").is_dir()
+
+
 def dataset_names(trace: Trace) -> list[str]:
     """The data sets that the log describes."""
     return sorted({str(event["name"]) for _, event in trace._historian.timeline.entries("dataset")})

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
 from fgtrac.web.listening import missing
-from fgtrac.web.pages import mine, run, runs, sample, verdict
+from fgtrac.web.pages import mine, run, runs, sample, samples, verdict
 from fgtrac.web.paths import NAME, NO_PAGE, file_name, match, read_path, read_query
 from fgtrac.web.plain_data import plain
 from fgtrac.web.problems import Problem, explain
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PAGES: tuple[Page, ...] = (  # a page module each, in the order of the navigation
     *runs.PAGES,
     *run.PAGES,
+    *samples.PAGES,
     *sample.PAGES,
     *mine.PAGES,
     *verdict.PAGES,
