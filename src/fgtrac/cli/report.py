@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fgtrac.api.report import TraceReport, make_report
+from fgtrac.api.report import make_report
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import Key
 from fgtrac.store.durable import write_file
@@ -50,13 +50,15 @@ def report(
     if page is not None:
         write_file(page, report_page(made, made=datetime.now(UTC), names=names).encode("utf-8", "replace"))
         written.append(page)
-    if ai_act is not None:
-        write_file(ai_act, (json.dumps(_summary(made), ensure_ascii=False, indent=1) + "\n").encode())
+    if ai_act is not None and made.figures is not None:
+        summary = summarize_content(made.figures, str(made.verified.verdict))
+        write_file(ai_act, (json.dumps(summary, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
         written.append(ai_act)
     if as_json:
         print_json(report_data(made) | {"files": list(map(str, written))})
     else:
-        lines = [f"{made.name}: {made.verified.verdict}", made.withheld, *map(str, written)]
+        lacking = f"no figures{' and no draft' * (ai_act is not None)}: {made.withheld}" if made.withheld else ""
+        lines = [f"{made.name}: {made.verified.verdict}", lacking, *map(str, written)]
         answers().print("\n".join(safe(line) for line in lines if line), soft_wrap=True)
     raise typer.Exit(made.verified.exit_code)
 
@@ -66,10 +68,3 @@ def _check_place(place: Path, force: bool) -> None:
         raise FileExistsError(f"{place} is there already; name another file, or replace it with --force")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {place.parent} to write {place.name} into")
-
-
-def _summary(made: TraceReport) -> dict[str, Any]:
-    """The draft. ValueError where there are no figures to make one from."""
-    if made.figures is None:
-        raise ValueError(f"there is nothing to summarize: {made.withheld}")
-    return summarize_content(made.figures, str(made.verified.verdict))

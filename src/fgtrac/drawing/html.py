@@ -93,7 +93,7 @@ def verdict_mark(verdict: object, words: str = "") -> Html:
     sign, kind = VERDICTS.get(said, NOT_CHECKED)
     more = f" {escape(short(words))}" if words else ""
     return Html(
-        f'<span class="fg-verdict fg-{kind}"><span aria-hidden="true">{sign}</span> '
+        f'<span class="fg-verdict fg-{kind}"><span aria-hidden="true">{sign}</span>&nbsp;'
         f"<strong>{escape(short(said, 80))}</strong>{more}</span>"
     )
 

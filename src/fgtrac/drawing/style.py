@@ -54,7 +54,7 @@ CSS = f""":root {{ {_variables(LIGHT)} }}
   border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); overflow-wrap: anywhere;
   min-width: 3.5rem; }}
 .fg-table thead th {{ font-weight: 600; border-bottom-color: currentColor; }}
-.fg-table tbody th {{ font-weight: 400; min-width: 6rem; }}
+.fg-table tbody th {{ font-weight: 400; min-width: 7rem; }}
 .fg-table thead th {{ overflow-wrap: normal; }}
 .fg-table td > .fg-verdict {{ overflow-wrap: normal; }}
 .fg-table th.fg-number, .fg-table td.fg-number {{ text-align: right; overflow-wrap: normal; }}

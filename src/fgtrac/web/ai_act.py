@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from fgtrac.api.report_figures import Figures, Part
+from fgtrac.drawing.html import short
 
 OPEN = "to be filled by the provider"
 CAUTION = (
@@ -203,4 +204,4 @@ def _told(part: Part, which: str) -> str:
 
 def _list(words: list[str], most: int = 12) -> str:
     more = f" and {len(words) - most:,} more" if len(words) > most else ""
-    return "; ".join(words[:most]) + more
+    return "; ".join(short(word) for word in words[:most]) + more

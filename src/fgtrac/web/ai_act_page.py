@@ -43,11 +43,11 @@ def _section(section: Mapping[str, Any], data_sets: list[dict[str, Any]]) -> str
 
 def _part(part: Mapping[str, Any]) -> str:
     rows = [
-        (f"{one['id']} {one['title']}", one["log"] or None, Html(f'<span class="open">{escape(one["open"])}</span>'))
+        (f"{one['id']} {one['title']}", escape(one["log"]) or None, Html(f"<em>{escape(one['open'])}</em>"))
         for one in part["fields"]
     ]
     return f"<h4>{escape(part['number'])} {escape(part['title'])}</h4>" + table(
-        ["field of the template", "what the log says", "what it does not"], rows
+        ["field of the template", "what the log says", "all else"], rows
     )
 
 

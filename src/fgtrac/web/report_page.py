@@ -26,7 +26,6 @@ code, .mono {{ font: 0.9em ui-monospace, monospace; overflow-wrap: anywhere; }}
 .verdict {{ border: 2px solid; border-radius: 6px; padding: 0.6rem 1rem; margin: 1rem 0; font-size: 1.15rem; }}
 .verdict p {{ margin: 0.25rem 0; font-size: 0.95rem; }}
 .soft {{ opacity: 0.8; }}
-.open {{ font-style: italic; }}
 table {{ max-width: 100%; }}
 nav ul {{ columns: 2; padding-left: 1.2rem; }}
 @media print {{

@@ -221,12 +221,17 @@ def _integrity(said: Said) -> Iterator[str]:
     yield table(["pairing of batch and update", "batches"], sorted(told.attributions.items()), caption="Attributions")
     yield table(["what became of a batch", "batches"], sorted(told.statuses.items()))
     gaps = sorted(told.gaps.items(), key=lambda pair: (-pair[1], pair[0]))
-    yield table(["gap in the record", "entries"], gaps[:SHOWN], caption="Gaps", more=max(0, len(gaps) - SHOWN))
     resumes = [(f"entry {n}", step) for n, step in told.resumes]
-    yield table(["restart", "from step"], resumes[:SHOWN], caption="Restarts", more=max(0, len(resumes) - SHOWN))
     erased = [(pseudonym[:16], f"entry {n}", samples) for n, pseudonym, samples in told.erasures]
-    head = ["pseudonym of an erased subject", "said in", "samples"]
-    yield table(head, erased[:SHOWN], caption="Erasures", more=max(0, len(erased) - SHOWN))
+    for title, head, found in (
+        ("Gaps", ("gap in the record", "entries"), gaps),
+        ("Restarts", ("restart", "from step"), resumes),
+        ("Erasures", ("pseudonym of an erased subject", "said in", "samples"), erased),
+    ):
+        if found:
+            yield table(head, found[:SHOWN], caption=title, more=max(0, len(found) - SHOWN))
+        else:
+            yield _p(f"{title}: none is recorded.")
 
 
 def _not_proved(said: Said) -> Iterator[str]:
