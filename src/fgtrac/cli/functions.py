@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fgtrac.errors import FgtracError
@@ -23,6 +24,20 @@ def load_function(named: str) -> Callable[..., Any]:
     ValueError for what is named otherwise, FileNotFoundError for no such file, FunctionFailedError for whatever
     the file raises when it is run, or the function when it is called.
     """
+    return load_functions(named, "")[0]
+
+
+def load_functions(named: str, other: str) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """`load_function`, and the function `other` of the same file; None where it has none."""
+    path, name, module = _load(named)
+    function, beside = getattr(module, name, None), getattr(module, other, None)
+    if not callable(function):
+        raise ValueError(f"{path} has no function {name}")
+    return _calling(path, function), _calling(path, beside) if callable(beside) else None
+
+
+def _load(named: str) -> tuple[Path, str, ModuleType]:
+    """The file that is named, the function's name, and the file as a module that was run."""
     path_text, colon, name = named.rpartition(":")
     path = Path(path_text)
     if not colon or path.suffix != ".py" or not name.isidentifier():
@@ -36,10 +51,7 @@ def load_function(named: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)  # data loaders' workers look their classes up by it
     _calling(path, spec.loader.exec_module)(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{path} has no function {name}")
-    return _calling(path, function)
+    return path, name, module
 
 
 def _calling(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fgtrac.cli.console import AsJson, print_json
-from fgtrac.cli.functions import load_function
+from fgtrac.cli.functions import load_functions
 from fgtrac.cli.history import Key
 
 
@@ -17,7 +17,11 @@ def ui(
     host: Annotated[str, typer.Option(help="the address to listen on; by default this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes a free one")] = 0,
     with_: Annotated[
-        str | None, typer.Option("--with", help="FILE.py:FUNCTION, which returns the data: shows pictures of samples")
+        str | None,
+        typer.Option(
+            "--with",
+            help="FILE.py:FUNCTION, which returns your data set, or {name: data set}: shows pictures of samples",
+        ),
     ] = None,
     key: Key = None,
     token: Annotated[
@@ -36,7 +40,7 @@ def ui(
     is_local = guard.is_loopback(host)
     if token is None and not is_local:
         token = guard.new_token()
-    given = None if with_ is None else load_function(with_)
+    given = None if with_ is None else _pictures(with_)
     app = explorer.explorer_app(place, key=key, token=token, is_local=is_local, given=given)
     server = listening.server_of(app, "the explorer", "ui")
     listener, url = listening.listen(host, port)
@@ -48,3 +52,12 @@ def ui(
     if open_:
         typer.launch(shown)
     listening.serve(server, listener)
+
+
+def _pictures(named: str) -> Any:
+    """The thumbnails of what the user's function returns, drawn from what `render` of the same file makes of an item,
+    where it has that function."""
+    from fgtrac.web.thumbnails import Thumbnails
+
+    function, render = load_functions(named, "render")
+    return Thumbnails(function(), render)
