@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def build_views(trace: TraceDir, seal: FullSeal, folder: Path, progress: Progres
     ProofError where the log is not what was sealed or contradicts itself, FormatError or TamperError for damaged files.
     """
     with ExitStack() as stack:
-        files = {view: ViewFile(folder, view) for view in VIEWS}
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        files = {view: ViewFile(folder, view, thread) for view in VIEWS}
         for file in files.values():
             stack.callback(file.abandon)
         builder = _Builder(seal, files)

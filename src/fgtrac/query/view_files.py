@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from fgtrac.store.durable import AppendFile
 GROUP_ROWS = 1 << 18  # rows of a row group at most
 GROUP_BYTES = 1 << 26  # of rows that wait for their row group
 _WRITE_BYTES = 1 << 20
+_MANY_VALUES = frozenset({"sample", "id", "subject", "content", "score", "weight", "value", "outputs"})  # no dictionary
+_SOUGHT = frozenset({"sample", "id", "entry", "step", "epoch", "number"})  # whose extremes tell what need not be read
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _ARROW = {
     "u2": pa.uint16(), "u4": pa.uint32(), "u8": pa.uint64(), "f4": pa.float32(), "f8": pa.float64(),
@@ -101,12 +104,21 @@ class _Sink:
 class ViewFile:
     """A view that is being written: rows come in pieces, in columns of equal length."""
 
-    def __init__(self, folder: Path, view: str) -> None:
+    def __init__(self, folder: Path, view: str, thread: ThreadPoolExecutor) -> None:
+        """`thread` encodes the rows beside whoever makes them; one row group waits for it at most."""
         self.view, self.rows = view, 0
         self._schema = schema_of(VIEWS[view])
         self._sink = _Sink(folder / f"{view}.parquet")
-        dense = [c.name for c in VIEWS[view] if c.name not in ("sample", "id", "content", "score", "weight", "value")]
-        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="lz4", use_dictionary=dense)
+        names = [column.name for column in VIEWS[view]]
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            self._schema,
+            compression="lz4",
+            use_dictionary=[name for name in names if name not in _MANY_VALUES],
+            write_statistics=[name for name in names if name in _SOUGHT],
+        )
+        self._thread, self._under_way = thread, Future[None]()
+        self._under_way.set_result(None)
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
 
@@ -123,21 +135,27 @@ class ViewFile:
     def write(self) -> None:
         """Make a row group of what has been added."""
         if self._waiting_rows:
-            table = pa.concat_tables(self._waiting).unify_dictionaries()
-            self._writer.write_table(table, row_group_size=GROUP_ROWS)
+            table = pa.concat_tables(self._waiting)
+            self._under_way.result()
+            self._under_way = self._thread.submit(self._encode, table)
             self.rows += len(table)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def close(self) -> dict[str, Any]:
         """Finish the file: what the manifest says of it."""
         self.write()
+        self._under_way.result()
         self._writer.close()
         self._sink.close()
         return {"rows": self.rows, "size": self._sink.size, "sha256": self._sink.digest.hexdigest()}
 
     def abandon(self) -> None:
-        """Let go of a file that will not be finished."""
+        """Let go of a file, whether or not it was finished."""
+        wait([self._under_way])
         self._sink.close()
+
+    def _encode(self, table: pa.Table) -> None:
+        self._writer.write_table(table.unify_dictionaries(), row_group_size=GROUP_ROWS)
 
     @staticmethod
     def _array(values: Any, wanted: pa.DataType) -> pa.Array:
