@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fgtrac.api.export import entries_of_sample, export_proofs
+from fgtrac.api.export_tables import ExportedTable, export_tables
 from fgtrac.api.in_toto import export_in_toto
 from fgtrac.api.prov import SAMPLES, export_prov
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import FORMS
 from fgtrac.cli.html import html
+from fgtrac.query.view_schema import VIEWS
 
 Traced = Annotated[Path, typer.Argument(help="the trace, NAME.trace")]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="the folder to write into, made where there is none")]
+Tables = Annotated[list[str] | None, typer.Option(help=f"one of {', '.join(VIEWS)}; repeatable (default: all)")]
+Names = Annotated[
+    bool, typer.Option("--names", help="also write what the vault calls each sample: names of people may be among it")
+]
 Force = Annotated[bool, typer.Option("--force", help="replace files that are there")]
 
 export = typer.Typer(help="Write what a trace holds in forms that other tools read.")
@@ -48,6 +56,57 @@ def proof(
     else:
         lines = [f"entry {e.number}: {e.proof}, of the bytes in {e.entry.name}" for e in written]
         answers().print("\n".join(map(safe, lines)), soft_wrap=True)
+
+
+@export.command()
+def parquet(
+    trace: Traced,
+    out: Folder,
+    table: Tables = None,
+    names: Names = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the tables of a trace (docs/tables.md) as Parquet files, with the signed tree head in their metadata."""
+    with progress("writing tables") as bar:
+        done = export_tables(trace, out, "parquet", tables=table or (), names=names, replace=force, progress=bar)
+    _print_tables(done, as_json)
+
+
+@export.command()
+def csv(
+    trace: Traced,
+    out: Folder,
+    table: Tables = None,
+    names: Names = False,
+    spreadsheet: Annotated[
+        bool, typer.Option("--spreadsheet", help="an apostrophe before texts that a spreadsheet takes for formulas")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the tables of a trace (docs/tables.md) as CSV files."""
+    with progress("writing tables") as bar:
+        done = export_tables(
+            trace, out, "csv", tables=table or (), names=names, for_spreadsheets=spreadsheet, replace=force,
+            progress=bar,
+        )  # fmt: skip
+    _print_tables(done, as_json)
+    formulas = sum(one.formulas for one in done)
+    if formulas and not spreadsheet and not as_json:
+        remark = (
+            f"{formulas:,} texts begin like formulas, which a spreadsheet may run; --spreadsheet keeps it from that"
+        )
+        answers().print(f"note: {remark}", soft_wrap=True)
+
+
+def _print_tables(done: Sequence[ExportedTable], as_json: bool) -> None:
+    if as_json:
+        told = ("rows", "size", "sha256", "formulas")
+        tables = [{"table": t.name, "file": str(t.path)} | {k: getattr(t, k) for k in told} for t in done]
+        print_json({"tables": tables})
+    else:
+        answers().print("\n".join(safe(f"{t.path}: {t.rows:,} rows, {t.size:,} bytes") for t in done), soft_wrap=True)
 
 
 @export.command("in-toto")
