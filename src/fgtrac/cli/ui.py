@@ -20,7 +20,7 @@ def ui(
         str | None,
         typer.Option(
             "--with",
-            help="FILE.py:FUNCTION, which returns your data set, or {name: data set}: shows pictures of samples",
+            help="FILE.py:FUNCTION, which gives your data set, or {name: data set}: pictures of samples",
         ),
     ] = None,
     key: Key = None,
