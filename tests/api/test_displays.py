@@ -139,6 +139,18 @@ def test_lists_show_what_their_texts_say(trace: fgtrac.Trace, verb: str) -> None
         assert answer[0]["id"] in found.text
 
 
+def test_tables_and_answers_show_their_first_rows(trace: fgtrac.Trace, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path))
+    many, few = page(trace.uses()), page(trace.sql("SELECT '<b>' AS a, 270 AS b, NULL AS c, [1, 2] AS d"))
+    assert [tag for tag, _ in many.elements].count("tr") == 21
+    assert "270 rows of sample, entry" in many.text
+    assert "there are more rows" in many.text
+    assert squeezed(few.text).startswith(" a b c d <b> 270 – [1, 2]".lstrip())
+    assert "there are more rows" not in few.text
+    assert many.is_safe()
+    assert few.is_safe()
+
+
 def test_a_trace_is_never_shown_as_checked(trace: fgtrac.Trace) -> None:
     found = page(trace)
     assert "not checked" in found.text

@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fgtrac.drawing.html import table
+from fgtrac.drawing.notebook import shown
 from fgtrac.query.seals import FullSeal
 from fgtrac.query.sql import Database, mentions, refused
 from fgtrac.query.view_build import Progress, build_views
 from fgtrac.query.view_cache import CachedViews, DamagedViewsError, open_views
-from fgtrac.query.view_files import batches_of, names_table, reader_of, schema_of
+from fgtrac.query.view_files import batches_of, names_table, narrow, reader_of, schema_of
 from fgtrac.query.view_schema import NAMES, VIEWS
 from fgtrac.store.trace_dir import TraceDir
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Names = Callable[[], Mapping[str, Sequence[Any]] | None]
 BATCH_ROWS = 1 << 16
+SHOWN = 20  # rows that a notebook shows
 
 
 class Tabular:
@@ -59,6 +62,18 @@ class Tabular:
         for batch in self.to_batches():
             yield from batch.to_pylist()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the first rows, and whether there are more."""
+        rows: list[dict[str, Any]] = []
+        reader = self.to_batches()
+        for batch in reader:
+            rows += batch.slice(0, SHOWN + 1 - len(rows)).to_pylist()
+            if len(rows) > SHOWN:
+                break
+        cells = [[_cell(value) for value in row.values()] for row in rows[:SHOWN]]
+        more = "there are more rows; to_arrow(), to_pandas() and to_polars() have all of them"
+        return shown(table(reader.schema.names, cells), repr(self), more if len(rows) > SHOWN else "")
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_batches().__arrow_c_stream__(requested_schema)
 
@@ -85,7 +100,7 @@ class View(Tabular):
 
 
 class Answer(Tabular):
-    """What a SELECT gives. It has been run when this is made; where rows are asked for again, it is run again."""
+    """What a SELECT gives. It is run when rows are asked for, each time; sums of integers are int64."""
 
     def __init__(self, run: Callable[[], Any]) -> None:
         self._run = run
@@ -101,10 +116,12 @@ class Answer(Tabular):
         return f"<answer of {', '.join(self.columns)}>"
 
     def to_batches(self) -> pyarrow.RecordBatchReader:
-        ran, self._ran = self._ran or self._run(), None
+        ran, self._ran = self._ran if self._ran is not None else self._run(), None
         with refused():
             reader = ran.to_arrow_reader(BATCH_ROWS)
-        return reader_of(reader.schema, _told(reader))
+        sums = [place for place, kind in enumerate(ran.types) if str(kind) in ("HUGEINT", "UHUGEINT")]
+        schema, batches = narrow(reader, sums)
+        return reader_of(schema, _told(batches))
 
 
 class Views:
@@ -173,10 +190,15 @@ class Views:
             return self._databases[with_names]
 
 
-def _told(reader: Any) -> Iterator[Any]:
-    """A reader's batches; what fails meanwhile is said on one line."""
+def _cell(value: Any) -> Any:
+    """A value as a table shows it."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _told(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; what fails meanwhile is said on one line."""
     with refused():
-        yield from reader
+        yield from batches
 
 
 class _installed:
