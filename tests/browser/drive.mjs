@@ -39,7 +39,7 @@ const verbs = {
     const page = await context.newPage();
     page.seen = nothingYet();
     listen(page);
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(15_000);
     pages.set(++last, page);
     return last;
   },
