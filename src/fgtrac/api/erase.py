@@ -38,6 +38,7 @@ from fgtrac.events.codec import encode
 from fgtrac.events.identity import keyed_id, preimage, subject_commitment
 from fgtrac.events.postings import PostingTable
 from fgtrac.events.schema import decode_event, encode_event
+from fgtrac.query.view_cache import forget_views
 from fgtrac.score import target_files
 from fgtrac.score.factor_files import FOLDER, Rows, is_factor_file, is_shard, losses_path, parse_head, parse_rows
 from fgtrac.store import durable
@@ -339,11 +340,12 @@ def _withdraw(trace: TraceDir, pseudonym: bytes, artifacts: Sequence[str]) -> No
 
 
 def _conclude(trace: TraceDir, vault: Vault, signer: Signer, pseudonym: bytes) -> None:
-    """Steps 5 and 6."""
+    """Steps 5 and 6, and the tables that were made of the log go from the cache."""
     try:
         sequencer.seal(trace, signer, full=True, clock=time.time_ns, wait_s=WAIT_S)
     except ProofError:  # registrations were lost, so that no index can be made; the log itself can be sealed
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+    forget_views(trace_id_of(trace))
     vault.finish(pseudonym)
 
 

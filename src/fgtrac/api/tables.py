@@ -61,8 +61,8 @@ class TabledTrace(ScoredTrace):
                 if str(error.name).startswith("fgtrac"):
                     raise
                 raise ValueError(f"tables and SQL need {error.name}: pip install 'fgtrac[query]'") from error
-            _ = self._rests_on  # a wrong signature is told before anything is built
-            self._opened_views = Views(self._directory, self.id, self._seal, self._table_of_names, progress)
+            rests_on = self._rests_on  # a wrong signature is told before anything is built
+            self._opened_views = Views(self._directory, self.id, self._seal, rests_on, self._table_of_names, progress)
         return self._opened_views
 
     def _table_of_names(self) -> dict[str, list[Any]] | None:

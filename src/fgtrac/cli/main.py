@@ -11,6 +11,7 @@ import typer
 
 from fgtrac.cli.anchor import anchor
 from fgtrac.cli.check import check
+from fgtrac.cli.completion import completion
 from fgtrac.cli.demo import demo
 from fgtrac.cli.diff import diff
 from fgtrac.cli.doctor import doctor
@@ -27,6 +28,7 @@ from fgtrac.cli.seal import seal
 from fgtrac.cli.serve import serve
 from fgtrac.cli.show import show
 from fgtrac.cli.spikes import spikes
+from fgtrac.cli.sql import sql
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.ui import ui
 from fgtrac.cli.verify import verify
@@ -70,7 +72,9 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     suspects: "training samples that may be mislabelled",
     spikes: "where the training loss jumped, and whose loss it was",
     duplicates: "training samples that are nearly the same",
+    sql: "ask with SQL: samples, uses, checkpoints, contributions",
     doctor: "what is wrong with this machine or a trace, and what to do",
+    completion: "a script that teaches bash, zsh or fish these verbs",
 }
 for verb, line in VERBS.items():
     app.command(short_help=line)(verb)

@@ -30,16 +30,13 @@ _BUILDING = "building-"
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of all that fgtrac can make again. ValueError for one whose name DuckDB would take for a pattern, and
-    where the user has no home."""
+    """The folder of all that fgtrac can make again. ValueError where the user has no home."""
     named = environment.get("FGTRAC_CACHE")
     if not named:
         try:
             named = str(Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fgtrac")
         except RuntimeError as error:
             raise ValueError("there is no home folder to keep views in; name a folder in FGTRAC_CACHE") from error
-    if set(named) & set("*?[]{}\0\n"):
-        raise ValueError(f"{named!r:.200} cannot hold views: a name with any of *?[]{{}} would be read as a pattern")
     return Path(named).absolute()
 
 
@@ -49,20 +46,22 @@ def views_folder(trace_id: bytes) -> Path:
 
 
 class CachedViews:
-    """The views of one full seal on disk, held as long as this lives. A file is checked when it is first asked for."""
+    """The views of one full seal on disk, held as long as this lives. A file is checked when it is first asked for, and
+    again where it was touched since."""
 
     def __init__(self, folder: Path, hold: FolderHold, files: Mapping[str, Mapping[str, Any]]) -> None:
         self.folder, self.files = folder, files
         self._hold = hold
-        self._checked: set[str] = set()
+        self._checked: dict[str, tuple[int, ...]] = {}  # what the system says of a file that was looked at
 
     def path(self, view: str) -> Path:
         """The file of a view. DamagedViewsError where it is not the one that was built."""
         path = self.folder / f"{view}.parquet"
-        if view not in self._checked:
+        seen = _seen(path)
+        if not seen or seen != self._checked.get(view):
             if not _is_intact(path, self.files[view]):
                 raise DamagedViewsError(f"{path} is not the file that was built")
-            self._checked.add(view)
+            self._checked[view] = seen
         return path
 
     def close(self) -> None:
@@ -82,8 +81,10 @@ def open_views(
 ) -> CachedViews:
     """The views of a full seal: those that are kept, or, `anew` or without them, those that `build` writes into a
     folder, which gives what the manifest says of each. Views of other seals are removed. OSError where the disk
-    refuses."""
+    refuses, ValueError where the cache has a name that SQL takes for a pattern."""
     top = views_folder(trace_id)
+    if set(str(top)) & set("*?[]{}\0\n"):
+        raise ValueError(f"{str(top)!r:.200} cannot hold views: SQL would read *?[]{{}} in its name as a pattern")
     folder = top / f"{head.size}-{head.root.hex()[:16]}-{FORMAT}"
     found = None if anew else _open(folder, head)
     if found is None:
@@ -96,8 +97,15 @@ def open_views(
 
 
 def forget_views(trace_id: bytes) -> None:
-    """Remove all views of a trace, also those that somebody reads."""
-    shutil.rmtree(views_folder(trace_id), ignore_errors=False) if views_folder(trace_id).exists() else None
+    """Remove all views of a trace, also those that somebody reads. OSError where the disk refuses."""
+    try:
+        folder = views_folder(trace_id)
+    except ValueError:
+        return  # without a home nothing was ever kept
+    aside = folder.with_name(f"{_BUILDING}{os.urandom(8).hex()}")  # of whoever builds there meanwhile, too
+    with suppress(FileNotFoundError):
+        os.replace(folder, aside)
+        _remove(aside)
 
 
 def _open(folder: Path, head: TreeHead) -> CachedViews | None:
@@ -176,6 +184,15 @@ def _remove(folder: Path) -> None:
 
 def _mark(head: TreeHead) -> dict[str, Any]:
     return {"origin": head.origin, "size": head.size, "root": head.root.hex(), "format": FORMAT}
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    """Which file lies there, and when it was written last; nothing where there is none."""
+    try:
+        said = path.stat()
+    except OSError:
+        return ()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
 
 
 def _is_intact(path: Path, said: Mapping[str, Any]) -> bool:

@@ -182,6 +182,23 @@ def reader_of(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.Record
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
+def narrow(reader: pa.RecordBatchReader, sums: Sequence[int]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """A reader's schema and batches, the columns at `sums` (DuckDB's sums of integers, of 128 bits) as int64. The
+    batches raise ValueError where a sum has no room there."""
+    schema = reader.schema
+    for place in sums:
+        schema = schema.set(place, schema.field(place).with_type(pa.int64()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            try:
+                yield batch.cast(schema) if sums else batch
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"SQL: a sum is beyond 64 bits ({error}); cast it to DOUBLE") from error
+
+    return schema, batches()
+
+
 def names_table(names: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pa.Table:
     """Columns in memory as a table."""
     return pa.table({c.name: pa.array(names[c.name], pa.string()) for c in columns})

@@ -57,10 +57,15 @@ class Tabular:
             assert isinstance(frame, polars.DataFrame)
             return frame
 
-    def to_dicts(self) -> Iterator[dict[str, Any]]:
-        """The rows as plain data, one at a time."""
+    def to_tuples(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as plain values, one at a time."""
         for batch in self.to_batches():
-            yield from batch.to_pylist()
+            yield from _rows(batch)
+
+    def to_dicts(self) -> Iterator[dict[str, Any]]:
+        """The rows as plain data, one at a time; of columns with equal names the last."""
+        for batch in self.to_batches():
+            yield from (dict(zip(batch.schema.names, row, strict=True)) for row in _rows(batch))
 
     def _repr_html_(self) -> str:
         """For notebooks: the first rows, and whether there are more."""
@@ -125,12 +130,13 @@ class Answer(Tabular):
 
 
 class Views:
-    """All tables of one full seal. Made once for a trace; threads may ask side by side."""
+    """All tables of one full seal of `size` entries, whose head rests on what `rests_on` says. Threads may ask side by
+    side."""
 
     def __init__(
-        self, trace: TraceDir, trace_id: bytes, seal: FullSeal, names: Names, progress: Progress | None = None
+        self, trace: TraceDir, trace_id: bytes, seal: FullSeal, rests_on: str, names: Names, progress: Progress | None
     ) -> None:
-        self.size = seal.head.size
+        self.size, self.rests_on = seal.head.size, rests_on
         self._trace, self._trace_id, self._seal = trace, trace_id, seal
         self._names, self._progress = names, progress
         self._lock = threading.RLock()
@@ -193,6 +199,10 @@ class Views:
 def _cell(value: Any) -> Any:
     """A value as a table shows it."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _rows(batch: Any) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _told(batches: Iterator[Any]) -> Iterator[Any]:
