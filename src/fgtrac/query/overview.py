@@ -91,6 +91,8 @@ class Overview:
     began: int = 0
     changed: int = 0
     artifact_bytes: int = 0
+    states: dict[tuple[bytes, int], int] = field(default_factory=dict)  # a checkpoint's writer and seq -> its entry
+    blocks: dict[bytes, dict[int, int]] = field(default_factory=dict)  # a block's parts -> their entries
 
     def counts(self) -> dict[str, int]:
         """Entries by kind, those that are there."""
@@ -176,6 +178,7 @@ class _Reading:
 
     def _samples(self, number: int, event: Mapping[str, Any]) -> None:
         self._found.coverage.register(event)
+        self._found.blocks.setdefault(bytes(event["block"]), {})[event["part"]] = number
 
     def _roles(self, number: int, event: Mapping[str, Any]) -> None:
         self._found.coverage.give_role(event)
@@ -219,6 +222,7 @@ class _Reading:
 
     def _checkpoint(self, number: int, event: Mapping[str, Any]) -> None:
         mark = (event["step"], event.get("digest", b""))
+        self._found.states[bytes(event["writer"]), event["seq"]] = number
         if mark[1] and mark in self._states and not event["kept"]:
             self._states[mark] |= {"standing": "dropped", "dropped_by": number}  # another took its place
             return

@@ -50,6 +50,13 @@ class Standing:
             return f"changed since it was checked, and not checked yet as it is now{before}"
         return f"{self.state}: all of it was checked at {self.checked}, in {self.seconds:.1f} s; unchanged since"
 
+    @property
+    def short(self) -> str:
+        """A word or two, for a list."""
+        return {WAITING: "not checked yet", CHECKING: "being checked", CHANGED: "changed since"}.get(
+            self.state, self.state
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return {

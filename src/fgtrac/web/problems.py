@@ -23,13 +23,14 @@ class Problem:
     status: int
     words: str
     verdict: str = ""
+    heading: str = ""
 
     @property
     def title(self) -> str:
         """A heading."""
         if self.verdict == Verdict.REFUTED:
             return "Refuted"
-        return TITLES.get(self.status, "Cannot tell")
+        return self.heading or TITLES.get(self.status, "Cannot tell")
 
     def as_json(self) -> dict[str, object]:
         """Plain data."""
@@ -42,7 +43,9 @@ def explain(error: Exception) -> Problem:
     match error:
         case NotThereError() | UnknownSampleError() | FileNotFoundError():
             return Problem(404, words)
-        case NotSealedError() | CannotTell():
+        case NotSealedError():
+            return Problem(409, words, Verdict.CANNOT_TELL, "Nothing was sealed yet")
+        case CannotTell():
             return Problem(409, words, Verdict.CANNOT_TELL)
         case FormatError() | ProofError() | TamperError():
             return Problem(500, words, Verdict.REFUTED)

@@ -1,18 +1,39 @@
-"""The first page: the runs of the folder."""
+"""The first page: the runs of the folder, from their heads and newest entries, and which of them were checked."""
 
 from __future__ import annotations
 
-from fgtrac.web.asked import Answer, Asked, Elsewhere, Page, address
+from collections.abc import Callable
+from typing import Any
+
+from fgtrac.api.runs import DAMAGED, UNREADABLE, RunLine, list_runs
+from fgtrac.web.asked import Answer, Asked, Page
+from fgtrac.web.command import command_line
+
+SORTS: dict[str, Callable[[RunLine], tuple[Any, ...]]] = {
+    "name": lambda line: (),
+    "began": lambda line: (-(line.began or 0),),
+    "loss": lambda line: (line.best_loss is None, line.best_loss or 0.0),
+    "steps": lambda line: (-(line.steps or 0),),
+}
 
 
-def show(asked: Asked) -> Answer | Elsewhere:
-    """A line for each run; of a site with one trace, that run's page."""
+def show(asked: Asked) -> Answer:
+    """A line for each run; nothing is verified for it. A trace that is damaged is a line that says so."""
+    order = asked.query.get("sort", "name")
+    if order not in SORTS:
+        raise ValueError(f"sort={order:.40} is none of {', '.join(SORTS)}")
+    place = asked.site.place
+    lines = sorted(list_runs(place), key=lambda line: (*SORTS[order](line), line.name))
     if asked.site.only:
-        return Elsewhere(address("run", asked.site.only))
-    names = sorted(
-        str(path.relative_to(asked.site.place)).removesuffix(".trace") for path in asked.site.place.rglob("*.trace")
-    )
-    return Answer("Runs", "runs.html", {"runs": [{"name": name} for name in names]})
+        lines = [line for line in lines if line.path == place]
+    data = {"runs": [_line(asked, line) for line in lines], "sorts": list(SORTS), "sort": order}
+    return Answer("Runs", "runs.html", data, command_line("runs", place))
+
+
+def _line(asked: Asked, line: RunLine) -> dict[str, object]:
+    name = asked.site.only or line.name
+    is_damaged = line.state in (DAMAGED, UNREADABLE)
+    return {**line.as_json(), "name": name, "is_damaged": is_damaged}
 
 
 PAGES = (Page("/", show),)

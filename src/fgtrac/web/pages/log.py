@@ -1,0 +1,73 @@
+"""The log: its heads, its entries page by page, the proof between any two sizes, anchors and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.api.log_view import LogView
+from fgtrac.events.schema import KINDS
+from fgtrac.web.asked import Answer, Asked, Page
+from fgtrac.web.command import command_line
+
+PER_PAGE = 50
+MAX_RECEIPTS = 200
+
+
+def show(asked: Asked) -> Answer:
+    """Heads and entries; with `first` and `second` also the proof between those sizes, with `kind` one kind only."""
+    path = asked.site.path_of(asked.name)
+    view = LogView(path)
+    kind = asked.query.get("kind", "")
+    numbers, is_read = _numbers(asked, view, kind)
+    page = asked.number("page", 1, least=1)
+    first = (page - 1) * PER_PAGE
+    if page > 1 and first >= len(numbers):
+        raise ValueError(f"page={page}: there are {max(1, -(-len(numbers) // PER_PAGE))} pages")
+    heads, head_count = view.heads()
+    receipts = view.receipts()
+    data: dict[str, Any] = {
+        "size": view.head.size,
+        "root": view.head.root,
+        "origin": view.head.origin,
+        "heads": [asdict(head) for head in heads],
+        "head_count": head_count,
+        "kind": kind,
+        "kinds": list(KINDS),
+        "is_read": is_read,
+        "entries": [asdict(line) for line in view.lines([int(n) for n in numbers[first : first + PER_PAGE]])],
+        "entry_count": len(numbers),
+        "page": page,
+        "pages": max(1, -(-len(numbers) // PER_PAGE)),
+        "consistency": _consistency(asked, view),
+        "receipts": receipts[:MAX_RECEIPTS],
+        "receipt_count": len(receipts),
+    }
+    return Answer("Log", "log.html", data, command_line("show", path))
+
+
+def _numbers(asked: Asked, view: LogView, kind: str) -> tuple[Sequence[int] | NDArray[np.intp], bool]:
+    """The numbers of the entries in question, and whether the log was read by now, as far as that matters."""
+    if not kind:
+        return range(view.head.size), True
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind:.40} is none of {', '.join(KINDS)}")
+    found = asked.site.overview(asked.name, asked.patience_s).known()
+    if found is None:
+        return (), False
+    return found.numbers_of(kind), True
+
+
+def _consistency(asked: Asked, view: LogView) -> dict[str, Any] | None:
+    """The proof between two sizes, if it was asked for."""
+    if not (asked.query.get("first") or asked.query.get("second")):
+        return None
+    first = asked.number("first", 1)
+    return asdict(view.consistency(first, asked.number("second", view.head.size)))
+
+
+PAGES = (Page("/run/{name}/log", show, nav="Log", needs_trace=False),)
