@@ -65,6 +65,7 @@ class OwnData:
     """Data sets by name, as a user's function gave them: {data set's name: data set}, or the only one there is.
 
     `data_set[key]` is the item of a sample whose key is `key`: a row number, or what `register(key=...)` was given.
+    `data_set.source(key)` gives the bytes that `register(source=...)` took, where it was given a function.
     """
 
     def __init__(self, data: Any) -> None:
@@ -209,6 +210,9 @@ def _source_of(data: Any, key: Any, value: Any, recorded: str) -> tuple[str, byt
             return None
         with path.open("rb") as file:
             return "file", hashlib.file_digest(file, "sha256").digest()
+    if recorded in ("source", "sample") and callable(source := getattr(data, "source", None)):
+        octets = source(key)
+        return (recorded, hashlib.sha256(octets).digest()) if isinstance(octets, bytes) else None
     if recorded.startswith("tensor "):
         row = as_array(_row_of(data, key, value))
         try:

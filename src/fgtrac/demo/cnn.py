@@ -34,6 +34,7 @@ from fgtrac.demo.figures import (
     verification_figures,
 )
 from fgtrac.demo.lies import LIES
+from fgtrac.demo.own_data import ui_command
 from fgtrac.demo.prepare import Prepared, prepare, read_through
 from fgtrac.demo.questions import find_equal, histories, proofs
 from fgtrac.demo.scores import explained, find_flipped, worst_mistake
@@ -81,7 +82,12 @@ def run_demo(
         page = None if out is None else beside(out, ".html")[0]
         source = load_images(data_dir, small)
         epochs = SMALL_EPOCHS if small else EPOCHS
-        return _run(base, plant(source, SEED), source.origin, epochs, key, page, chain, console, progress)
+        figures = _run(base, plant(source, SEED), source.origin, epochs, key, page, chain, console, progress)
+        if out is not None:
+            function = "small_digits" if small and data_dir is None else "digits"
+            kept = out if out.suffix == ".trace" else out.with_name(out.name + ".trace")
+            show.look(console, ui_command(kept, function, data_dir))
+        return figures
 
 
 def _run(

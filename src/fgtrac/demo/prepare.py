@@ -46,8 +46,7 @@ def prepare(run: Run, planted: Planted, seed: int) -> Prepared:
     run.register(archive, name=ARCHIVE)
     scans = run.transform("drop blank scans", archive, {"brightest above": 1}).filter(is_no_blank)
     unique = run.transform("drop exact copies", scans).deduplicate()
-    names = np.repeat(list(PARTS), np.ceil(np.array(list(PARTS.values())) * len(unique)).astype(int))[: len(unique)]
-    parts = run.transform("split", unique, {"seed": seed}).split(generator.permutation(names).tolist())
+    parts = run.transform("split", unique, {"seed": seed}).split(parts_of(len(unique), generator))
     train = parts["train"]
     chosen = generator.random(len(train)) < FLIPPED_SHARE
     sides = run.transform("choose labels to flip", train, {"share": FLIPPED_SHARE}).split(
@@ -72,6 +71,25 @@ def prepare(run: Run, planted: Planted, seed: int) -> Prepared:
     for role in ("train", "validation", "test"):
         run.register(getattr(prepared, role), role=role)
     return prepared
+
+
+def parts_of(rows: int, generator: np.random.Generator) -> list[str]:
+    """The part that each row goes to, drawn."""
+    names = np.repeat(list(PARTS), np.ceil(np.array(list(PARTS.values())) * rows).astype(int))[:rows]
+    drawn: list[str] = generator.permutation(names).tolist()
+    return drawn
+
+
+def data_sets(planted: Planted, seed: int) -> dict[str, TensorDataset]:
+    """Both registered data sets by name, the same as `prepare` makes them, without a run."""
+    archive, seen, unique = planted.archive, set(), []
+    for row, image in enumerate(archive.tensors[0].numpy()):
+        octets = image.tobytes()
+        if image.max() > 1 and octets not in seen:
+            seen.add(octets)
+            unique.append(row)
+    image, label = archive[unique[parts_of(len(unique), np.random.default_rng(seed)).index("train")]]
+    return {ARCHIVE: archive, LATE: deliver_late(planted, image.numpy(), int(label))[0]}
 
 
 def is_no_blank(item: tuple[torch.Tensor, torch.Tensor]) -> bool:

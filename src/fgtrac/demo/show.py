@@ -201,6 +201,11 @@ def closing(console: Console, failures: Sequence[str]) -> None:
         console.print("[green]Every claim above was measured in this run, and holds.[/]")
 
 
+def look(console: Console, command: str) -> None:
+    """How to look at a trace that is kept."""
+    console.print(f"With pictures in the browser: {escape(command)}", soft_wrap=True, highlight=False)
+
+
 def brief(words: str) -> str:
     """Words for a table: of long runs of hex digits only the beginning."""
     return escape(re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}", r"\1…", words))

@@ -37,6 +37,7 @@ from fgtrac.demo.graph.prepare import MASKS, prepare
 from fgtrac.demo.graph.questions import Finished
 from fgtrac.demo.graph.training import BATCH_SIZE, EPOCHS, FAN_OUT, Trained, predict, train
 from fgtrac.demo.graph.witness import Witness, counts_of
+from fgtrac.demo.own_data import ui_command
 from fgtrac.demo.training import one_thread, weights_digest
 from fgtrac.demo.truth import Update, received
 from fgtrac.store.trace_dir import TraceDir
@@ -86,6 +87,7 @@ def run_demo(
         page, policy = (None, folder / "policy.toml") if out is None else beside(out, ".html", ".policy.toml")
         base = out if out is not None else folder / "icons"
         chain = None if anchor is None else LocalChain(folder)
+        given = data_dir
         if data_dir is None:
             tick("fetching the icons with npm")()
             data_dir = fetch_icons(cache_folder(os.environ), os.environ)
@@ -113,6 +115,8 @@ def run_demo(
             shared.anchored(console, figures["anchor"])
     figures["failures"] = failures(figures)
     shared.closing(console, figures["failures"])
+    if out is not None:
+        shared.look(console, ui_command(opened.path, "icons", given))
     return figures
 
 
