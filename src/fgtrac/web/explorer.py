@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
 from fgtrac.web.listening import missing
-from fgtrac.web.pages import entry, log, mine, run, runs, sample, samples, verdict
+from fgtrac.web.pages import compare, entry, log, mine, prediction, run, runs, sample, samples, suspects, verdict
 from fgtrac.web.paths import NAME, NO_PAGE, file_name, match, read_path, read_query
 from fgtrac.web.plain_data import plain
 from fgtrac.web.problems import Problem, explain
@@ -35,10 +35,13 @@ PAGES: tuple[Page, ...] = (  # a page module each, in the order of the navigatio
     *run.PAGES,
     *samples.PAGES,
     *sample.PAGES,
+    *prediction.PAGES,
+    *suspects.PAGES,
     *mine.PAGES,
     *log.PAGES,
     *entry.PAGES,
     *verdict.PAGES,
+    *compare.PAGES,
 )
 PATIENCE_S, JSON_PATIENCE_S = 0.15, 60.0
 RESERVED.update(part for page in PAGES for part in page.path.split("/") if part and not part.startswith("{"))

@@ -50,6 +50,16 @@ def loss_charts(found: Overview) -> Mapping[str, str]:
     return pictures
 
 
+def compared_losses(runs: Mapping[str, Overview]) -> str:
+    """The losses of several runs in one chart; nothing where none has any."""
+    lines = []
+    for name, found in runs.items():
+        lines += [_line(f"{name}: {word}", one) for word, one in found.series.items() if "loss" in word.lower()]
+        if line := _validation(found):
+            lines.append(charts.Series(f"{name}: {line.name}", line.x, line.y))
+    return charts.lines(lines, title="Losses over steps", y="loss") if lines else ""
+
+
 def _line(name: str, one: Series) -> charts.Series:
     chosen = drawn(one)
     return charts.Series(name, one.steps[chosen].astype(np.float64), one.values[chosen])
