@@ -17,6 +17,7 @@ from fgtrac.store.private_files import check_names_file
 from fgtrac.web.asked import NotThereError
 from fgtrac.web.beside import Beside, Finding
 from fgtrac.web.checking import Checking, Standing
+from fgtrac.web.scoring import Scoring
 
 SUFFIX = ".trace"
 MAX_OPEN = 16  # traces kept open; of more, those longest unasked are opened again
@@ -49,6 +50,7 @@ class Site:
         self._checking = Checking(key)
         self.logs = Beside("fgtrac reads logs")
         self.comparisons = Beside("fgtrac compares")
+        self.scoring = Scoring(key)
 
     @property
     def only(self) -> str:
@@ -97,6 +99,10 @@ class Site:
         """How far the check of a trace has come, which begins when this is first asked, and again after a change."""
         return self._checking.standing(self.path_of(name))
 
+    def state(self, name: str) -> Stamp:
+        """What changes with a trace, or with what its vault knows."""
+        return _stamp(self.path_of(name))
+
     def look(self, name: str) -> Standing:
         """The same without a check being begun."""
         return self._checking.look(self.path_of(name))
@@ -110,7 +116,7 @@ class Site:
 
     def stop(self) -> None:
         """Begin nothing more beside the pages."""
-        for one in (self._checking, self.logs, self.comparisons):
+        for one in (self._checking, self.logs, self.comparisons, self.scoring):
             one.stop()
 
 

@@ -11,7 +11,12 @@ from fgtrac.events.one_line import one_line
 from fgtrac.web.asked import address
 from fgtrac.web.listening import missing
 
-STATIC = {"style.css": "text/css", "explorer.js": "text/javascript", "mine.js": "text/javascript"}
+STATIC = {
+    "style.css": "text/css",
+    "explorer.js": "text/javascript",
+    "mine.js": "text/javascript",
+    "suspects.js": "text/javascript",
+}
 
 
 class Templates:
