@@ -18,8 +18,8 @@ from fgtrac.api.trace import Trace
 from fgtrac.errors import ProofError
 from fgtrac.events.identity import content_preimage, key_commitment, keyed_id, open_key, public_id, subject_commitment
 from fgtrac.events.postings import KIND
-from fgtrac.events.sample_names import parse_sample_name
-from fgtrac.events.schema import ROLES
+from fgtrac.events.sample_names import SampleName, parse_sample_name
+from fgtrac.events.schema import NUMBERS, ROLES
 from fgtrac.query.prove import Proof
 from fgtrac.tlog.index import CONTENT
 from fgtrac.verify.bundle import USES, Bundle, parse_bundle
@@ -29,6 +29,7 @@ from fgtrac.verify.sentences import record_words
 USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
 RECEIPT_BYTES = 20_000
 MOST_HOLDERS = 100  # samples with the same content whose lives are read
+LONGEST = 500  # characters of a name
 RECEIPTS = 3  # samples that have a receipt of their own
 WHOLE = ("end", "resume", "join", "leave")  # the entries that say whether the record is the whole one
 _ROLE_WORDS = {code: word for word, code in ROLES.items()}
@@ -108,7 +109,8 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
 def ask_by_name(trace: Trace, name: str) -> Mine:
     """Whether the sample of that name was used. ValueError for a name that says nothing here."""
     said = parse_sample_name(name)
-    schemes = {event["name"]: event["id_scheme"] for _, event in trace._historian.timeline.entries("dataset")}
+    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
+    schemes = {event["name"]: event["id_scheme"] for event in datasets}
     if said.dataset is not None and said.dataset not in schemes:
         raise ValueError(
             f"this trace has no data set {said.dataset!r:.60}; it has {', '.join(map(repr, schemes)):.200}"
@@ -122,15 +124,13 @@ def ask_by_name(trace: Trace, name: str) -> Mine:
         named = trace.find(name)
     except ValueError as reason:  # a key that is not at hand, a name that was erased or is not settled
         return _answer(trace, name, [], [], [str(reason)], notes)
-    asked, doubts = Proof(named.id, named.preimage, named.opening), []
-    if said.id is not None and trace._seal.rows(named.id) is None:
-        doubts.append(
-            "no sample with this id is registered; which data an id stands for only its name or its content tells: ask "
-            "by one of these"
-        )
+    asked = Proof(named.id, named.preimage, named.opening)
+    doubts: list[str] = []
+    if trace._seal.rows(named.id) is None:
+        doubts += _name_doubts(said, datasets)
     if said.id is None and schemes.get(said.dataset or "", "keyed") == "keyed":
         _check_key(trace)
-    return _answer(trace, named.words, [asked], [], doubts, notes)
+    return _answer(trace, named.words[:LONGEST], [asked], [], doubts, notes)
 
 
 def sources(trace: Trace) -> list[dict[str, Any]]:
@@ -152,6 +152,24 @@ def _contents(trace: Trace, digest: bytes, datasets: Sequence[Mapping[str, Any]]
     for scope, secret in trace._vault.secrets() if trace._vault is not None else ():
         if "subject" in schemes or ("keyed" in schemes and scope == "run"):
             yield Proof(keyed_id(secret, named), named, open_key(secret, named), is_content=True)
+
+
+def _name_doubts(said: SampleName, datasets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Why a name that no sample has may not be how the sample that is meant is called."""
+    if said.id is not None:
+        yield (
+            "no sample with this id is registered; which data an id stands for only its name or its content tells: ask "
+            "by one of these"
+        )
+        return
+    for event in datasets:
+        if said.dataset not in (None, event["name"]):
+            continue
+        is_number, of = type(said.key) is int, f"the samples of data set {event['name']!r:.60} are named by"
+        if event.get("keys") in NUMBERS and not is_number:
+            yield f"{of} numbers, and {said.key!r:.60} is none"
+        elif event.get("keys") == "names" and is_number:
+            yield f"{of} keys that are no numbers, and {said.key} is one"
 
 
 def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -238,8 +256,9 @@ def _life(trace: Trace, proof: Proof, doubts: list[str]) -> Life:
     roles = np.unique(found["detail"][found["kind"] == KIND["role"]]).tolist()
     times = [trace._seal.log.event(int(mine["entry"][at]))["time"] for at in (0, -1)] if len(mine) else []
     steps = (int(mine["step"].min()), int(mine["step"].max())) if len(mine) else None
+    name = None if history.name is None else history.name[:LONGEST]
     return Life(
-        proof.id, history.name, registered["dataset"], tuple(_ROLE_WORDS[code] for code in roles), certain,
+        proof.id, name, registered["dataset"], tuple(_ROLE_WORDS[code] for code in roles), certain,
         certain - len(mine), perhaps, sum(history.tally.superseded), steps,
         (min(times), max(times)) if times else None, history.checkpoints,
     )  # fmt: skip

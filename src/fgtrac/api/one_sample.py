@@ -13,6 +13,7 @@ from fgtrac.tlog.index import CONTENT
 
 MOST_EVENTS = 500  # that are told one by one
 MOST_SHARING = 20  # other samples with the same content
+LONGEST = 500  # characters of a name, or of an event's words
 COUNTED = ("used", "neighbour", "delivered")  # told one by one only where there are few: the epochs have them
 
 
@@ -31,7 +32,7 @@ def one_sample(trace: Trace, sample_id: bytes) -> tuple[dict[str, Any], list[dic
     verdict, words = signature(trace)
     data = {
         "id": said["id"],
-        "name": history.name,
+        "name": _cut(history.name),
         "datasets": sorted({one["dataset"] for one in registered}),
         "subject": next((one["subject"] for one in registered if "subject" in one), None),
         "content": next((one["content"] for one in registered if "content" in one), None),
@@ -53,7 +54,7 @@ def one_sample(trace: Trace, sample_id: bytes) -> tuple[dict[str, Any], list[dic
         "family": history.family.as_json(),
         "contributions": _contributions(events),
         "attention": said["summary"]["attention"],
-        "predictions": [event for event in events if event["kind"] == "prediction"][:MOST_EVENTS],
+        "predictions": _bounded([event for event in events if event["kind"] == "prediction"][:MOST_EVENTS]),
         "erased": any(event["kind"] == "erased" for event in events),
         "events": _bounded(told[:MOST_EVENTS]),
         "events_in_all": len(events),
@@ -82,8 +83,8 @@ def has_vault(trace: Trace) -> bool:
 
 
 def names_of(trace: Trace, ids: Sequence[bytes]) -> list[str | None]:
-    """What the vault calls samples; None of those that it does not know."""
-    return [trace._namer.name_of(sample_id) for sample_id in ids]
+    """What the vault calls samples, of long names the beginning; None of those that it does not know."""
+    return [_cut(trace._namer.name_of(sample_id)) for sample_id in ids]
 
 
 def seems_scored(trace: Trace) -> bool:
@@ -103,9 +104,8 @@ def _sharing(trace: Trace, sample_id: bytes, registered: Sequence[Mapping[str, A
         found = trace._seal.find(CONTENT, bytes.fromhex(content))
         value = b"" if found is None else found.value
         holders |= {value[at : at + 32] for at in range(0, len(value), 32)}
-    return [
-        {"id": one.hex(), "name": trace._namer.name_of(one)} for one in sorted(holders - {sample_id})[:MOST_SHARING]
-    ]
+    others = sorted(holders - {sample_id})[:MOST_SHARING]
+    return [{"id": one.hex(), "name": name} for one, name in zip(others, names_of(trace, others), strict=True)]
 
 
 def _contributions(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -123,5 +123,12 @@ def _contributions(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bounded(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Events without the long columns that some have in their details, such as a stage's thousands of children."""
-    return [{key: value for key, value in event.items() if key != "details"} for event in events]
+    """Events without their details, which may be long: a stage's thousands of children."""
+    return [
+        {key: _cut(value) if key == "words" else value for key, value in event.items() if key != "details"}
+        for event in events
+    ]
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…"

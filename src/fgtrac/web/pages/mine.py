@@ -10,10 +10,12 @@ from fgtrac.web.asked import Answer, Asked, Download, NotThereError, Page
 from fgtrac.web.command import command_line
 from fgtrac.web.names import written_out
 
-SAYS = {
-    USED: "Yes: it was used in training.",
-    NOT_USED: "No: no training update used it.",
-    CANNOT_TELL: "That cannot be told from this record.",
+SAYS = {  # by the answer, and whether samples that are meant are in the record
+    (USED, True): "Yes: it was used in training.",
+    (NOT_USED, True): "No: it is in the record, and no training update used it.",
+    (NOT_USED, False): "No: it is not in the record, which is whole.",
+    (CANNOT_TELL, True): "It is in the record. Whether training used it, the record cannot tell.",
+    (CANNOT_TELL, False): "That cannot be told from this record.",
 }
 
 
@@ -30,7 +32,8 @@ def show(asked: Asked) -> Answer | Download:
     command = command_line("prove", asked.site.path_of(asked.name), "file:YOURS", "-o", "receipt.json")
     if found is not None:
         verdict, words = signature(asked.trace)
-        data |= found.as_json() | {"says": SAYS[found.answer], "signature": {"verdict": str(verdict), "words": words}}
+        data |= found.as_json() | {"signature": {"verdict": str(verdict), "words": words}}
+        data["says"] = SAYS[found.answer, bool(found.lives)]
         data["here"] = {key: value for key, value in asked.query.items() if key in ("sha256", "source", "q")}
         if "q" in asked.query:
             name = written_out(asked.query["q"])
