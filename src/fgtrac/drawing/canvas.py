@@ -91,7 +91,8 @@ class Canvas:
     def done(self, says: Iterable[str]) -> Html:
         """The SVG. `says` are sentences that tell those who do not see it what it shows."""
         description = escape(" ".join(sentence for sentence in says if sentence))
-        role = "group" if any(part.startswith("<a ") for part in self.parts) else "img"  # what is in an image has no focus
+        # In an image nothing has the focus.
+        role = "group" if any(part.startswith("<a ") for part in self.parts) else "img"
         return Html(
             f'<svg class="fg-chart" role="{role}" viewBox="0 0 {WIDTH} {self.height:g}" xmlns="http://www.w3.org/2000/svg">'
             f"<title>{escape(short(self.title))}</title><desc>{description}</desc>"
