@@ -261,6 +261,12 @@ def _parts(cases: Sequence[Case]) -> Iterator[Vector]:
         events[number]["ids"] = events[number]["ids"].replace(bundle.id, another)
 
     yield Vector(anew(bundle, register_another), case.verifier)
+
+    def register_nothing(events: dict[int, Any], seal: dict[str, Any]) -> None:
+        same = {name: events[number][name] for name in ("time", "writer", "seq")}
+        events[number] = {"kind": "metrics", "step": 0, "values": {}} | same
+
+    yield Vector(anew(bundle, register_nothing), case.verifier)
     whole = _first(cases, "public-1", lambda b: b.claim == "history" and not b.children and len(b.entries) > 3)
     yield Vector(anew(parse_bundle(whole.data), _rename_block), whole.verifier)
     yield Vector(anew(parse_bundle(whole.data), _rename_data_set), whole.verifier)

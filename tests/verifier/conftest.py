@@ -1,13 +1,16 @@
-"""The second verifier, loaded by its path as one file: it is no part of the package."""
+"""The other verifiers: the second one, loaded by its path as one file, and that of the HTML page, under node."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from page_verifier import PageVerifier, has_node, running
 
 VERIFIER = Path(__file__).parents[2] / "verifier" / "check_bundle.py"
 
@@ -22,3 +25,13 @@ def other() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageVerifier | None]:
+    """The page's verifier; None where there is no node, which test_page_agrees.py says."""
+    if not has_node():
+        yield None
+        return
+    with running(tmp_path_factory.mktemp("page")) as verifier:
+        yield verifier

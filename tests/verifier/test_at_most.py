@@ -15,6 +15,7 @@ from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.policy_file import BUILT_IN, ON_DEMAND, Policies
 from judged import BOTH, CANNOT_TELL, REFUTED, TEST, TRAIN, Data, assert_all_hold, assert_only, check
+from page_verifier import PageVerifier, agrees
 from proofs import examine
 from traces import Made, start_trace
 
@@ -37,7 +38,7 @@ def made(tmp_path: Path) -> Made:
 
 @pytest.mark.parametrize("entries", [False, True])
 def test_used_is_claimed_where_one_use_is_certain_and_cannot_be_told_where_none_is(
-    made: Made, other: ModuleType, entries: bool
+    made: Made, other: ModuleType, page: PageVerifier | None, entries: bool
 ) -> None:
     trace, key = fgtrac.open(made.trace.path), made.verifier.public_key
     for name, verdict, perhaps in (("0", "holds", 1), ("1", "cannot tell", 1), ("2", "holds", 0), ("3", "holds", None)):
@@ -46,6 +47,7 @@ def test_used_is_claimed_where_one_use_is_certain_and_cannot_be_told_where_none_
         assert (PERHAPS.format(perhaps) in words) == bool(perhaps)
         assert str(examine(data, made.verifier).verdict) == verdict
         assert other.Examination(other.read_bundle(data), key).report()[0] == verdict
+        assert agrees(page, verdict, data, made.verifier)
 
 
 def test_a_history_counts_what_is_certain_and_says_the_rest_is_perhaps(made: Made) -> None:

@@ -16,6 +16,7 @@ from fgtrac.tlog.note import MAX_SIGNATURES, Signature, with_signatures
 from fgtrac.verify.bundle import format_bundle, parse_bundle
 from fgtrac.verify.claims import check_bundle
 from lives import Life, live
+from page_verifier import PageVerifier, agrees
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Life:
 
 @pytest.mark.parametrize("entries", [False, True])
 @pytest.mark.parametrize("claim", ["used", "history"])
-def test_both_verifiers_hold_a_bundle_under_a_cosigned_head(
-    other: ModuleType, lived: Life, claim: str, entries: bool
+def test_all_verifiers_hold_a_bundle_under_a_cosigned_head(
+    other: ModuleType, page: PageVerifier | None, lived: Life, claim: str, entries: bool
 ) -> None:
     key = lived.made.verifier.public_key
     data = fgtrac.open(lived.path, key=key.hex()).prove("digits:0", claim, entries=entries)
@@ -39,12 +40,13 @@ def test_both_verifiers_hold_a_bundle_under_a_cosigned_head(
     verdict, found = other.Examination(other.read_bundle(data), key).report()
     report = check_bundle(bundle, lived.made.verifier)
     assert (verdict, report.verdict) == ("holds", "holds")
+    assert agrees(page, "holds", data, lived.made.verifier)
     assert {name: said for name, (said, _) in found.items()}.items() <= {
         f.check: str(f.verdict) for f in report.findings
     }.items()
 
 
-def test_both_take_as_many_lines_as_a_note_may_have(other: ModuleType, lived: Life) -> None:
+def test_all_take_as_many_lines_as_a_note_may_have(other: ModuleType, page: PageVerifier | None, lived: Life) -> None:
     key = lived.made.verifier.public_key
     bundle = parse_bundle(fgtrac.open(lived.path, key=key.hex()).prove("digits:0"))
     lines = [Signature(f"witness.example/{n}", b"1234", bytes(2428)) for n in range(MAX_SIGNATURES - 2)]
@@ -52,6 +54,7 @@ def test_both_take_as_many_lines_as_a_note_may_have(other: ModuleType, lived: Li
     data = format_bundle(full)
     assert other.Examination(other.read_bundle(data), key).report()[0] == "holds"
     assert check_bundle(parse_bundle(data), lived.made.verifier).verdict == "holds"
+    assert agrees(page, "holds", data, lived.made.verifier)
 
 
 def test_an_exported_proof_carries_the_cosigned_head_and_is_read(

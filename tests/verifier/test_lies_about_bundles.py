@@ -1,4 +1,4 @@
-"""To every lie in attacks/ that is told with a bundle, the second verifier answers as fgtrac does, check by check."""
+"""To every lie in attacks/ that is told with a bundle, all three verifiers answer alike, check by check."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fgtrac.commit.keys import load_key
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.bundle import Bundle, format_bundle
+from page_verifier import PageVerifier
 
 ATTACKS = Path(__file__).parents[2] / "attacks"
 NAMES = sorted(p.stem for p in ATTACKS.glob("*.py") if "stage.check(" in p.read_text())
@@ -21,11 +22,11 @@ ORDER = ["holds", "cannot tell", "refuted"]
 
 
 @pytest.fixture(scope="module")
-def stage(other: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The stage of attacks/, on which each bundle that is checked is shown to both verifiers."""
+def stage(other: ModuleType, page: PageVerifier | None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The stage of attacks/, on which each bundle that is checked is shown to all three verifiers."""
     from lying import Stage
 
-    class BothAsked(Stage):  # type: ignore[misc]
+    class AllAsked(Stage):  # type: ignore[misc]
         asked = 0
 
         def check(self, bundle: Bundle | bytes, *options: str | Path, has_key: bool = True) -> Any:
@@ -48,10 +49,14 @@ def stage(other: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
             assert EXIT_CODES[verdict] == expected
             if verdict not in ("refuted", "malformed"):
                 assert {c: v for c, (v, _w) in found.items()} == {c: checks[c] for c in found}
-            BothAsked.asked += 1
+            if page is not None:
+                about = named.get("--about")
+                said = page.said(data, key.hex() if key else None, id_key, {"name": str(about)} if about else None)
+                assert (EXIT_CODES[said[0]], said[1]) == (answer.code, dict(answer.verdicts))
+            AllAsked.asked += 1
             return answer
 
-    return BothAsked(tmp_path_factory.mktemp("attacks"))
+    return AllAsked(tmp_path_factory.mktemp("attacks"))
 
 
 def id_key_of(named: str | Path) -> bytes | None:
@@ -68,7 +73,7 @@ def id_key_of(named: str | Path) -> bytes | None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_verifiers_answer_a_lie_alike(stage: Any, name: str) -> None:
+def test_all_verifiers_answer_a_lie_alike(stage: Any, name: str) -> None:
     before = type(stage).asked
     acts = list(importlib.import_module(name).tell(stage))
     assert acts

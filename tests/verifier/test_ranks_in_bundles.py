@@ -12,6 +12,7 @@ import pytest
 from fgtrac.api.trace import open_trace
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.claims import check_bundle
+from page_verifier import PageVerifier, agrees
 from traces import Made, Writing, start_trace
 
 VERIFIER = Path(__file__).parents[2] / "verifier" / "check_bundle.py"
@@ -52,19 +53,23 @@ def trained(
     return made
 
 
-def verdicts(made: Made, claim: str, name: str = UNUSED) -> tuple[str, str, str]:
-    """What fgtrac and the second verifier say of a proof, and its words."""
+def verdicts(made: Made, page: PageVerifier | None, claim: str, name: str = UNUSED) -> tuple[str, str, str]:
+    """What fgtrac and the second verifier say of a proof, and its words. The page's says as fgtrac."""
     data = open_trace(made.trace.path).prove(name, claim)
     bundle = parse_bundle(data)
     theirs = runpy.run_path(str(VERIFIER))
     key = made.verifier.public_key
     said, _found = theirs["Examination"](theirs["read_bundle"](data), key).report()
-    return str(check_bundle(bundle, made.verifier).verdict), said, bundle.words
+    verdict = str(check_bundle(bundle, made.verifier).verdict)
+    assert agrees(page, verdict, data, made.verifier)
+    return verdict, said, bundle.words
 
 
 @pytest.mark.parametrize("claim", ["never used", "label never used", "history"])
-def test_of_a_whole_record_of_two_ranks_everything_can_be_told(tmp_path: Path, claim: str) -> None:
-    ours, theirs, words = verdicts(trained(tmp_path), claim)
+def test_of_a_whole_record_of_two_ranks_everything_can_be_told(
+    tmp_path: Path, page: PageVerifier | None, claim: str
+) -> None:
+    ours, theirs, words = verdicts(trained(tmp_path), page, claim)
     assert (ours, theirs) == ("holds", "holds")
     assert "of a run that" not in words
 
@@ -83,22 +88,24 @@ def test_of_a_whole_record_of_two_ranks_everything_can_be_told(tmp_path: Path, c
         {"change": lambda rank, said: said | {"began": [said["began"][0], rank]}},
     ],
 )
-def test_where_a_rank_is_missing_neither_can_tell_what_was_not_used(tmp_path: Path, lie: Fields) -> None:
+def test_where_a_rank_is_missing_neither_can_tell_what_was_not_used(
+    tmp_path: Path, page: PageVerifier | None, lie: Fields
+) -> None:
     made = trained(tmp_path, **lie)
-    ours, theirs, words = verdicts(made, "never used")
+    ours, theirs, words = verdicts(made, page, "never used")
     assert (ours, theirs) == ("cannot tell", "cannot tell")
     assert " of a run that has ended (gaps in its record: 0, and of some ranks it is not whole)." in words
-    assert verdicts(made, "used", "digits:0")[:2] == ("holds", "holds")
+    assert verdicts(made, page, "used", "digits:0")[:2] == ("holds", "holds")
 
 
-def test_a_state_is_told_of_by_the_steps_that_each_rank_counts(tmp_path: Path) -> None:
+def test_a_state_is_told_of_by_the_steps_that_each_rank_counts(tmp_path: Path, page: PageVerifier | None) -> None:
     """The other rank's entries stand behind the state that it trained up to."""
-    ours, theirs, words = verdicts(trained(tmp_path), "used", "digits:3")
+    ours, theirs, words = verdicts(trained(tmp_path), page, "used", "digits:3")
     assert (ours, theirs) == ("holds", "holds")
     assert "The model state of step 2 was saved after 2 of its uses, by the steps that each rank counts." in words
 
 
-def test_a_resume_of_what_had_not_ended_is_told(tmp_path: Path) -> None:
+def test_a_resume_of_what_had_not_ended_is_told(tmp_path: Path, page: PageVerifier | None) -> None:
     made, writing = start_trace(tmp_path)
     writing.use([0])
     for ended in (False, True, False):
@@ -108,6 +115,6 @@ def test_a_resume_of_what_had_not_ended_is_told(tmp_path: Path) -> None:
         writing.recorder.record("resume", said)
     writing.end()
     made.seal()
-    ours, theirs, words = verdicts(made, "never used")
+    ours, theirs, words = verdicts(made, page, "never used")
     assert (ours, theirs) == ("holds", "holds")
     assert " Resumes without an end before: 2. What was done last before those may be lost. " in words

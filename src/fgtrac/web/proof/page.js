@@ -29,9 +29,9 @@ function showVerdict(verdict, words) {
 
 /** What no bundle shows, and what this one leaves open. */
 function limitsOf(found, named, isFromAddress) {
-  const out = ["It holds as committed by the log's signer at this size. That the signed index is the one that the log's entries give, "
-    + "only a check of the whole trace shows: fgtrac verify TRACE.", "What was never recorded in the log is not in it."];
-  if (found.claim === "used" || found.claim === "content present") out.push("What happened in the log behind this size is not told.");
+  const out = ["A bundle that holds does so as its signer committed to it at this size. That the signed index is the one that the "
+    + "log's entries give, only a check of the whole trace shows: fgtrac verify TRACE.", "What was never recorded is not in the log."];
+  if (found.claim === "used" || found.claim === "content present") out.push("What was recorded after this size is not told.");
   if (!named.about) out.push("Whether it is about the sample or file that you have in mind was not asked: name it above.");
   if (ABSENT.includes(found.claim)) out.push("An absence says something of a name only as far as ids are made from names as the log says.");
   if (found.unread.length) out.push(`Signature lines of ${found.unread.join(", ")} were not looked at: fgtrac verify BUNDLE --witness-key does.`);
