@@ -103,7 +103,9 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
     notes = ["a copy that differs in one byte, or was stored in another format, is another content"]
     proofs = [Proof(holder) for holder in holders[:MOST_HOLDERS]]
     asked = f"the content whose source ({source}) has SHA-256 {digest.hex()}"
-    return _answer(trace, asked, proofs, [proof for proof, _ in found] or meant[:1], doubts, notes)
+    schemes = {event["id_scheme"] for event in datasets}
+    shown = [proof for proof, _ in found] or (meant[:1] if len(schemes) == 1 and "subject" not in schemes else [])
+    return _answer(trace, asked, proofs, shown, doubts, notes)
 
 
 def ask_by_name(trace: Trace, name: str) -> Mine:
@@ -294,4 +296,6 @@ def _receipts(
             else:
                 found.append(one)
         without += left
+    if not found and not without:
+        without.append("no file proves an absence under each subject's own key: only who has the vault can look")
     return found, without

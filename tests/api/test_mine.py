@@ -1,0 +1,183 @@
+"""Was my data used: what is known of a made-up training, under each id scheme, with and without the vault."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from every_bundle import of_an_uncertain_batch
+from fgtrac.api.erase import erase
+from fgtrac.api.mine import CANNOT_TELL, NOT_USED, RECEIPT_BYTES, USED, Mine, ask_by_content, ask_by_name, sources
+from fgtrac.api.trace import Trace, open_trace
+from fgtrac.api.trust import trusted_verifier
+from fgtrac.verify.bundle import parse_bundle
+from fgtrac.verify.claims import check_bundle
+from fgtrac.verify.report import Verdict
+from people_trace import PEOPLE, SOURCE, digest_of, record_people
+
+SCHEMES = ("public", "keyed", "subject")
+NOBODY = 99  # a row that nobody has
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A trace under each scheme."""
+    found = {}
+    for scheme in SCHEMES:
+        found[scheme] = tmp_path_factory.mktemp(scheme)
+        record_people(found[scheme], scheme)
+    return found
+
+
+@pytest.fixture(scope="module")
+def handed_out(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same traces as others have them: without their vaults."""
+    found = {}
+    for scheme, folder in folders.items():
+        found[scheme] = tmp_path_factory.mktemp(f"{scheme}-alone")
+        shutil.copytree(folder / "run.trace", found[scheme] / "run.trace")
+        shutil.copy(folder / "key.pem", found[scheme])
+    return found
+
+
+def opened(folder: Path) -> Trace:
+    """The trace there, whose signature is checked."""
+    return open_trace(folder / "run.trace", key=str(folder / "key.pem"))
+
+
+def of_row(trace: Trace, row: int, source: str = SOURCE) -> Mine:
+    return ask_by_content(trace, digest_of(row), source)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_with_the_vault_a_content_has_the_answer_that_is_true(folders: dict[str, Path], scheme: str) -> None:
+    trace = opened(folders[scheme])
+    used, held_out, nobody = (of_row(trace, row) for row in (0, 7, NOBODY))
+    assert [answer.answer for answer in (used, held_out, nobody)] == [USED, NOT_USED, NOT_USED]
+    (life,) = used.lives
+    assert (life.uses, life.roles, life.steps is not None, life.kept) == (2, ("train",), True, (2, 4))
+    assert held_out.lives[0].uses == 0
+    assert nobody.lives == ()
+    assert used.rests_on.startswith("as signed with")
+
+
+@pytest.mark.parametrize("scheme", ["keyed", "subject"])
+@pytest.mark.parametrize("row", [0, 7, NOBODY])
+def test_without_the_vault_a_keyed_content_is_cannot_tell(handed_out: dict[str, Path], scheme: str, row: int) -> None:
+    found = of_row(opened(handed_out[scheme]), row)
+    assert found.answer == CANNOT_TELL
+    assert any("vault" in reason for reason in found.reasons)
+    assert found.receipts == ()
+
+
+def test_public_contents_need_no_vault(handed_out: dict[str, Path]) -> None:
+    trace = opened(handed_out["public"])
+    assert [of_row(trace, row).answer for row in (0, 7, NOBODY)] == [USED, NOT_USED, NOT_USED]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "source", ["file", "tensor", "tensor float64 4", "tensor float32 2x2", "table 0123456789abcdef"]
+)
+def test_what_was_digested_in_another_form_is_never_called_unused(
+    folders: dict[str, Path], scheme: str, source: str
+) -> None:
+    found = of_row(opened(folders[scheme]), NOBODY, source)
+    assert found.answer == CANNOT_TELL
+    assert any(repr(SOURCE) in reason and "cannot be compared" in reason for reason in found.reasons)
+
+
+def test_a_data_set_without_contents_is_cannot_tell_by_content_and_not_by_name(tmp_path: Path) -> None:
+    trace = opened(record_people(tmp_path, "public", content=False).parent)
+    found = of_row(trace, NOBODY)
+    assert found.answer == CANNOT_TELL
+    assert any("no contents were recorded" in reason for reason in found.reasons)
+    assert sources(trace) == [{"dataset": "people", "source": None, "scheme": "public"}]
+    assert [ask_by_name(trace, f"people:{row}").answer for row in (0, 7, NOBODY)] == [USED, NOT_USED, NOT_USED]
+
+
+def test_a_run_that_did_not_end_never_says_unused(tmp_path: Path) -> None:
+    trace = opened(record_people(tmp_path, "public", ends=False).parent)
+    assert of_row(trace, 0).answer == USED
+    for found in (of_row(trace, 7), of_row(trace, NOBODY), ask_by_name(trace, "people:7")):
+        assert found.answer == CANNOT_TELL
+        assert any("has not ended" in reason for reason in found.reasons)
+
+
+def test_an_erased_subject_is_cannot_tell_and_so_is_everybody_unknown(tmp_path: Path) -> None:
+    path = record_people(tmp_path, "subject")
+    erase(path, subject=PEOPLE[0], key=tmp_path / "key.pem")
+    trace = opened(tmp_path)
+    for row in (0, NOBODY):
+        found = of_row(trace, row)
+        assert found.answer == CANNOT_TELL
+        assert any("1 of the log's subjects" in reason for reason in found.reasons)
+    assert of_row(trace, 1).answer == USED
+    by_name = ask_by_name(trace, "people:0")
+    assert by_name.answer == CANNOT_TELL
+    assert any("erased" in reason for reason in by_name.reasons)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_name_is_answered_where_the_vault_knows_it(folders: dict[str, Path], scheme: str) -> None:
+    trace = opened(folders[scheme])
+    assert [ask_by_name(trace, f"people:{row}").answer for row in (0, 7)] == [USED, NOT_USED]
+    nobody = ask_by_name(trace, f"people:{NOBODY}")
+    assert nobody.answer == (CANNOT_TELL if scheme == "subject" else NOT_USED)  # it may have been erased
+
+
+def test_a_keyed_name_without_the_vault_is_cannot_tell(handed_out: dict[str, Path]) -> None:
+    for scheme in ("keyed", "subject"):
+        found = ask_by_name(opened(handed_out[scheme]), "people:7")
+        assert found.answer == CANNOT_TELL
+        assert any("vault" in reason for reason in found.reasons)
+
+
+def test_an_id_that_nobody_has_says_nothing_of_anybodys_data(folders: dict[str, Path]) -> None:
+    for scheme in SCHEMES:
+        assert ask_by_name(opened(folders[scheme]), f"id:{'0' * 64}").answer == CANNOT_TELL
+
+
+def test_a_name_of_another_kind_than_the_data_sets_keys_is_cannot_tell(folders: dict[str, Path]) -> None:
+    found = ask_by_name(opened(folders["public"]), 'key:"Ann Smith"')
+    assert found.answer == CANNOT_TELL
+    assert any("named by numbers" in reason for reason in found.reasons)
+    with pytest.raises(ValueError, match="no data set 'cats'"):
+        ask_by_name(opened(folders["public"]), "cats:1")
+
+
+def test_a_batch_that_may_have_left_it_out_is_cannot_tell(tmp_path: Path) -> None:
+    case = next(of_an_uncertain_batch(tmp_path))
+    assert case is not None
+    trace = open_trace(next(tmp_path.rglob("*.trace")))
+    answers = {row: ask_by_name(trace, f"digits:{row}") for row in range(3)}
+    unsure = [found for found in answers.values() if any(life.perhaps and not life.uses for life in found.lives)]
+    assert unsure
+    assert all(found.answer == CANNOT_TELL for found in unsure)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("row", [0, 7, NOBODY])
+def test_receipts_hold_offline_are_small_and_name_nobody_else(folders: dict[str, Path], scheme: str, row: int) -> None:
+    trace = opened(folders[scheme])
+    found = of_row(trace, row)
+    secret = trace._vault.find_secret("run") if trace._vault is not None else None
+    verifier, _ = trusted_verifier(str(folders[scheme] / "key.pem"), trace.id)
+    for receipt in found.receipts:
+        assert len(receipt.data) <= RECEIPT_BYTES
+        report = check_bundle(parse_bundle(receipt.data), verifier, secret)
+        assert report.verdict == receipt.verdict
+        assert not any(name.encode() in receipt.data for name in PEOPLE)
+        assert report.verdict == Verdict.HOLDS, report.findings
+    claims = [receipt.claim for receipt in found.receipts]
+    absence = [] if scheme == "subject" else ["content absent"]
+    assert claims == {0: ["content present", "used"], 7: ["content present", "never used"], NOBODY: absence}[row]
+    assert found.receipts or found.without
+
+
+def test_a_digest_that_is_none_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="no SHA-256"):
+        ask_by_content(opened(folders["public"]), hashlib.sha1(b"").digest(), "file")
