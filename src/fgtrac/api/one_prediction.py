@@ -10,6 +10,7 @@ from fgtrac.api.trace import Trace
 
 MOST_PREDICTIONS = 500
 MOST_OUTPUTS = 1000
+MOST_NAME = 300  # characters of what a listed sample is called
 STRONGEST = 10
 METHODS = ("tracin", "tracin-cos", "fisher", "ekfac")
 UNPREDICTED = "no prediction of it is recorded: run.predictions(data, outputs) records them while the trace is open"
@@ -79,4 +80,4 @@ def _told(found: Explanation) -> dict[str, Any]:
 
 
 def _listed(samples: Sequence[Scored]) -> list[dict[str, Any]]:
-    return [one.as_json() | {"words": one.words, "trace": list(one.trace)} for one in samples]
+    return [one.as_json() | {"words": one.words[:MOST_NAME], "trace": list(one.trace)} for one in samples]

@@ -16,8 +16,12 @@ from fgtrac.web.ai_act_page import ai_act_html
 from fgtrac.web.report_sections import SECTIONS, Said, section_html
 
 STYLE = f"""{CSS}
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; padding: 1rem 1.25rem 4rem; }}
+:root {{ color-scheme: light dark; --paper: #fff; --ink: #1b1d21; --link: #0b57a4; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --paper: #15171a; --ink: #e6e7ea; --link: #7db8f5; }} }}
+@media print {{ :root {{ --paper: #fff; --ink: #000; --link: #000; }} }}
+a {{ color: var(--link); }}
+body {{ background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 54rem;
+  margin: 0 auto; padding: 1rem 1.25rem 4rem; }}
 h1 {{ font-size: 1.6rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid; padding-bottom: 0.2rem; }}
 h3 {{ font-size: 1.05rem; margin: 1.5rem 0 0.25rem; }}

@@ -11,7 +11,7 @@ from fgtrac.events.sample_names import parse_id
 from fgtrac.web import prediction_charts as charts
 from fgtrac.web.asked import Answer, Asked, Elsewhere, Page, address
 from fgtrac.web.command import command_line
-from fgtrac.web.thumbnails import Thumbnails
+from fgtrac.web.pictures import pictures_of
 
 
 def show(asked: Asked) -> Answer | Elsewhere:
@@ -36,23 +36,20 @@ def show(asked: Asked) -> Answer | Elsewhere:
         data["is_computing"] = data["explanation"] is None
     except ScoreError as reason:
         data["why_unexplained"] = f"{reason}; {HOW_TO_SCORE}"
-    _picture(asked, data)
+    data["says"] = _says(data)
+    found = data["explanation"] or {}
+    listed = [one["id"] for side in ("proponents", "opponents", "baseline") for one in found.get(side, ())]
+    data["thumbnails"] = pictures_of(asked, [data["id"], *listed])
     command = command_line("score", path, "--toward", f"id:{sample_id.hex()}", "--method", method)
     title = f"Prediction of {short(data['name'] or sample_id.hex()[:16])}"
     return Answer(title, "prediction.html", data, command, pictures=_drawn(data))
 
 
-def _picture(asked: Asked, data: dict[str, Any]) -> None:
-    """Thumbnails of the sample and of all who are listed, where there is data to draw them from."""
-    found = data["explanation"] or {}
-    listed = [one for side in ("proponents", "opponents", "baseline") for one in found.get(side, ())]
-    given = asked.given if isinstance(asked.given, Thumbnails) else None
-    data["has_pictures"] = given is not None
-    if given is None:
-        return
-    with asked.site.opened(asked.name) as trace:
-        data["thumbnail"] = given.of(trace, bytes.fromhex(data["id"])).as_json()
-        data["thumbnails"] = {one["id"]: given.of(trace, bytes.fromhex(one["id"])).as_json() for one in listed}
+def _says(data: dict[str, Any]) -> str:
+    """The explanation's sentence, with the sample's name in the place of its id."""
+    found = data["explanation"]
+    called = f"id:{data['id']}"
+    return "" if found is None else short(found["sentence"].replace(called, short(data["name"] or called, 80)), 600)
 
 
 def _drawn(data: dict[str, Any]) -> dict[str, str]:

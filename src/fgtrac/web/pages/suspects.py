@@ -6,23 +6,22 @@ the trace.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from fgtrac.api.suspects import COLUMNS, SuspectList
 from fgtrac.api.trace import Trace
+from fgtrac.drawing.html import short
 from fgtrac.errors import ScoreError
 from fgtrac.score.suspects import MEASURES
 from fgtrac.web.asked import Answer, Asked, Download, NotThereError, Page, address
 from fgtrac.web.beside import Finding
 from fgtrac.web.command import command_line
-from fgtrac.web.thumbnails import Thumbnails
+from fgtrac.web.pictures import pictures_of
 
 MOST = 1000  # suspects that are listed; `fgtrac suspects -o` writes all
 PAGE_SAMPLES = 50
-DRAWING_S = 1.0  # for all pictures of a page together
 HOW_TO_SCORE = "give the training data to run.score_with, or: fgtrac score TRACE --with FILE.py:FUNCTION"
 
 
@@ -73,7 +72,7 @@ def _told(asked: Asked, found: SuspectList, by: str) -> dict[str, Any]:
     """The rows that the filter leaves, a page of them with pictures, and what the list rests on."""
     text, label, dataset = (asked.query.get(name, "") for name in ("text", "label", "dataset"))
     rows = [
-        s.as_json() | {"words": s.row.words}
+        s.as_json() | {"words": short(s.row.words)}
         for s in found.suspects
         if (not text or text.casefold() in s.row.words.casefold() or s.row.id.hex().startswith(text.casefold()))
         and label in ("", str(s.row.label))
@@ -101,21 +100,8 @@ def _told(asked: Asked, found: SuspectList, by: str) -> dict[str, Any]:
         "training_samples": found.rows,
         "basis": found.basis,
         "fidelity": found.as_json()["fidelity"],
-        "thumbnails": _thumbnails(asked, rows[start : start + PAGE_SAMPLES]),
+        "thumbnails": pictures_of(asked, [row["id"] for row in rows[start : start + PAGE_SAMPLES]]),
     }
-
-
-def _thumbnails(asked: Asked, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What can be drawn of each sample within DRAWING_S; None where there is no data to draw from."""
-    if not isinstance(asked.given, Thumbnails):
-        return None
-    found, end = {}, time.monotonic() + DRAWING_S
-    with asked.site.opened(asked.name) as trace:
-        for row in rows:
-            if time.monotonic() > end:
-                break
-            found[row["id"]] = asked.given.of(trace, bytes.fromhex(row["id"])).as_json()
-    return found
 
 
 PAGES = (
