@@ -51,7 +51,10 @@ def ui(
         typer.echo(f"looking at {place.name or place} at {shown}")
     if open_:
         typer.launch(shown)
-    listening.serve(server, listener)
+    try:
+        listening.serve(server, listener)
+    finally:
+        app.state.site.stop()
 
 
 def _pictures(named: str) -> Any:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fgtrac.errors import FgtracError
-from fgtrac.verify.checks import CannotTell
-from fgtrac.web.background import Background
+from fgtrac.web.background import Background, StoppedError
 
 MAX_KEPT = 16  # findings; of more, those longest unasked are found out again
 Make = Callable[[Callable[[int, int], None]], Any]
@@ -42,7 +40,9 @@ class Finding:
 
         try:
             self._found = make(progress)
-        except (FgtracError, CannotTell, OSError, ValueError) as error:
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001  raised again where somebody asks
             self._error = error
         finally:
             self.is_over.set()

@@ -53,7 +53,8 @@ def explorer_app(
     """The explorer of a trace or a folder as an ASGI application.
 
     With `is_local`, whoever names another machine in the Host header is refused. With `token`, whoever does not have it
-    is. `key` names the key whose signatures count, `given` is the user's own data. ValueError where starlette or jinja2
+    is. `key` names the key whose signatures count, `given` is the user's own data. `app.state.site.stop()` ends what is
+    under way beside the pages. ValueError where starlette or jinja2
     is not installed, or the token can be guessed; for `place` as Site.
     """
     try:
@@ -65,8 +66,10 @@ def explorer_app(
         guard.check_token(token)
     elif not is_local:
         raise ValueError("whoever reaches this address can read the traces; set a token")
-    explorer = _Explorer(Site(place, key), Templates(), token, is_local, given)
-    return Starlette(routes=[Route("/{path:path}", explorer)])
+    site = Site(place, key)
+    app = Starlette(routes=[Route("/{path:path}", _Explorer(site, Templates(), token, is_local, given))])
+    app.state.site = site
+    return app
 
 
 @dataclass(slots=True)

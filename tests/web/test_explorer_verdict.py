@@ -1,0 +1,234 @@
+"""The verdict that the explorer shows: each state in order, and holds for nothing but what was just checked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi import ask
+from fgtrac.web import checking
+from fgtrac.web.checking import Checking, Standing
+from fgtrac.web.explorer import explorer_app
+from traces import Made, make_trace
+
+
+@contextmanager
+def checks(key: str | None = None) -> Iterator[Checking]:
+    one = Checking(key)
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def key_of(made: Made) -> str:
+    return made.verifier.public_key.hex()
+
+
+def wait_for(look: Callable[[], Standing], *states: str) -> list[str]:
+    """The states that were seen one after the other, until one of these."""
+    seen: list[str] = []
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        state = look().state
+        seen += [state] if seen[-1:] != [state] else []
+        if state in states:
+            return seen
+        time.sleep(0.002)
+    raise AssertionError(f"none of {states} came, only {seen}")
+
+
+def flip(path: Path, at: int = 40) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes again is checked again at once."""
+    monkeypatch.setattr(checking, "WAIT_S", 0.0)
+
+
+class Gate:
+    """Lets the check begin when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        real = checking.open_for_verification
+
+        def opened(*given: Any, **named: Any) -> Any:
+            self.begun.set()
+            assert self.may_go_on.wait(30)
+            return real(*given, **named)
+
+        monkeypatch.setattr(checking, "open_for_verification", opened)
+
+
+def test_the_states_come_in_order_and_holds_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, gate = make_trace(tmp_path), Gate(monkeypatch)
+    path = made.trace.path
+    with checks(key_of(made)) as one:
+        assert one.look(path).words == "not checked yet"
+        assert one.standing(path).state == "waiting"
+        assert gate.begun.wait(30)
+        under_way = one.standing(path)
+        assert (under_way.state, under_way.verdict, under_way.findings) == ("checking", "", ())
+        assert under_way.words.startswith("not checked yet")
+        gate.may_go_on.set()
+        assert set(wait_for(lambda: one.standing(path), "holds", "refuted", "cannot tell")) <= {"checking", "holds"}
+        done = one.standing(path)
+        assert done.state == done.verdict == "holds"
+        assert {f["verdict"] for f in done.findings} == {"holds"}
+        assert "signature" in {f["check"] for f in done.findings}
+
+
+def test_looking_asks_for_no_check(tmp_path: Path) -> None:
+    made = make_trace(tmp_path)
+    with checks() as one:
+        for _ in range(3):
+            assert one.look(made.trace.path).state == "waiting"
+        assert one._background._thread is None
+
+
+@pytest.mark.parametrize("key", [None, "00" * 32])
+def test_without_the_right_key_it_does_not_hold(
+    key: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    monkeypatch.delenv("FGTRAC_KEY", raising=False)
+    made = make_trace(tmp_path)
+    with checks(key) as one:
+        seen = wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")
+    assert seen[-1] == ("refuted" if key else "cannot tell")
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_change_is_seen_at_once_is_checked_again_and_mends_again(tmp_path: Path) -> None:
+    made = make_trace(tmp_path, uses=300)
+    path = made.trace.path
+    with checks(key_of(made)) as one:
+        wait_for(lambda: one.standing(path), "holds")
+        tile = path / "tile/entries/000"
+        flip(tile)
+        changed = one.look(path)
+        assert (changed.state, changed.verdict) == ("changed", "holds")
+        assert changed.words.startswith("changed since it was checked")
+        seen = wait_for(lambda: one.standing(path), "refuted", "holds")
+        assert (seen[0], seen[-1]) == ("changed", "refuted")
+        refuted = [f["words"] for f in one.standing(path).findings if f["verdict"] == "refuted"]
+        assert any("tile/entries/000" in words for words in refuted)
+        flip(tile)
+        seen = wait_for(lambda: one.standing(path), "holds")
+        assert seen[0] == "changed"
+
+
+@pytest.mark.usefixtures("fast")
+def test_what_changes_while_it_is_checked_is_not_said_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, gate = make_trace(tmp_path), Gate(monkeypatch)
+    path = made.trace.path
+    with checks(key_of(made)) as one:
+        one.standing(path)
+        assert gate.begun.wait(30)
+        (path / "artifacts").mkdir()
+        (path / "artifacts/more").write_bytes(b"x")  # which no entry names: it holds, with a note
+        gate.may_go_on.set()
+        seen = wait_for(lambda: one.standing(path), "holds")
+        assert "changed" in seen
+        assert any("artifacts/more" in note for note in one.standing(path).notes)
+
+
+def test_a_change_back_to_the_same_size_and_time_is_a_change(tmp_path: Path) -> None:
+    import os
+
+    made = make_trace(tmp_path)
+    path, tile = made.trace.path, made.trace.path / "checkpoint"
+    with checks(key_of(made)) as one:
+        wait_for(lambda: one.standing(path), "holds")
+        before = tile.stat()
+        flip(tile, 3)
+        os.utime(tile, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (tile.stat().st_size, tile.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert one.look(path).state == "changed"
+
+
+@pytest.mark.parametrize("what", ["empty", "garbage", "unsealed", "gone"])
+def test_what_is_no_whole_trace_has_a_verdict_that_is_not_holds(what: str, tmp_path: Path) -> None:
+    made = make_trace(tmp_path, sealed=what != "unsealed")
+    path = made.trace.path
+    if what == "empty":
+        path = tmp_path / "empty.trace"
+        (path / "journal").mkdir(parents=True)
+    elif what == "garbage":
+        (path / "checkpoint").write_bytes(b"\xff" * 100)
+    elif what == "gone":
+        path = tmp_path / "gone.trace"
+    with checks(key_of(made)) as one:
+        one.standing(path)
+        seen = wait_for(lambda: one.look(path), "holds", "refuted", "cannot tell")
+        assert seen[-1] != "holds"
+        assert one.look(path).findings
+
+
+def test_a_fault_of_the_check_itself_is_no_verdict_on_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*given: Any, **named: Any) -> Any:
+        raise RuntimeError("inner")
+
+    monkeypatch.setattr(checking, "open_for_verification", broken)
+    made = make_trace(tmp_path)
+    with checks() as one:
+        one.standing(made.trace.path)
+        assert wait_for(lambda: one.look(made.trace.path), "holds", "refuted", "cannot tell")[-1] == "cannot tell"
+        assert "fault of fgtrac" in one.look(made.trace.path).findings[0]["words"]
+    assert "inner" in caplog.text
+
+
+def test_the_check_ends_with_the_explorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, gate = make_trace(tmp_path), Gate(monkeypatch)
+    one = Checking(key_of(made))
+    one.standing(made.trace.path)
+    assert gate.begun.wait(30)
+    one.stop()
+    gate.may_go_on.set()
+    thread = one._background._thread
+    assert thread is not None
+    thread.join(30)
+    assert not thread.is_alive()
+    assert one.look(made.trace.path).state == "checking"  # and at no time a verdict
+
+
+@pytest.mark.usefixtures("fast")
+def test_every_page_of_a_run_shows_it_as_a_word_a_mark_and_a_class(tmp_path: Path) -> None:
+    made = make_trace(tmp_path)
+    app = explorer_app(tmp_path, key=key_of(made))
+    first = ask(app, "/run/run").text
+    assert 'data-state="waiting"' in first or 'data-state="checking"' in first
+    assert "not checked yet" in first
+
+    def state() -> Standing:
+        return Standing(json.loads(ask(app, "/run/run/verdict?format=json").text)["state"])
+
+    wait_for(state, "holds")
+    for page in ("", "/log", "/log/entry/2", "/verdict"):
+        text = ask(app, f"/run/run{page}").text
+        assert 'class="standing holds"' in text
+        assert ">✓</span>" in text
+        assert "holds: all of it was checked at" in text
+    assert '<td class="holds">holds</td>' in ask(app, "/").text
+    flip(made.trace.path / "checkpoint", 3)
+    assert 'data-state="holds"' not in ask(app, "/run/run/log").text
+    assert 'class="holds"' not in ask(app, "/").text
+    wait_for(state, "refuted")
+    text = ask(app, "/run/run/verdict").text
+    assert 'class="standing refuted"' in text
+    assert '<td class="refuted">refuted</td>' in text
+    app.state.site.stop()
