@@ -22,6 +22,7 @@ MAX_PIXELS = 1 << 26  # a larger image is not looked at
 STRIP, STRIP_HEIGHT = 64, 32  # numbers and pixels of a strip of bars
 MAX_NUMBERS = 1 << 20
 SHOWN = 280  # characters of a text
+FIELDS = 12  # of a mapping that are looked at
 WAIT_S = 2.0  # for the data set to give an item
 KEPT = 4096  # pictures that are remembered, at most about 50 KB each
 CHANNELS = (1, 3, 4)
@@ -120,12 +121,13 @@ class _Job:
 
 def draw(value: Any) -> tuple[bytes | None, str]:
     """A PNG file of a value, or else a text. Arrays (H, W), (C, H, W) and (H, W, C) are images, as are Pillow's; (N,) a
-    strip of bars; of a mapping the first value that can be drawn; whatever else is there in its `repr`."""
+    strip of bars; of a mapping the first picture, else its fields; whatever else is there by its kind."""
     if isinstance(value, str):
         return None, _cut(value)
     if isinstance(value, Mapping):
-        drawn = [draw(one) for one in list(value.values())[:8] if _is_drawable(one)]
-        return next((one for one in drawn if one[0] is not None), drawn[0] if drawn else (None, _repr(value)))
+        pictures = (draw(one)[0] for one in list(value.values())[:FIELDS] if _is_picture(one))
+        png = next((one for one in pictures if one is not None), None)
+        return png, "" if png is not None else _fields(value)
     if _is_pillow(value):
         return _of_pillow(value), ""
     array = as_array(value)
@@ -224,8 +226,9 @@ def _of_pillow(image: Any) -> bytes:
     return grey_or_rgb(_grey_or_rgb(_bytes(_small(np.asarray(image.convert(mode))))))
 
 
-def _is_drawable(value: Any) -> bool:
-    return isinstance(value, str) or _is_pillow(value) or (as_array(value) is not None and np.ndim(value) > 0)
+def _is_picture(value: Any) -> bool:
+    array = None if _is_pillow(value) else as_array(value)
+    return _is_pillow(value) or (array is not None and array.ndim > 0)
 
 
 def _label(rest: Any) -> str:
@@ -243,9 +246,18 @@ def _repr(value: Any) -> str:
         return f"{len(value):,} bytes, beginning {bytes(value[:16]).hex()}"
     if isinstance(value, int) and abs(value) >> 256:
         return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, Mapping):
-        return _cut(", ".join(f"{str(k)[:40]}: {str(v)[:80]}" for k, v in list(value.items())[:12]))
     return _cut(f"{value!r}") if isinstance(value, int | float | complex | str | None) else f"a {type(value).__name__}"
+
+
+def _fields(value: Mapping[Any, Any]) -> str:
+    return _cut(", ".join(f"{str(name)[:40]}: {_field(one)}" for name, one in list(value.items())[:FIELDS]))
+
+
+def _field(value: Any) -> str:
+    array = None if isinstance(value, str) else as_array(value)
+    if array is not None and array.ndim == 0:
+        return _repr(array.item())
+    return value[:SHOWN] if isinstance(value, str) else _repr(value)
 
 
 def _cut(text: str, most: int = SHOWN) -> str:
