@@ -69,10 +69,9 @@ class TabledTrace(ScoredTrace):
         """What the vault calls each sample, in columns; None without a vault."""
         if self._vault is None:
             return None
-        names: dict[str, list[Any]] = {"id": [], "name": [], "dataset": [], "subject": []}
+        names: dict[str, list[Any]] = {"id": [], "name": [], "subject_name": []}
         for name in self._vault.names():
             names["id"].append(name.id.hex())
             names["name"].append(words_of(name.dataset, key_of(name.key)))
-            names["dataset"].append(name.dataset)
-            names["subject"].append(None if name.subject is None else str(name.subject))
+            names["subject_name"].append(None if name.subject is None else str(name.subject))
         return names

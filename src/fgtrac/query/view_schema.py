@@ -84,7 +84,7 @@ VIEWS: dict[str, tuple[Column, ...]] = {
         Column("learning_rates", "f8s", "in force at the last update of each optimizer; null where not known"),
         Column("digest", "text", "SHA-256 of the tensors, 64 hex digits; null without"),
         Column("kept", "bool", "whether the entry says that the state is kept"),
-        Column("standing", "word", "what became of it: kept, dropped or superseded"),
+        Column("standing", "word", "what became of it: kept, dropped (or never kept) or superseded"),
         Column("rule", "text", "why it was kept or not"),
         Column("writer", "word", "the process that wrote it, 32 hex digits"),
     ),
@@ -142,6 +142,5 @@ VIEWS: dict[str, tuple[Column, ...]] = {
 NAMES: tuple[Column, ...] = (
     Column("id", "hex", "the sample's id, 64 hex digits"),
     Column("name", "text", "what `fgtrac history` takes: DATASET:ROW or DATASET:key:JSON"),
-    Column("dataset", "word", "the data set"),
-    Column("subject", "text", "its subject as it was given; null without"),
+    Column("subject_name", "text", "its subject as it was given; null without"),
 )

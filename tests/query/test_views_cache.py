@@ -1,0 +1,216 @@
+"""The cache of tables: never believed where it is damaged, one seal at a time, nobody's but the user's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fgtrac
+from erasable import ANN, KEYS, files_with, write_small
+from fgtrac.api.trace import Trace
+from fgtrac.query import view_build, views
+from fgtrac.query.view_cache import MANIFEST, cache_folder, forget_views, views_folder
+from fgtrac.store.durable import FolderHold
+from traces import make_trace
+from views_logs import everything_on_disk
+
+UNDAMAGED = "SELECT count(*) AS n, sum(sample) AS s FROM uses"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that views were built into."""
+    built: list[Path] = []
+
+    def build(trace, seal, folder, progress=None):
+        built.append(folder)
+        return view_build.build_views(trace, seal, folder, progress)
+
+    monkeypatch.setattr(views, "build_views", build)
+    return built
+
+
+def folder_of(trace: Trace) -> Path:
+    (found,) = views_folder(trace.id).iterdir()
+    return found
+
+
+def test_tables_are_built_once_for_a_seal(tmp_path: Path, cache: Path, builds: list[Path]):
+    path = make_trace(tmp_path).trace.path
+    said = [fgtrac.open(path).sql(UNDAMAGED).rows for _ in range(3)]
+    assert said[0] == said[1] == said[2]
+    assert len(builds) == 1
+
+
+def test_only_the_user_may_read_them_and_the_trace_has_none(tmp_path: Path, cache: Path):
+    trace = fgtrac.open(make_trace(tmp_path).trace.path)
+    before = trace._directory.names()
+    len(trace.uses())
+    assert trace._directory.names() == before
+    folder = folder_of(trace)
+    assert folder.name.startswith(f"{trace.views().size}-")
+    for one in (folder, folder.parent):
+        assert stat.S_IMODE(one.stat().st_mode) == 0o700
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def manifest_with(**said: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        old = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).write_text(json.dumps({**old, **said}))
+
+    return change
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a flipped bit": lambda folder: flip(folder / "uses.parquet"),
+    "a cut file": lambda folder: (folder / "uses.parquet").write_bytes((folder / "uses.parquet").read_bytes()[:-9]),
+    "an empty file": lambda folder: (folder / "uses.parquet").write_bytes(b""),
+    "a missing file": lambda folder: (folder / "uses.parquet").unlink(),
+    "another view's file": lambda folder: shutil.copy(folder / "roles.parquet", folder / "uses.parquet"),
+    "no manifest": lambda folder: (folder / MANIFEST).unlink(),
+    "half a manifest": lambda folder: (folder / MANIFEST).write_text("{"),
+    "a manifest of numbers": lambda folder: (folder / MANIFEST).write_text("[1]"),
+    "a foreign manifest": manifest_with(head={"origin": "fgtrac/other", "size": 1, "root": "", "format": "v0"}),
+    "a manifest without files": manifest_with(files={}),
+    "a flipped bit in samples": lambda folder: flip(folder / "samples.parquet"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_built_again(tmp_path: Path, cache: Path, builds: list[Path], damage: str):
+    path = make_trace(tmp_path).trace.path
+    first = fgtrac.open(path)
+    wanted = first.sql(UNDAMAGED).rows
+    DAMAGES[damage](folder_of(first))
+    again = fgtrac.open(path)
+    assert again.sql(UNDAMAGED).rows == wanted
+    assert len(builds) == 2
+    assert len(again.uses().to_arrow()) == wanted[0]["n"]
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "a missing file"])
+def test_what_is_damaged_behind_an_open_trace_is_built_again(
+    tmp_path: Path, cache: Path, builds: list[Path], damage: str
+):
+    trace = fgtrac.open(make_trace(tmp_path).trace.path)
+    wanted = trace.sql(UNDAMAGED).rows
+    DAMAGES[damage](folder_of(trace))
+    assert trace.sql(UNDAMAGED).rows == wanted
+    assert len(trace.uses().to_arrow()) == wanted[0]["n"]
+    assert len(builds) == 2
+
+
+def test_a_second_seal_replaces_the_first_unless_it_is_being_read(tmp_path: Path, cache: Path):
+    made = make_trace(tmp_path, uses=12, seals=(5,), sealed=False)
+    reader = fgtrac.open(made.trace.path)
+    seen = reader.sql(UNDAMAGED).rows
+    old = folder_of(reader)
+    made.seal()
+    newer = fgtrac.open(made.trace.path)
+    assert newer.sql(UNDAMAGED).rows != seen
+    assert old.is_dir()  # somebody reads it
+    assert reader.sql(UNDAMAGED).rows == seen
+    reader.views()._cached.close()
+    fgtrac.open(made.trace.path).sql(UNDAMAGED)
+    assert [path.name.partition("-")[0] for path in views_folder(reader.id).iterdir()] == [str(newer.views().size)]
+
+
+def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(tmp_path: Path, cache: Path):
+    trace = fgtrac.open(make_trace(tmp_path).trace.path)
+    left, held = (views_folder(trace.id) / f"building-{word}" for word in ("left", "held"))
+    for folder in (left, held):
+        folder.mkdir(parents=True)
+        (folder / "uses.parquet").write_bytes(b"half")
+    hold = FolderHold(held, alone=True)
+    len(trace.uses())
+    assert not left.exists()
+    assert held.exists()
+    hold.close()
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    trace = fgtrac.open(make_trace(tmp_path).trace.path)
+
+    def fails(trace, seal, folder, progress=None):
+        (folder / "uses.parquet").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(views, "build_views", fails)
+    with pytest.raises(OSError, match="No space left"):
+        len(trace.uses())
+    assert not list(views_folder(trace.id).iterdir())
+
+
+ASK = f"import sys, fgtrac; print(fgtrac.open(sys.argv[1]).sql({UNDAMAGED!r}).rows)"
+
+
+def test_several_processes_that_build_at_once_say_the_same(tmp_path: Path, cache: Path):
+    path = everything_on_disk(tmp_path)
+    command = [sys.executable, "-c", ASK, str(path)]
+    asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate(timeout=60)[0] for process in asking]
+    assert [process.returncode for process in asking] == [0, 0, 0]
+    assert answers == [f"{fgtrac.open(path).sql(UNDAMAGED).rows}\n"] * 3
+    assert len(list(views_folder(fgtrac.open(path).id).iterdir())) == 1
+
+
+def test_names_of_the_vault_are_in_answers_and_never_in_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    trace = fgtrac.open(write_small(tmp_path))
+    found = trace.sql("SELECT name, subject_name, uses FROM names JOIN samples USING (id) ORDER BY name").rows
+    assert [row["name"] for row in found] == sorted(f'people:key:"{key}"' for key in KEYS[:6])
+    assert {row["subject_name"] for row in found} == {ANN, "bob"}
+    assert trace.sql("SELECT count(*) AS n FROM uses").rows == [{"n": 4}]
+    assert not files_with(cache, ANN.encode(), *(key.encode() for key in KEYS))
+    with pytest.raises(ValueError, match="names"):
+        trace.sql("SELECT * FROM uses JOIN nams USING (id)")
+
+
+def test_an_erasure_removes_the_tables(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    path = write_small(tmp_path)
+    trace = fgtrac.open(path)
+    len(trace.uses())
+    fgtrac.erase(path, subject=ANN)
+    assert not list(cache.rglob("*.parquet"))
+    forget_views(trace.id)  # once more: nothing there
+
+
+def test_where_the_cache_lies(tmp_path: Path):
+    assert cache_folder({"FGTRAC_CACHE": str(tmp_path), "XDG_CACHE_HOME": "/x"}) == tmp_path
+    assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "fgtrac"
+    assert cache_folder({"FGTRAC_CACHE": ""}) == Path.home() / ".cache" / "fgtrac"
+
+
+@pytest.mark.parametrize("name", ["it's mine", 'a b"c', "ä;--"])
+def test_a_cache_of_any_ordinary_name_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / name))
+    assert fgtrac.open(make_trace(tmp_path / "t").trace.path).sql(UNDAMAGED).rows[0]["n"] > 0
+
+
+def test_a_cache_whose_name_is_a_pattern_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "a[b]*"))
+    with pytest.raises(ValueError, match="pattern"):
+        fgtrac.open(make_trace(tmp_path / "t").trace.path).sql(UNDAMAGED)
