@@ -3,7 +3,7 @@
 
 const PIECE_BYTES = 1 << 22; // read at a time
 const AT_ONCE_BYTES = 1 << 26; // up to here by WebCrypto, which wants all of it in memory
-const MAX_BYTES = 1 << 34;
+const MAX_BYTES = 2 ** 34;
 
 // -- SHA-256 (FIPS 180-4), piece by piece: WebCrypto has no such form, and none at all on a page without https ---------
 
