@@ -13,7 +13,7 @@ from fgtrac.api.report import make_report
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import Key
 from fgtrac.store.durable import write_file
-from fgtrac.web.ai_act import summarize_content
+from fgtrac.web.ai_act import draft
 from fgtrac.web.report_data import report_data
 from fgtrac.web.report_page import report_page
 
@@ -41,25 +41,28 @@ def report(
 
     Exit code as of verify. With --json the figures are printed too; a page is then written with -o only.
     """
-    page = out or (None if as_json else trace.with_suffix("").with_name(trace.name.removesuffix(".trace") + SUFFIX))
+    whole = trace.absolute()
+    page = out or (None if as_json else whole.with_name(whole.name.removesuffix(".trace") + SUFFIX))
     for place in (page, ai_act):
         if place is not None:
             _check_place(place, force)
-    made = make_report(trace, key=key, watch=progress)
+    made = make_report(whole, key=key, watch=progress)
     written = []
     if page is not None:
         write_file(page, report_page(made, made=datetime.now(UTC), names=names).encode("utf-8", "replace"))
         written.append(page)
-    if ai_act is not None and made.figures is not None:
-        summary = summarize_content(made.figures, str(made.verified.verdict))
+    summary = draft(made)
+    if ai_act is not None and summary is not None:
         write_file(ai_act, (json.dumps(summary, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
         written.append(ai_act)
     if as_json:
         print_json(report_data(made) | {"files": list(map(str, written))})
     else:
-        lacking = f"no figures{' and no draft' * (ai_act is not None)}: {made.withheld}" if made.withheld else ""
-        lines = [f"{made.name}: {made.verified.verdict}", lacking, *map(str, written)]
-        answers().print("\n".join(safe(line) for line in lines if line), soft_wrap=True)
+        lines = [f"{made.name}: {made.verified.verdict}", *map(str, written)]
+        lines += [f"no figures: {made.withheld}"] if made.withheld else []
+        if ai_act is not None and summary is None:
+            lines.append(f"no draft for the AI Act is made of a trace that is {made.verified.verdict}")
+        answers().print("\n".join(map(safe, lines)), soft_wrap=True)
     raise typer.Exit(made.verified.exit_code)
 
 

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
+from fgtrac.api.report import TraceReport
 from fgtrac.api.report_figures import Figures, Part
 from fgtrac.drawing.html import short
+from fgtrac.verify.report import Verdict
 
 OPEN = "to be filled by the provider"
 CAUTION = (
@@ -26,6 +28,13 @@ def template() -> dict[str, Any]:
     """The names, dates and fields of ai_act.json."""
     data: dict[str, Any] = json.loads(files("fgtrac.web").joinpath("ai_act.json").read_text(encoding="utf-8"))
     return data
+
+
+def draft(report: TraceReport) -> dict[str, Any] | None:
+    """The summary of a report; None where it has no figures, and where its trace is refuted."""
+    if report.figures is None or report.verified.verdict is Verdict.REFUTED:
+        return None
+    return summarize_content(report.figures, str(report.verified.verdict))
 
 
 def summarize_content(figures: Figures, verdict: str) -> dict[str, Any]:

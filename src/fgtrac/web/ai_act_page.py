@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fgtrac.api.report_figures import Figures
 from fgtrac.drawing.html import Html, escape, table
-from fgtrac.web.ai_act import summarize_content
 
 
-def ai_act_html(figures: Figures, verdict: str) -> Html:
-    """The summary, field by field: what the log says, and what is left to the provider."""
-    summary = summarize_content(figures, verdict)
+def ai_act_html(summary: Mapping[str, Any]) -> Html:
+    """The summary (`fgtrac.web.ai_act`), field by field: what the log says, and what is left to the provider."""
     about, log = summary["about"], summary["log"]
     law, form = about["regulation"], about["template"]
     dates = "; ".join(f"{one['date']}: {one['what']}" for one in about["dates"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from fgtrac.api.report import TraceReport
 from fgtrac.api.report_figures import Figures
-from fgtrac.web.ai_act import summarize_content
+from fgtrac.web.ai_act import draft
 from fgtrac.web.plain_data import plain
 
 
@@ -23,7 +23,7 @@ def report_data(report: TraceReport) -> dict[str, Any]:
         "contributions": None if report.explanation is None else report.explanation.as_json(),
         "unscored": report.unscored,
         "receipts": [{"size": size, "kind": kind, "file": file} for size, kind, file in report.receipts],
-        "ai_act": None if figures is None else summarize_content(figures, str(report.verified.verdict)),
+        "ai_act": draft(report),
     }
     found: dict[str, Any] = plain(data)
     return found

@@ -12,6 +12,7 @@ from fgtrac.api.report import TraceReport
 from fgtrac.drawing.html import Html, escape, verdict_mark
 from fgtrac.drawing.style import CSS
 from fgtrac.verify.report import Verdict
+from fgtrac.web.ai_act import draft
 from fgtrac.web.ai_act_page import ai_act_html
 from fgtrac.web.report_sections import SECTIONS, Said, section_html
 
@@ -46,9 +47,9 @@ def report_page(report: TraceReport, *, made: datetime, names: bool = False) -> 
     """The report. With `names` samples are called by what the vault calls them, otherwise by their ids."""
     said = Said(report, names)
     sections = [(name, title, Html("".join(say(said)))) for name, title, say in SECTIONS]
-    if report.figures is not None:
-        summary = ai_act_html(report.figures, str(report.verified.verdict))
-        sections.append(("ai-act", "EU AI Act: summary of training content (draft)", summary))
+    summary = draft(report)
+    if summary is not None:
+        sections.append(("ai-act", "EU AI Act: summary of training content (draft)", ai_act_html(summary)))
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections)
     about = f'trace <span class="mono">{report.trace_id}</span>; made {made:%Y-%m-%d %H:%M} UTC'
     body = [
@@ -82,8 +83,9 @@ def _verdict(report: TraceReport) -> Html:
         f"<p>{verdict_mark(f.verdict)}: {escape(f.check)}: {escape(f.words)}</p>" for f in verified.failures()
     )
     kind = {Verdict.HOLDS: "holds", Verdict.REFUTED: "refuted"}.get(verified.verdict, "unsure")
+    warning = "<p>What follows is what the files say. Do not rely on it.</p>" if kind == "refuted" else ""
     return Html(
         f'<section class="verdict fg-verdict fg-{kind}" aria-label="Verdict">{verdict_mark(verified.verdict)}'
         f"<p>Every file was read again as this report was made: of {len(verified.findings)} checks {said}.</p>"
-        f"{failures}</section>"
+        f"{failures}{warning}</section>"
     )
