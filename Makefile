@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-graph test test-services test-browser screenshots lint bench reproduction capture-matrix attacks fuzz clean
+.PHONY: demo demo-graph test test-services test-browser screenshots notebooks lint bench reproduction capture-matrix attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
@@ -30,6 +30,10 @@ test-browser: .venv/browser-ready .venv/icons-ready
 # The pictures of docs/explorer.md, taken anew.
 screenshots: .venv/browser-ready
 	$(BIN)/python tests/browser/screenshots.py
+
+# examples/notebooks/*.ipynb, run anew.
+notebooks: .venv/ready .venv/icons-ready
+	$(BIN)/python examples/notebooks/build.py
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks attacks examples fuzz verifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fgtrac.drawing.html import Html, escape
+from fgtrac.drawing.html import Html, escape, short
 from fgtrac.drawing.style import CSS
 
 LONGEST = 20_000  # characters of a text
@@ -26,5 +26,5 @@ def words(text: str) -> Html:
 
 def listed(lines: Sequence[str]) -> Html:
     """Lines as a list; nothing where there are none."""
-    inside = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    inside = "".join(f"<li>{escape(short(line, LONGEST))}</li>" for line in lines)
     return Html(f"<ul>{inside}</ul>" if inside else "")

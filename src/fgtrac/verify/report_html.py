@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fgtrac.drawing.html import Html, table, verdict_mark
-from fgtrac.drawing.notebook import listed, shown
+from fgtrac.drawing.html import Html, escape, short, table, verdict_mark
+from fgtrac.drawing.notebook import LONGEST, listed, shown
 
 if TYPE_CHECKING:
     from fgtrac.verify.report import Report
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def report_pieces(report: Report) -> tuple[Html, ...]:
     """The verdict, the findings and the notes."""
-    rows = [(f.check, verdict_mark(f.verdict), f.words) for f in report.findings]
+    rows = [(f.check, verdict_mark(f.verdict), escape(short(f.words, LONGEST))) for f in report.findings]
     findings = table(("check", "verdict", "what was found"), rows)
     return verdict_mark(report.verdict), findings, listed(report.notes)
 
