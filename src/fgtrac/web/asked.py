@@ -95,8 +95,11 @@ def address(*parts: object, **query: object) -> str:
     """A path of this site: `address("run", name, "log", size=3)`. A `/` in the second part divides a trace's name."""
     out = []
     for place, part in enumerate(parts):
-        for piece in str(part).split("/") if place == 1 else [str(part)]:
+        pieces = str(part).split("/") if place == 1 else [str(part)]
+        for piece in pieces:
             quoted = quote(piece, safe="", errors="surrogateescape")
-            out.append(f"%{ord(piece[0]):02X}{quoted[1:]}" if place == 1 and piece in RESERVED else quoted)
+            if len(pieces) > 1 and piece in RESERVED:
+                quoted = f"%{ord(piece[0]):02X}{quoted[1:]}"
+            out.append(quoted)
     asked = urlencode({name: str(value) for name, value in query.items() if value not in (None, "")})
     return "/" + "/".join(out) + ("?" + asked if asked else "")
