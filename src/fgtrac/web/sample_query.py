@@ -69,12 +69,13 @@ class SampleQuery:
     def page(self, number: int, size: int, suspicion: Mapping[str, list[Any]] | None = None) -> tuple[str, list[Any]]:
         """Part `number`, from 0, of `size` samples each; `suspicion` has ids and scores, to sort by these."""
         where, values = self.where()
-        source, columns, first = "samples", COLUMNS, []
+        order, part = f"ORDER BY {SORTS[self.sort][1]}, sample", f"LIMIT {size} OFFSET {number * size}"
         if suspicion is not None:
             source = "samples LEFT JOIN (SELECT unnest(?) AS id, unnest(?) AS suspicion) USING (id)"
-            columns, first = f"{COLUMNS}, suspicion", [suspicion["id"], suspicion["suspicion"]]
-        order = f"ORDER BY {SORTS[self.sort][1]}, id LIMIT {size} OFFSET {number * size}"
-        return f"SELECT {columns} FROM {source}{where} {order}", [*first, *values]
+            first = [suspicion["id"], suspicion["suspicion"]]
+            return f"SELECT {COLUMNS}, suspicion FROM {source}{where} {order} {part}", [*first, *values]
+        chosen = f"SELECT sample FROM samples{where} {order} {part}"  # numbers alone are sorted: the ids are long
+        return f"SELECT {COLUMNS} FROM samples WHERE sample IN ({chosen}) {order}", values
 
     def written_out(self, number: int, size: int) -> str:
         """The same SELECT with its values in it, for a command line; sorted by use where nothing is known of suspicion
