@@ -1,0 +1,108 @@
+"""The page that answers whether somebody's data was used: by file, by name, with receipts, and nothing uploaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from asgi import App, Response, ask
+from fgtrac.verify.bundle import parse_bundle
+from fgtrac.web.explorer import explorer_app
+from people_trace import SOURCE, digest_of, record_people
+
+SCHEMES = ("public", "keyed", "subject")
+
+
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, App]:
+    """A trace under each scheme, with its vault and without."""
+    made: dict[str, App] = {}
+    for scheme in SCHEMES:
+        for vault in (True, False):
+            folder = tmp_path_factory.mktemp(scheme)
+            path = record_people(folder, scheme)
+            if not vault:
+                path.with_suffix(".vault").unlink()
+            made[f"{scheme} {vault}"] = explorer_app(folder, key=str(folder / "key.pem"))
+    return made
+
+
+def asked(app: App, **query: object) -> Response:
+    return ask(app, f"/run/run/mine?{urlencode(query)}")
+
+
+def of_row(app: App, row: int, **more: object) -> Response:
+    return asked(app, sha256=digest_of(row).hex(), source=SOURCE, **more)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_digest_has_the_three_answers(apps: dict[str, App], scheme: str) -> None:
+    app = apps[f"{scheme} True"]
+    said = [json.loads(of_row(app, row, format="json").text) for row in (0, 7, 99)]
+    assert [one["answer"] for one in said] == ["used", "not used", "not used"]
+    assert "Yes: it was used in training." in of_row(app, 0).text
+    assert "No: it is in the record, and no training update used it." in of_row(app, 7).text
+    assert "No: it is not in the record, which is whole." in of_row(app, 99).text
+    assert said[0]["lives"][0]["kept"] == [2, 4]
+    wrong = asked(app, sha256=digest_of(99).hex())  # of a file, as it says without a source
+    assert "That cannot be told from this record." in wrong.text
+    assert "cannot be compared" in wrong.text
+
+
+@pytest.mark.parametrize("scheme", ["keyed", "subject"])
+def test_without_the_key_nothing_is_told(apps: dict[str, App], scheme: str) -> None:
+    for row in (0, 7, 99):
+        said = json.loads(of_row(apps[f"{scheme} False"], row, format="json").text)
+        assert (said["answer"], said["receipts"], bool(said["reasons"])) == ("cannot tell", [], True)
+
+
+def test_a_receipt_is_a_small_bundle(apps: dict[str, App]) -> None:
+    app = apps["keyed True"]
+    for number, claim in enumerate(("content present", "used")):
+        got = of_row(app, 0, receipt=number)
+        assert got.headers["content-disposition"] == f'attachment; filename="receipt-{claim.replace(" ", "-")}.json"'
+        assert len(got.body) <= 20_000
+        assert parse_bundle(got.body).claim == claim
+    assert of_row(app, 0, receipt=2).status == 404
+    assert of_row(app, 0, receipt="x").status == 400
+    assert of_row(app, 0).text.count("receipt=") == 2
+
+
+def test_the_form_says_what_can_be_compared_and_sends_no_file(apps: dict[str, App]) -> None:
+    text = asked(apps["public True"]).text
+    assert SOURCE in text
+    form = text.partition('id="mine-file"')[2].partition("</form>")[0]
+    assert "method" not in form
+    assert "name=" not in form  # a file input without a name is never submitted
+    assert '<script src="/static/mine.js" defer></script>' in text
+    script = ask(apps["public True"], "/static/mine.js")
+    assert (script.status, script.headers["content-type"].partition(";")[0]) == (200, "text/javascript")
+    for word in ("fetch(", "XMLHttpRequest", "sendBeacon", "WebSocket", "innerHTML", "eval("):
+        assert word not in script.text
+
+
+@pytest.mark.parametrize("digits", ["zz", "12", "g" * 64, "<b>", "1" * 65])
+def test_what_is_no_digest_is_refused(apps: dict[str, App], digits: str) -> None:
+    got = asked(apps["public True"], sha256=digits)
+    assert (got.status, "no SHA-256" in got.text, "<b>" in got.text) == (400, True, False)
+
+
+def test_names_are_asked_for_in_any_form(apps: dict[str, App]) -> None:
+    app = apps["public True"]
+    for name, answer in (("people:0", "used"), ("7", "not used"), ("people:99", "not used"), ("Ann", "cannot tell")):
+        assert json.loads(asked(app, q=name, format="json").text)["answer"] == answer
+    assert asked(app, q="cats:1").status == 400
+    assert "fgtrac prove" in asked(app, q="people:0").text
+
+
+def test_a_tampered_trace_has_no_answer(tmp_path: Path) -> None:
+    path = record_people(tmp_path, "public")
+    values = next(path.glob("index/*/values.npy"))
+    content = values.read_bytes()
+    values.write_bytes(content[:128] + bytes(byte ^ 1 for byte in content[128:]))
+    got = of_row(explorer_app(tmp_path), 0)
+    assert got.status == 500
+    assert "refuted" in got.text

@@ -1,0 +1,160 @@
+"""The page of a sample, the way to it, and the proofs that it hands out: what they say is what happened."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi import App, Response, ask
+from fgtrac.api.erase import erase
+from fgtrac.api.trace import open_trace
+from fgtrac.api.trust import trusted_verifier
+from fgtrac.verify.bundle import parse_bundle
+from fgtrac.verify.claims import check_bundle
+from fgtrac.verify.report import Verdict
+from fgtrac.web.explorer import explorer_app
+from fgtrac.web.thumbnails import Thumbnails
+from graph_lives import graph_life
+from lives import Life, live
+from people_trace import PEOPLE, people, record_people
+
+CLAIMS = {"used": ["used", "history"], "never": ["history", "never used", "label never used"]}
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+    return live(tmp_path_factory.mktemp("life"), vault=True)
+
+
+@pytest.fixture(scope="module")
+def app(life: Life) -> App:
+    return explorer_app(life.path.parent)
+
+
+def page(app: App, sample_id: bytes | str, more: str = "") -> Response:
+    digits = sample_id if isinstance(sample_id, str) else sample_id.hex()
+    return ask(app, f"/run/run/sample/{digits}{more}")
+
+
+def data(app: App, sample_id: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(page(app, sample_id, "?format=json").text)
+    return found
+
+
+def test_it_tells_what_happened_to_a_sample(app: App, life: Life) -> None:
+    said = data(app, life.made.ids[0])
+    assert (said["name"], said["datasets"], said["roles"]) == ("digits:0", ["digits"], ["train"])
+    assert said["uses"]["all"] == 2
+    assert sum(row["seed"] for row in said["uses"]["epochs"]) == 2
+    assert said["kept"]["checkpoints"] == [2]
+    assert {one["id"] for one in said["family"]["descendants"]} == {crop.hex() for crop in life.crops}
+    assert [one["id"] for one in said["same_content"]] == [life.made.ids[1].hex()]
+    assert [event["kind"] for event in said["events"]].count("used") == 2
+
+
+def test_it_tells_contributions_and_predictions(app: App, life: Life) -> None:
+    (toward,) = data(app, life.made.ids[7])["contributions"]
+    assert toward == {"target": "validation", "method": "tracin", "sum": -0.5, "scores": [[2, -0.5]]}
+    assert len(data(app, life.made.ids[2])["predictions"]) == 1
+    assert "raised the loss" in page(app, life.made.ids[7]).text
+    assert "The log records none for this sample" in page(app, life.made.ids[8]).text
+
+
+@pytest.mark.parametrize(("row", "claims"), [(0, CLAIMS["used"]), (7, CLAIMS["never"]), (11, CLAIMS["never"])])
+def test_the_proofs_that_are_offered_are_those_that_are_true(app: App, life: Life, row: int, claims: list[str]) -> None:
+    sample, verifier = life.made.ids[row], life.made.verifier
+    assert [offer["claim"] for offer in data(app, sample)["offers"]] == claims
+    for claim in claims:
+        for named in ("", "&named=yes"):
+            got = page(app, sample, f"/proof?claim={claim.replace(' ', '%20')}{named}")
+            assert got.headers["content-disposition"].startswith('attachment; filename="')
+            bundle = parse_bundle(got.body)
+            assert check_bundle(bundle, verifier).verdict == Verdict.HOLDS
+            assert (bundle.preimage is not None) == bool(named)
+    wrong = page(app, sample, f"/proof?claim={'never%20used' if row == 0 else 'used'}")
+    assert wrong.status == 400
+    assert "is not true of" in wrong.text
+
+
+def test_a_graphs_node_has_its_hops_apart_and_its_weights(tmp_path: Path) -> None:
+    made = graph_life(tmp_path).made
+    app = explorer_app(tmp_path)
+    hops, weighed = set(), 0
+    for sample in made.ids:
+        said = data(app, sample)
+        hops |= {hop for row in said["uses"]["epochs"] for hop in row["neighbour"]}
+        weighed += bool(said["attention"])
+        text = page(app, sample).text
+        assert ("neighbour, hop 1" in text) == any("1" in row["neighbour"] for row in said["uses"]["epochs"])
+    assert hops >= {"1", "2"}
+    assert weighed == len(made.ids)
+    assert "Modality weights" in text
+
+
+def test_every_chart_has_its_table(app: App, life: Life) -> None:
+    text = page(app, life.made.ids[7]).text
+    assert text.count('class="fg-chart"') == 3
+    assert len(re.findall(r"<summary>As a table</summary>", text)) == 2
+    assert text.count("<h1>") == 1
+    assert all('scope="' in head for head in re.findall(r"<th[^>]*>", text))
+
+
+def test_a_signature_that_was_not_checked_is_no_green(app: App, life: Life, tmp_path: Path) -> None:
+    assert data(app, life.made.ids[0])["signature"]["verdict"] == "cannot tell"
+    path = record_people(tmp_path, "public")
+    mine = explorer_app(tmp_path, key=str(tmp_path / "key.pem"))
+    said = data(mine, open_trace(path).find("people:0").id)
+    assert said["signature"] == {"verdict": "holds", "words": "as signed with the key in key.pem"}
+    assert [offer["verdict"] for offer in said["offers"]] == ["holds", "holds"]
+    verifier, _ = trusted_verifier(str(tmp_path / "key.pem"), open_trace(path).id)
+    assert check_bundle(parse_bundle(page(mine, said["id"], "/proof").body), verifier).verdict == Verdict.HOLDS
+
+
+def test_an_erased_subject_has_its_ids_and_no_name(tmp_path: Path) -> None:
+    path = record_people(tmp_path, "subject")
+    mine = open_trace(path).find("people:0").id
+    erase(path, subject=PEOPLE[0], key=tmp_path / "key.pem")
+    app = explorer_app(tmp_path, given=Thumbnails({"people": people()}))
+    said = data(app, mine)
+    assert (said["erased"], said["name"], said["uses"]["all"]) == (True, None, 2)
+    assert said["thumbnail"]["kind"] == "none"
+    assert "no name of this sample is known here" in said["thumbnail"]["words"]
+    assert PEOPLE[0] not in page(app, mine).text
+
+
+def test_a_picture_is_served_where_data_are_given(tmp_path: Path) -> None:
+    path = record_people(tmp_path, "keyed")
+    mine = open_trace(path).find("people:1").id
+    app = explorer_app(tmp_path, given=Thumbnails({"people": people()}))
+    got = page(app, mine, "/thumbnail.png")
+    assert (got.status, got.headers["content-type"], got.body[:4]) == (200, "image/png", b"\x89PNG")
+    assert "its bytes are those that the log" in page(app, mine).text
+    without = page(explorer_app(tmp_path), mine, "/thumbnail.png")
+    assert without.status == 404
+    assert "--with FILE.py:FUNCTION" in without.text
+
+
+@pytest.mark.parametrize("text", ["digits:3", "key:3", "3", "{id}", "id:{id}"])
+def test_any_form_of_a_name_leads_to_the_sample(app: App, life: Life, text: str) -> None:
+    digits = life.made.ids[3].hex()
+    got = ask(app, f"/run/run/find?q={text.format(id=digits)}")
+    assert (got.status, got.headers["location"].endswith(f"/sample/{digits}")) == (303, True)
+
+
+@pytest.mark.parametrize("text", ["digits:99", "cat", "%3Cb%3E", "a:b:c", "id:12", "0" * 64, "key:%7B", "x" * 3000])
+def test_a_name_that_nothing_has_is_helped(app: App, text: str) -> None:
+    got = ask(app, f"/run/run/find?q={text}")
+    assert got.status == 404
+    assert "How samples are named" in got.text
+    assert "<b>" not in got.text
+    assert json.loads(ask(app, f"/run/run/find?q={text}&format=json").text)["why"]
+
+
+def test_an_id_that_is_not_there_is_one_clear_page(app: App) -> None:
+    assert page(app, bytes(32)).status == 404
+    assert ask(app, "/run/run/sample/zz").headers["location"].endswith("/find?q=zz")
+    assert page(app, "zz", "/proof").status == 404
