@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgi import ask
+from asgi import Response, ask
 from fgtrac.api.summary import summarize
 from fgtrac.web import site as site_module
 from fgtrac.web.explorer import explorer_app
@@ -26,6 +26,12 @@ def data_of(app: Any, path: str) -> dict[str, Any]:
     assert answer.status == 200, answer.text
     said: dict[str, Any] = json.loads(answer.text)
     return said
+
+
+def page_of(app: Any, path: str) -> Response:
+    """A page once its log was read: whoever asks for JSON waits for that."""
+    ask(app, f"{path}?format=json")
+    return ask(app, path)
 
 
 def test_a_run_is_told_as_fgtrac_show_tells_it(tmp_path: Path) -> None:
@@ -48,7 +54,7 @@ def test_a_run_is_told_as_fgtrac_show_tells_it(tmp_path: Path) -> None:
 
 def test_neighbours_and_restarts_of_a_graph_stand_there(tmp_path: Path) -> None:
     live_on_a_graph(tmp_path)
-    page = ask(explorer_app(tmp_path), "/run/run").text
+    page = page_of(explorer_app(tmp_path), "/run/run").text
     assert "resumed from step 2" in page
     assert "Neighbours in a graph" in page
 
@@ -64,7 +70,7 @@ def test_hostile_names_and_values_are_escaped_and_bounded(tmp_path: Path) -> Non
     made.seal()
     app = explorer_app(tmp_path)
     for path in ("/run/run", "/run/run/log", *(f"/run/run/log/entry/{n}" for n in range(4, 11))):
-        answer = ask(app, path)
+        answer = page_of(app, path)
         assert answer.status == 200
         assert "<img src=x" not in answer.text
         assert not {"\u202e", "\x1b"} & set(answer.text)
@@ -80,7 +86,7 @@ def test_settings_of_any_depth_are_lines_and_bounded(tmp_path: Path) -> None:
     assert settings["a.b.c"] == "[1, 2]"
     assert settings["bytes"] == "00ff"
     assert settings["long"] == "y" * MAX_SETTING + " … (40,000 characters)"
-    page = ask(explorer_app(made.trace.path.parent), "/run/run").text
+    page = page_of(explorer_app(made.trace.path.parent), "/run/run").text
     assert "<img src=x" not in page
     assert len(page) < 60_000
 
@@ -179,7 +185,7 @@ def test_a_fault_while_it_is_read_is_said_and_nothing_waits_for_good(
     read = site_module.overview
     monkeypatch.setattr(site_module, "overview", broken)
     app = explorer_app(tmp_path)
-    answer = ask(app, "/run/run")
+    answer = page_of(app, "/run/run")
     assert answer.status == 500
     assert "fault of fgtrac" in answer.text
     assert "inner" in caplog.text
@@ -205,7 +211,7 @@ def test_a_damaged_trace_is_a_line_and_a_clear_page(damage: str, tmp_path: Path)
     first = ask(app, "/")
     assert first.status == 200
     assert '<a href="/run/run">run</a>' in first.text
-    answer = ask(app, "/run/run")
+    answer = page_of(app, "/run/run")
     assert answer.status == 500
     assert "<strong>refuted</strong>" in answer.text
     assert "Traceback" not in answer.text
