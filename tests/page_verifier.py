@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fgtrac.events.codec import decode
 from fgtrac.tlog.note import Verifier, format_vkey
+from fgtrac.verify.claims import About
 from fgtrac.web.proof_page import verifier_source
 
 HARNESS = Path(__file__).parent / "verifier" / "page_verifier.mjs"
@@ -54,6 +56,16 @@ class PageVerifier:
         line = self._process.stdout.readline()
         assert line, f"node is gone; it ended with {self._process.wait()}"
         return json.loads(line)
+
+
+def asked(about: About | None) -> dict[str, str] | None:
+    """A question as somebody types it into the page."""
+    if about is None:
+        return None
+    if about.id is not None:
+        return {"name": f"id:{about.id.hex()}"}
+    said = decode(about.preimage or b"")
+    return {"file": said[1].hex()} if about.source else {"name": f"{said[1]}:{said[2]}"}
 
 
 def agrees(

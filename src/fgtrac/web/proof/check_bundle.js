@@ -45,7 +45,7 @@ class Examination extends Told {
     need(index === size - 1n, `the seal is entry ${index} of ${size}, not the last: later entries may exist`);
     checkInclusion(root, index, size, this.bundle.seal, path);
     const seal = decodeEntry(this.bundle.seal);
-    need(seal.kind === "seal" && seal.entries === index, `the last of ${size} entries is no seal over those before it`);
+    need(seal.kind === "seal" && seal.entries === size - 1n, `the last of ${size} entries is no seal over those before it`);
     this.seal = seal;
     return `entry ${index} of ${origin}, the last, commits an index over all entries before it`;
   }
@@ -105,8 +105,8 @@ class Examination extends Told {
     const keys = await this.keysOf(rotations), signed = [];
     for (const key of [...keys, named]) if (await this.hasSigned(key)) signed.push(toHex(key));
     const place = keys.findIndex((key) => isSame(key, named)), last = keys.at(-1);
-    need(place >= 0 && signed.length, `not signed by the key that you named, ${toHex(named)}, nor does a key entry lead on from it`);
-    need(signed.includes(toHex(last)), "signed by a key that a later key entry replaces");
+    need(place >= 0, `the log's own entries name other keys than the one that you named, ${toHex(named)}`);
+    need(signed.includes(toHex(last)), `not signed by ${toHex(last)}, the key that you named or the last that it leads to`);
     const passed = rotations.slice(place + rotations.length - (keys.length - 1));
     if (!isSame(named, last) && passed.some((e) => e.revoked)) {
       throw new CannotTell("a key between the one that you named and the one that signed was revoked: ask the log's owner for the new one");

@@ -12,8 +12,8 @@ async function ordinalsOf(shown, lives, breathe) {
       const size = sizes.get(partsOf(e)), block = toHex(e.block);
       need(e.part === 0n || size !== undefined, "no part but the last of a block is shown, so its size is not known");
       const ordinal = e.part * BigInt(size ?? 0) + BigInt(place);
-      need((mine.get(block) ?? ordinal) === ordinal, `${toHex(id)} has two places in one block`);
-      mine.set(block, ordinal);
+      if (!mine.has(block)) mine.set(block, ordinal);
+      need(mine.get(block) === ordinal, `${toHex(id)} has two places in one block`);
     }
     found.set(toHex(id), mine);
     await breathe("checking: places", found.size / lives.length);
@@ -31,8 +31,8 @@ async function sizesOf(samples, breathe) {
     need(e.parts > 1n || isSame(sha256(e.ids).subarray(0, 16), e.block), "a block of one part that is not named by its ids");
     await breathe("checking: blocks", 0);
     if (e.part === e.parts - 1n) continue;
-    need((sizes.get(partsOf(e)) ?? size) === size, "parts of one block differ in size");
-    sizes.set(partsOf(e), size);
+    if (!sizes.has(partsOf(e))) sizes.set(partsOf(e), size);
+    need(sizes.get(partsOf(e)) === size, "parts of one block differ in size");
   }
   for (const e of samples) need(e.ids.length / 32 <= (sizes.get(partsOf(e)) ?? Infinity), "the last part of a block is longer");
   return sizes;
