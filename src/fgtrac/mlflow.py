@@ -17,15 +17,18 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgtrac.api.in_toto import attest
+from fgtrac.api.in_toto import NoModelFileError, attest
+from fgtrac.api.report import make_report
 from fgtrac.api.summary import summarize
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.events.schema import ROLES
 from fgtrac.query.occurrences import plain
 from fgtrac.verify.report import Report
+from fgtrac.web.report_page import report_page
 
 if TYPE_CHECKING:
     from fgtrac.api.recording import Run
@@ -54,27 +57,33 @@ def log_trace(
     *,
     run_id: str | None = None,
     verify: bool = False,
+    report: bool = False,
     key: str | os.PathLike[str] | None = None,
 ) -> Logged:
     """Log a sealed trace into an MLflow run: `run_id`, else the active one, else one that is made and ended.
 
     Its configuration becomes parameters, `run.log`'s values and the losses of checkpoints metrics by step (those that a
     restart undid are left out), its data sets inputs whose digests are their blocks' ids. Tags name the trace id, the
-    tree head and the verdict: "not checked" unless `verify` asks for a verification here and now. Artifacts: the signed
-    tree head, a summary, the verification, and, where `key` (default: the user's signing key) is at hand, the in-toto
-    statement about its model files.
+    tree head and the verdict: "not checked" unless `verify` asks for a verification here and now, or `report` for the
+    page of `fgtrac report`, which takes one and scores as well. Artifacts: the signed tree head, a summary, the
+    verification and the page (samples by their ids), and the in-toto statement about its model files: it is signed with
+    the file `key`, or with the user's own key where that is at hand.
 
     `trace` is what `fgtrac.start_run` gave, an opened trace or a path. MLflow's limits are kept: what is too long is
     cut, and what the run has already by the same name stays as it is; `left_out` says so. A second call adds what is
     new. ValueError without MLflow, otherwise as `fgtrac.open`; what MLflow refuses is its own error.
     """
     mlflow = _library()
-    opened = trace if isinstance(trace, Trace) else open_trace(getattr(trace, "path", trace))  # type: ignore[arg-type]
-    report = opened.verify() if verify else None
+    if not isinstance(trace, Trace):
+        path: Any = getattr(trace, "path", trace)
+        trace = open_trace(path, key=None if key is None else os.fspath(key))
+    whole = make_report(trace.path, key=trace._key) if report else None
+    found = whole.verified if whole is not None else trace.verify() if verify else None
+    pages = {} if whole is None else {"report.html": report_page(whole, made=datetime.now(UTC))}
     if run_id is None and mlflow.active_run() is None:
-        with mlflow.start_run(run_name=opened.path.stem) as made:
-            return _Logging(mlflow, made.info.run_id, opened).log(report, key)
-    return _Logging(mlflow, run_id or mlflow.active_run().info.run_id, opened).log(report, key)
+        with mlflow.start_run(run_name=trace.path.stem) as made:
+            return _Logging(mlflow, made.info.run_id, trace).log(found, pages, key)
+    return _Logging(mlflow, run_id or mlflow.active_run().info.run_id, trace).log(found, pages, key)
 
 
 def _library() -> Any:
@@ -96,7 +105,7 @@ class _Logging:
         self._left_out: list[str] = []
         self._names: set[str] = set()  # of metrics, as MLflow has them
 
-    def log(self, report: Report | None, key: str | os.PathLike[str] | None) -> Logged:
+    def log(self, report: Report | None, pages: Mapping[str, str], key: str | os.PathLike[str] | None) -> Logged:
         """All of it; the head's tags last, so that a run that has them has the rest."""
         data = self._client.get_run(self._run_id).data
         is_known = data.tags.get("fgtrac.trace_id") == self._trace.id.hex()
@@ -104,7 +113,7 @@ class _Logging:
         parameters = self._parameters(self._trace._seal.log.event(0), data.params)
         metrics = self._metrics(set() if is_known else set(data.metrics))
         datasets = self._datasets()
-        artifacts = self._artifacts(report, None if key is None else Path(key))
+        artifacts = self._artifacts(report, pages, None if key is None else Path(key))
         verdict = NOT_CHECKED if report is None else str(report.verdict)
         head = self._trace._seal.head
         for name, value in (("tree_size", str(head.size)), ("tree_root", head.root.hex()), ("verdict", verdict)):
@@ -177,14 +186,16 @@ class _Logging:
             self._client.log_inputs(self._run_id, some)
         return len(inputs)
 
-    def _artifacts(self, report: Report | None, key: Path | None) -> tuple[str, ...]:
-        found = {"tree-head.txt": self._trace._seal.note.decode()}
+    def _artifacts(self, report: Report | None, pages: Mapping[str, str], key: Path | None) -> tuple[str, ...]:
+        found = {"tree-head.txt": self._trace._seal.note.decode(), **pages}
         found["summary.json"] = json.dumps(plain(summarize(self._trace.path).as_json()), indent=1)
         if report is not None:
             found["verification.json"] = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
         try:
             found["models.in-toto.json"] = attest(self._trace, key).envelope.decode()
-        except (ValueError, FileNotFoundError) as error:  # no key at hand, or no model file
+        except (ValueError, FileNotFoundError) as error:  # no model file, or no key at hand: not one that was named
+            if key is not None and not isinstance(error, NoModelFileError):
+                raise
             self._left_out.append(f"the in-toto statement: {error}")
         for name, text in found.items():
             self._client.log_text(self._run_id, text, f"{FOLDER}/{name}")

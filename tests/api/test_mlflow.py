@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="module")
 def logged(store: str, made: Made) -> Logged:
-    return log_trace(made.trace.path, verify=True, key=made.trace.path.parent / "key.pem")
+    return log_trace(made.trace.path, report=True, key=made.trace.path.parent / "key.pem")
 
 
 def artifact(run_id: str, name: str) -> str:
@@ -60,7 +60,7 @@ def test_tags_name_the_trace_its_head_and_the_verdict(logged: Logged, made: Made
     assert tags["fgtrac.trace_id"] == TRACE_ID.hex()
     assert (tags["fgtrac.tree_size"], tags["fgtrac.tree_root"]) == (str(head.size), head.root.hex())
     report = json.loads(artifact(logged.run_id, "verification.json"))
-    assert tags["fgtrac.verdict"] == logged.verdict == report["verdict"]
+    assert tags["fgtrac.verdict"] == logged.verdict == report["verdict"] == "holds"
 
 
 def test_metrics_have_their_steps(logged: Logged) -> None:
@@ -84,6 +84,7 @@ def test_the_signed_head_and_the_statement_are_artifacts(logged: Logged, made: M
     assert json.loads(artifact(logged.run_id, "models.in-toto.json"))["payloadType"].endswith("in-toto+json")
     summary = json.loads(artifact(logged.run_id, "summary.json"))
     assert summary["uses"] == 32
+    assert f"<h1>Report on {made.trace.path.name}</h1>" in artifact(logged.run_id, "report.html")
     assert logged.left_out == ()
     found = mlflow.artifacts.list_artifacts(run_id=logged.run_id, artifact_path="fgtrac")
     assert {one.path for one in found} == set(logged.artifacts)
@@ -96,14 +97,17 @@ def test_a_second_call_adds_nothing(logged: Logged, made: Made) -> None:
     assert mlflow.get_run(logged.run_id).data.tags["fgtrac.verdict"] == "not checked"  # of this call
 
 
-def test_what_was_not_checked_and_not_signed_is_said(store: str, made: Made, tmp_path: Path) -> None:
+def test_what_was_not_checked_and_not_signed_is_said(store: str, made: Made, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "absent.pem"))
     with mlflow.start_run() as run:
-        done = log_trace(fgtrac.open(made.trace.path), key=tmp_path / "absent.pem")
+        done = log_trace(fgtrac.open(made.trace.path))
     assert done.run_id == run.info.run_id
     assert mlflow.get_run(done.run_id).data.tags["fgtrac.verdict"] == done.verdict == "not checked"
     (left_out,) = done.left_out
     assert left_out.startswith("the in-toto statement: there is no key at")
     assert "fgtrac/verification.json" not in done.artifacts
+    with mlflow.start_run(), pytest.raises(FileNotFoundError, match="there is no key at"):
+        log_trace(fgtrac.open(made.trace.path), key=tmp_path / "absent.pem")
 
 
 def test_settings_are_parameters_within_mlflow_s_limits(store: str, tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_nothing_of_the_vault_gets_into_the_store(store: str, tmp_path: Path, mo
     write_key(tmp_path / "key.pem")
     monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
     life = live(tmp_path, scheme="keyed", vault=True)
-    done = log_trace(life.path, verify=True)
+    done = log_trace(life.path, report=True)
     vault = Vault.open(life.path.with_suffix(".vault"), TRACE_ID)
     secrets = [secret for _, secret in vault.secrets()] + [(tmp_path / "key.pem").read_bytes().split(b"\n")[1]]
     run = mlflow.get_run(done.run_id)

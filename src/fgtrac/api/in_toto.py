@@ -25,6 +25,10 @@ PREDICATE = "urn:fgtrac:training-record:v1"  # a name and no address: the projec
 PAYLOAD = "application/vnd.in-toto+json"
 
 
+class NoModelFileError(ValueError):
+    """The trace keeps no model file that a statement could be about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attested:
     """An envelope as it is written to a file, the statement in it, and the DSSE id of the key that signed it."""
@@ -68,7 +72,9 @@ def _statement(trace: Trace, public_key: bytes) -> dict[str, Any]:
         datasets = trace._historian.timeline.entries("dataset")
         run = seal.log.event(0)
     if not subjects:
-        raise ValueError(f"{trace.path} keeps no model file, and an in-toto statement is about some: none was saved")
+        raise NoModelFileError(
+            f"{trace.path} keeps no model file, and an in-toto statement is about some: none was saved"
+        )
     predicate = {
         "traceId": trace.id.hex(),
         "treeHead": {
