@@ -190,7 +190,7 @@ def test_a_tampered_trace_is_red_and_its_figures_are_withheld(life: Life, run, t
     assert 'class="verdict fg-verdict fg-refuted"' in page.source
     assert "fg-holds" not in page.source.partition("</section>")[0].partition("<body>")[2]
     assert done.json["figures"] is None
-    assert "No figures are given: what is stored is not what was sealed" in page.text
+    assert "No figures are given: the trace cannot be read as it was sealed" in page.text
     assert "AI Act" not in page.text
 
 

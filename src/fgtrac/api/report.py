@@ -69,7 +69,7 @@ def _figures(trace: Trace, watch: Watch) -> tuple[Figures | None, str]:
     except NotSealedError as reason:
         return None, str(reason)
     except (FgtracError, OSError) as error:
-        return None, f"what is stored is not what was sealed: {error}"
+        return None, f"the trace cannot be read as it was sealed: {error}"
 
 
 def _scores(trace: Trace, watch: Watch) -> tuple[Explanation | None, Scores | None, str]:
@@ -83,5 +83,5 @@ def _scores(trace: Trace, watch: Watch) -> tuple[Explanation | None, Scores | No
         except ScoreError as reason:
             reasons.append(reason)
         except (FgtracError, OSError) as error:
-            return None, None, f"what is stored is not what was sealed: {error}"
+            return None, None, f"the trace cannot be read as it was sealed: {error}"
     return None, None, f"{reasons[0]}"
