@@ -123,3 +123,17 @@ def test_a_library_that_is_not_there_is_named_with_its_remedy(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=f"needs? {missing}: pip install"):
         trace.samples().to_pandas() if missing == "pandas" else trace.samples().to_polars()
+
+
+def test_keys_of_any_content_come_through_as_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    keys = ["'; DROP TABLE names; --", '"quoted"', "two\nlines", "nul\0here", "x" * 1_000_000, "\u202eeman", ("a", 1)]
+    with fgtrac.start_run(tmp_path / "run") as run:
+        run.register(list(range(len(keys))), name="d\"'\0", key=keys, content=False)
+    trace = fgtrac.open(tmp_path / "run.trace")
+    found = trace.sql("SELECT id, name FROM names").rows
+    assert {row["id"]: row["name"] for row in found} == {trace.find(row["name"]).id.hex(): row["name"] for row in found}
+    assert len(found) == len(keys)
+    for row in found:
+        assert trace.sql("SELECT id FROM names WHERE name = ?", [row["name"]]).rows == [{"id": row["id"]}]
+    assert trace.sql("SELECT DISTINCT dataset FROM samples").rows == [{"dataset": "d\"'\0"}]

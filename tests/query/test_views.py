@@ -17,7 +17,7 @@ import fgtrac
 from erasable import write_small
 from fgtrac.api.trace import Trace
 from fgtrac.errors import ProofError
-from fgtrac.query import view_files, view_uses
+from fgtrac.query import view_build, view_files, view_uses
 from fgtrac.query.view_schema import VIEWS
 from graph_lives import graph_life
 from lives import live, live_on_a_graph
@@ -70,7 +70,13 @@ def test_rows_are_the_same_however_they_are_dealt_out(tmp_path: Path, monkeypatc
         monkeypatch.setattr(view_uses, name, small)
     monkeypatch.setattr(view_files, "GROUP_ROWS", 2)
     monkeypatch.setattr(view_files, "GROUP_BYTES", 100)
-    assert_true(everything_on_disk(tmp_path))
+    monkeypatch.setattr(view_build, "AT_ONCE", 2)
+    assert_true(everything_on_disk(tmp_path / "few"))
+    monkeypatch.setattr(view_files, "GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr(view_files, "GROUP_ROWS", 1 << 20)
+    monkeypatch.setattr(view_files, "_PIECES", 2)
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
+    assert_true(everything_on_disk(tmp_path / "pieces"))
 
 
 @pytest.mark.parametrize("make", [live, live_on_a_graph, graph_life])

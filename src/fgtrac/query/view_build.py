@@ -4,7 +4,7 @@ disk as they come. Nothing is believed, or left on disk, unless the hashes lead 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.ranks import RankTable
-from fgtrac.events.schema import KINDS, ROLES, decode_event
+from fgtrac.events.schema import ROLES, decode_event
 from fgtrac.query.log import whole
 from fgtrac.query.seals import FullSeal
 from fgtrac.query.timeline import Timeline
@@ -29,7 +29,7 @@ from fgtrac.tlog.tiles import WIDTH, read_bundle
 
 Progress = Callable[[int, int], None]
 TARGET, METHOD = "validation", "tracin"
-_STANDINGS = ("kept", "dropped", "superseded")
+AT_ONCE = 1 << 16  # rows of small entries that are put into columns together
 _US = np.uint64(1000)  # nanoseconds in a microsecond
 _MISSING = 2**64 - 1
 
@@ -76,10 +76,12 @@ class _Builder:
         for _, event in self._timeline.entries("join"):
             ranks.add(event)
         self._checkpoints = {(e["writer"], e["seq"]): number for number, e in self._timeline.entries("checkpoint")}
+        self._standings: dict[tuple[bytes, int], str] = {}
         self._uses = UsesBuilder(files["uses"], n, self._timeline, ranks)
         self._roles, self._predictions = np.zeros(n, np.uint8), np.zeros(n, np.uint32)
         self._dropped, self._erased = np.zeros(n, bool), np.zeros(n, bool)
         self._sums: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}  # by method: sums, who has any
+        self._logged: list[tuple[int, int, int, str, float]] = []
         self._listed: list[tuple[int, str, int, bytes, int, int, int]] = []
 
     def add(self, number: int, data: bytes) -> None:
@@ -104,6 +106,7 @@ class _Builder:
                 f"{dict(sorted(self._seal.event['counts'].items()))}; run fgtrac verify"
             )
         self._uses.finish()
+        self._write_metrics()
         self._write_entries()
         self._write_samples()
 
@@ -134,11 +137,10 @@ class _Builder:
         )  # fmt: skip
 
     def _metrics(self, number: int, event: Mapping[str, Any]) -> None:
-        names, n = list(event["values"]), len(event["values"])
-        self._files["metrics"].add(
-            entry=[number] * n, time=_times([event["time"]] * n), step=[event["step"]] * n,
-            name=words(np.arange(n), names), value=[float(value) for value in event["values"].values()],
-        )  # fmt: skip
+        said = (number, event["time"], event["step"])
+        self._logged += [(*said, name, float(value)) for name, value in event["values"].items()]
+        if len(self._logged) >= AT_ONCE:
+            self._write_metrics()
 
     def _contribution(self, number: int, event: Mapping[str, Any]) -> None:
         mine, said = self._about(number, event)
@@ -186,7 +188,9 @@ class _Builder:
         if "checkpoint" not in event:
             return mine, said | {"checkpoint": [None] * n, "standing": None}
         writer, seq = event["checkpoint"]
-        standing = self._timeline.standing(writer, seq)
+        if (writer, seq) not in self._standings:
+            self._standings[writer, seq] = self._timeline.standing(writer, seq)
+        standing = self._standings[writer, seq]
         return mine, said | {"checkpoint": np.full(n, self._checkpoints[writer, seq]), "standing": standing}
 
     def _list(self, number: int, event: Mapping[str, Any], size: int) -> None:
@@ -195,20 +199,24 @@ class _Builder:
             known = step[step != np.uint64(_MISSING)]
             step = int(known.max()) if len(known) else _MISSING
         self._listed.append((number, event["kind"], event["time"], event["writer"], event["seq"], step, size))
-        if len(self._listed) == 1 << 16:
+        if len(self._listed) == AT_ONCE:
             self._write_entries()
+
+    def _write_metrics(self) -> None:
+        if not self._logged:
+            return
+        entry, time, step, name, value = zip(*self._logged, strict=True)
+        self._logged = []
+        self._files["metrics"].add(entry=entry, time=_times(time), step=step, name=_words(name), value=value)
 
     def _write_entries(self) -> None:
         if not self._listed:
             return
         number, kind, time, writer, seq, step, size = zip(*self._listed, strict=True)
         self._listed = []
-        kinds, writers = list(KINDS), sorted(set(writer))
-        code = {one: place for place, one in enumerate(writers)}
         steps = np.array(step, np.uint64)
         self._files["entries"].add(
-            number=number, kind=words(np.array([kinds.index(k) for k in kind]), kinds), time=_times(time),
-            writer=words(np.array([code[w] for w in writer]), [w.hex() for w in writers]), seq=seq,
+            number=number, kind=_words(kind), time=_times(time), writer=_words([w.hex() for w in writer]), seq=seq,
             step=optional(steps, steps == np.uint64(_MISSING)), size=size,
         )  # fmt: skip
 
@@ -217,8 +225,8 @@ class _Builder:
         known, counts, n = self._registry, self._uses.counts, len(self._registry)
         method = METHOD if METHOD in self._sums else min(self._sums, default="")
         sums, some = self._sums.get(method, (np.zeros(n), np.zeros(n, bool)))
-        for start in range(0, n, 1 << 16):
-            here = slice(start, min(start + (1 << 16), n))
+        for start in range(0, n, AT_ONCE):
+            here = slice(start, min(start + AT_ONCE, n))
             unused = (counts.uses[here] == 0) & (counts.neighbours[here] == 0)
             self._files["samples"].add(
                 sample=np.arange(here.start, here.stop, dtype=np.uint32), id=hexes(known.ids[here]),
@@ -241,6 +249,12 @@ _TAKE: dict[str, Callable[[_Builder, int, Mapping[str, Any]], None]] = {
     "checkpoint": _Builder._checkpoint, "metrics": _Builder._metrics, "contribution": _Builder._contribution,
     "prediction": _Builder._prediction, "attention": _Builder._attention,
 }  # fmt: skip
+
+
+def _words(texts: Sequence[str]) -> Any:
+    """Texts of which many are equal."""
+    code = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return words(np.array([code[text] for text in texts], np.int32), list(code))
 
 
 def _same(text: str, n: int) -> Any:

@@ -20,6 +20,7 @@ from fgtrac.store.durable import AppendFile
 GROUP_ROWS = 1 << 18  # rows of a row group at most
 GROUP_BYTES = 1 << 26  # of rows that wait for their row group
 _WRITE_BYTES = 1 << 20
+_PIECES = 1024  # that wait side by side; each takes a few KB beside its rows
 _MANY_VALUES = frozenset({"sample", "id", "subject", "content", "score", "weight", "value", "outputs"})  # no dictionary
 _SOUGHT = frozenset({"sample", "id", "entry", "step", "epoch", "number"})  # whose extremes tell what need not be read
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -131,6 +132,8 @@ class ViewFile:
         self._waiting_bytes += table.nbytes
         if self._waiting_rows >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES:
             self.write()
+        elif len(self._waiting) >= _PIECES:
+            self._waiting = [pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()]
 
     def write(self) -> None:
         """Make a row group of what has been added."""
