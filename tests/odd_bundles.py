@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from fgtrac.demo.forge import signed_note
 from fgtrac.events.codec import decode, encode
 from fgtrac.events.identity import content_preimage, public_id
 from fgtrac.tlog.index import Absence
-from fgtrac.tlog.merkle import MemoryNodes, hash_leaves, prove_inclusion, root
+from fgtrac.tlog.merkle import MemoryNodes, hash_leaves, leaf_hash, node_hash, prove_inclusion, root
 from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import Bundle, format_bundle, head_of, parse_bundle
@@ -137,27 +138,34 @@ def _of_neighbours(cases: Sequence[Case]) -> Iterator[Vector]:
         yield _worded(replace(between, absence=absence), bare[0].verifier)
     for id in (left.key, right.key, bytes(32), b"\xff" * 32):
         yield _worded(replace(between, id=id), bare[0].verifier)
-    yield Vector(format_bundle(_empty(between)), bare[0].verifier)
+    empty = replace(_with_index(between, 0, bytes(32)), absence=Absence(None, None))
+    yield Vector(format_bundle(empty), bare[0].verifier)
     present = first(cases, "public-4", lambda b: b.claim == "used" and not b.children)
-    said = parse_bundle(present.data)
-    assert said.leaf is not None
-    yield Vector(format_bundle(replace(said, leaf=(10**18, said.leaf[1]))), present.verifier)
+    yield Vector(format_bundle(_behind_the_end(parse_bundle(present.data))), present.verifier)
 
 
 def _worded(bundle: Bundle, verifier: Verifier) -> Vector:
     return Vector(format_bundle(replace(bundle, words=words_of(bundle))), verifier)
 
 
-def _empty(bundle: Bundle) -> Bundle:
-    """The index has no leaves, and another root than that of nothing; the log is made anew."""
+def _with_index(bundle: Bundle, leaves: int, root_hash: bytes) -> Bundle:
+    """The bundle in a log made anew, whose seal commits to an index of so many leaves under this root."""
     head, entries = head_of(bundle), {e.number: e.entry for e in bundle.entries}
-    seal = encode(decode(bundle.seal) | {"leaves": 0, "root": bytes(32)})
-    leaves = [entries.get(n, b"hidden %d" % n) for n in range(head.size - 1)] + [seal]
-    log, size = MemoryNodes(hash_leaves(leaves)), head.size
+    seal = encode(decode(bundle.seal) | {"leaves": leaves, "root": root_hash})
+    log, size = (
+        MemoryNodes(hash_leaves([entries.get(n, b"hidden %d" % n) for n in range(head.size - 1)] + [seal])),
+        head.size,
+    )
     note = signed_note(TreeHead(head.origin, size, root(size, log)), KEYS[0])
     shown = tuple(replace(e, path=tuple(prove_inclusion(e.number, size, log))) for e in bundle.entries)
     proof = TlogProof(size - 1, tuple(prove_inclusion(size - 1, size, log)), note)
-    return replace(bundle, seal=seal, proof=proof, entries=shown, absence=Absence(None, None))
+    return replace(bundle, seal=seal, proof=proof, entries=shown)
+
+
+def _behind_the_end(bundle: Bundle) -> Bundle:
+    """Leaf 1 of an index that says to have one leaf, with a path that leads from there to the root."""
+    leaf, sibling = b"\1" + bundle.id + hashlib.sha256(bundle.value or b"").digest(), bytes(32)
+    return replace(_with_index(bundle, 1, node_hash(sibling, leaf_hash(leaf))), leaf=(1, (sibling,)))
 
 
 def _of_names(cases: Sequence[Case]) -> Iterator[Vector]:

@@ -16,8 +16,8 @@ if (isWatched) {
       const rest = text.slice(at).split("\n", 2);
       return `met(${sites.push(rest.join(" ").replace(/\s+/g, " ").slice(0, 240)) - 1}, ${kind ? `${kind}, ` : `fail(${error}), false, `}`;
     });
-  const [front, ...behind] = source.split(/^(?=const strictUtf8)/m); // `need` and `form` themselves stay
-  source = front + numbered(behind.join(""));
+  const [front, checks, behind] = source.split(/^(?=const strictUtf8|\/\/ What a reader names)/m);
+  source = front + numbered(checks) + behind; // `need` and `form` themselves stay, and what is no condition of bundles
 }
 function met(site, test, condition, ...words) {
   if (condition) return;
