@@ -51,6 +51,7 @@ class Site:
         self.logs = Beside("fgtrac reads logs")
         self.comparisons = Beside("fgtrac compares")
         self.scoring = Scoring(key)
+        self.tables = Scoring(key)
 
     @property
     def only(self) -> str:
@@ -116,7 +117,7 @@ class Site:
 
     def stop(self) -> None:
         """Begin nothing more beside the pages."""
-        for one in (self._checking, self.logs, self.comparisons, self.scoring):
+        for one in (self._checking, self.logs, self.comparisons, self.scoring, self.tables):
             one.stop()
 
 

@@ -1,57 +1,95 @@
-"""All samples of a run, filtered, sorted and a page at a time: as a grid of pictures, or as a table."""
+"""All samples of a run, filtered, sorted and a page at a time: as a grid of pictures, or as a table.
+
+The tables that it asks are built beside the pages, where they are not in the cache.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fgtrac.api.one_sample import has_vault, names_of, seems_scored
 from fgtrac.api.trace import Trace
-from fgtrac.errors import ScoreError
 from fgtrac.web.asked import Answer, Asked, Page, address
 from fgtrac.web.command import command_line
 from fgtrac.web.sample_query import ROLE_WORDS, SORTS, SampleQuery, parse_query
 from fgtrac.web.thumbnails import Thumbnails
 
+if TYPE_CHECKING:
+    from fgtrac.query.views import Views
+
 PAGE_SAMPLES = 60
 MOST_SUSPECTS = 10_000  # of more, the first so many stand in order
 MOST_DATASETS = 500  # that a filter offers
 DRAWING_S = 1.0  # for all pictures of a page together
-_suspicion: WeakKeyDictionary[Trace, dict[str, list[Any]] | str] = WeakKeyDictionary()
+NO_FACTORS = "the trace has no factors of its training samples (run.score_with)"
 
 
 def show(asked: Asked) -> Answer:
     """The samples that the filters of the address leave, sorted as it says."""
-    trace, number = asked.trace, asked.number("page", 1, least=1, most=10**8) - 1
-    wanted = parse_query(asked.query, names=has_vault(trace))
+    wanted = parse_query(asked.query, names=has_vault(asked.trace))
     shape = "table" if asked.query.get("view") == "table" else "grid"
-    no_suspicion = _why_no_suspicion(trace)
+    number = asked.number("page", 1, least=1, most=10**8) - 1
+    no_suspicion = "" if seems_scored(asked.trace) else NO_FACTORS
     if wanted.sort == "suspicion" and no_suspicion:
         raise ValueError(f"nothing is known of suspicion here: {no_suspicion}")
-    views = trace.views()
-    count = int(views.query(*wanted.counting())[0]["n"])
-    rows = views.query(*wanted.page(number, PAGE_SAMPLES, _suspects(trace) if wanted.sort == "suspicion" else None))
-    called = names_of(trace, [bytes.fromhex(row["id"]) for row in rows])
-    thumbnails = _thumbnails(asked, rows)
-    for row, name, thumbnail in zip(rows, called, thumbnails, strict=True):
-        row |= {"name": name, "thumbnail": thumbnail}
-    data = {
+    path, state = asked.site.path_of(asked.name), asked.site.state(asked.name)
+    tables = asked.site.tables.of(path, state, "tables", _tables, asked.patience_s)
+    ranks = None
+    if wanted.sort == "suspicion":
+        ranks = asked.site.scoring.of(path, state, "self-influence", _suspects, asked.patience_s)
+    views, suspects = tables.known(), None if ranks is None else ranks.known()
+    data: dict[str, Any] = {
         "query": wanted.as_json() | {"view": shape},
-        "samples": rows,
-        "count": count,
-        "page": number + 1,
-        "pages": max(1, -(-count // PAGE_SAMPLES)),
-        "datasets": [row["dataset"] for row in views.query(_DATASETS)],
         "roles": list(ROLE_WORDS),
         "sorts": [{"word": word, "called": called} for word, (called, _) in SORTS.items()],
         "no_suspicion": no_suspicion,
-        "has_names": has_vault(trace),
+        "has_names": has_vault(asked.trace),
         "has_pictures": isinstance(asked.given, Thumbnails),
-        "links": _links(asked.name, wanted, shape, number, max(1, -(-count // PAGE_SAMPLES))),
     }
-    command = command_line("sql", asked.site.path_of(asked.name), wanted.written_out(number, PAGE_SAMPLES))
-    return Answer("Samples", "samples.html", data, command)
+    data["is_computing"] = views is None or (ranks is not None and suspects is None)
+    if data["is_computing"]:
+        late = tables if views is None or ranks is None else ranks
+        data |= {"done": late.done, "total": late.total, "datasets": [], "count": None}
+    else:
+        data |= _found(asked, views, wanted, shape, number, suspects)
+    return Answer("Samples", "samples.html", data, command_line("sql", path, wanted.written_out(number, PAGE_SAMPLES)))
+
+
+def _tables(trace: Trace, progress: Callable[[int, int], None]) -> Views:
+    """The trace's tables, built."""
+    views = trace.views(progress)
+    views.count("samples")
+    return views
+
+
+def _suspects(trace: Trace, progress: Callable[[int, int], None]) -> dict[str, list[Any]]:
+    """The ids and self-influences of the most suspicious training samples."""
+    found = trace.self_influence(progress=progress)
+    order = (-found.scores).argsort(kind="stable")[:MOST_SUSPECTS]
+    ids = [one.tobytes().hex() for one in found.ids[order]]
+    return {"id": ids, "suspicion": [float(score) for score in found.scores[order]]}
+
+
+def _found(
+    asked: Asked, views: Views, wanted: SampleQuery, shape: str, number: int, suspects: dict[str, list[Any]] | None
+) -> dict[str, Any]:
+    """The part of the samples that the page shows, and where the others are."""
+    count = int(views.query(*wanted.counting())[0]["n"])
+    rows = views.query(*wanted.page(number, PAGE_SAMPLES, suspects))
+    called = names_of(asked.trace, [bytes.fromhex(row["id"]) for row in rows])
+    for row, name, thumbnail in zip(rows, called, _thumbnails(asked, rows), strict=True):
+        row |= {"name": name, "thumbnail": thumbnail}
+    pages = max(1, -(-count // PAGE_SAMPLES))
+    return {
+        "samples": rows,
+        "count": count,
+        "page": number + 1,
+        "pages": pages,
+        "datasets": [row["dataset"] for row in views.query(_DATASETS)],
+        "links": _links(asked.name, wanted, shape, number, pages),
+    }
 
 
 _DATASETS = f"SELECT DISTINCT dataset FROM samples ORDER BY dataset LIMIT {MOST_DATASETS}"
@@ -84,29 +122,6 @@ def _thumbnails(asked: Asked, rows: list[dict[str, Any]]) -> list[dict[str, Any]
     for row in rows:
         in_time = time.monotonic() < end
         found.append(asked.given.of(asked.trace, bytes.fromhex(row["id"])).as_json() if in_time else None)
-    return found
-
-
-def _why_no_suspicion(trace: Trace) -> str:
-    """Why samples cannot be sorted by suspicion; empty where they can."""
-    return "" if seems_scored(trace) else "the trace has no factors of its training samples (run.score_with)"
-
-
-def _suspects(trace: Trace) -> dict[str, list[Any]]:
-    """The ids and self-influences of the most suspicious training samples; computed once for an opened trace."""
-    found = _suspicion.get(trace)
-    if found is None:
-        try:
-            said = trace.self_influence()
-        except ScoreError as reason:
-            found = str(reason)
-        else:
-            order = (-said.scores).argsort(kind="stable")[:MOST_SUSPECTS]
-            ids = [one.tobytes().hex() for one in said.ids[order]]
-            found = {"id": ids, "suspicion": [float(score) for score in said.scores[order]]}
-        _suspicion[trace] = found
-    if isinstance(found, str):
-        raise ValueError(f"nothing is known of suspicion here: {found}")
     return found
 
 
