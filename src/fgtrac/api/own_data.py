@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fgtrac.api.contents import array_source
 from fgtrac.api.naming import key_of, secret_scopes
 from fgtrac.api.trace import Trace
+from fgtrac.events.byte_order import order_of
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import (
     content_preimage,
@@ -70,7 +71,7 @@ class OwnData:
 
     def __init__(self, data: Any) -> None:
         self._data = data
-        self._public: dict[str, tuple[NDArray[np.void], NDArray[np.intp], Any]] = {}
+        self._public: dict[str, tuple[NDArray[np.void], NDArray[np.uint32], Any]] = {}
 
     def find(self, trace: Trace, sample_id: bytes) -> Found:
         """Where the item of a registered sample is. NoItemError where there is none; ProofError as `Trace.history`."""
@@ -107,18 +108,18 @@ class OwnData:
                 return Name(sample_id, name, encode(keys[int(order[at])]), None)
         return None
 
-    def _public_ids(self, name: str, data: Any) -> tuple[NDArray[np.void], NDArray[np.intp], Any]:
+    def _public_ids(self, name: str, data: Any) -> tuple[NDArray[np.void], NDArray[np.uint32], Any]:
         if name not in self._public:
             if not hasattr(data, "__len__"):
                 raise NoItemError(f"{name!r:.60} has no length; put the vault beside the trace to find its rows")
             keys: Any = list(data) if isinstance(data, Mapping) else range(len(data))
             if len(keys) > MAX_ROWS:
                 raise NoItemError(f"{name!r:.60} has {len(keys):,} rows; put the vault beside the trace to find one")
-            found = preimages(name, keys)
-            if isinstance(keys, range):
-                found = number_preimages(name, np.arange(len(keys), dtype=np.uint64))
-            ids = np.frombuffer(make_ids("public", b"", found), dtype="V32")
-            order = np.argsort(ids, kind="stable")
+            is_rows = isinstance(keys, range)
+            rows = np.arange(len(keys), dtype=np.uint64)
+            joined = make_ids("public", b"", number_preimages(name, rows) if is_rows else preimages(name, keys))
+            order, _ = order_of(np.frombuffer(joined, np.uint8).reshape(-1, 32))
+            ids = np.frombuffer(joined, dtype="V32")
             self._public[name] = ids[order], order, keys
         return self._public[name]
 
