@@ -8,6 +8,7 @@ from pathlib import Path
 import fgtrac
 
 DEMOS = ("digits", "icons")
+DAMAGED = ("tampered", "broken", "unsealed")
 OF_RUN = ("", "/samples", "/sample", "/prediction", "/suspects", "/mine", "/log", "/log/entry/0")
 SITE = ("/", "/compare?a=digits&b=icons", "/compare?a=digits&b=digits")
 

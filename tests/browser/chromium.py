@@ -118,6 +118,10 @@ class Page:
         """Opens an address, until everything of it is loaded: the HTTP status, 0 of a file."""
         return int(self.tell("go", url=url)["status"])
 
+    def wait_until_done(self) -> None:
+        """Until nothing of the page is still being worked out beside it."""
+        self.wait("document.readyState === 'complete' && document.querySelector('[data-again]') === null")
+
     def reload(self) -> None:
         self.tell("reload")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from browser.addresses import DEMOS, OF_RUN, SITE, addresses
+from browser.addresses import DAMAGED, DEMOS, OF_RUN, SITE, addresses
 from browser.chromium import Browser, Page
 from browser.explored import Explorer, User
 
 NARROW = 360
 # Rules of axe that are not held to, each with its reason. There are none.
 EXCEPTIONS: dict[str, str] = {}
-DAMAGED = ("tampered", "broken", "unsealed")
 
 
 def check_page(page: Page, *, refused: bool = False) -> None:
@@ -41,6 +40,7 @@ def test_a_page_of_a_demo_is_whole_and_accessible(
     path = addresses(user.runs, demo)[place]
     with browser.page(scheme=scheme) as page:
         assert page.go(explorer.at(path)) == 200, page.text()
+        page.wait_until_done()
         check_page(page)
         check_accessible(page)
         page.tell("size", width=NARROW, height=700)
@@ -55,6 +55,7 @@ def test_a_page_of_the_site_is_whole_and_accessible(
 ) -> None:
     with browser.page(scheme=scheme) as page:
         assert page.go(explorer.at(path)) == 200, page.text()
+        page.wait_until_done()
         check_page(page)
         check_accessible(page)
         page.tell("size", width=NARROW, height=700)
@@ -69,6 +70,7 @@ def test_every_page_of_a_damaged_trace_says_so_in_a_whole_page(
         for path in addresses(user.runs, "digits"):
             status = page.go(explorer.at(path.replace("/run/digits", f"/run/{name}", 1)))
             assert status in (200, 400, 404, 409, 500), path
+            page.wait_until_done()
             check_page(page, refused=status != 200)
             assert "Traceback" not in page.text()
             assert page.count(".verdict-holds") == 0
