@@ -118,3 +118,16 @@ def test_create_file_does_not_replace(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         durable.create_file(tmp_path / "key", b"two", mode=0o600)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("key", b"one")]
+
+
+def test_a_folder_is_removed_with_all_in_it_and_nothing_behind_its_links(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    (folder / "a" / "b").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "kept").touch()
+    (folder / "a" / "b" / "file").touch()
+    (folder / "link").symlink_to(outside, target_is_directory=True)
+    durable.remove_folder(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+    assert (outside / "kept").exists()
+    durable.remove_folder(folder)  # gone already

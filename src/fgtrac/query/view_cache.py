@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -104,8 +103,8 @@ def forget_views(trace_id: bytes) -> None:
         return  # without a home nothing was ever kept
     aside = folder.with_name(f"{_BUILDING}{os.urandom(8).hex()}")  # of whoever builds there meanwhile, too
     with suppress(FileNotFoundError):
-        os.replace(folder, aside)
-        _remove(aside)
+        durable.rename(folder, aside)
+        durable.remove_folder(aside)
 
 
 def _open(folder: Path, head: TreeHead) -> CachedViews | None:
@@ -139,8 +138,7 @@ def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, An
         _replace(new, folder)
     finally:
         hold.close()
-        with suppress(FileNotFoundError):
-            _remove(new)
+        durable.remove_folder(new)
 
 
 def _own_folder(top: Path) -> tuple[Path, FolderHold]:
@@ -157,15 +155,15 @@ def _own_folder(top: Path) -> tuple[Path, FolderHold]:
 
 def _replace(new: Path, folder: Path) -> None:
     """Rename a folder; what has its name is set aside. Where somebody else was faster, one of the two stays."""
-    for _ in range(100):
+    for tries in range(100):
         with suppress(FileNotFoundError):
-            os.replace(folder, new.with_name(_BUILDING + os.urandom(8).hex()))
+            durable.rename(folder, new.with_name(_BUILDING + os.urandom(8).hex()))
         try:
             durable.rename(new, folder)
+            return
         except OSError:  # another builder has put one there in between
-            continue
-        return
-    raise OSError(f"{folder} is put in place by many at once; try again")
+            if tries == 99:
+                raise
 
 
 def _tidy(top: Path, current: Path) -> None:
@@ -175,11 +173,7 @@ def _tidy(top: Path, current: Path) -> None:
             continue
         with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
             FolderHold(path, alone=True).close()
-            _remove(path)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder)
+            durable.remove_folder(path)
 
 
 def _mark(head: TreeHead) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -123,6 +123,18 @@ def remove(path: Path) -> None:
     """Remove a file that may have gone already."""
     if path.exists():
         _remove(path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all that is in it, following no link; what has gone already is passed over."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                _remove(path)
+    with suppress(FileNotFoundError):
+        folder.rmdir()
 
 
 def overwrite(path: Path) -> None:
