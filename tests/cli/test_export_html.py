@@ -109,3 +109,10 @@ def test_what_a_bundle_says_is_no_markup(life: Life, run, tmp_path: Path, words:
     text = proof_page(bundle.read_bytes()).decode()
     assert words not in text
     assert parts(text)[1] == bundle.read_bytes()
+
+
+def test_the_scripts_are_written_to_be_read() -> None:
+    for path in files("fgtrac.web").joinpath("proof").iterdir():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) < 400, path.name
+        assert max(map(len, lines)) <= 120, path.name

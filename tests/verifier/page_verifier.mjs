@@ -13,8 +13,8 @@ const watch = { without: -1, hit: new Set() };
 if (isWatched) {
   const numbered = (text) => text.replace(/(?<!function )\b(need|form)\(|\bthrow new (Refuted|CannotTell|Malformed)\(/g,
     (_all, kind, error, at) => {
-      const rest = text.slice(at).split("\n", 2);
-      return `met(${sites.push(rest.join(" ").replace(/\s+/g, " ").slice(0, 240)) - 1}, ${kind ? `${kind}, ` : `fail(${error}), false, `}`;
+      const number = sites.push(text.slice(at, at + 400).replace(/\s+/g, " ")) - 1;
+      return `met(${number}, ${kind ? `${kind}, ` : `fail(${error}), false, `}`;
     });
   const [front, checks, behind] = source.split(/^(?=const strictUtf8|\/\/ What a reader names)/m);
   source = front + numbered(checks) + behind; // `need` and `form` themselves stay, and what is no condition of bundles

@@ -230,7 +230,7 @@ def test_it_knows_the_kinds_and_fields_of_entries_that_fgtrac_knows() -> None:
     source = verifier_source()
     table = source[source.index("const KINDS = {") : source.index("const FIELDS")]
     said = {}
-    for kind, text in re.findall(r"^  (\w+): ((?:.|\n)*?),$", table, re.MULTILINE):
+    for kind, text in re.findall(r"^  (\w+):\s((?:.|\n)*?),\n(?=  \w+:|};)", table, re.MULTILINE):
         said[kind] = re.findall(r"(\w+)(\??):", re.sub(r"[\"`+\n]", "", text))
     assert said.keys() == KINDS.keys()
     always = {"kind", "time", "writer", "seq"}

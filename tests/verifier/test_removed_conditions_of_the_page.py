@@ -76,7 +76,7 @@ def test_a_bundle_is_told_better_than_it_is_once_a_condition_is_removed(watched:
     for site, words in enumerate(watched.sites):
         tried = sorted(stopped[site], key=lambda one: one[:2])[:TRIED]
         is_needed = any(is_better(watched, vector, before, site) for _, _, vector, before in tried)
-        reasons = [reason for said, reason in FIRST.items() if said in words.partition("); ")[0]]
+        reasons = [reason for said, reason in FIRST.items() if said in words.partition(");")[0]]
         if is_needed == bool(reasons):
             wrong.append(f"{len(tried)} bundles are stopped by it: {words}; listed: {reasons}")
     assert not wrong

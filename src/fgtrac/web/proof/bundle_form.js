@@ -1,17 +1,51 @@
 // The form of a bundle, as strict JSON within limits (docs/spec/bundle.md, "Fields" and "Limits").
 
-const MAX_BYTES = 64 * 1024 * 1024, MAX_DEPTH = 5, MAX_VALUES = 5_000_000, MAX_TEXT = 1 << 20, MAX_ENTRY_BYTES = 65_535;
-const MAX_ROWS = 1_000_000, MAX_ENTRIES = 100_000, MAX_CHILDREN = 10_000, MAX_PATH = 64;
-const MAX_NOTE_BYTES = 1_000_000, MAX_SIGNATURES = 100;
+const MAX_BYTES = 64 * 1024 * 1024;
+const MAX_DEPTH = 5;
+const MAX_VALUES = 5_000_000;
+const MAX_TEXT = 1 << 20;
+const MAX_ENTRY_BYTES = 65_535;
+const MAX_ROWS = 1_000_000;
+const MAX_ENTRIES = 100_000;
+const MAX_CHILDREN = 10_000;
+const MAX_PATH = 64;
+const MAX_NOTE_BYTES = 1_000_000;
+const MAX_SIGNATURES = 100;
 const NONE = 2n ** 64n - 1n; // where a row has no step
-const WITH_ROWS = ["used", "history", "never used", "label never used"], ABSENT = ["never registered", "content absent"];
-const OF_CONTENT = ["content present", "content absent"], NON_USES = ["never used", "label never used"];
+const WITH_ROWS = ["used", "history", "never used", "label never used"];
+const ABSENT = ["never registered", "content absent"];
+const OF_CONTENT = ["content present", "content absent"];
+const NON_USES = ["never used", "label never used"];
 const OF_THE_WHOLE_RUN = ["history", ...NON_USES, ...ABSENT];
 const ROLES = ["train", "validation", "test", "excluded"];
-const REGISTERED = 1, ROLE = 2, TRANSFORMED = 3, DERIVED = 4, USED = 5, NEIGHBOUR = 6, DELIVERED = 7; // kinds of rows
-const KEPT = 1, DROPPED = 2, HAS_CHILDREN = 3, APPLIED = 1, FIFO = 3, DECLARED = 4, AMONG = 5; // details of rows
-const ROW_NAMES = ["", "registered", "role", "transformed", "derived", "used", "neighbour", "delivered", "attention",
-  "contribution", "prediction", "erased"];
+const REGISTERED = 1,
+  ROLE = 2,
+  TRANSFORMED = 3,
+  DERIVED = 4,
+  USED = 5,
+  NEIGHBOUR = 6,
+  DELIVERED = 7; // kinds of rows
+const KEPT = 1,
+  DROPPED = 2,
+  HAS_CHILDREN = 3,
+  APPLIED = 1,
+  FIFO = 3,
+  DECLARED = 4,
+  AMONG = 5; // details of rows
+const ROW_NAMES = [
+  "",
+  "registered",
+  "role",
+  "transformed",
+  "derived",
+  "used",
+  "neighbour",
+  "delivered",
+  "attention",
+  "contribution",
+  "prediction",
+  "erased",
+];
 const DETAILS = { 2: [1, 4], 3: [1, 3], 5: [1, 5], 6: [1, 65_535], 7: [2, 3] }; // least and greatest; otherwise 0
 const NAMING = { attention: 8, contribution: 9, prediction: 10, erasure: 11 }; // kinds of entries that name ordinals
 const DECIMAL = /^(?:0|[1-9][0-9]{0,18})$/;
@@ -19,12 +53,23 @@ const SPACE = "\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f
 const KEY_NAME = new RegExp(`^[^+\\x00-\\x1f${SPACE}\\p{Cs}]+$`, "u");
 const UNSEEN = /[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
-const VALUE = 1, NAME = 2, CLOSE = 4, COMMA = 8, COLON = 16, END = 32; // what may come next in JSON
+const VALUE = 1,
+  NAME = 2,
+  CLOSE = 4,
+  COMMA = 8,
+  COLON = 16,
+  END = 32; // what may come next in JSON
 
-/** Strict JSON without recursion: objects as Map, numbers as BigInt. No fraction, sign, null, true, false; no key twice. */
+/** Strict JSON without recursion: objects as Map, numbers as BigInt. No fraction, sign, null, boolean; no key twice. */
 async function readJson(text, { depth, values, digits }, breathe) {
-  const open = [], names = [], number = /(?:0|[1-9][0-9]*)(?![0-9.eE])/y;
-  let next = VALUE, at = 0, found, count = 0, tokens = 0;
+  const open = [];
+  const names = [];
+  const number = /(?:0|[1-9][0-9]*)(?![0-9.eE])/y;
+  let next = VALUE,
+    at = 0,
+    found,
+    count = 0,
+    tokens = 0;
   const expect = (what) => form(next & what, `no strict JSON at character ${at}`);
   const put = (value) => {
     const holder = open.at(-1);
@@ -37,7 +82,8 @@ async function readJson(text, { depth, values, digits }, breathe) {
     if ((++tokens & 4095) === 0) await breathe("reading", at / text.length);
     const c = text[at];
     if (c === " " || c === "\n" || c === "\r" || c === "\t") continue;
-    if ((c === "," || c === ":" || c === "[" || c === "{") && ++count > values) throw new Malformed(`over ${values} values`);
+    if ((c === "," || c === ":" || c === "[" || c === "{") && ++count > values)
+      throw new Malformed(`over ${values} values`);
     if (c === '"') {
       expect(VALUE | NAME);
       const start = at;
@@ -92,19 +138,28 @@ function readFields(value, what, needed, optional = []) {
   form(value instanceof Map, `${what} is no object`);
   const missing = needed.filter((name) => !value.has(name));
   const unknown = [...value.keys()].filter((name) => !needed.includes(name) && !optional.includes(name));
-  form(!missing.length && !unknown.length, `${what} lacks [${missing}] or has the unknown [${unknown.join().slice(0, 60)}]`);
+  form(
+    !missing.length && !unknown.length,
+    `${what} lacks [${missing}] or has the unknown [${unknown.join().slice(0, 60)}]`,
+  );
   return Object.fromEntries(value);
 }
 
 function readList(value, what, most, least = 0) {
-  form(Array.isArray(value) && value.length >= least && value.length <= most, `${what} is no list of ${least} to ${most}`);
+  form(
+    Array.isArray(value) && value.length >= least && value.length <= most,
+    `${what} is no list of ${least} to ${most}`,
+  );
   return value;
 }
 
 /** Text within the limit of code points, which are fewer than its UTF-16 units where there are pairs. */
 function readText(value, what) {
   const length = () => value.length - (value.match(/[\ud800-\udbff][\udc00-\udfff]/g) ?? []).length;
-  form(typeof value === "string" && (value.length <= MAX_TEXT || length() <= MAX_TEXT), `${what} is no text, or too long`);
+  form(
+    typeof value === "string" && (value.length <= MAX_TEXT || length() <= MAX_TEXT),
+    `${what} is no text, or too long`,
+  );
   return value;
 }
 
@@ -148,8 +203,15 @@ function readNeighbour(value, what) {
 
 /** A sample's rows as columns. */
 async function readRows(value, breathe) {
-  const list = readList(value, "rows", MAX_ROWS, 1), n = list.length;
-  const rows = { n, kind: new Uint8Array(n), detail: new Uint16Array(n), entry: new BigUint64Array(n), step: new BigUint64Array(n) };
+  const list = readList(value, "rows", MAX_ROWS, 1);
+  const n = list.length;
+  const rows = {
+    n,
+    kind: new Uint8Array(n),
+    detail: new Uint16Array(n),
+    entry: new BigUint64Array(n),
+    step: new BigUint64Array(n),
+  };
   for (let i = 0; i < n; i++) {
     if ((i & 4095) === 4095) await breathe("reading rows", i / n);
     const [kind, detail, entry, step] = readList(list[i], "a row", 4, 4);
@@ -182,17 +244,36 @@ function distinct(rows, isChosen) {
 
 /** A c2sp.org/tlog-proof@v1 without `extra` lines, with the signed note of a trace's head (log.md). */
 function readProof(text) {
-  const cut = text.indexOf("\n\n"), [header, second, ...hashes] = text.slice(0, Math.max(cut, 0)).split("\n");
+  const cut = text.indexOf("\n\n");
+  const [header, second, ...hashes] = text.slice(0, Math.max(cut, 0)).split("\n");
   form(cut >= 0 && header === "c2sp.org/tlog-proof@v1" && (second ?? "").startsWith("index "), "no tlog-proof");
   const index = readNumber(second.slice(6), "a proof's index");
   const path = readPath(hashes, "a proof's path");
-  const note = text.slice(cut + 2), end = note.lastIndexOf("\n\n");
+  const note = text.slice(cut + 2);
+  const end = note.lastIndexOf("\n\n");
   form(toUtf8(note).length <= MAX_NOTE_BYTES, `a note of more than ${MAX_NOTE_BYTES} bytes`);
   form(end >= 0 && note.endsWith("\n"), "a note without its lines of signatures");
-  const head = note.slice(0, end + 1), [origin, size, root, rest, ...more] = head.split("\n");
+  const head = note.slice(0, end + 1);
+  const [origin, size, root, rest, ...more] = head.split("\n");
   form(rest === "" && !more.length && /^fgtrac\/[0-9a-f]{32}$/.test(origin), "no tree head of a trace");
-  const lines = readList(note.slice(end + 2).split("\n").slice(0, -1), "signatures", MAX_SIGNATURES, 1).map(readSignature);
-  return { index, path, head, origin, size: readNumber(size, "a head's size"), root: readHash(root, "a head's root"), lines };
+  const lines = readList(
+    note
+      .slice(end + 2)
+      .split("\n")
+      .slice(0, -1),
+    "signatures",
+    MAX_SIGNATURES,
+    1,
+  ).map(readSignature);
+  return {
+    index,
+    path,
+    head,
+    origin,
+    size: readNumber(size, "a head's size"),
+    root: readHash(root, "a head's root"),
+    lines,
+  };
 }
 
 function readSignature(line) {
@@ -214,7 +295,8 @@ async function readBundle(bytes, breathe) {
   }
   const value = await readJson(text, { depth: MAX_DEPTH, values: MAX_VALUES, digits: 5 }, breathe);
   text = "";
-  const claim = value instanceof Map ? value.get("claim") : undefined, hasRows = WITH_ROWS.includes(claim);
+  const claim = value instanceof Map ? value.get("claim") : undefined;
+  const hasRows = WITH_ROWS.includes(claim);
   form(hasRows || ABSENT.includes(claim) || claim === "content present", "no claim that is known");
   const column = hasRows ? ["rows"] : ABSENT.includes(claim) ? [] : ["holders"];
   const needed = ["format", "claim", "words", "id", "index", "seal", ...column];
@@ -236,15 +318,29 @@ async function readBundle(bytes, breathe) {
   bundle.holders = "holders" in said ? await readHolders(said.holders, breathe) : undefined;
   bundle.entries = await readAll(said.entries ?? [], "entries", MAX_ENTRIES, breathe, (one) => {
     const { number, entry, path } = readFields(one, "an entry", ["number", "entry", "path"]);
-    return { number: readNumber(number, "an entry's number"), path: readPath(path, "an entry's path"), entry: readEntry(entry, "an entry") };
+    return {
+      number: readNumber(number, "an entry's number"),
+      path: readPath(path, "an entry's path"),
+      entry: readEntry(entry, "an entry"),
+    };
   });
   bundle.children = await readAll(said.children ?? [], "children", MAX_CHILDREN, breathe, async (one) => {
     const { id, rows, leaf } = readFields(one, "a child", ["id", "rows", "leaf"]);
-    return { id: fromHex(id, "a child's id", 32), rows: await readRows(rows, breathe), leaf: readLeaf(leaf, "a child's leaf") };
+    return {
+      id: fromHex(id, "a child's id", 32),
+      rows: await readRows(rows, breathe),
+      leaf: readLeaf(leaf, "a child's leaf"),
+    };
   });
   const ascends = (items, isBefore) => items.every((item, i) => i === 0 || isBefore(items[i - 1], item));
-  form(ascends(bundle.entries, (a, b) => a.number < b.number), "entries do not ascend");
-  form(ascends(bundle.children, (a, b) => compare(a.id, b.id) < 0), "children do not ascend");
+  form(
+    ascends(bundle.entries, (a, b) => a.number < b.number),
+    "entries do not ascend",
+  );
+  form(
+    ascends(bundle.children, (a, b) => compare(a.id, b.id) < 0),
+    "children do not ascend",
+  );
   const rows = bundle.children.reduce((sum, child) => sum + child.rows.n, bundle.rows?.n ?? 0);
   form(rows <= MAX_ROWS, `more than ${MAX_ROWS} rows`);
   return bundle;
@@ -258,7 +354,8 @@ function readPreimage(value) {
 
 /** The ids that hold a content, end to end. */
 async function readHolders(value, breathe) {
-  const list = readList(value, "holders", MAX_ROWS, 1), out = new Uint8Array(32 * list.length);
+  const list = readList(value, "holders", MAX_ROWS, 1);
+  const out = new Uint8Array(32 * list.length);
   for (let i = 0; i < list.length; i++) {
     if ((i & 4095) === 4095) await breathe("reading holders", i / list.length);
     out.set(fromHex(list[i], "a holder", 32), 32 * i);

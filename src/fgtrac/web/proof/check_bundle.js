@@ -26,7 +26,8 @@ class Examination extends Told {
   }
 
   async make(check, needs) {
-    let verdict = "holds", words;
+    let verdict = "holds",
+      words;
     await this.breathe(`checking: ${check}`, 0);
     try {
       const missing = this.findings.find((finding) => needs.includes(finding.check) && finding.verdict !== "holds");
@@ -45,28 +46,42 @@ class Examination extends Told {
     need(index === size - 1n, `the seal is entry ${index} of ${size}, not the last: later entries may exist`);
     checkInclusion(root, index, size, this.bundle.seal, path);
     const seal = decodeEntry(this.bundle.seal);
-    need(seal.kind === "seal" && seal.entries === size - 1n, `the last of ${size} entries is no seal over those before it`);
+    need(
+      seal.kind === "seal" && seal.entries === size - 1n,
+      `the last of ${size} entries is no seal over those before it`,
+    );
     this.seal = seal;
     return `entry ${index} of ${origin}, the last, commits an index over all entries before it`;
   }
 
   async entriesCheck() {
-    const { root, size } = this.proof, entries = this.bundle.entries, counts = this.seal.counts;
+    const { root, size } = this.proof;
+    const entries = this.bundle.entries;
+    const counts = this.seal.counts;
     for (const [i, { number, entry, path }] of entries.entries()) {
       if ((i & 63) === 63) await this.breathe("checking: entries", i / entries.length);
       checkInclusion(root, number, size, entry, path);
       this.shown.set(number, decodeEntry(entry));
     }
-    const kinds = this.kindsNeeded(), uses = this.rows.kind.some(isUse);
+    const kinds = this.kindsNeeded();
+    const uses = this.rows.kind.some(isUse);
     for (const kind of kinds) {
-      const there = BigInt(this.of(kind).length), counted = counts.get(kind) ?? 0n;
+      const there = BigInt(this.of(kind).length);
+      const counted = counts.get(kind) ?? 0n;
       need(there === counted, `${there} ${kind} entries are shown; the seal counts ${counted}`);
     }
     const states = this.of("checkpoint");
-    need(states.length < 2 && states.every((e) => this.claim === "used" && uses && e.kept), "a model state that the claim does not need");
+    need(
+      states.length < 2 && states.every((e) => this.claim === "used" && uses && e.kept),
+      "a model state that the claim does not need",
+    );
     const named = await this.entriesNamed();
     for (const [number, e] of this.shown) {
-      const isNeeded = kinds.includes(e.kind) || e.kind === "checkpoint" || named.has(number) || (e.kind === "samples" && e.part === 0n);
+      const isNeeded =
+        kinds.includes(e.kind) ||
+        e.kind === "checkpoint" ||
+        named.has(number) ||
+        (e.kind === "samples" && e.part === 0n);
       need(isNeeded, `entry ${number} (${e.kind}) is shown, and the claim does not need it`);
     }
     return `${entries.length} other entries are shown, each of them in the log, and all that the claim needs`;
@@ -85,13 +100,16 @@ class Examination extends Told {
 
   /** Those shown that rows name. What the descendants are found by must be shown. */
   async entriesNamed() {
-    const named = new Set(), hasDescendants = this.hasMade || this.bundle.children.length > 0;
+    const named = new Set();
+    const hasDescendants = this.hasMade || this.bundle.children.length > 0;
     for (const { rows } of this.lives) {
       for (let i = 0; i < rows.n; i++) {
         if ((i & 8191) === 8191) await this.breathe("checking: entries", i / rows.n);
-        const number = rows.entry[i], isShown = this.shown.has(number);
+        const number = rows.entry[i];
+        const isShown = this.shown.has(number);
         if (isShown) named.add(number);
-        const leadsOn = rows.kind[i] === REGISTERED || (rows.kind[i] === TRANSFORMED && rows.detail[i] === HAS_CHILDREN);
+        const leadsOn =
+          rows.kind[i] === REGISTERED || (rows.kind[i] === TRANSFORMED && rows.detail[i] === HAS_CHILDREN);
         need(isShown || !hasDescendants || !leadsOn, `the claim needs entry ${number}, and it is not shown`);
       }
     }
@@ -100,30 +118,43 @@ class Examination extends Told {
 
   async signatureCheck() {
     if (!this.key) throw new CannotTell("no public key was named, and no bundle vouches for its own: name the log's");
-    const { origin } = this.proof, named = this.key.publicKey, rotations = this.of("key");
+    const { origin } = this.proof;
+    const named = this.key.publicKey;
+    const rotations = this.of("key");
     need((this.key.name ?? origin) === origin, `a head of the log ${origin}; the key that you named is for another`);
-    const keys = await this.keysOf(rotations), signed = [];
+    const keys = await this.keysOf(rotations);
+    const signed = [];
     for (const key of [...keys, named]) if (await this.hasSigned(key)) signed.push(toHex(key));
-    const place = keys.findIndex((key) => isSame(key, named)), last = keys.at(-1);
+    const place = keys.findIndex((key) => isSame(key, named));
+    const last = keys.at(-1);
     need(place >= 0, `the log's own entries name other keys than the one that you named, ${toHex(named)}`);
-    need(signed.includes(toHex(last)), `not signed by ${toHex(last)}, the key that you named or the last that it leads to`);
+    need(
+      signed.includes(toHex(last)),
+      `not signed by ${toHex(last)}, the key that you named or the last that it leads to`,
+    );
     const passed = rotations.slice(place + rotations.length - (keys.length - 1));
     if (!isSame(named, last) && passed.some((e) => e.revoked)) {
-      throw new CannotTell("a key between the one that you named and the one that signed was revoked: ask the log's owner for the new one");
+      throw new CannotTell(
+        "a key between the one that you named and the one that signed was revoked: ask the log's owner for the new one",
+      );
     }
-    const through = isSame(named, last) ? "the key that you named" : "the last key that the one that you named leads to";
+    const through = isSame(named, last)
+      ? "the key that you named"
+      : "the last key that the one that you named leads to";
     return `signed by ${through}, ${toHex(last)}, for ${origin}`;
   }
 
-  /** The log's keys in turn, once the signatures of its `key` entries are checked; without the first where nobody knows it. */
+  /** The log's keys in turn, once those who put them there have signed; without the first where nobody knows it. */
   async keysOf(rotations) {
-    const [run] = this.of("run"), named = this.key.publicKey;
+    const [run] = this.of("run");
+    const named = this.key.publicKey;
     if (!rotations.length) return [run ? run.public_key : named];
     const context = join(toUtf8("fgtrac key rotation v1\n"), fromHex(this.proof.origin.slice(7), "a trace id", 16));
     const message = (old, e) => join(context, old, e.public_key, [e.revoked ? 1 : 0]);
     let old = run?.public_key;
     if (!old && (await isSigned(named, rotations[0].old_signature, message(named, rotations[0])))) old = named;
-    const keys = old ? [old] : [], before = new Set(keys.map(toHex));
+    const keys = old ? [old] : [];
+    const before = new Set(keys.map(toHex));
     for (const e of rotations) {
       await this.breathe("checking: keys", keys.length / rotations.length);
       need(!before.has(toHex(e.public_key)), `entry ${e.number} (key) goes back to a key that signed before`);
@@ -138,16 +169,24 @@ class Examination extends Told {
 
   /** Whether a line of the note is the key's. Every line that is must be right; other people's say nothing here. */
   async hasSigned(key) {
-    const { origin, head, lines } = this.proof, keyId = keyIdOf(origin, key);
+    const { origin, head, lines } = this.proof;
+    const keyId = keyIdOf(origin, key);
     const mine = lines.filter((line) => line.name === origin && isSame(line.keyId, keyId));
-    for (const line of mine) need(await isSigned(key, line.signature, toUtf8(head)), `a signature by ${toHex(key)} does not fit`);
+    for (const line of mine)
+      need(await isSigned(key, line.signature, toUtf8(head)), `a signature by ${toHex(key)} does not fit`);
     return mine.length > 0;
   }
 
   async indexCheck() {
-    const { root, leaves } = this.seal, { left, right } = this.bundle, wanted = join([this.isContent ? 2 : 1], this.id);
+    const { root, leaves } = this.seal;
+    const { left, right } = this.bundle;
+    const wanted = join([this.isContent ? 2 : 1], this.id);
     if (!this.isAbsent) {
-      await this.leafCheck(this.id, this.isContent ? this.bundle.holders : await this.valueOf(this.rows), this.bundle.leaf);
+      await this.leafCheck(
+        this.id,
+        this.isContent ? this.bundle.holders : await this.valueOf(this.rows),
+        this.bundle.leaf,
+      );
       return `leaf ${this.bundle.leaf.index} of ${leaves} holds this value for ${toHex(this.id)}`;
     }
     for (const side of [left, right]) if (side) checkInclusion(root, side.index, leaves, side.data, side.path);
@@ -165,7 +204,8 @@ class Examination extends Told {
 
   /** A sample's value: 19 bytes a row (index.md). */
   async valueOf(rows) {
-    const out = new Uint8Array(19 * rows.n), view = new DataView(out.buffer);
+    const out = new Uint8Array(19 * rows.n);
+    const view = new DataView(out.buffer);
     for (let i = 0, at = 0; i < rows.n; i++, at += 19) {
       if ((i & 8191) === 8191) await this.breathe("checking: index", i / rows.n);
       out[at] = rows.kind[i];
@@ -190,13 +230,18 @@ class Examination extends Told {
   }
 
   async absentNameCheck(words) {
-    const { preimage, opening } = this.bundle, scheme = this.scheme();
+    const { preimage, opening } = this.bundle;
+    const scheme = this.scheme();
     need(!opening, "an absent id has no opening");
-    if (!scheme) throw new CannotTell(`the log's data sets do not say by one scheme how the id of ${words} would be made`);
-    if (scheme === "subject") throw new CannotTell("each subject has its own id key: only an auditor with the vault can look");
-    if (scheme === "keyed" && !this.idKey) throw new CannotTell("the ids are keyed: only who holds their key can tell; name it");
+    if (!scheme)
+      throw new CannotTell(`the log's data sets do not say by one scheme how the id of ${words} would be made`);
+    if (scheme === "subject")
+      throw new CannotTell("each subject has its own id key: only an auditor with the vault can look");
+    if (scheme === "keyed" && !this.idKey)
+      throw new CannotTell("the ids are keyed: only who holds their key can tell; name it");
     if (scheme === "keyed") {
-      const commitment = sha256(join(toUtf8("fgtrac key v1\n"), this.idKey)), runs = this.of("run");
+      const commitment = sha256(join(toUtf8("fgtrac key v1\n"), this.idKey));
+      const runs = this.of("run");
       const isCommitted = runs.length && runs.every((e) => e.key_commitment && isSame(e.key_commitment, commitment));
       need(isCommitted, "the id key that you named is not the one that the run entry commits to");
     }
@@ -208,86 +253,82 @@ class Examination extends Told {
   /** The id scheme of an absent name's data sets; undefined where they do not settle it. */
 
   async aboutCheck() {
-    const { about } = this, { preimage } = this.bundle;
+    const { about } = this;
+    const { preimage } = this.bundle;
     if (about.id) {
-      need(isSame(about.id, this.id), `the bundle is about the id ${toHex(this.id)}, and you asked about ${about.words}`);
+      need(
+        isSame(about.id, this.id),
+        `the bundle is about the id ${toHex(this.id)}, and you asked about ${about.words}`,
+      );
       return `it is about ${about.words}`;
     }
-    need((about.source !== undefined) === this.isContent, `the bundle claims "${this.claim}", which cannot be said of ${about.words}`);
+    need(
+      (about.source !== undefined) === this.isContent,
+      `the bundle claims "${this.claim}", which cannot be said of ${about.words}`,
+    );
     const asked = namedBy(about.preimage, about.source !== undefined).words;
     if (preimage) {
-      need(isSame(preimage, about.preimage), `the bundle is about ${namedBy(preimage, this.isContent).words}, and you asked about ${asked}`);
+      need(
+        isSame(preimage, about.preimage),
+        `the bundle is about ${namedBy(preimage, this.isContent).words}, and you asked about ${asked}`,
+      );
       const others = this.claim === "content absent" ? this.of("dataset") : [];
       if (others.some((e) => (e.content ?? about.source).split(" ")[0] !== about.source)) {
-        throw new CannotTell(`a data set's contents are no ${about.source}: that its digest is absent says nothing of that data set`);
+        throw new CannotTell(
+          `a data set's contents are no ${about.source}: that its digest is absent says nothing of that data set`,
+        );
       }
       return `${about.words} is ${asked}, as computed here`;
     }
     if (this.isAbsent) throw new CannotTell("an absent id was named alone: ask for a proof that was made by name");
     const ids = [sha256(about.preimage), ...(this.idKey ? [await keyedId(this.idKey, about.preimage)] : [])];
     if (!ids.some((id) => isSame(id, this.id))) {
-      throw new CannotTell(`the bundle names an id alone, and whether that is ${asked} only a bundle with its preimage, or the id key, shows`);
+      throw new CannotTell(
+        `an id is named alone, and whether that is ${asked} only a bundle with its preimage, or the id key, shows`,
+      );
     }
     return `${about.words} is ${asked}, and has this id`;
   }
 
   async evidenceCheck() {
-    const { rows } = this, ordinals = (await ordinalsOf(this.shown, [this.lives[0]], this.breathe)).get(toHex(this.id));
+    const { rows } = this;
+    const ordinals = (await ordinalsOf(this.shown, [this.lives[0]], this.breathe)).get(toHex(this.id));
     if (this.bundle.preimage) {
       const { dataset } = namedBy(this.bundle.preimage, false);
       for (const number of distinct(rows, (i) => rows.kind[i] === REGISTERED)) {
-        need(this.shown.get(number).dataset === dataset, `entry ${number} registers it in another data set than ${asJson(dataset)}`);
+        need(
+          this.shown.get(number).dataset === dataset,
+          `entry ${number} registers it in another data set than ${asJson(dataset)}`,
+        );
       }
     }
     const epochs = new Set();
     for (let start = 0, stop = 0, entries = 0; start < rows.n; start = stop, entries++) {
       if ((entries & 63) === 63) await this.breathe("checking: evidence", start / rows.n);
-      const number = rows.entry[start], e = this.shown.get(number), given = rowsGiven(e, this.id, ordinals, epochs);
+      const number = rows.entry[start];
+      const e = this.shown.get(number);
+      const given = rowsGiven(e, this.id, ordinals, epochs);
       while (stop < rows.n && rows.entry[stop] === number) stop++;
-      const fits = given.length === stop - start && given.every(([kind, detail, step], i) =>
-        kind === rows.kind[start + i] && detail === rows.detail[start + i] && step === rows.step[start + i]);
+      const fits =
+        given.length === stop - start &&
+        given.every(
+          ([kind, detail, step], i) =>
+            kind === rows.kind[start + i] && detail === rows.detail[start + i] && step === rows.step[start + i],
+        );
       need(fits, `entry ${number} (${e.kind}) gives ${toHex(this.id)} other rows than its value has`);
     }
     this.epochs = [...epochs].sort((a, b) => a - b);
-    return `the entries that its rows name give these ${rows.n} rows and no others; that no row is missing rests on the index`;
+    return `the entries that its rows name give these ${rows.n} rows; that none is missing rests on the index`;
   }
 
   async childrenCheck() {
-    const mine = toHex(this.id), rowsOf = new Map(this.lives.map(({ id, rows }) => [toHex(id), rows]));
-    need(rowsOf.size === this.lives.length, "the sample is carried as a descendant of its own");
-    for (const [i, child] of this.bundle.children.entries()) {
-      if ((i & 63) === 63) await this.breathe("checking: children", i / rowsOf.size);
+    const { children } = this.bundle;
+    for (const [i, child] of children.entries()) {
+      if ((i & 63) === 63) await this.breathe("checking: children", i / children.length);
       await this.leafCheck(child.id, await this.valueOf(child.rows), child.leaf);
     }
-    const ordinals = await ordinalsOf(this.shown, this.lives, this.breathe), who = new Map();
-    for (const [member, places] of ordinals) {
-      for (const [block, ordinal] of places) {
-        need(!who.has(`${block} ${ordinal}`), "two samples have one ordinal");
-        who.set(`${block} ${ordinal}`, member);
-      }
-    }
-    const reached = new Set([mine]), pairs = new Map();
-    for (const parent of reached) { // a set is walked in the order of its growth
-      const rows = rowsOf.get(parent), made = new Map();
-      for (let i = 0; i < rows.n; i++) {
-        if (rows.kind[i] === TRANSFORMED && rows.detail[i] === HAS_CHILDREN) made.set(rows.entry[i], (made.get(rows.entry[i]) ?? 0) + 1);
-      }
-      await this.breathe("checking: children", reached.size / rowsOf.size);
-      for (const [number, count] of made) {
-        const e = this.shown.get(number);
-        need(e.kind === "transform" && "parents" in e, `entry ${number} makes no new samples, and a row says so`);
-        if (!pairs.has(number)) pairs.set(number, childrenByParent(e));
-        const children = pairs.get(number).get(ordinals.get(parent).get(toHex(e.block))) ?? [];
-        need(children.length === count, `entry ${number} makes ${children.length} samples of ${parent}, its rows say ${count}`);
-        for (const ordinal of children) {
-          const child = who.get(`${toHex(e.child_block)} ${ordinal}`);
-          need(child !== undefined, `entry ${number} makes a sample of ${parent} that is not shown`);
-          reached.add(child);
-        }
-      }
-    }
-    need(reached.size === rowsOf.size, "a sample is carried as a descendant, and no entry says that it was made from it");
-    return `${this.bundle.children.length} samples were made from it, as ${pairs.size} transform entries say; all are shown`;
+    const entries = await followChildren(this.lives, this.shown, this.breathe);
+    return `${children.length} samples were made from it, as ${entries} transform entries say; all are shown`;
   }
 
   completeCheck() {
@@ -299,16 +340,20 @@ class Examination extends Told {
   sourcesCheck() {
     const sets = this.of("dataset");
     if (!sets.length) throw new CannotTell("the log has no data set, so nothing says what contents are the digests of");
-    if (sets.some((e) => !("content" in e))) throw new CannotTell("a data set does not say what its contents are, so any may be in it");
+    if (sets.some((e) => !("content" in e)))
+      throw new CannotTell("a data set does not say what its contents are, so any may be in it");
     return `each of the ${sets.length} data sets says what its content digests are taken from`;
   }
 
   async claimCheck() {
-    const words = (await this.sentences()).join(" "), other = this.findings.find((f) => f.check !== "about" && f.verdict !== "holds");
+    const words = (await this.sentences()).join(" ");
+    const other = this.findings.find((f) => f.check !== "about" && f.verdict !== "holds");
     need(words === this.bundle.words, `the bundle says: ${this.bundle.words.slice(0, 400)} What it shows is: ${words}`);
     if (other) throw new CannotTell(`not checked, since the check of ${other.check} does not hold`);
     if (this.claim === "used" && this.all.uses === this.all.ways[AMONG]) {
-      throw new CannotTell("every batch that it was drawn for held another number of samples, and may have left it out");
+      throw new CannotTell(
+        "every batch that it was drawn for held another number of samples, and may have left it out",
+      );
     }
     return `holds as committed at size ${this.proof.size}: ${words}`;
   }
@@ -317,7 +362,7 @@ class Examination extends Told {
 /**
  * What a bundle's bytes prove: {verdict, findings: [{check, verdict, words}], claim, words, id, origin, size, unread}.
  * `named` has what the reader names: `key` (parseKey), `idKey` (parseIdKey), `about` (parseName, contentOf). Throws
- * Malformed for no bundle. It yields to the page every few hundredths of a second, and calls `progress(words, part)` then.
+ * Malformed for no bundle. It lets the page go on every few hundredths of a second, and calls `progress` then.
  */
 async function checkBundle(bytes, named = {}, progress = () => {}) {
   let since = performance.now();
@@ -331,8 +376,19 @@ async function checkBundle(bytes, named = {}, progress = () => {}) {
     });
     since = performance.now();
   };
-  const bundle = await readBundle(bytes, breathe), examination = new Examination(bundle, named, breathe);
-  const verdict = await examination.report(), { origin, size, lines } = bundle.proof;
+  const bundle = await readBundle(bytes, breathe);
+  const examination = new Examination(bundle, named, breathe);
+  const verdict = await examination.report();
+  const { origin, size, lines } = bundle.proof;
   const unread = [...new Set(lines.map((line) => line.name).filter((name) => name !== origin))].sort();
-  return { verdict, findings: examination.findings, claim: bundle.claim, words: bundle.words, id: toHex(bundle.id), origin, size, unread };
+  return {
+    verdict,
+    findings: examination.findings,
+    claim: bundle.claim,
+    words: bundle.words,
+    id: toHex(bundle.id),
+    origin,
+    size,
+    unread,
+  };
 }

@@ -2,14 +2,24 @@
 
 const keyIdOf = (name, publicKey) => sha256(join(toUtf8(name), [10, 1], publicKey)).subarray(0, 4);
 
-/** The trusted key: {publicKey, and of a vkey its name}. Throws Malformed for what is neither 64 hex digits nor a vkey. */
+/** The trusted key: {publicKey, and of a vkey its name}. Malformed: neither 64 hex digits nor a vkey. */
 function parseKey(text) {
-  const said = text.trim(), [name, keyId, material, ...more] = said.split("+");
+  const said = text.trim();
+  const [name, keyId, material, ...more] = said.split("+");
   if (/^[0-9a-fA-F]{64}$/.test(said)) return { publicKey: fromHex(said.toLowerCase(), "the key", 32) };
-  const raw = fromBase64([material, ...more].join("+"), "a key is 64 hex digits or a vkey (name+id+base64); what you gave");
-  form(KEY_NAME.test(name) && raw.length === 33 && raw[0] === 1, "a key is 64 hex digits or an Ed25519 vkey (name+id+base64)");
+  const raw = fromBase64(
+    [material, ...more].join("+"),
+    "a key is 64 hex digits or a vkey (name+id+base64); what you gave",
+  );
+  form(
+    KEY_NAME.test(name) && raw.length === 33 && raw[0] === 1,
+    "a key is 64 hex digits or an Ed25519 vkey (name+id+base64)",
+  );
   const publicKey = raw.slice(1);
-  form(keyId === toHex(keyIdOf(name, publicKey)), "the vkey's key id is not that of its name and key: it was copied wrongly");
+  form(
+    keyId === toHex(keyIdOf(name, publicKey)),
+    "the vkey's key id is not that of its name and key: it was copied wrongly",
+  );
   return { name, publicKey };
 }
 
@@ -21,11 +31,20 @@ function parseIdKey(text) {
 
 /** Whom the reader asks about: id:HEX, NAME:key:JSON or NAME:ROW. Throws Malformed for anything else. */
 async function parseName(text) {
-  const said = text.trim(), mark = said.indexOf(":key:"), colon = said.lastIndexOf(":");
+  const said = text.trim();
+  const mark = said.indexOf(":key:");
+  const colon = said.lastIndexOf(":");
   if (said.startsWith("id:")) return { words: said, id: fromHex(said.slice(3).toLowerCase(), "an id", 32) };
-  form(!/^(?:key|file|row):/.test(said), "name a sample by id:HEX, NAME:key:JSON or NAME:ROW; choose a file below to ask about a content");
-  form(mark >= 0 || (colon >= 0 && DECIMAL.test(said.slice(colon + 1))), "name a sample by id:HEX, NAME:key:JSON or NAME:ROW");
-  const json = mark >= 0 ? said.slice(mark + 5) : said.slice(colon + 1), dataset = said.slice(0, mark >= 0 ? mark : colon);
+  form(
+    !/^(?:key|file|row):/.test(said),
+    "name a sample by id:HEX, NAME:key:JSON or NAME:ROW; choose a file below to ask about a content",
+  );
+  form(
+    mark >= 0 || (colon >= 0 && DECIMAL.test(said.slice(colon + 1))),
+    "name a sample by id:HEX, NAME:key:JSON or NAME:ROW",
+  );
+  const json = mark >= 0 ? said.slice(mark + 5) : said.slice(colon + 1);
+  const dataset = said.slice(0, mark >= 0 ? mark : colon);
   const key = keyOf(await readJson(json, { depth: 15, values: 10_000, digits: 20 }, async () => {}));
   return { words: said, preimage: join([0x83], encode("fgtrac id v1"), encode(dataset), encode(key)) };
 }
@@ -46,9 +65,12 @@ function keyOf(value) {
 /** Deterministic CBOR of a key. */
 function encode(value) {
   const head = (major, n) => {
-    const size = [24n, 1n << 8n, 1n << 16n, 1n << 32n].findIndex((least) => n < least), bytes = size === 0 ? 0 : size < 0 ? 8 : 1 << (size - 1);
+    const size = [24n, 1n << 8n, 1n << 16n, 1n << 32n].findIndex((least) => n < least);
+    const bytes = size === 0 ? 0 : size < 0 ? 8 : 1 << (size - 1);
     const hex = n.toString(16).padStart(2 * bytes, "0");
-    return bytes ? [(major << 5) | (24 + Math.log2(bytes)), ...fromHex(hex, "a head", bytes)] : [(major << 5) | Number(n)];
+    return bytes
+      ? [(major << 5) | (24 + Math.log2(bytes)), ...fromHex(hex, "a head", bytes)]
+      : [(major << 5) | Number(n)];
   };
   if (typeof value === "bigint") return head(0, value);
   if (Array.isArray(value)) return join(head(4, BigInt(value.length)), ...value.map(encode));

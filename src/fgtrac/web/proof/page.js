@@ -1,7 +1,12 @@
 // The page around the verifier: what a reader names, what is told, and which bundle it is about.
 
 const byId = (name) => document.getElementById(name);
-const MARKS = { holds: "\u2714 holds", refuted: "\u2718 refuted", "cannot tell": "? cannot tell", malformed: "\u2718 no bundle" };
+const MARKS = {
+  holds: "\u2714 holds",
+  refuted: "\u2718 refuted",
+  "cannot tell": "? cannot tell",
+  malformed: "\u2718 no bundle",
+};
 const MAX_SHOWN = 20_000; // characters of one text
 let given = null; // the bundle: its bytes, and where they are from
 let turn = 0; // which check is the last one that was asked for
@@ -29,24 +34,37 @@ function showVerdict(verdict, words) {
 
 /** What no bundle shows, and what this one leaves open. */
 function limitsOf(found, named, isFromAddress) {
-  const out = ["A bundle that holds does so as its signer committed to it at this size. That the signed index is the one that the "
-    + "log's entries give, only a check of the whole trace shows: fgtrac verify TRACE.", "What was never recorded is not in the log."];
-  if (found.claim === "used" || found.claim === "content present") out.push("What was recorded after this size is not told.");
-  if (!named.about) out.push("Whether it is about the sample or file that you have in mind was not asked: name it above.");
-  if (ABSENT.includes(found.claim)) out.push("An absence says something of a name only as far as ids are made from names as the log says.");
-  if (found.unread.length) out.push(`Signature lines of ${found.unread.join(", ")} were not looked at: fgtrac verify BUNDLE --witness-key does.`);
-  if (isFromAddress) out.push("The key came with this page's address: it is worth as much as whoever gave you that address.");
+  const out = [
+    "A bundle that holds does so as its signer committed to it at this size. That the signed index is the one that " +
+      "the log's entries give, only a check of the whole trace shows: fgtrac verify TRACE.",
+    "What was never recorded is not in the log.",
+  ];
+  if (found.claim === "used" || found.claim === "content present")
+    out.push("What was recorded after this size is not told.");
+  if (!named.about)
+    out.push("Whether it is about the sample or file that you have in mind was not asked: name it above.");
+  if (ABSENT.includes(found.claim))
+    out.push("An absence says something of a name only as far as ids are made from names as the log says.");
+  if (found.unread.length)
+    out.push(
+      `Signature lines of ${found.unread.join(", ")} were not looked at: fgtrac verify BUNDLE --witness-key does.`,
+    );
+  if (isFromAddress)
+    out.push("The key came with this page's address: it is worth as much as whoever gave you that address.");
   out.push("Whether the key that you named was revoked since is not known to this page.");
   return out;
 }
 
 function showFindings(found, named) {
-  byId("findings").replaceChildren(...found.findings.map(({ check, verdict, words }) => {
-    const row = document.createElement("tr"), name = element("th", check);
-    name.scope = "row";
-    row.append(name, element("td", MARKS[verdict], verdict.replace(" ", "-")), element("td", words));
-    return row;
-  }));
+  byId("findings").replaceChildren(
+    ...found.findings.map(({ check, verdict, words }) => {
+      const row = document.createElement("tr");
+      const name = element("th", check);
+      name.scope = "row";
+      row.append(name, element("td", MARKS[verdict], verdict.replace(" ", "-")), element("td", words));
+      return row;
+    }),
+  );
   const isFromAddress = named.key !== undefined && byId("key").value === keyInAddress();
   byId("limits").replaceChildren(...limitsOf(found, named, isFromAddress).map((words) => element("li", words)));
   byId("checks").hidden = false;
@@ -85,12 +103,14 @@ async function readNamed() {
   named.about = await readField("about", parseName);
   const [file] = byId("content").files;
   if (file && named.about) throw new CannotTell("not checked: you named both a sample and a file; leave one out");
-  if (file) named.about = contentOf(file.name, new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer())));
+  if (file)
+    named.about = contentOf(file.name, new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer())));
   return named;
 }
 
 async function check() {
-  const mine = ++turn, progress = byId("progress");
+  const mine = ++turn;
+  const progress = byId("progress");
   const goOn = (words, part) => {
     if (mine !== turn) throw new CannotTell("another check was asked for");
     progress.hidden = false;
@@ -100,18 +120,21 @@ async function check() {
   byId("checks").hidden = true;
   try {
     const why = await whyNothingIsChecked();
-    if (why) throw new CannotTell(`${why}, so nothing was checked: open this file in another browser, or use fgtrac verify`);
+    if (why)
+      throw new CannotTell(`${why}, so nothing was checked: open this file in another browser, or use fgtrac verify`);
     if (!given) throw new CannotTell("there is no bundle in this page yet: choose one below");
     byId("verdict").dataset.verdict = "unchecked";
     byId("verdict").replaceChildren(element("p", "Checking ..."));
-    const named = await readNamed(), found = await checkBundle(given.bytes, named, goOn);
+    const named = await readNamed();
+    const found = await checkBundle(given.bytes, named, goOn);
     if (mine !== turn) return;
     byId("claim").textContent = legible(found.words);
     showVerdict(found.verdict, wordsOf(found));
     showFindings(found, named);
   } catch (error) {
     if (mine !== turn) return;
-    if (error instanceof Malformed) showVerdict("malformed", `These bytes are no fgtrac bundle, and say nothing: ${error.message}.`);
+    if (error instanceof Malformed)
+      showVerdict("malformed", `These bytes are no fgtrac bundle, and say nothing: ${error.message}.`);
     else if (error instanceof CannotTell) showVerdict("cannot tell", error.message);
     else showVerdict("cannot tell", `the verifier itself failed, so nothing was found out: ${error}`);
   } finally {
@@ -130,7 +153,8 @@ async function take(file) {
 
 /** The bundle that the page was made with, or null. */
 async function bundleInPage() {
-  const text = byId("bundle").textContent.trim(), parts = [];
+  const text = byId("bundle").textContent.trim();
+  const parts = [];
   for (let at = 0; at < text.length; at += 1 << 22) {
     parts.push(fromBase64(text.slice(at, at + (1 << 22)), "the bundle in this page"));
     await new Promise((resume) => setTimeout(resume));
@@ -180,7 +204,9 @@ async function start() {
   await showScriptDigest();
   given = await bundleInPage();
   byId("save").hidden = given === null;
-  byId("bundle-name").textContent = given ? "The bundle that this page was made with." : "There is no bundle in this page: choose one below.";
+  byId("bundle-name").textContent = given
+    ? "The bundle that this page was made with."
+    : "There is no bundle in this page: choose one below.";
   await check();
 }
 

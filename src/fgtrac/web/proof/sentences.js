@@ -1,6 +1,7 @@
 // What a bundle tells in words (docs/spec/bundle.md, "The words"), and the names in it (docs/spec/identity.md).
 
-const isKey = (value) => isText(value) || isInteger(value) || value instanceof Uint8Array || (Array.isArray(value) && value.every(isKey));
+const isKey = (value) =>
+  isText(value) || isInteger(value) || value instanceof Uint8Array || (Array.isArray(value) && value.every(isKey));
 
 /** A key or a name as JSON, as bundle.md writes it; what nobody would see is escaped. */
 function asJson(value) {
@@ -12,7 +13,8 @@ function asJson(value) {
 
 /** Who or what a preimage names: {words, and of a sample its dataset}. */
 function namedBy(preimage, isContent) {
-  const said = new Cbor(preimage).value, length = isContent ? 2 : 3;
+  const said = new Cbor(preimage).value;
+  const length = isContent ? 2 : 3;
   need(Array.isArray(said) && said.length === length, "a preimage that names nothing");
   if (isContent) {
     need(said[0] === "fgtrac content v1" && isOctets(32)(said[1]), "no preimage of a content");
@@ -50,9 +52,10 @@ class Told {
     return schemes.size === 1 ? [...schemes][0] : undefined;
   }
 
-  /** What the gaps that the seal counts and the entries of a whole run say against the record; empty where nothing does. */
+  /** What the gaps that the seal counts and the entries of a whole run say against the record; else nothing. */
   record() {
-    const numbers = (kind) => this.of(kind).map((e) => e.number), gaps = this.seal.counts.get("gap") ?? 0n;
+    const numbers = (kind) => this.of(kind).map((e) => e.number);
+    const gaps = this.seal.counts.get("gap") ?? 0n;
     const hasEnded = (numbers("end").at(-1) ?? -1n) > (numbers("resume").at(-1) ?? -1n);
     const lacks = hasEnded && !this.hasAllRanks() ? ", and of some ranks it is not whole" : "";
     if (hasEnded && gaps === 0n && !lacks) return "";
@@ -61,32 +64,50 @@ class Told {
 
   /** Whether each start of the training has each of its ranks once, and all behind rank 0 left as the last end says. */
   hasAllRanks() {
-    const name = ([writer, seq]) => `${toHex(writer)} ${seq}`, joins = this.of("join");
+    const name = ([writer, seq]) => `${toHex(writer)} ${seq}`;
+    const joins = this.of("join");
     const last = new Set((this.of("end").at(-1)?.writers ?? []).map(name));
-    const left = new Set(this.of("leave").filter((e) => last.has(name([e.writer, e.seq]))).map((e) => toHex(e.writer)));
+    const left = new Set(
+      this.of("leave")
+        .filter((e) => last.has(name([e.writer, e.seq])))
+        .map((e) => toHex(e.writer)),
+    );
     const sizes = new Map();
     for (const e of joins) sizes.set(name(e.began), (sizes.get(name(e.began)) ?? 0n) + 1n);
-    const places = joins.filter((e) => {
-      const isThere = e.rank > 0n ? left.has(toHex(e.writer)) : isSame(e.writer, e.began[0]);
-      return isThere && sizes.get(name(e.began)) === e.ranks;
-    }).map((e) => `${name(e.began)} ${e.rank}`);
+    const places = joins
+      .filter((e) => {
+        const isThere = e.rank > 0n ? left.has(toHex(e.writer)) : isSame(e.writer, e.began[0]);
+        return isThere && sizes.get(name(e.began)) === e.ranks;
+      })
+      .map((e) => `${name(e.began)} ${e.rank}`);
     return new Set(places).size === joins.length && new Set(joins.map((e) => toHex(e.writer))).size === joins.length;
   }
 
   async sentences() {
-    const { claim, proof } = this, [mine, ...below] = await this.tallies();
+    const { claim, proof } = this;
+    const [mine, ...below] = await this.tallies();
     this.all = [mine, ...below].reduce(sumOf);
-    const said = this.claimWords(mine, below.reduce(sumOf, newTally())), isUsed = claim === "used", isNonUse = NON_USES.includes(claim);
-    const out = [`${said[0].toUpperCase()}${said.slice(1)}, as committed by ${proof.origin} at size ${proof.size}${this.isWhole ? this.record() : ""}.`];
+    const said = this.claimWords(mine, below.reduce(sumOf, newTally()));
+    const isUsed = claim === "used";
+    const isNonUse = NON_USES.includes(claim);
+    const record = this.isWhole ? this.record() : "";
+    const out = [
+      `${said[0].toUpperCase()}${said.slice(1)}, as committed by ${proof.origin} at size ${proof.size}${record}.`,
+    ];
     const cuts = this.isWhole ? this.interruptions() : 0;
     if (cuts) out.push(`Resumes without an end before: ${cuts}. What was done last before those may be lost.`);
-    const beside = mine.kinds[NEIGHBOUR], { ways, undone } = this.all;
+    const beside = mine.kinds[NEIGHBOUR];
+    const { ways, undone } = this.all;
     const at = beside ? `, at hops from ${mine.least} to ${mine.greatest}` : "";
-    if (beside || claim === "label never used") out.push(`Uses as a neighbour, with its features alone: ${beside}${at}.`);
-    if (mine.whole) out.push(`In updates on the whole graph: ${mine.whole}, ${mine.far} of them out of the seeds' reach.`);
+    if (beside || claim === "label never used")
+      out.push(`Uses as a neighbour, with its features alone: ${beside}${at}.`);
+    if (mine.whole)
+      out.push(`In updates on the whole graph: ${mine.whole}, ${mine.far} of them out of the seeds' reach.`);
     if (claim === "label never used") out.push("What a model reads beside its batches is not recorded.");
-    if (ways[FIFO]) out.push(`Which update took it is assumed from the order of the batches in ${ways[FIFO]} of all uses.`);
-    if (ways[DECLARED]) out.push(`Told by the recording program itself, which nothing watched: ${ways[DECLARED]} of all uses.`);
+    if (ways[FIFO])
+      out.push(`Which update took it is assumed from the order of the batches in ${ways[FIFO]} of all uses.`);
+    if (ways[DECLARED])
+      out.push(`Told by the recording program itself, which nothing watched: ${ways[DECLARED]} of all uses.`);
     if (ways[AMONG]) out.push(`In batches that may have left it out: ${ways[AMONG]} of all uses.`);
     if (undone) out.push(`The run was resumed from an earlier step, which undid ${undone} of all uses.`);
     if (this.isEvident) out.push(...this.timeWords(isUsed && mine.uses > 0));
@@ -95,25 +116,36 @@ class Told {
       out.push(`Deliveries without an update, as far as the recorder could tell: ${this.all.kinds[DELIVERED]}.`);
     }
     const roles = ROLES.filter((_, i) => mine.roles.has(i + 1));
-    if (this.rows.n) out.push(roles.length ? `It had the role${roles.length > 1 ? "s" : ""} ${roles.join(", ")}.` : "It had no role.");
-    if (below.length) out.push(`Samples made from it: ${below.length}. Uses of those in updates: ${this.all.uses - mine.uses}.`);
+    if (this.rows.n)
+      out.push(roles.length ? `It had the role${roles.length > 1 ? "s" : ""} ${roles.join(", ")}.` : "It had no role.");
+    if (below.length)
+      out.push(`Samples made from it: ${below.length}. Uses of those in updates: ${this.all.uses - mine.uses}.`);
     const isByName = this.isAbsent && this.bundle.preimage && ["public", "keyed"].includes(this.scheme());
     if (isByName) out.push("This rests on every id and content digest being made as its data set says.");
-    const sources = () => this.of("dataset").map((e) => `${asJson(e.name)} by ${asJson(e.content ?? "unknown")}`).join(", ");
+    const sources = () =>
+      this.of("dataset")
+        .map((e) => `${asJson(e.name)} by ${asJson(e.content ?? "unknown")}`)
+        .join(", ");
     if (claim === "content absent") out.push(`Contents were taken from: ${sources()}.`);
     return out;
   }
 
   claimWords(mine, theirs) {
-    const { preimage } = this.bundle, digest = this.isContent ? "content with digest" : "sample with id";
+    const { preimage } = this.bundle;
+    const digest = this.isContent ? "content with digest" : "sample with id";
     const who = preimage ? namedBy(preimage, this.isContent).words : `the ${digest} ${toHex(this.id)}`;
-    const uses = mine.uses ? mine : theirs, via = mine.uses ? "" : " through samples made from it,";
-    const span = uses.first === uses.last ? `in step ${uses.first}` : `first in step ${uses.first}, last in step ${uses.last}`;
+    const uses = mine.uses ? mine : theirs;
+    const via = mine.uses ? "" : " through samples made from it,";
+    const span =
+      uses.first === uses.last ? `in step ${uses.first}` : `first in step ${uses.first}, last in step ${uses.last}`;
     const registered = `${who} is registered, and no optimizer update ever used`;
     const kinds = ROW_NAMES.map((name, kind) => `${mine.kinds[kind]} x ${name}`).filter((_, kind) => mine.kinds[kind]);
     need(this.claim !== "used" || uses.uses, `${who} has no row of use, so it cannot be shown as used`);
     need(this.claim !== "never used" || !this.all.uses, `${who}, or a sample made from it, has rows of use`);
-    need(this.claim !== "label never used" || !this.all.kinds[USED], `${who}, or a sample made from it, has rows of use as a seed`);
+    need(
+      this.claim !== "label never used" || !this.all.kinds[USED],
+      `${who}, or a sample made from it, has rows of use as a seed`,
+    );
     return {
       used: `${who} was used${via} ${uses.uses === 1 ? "once" : `${uses.uses} times`} in optimizer updates, ${span}`,
       history: `the whole history of ${who} is ${kinds.join(", ")}`,
@@ -133,12 +165,17 @@ class Told {
 
   /** What the sentences count, of the sample and of each descendant. */
   async tallies() {
-    const isUndone = this.undoing(), [state] = this.of("checkpoint"), byStepsAlone = this.seal.counts.has("join"), out = [];
+    const isUndone = this.undoing();
+    const [state] = this.of("checkpoint");
+    const byStepsAlone = this.seal.counts.has("join");
+    const out = [];
     for (const { rows } of this.lives) {
       const t = newTally();
       for (let i = 0; i < rows.n; i++) {
         if ((i & 8191) === 8191) await this.breathe("checking: claim", i / rows.n);
-        const kind = rows.kind[i], detail = rows.detail[i], step = rows.step[i];
+        const kind = rows.kind[i];
+        const detail = rows.detail[i];
+        const step = rows.step[i];
         t.kinds[kind]++;
         if (kind === ROLE) t.roles.add(detail);
         if (!isUse(kind)) continue;
@@ -149,7 +186,12 @@ class Told {
         t.undone += isGone;
         if (state && !isGone && step <= state.step && (byStepsAlone || rows.entry[i] < state.number)) t.saved++;
         if (kind === USED) t.ways[detail]++;
-        else this.tallyNeighbour(t, detail, rows === this.rows && this.isEvident ? this.shown.get(rows.entry[i]) : undefined);
+        else
+          this.tallyNeighbour(
+            t,
+            detail,
+            rows === this.rows && this.isEvident ? this.shown.get(rows.entry[i]) : undefined,
+          );
       }
       out.push(t);
     }
@@ -166,10 +208,12 @@ class Told {
 
   /** Whether a use of an entry and step was undone: a later `resume` entry went on from a step before it. */
   undoing() {
-    const resumes = this.of("resume"), least = resumes.map((e) => e.step);
+    const resumes = this.of("resume");
+    const least = resumes.map((e) => e.step);
     for (let i = least.length - 2; i >= 0; i--) if (least[i + 1] < least[i]) least[i] = least[i + 1];
     return (entry, step) => {
-      let low = 0, high = resumes.length;
+      let low = 0,
+        high = resumes.length;
       while (low < high) {
         const middle = (low + high) >> 1;
         if (resumes[middle].number > entry) high = middle;
@@ -180,8 +224,11 @@ class Told {
   }
 
   timeWords(isOfUses) {
-    const { rows } = this, numbers = distinct(rows, (i) => !isOfUses || isUse(rows.kind[i]));
-    const times = numbers.map((number) => this.shown.get(number).time), least = (a, b) => (a < b ? a : b), most = (a, b) => (a > b ? a : b);
+    const { rows } = this;
+    const numbers = distinct(rows, (i) => !isOfUses || isUse(rows.kind[i]));
+    const times = numbers.map((number) => this.shown.get(number).time);
+    const least = (a, b) => (a < b ? a : b);
+    const most = (a, b) => (a > b ? a : b);
     const at = (time) => new Date(Number(time / 1_000_000_000n) * 1000).toISOString().slice(0, 19) + "Z";
     const span = `from ${at(times.reduce(least))} to ${at(times.reduce(most))}`;
     if (!isOfUses) return [`By the clock of the recorder, the entries about it were written ${span}.`];
@@ -201,13 +248,32 @@ class Told {
 }
 
 function newTally() {
-  return { kinds: new Array(ROW_NAMES.length).fill(0), ways: new Array(6).fill(0), roles: new Set(), uses: 0, undone: 0, saved: 0,
-    first: NONE, last: 0n, least: 65_536, greatest: 0, whole: 0, far: 0 };
+  return {
+    kinds: new Array(ROW_NAMES.length).fill(0),
+    ways: new Array(6).fill(0),
+    roles: new Set(),
+    uses: 0,
+    undone: 0,
+    saved: 0,
+    first: NONE,
+    last: 0n,
+    least: 65_536,
+    greatest: 0,
+    whole: 0,
+    far: 0,
+  };
 }
 
 /** Of two tallies what the sentences say of both together. */
 function sumOf(a, b) {
   const both = (x, y) => x.map((n, i) => n + y[i]);
-  return { ...a, kinds: both(a.kinds, b.kinds), ways: both(a.ways, b.ways), uses: a.uses + b.uses, undone: a.undone + b.undone,
-    first: a.first < b.first ? a.first : b.first, last: a.last > b.last ? a.last : b.last };
+  return {
+    ...a,
+    kinds: both(a.kinds, b.kinds),
+    ways: both(a.ways, b.ways),
+    uses: a.uses + b.uses,
+    undone: a.undone + b.undone,
+    first: a.first < b.first ? a.first : b.first,
+    last: a.last > b.last ? a.last : b.last,
+  };
 }
