@@ -21,7 +21,7 @@ from fgtrac.query.tables import Samples
 
 NAMESPACE = "urn:fgtrac:prov:"  # a name and no address: the project has no domain of its own
 SAMPLES = 100  # that stand in a document unless another number is asked for
-MOST_SAMPLES = 100_000  # about 10 KB of memory each, with ten epochs
+MOST_SAMPLES = 100_000  # about 13 KB of memory each, with ten epochs
 Attributes = dict[str, Any]
 
 
