@@ -157,7 +157,7 @@ def _pending(trace: TraceDir, signer: Signer) -> Iterator[Finding]:
         return
     if pending:
         words = f"{len(pending)} heads are still to be anchored, the newest of {max(p.size for p in pending):,} entries"
-        yield to_do("anchors", words, f"fgtrac anchor {trace.path} --pending (or with --forget drops them)")
+        yield to_do("anchors", words, f"fgtrac anchor {trace.path} --pending (--forget drops them instead)")
 
 
 # -- what is rebuilt, and what is beside ----------------------------------------------------------------------------
