@@ -192,13 +192,16 @@ def test_a_tampered_trace_is_red_and_its_figures_are_withheld(life: Life, run, t
     assert done.json["figures"] is None
     assert "No figures are given: the trace cannot be read as it was sealed" in page.text
     assert "AI Act" not in page.text
+    assert str(tmp_path) not in page.source
 
 
 def test_a_trace_that_nobody_sealed_is_said_to_be_unsealed(run, tmp_path: Path) -> None:
     made = make_trace(tmp_path / "trace", sealed=False)
     done = run("report", made.trace.path, "-o", tmp_path / "page.html", "--ai-act", tmp_path / "act.json")
     assert done.code == 3
-    assert "nothing was fully sealed" in Page(tmp_path / "page.html").text
+    page = Page(tmp_path / "page.html")
+    assert "nothing was fully sealed" in page.text
+    assert str(tmp_path) not in page.source
     assert not (tmp_path / "act.json").exists()
     assert "no draft for the AI Act" in done.out
 

@@ -129,6 +129,20 @@ def test_a_value_that_is_not_finite_cuts_its_line_and_is_counted() -> None:
     assert "1 values are not finite" in drawn
 
 
+def test_many_marks_are_short_and_those_at_one_place_are_one() -> None:
+    few = charts.lines([Series("a", [0, 9], [0, 1])], title="t", marks=[Mark(3, "kept")])
+    many = charts.lines([Series("a", [0, 9], [0, 1])], title="t", marks=[Mark(i / 1e4, "kept") for i in range(90_000)])
+    heights = [
+        {float(e.attrib["y2"]) - float(e.attrib["y1"]) for e in ElementTree.fromstring(drawn).iter(f"{SVG}line")
+         if e.attrib["class"] == "fg-mark"}
+        for drawn in (few, many)
+    ]  # fmt: skip
+    assert min(heights[0]) > 100
+    assert heights[1] == {8}
+    assert many.count('class="fg-mark"') < 720
+    assert "90,000 marks" in many
+
+
 def test_events_at_one_place_are_one_mark_that_counts_them() -> None:
     drawn = charts.timeline([Lane("uses", at=[5] * 1000 + [900], each="used")], title="t")
     assert drawn.count("<rect") == 2

@@ -66,10 +66,10 @@ def _figures(trace: Trace, watch: Watch) -> tuple[Figures | None, str]:
     try:
         with watch("reading") as step:
             return read_figures(trace, step), ""
-    except NotSealedError as reason:
-        return None, str(reason)
+    except NotSealedError:
+        return None, "nothing was fully sealed yet; fgtrac seal does that"
     except (FgtracError, OSError) as error:
-        return None, f"the trace cannot be read as it was sealed: {error}"
+        return None, _unreadable(trace, error)
 
 
 def _scores(trace: Trace, watch: Watch) -> tuple[Explanation | None, Scores | None, str]:
@@ -83,5 +83,10 @@ def _scores(trace: Trace, watch: Watch) -> tuple[Explanation | None, Scores | No
         except ScoreError as reason:
             reasons.append(reason)
         except (FgtracError, OSError) as error:
-            return None, None, f"the trace cannot be read as it was sealed: {error}"
+            return None, None, _unreadable(trace, error)
     return None, None, f"{reasons[0]}"
+
+
+def _unreadable(trace: Trace, error: Exception) -> str:
+    """Why, without the place of the trace on this machine: reports are handed on."""
+    return f"the trace cannot be read as it was sealed: {error}".replace(str(trace.path), trace.path.name)

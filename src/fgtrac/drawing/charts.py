@@ -21,6 +21,7 @@ from fgtrac.drawing.scale import LARGEST, Axis, Floats, axis, spread, thin
 __all__ = ["Event", "Lane", "Mark", "Series", "bars", "columns", "lines", "signed_bars", "stacked", "timeline"]
 
 MOST_SERIES = 24
+WHOLE_MARKS = 40  # up to so many stand as high as the chart
 NAME = 22  # letters of a series' name that stand beside its line
 PLACES = 640  # of a lane, from left to right
 
@@ -86,11 +87,7 @@ def lines(
         canvas.right -= max(len(short(one.name, NAME)) for one in series[:MOST_SERIES]) * LETTER + 14
     canvas.upright_axis(upright, y)
     canvas.level_axis(level, x)
-    for mark in marks:
-        at = canvas.x(level, mark.x)
-        canvas.parts.append(f"<g>{named(f'{mark.words} ({x} {number(mark.x)})')}")
-        canvas.line(at, canvas.top, at, canvas.bottom, "fg-mark")
-        canvas.parts.append("</g>")
+    _draw_marks(canvas, level, marks, x)
     for i, (one, points) in enumerate(zip(series, shown, strict=False)):
         _draw_line(canvas, level, upright, points, colour(i), one.name)
     if named_beside:
@@ -101,7 +98,7 @@ def lines(
     if len(series) > len(shown):
         says.append(f"{len(series) - len(shown)} more series are not drawn.")
     if marks:
-        says.append(f"{len(marks)} marks: " + ", ".join(short(m.words, 60) for m in marks[:8]) + ".")
+        says.append(f"{len(marks):,} marks: " + ", ".join(short(m.words, 60) for m in marks[:8]) + ".")
     return canvas.done(says)
 
 
@@ -130,6 +127,19 @@ def timeline(lanes: Sequence[Lane], *, title: str, x: str = "step") -> Html:
     if not lanes:
         canvas.text((canvas.left + canvas.right) / 2, 40, "no events", "fg-middle")
     return canvas.done(says)
+
+
+def _draw_marks(canvas: Canvas, level: Axis, marks: Sequence[Mark], over: str) -> None:
+    """Upright lines; of many short ones, and of those at one place the first."""
+    top = canvas.top if len(marks) <= WHOLE_MARKS else canvas.bottom - 8
+    places: dict[int, Mark] = {}
+    for mark in marks:
+        if np.isfinite(mark.x):
+            places.setdefault(round(canvas.x(level, mark.x)), mark)
+    for at, mark in places.items():
+        canvas.parts.append(f"<g>{named(f'{mark.words} ({over} {number(mark.x)})')}")
+        canvas.line(at, top, at, canvas.bottom, "fg-mark")
+        canvas.parts.append("</g>")
 
 
 def _points(one: Series) -> tuple[Floats, Floats]:

@@ -46,7 +46,8 @@ nav ul {{ columns: 2; padding-left: 1.2rem; }}
 def report_page(report: TraceReport, *, made: datetime, names: bool = False) -> str:
     """The report. With `names` samples are called by what the vault calls them, otherwise by their ids."""
     said = Said(report, names)
-    sections = [(name, title, Html("".join(say(said)))) for name, title, say in SECTIONS]
+    told = ((name, title, Html("".join(say(said)))) for name, title, say in SECTIONS)
+    sections = [one for one in told if one[2]]
     summary = draft(report)
     if summary is not None:
         sections.append(("ai-act", "EU AI Act: summary of training content (draft)", ai_act_html(summary)))
