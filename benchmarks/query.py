@@ -130,29 +130,33 @@ def measure_again(path: str) -> dict[str, float]:
     return {"role_query_first_s": ask_roles(trace)}
 
 
-def main() -> None:
+def make(folder: str) -> dict[str, float]:
+    """Record and seal the trace: in a process of its own, since the system counts a parent's memory as its child's."""
     proofs.SAMPLES, proofs.EPOCHS = SAMPLES, EPOCHS
-    with tempfile.TemporaryDirectory(prefix="fgtrac-query-") as name:
-        folder = Path(name)
-        trace = TraceDir.create(folder / "run.trace")
-        signer = Signer(proofs.TRACE_ID, Ed25519PrivateKey.generate(), folder / "heads" / proofs.TRACE_ID.hex())
-        record_s, _ = timed(lambda: proofs.record(trace, signer))
-        seal_s, _ = timed(lambda: seal(trace, signer, full=True, clock=time.time_ns))
-        figures: dict[str, float] = {}
-        for act in ("--measure", "--measure-again"):
-            command = [sys.executable, __file__, act, str(trace.path)]
-            environment = {**os.environ, "FGTRAC_CACHE": str(folder / "cache")}
+    trace = TraceDir.create(Path(folder) / "run.trace")
+    signer = Signer(proofs.TRACE_ID, Ed25519PrivateKey.generate(), Path(folder) / "heads" / proofs.TRACE_ID.hex())
+    record_s, _ = timed(lambda: proofs.record(trace, signer))
+    seal_s, _ = timed(lambda: seal(trace, signer, full=True, clock=time.time_ns))
+    return {"record_s": record_s, "seal_s": seal_s}
+
+
+ACTS = {"--make": make, "--measure": measure, "--measure-again": measure_again}
+
+
+def main() -> None:
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="fgtrac-query-") as folder:
+        environment = {**os.environ, "FGTRAC_CACHE": f"{folder}/cache"}
+        for act in ACTS:
+            command = [sys.executable, __file__, act, folder if act == "--make" else f"{folder}/run.trace"]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
             figures |= json.loads(done.stdout.splitlines()[-1])
-        cache = sum(path.stat().st_size for path in (folder / "cache").rglob("*.parquet"))
-        figures |= {"cache_gb": cache / 1e9, "record_s": record_s, "seal_s": seal_s}
+        figures["cache_gb"] = sum(path.stat().st_size for path in Path(folder, "cache").rglob("*.parquet")) / 1e9
     report("query", figures)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(sys.argv[2])))
-    elif sys.argv[1:2] == ["--measure-again"]:
-        print(json.dumps(measure_again(sys.argv[2])))
+    if sys.argv[1:2] and sys.argv[1] in ACTS:
+        print(json.dumps(ACTS[sys.argv[1]](sys.argv[2])))
     else:
         main()
