@@ -213,6 +213,7 @@ def _integrity(said: Said) -> Iterator[str]:
         ("root", figures.root),
         ("later entries", figures.pending),
         ("index", "covers all sealed entries" if not figures.pending else "does not cover the later entries"),
+        ("public key, as the log names it", told.run["public_key"].hex() if told.run else None),
         ("signing keys that were replaced", told.keys),
         ("processes that trained together", told.ranks or None),
         *((f"{kind} entries", n) for kind, n in sorted(told.entries.items())),
