@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fgtrac.api.trace import open_trace
+from fgtrac.cli.functions import load_functions
 from fgtrac.demo import cnn
 from fgtrac.demo.data import BLANKS, DUPLICATES, LATE
+from fgtrac.web.thumbnails import Thumbnails
 
 Shown = tuple[dict[str, Any], str, Path]
 
@@ -33,6 +37,19 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 def test_no_claim_fails(shown: Shown) -> None:
     assert shown[0]["failures"] == []
+
+
+def test_the_last_line_shows_the_trace_with_its_pictures(shown: Shown) -> None:
+    _, text, trace = shown
+    words = shlex.split(text.splitlines()[-1].partition(": ")[2])
+    assert words[:4] == ["fgtrac", "ui", str(trace), "--with"]
+    function, render = load_functions(words[4], "render")
+    assert render is None
+    opened, thumbnails = open_trace(trace), Thumbnails(function())
+    samples = opened.sample_counts()
+    found = [thumbnails.of(opened, sample.tobytes()) for sample in samples.ids]
+    assert {one.check for one in found} == {"matches"}
+    assert all(one.png is not None and one.label for one in found)
 
 
 def test_training_is_bit_identical_and_better_than_guessing(shown: Shown) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fgtrac.api.trace import open_trace
+from fgtrac.cli.functions import load_functions
 from fgtrac.cli.main import main
 from fgtrac.demo.graph import story
 from fgtrac.demo.graph.icons import load_icons
 from fgtrac.demo.graph.prepare import NAME
 from fgtrac.demo.truth import Told, compare
+from fgtrac.web.thumbnails import Thumbnails
 from icon_folders import fetched
 
 Shown = tuple[dict[str, Any], str, Path]
@@ -40,6 +43,19 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def test_no_claim_fails(shown: Shown) -> None:
     assert shown[0]["failures"] == []
     assert "Every claim above was measured in this run, and holds." in shown[1]
+
+
+def test_the_last_line_shows_the_trace_with_its_pictures(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, text, trace = shown
+    setting, *words = shlex.split(text.splitlines()[-1].partition(": ")[2])
+    monkeypatch.setenv(*setting.split("=", 1))
+    assert words[:4] == ["fgtrac", "ui", str(trace), "--with"]
+    opened, thumbnails = open_trace(trace), Thumbnails(load_functions(words[4], "render")[0]())
+    samples = [one for one in opened.sample_counts() if one["dataset"] == NAME]
+    found = [thumbnails.of(opened, bytes.fromhex(one["id"])) for one in samples]
+    assert {one.check for one in found} == {"matches"}, {one.words for one in found}
+    assert len(found) == shown[0]["data"]["icons"]
+    assert all(one.png is not None and one.label for one in found)
 
 
 def test_training_is_bit_identical_and_learns(shown: Shown) -> None:
