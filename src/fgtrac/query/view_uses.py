@@ -132,7 +132,8 @@ class UsesBuilder:
         if not len(rows):
             return
         sample, batch, hop, loss, role = (np.ascontiguousarray(rows[name]) for name in _ROW.names or ())
-        said = {name: values[batch] for name, values in self._batches.items()}
+        places = batch.astype(np.intp)  # once, and not for each column
+        said = {name: values.take(places) for name, values in self._batches.items()}
         self._count(bucket, sample, hop, said)
         self._file.add(
             sample=sample, hop=hop, entry=said["entry"], epoch=said["epoch"], batch=said["batch"],
@@ -159,7 +160,8 @@ class UsesBuilder:
             (counts.neighbours, applied & ~seed),
             (counts.deliveries, ~applied & seed),
         ):
-            column[here] += np.bincount(within[chosen], minlength=here.stop - base).astype(np.uint32)
+            if chosen.any():
+                column[here] += np.bincount(within[chosen], minlength=here.stop - base).astype(np.uint32)
         steps = said["step"]
         if not taking_part.all():
             sample, steps = sample[taking_part], steps[taking_part]
