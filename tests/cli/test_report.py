@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -240,6 +242,17 @@ def test_hostile_names_are_text(run, tmp_path: Path) -> None:
     assert not any(MARKED in f"{name}{value}" for _, a in page.tags for name, value in a.items() if name != "id")
     assert not re.search("[\x00\x08\x1b\x85\u2028\u202e\u2066\u200b]", page.source)
     assert len(page.source) < 1_000_000  # of a name of 10 MB the beginning
+
+
+def test_a_report_needs_no_library_beyond_the_auditor_s(tmp_path: Path) -> None:
+    extras = "jinja2 starlette uvicorn pyarrow duckdb pandas polars torch safetensors prov mlflow"
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({extras!r}.split()); from fgtrac.cli.main import main; "
+        f"sys.argv = ['fgtrac', 'report', {str(scored_trace(tmp_path))!r}, '--key', '00' * 32]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")  # signed by another key
+    assert "Strongest toward all validation samples" in Page(tmp_path / "run.report.html").text
 
 
 def test_it_replaces_no_file_unless_told_to(life: Life, run, tmp_path: Path) -> None:
