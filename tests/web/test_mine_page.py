@@ -59,6 +59,15 @@ def test_without_the_key_nothing_is_told(apps: dict[str, App], scheme: str) -> N
         assert (said["answer"], said["receipts"], bool(said["reasons"])) == ("cannot tell", [], True)
 
 
+def test_an_answer_whose_signature_was_not_checked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "none.pem"))
+    record_people(tmp_path, "public")
+    app = explorer_app(tmp_path)
+    for row in (0, 7, 99):
+        assert "As this log says, whose signature was not checked: " in of_row(app, row).text
+    assert json.loads(of_row(app, 0, format="json").text)["signature"]["verdict"] == "cannot tell"
+
+
 def test_a_receipt_is_a_small_bundle(apps: dict[str, App]) -> None:
     app = apps["keyed True"]
     for number, claim in enumerate(("content present", "used")):

@@ -6,6 +6,7 @@ from typing import Any
 
 from fgtrac.api.mine import CANNOT_TELL, NOT_USED, USED, Mine, ask_by_content, ask_by_name, sources
 from fgtrac.api.offers import signature
+from fgtrac.verify.report import Verdict
 from fgtrac.web.asked import Answer, Asked, Download, NotThereError, Page
 from fgtrac.web.command import command_line
 from fgtrac.web.names import written_out
@@ -34,6 +35,8 @@ def show(asked: Asked) -> Answer | Download:
         verdict, words = signature(asked.trace)
         data |= found.as_json() | {"signature": {"verdict": str(verdict), "words": words}}
         data["says"] = SAYS[found.answer, bool(found.lives)]
+        if verdict is not Verdict.HOLDS and found.answer != CANNOT_TELL:
+            data["says"] = f"As this log says, whose signature was not checked: {data['says']}"
         data["here"] = {key: value for key, value in asked.query.items() if key in ("sha256", "source", "q")}
         if "q" in asked.query:
             name = written_out(asked.query["q"])
