@@ -5,7 +5,6 @@ The tables that it asks are built beside the pages, where they are not in the ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from fgtrac.api.one_sample import has_vault, names_of, seems_scored
 from fgtrac.api.trace import Trace
 from fgtrac.web.asked import Answer, Asked, Page, address
 from fgtrac.web.command import command_line
+from fgtrac.web.pictures import pictures_of
 from fgtrac.web.sample_query import ROLE_WORDS, SORTS, SampleQuery, parse_query
 from fgtrac.web.thumbnails import Thumbnails
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PAGE_SAMPLES = 60
 MOST_SUSPECTS = 10_000  # of more, the first so many stand in order
 MOST_DATASETS = 500  # that a filter offers
-DRAWING_S = 1.0  # for all pictures of a page together
 NO_FACTORS = "the trace has no factors of its training samples (run.score_with)"
 
 
@@ -79,8 +78,9 @@ def _found(
     count = int(views.query(*wanted.counting())[0]["n"])
     rows = views.query(*wanted.page(number, PAGE_SAMPLES, suspects))
     called = names_of(asked.trace, [bytes.fromhex(row["id"]) for row in rows])
-    for row, name, thumbnail in zip(rows, called, _thumbnails(asked, rows), strict=True):
-        row |= {"name": name, "thumbnail": thumbnail}
+    drawn = pictures_of(asked, [row["id"] for row in rows]) or {}
+    for row, name in zip(rows, called, strict=True):
+        row |= {"name": name, "thumbnail": drawn.get(row["id"])}
     pages = max(1, -(-count // PAGE_SAMPLES))
     return {
         "samples": rows,
@@ -111,18 +111,6 @@ def _links(name: str, wanted: SampleQuery, shape: str, number: int, pages: int) 
         "grid": to(number, "grid"),
         "table": to(number, "table"),
     }
-
-
-def _thumbnails(asked: Asked, rows: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
-    """What can be drawn of each sample within DRAWING_S; what is drawn is remembered, and there at once next time."""
-    if not isinstance(asked.given, Thumbnails):
-        return [None] * len(rows)
-    found: list[dict[str, Any] | None] = []
-    end = time.monotonic() + DRAWING_S
-    for row in rows:
-        in_time = time.monotonic() < end
-        found.append(asked.given.of(asked.trace, bytes.fromhex(row["id"])).as_json() if in_time else None)
-    return found
 
 
 PAGES = (Page("/run/{name}/samples", show, nav="Samples"),)
