@@ -14,6 +14,7 @@ import pytest
 
 from asgi import ask
 from fgtrac.web import checking
+from fgtrac.web.check_alone import Alone
 from fgtrac.web.checking import Checking, Standing
 from fgtrac.web.explorer import explorer_app
 from traces import Made, make_trace
@@ -204,6 +205,36 @@ def test_the_check_ends_with_the_explorer(tmp_path: Path, monkeypatch: pytest.Mo
     thread.join(30)
     assert not thread.is_alive()
     assert one.look(made.trace.path).state == "checking"  # and at no time a verdict
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trace is large enough for a process of its own."""
+    monkeypatch.setattr(checking, "ALONE_BYTES", 0)
+
+
+@pytest.mark.usefixtures("fast", "alone")
+def test_a_large_trace_is_checked_in_a_process_of_its_own_with_the_same_answer(tmp_path: Path) -> None:
+    made = make_trace(tmp_path, uses=300)
+    with checks(key_of(made)) as one:
+        seen = wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")
+        assert seen[-1] == "holds"
+        large = one.standing(made.trace.path)
+        small = checking.report_on(made.trace.path, key_of(made), lambda done, total: None)
+        assert list(large.findings) == small.as_json()["findings"]
+        assert large.notes == small.notes
+        flip(made.trace.path / "checkpoint", 3)
+        assert wait_for(lambda: one.standing(made.trace.path), "holds", "refuted")[-1] == "refuted"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_process_that_ends_without_an_answer_is_no_verdict(tmp_path: Path) -> None:
+    made = make_trace(tmp_path)
+    with checks("--no-key-but-an-option") as one:
+        assert wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")[-1] == "cannot tell"
+    process = Alone(made.trace.path, None)
+    process.stop()
+    assert process.report(lambda done, total: None) is None
 
 
 @pytest.mark.usefixtures("fast")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,9 @@ import typer
 from fgtrac.cli.console import AsJson, print_json
 from fgtrac.cli.functions import load_functions
 from fgtrac.cli.history import Key
+
+GRACE_S = 1.0  # for what is under way beside the pages
+SWITCH_S = 0.0005  # between threads: a page waits for the check beside it at each read of a file, by default 5 ms
 
 
 def ui(
@@ -35,13 +40,14 @@ def ui(
     Only reads, and asks no network. Ends with Ctrl-C. Whoever may open the address sees what the traces and their
     vaults say: other machines do only with the token.
     """
-    from fgtrac.web import explorer, guard, listening  # here: no other verb needs a network library
+    from fgtrac.web import background, explorer, guard, listening  # here: no other verb needs a network library
 
     is_local = guard.is_loopback(host)
     if token is None and not is_local:
         token = guard.new_token()
     given = None if with_ is None else _pictures(with_)
     app = explorer.explorer_app(place, key=key, token=token, is_local=is_local, given=given)
+    sys.setswitchinterval(SWITCH_S)
     server = listening.server_of(app, "the explorer", "ui")
     listener, url = listening.listen(host, port)
     shown = url if token is None else f"{url}?token={token}"
@@ -51,10 +57,11 @@ def ui(
         typer.echo(f"looking at {place.name or place} at {shown}")
     if open_:
         typer.launch(shown)
-    try:
-        listening.serve(server, listener)
-    finally:
-        app.state.site.stop()
+    listening.serve(server, listener)
+    app.state.site.stop()
+    if not background.have_ended(GRACE_S):  # Python ends threads inside of others' C++ code, which aborts the process
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _pictures(named: str) -> Any:

@@ -11,6 +11,19 @@ class StoppedError(Exception):
     """The explorer ends while something is under way."""
 
 
+class _Worker(threading.Thread):
+    """The thread of a Background."""
+
+
+def have_ended(within_s: float) -> bool:
+    """Whether the threads of every Background that was told to stop are over by then."""
+    until = time.monotonic() + within_s
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, _Worker)]
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
+    return not any(worker.is_alive() for worker in workers)
+
+
 class Background:
     """A thread, begun with the first thing that there is to do. It ends with the process."""
 
@@ -26,7 +39,7 @@ class Background:
         with self._turn:
             self._waiting.append((not_before, work))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._go_on, name=self._name, daemon=True)
+                self._thread = _Worker(target=self._go_on, name=self._name, daemon=True)
                 self._thread.start()
             self._turn.notify()
 

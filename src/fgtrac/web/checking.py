@@ -17,8 +17,10 @@ from fgtrac.api.trace import open_for_verification
 from fgtrac.errors import FgtracError
 from fgtrac.verify.report import Finding, Report, Verdict
 from fgtrac.web.background import Background, StoppedError
+from fgtrac.web.check_alone import Alone
 
 WAIT_S = 2.0  # at least, before a trace that goes on changing is checked again; and as long as the last check took
+ALONE_BYTES = 1 << 26  # a trace of so much is checked in a process of its own
 WAITING, CHECKING, CHANGED = "waiting", "checking", "changed"
 Files = tuple[tuple[str, int, int, int], ...]
 
@@ -44,7 +46,7 @@ class Standing:
         if self.state == WAITING:
             return "not checked yet"
         if self.state == CHECKING:
-            share = f", {self.done:,} of {self.total:,} done" if self.total else ""
+            share = f", {self.done:,} of {self.total:,} parts read" if self.total else ""
             return f"not checked yet: being checked now{share}{before}"
         if self.state == CHANGED:
             return f"changed since it was checked, and not checked yet as it is now{before}"
@@ -89,6 +91,7 @@ class Checking:
         self._known: dict[Path, _Known] = {}
         self._turn = threading.Lock()
         self._background = Background("fgtrac checks traces")
+        self._alone: Alone | None = None
 
     def look(self, path: Path) -> Standing:
         """What is known of a trace as it is now; asks for no check."""
@@ -114,6 +117,8 @@ class Checking:
     def stop(self) -> None:
         """Check nothing more."""
         self._background.stop()
+        if self._alone is not None:
+            self._alone.stop()
 
     def _check(self, path: Path, known: _Known) -> None:
         """Read everything of a trace again. What is found counts for the files as they were before that: where they
@@ -125,7 +130,7 @@ class Checking:
             self._background.go_on()
             self._say(known, replace(known.standing, done=done, total=total))
 
-        report = _report(path, self._key, progress)
+        report = self._report(path, files, progress)
         took, verdict = time.monotonic() - began, str(report.verdict)
         findings = tuple({"check": f.check, "verdict": str(f.verdict), "words": f.words} for f in report.findings)
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -133,12 +138,27 @@ class Checking:
             known.files, known.ready_at, known.is_busy = files, time.monotonic() + max(WAIT_S, took), False
             known.standing = Standing(verdict, 0, 0, now, took, verdict, findings, report.notes)
 
+    def _report(self, path: Path, files: Files, progress: Callable[[int, int], None]) -> Report:
+        if sum(size for _, _, size, _ in files) < ALONE_BYTES:
+            return report_on(path, self._key, progress)
+        self._alone = Alone(path, self._key)
+        self._background.go_on()
+        try:
+            report = self._alone.report(progress)
+        finally:
+            self._alone.stop()
+        self._background.go_on()
+        words = (
+            "the process that checked it ended without an answer, for want of memory perhaps; fgtrac verify says more"
+        )
+        return report or Report((Finding("trace", Verdict.CANNOT_TELL, words),))
+
     def _say(self, known: _Known, standing: Standing) -> None:
         with self._turn:
             known.standing = standing
 
 
-def _report(path: Path, key: str | None, progress: Callable[[int, int], None]) -> Report:
+def report_on(path: Path, key: str | None, progress: Callable[[int, int], None]) -> Report:
     """A verdict in any case: files that are no trace are refuted; where the check cannot be made, nobody can tell."""
     try:
         return open_for_verification(path, key=key).verify(progress=progress)

@@ -26,7 +26,7 @@ def show(asked: Asked) -> Answer:
     numbers, is_read = _numbers(asked, view, kind)
     page = asked.number("page", 1, least=1)
     first = (page - 1) * PER_PAGE
-    if page > 1 and first >= len(numbers):
+    if page > 1 and is_read and first >= len(numbers):
         raise ValueError(f"page={page}: there are {max(1, -(-len(numbers) // PER_PAGE))} pages")
     heads, head_count = view.heads()
     receipts = view.receipts()
