@@ -10,7 +10,10 @@ import pytest
 
 NETWORK = {"socket", "_socket", "ssl", "_ssl", "http", "http.client", "urllib.request", "asyncio", "requests", "httpx"}
 
-SERVICES = ("web3", "eth_account", "rfc3161_client", "starlette", "uvicorn", "anyio")
+SERVICES = (
+    "web3", "eth_account", "rfc3161_client", "starlette", "uvicorn", "anyio", "jinja2", "pyarrow", "duckdb", "prov",
+    "mlflow",
+)  # fmt: skip
 
 
 def loaded_by(code: str) -> set[str]:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import google.protobuf.json_format as protobuf_json
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
+import fgtrac
 from fgtrac.api.in_toto import PAYLOAD, PREDICATE, export_in_toto
 from fgtrac.api.keys import rotate
+from fgtrac.api.since import since_demand
 from fgtrac.commit.keys import Keyring, load_key
 from fgtrac.tlog.note import parse_vkey, verify_note
+from fgtrac.verify.report import Verdict
 from model_traces import STATES, trace_with_models, write_key
 from traces import Made, make_trace
 
@@ -130,6 +136,28 @@ def test_behind_a_rotation_the_new_key_signs(made: Made, tmp_path: Path) -> None
     assert key.keyid == done.key_id
     read(json.loads(done.envelope)).verify([key], 1)
     assert parse_vkey(done.statement["predicate"]["verifierKey"]).public_key == new
+
+
+def test_the_check_that_the_docs_tell_accepts_it_and_the_note_in_it_is_an_older_head(
+    made: Made, envelope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
+    code = re.search(r"\n\n((?:       .*\n|\n)+)", docs[docs.index("1. **The signature**") :])
+    assert code is not None
+    key = Ed25519PublicKey.from_public_bytes(made.signer.public_key)
+    (tmp_path / "log.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(textwrap.dedent(code[1]), found)
+    assert found["statement"]["predicateType"] == PREDICATE
+    (tmp_path / "head").write_text(found["statement"]["predicate"]["treeHead"]["note"])
+    demands = [since_demand(tmp_path / "head")]
+    report = fgtrac.open(made.trace.path).verify(made.signer.public_key.hex(), demands=demands)
+    assert [f.verdict for f in report.findings if f.check == "since"] == [Verdict.HOLDS]
+    other = load_key(write_key(tmp_path / "theirs.pem", bytes((1,)) * 32)).public_key()
+    (tmp_path / "log.pem").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(VerificationError):
+        exec(textwrap.dedent(code[1]), {})
 
 
 def test_a_trace_without_model_files_is_no_subject(tmp_path: Path) -> None:

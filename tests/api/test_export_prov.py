@@ -13,6 +13,7 @@ import pytest
 import fgtrac
 from fgtrac.api.prov import MOST_SAMPLES, export_prov
 from fgtrac.api.summary import summarize
+from hostile_trace import MARKED, SCRIPT, VECTOR, make_hostile_trace
 from lives import live
 from model_traces import HOSTILE, trace_with_models
 from traces import Made
@@ -122,6 +123,15 @@ def test_subjects_stand_in_it_by_pseudonym_and_nobody_does_not(tmp_path: Path) -
     assert len(people) == 4
     text = (tmp_path / "x.json").read_text()
     assert not any(str(name) in text for name in (erasable.ANN, erasable.BOB, erasable.ZOE, erasable.KEYS[0]))
+
+
+def test_hostile_texts_stand_in_attributes_and_in_no_record_s_name(tmp_path: Path) -> None:
+    path = make_hostile_trace(tmp_path / "hostile", long=False)
+    export_prov(path, tmp_path / "x.json", samples=None)
+    document = read(tmp_path / "x.json")
+    assert attributes(document, "dataset-0")["prov:label"] == SCRIPT
+    assert attributes(document, "stage-0")["prov:label"] == VECTOR
+    assert all(MARKED not in str(record.identifier) for record in document.records)
 
 
 def test_it_is_refused_where_no_memory_would_hold_it(made: Made, tmp_path: Path, monkeypatch) -> None:

@@ -22,6 +22,7 @@ from fgtrac.query import view_exports
 from fgtrac.query.view_schema import VIEWS
 from fgtrac.store import durable
 from fgtrac.tlog.note import verify_note
+from hostile_trace import MARKED, TEXTS, make_hostile_trace
 from lives import live
 from traces import DATASET
 
@@ -172,6 +173,24 @@ def test_a_formula_is_counted_and_stays_unless_it_is_for_a_spreadsheet() -> None
         assert [row["text"] for row in rows] == [t or "" for t in expected]
         assert [row["number"] for row in rows] == ["-1.5"] * 9  # a number is none
         assert (told.rows, told.formulas) == (9, 8)
+
+
+def test_hostile_texts_come_back_as_they_were(tmp_path: Path) -> None:
+    path = make_hostile_trace(tmp_path / "hostile", long=False)
+    for form in ("parquet", "csv"):
+        export_tables(path, tmp_path / form, form, names=True)
+    vault = sorted(json.loads(name.partition(":key:")[2]) for name in fgtrac.open(path).sample_counts().names)
+    names = pyarrow.parquet.read_table(tmp_path / "parquet" / "names.parquet").column("name").to_pylist()
+    lines = lines_of(tmp_path / "csv" / "names.csv")[1:]
+    for found in (names, [line[1] for line in lines]):
+        assert sorted(json.loads(name.partition(":key:")[2]) for name in found) == vault == sorted([*TEXTS, *plain()])
+    metrics = lines_of(tmp_path / "csv" / "metrics.csv")[1:]
+    assert {line[3] for line in metrics} == set(TEXTS)
+    assert [p for p in tmp_path.rglob("*") if p.name.startswith(("passwd", MARKED))] == []
+
+
+def plain() -> list[str]:
+    return [f"{MARKED}-{n}" for n in range(len(TEXTS), 23)] + [f"{MARKED}-last"]
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fgtrac.drawing.notebook import shown, words
 from fgtrac.events.one_line import one_line
 
 SECTIONS = ("samples", "roles", "used", "batches", "losses", "checkpoints", "contributions", "suspects")
@@ -154,6 +155,10 @@ class Difference:
         if self.batches is not None:
             said["batches"] |= {"same_samples_in_other_order": self.batches.is_other_order}
         return said
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return shown(words(self.text()))
 
     def __str__(self) -> str:
         return self.text()

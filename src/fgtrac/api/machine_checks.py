@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -71,6 +70,8 @@ def _python() -> Finding:
 
 
 def _installation() -> Iterator[Finding]:
+    import importlib.metadata  # here: it takes email along, and that a socket
+
     try:
         asked = importlib.metadata.requires("fgtrac") or []
         version = importlib.metadata.version("fgtrac")
@@ -132,6 +133,8 @@ def _extra(extra: str, what: str, needed: Mapping[str, str]) -> Finding:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
