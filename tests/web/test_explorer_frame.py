@@ -195,6 +195,21 @@ def test_a_fault_of_a_page_is_one_clear_page_and_is_told_where_the_explorer_runs
     assert "inner secret" in caplog.text
 
 
+def test_a_trace_that_goes_while_it_is_looked_at_is_a_clear_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_trace(tmp_path)
+
+    def show(asked: Asked) -> Answer:
+        made.trace.path.rename(tmp_path / "gone")
+        raise ProofError("it changed")
+
+    monkeypatch.setattr(explorer, "PAGES", (*PAGES, Page("/run/{name}/try", show)))
+    answer = ask(explorer_app(tmp_path), "/run/run/try")
+    assert answer.status == 500
+    assert "it changed" in answer.text
+
+
 def test_words_of_any_length_and_any_letters_are_one_bounded_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,8 +54,8 @@ def explorer_app(
 
     With `is_local`, whoever names another machine in the Host header is refused. With `token`, whoever does not have it
     is. `key` names the key whose signatures count, `given` is the user's own data. `app.state.site.stop()` ends what is
-    under way beside the pages. ValueError where starlette or jinja2
-    is not installed, or the token can be guessed; for `place` as Site.
+    under way beside the pages. ValueError where starlette or jinja2 is not installed, or the token can be guessed; of
+    `place` as Site.
     """
     try:
         from starlette.applications import Starlette
@@ -203,7 +203,10 @@ class _Explorer:
         if here.wants_json:
             return self._json({"error": problem.as_json()}, problem.status)
         answer = Answer(problem.title, "problem.html", problem.as_json(), status=problem.status)
-        return self._html(answer, answer.data, here)
+        try:
+            return self._html(answer, answer.data, here)
+        except NotThereError:  # the trace went while it was looked at
+            return self._html(answer, answer.data, _Here(query=here.query))
 
     def _json(self, data: Any, status: int) -> Response:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
