@@ -18,6 +18,7 @@ import pytest
 from browser.chromium import Browser, Page
 from browser.explored import User
 from fgtrac.web.proof_page import proof_page
+from lives import live
 
 ATTACKS = Path(__file__).parents[2] / "attacks"
 LIES = sorted(p.stem for p in ATTACKS.glob("*.py") if "stage.check(" in p.read_text())
@@ -34,13 +35,18 @@ class Proof:
 
 
 @pytest.fixture(scope="module")
-def proof(user: User, tmp_path_factory: pytest.TempPathFactory) -> Proof:
-    folder, trace = tmp_path_factory.mktemp("proof"), user.runs / "digits.trace"
-    found = Proof(folder / "proof.html", folder / "bundle.json", user.fgtrac("show", trace, "--vkey").strip())
-    sample = json.loads(user.fgtrac("show", trace, "--json"))["datasets"][0]["name"] + ":0"
-    user.fgtrac("prove", trace, sample, "--claim", "history", "--entries", "-o", found.bundle)
-    user.fgtrac("export", "html", trace, sample, "--claim", "history", "--entries", "-o", found.page)
-    user.fgtrac("export", "html", "--empty", "-o", folder / "verifier.html")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> User:
+    return User(tmp_path_factory.mktemp("owner"))
+
+
+@pytest.fixture(scope="module")
+def proof(owner: User, tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    folder, trace = tmp_path_factory.mktemp("proof"), live(owner.home / "life").path
+    found = Proof(folder / "proof.html", folder / "bundle.json", owner.fgtrac("show", trace, "--vkey").strip())
+    asked = (trace, "digits:0", "--claim", "history", "--entries")
+    owner.fgtrac("prove", *asked, "-o", found.bundle)
+    owner.fgtrac("export", "html", *asked, "-o", found.page)
+    owner.fgtrac("export", "html", "--empty", "-o", folder / "verifier.html")
     return found
 
 
@@ -99,15 +105,18 @@ def test_with_the_key_it_is_green_without_amber_and_axe_finds_nothing(
         assert set(page.texts("#findings td:nth-child(2)")) == {"✔ holds"}
         assert "fgtrac verify TRACE" in page.text("#limits")
         assert page.axe() == []
+        page.fill("#key", proof.key[:-1])
+        assert verdict(page) == "unchecked", "what holds with one key is not green beside another"
+        assert not page.count("#checks:visible")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_changed_word_or_another_key_turns_it_red(
-    browser: Browser, proof: Proof, user: User, tmp_path: Path, scheme: str
+    browser: Browser, proof: Proof, owner: User, tmp_path: Path, scheme: str
 ) -> None:
     lie = tmp_path / "lie.json"
     lie.write_text(proof.bundle.read_text().replace("The whole history", "The whole true history"))
-    user.fgtrac("export", "html", lie, "-o", tmp_path / "lie.html")
+    owner.fgtrac("export", "html", lie, "-o", tmp_path / "lie.html")
     for path, key in ((tmp_path / "lie.html", proof.key), (proof.page, "00" * 32)):
         with opened(browser, path, key.replace("+", "%2B"), scheme=scheme) as page:
             assert verdict(page) == "refuted"
@@ -156,13 +165,15 @@ def test_it_is_about_whom_the_reader_asks_about(browser: Browser, proof: Proof) 
         assert check_again(page) == "refuted", "a history is no claim about a file"
 
 
-def test_a_bundle_is_dropped_on_ones_own_copy_and_saved_from_a_page(browser: Browser, proof: Proof, user: User) -> None:
+def test_a_bundle_is_dropped_on_ones_own_copy_and_saved_from_a_page(
+    browser: Browser, proof: Proof, owner: User
+) -> None:
     with opened(browser, proof.page) as page:
         saved = page.download("#save-bundle")
         assert saved == ("bundle.json", proof.bundle.read_bytes())
     with opened(browser, proof.page.with_name("verifier.html")) as page:
         assert verdict(page) == "cannot tell"
-        assert page.text("#script-digest") == user.fgtrac("export", "html", "--verifier-digest").strip()
+        assert page.text("#script-digest") == owner.fgtrac("export", "html", "--verifier-digest").strip()
         page.fill("#key", proof.key)
         for data, expected in ((saved[1], "holds"), (saved[1][:-9], "malformed"), (b"", "malformed")):
             page.run("document.getElementById('verdict').dataset.verdict = 'unchecked'")

@@ -348,7 +348,7 @@ class Examination extends Told {
   async claimCheck() {
     const words = (await this.sentences()).join(" ");
     const other = this.findings.find((f) => f.check !== "about" && f.verdict !== "holds");
-    need(words === this.bundle.words, `the bundle says: ${this.bundle.words.slice(0, 400)} What it shows is: ${words}`);
+    need(words === this.bundle.words, `it says something else. What it shows is: ${words}`);
     if (other) throw new CannotTell(`not checked, since the check of ${other.check} does not hold`);
     if (this.claim === "used" && this.all.uses === this.all.ways[AMONG]) {
       throw new CannotTell(

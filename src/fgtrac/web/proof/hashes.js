@@ -144,6 +144,7 @@ async function isSigned(publicKey, signature, message) {
     return await crypto.subtle.verify("Ed25519", key, signature, message);
   } catch (error) {
     if (error.name === "DataError" || error.name === "OperationError") return false; // these bytes are no key
+    if (error.name !== "NotSupportedError") throw error;
     throw new CannotTell("this browser knows no Ed25519 signatures: use a newer one, or `fgtrac verify`");
   }
 }

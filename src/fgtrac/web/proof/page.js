@@ -108,8 +108,24 @@ async function readNamed() {
   return named;
 }
 
+/** What was told before is told no longer; returns the turn that is begun. */
+function forget(words) {
+  byId("checks").hidden = true;
+  byId("progress").hidden = true;
+  byId("verdict").dataset.verdict = "unchecked";
+  byId("verdict").replaceChildren(element("p", words));
+  return ++turn;
+}
+
+function showFailure(error) {
+  if (error instanceof Malformed)
+    showVerdict("malformed", `These bytes are no fgtrac bundle, and say nothing: ${error.message}.`);
+  else if (error instanceof CannotTell) showVerdict("cannot tell", error.message);
+  else showVerdict("cannot tell", `the page itself failed, so nothing was found out: ${error}`);
+}
+
 async function check() {
-  const mine = ++turn;
+  const mine = forget("Checking ...");
   const progress = byId("progress");
   const goOn = (words, part) => {
     if (mine !== turn) throw new CannotTell("another check was asked for");
@@ -117,14 +133,11 @@ async function check() {
     progress.value = part;
     progress.textContent = words;
   };
-  byId("checks").hidden = true;
   try {
     const why = await whyNothingIsChecked();
     if (why)
       throw new CannotTell(`${why}, so nothing was checked: open this file in another browser, or use fgtrac verify`);
     if (!given) throw new CannotTell("there is no bundle in this page yet: choose one below");
-    byId("verdict").dataset.verdict = "unchecked";
-    byId("verdict").replaceChildren(element("p", "Checking ..."));
     const named = await readNamed();
     const found = await checkBundle(given.bytes, named, goOn);
     if (mine !== turn) return;
@@ -132,23 +145,36 @@ async function check() {
     showVerdict(found.verdict, wordsOf(found));
     showFindings(found, named);
   } catch (error) {
-    if (mine !== turn) return;
-    if (error instanceof Malformed)
-      showVerdict("malformed", `These bytes are no fgtrac bundle, and say nothing: ${error.message}.`);
-    else if (error instanceof CannotTell) showVerdict("cannot tell", error.message);
-    else showVerdict("cannot tell", `the verifier itself failed, so nothing was found out: ${error}`);
+    if (mine === turn) showFailure(error);
   } finally {
     if (mine === turn) progress.hidden = true;
   }
 }
 
-async function take(file) {
+/** Takes another bundle in the place of the one before; that one's verdict goes at once. */
+async function take(read, words) {
+  const mine = forget("Reading ...");
   byId("claim").textContent = "";
-  byId("bundle-name").textContent = legible(`The file ${file.name}, ${file.size} bytes, which you chose.`);
-  // One byte more than the limit is enough to know that it is broken.
-  given = { bytes: new Uint8Array(await file.slice(0, MAX_BYTES + 1).arrayBuffer()), name: file.name };
+  byId("bundle-name").textContent = legible(words);
   byId("save").hidden = true;
-  await check();
+  given = null;
+  try {
+    const found = await read();
+    if (mine !== turn) return;
+    given = found;
+    await check();
+  } catch (error) {
+    if (mine === turn) showFailure(error);
+  }
+}
+
+/** A file's bytes; one more than a bundle may have is enough to know that it has too many. */
+async function bundleOf(file) {
+  return { bytes: new Uint8Array(await file.slice(0, MAX_BYTES + 1).arrayBuffer()), name: file.name };
+}
+
+function takeFile(file) {
+  if (file) take(() => bundleOf(file), `The file ${file.name}, ${file.size} bytes, which you chose.`);
 }
 
 /** The bundle that the page was made with, or null. */
@@ -168,6 +194,7 @@ function keyInAddress() {
 }
 
 function save() {
+  if (!given) return;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([given.bytes], { type: "application/json" }));
   link.download = given.name;
@@ -185,12 +212,13 @@ function listen() {
     event.preventDefault();
     check();
   });
+  byId("ask").addEventListener("input", () => forget("Not checked with what stands there now: press Check."));
   byId("save-bundle").addEventListener("click", save);
-  byId("other").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
+  byId("other").addEventListener("change", (event) => takeFile(event.target.files[0]));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+    takeFile(event.dataTransfer.files[0]);
   });
   addEventListener("hashchange", () => {
     byId("key").value = keyInAddress();
@@ -201,13 +229,13 @@ function listen() {
 async function start() {
   listen();
   byId("key").value = keyInAddress();
+  const isThere = byId("bundle").textContent.trim() !== "";
+  take(
+    bundleInPage,
+    isThere ? "The bundle that this page was made with." : "No bundle is in this page: choose one below.",
+  );
+  byId("save").hidden = !isThere;
   await showScriptDigest();
-  given = await bundleInPage();
-  byId("save").hidden = given === null;
-  byId("bundle-name").textContent = given
-    ? "The bundle that this page was made with."
-    : "There is no bundle in this page: choose one below.";
-  await check();
 }
 
 start();
