@@ -89,6 +89,10 @@ def test_an_answer_may_be_read_more_than_once_and_a_piece_at_a_time(trace: Trace
     assert 0 < some.num_rows < 10_000_000
 
 
+def test_a_column_may_be_called_names_where_there_is_no_vault(trace: Trace):
+    assert trace.sql("SELECT 1 AS names").rows == [{"names": 1}]
+
+
 def test_columns_of_one_name_are_all_in_the_tuples(trace: Trace):
     assert list(trace.sql("SELECT 1 AS a, 2 AS a").to_tuples()) == [(1, 2)]
 

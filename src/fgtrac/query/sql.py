@@ -14,7 +14,7 @@ _READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _SETTINGS = (
     "SET autoinstall_known_extensions = false", "SET autoload_known_extensions = false",
     "SET allow_community_extensions = false", "SET python_enable_replacements = false",
-    "SET allow_persistent_secrets = false", "SET TimeZone = 'UTC'",
+    "SET allow_persistent_secrets = false",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ class Database:
     def __init__(self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None) -> None:
         """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only."""
         self._connection = duckdb.connect(":memory:", config={"temp_directory": ""})
-        for setting in _SETTINGS[:-1]:
+        for setting in _SETTINGS:
             self._connection.execute(setting)
         for view, path in files.items():
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({_literal(str(path))})")

@@ -25,6 +25,7 @@ from fgtrac.store.durable import FolderHold
 from fgtrac.tlog.note import TreeHead
 
 MANIFEST = "manifest.json"
+TRIES = 10  # while others build, replace and remove the same views
 _BUILDING = "building-"
 
 
@@ -85,14 +86,15 @@ def open_views(
     if set(str(top)) & set("*?[]{}\0\n"):
         raise ValueError(f"{str(top)!r:.200} cannot hold views: SQL would read *?[]{{}} in its name as a pattern")
     folder = top / f"{head.size}-{head.root.hex()[:16]}-{FORMAT}"
-    found = None if anew else _open(folder, head)
-    if found is None:
-        _build(folder, head, build)
-        found = _open(folder, head)
+    for tries in range(TRIES):  # more than one only where somebody puts theirs in place, or removes it, meanwhile
+        found = None if anew and not tries else _open(folder, head)
         if found is None:
-            raise OSError(f"the views in {folder} were removed or damaged while they were opened; try again")
-    _tidy(top, folder)
-    return found
+            _build(folder, head, build)
+            found = _open(folder, head)
+        if found is not None:
+            _tidy(top, folder)
+            return found
+    raise OSError(f"the views in {folder} were removed again and again while they were opened; try again")
 
 
 def forget_views(trace_id: bytes) -> None:
@@ -155,14 +157,14 @@ def _own_folder(top: Path) -> tuple[Path, FolderHold]:
 
 def _replace(new: Path, folder: Path) -> None:
     """Rename a folder; what has its name is set aside. Where somebody else was faster, one of the two stays."""
-    for tries in range(100):
+    for tries in range(TRIES):
         with suppress(FileNotFoundError):
             durable.rename(folder, new.with_name(_BUILDING + os.urandom(8).hex()))
         try:
             durable.rename(new, folder)
             return
         except OSError:  # another builder has put one there in between
-            if tries == 99:
+            if tries == TRIES - 1:
                 raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,11 +163,19 @@ class Views:
     def sql(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Answer:
         """The answer to a SELECT over the views, and over `names` where there is a vault. `?` and `$name` stand for the
         parameters. ValueError, on one line, for what is no such statement or fails."""
-        return Answer(lambda: self._database(mentions(sql, "names")).ask(sql, parameters))
+        return Answer(lambda: self._ask(sql, parameters))
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a SELECT as plain data. Errors as `sql`."""
         return self.sql(sql, parameters).rows
+
+    def _ask(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
+        try:
+            return self._database(mentions(sql, "names")).ask(sql, parameters)
+        except ValueError as error:
+            if "Table with name names does not exist" in str(error):
+                raise ValueError("there is no vault beside this trace, and so no table of names") from error
+            raise
 
     def _open(self, *, anew: bool = False) -> CachedViews:
         with self._lock:
@@ -189,8 +197,6 @@ class Views:
             files = {view: self.path(view) for view in VIEWS}
             if with_names not in self._databases:
                 names = self._names() if with_names else None
-                if with_names and names is None:
-                    raise ValueError("there is no vault beside this trace, so that it has no table of names")
                 tables = {"names": names_table(names, NAMES)} if names is not None else {}
                 self._databases[with_names] = Database(files, tables)
             return self._databases[with_names]
@@ -211,15 +217,10 @@ def _told(batches: Iterator[Any]) -> Iterator[Any]:
         yield from batches
 
 
-class _installed:
+@contextmanager
+def _installed(what: str) -> Iterator[None]:
     """Inside, a missing library is the caller's to install: ValueError with the remedy."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ModuleNotFoundError):
-            raise ValueError(f"to_{self._what}() needs {error.name}: pip install {self._what}") from error
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"to_{what}() needs {error.name}: pip install {what}") from error
