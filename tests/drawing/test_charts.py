@@ -126,7 +126,7 @@ def test_the_heights_of_bars_are_in_the_ratio_of_their_values() -> None:
 def test_a_value_that_is_not_finite_cuts_its_line_and_is_counted() -> None:
     drawn = charts.lines([Series("a", [1, 2, 3, 4, 5], [1, 2, math.nan, 4, 5])], title="t")
     assert len(re.findall("M", re.findall(r' d="([^"]*)"', drawn)[0])) == 2
-    assert "1 values are not finite" in drawn
+    assert "Values that are not finite: 1." in drawn
 
 
 def test_many_marks_are_short_and_those_at_one_place_are_one() -> None:
@@ -151,9 +151,9 @@ def test_events_at_one_place_are_one_mark_that_counts_them() -> None:
 
 
 def test_a_link_leads_to_a_page_of_the_site_only() -> None:
-    assert 'href="/run/a?x=1&amp;y=2"' in charts.timeline(
-        [Lane("a", [Event(1, "e", href="/run/a?x=1&y=2")])], title="t"
-    )
+    drawn = charts.timeline([Lane("a", [Event(1, "e", href="/run/a?x=1&y=2")])], title="t")
+    assert 'href="/run/a?x=1&amp;y=2"' in drawn
+    assert 'role="group"' in drawn
     for path in ("javascript:alert(1)", "http://a", "//a", "/\\a", "a", "/a\nb"):
         with pytest.raises(ValueError, match="leads out of the site"):
             charts.timeline([Lane("a", [Event(1, "e", href=path)])], title="t")

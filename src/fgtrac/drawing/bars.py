@@ -131,7 +131,9 @@ def _finish(canvas: Canvas, names: Sequence[str], parts: Sequence[Part], shown: 
     said = "; ".join(f"{short(name, 60)} {_value_words(parts, i)}" for i, name in enumerate(names[:12]))
     more = f"; and {len(names) - 12:,} more" if len(names) > 12 else ""
     drawn = f"{shown:,} of {len(names):,} bars are drawn." if shown < len(names) else ""
-    return canvas.done([f"{said}{more}." if said else "No values.", drawn, f"{lost:,} are not finite." if lost else ""])
+    return canvas.done(
+        [f"{said}{more}." if said else "No values.", drawn, f"Values that are not finite: {lost:,}." if lost else ""]
+    )
 
 
 def _known(value: float) -> float:

@@ -187,7 +187,7 @@ def _told(name: str, x: Floats, y: Floats, over: str) -> str:
     """A line in words: its ends and its extremes."""
     there = np.isfinite(y)
     lost = int((~there).sum())
-    more = f" {lost:,} values are not finite." if lost else ""
+    more = f" Values that are not finite: {lost:,}." if lost else ""
     if not there.any():
         return f"{short(name, 80)}: no values.{more}"
     known, places = y[there], x[there]
