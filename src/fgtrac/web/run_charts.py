@@ -41,7 +41,10 @@ def loss_charts(found: Overview) -> Mapping[str, str]:
         lines.append(line)
     pictures: dict[str, str] = {}
     if lines:
-        pictures["losses"] = charts.lines(lines, title="Losses over steps", y="loss", marks=marks)
+        title = (
+            "Losses over steps" if len(lines) > 1 else f"{lines[0].name} over steps"
+        )  # one line has no name beside it
+        pictures["losses"] = charts.lines(lines, title=title, y="loss", marks=marks)
     drawings = [charts.lines([_line(name, one)], title=name, height=180) for name, one in others[:MAX_CHARTS]]
     if drawings:
         pictures["others"] = "".join(drawings)
