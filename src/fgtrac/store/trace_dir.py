@@ -22,6 +22,7 @@ _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00\x76\x00\{'descr': '(?:\|u1|<u8)', 'fortran_order': False, "
     rb"'shape': \((?:0|[1-9][0-9]{0,14}),(?: [1-9][0-9]{0,3})?\), \} *\n"
 )
+MAX_SMALL_BYTES = 1 << 25  # of notes, tiles and receipts: 256 of the longest entries have 17 MB
 
 
 class TraceDir:
@@ -62,9 +63,14 @@ class TraceDir:
         return self.path.with_suffix(".vault")
 
     def read(self, path: str) -> bytes:
-        """A file's bytes. FileNotFoundError naming it where there is none, FormatError for a link, a pipe or a device:
-        a stranger's trace must not lead its reader out of the folder, nor keep it waiting."""
-        return self.plain(path).read_bytes()
+        """A file's bytes. FileNotFoundError naming it where there is none, FormatError for a link, a pipe or a device,
+        and for notes, tiles and receipts that are longer than any: a stranger's trace must not lead its reader out of
+        the folder, keep it waiting, or fill its memory."""
+        place = self.plain(path)
+        is_small = path.startswith(("tile/", "receipts/")) or path.rpartition("/")[2] == "checkpoint"
+        if is_small and (size := place.stat().st_size) > MAX_SMALL_BYTES:
+            raise FormatError(f"{path} has {size:,} bytes, and the most that one like it has is {MAX_SMALL_BYTES:,}")
+        return place.read_bytes()
 
     def pieces(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
         """A file's bytes, `size` at a time. FileNotFoundError and FormatError as `read`."""

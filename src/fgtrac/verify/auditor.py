@@ -232,6 +232,10 @@ def _check_artifact(files: TraceFiles, artifact: Artifact) -> None:
     for piece in files.pieces(artifact.path):
         digest.update(piece)
         size += len(piece)
+        if size > artifact.size:  # what comes behind may have no end
+            raise ProofError(
+                f"{artifact.path} has more bytes than the {artifact.size} that entry {artifact.number} says"
+            )
     if (size, digest.digest()) != (artifact.size, artifact.sha256):
         raise ProofError(
             f"{artifact.path} has {size} bytes with SHA-256 {digest.hexdigest()}; entry {artifact.number} says "
