@@ -28,6 +28,7 @@ from fgtrac.verify.sentences import record_words
 
 USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
 RECEIPT_BYTES = 20_000
+MOST_KEYS = 20_000  # of subjects, under which a content is looked for: about 2 s
 MOST_HOLDERS = 100  # samples with the same content whose lives are read
 LONGEST = 500  # characters of a name
 RECEIPTS = 3  # samples that have a receipt of their own
@@ -93,7 +94,7 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
         raise ValueError(
             f"{len(digest)} bytes of {source!r:.60} are no SHA-256 of a source; it has 32, of file or tensor"
         )
-    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
+    datasets = _datasets(trace)
     meant = list(_contents(trace, digest, datasets))
     found = [(proof, seen) for proof in meant if (seen := trace._seal.find(CONTENT, proof.id)) is not None]
     holders = sorted({seen.value[at : at + 32] for _, seen in found for at in range(0, len(seen.value), 32)})
@@ -111,17 +112,14 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
 def ask_by_name(trace: Trace, name: str) -> Mine:
     """Whether the sample of that name was used. ValueError for a name that says nothing here."""
     said = parse_sample_name(name)
-    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
+    datasets = _datasets(trace)
     schemes = {event["name"]: event["id_scheme"] for event in datasets}
     if said.dataset is not None and said.dataset not in schemes:
         raise ValueError(
             f"this trace has no data set {said.dataset!r:.60}; it has {', '.join(map(repr, schemes)):.200}"
         )
-    notes = (
-        [] if said.id is not None else ["the same content under another name is another sample: ask with the file too"]
-    )
-    remark = trace.remark(name)
-    notes += [remark] if remark else []
+    notes = ["the same content under another name is another sample: ask with the file too"] if said.id is None else []
+    notes += [remark] if (remark := trace.remark(name)) else []
     try:
         named = trace.find(name)
     except ValueError as reason:  # a key that is not at hand, a name that was erased or is not settled
@@ -137,10 +135,13 @@ def ask_by_name(trace: Trace, name: str) -> Mine:
 
 def sources(trace: Trace) -> list[dict[str, Any]]:
     """What the contents of each data set were digested from (`source`, None where nothing says), under which scheme."""
-    datasets = [event for _, event in trace._historian.timeline.entries("dataset")]
-    found = {(event["name"], event.get("content"), event["id_scheme"]) for event in datasets}
+    found = {(event["name"], event.get("content"), event["id_scheme"]) for event in _datasets(trace)}
     in_order = sorted(found, key=lambda row: (row[0], row[1] or "", row[2]))
     return [{"dataset": name, "source": source, "scheme": scheme} for name, source, scheme in in_order]
+
+
+def _datasets(trace: Trace) -> list[Mapping[str, Any]]:
+    return [event for _, event in trace._historian.timeline.entries("dataset")]
 
 
 # -- what is meant ----------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def _contents(trace: Trace, digest: bytes, datasets: Sequence[Mapping[str, Any]]
     named, schemes = content_preimage(digest), {event["id_scheme"] for event in datasets}
     if "public" in schemes:
         yield Proof(public_id(named), named, is_content=True)
-    for scope, secret in trace._vault.secrets() if trace._vault is not None else ():
+    for scope, secret in trace._vault.secrets()[:MOST_KEYS] if trace._vault is not None else ():
         if "subject" in schemes or ("keyed" in schemes and scope == "run"):
             yield Proof(keyed_id(secret, named), named, open_key(secret, named), is_content=True)
 
@@ -199,6 +200,8 @@ def _subject_doubts(trace: Trace) -> Iterator[str]:
     known = {subject_commitment(secret) for _, secret in secrets}
     if not secrets:
         yield "each subject's digests have a key of their own, and none is at hand: put the vault beside the trace"
+    elif len(secrets) > MOST_KEYS:
+        yield f"the vault has {len(secrets):,} keys, of which {MOST_KEYS:,} were tried: fgtrac prove tries all"
     elif lost := sum(pseudonym not in known for pseudonym in trace._blocks.pseudonyms()):
         yield (
             f"the keys of {lost:,} of the log's subjects are not in the vault, since they were erased or belong to "
