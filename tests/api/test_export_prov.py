@@ -11,7 +11,8 @@ import prov.model
 import pytest
 
 import fgtrac
-from fgtrac.api.prov import MOST_SAMPLES, export_prov
+from fgtrac.api import prov as provenance
+from fgtrac.api.prov import export_prov
 from fgtrac.api.summary import summarize
 from hostile_trace import MARKED, SCRIPT, VECTOR, make_hostile_trace
 from lives import live
@@ -134,14 +135,12 @@ def test_hostile_texts_stand_in_attributes_and_in_no_record_s_name(tmp_path: Pat
     assert all(MARKED not in str(record.identifier) for record in document.records)
 
 
-def test_it_is_refused_where_no_memory_would_hold_it(made: Made, tmp_path: Path, monkeypatch) -> None:
-    trace = fgtrac.open(made.trace.path)
-    counts = trace.sample_counts()
-    many = type("Many", (), {"__len__": lambda self: MOST_SAMPLES + 1, "ids": counts.ids})()
-    monkeypatch.setattr(type(trace), "sample_counts", lambda self: many)
-    with pytest.raises(ValueError, match=r"100,001 samples were asked for.*export parquet"):
+def test_it_is_refused_where_it_would_take_much_memory(made: Made, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(provenance, "MOST_RECORDS", 59)
+    with pytest.raises(ValueError, match=r"20 samples with their epochs are up to 60 records.*the most is 59"):
         export_prov(made.trace.path, tmp_path / "x.json", samples=None)
     assert not (tmp_path / "x.json").exists()
+    assert export_prov(made.trace.path, tmp_path / "x.json", samples=19).samples == 19
 
 
 def test_a_changed_entry_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

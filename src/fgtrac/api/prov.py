@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fgtrac.api.exported_files import check_place, write_export
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.events.identity import subject_commitment
@@ -21,7 +23,7 @@ from fgtrac.query.tables import Samples
 
 NAMESPACE = "urn:fgtrac:prov:"  # a name and no address: the project has no domain of its own
 SAMPLES = 100  # that stand in a document unless another number is asked for
-MOST_SAMPLES = 100_000  # about 13 KB of memory each, with ten epochs
+MOST_RECORDS = 1_000_000  # of samples, and of a sample's uses in an epoch: about 1.2 KB of memory each
 Attributes = dict[str, Any]
 
 
@@ -42,16 +44,17 @@ def provenance(
     """The PROV-JSON of a trace as of its newest full seal. Of its samples the first `samples` by id stand in it (None:
     all): ids are hashes, so that these are drawn fairly.
 
-    ValueError without the `prov` package, and where more than MOST_SAMPLES are asked for; ProofError or TamperError
+    ValueError without the `prov` package, and where it would take more than MOST_RECORDS; ProofError or TamperError
     where the log or its index is not what was sealed.
     """
     model = _model()
     counts = trace.sample_counts()
     shown = len(counts) if samples is None else min(samples, len(counts))
-    if shown > MOST_SAMPLES:
+    records = shown * (1 + len(trace._seal.event["epoch_steps"]))
+    if records > MOST_RECORDS:
         raise ValueError(
-            f"{shown:,} samples were asked for, and a PROV document is built in memory: the most is {MOST_SAMPLES:,}; "
-            "fgtrac export parquet writes any number"
+            f"{shown:,} samples with their epochs are up to {records:,} records, and a PROV document is built in "
+            f"memory: the most is {MOST_RECORDS:,}; ask for fewer with --samples, or write tables: fgtrac export parquet"
         )
     ids = [sample.tobytes() for sample in counts.ids[:shown]]
     historian = trace._historian
@@ -171,12 +174,14 @@ class _Writing:
             before[loader] = record
 
     def _write_states(self) -> None:
+        trained = [epoch for epoch in self._course.epochs.values() if epoch.steps]
+        spans = np.array([epoch.steps for epoch in trained], dtype=np.uint64).reshape(-1, 2)
         for number, state in enumerate(self._course.states):
             said = {"step": state.step, "epoch": state.epoch, "valLoss": state.val_loss, "entry": state.entry}
             about = {"prov:type": "model state", "standing": state.standing, "sha256": state.digest.hex() or None}
             self._entity(f"fgtrac:checkpoint-{number}", about | said)
-            by = [e for e in self._course.epochs.values() if e.steps and e.steps[0] <= state.step <= e.steps[1]]
-            for activity in [_epoch(epoch) for epoch in by] or ["fgtrac:run"]:
+            within = np.flatnonzero((spans[:, 0] <= state.step) & (state.step <= spans[:, 1])).tolist()
+            for activity in [_epoch(trained[place]) for place in within] or ["fgtrac:run"]:
                 self.document.wasGeneratedBy(f"fgtrac:checkpoint-{number}", activity)
 
     def _write_said(self) -> None:

@@ -127,6 +127,7 @@ class _Reading:
         self._timeline = timeline
         self._blocks = blocks
         self._states: dict[tuple[bytes, int], int] = {}
+        self._marks: dict[tuple[int, bytes], int] = {}
         self._places: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # block -> (ordinal, place)
         self._children: dict[tuple[tuple[str, ...], bytes], NDArray[np.bool_]] = {}
         self._lookups: dict[bytes, NDArray[np.int64]] = {}
@@ -191,11 +192,10 @@ class _Reading:
     def state(self, number: int, event: Mapping[str, Any]) -> None:
         """A model state; an entry that says that one was displaced is no state of its own."""
         ref, digest = (bytes(event["writer"]), event["seq"]), event.get("digest", b"")
-        known = {(state.step, state.digest): place for place, state in enumerate(self.course.states) if state.digest}
-        if (event["step"], digest) in known:
-            self._states[ref] = known[event["step"], digest]
+        mark, place = (event["step"], digest), len(self.course.states)
+        self._states[ref] = self._marks.setdefault(mark, place) if digest else place
+        if self._states[ref] != place:
             return
-        self._states[ref] = len(self.course.states)
         standing = self._timeline.standing(*ref)
         said = event["step"], event.get("epoch"), event.get("val_loss"), digest
         self.course.states.append(State(number, *said, standing))
