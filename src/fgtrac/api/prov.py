@@ -54,7 +54,7 @@ def provenance(
     if records > MOST_RECORDS:
         raise ValueError(
             f"{shown:,} samples with their epochs are up to {records:,} records, and a PROV document is built in "
-            f"memory: the most is {MOST_RECORDS:,}; ask for fewer with --samples, or write tables: fgtrac export parquet"
+            f"memory: the most is {MOST_RECORDS:,}; ask for fewer (--samples), or write tables: fgtrac export parquet"
         )
     ids = [sample.tobytes() for sample in counts.ids[:shown]]
     historian = trace._historian
