@@ -120,6 +120,24 @@ def test_what_is_damaged_behind_an_open_trace_is_built_again(
     assert len(builds) == 2
 
 
+def test_what_is_damaged_between_the_look_and_the_reading_is_built_again(
+    tmp_path: Path, cache: Path, builds: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    path = make_trace(tmp_path).trace.path
+    wanted = fgtrac.open(path).sql(UNDAMAGED).rows
+    trace = fgtrac.open(path)
+    damage, real = [DAMAGES["an empty file"]], views.Database
+
+    def database(files, tables):
+        if damage:
+            damage.pop()(folder_of(trace))
+        return real(files, tables)
+
+    monkeypatch.setattr(views, "Database", database)
+    assert trace.sql(UNDAMAGED).rows == wanted
+    assert len(builds) == 2
+
+
 def test_a_second_seal_replaces_the_first_unless_it_is_being_read(tmp_path: Path, cache: Path):
     made = make_trace(tmp_path, uses=12, seals=(5,), sealed=False)
     reader = fgtrac.open(made.trace.path)

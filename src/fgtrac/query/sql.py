@@ -23,13 +23,19 @@ class Database:
     than read them is refused, as are files, networks, extensions and settings."""
 
     def __init__(self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None) -> None:
-        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only."""
+        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only. ValueError
+        for a file that is no Parquet file, or not there."""
         self._connection = duckdb.connect(":memory:", config={"temp_directory": ""})
+        with refused():
+            self._define(files, tables or {})
+
+    def _define(self, files: Mapping[str, Path], tables: Mapping[str, Any]) -> None:
+        """Make the views and tables, and then close every other door."""
         for setting in _SETTINGS:
             self._connection.execute(setting)
         for view, path in files.items():
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({_literal(str(path))})")
-        for name, table in (tables or {}).items():
+        for name, table in tables.items():
             self._connection.register("given", table)
             self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
             self._connection.unregister("given")

@@ -198,7 +198,11 @@ class Views:
             if with_names not in self._databases:
                 names = self._names() if with_names else None
                 tables = {"names": names_table(names, NAMES)} if names is not None else {}
-                self._databases[with_names] = Database(files, tables)
+                try:
+                    self._databases[with_names] = Database(files, tables)
+                except ValueError:  # a file was damaged or removed since it was looked at
+                    self._open(anew=True)
+                    self._databases[with_names] = Database({view: self.path(view) for view in VIEWS}, tables)
             return self._databases[with_names]
 
 
