@@ -23,7 +23,7 @@ from fgtrac.query.log import whole
 from fgtrac.query.tables import Samples
 
 TOP_SUBJECTS = 20
-BARS = 20  # of a distribution
+BARS = 30  # of a distribution
 MOST_METRICS = 16
 NO_ROLE = "no role"
 Progress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from fgtrac.drawing.scale import Axis
 from fgtrac.drawing.style import SERIES
 
 WIDTH = 720
-LETTER = 6.7  # width of a letter, in the units of the drawing
+LETTER = 7.6  # width of a digit of a wide font (DejaVu Sans), in the units of the drawing
 LINE = 16  # height of a line of text
 
 
