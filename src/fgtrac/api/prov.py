@@ -131,7 +131,7 @@ class _Writing:
         self._entity("fgtrac:log", {"prov:type": "transparency log", **head, "note": seal.note.decode()})
         versions = {f"version-{name}": version for name, version in sorted(self._run["versions"].items())}
         self.document.agent("fgtrac:recorder", {"prov:type": self._prov["SoftwareAgent"], **_named(versions)})
-        key = trace_key(self._trace)
+        key = _signing_key(self._trace)
         self.document.agent("fgtrac:signing-key", _named({"prov:type": "Ed25519 public key", "publicKey": key}))
         self.document.wasAssociatedWith("fgtrac:run", "fgtrac:recorder")
         self.document.wasGeneratedBy("fgtrac:log", "fgtrac:run")
@@ -233,7 +233,7 @@ class _Writing:
         self.document.activity(record, began, ended, _named(attributes))
 
 
-def trace_key(trace: Trace) -> str:
+def _signing_key(trace: Trace) -> str:
     """The public key that signs the trace's heads now, in hex, as its log says."""
     keys = trace._historian.timeline.entries("key")
     newest: Mapping[str, Any] = keys[-1][1] if keys else trace._seal.log.event(0)

@@ -11,7 +11,7 @@ from fgtrac.drawing.notebook import shown
 if TYPE_CHECKING:
     from fgtrac.api.trace import Trace
 
-CHECKPOINTS = 20  # that are listed, the last ones
+LISTED = 20  # data sets, and kept states
 
 
 def trace_html(trace: Trace) -> str:
@@ -24,12 +24,13 @@ def trace_html(trace: Trace) -> str:
         ("not in the index yet", trace.pending),
     ]
     datasets = [(e["name"], e.get("rows"), e["id_scheme"]) for _, e in timeline.entries("dataset")]
-    kept = [event for _, event in ((n, seal.log.event(n)) for n, _ in timeline.kept)]
-    states = [(e["step"], e.get("epoch"), e.get("val_loss"), e["rule"]) for e in kept[-CHECKPOINTS:]]
+    kept = [seal.log.event(number) for number, _ in timeline.kept]
+    states = [(e["step"], e.get("epoch"), e.get("val_loss"), e["rule"]) for e in kept[-LISTED:]]
+    title = "kept model states" + (f", the last {LISTED} of {len(kept):,}" if len(kept) > LISTED else "")
     return shown(
         verdict_mark("not checked", "verify() reads all of it and says what holds"),
         table(("", ""), about),
         table(("kind", "entries"), sorted(seal.event["counts"].items()), caption="entries"),
-        table(("data set", "rows", "ids"), datasets, caption="data sets"),
-        table(("step", "epoch", "validation loss", "rule"), states, caption="kept model states"),
+        table(("data set", "rows", "ids"), datasets[:LISTED], caption="data sets", more=max(0, len(datasets) - LISTED)),
+        table(("step", "epoch", "validation loss", "rule"), states, caption=title),
     )
