@@ -79,7 +79,7 @@ def _scores(trace: Trace, watch: Watch) -> tuple[Explanation | None, Scores | No
         try:
             with watch(f"scoring toward {toward}") as step:
                 explanation = trace.explain(toward, k=STRONGEST, progress=step)
-                return explanation, trace.scores(toward), ""
+                return explanation, trace.scores(toward, progress=step), ""
         except ScoreError as reason:
             reasons.append(reason)
         except (FgtracError, OSError) as error:
