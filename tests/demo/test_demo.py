@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fgtrac.cli.functions import load_functions
 from fgtrac.demo import cnn
 from fgtrac.demo.data import BLANKS, DUPLICATES, LATE
 from fgtrac.web.thumbnails import Thumbnails
+from json_schemas import check, validator
 
 Shown = tuple[dict[str, Any], str, Path]
 
@@ -50,6 +52,12 @@ def test_the_last_line_shows_the_trace_with_its_pictures(shown: Shown) -> None:
     found = [thumbnails.of(opened, sample.tobytes()) for sample in samples.ids]
     assert {one.check for one in found} == {"matches"}
     assert all(one.png is not None and one.label for one in found)
+
+
+def test_its_figures_are_as_the_schema_of_json_has_them(shown: Shown) -> None:
+    check("demo", json.loads(json.dumps(shown[0])))
+    for section in ("data", "cost", "verification", "histories", "lies", "failures"):
+        assert not validator("demo").is_valid({name: said for name, said in shown[0].items() if name != section})
 
 
 def test_training_is_bit_identical_and_better_than_guessing(shown: Shown) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from fgtrac.demo.graph.prepare import NAME
 from fgtrac.demo.truth import Told, compare
 from fgtrac.web.thumbnails import Thumbnails
 from icon_folders import fetched
+from json_schemas import check, validator
 
 Shown = tuple[dict[str, Any], str, Path]
 
@@ -43,6 +45,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def test_no_claim_fails(shown: Shown) -> None:
     assert shown[0]["failures"] == []
     assert "Every claim above was measured in this run, and holds." in shown[1]
+
+
+def test_its_figures_are_as_the_schema_of_json_has_them(shown: Shown) -> None:
+    check("demo", json.loads(json.dumps(shown[0])))
+    for section in ("data", "cost", "verification", "histories", "policies", "leak", "failures"):
+        assert not validator("demo").is_valid({name: said for name, said in shown[0].items() if name != section})
 
 
 def test_the_last_line_shows_the_trace_with_its_pictures(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,252 @@
+"""`fgtrac --help` and the pages agree: every verb and option is told, every command that a page shows can be given, and
+every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import fgtrac
+from fgtrac.cli.main import UsageError, app
+from json_schemas import verbs
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("*/*/README.md"),
+    ]
+    if not set(path.relative_to(ROOT).parts) & {".venv", "node_modules", ".git"}
+)
+TOLD = [path for path in PAGES if path.parent.name != "adr"]
+TOP: Any = typer.main.get_command(app)
+EVERYWHERE = {"--help", "--json"}  # told once, for all verbs
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*(?:\n[^`\n]+)?`")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@cache
+def command_of(verb: str) -> Any:
+    found = TOP
+    for word in verb.split():
+        found = found.commands[word]
+    return found
+
+
+@cache
+def options_of(verb: str) -> frozenset[str]:
+    named = (
+        name for p in command_of(verb).params for name in (*p.opts, *p.secondary_opts) if p.param_type_name == "option"
+    )
+    return frozenset(named) | {"--help"}
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+# -- what is there is told --------------------------------------------------------------------------------------------
+
+
+def first_table() -> list[str]:
+    """The commands at the top of docs/cli.md, a line each; a line that goes on is indented further."""
+    lines = text_of(ROOT / "docs" / "cli.md").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("    fgtrac "))
+    stop = next(n for n in range(start, len(lines)) if not lines[n].startswith("    "))
+    return [line.strip() for line in lines[start:stop] if line.startswith("    fgtrac ")]
+
+
+def verb_in(words: list[str]) -> str | None:
+    """The verb that the words behind `fgtrac` begin with; `key new|show` are several, and the first counts."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        for one in [name, name.split("|")[0]]:
+            if one in verbs():
+                return one
+    return None
+
+
+def test_the_first_table_has_the_verbs_in_the_order_of_help() -> None:
+    told = [verb_in(line.split()[1:]) for line in first_table()]
+    assert None not in told, told
+    top = list(dict.fromkeys(str(verb).split()[0] for verb in told))
+    assert top == list(command_of("").commands)
+
+
+def test_every_verb_of_a_group_stands_in_the_first_table() -> None:
+    table = "\n".join(first_table())
+    for verb in verbs():
+        *group, word = verb.split()
+        line = rf"^fgtrac {group[0]} (?:\S*\|)?{word}\b" if group else rf"^fgtrac {word}\b"
+        assert re.search(line, table, re.MULTILINE), f"docs/cli.md's first table lacks {verb}"
+
+
+def test_every_option_is_told_on_the_command_line_s_page_or_on_one_that_it_leads_to() -> None:
+    """On docs/cli.md, or on a page that it links to, in a line or a section that names the verb."""
+    page = ROOT / "docs" / "cli.md"
+    linked = {(page.parent / target.partition("#")[0]).resolve() for target in links(page) if ".md" in target}
+    sections = [part for path in [page, *sorted(linked & set(PAGES))] for part in re.split(r"(?m)^#+ ", text_of(path))]
+    missing = [
+        f"{verb} {option}"
+        for verb in verbs()
+        for option in sorted(options_of(verb) - EVERYWHERE)
+        if option.startswith("--") and not told(sections, verb, option)
+    ]
+    assert not missing, missing
+
+
+def told(sections: list[str], verb: str, option: str) -> bool:
+    """Whether a section that names the verb names the option too, as a word of its own."""
+    word = re.compile(rf"(?<![\w-]){re.escape(option)}(?![\w-])")
+    named = re.compile(rf"\b{verb.split()[-1]}\b")
+    return any(named.search(section) and word.search(section) for section in sections)
+
+
+# -- what is told is there --------------------------------------------------------------------------------------------
+
+
+def commands(path: Path) -> Iterator[str]:
+    """The command lines that a page or a docstring shows: `fgtrac VERB ...` as a line of code, or as code in a
+    sentence; `fgtrac factors v1` is the name of a format."""
+    text = text_of(path)
+    if path.suffix == ".py":
+        text = "\n".join(re.findall(r'"""(.*?)"""', text, re.DOTALL))
+    lines = [*text.splitlines(), *(f"    {line}" for fence in FENCE.finditer(text) for line in fence[0].splitlines())]
+    for line in lines:
+        match = re.match(r"    +(?:\$ )?(?:[A-Z_]+=\S+ )*(fgtrac [a-z].*)", line)
+        if match and (path.suffix == ".md" or verb_in(match[1].split()[1:])):  # else a sentence of a docstring
+            yield match[1].partition("  ")[0].partition(" #")[0].rstrip("\\ ")
+    for code in CODE.findall(FENCE.sub("", text)):
+        words = " ".join(code.strip("`").split())
+        if re.match(r"fgtrac [a-z]", words) and not re.fullmatch(r"fgtrac [a-z-]+ v?\d+", words):
+            yield words
+
+
+SHOWN = [(path, line) for path in [*TOLD, *sorted((ROOT / "src").rglob("*.py"))] for line in commands(path)]
+
+
+def test_pages_show_commands() -> None:
+    assert len(SHOWN) > 200
+    assert len({path for path, _line in SHOWN}) > 30
+
+
+def test_every_command_that_is_shown_names_a_verb_and_options_that_are_there() -> None:
+    wrong = [problem for path, line in SHOWN if (problem := problem_of(path, line))]
+    assert not wrong, "\n".join(wrong)
+
+
+def problem_of(path: Path, line: str) -> str | None:
+    words = re.sub(r"[\[\](){},;:'\"]|\.\.\.", " ", line).split()[1:]
+    if not words or words[0] in ("VERB", "verbs"):
+        return None
+    where = f"{path.relative_to(ROOT)}: {line}"
+    verb, group = verb_in(words), words[0]
+    if verb is None:
+        is_group = group in command_of("").commands and not set(words[1:]) & {"--json"}
+        return None if is_group else f"{where}: there is no such verb"
+    both = [verb, *(f"{verb.split()[0]} {other}" for word in words[:2] for other in word.split("|")[1:])]
+    there = frozenset[str]().union(*(options_of(one) for one in both if one in verbs()))
+    named = [option for word in words for option in re.split(r"[|=]", word) if re.fullmatch(r"--?[a-z][a-z-]*", option)]
+    unknown = [option for option in named if option not in there]
+    return f"{where}: {', '.join(unknown)} is no option of {verb}" if unknown else None
+
+
+WHOLE = re.compile(r"^fgtrac [^\[\]|<>…]*$")
+
+
+def parsed() -> list[tuple[Path, str]]:
+    """The command lines that are whole: without brackets for what may be left out, and not only a verb's name."""
+    return [(path, line) for path, line in SHOWN if WHOLE.match(line) and "..." not in line and len(line.split()) > 2]
+
+
+def test_every_whole_command_line_can_be_given() -> None:
+    lines = parsed()
+    assert len(lines) > 60
+    wrong = [f"{path.relative_to(ROOT)}: {line}: {error}" for path, line in lines if (error := refusal(line))]
+    assert not wrong, "\n".join(wrong)
+
+
+def refusal(line: str) -> str | None:
+    """What typer's parser says of a command line; nothing is run. A verb in a sentence may lack its arguments."""
+    words = shlex.split(line.replace("FILE.py:FUNCTION", "file.py:function"))[1:]
+    verb = verb_in(words)
+    if verb is None:
+        return None  # a group's name, or --help
+    command, rest = command_of(verb), words[len(verb.split()) :]
+    numbers = [re.sub(r"^(ENTRY|N|S|K|STEP|GWEI|PORT)$", "7", word) for word in rest]
+    try:
+        command.make_context(verb, numbers, resilient_parsing=False)
+    except UsageError as error:
+        said: str = error.format_message()
+        return None if "Missing" in said or "requires an argument" in said else said
+    return None
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def links(path: Path) -> list[str]:
+    """The targets of the relative links of a page."""
+    text = CODE.sub("", FENCE.sub("", text_of(path)))
+    found = (one or other for one, other in LINK.findall(text))
+    return [target for target in found if not re.match(r"[a-z][a-z0-9+.-]*:", target)]
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: dict[str, int] = {}
+    out = set(re.findall(r'<a (?:name|id)="([^"]+)"', text_of(path)))
+    for heading in re.findall(r"^#+ +(.+?)\s*$", FENCE.sub("", text_of(path)), re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", words.lower().replace("`", "")).replace(" ", "-")
+        number = found.get(anchor, 0)
+        found[anchor] = number + 1
+        out.add(f"{anchor}-{number}" if number else anchor)
+    return frozenset(out)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_and_anchor_leads_somewhere(path: Path) -> None:
+    for target in links(path):
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{path.name} links to {target}, and {there} is not there"
+        assert there.is_relative_to(ROOT), f"{path.name} links out of the repository: {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), f"{path.name} links to {target}, and {there.name} has no such heading"
+
+
+def test_every_page_of_the_docs_is_linked_from_another() -> None:
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve()
+        for path in PAGES
+        for target in links(path)
+        if target.partition("#")[0]
+    }
+    folders = {folder for folder in linked if folder.is_dir()}
+    alone = [
+        str(path.relative_to(ROOT))
+        for path in PAGES
+        if path.is_relative_to(ROOT / "docs") and path not in linked and path.parent not in folders
+    ]
+    assert not alone, alone
+
+
+def test_the_package_says_no_other_usage_than_the_pages() -> None:
+    """The lines at the top of the package name what it exports."""
+    shown = re.findall(r"fgtrac\.([a-z_]+)\(", fgtrac.__doc__ or "")
+    assert shown
+    assert set(shown) <= set(fgtrac.__all__)
