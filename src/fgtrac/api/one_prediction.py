@@ -12,7 +12,6 @@ MOST_PREDICTIONS = 500
 MOST_OUTPUTS = 1000
 MOST_NAME = 300  # characters of what a listed sample is called
 STRONGEST = 10
-METHODS = ("tracin", "tracin-cos", "fisher", "ekfac")
 UNPREDICTED = "no prediction of it is recorded: run.predictions(data, outputs) records them while the trace is open"
 HOW_TO_SCORE = (
     "give its role to run.score_with, or make the factors afterwards: fgtrac score TRACE --with FILE.py:FUNCTION"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fgtrac.api.one_prediction import HOW_TO_SCORE, METHODS, explain_one, one_prediction
+from fgtrac.api.one_prediction import HOW_TO_SCORE, explain_one, one_prediction
 from fgtrac.drawing.html import short
 from fgtrac.errors import ScoreError
 from fgtrac.events.sample_names import parse_id
+from fgtrac.score.methods import METHODS
 from fgtrac.web import prediction_charts as charts
 from fgtrac.web.asked import Answer, Asked, Elsewhere, Page, address
 from fgtrac.web.command import command_line
