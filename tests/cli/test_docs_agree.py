@@ -82,7 +82,7 @@ def test_the_first_table_has_the_verbs_in_the_order_of_help() -> None:
     told = [verb_in(line.split()[1:]) for line in first_table()]
     assert None not in told, told
     top = list(dict.fromkeys(str(verb).split()[0] for verb in told))
-    assert top == list(command_of("").commands)
+    assert top == list(TOP.commands)
 
 
 def test_every_verb_of_a_group_stands_in_the_first_table() -> None:
@@ -154,7 +154,7 @@ def problem_of(path: Path, line: str) -> str | None:
     where = f"{path.relative_to(ROOT)}: {line}"
     verb, group = verb_in(words), words[0]
     if verb is None:
-        is_group = group in command_of("").commands and not set(words[1:]) & {"--json"}
+        is_group = group in TOP.commands and not re.match("[a-z]", " ".join(words[1:]))
         return None if is_group else f"{where}: there is no such verb"
     both = [verb, *(f"{verb.split()[0]} {other}" for word in words[:2] for other in word.split("|")[1:])]
     there = frozenset[str]().union(*(options_of(one) for one in both if one in verbs()))
@@ -192,6 +192,17 @@ def refusal(line: str) -> str | None:
         said: str = error.format_message()
         return None if "Missing" in said or "requires an argument" in said else said
     return None
+
+
+WRONG = (
+    "histroy a.trace x", "verify a.trace --kye K", "key rotat a.trace", "runs runs --sort colour",
+    "seal a.trace b.trace", "export proof a.trace first -o out",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_command_that_cannot_be_given_is_noticed(line: str) -> None:
+    assert problem_of(ROOT / "README.md", f"fgtrac {line}") or refusal(f"fgtrac {line}")
 
 
 # -- links ------------------------------------------------------------------------------------------------------------
