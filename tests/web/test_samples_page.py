@@ -115,6 +115,22 @@ def test_quotes_stay_in_their_place_in_the_command(app: App) -> None:
     assert "starts_with(id, 'a'' or ''1''=''1')" in said[3]
 
 
+def test_names_and_texts_of_other_people_are_shown_as_text_and_cut(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    keys = [bad, "x" * 1_000_000, *(f"{row}\u202e<b>" for row in range(6))]
+    record_people(tmp_path, "public", key=keys)
+    app = explorer_app(tmp_path, given=Thumbnails({"people": dict.fromkeys(keys, (bad + "y" * 10000000, bad))}))
+    said = data(app)
+    pages = [ask(app, f"/run/run/samples?view={view}") for view in ("grid", "table")]
+    pages += [ask(app, f"/run/run/sample/{one['id']}") for one in said["samples"]]
+    assert len(json.dumps(said)) < 100_000
+    for got in pages:
+        assert got.status == 200
+        assert len(got.body) < 100_000
+        assert not any(text in got.text for text in ("<script>alert", "<img src=x", "\u202e", "<b>"))
+    assert data(app, text="<SCRIPT>")["count"] == 1
+
+
 def test_tables_that_are_not_there_yet_are_worked_out_beside_the_page(tmp_path: Path) -> None:
     record_people(tmp_path, "public")
     app = explorer_app(tmp_path)
