@@ -141,6 +141,25 @@ def test_a_damaged_trace_is_a_line_that_says_how(tmp_path: Path, run, damage: st
     assert f"broken: {lines['broken']['reason']}" in run("runs", tmp_path).out
 
 
+def test_a_trace_that_is_sealed_while_it_is_looked_at_is_not_damaged(tmp_path: Path, monkeypatch) -> None:
+    made, writing = unfinished(tmp_path)
+    real, calls = api_runs.glance, []
+
+    def beside_a_seal(trace: Any, head: Any) -> Any:
+        if not calls:
+            writing.use([3])
+            writing.recorder.rotate()
+            made.seal(full=False)  # takes the partial tiles away that the head needs
+        calls.append(head.size)
+        return real(trace, head)
+
+    monkeypatch.setattr(api_runs, "glance", beside_a_seal)
+    said = only(tmp_path)
+    writing.recorder.close()
+    assert (said["state"], said["reason"], said["entries"]) == ("sealed", "", made.trace.head().size)
+    assert len(calls) == 2
+
+
 def test_a_file_that_is_gone_is_damage_and_a_link_no_way_out(tmp_path: Path) -> None:
     made = make_trace(tmp_path / "here")
     make_trace(tmp_path / "elsewhere")

@@ -22,6 +22,7 @@ from fgtrac.verify.receipts import NOTE, parse_path
 SUFFIX = ".trace"
 DEPTH = 8  # folders below the one that was named
 MOST_FOLDERS = 20_000
+TRIES = 3  # to look at a trace that is sealed meanwhile
 RECORDING, CUT_OFF, SEALED, ENDED, DAMAGED, UNREADABLE = (
     "recording", "cut off", "sealed", "ended", "damaged", "unreadable"
 )  # fmt: skip
@@ -106,15 +107,21 @@ def _traces(top: Path, depth: int) -> Iterator[Path]:
 
 
 def _line(path: Path, name: str, keys: dict[bytes, str] | None) -> RunLine:
-    """A line for whatever lies there."""
-    line = RunLine(name.removesuffix(SUFFIX), path, DAMAGED)
-    try:
-        line = replace(line, size_bytes=_size_of(path))
-        return _read(line, TraceDir.open(path), keys)
-    except PermissionError as error:
-        return replace(line, state=UNREADABLE, reason=f"{error.filename or path}: {error.strerror}")
-    except (FgtracError, OSError, ValueError) as error:
-        return replace(line, reason=" ".join(str(error).split()))
+    """A line for whatever lies there. A seal may put wider tiles in the place of those that the head needs: what fails
+    beside one is looked at again."""
+    line = failed = RunLine(name.removesuffix(SUFFIX), path, DAMAGED)
+    for _ in range(TRIES):
+        note = TraceDir(path).head_note()
+        try:
+            line = replace(line, size_bytes=_size_of(path))
+            return _read(line, TraceDir.open(path), keys)
+        except PermissionError as error:
+            return replace(line, state=UNREADABLE, reason=f"{error.filename or path}: {error.strerror}")
+        except (FgtracError, OSError, ValueError) as error:
+            failed = replace(line, reason=" ".join(str(error).split()))
+        if TraceDir(path).head_note() == note:
+            break
+    return failed
 
 
 def _read(line: RunLine, trace: TraceDir, keys: dict[bytes, str] | None) -> RunLine:

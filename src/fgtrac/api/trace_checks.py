@@ -30,6 +30,7 @@ from fgtrac.tlog.tiles import WIDTH, parse_tile_path, read_bundle
 from fgtrac.verify.receipts import parse_path
 
 NAMED = 5  # files named in one finding
+TRIES = 3  # to look at a trace that is sealed meanwhile: a seal replaces the tiles that the head before it needs
 AHEAD_S = 300  # how far an entry may lie in the future before the clock is in doubt
 _KINDS = {kind: encode("kind") + encode(kind) for kind in ("artifact", "erasure", "gap")}
 _KNOWN = re.compile(
@@ -39,8 +40,17 @@ _KNOWN = re.compile(
 
 
 def trace_findings(path: Path, now: float) -> Iterator[Finding]:
-    """Look at a trace. FileNotFoundError, FormatError where there is none."""
+    """Look at a trace, again where it is sealed meanwhile. FileNotFoundError, FormatError where there is none."""
     trace = TraceDir.open(path)
+    for _ in range(TRIES):
+        note_before = trace.head_note()
+        found = list(_findings(trace, now))
+        if trace.head_note() == note_before:
+            break
+    yield from found
+
+
+def _findings(trace: TraceDir, now: float) -> Iterator[Finding]:
     try:
         head = trace.head()
     except FgtracError as error:
@@ -54,7 +64,7 @@ def trace_findings(path: Path, now: float) -> Iterator[Finding]:
     yield from _index(trace, head, is_recording=bool(held))
     yield from _vault(trace)
     yield from _log(trace, head, now)
-    yield from folder_findings("folder", path.resolve().parent)
+    yield from folder_findings("folder", trace.path.resolve().parent)
 
 
 def _head(trace: TraceDir, head: TreeHead | None, *, is_recording: bool) -> Finding:
