@@ -234,6 +234,15 @@ def test_losses_differ_most_where_it_is_said(tmp_path: Path) -> None:
     ]
 
 
+def test_metrics_that_are_not_finite_are_compared_and_are_json(tmp_path: Path, run) -> None:
+    infinite = float("inf")
+    a = written(tmp_path / "a", [[0], [1]], metrics={n: {"values": {"x": infinite, "y": infinite}} for n in (1, 2)})
+    b = written(tmp_path / "b", [[0], [1]], metrics={n: {"values": {"x": infinite, "y": 1.0}} for n in (1, 2)})
+    same, other = run("diff", a.trace.path, b.trace.path, "--json").json["losses"]
+    assert (same["name"], same["largest"], same["a"]) == ("x", 0.0, "inf")
+    assert (other["name"], other["largest"], other["step"], other["b"]) == ("y", "inf", 1, 1.0)
+
+
 def test_checkpoints_are_bit_identical_by_their_digests_alone(tmp_path: Path) -> None:
     def states(*digests: bytes | None) -> dict[int, dict[str, Any]]:
         fields = ({} if digest is None else {"digest": digest} for digest in digests)

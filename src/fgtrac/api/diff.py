@@ -190,8 +190,9 @@ def _losses(a: TrainingLog, b: TrainingLog) -> tuple[LossDifference, ...]:
         one, other = (mine[name] for mine in columns)
         both = sorted(one.keys() & other.keys())
         if both:
-            step = max(both, key=lambda step: (abs(one[step] - other[step]), -step))
-            found.append(LossDifference(name, len(both), abs(one[step] - other[step]), step, one[step], other[step]))
+            apart = {step: 0.0 if one[step] == other[step] else abs(one[step] - other[step]) for step in both}
+            step = max(both, key=lambda step: (apart[step], -step))
+            found.append(LossDifference(name, len(both), apart[step], step, one[step], other[step]))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fgtrac.drawing.notebook import shown, words
 from fgtrac.events.one_line import one_line
+from fgtrac.query.occurrences import plain
 
 SECTIONS = ("samples", "roles", "used", "batches", "losses", "checkpoints", "contributions", "suspects")
 
@@ -150,8 +151,8 @@ class Difference:
         return self.a.trace_id == self.b.trace_id
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        said = asdict(self) | {"same_trace": self.is_same_trace, "cannot_tell": dict(self.cannot_tell)}
+        """Plain data; numbers that are not finite as text."""
+        said: dict[str, Any] = plain(asdict(self)) | {"same_trace": self.is_same_trace}
         if self.batches is not None:
             said["batches"] |= {"same_samples_in_other_order": self.batches.is_other_order}
         return said

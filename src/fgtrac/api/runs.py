@@ -13,6 +13,7 @@ from fgtrac.commit.keys import Keyring, default_key_path
 from fgtrac.errors import FgtracError, FormatError
 from fgtrac.events.schema import decode_event
 from fgtrac.query.glance import Glance, glance
+from fgtrac.query.occurrences import plain
 from fgtrac.store import durable
 from fgtrac.store.journal import MAX_FRAME_BYTES, scan
 from fgtrac.store.trace_dir import TraceDir
@@ -65,8 +66,9 @@ class RunLine:
     anchored_size: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self) | {"path": str(self.path), "anchored": list(self.anchored)}
+        """Plain data; a loss that is not finite as text."""
+        said: dict[str, Any] = plain(asdict(self) | {"path": str(self.path)})
+        return said
 
 
 def list_runs(folder: str | os.PathLike[str], *, depth: int = DEPTH) -> tuple[RunLine, ...]:
