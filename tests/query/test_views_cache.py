@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import stat
@@ -15,7 +16,7 @@ import pytest
 import fgtrac
 from erasable import ANN, KEYS, files_with, write_small
 from fgtrac.api.trace import Trace
-from fgtrac.query import view_build, views
+from fgtrac.query import sql, view_build, views
 from fgtrac.query.view_cache import MANIFEST, cache_folder, forget_views, views_folder
 from fgtrac.store.durable import FolderHold
 from traces import make_trace
@@ -128,10 +129,10 @@ def test_what_is_damaged_between_the_look_and_the_reading_is_built_again(
     trace = fgtrac.open(path)
     damage, real = [DAMAGES["an empty file"]], views.Database
 
-    def database(files, tables):
+    def database(files, tables, spill):
         if damage:
             damage.pop()(folder_of(trace))
-        return real(files, tables)
+        return real(files, tables, spill=spill)
 
     monkeypatch.setattr(views, "Database", database)
     assert trace.sql(UNDAMAGED).rows == wanted
@@ -214,6 +215,33 @@ def test_an_erasure_removes_the_tables(tmp_path: Path, cache: Path, monkeypatch:
     fgtrac.erase(path, subject=ANN)
     assert not list(cache.rglob("*.parquet"))
     forget_views(trace.id)  # once more: nothing there
+
+
+SORT = "SELECT range, repeat('x', 40) AS s FROM range(1_000_000) ORDER BY hash(range)"
+
+
+def test_what_a_sort_needs_beyond_its_memory_lies_in_the_cache_while_it_runs_and_no_name_does(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    monkeypatch.setattr(sql, "MEMORY", "50MB")
+    trace = fgtrac.open(write_small(tmp_path))
+    before = folder_of_views(trace)
+    batches = trace.sql(SORT).to_batches()
+    seen = len(next(iter(batches)))
+    assert len(folder_of_views(trace) - before) == 1
+    assert seen + sum(len(batch) for batch in batches) == 1_000_000
+    with pytest.raises(ValueError, match="needs more than 50MB of memory"):
+        list(trace.sql(SORT.replace("range(1_000_000)", "range(1_000_000), names")).to_tuples())
+    trace.views()._databases.clear()
+    del batches
+    gc.collect()
+    assert folder_of_views(trace) == before
+
+
+def folder_of_views(trace: Trace) -> set[str]:
+    len(trace.uses())
+    return {path.name for path in folder_of(trace).iterdir()}
 
 
 def test_where_the_cache_lies(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+MEMORY = "3GB"  # of one database
 _READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _SETTINGS = (
     "SET autoinstall_known_extensions = false", "SET autoload_known_extensions = false",
@@ -22,10 +23,14 @@ class Database:
     """Views as tables of one in-memory database. What it is asked may come from anybody: a statement that does more
     than read them is refused, as are files, networks, extensions and settings."""
 
-    def __init__(self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None) -> None:
-        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only. ValueError
-        for a file that is no Parquet file, or not there."""
-        self._connection = duckdb.connect(":memory:", config={"temp_directory": ""})
+    def __init__(
+        self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None, *, spill: Path | None = None
+    ) -> None:
+        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only. What sorts
+        and joins need beyond MEMORY goes to the folder `spill`, which DuckDB makes and removes; without one they fail.
+        ValueError for a file that is no Parquet file, or not there."""
+        settings: dict[str, Any] = {"temp_directory": "" if spill is None else str(spill), "memory_limit": MEMORY}
+        self._connection = duckdb.connect(":memory:", config=settings)
         with refused():
             self._define(files, tables or {})
 
@@ -65,6 +70,10 @@ def refused() -> Iterator[None]:
     """What DuckDB refuses inside, as a ValueError of one line."""
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise ValueError(
+            f"SQL: this needs more than {MEMORY} of memory; ask for fewer rows or columns, and join names to the result"
+        ) from error
     except duckdb.Error as error:
         words = " ".join(str(error).split("\n\nLINE", 1)[0].split())
         raise ValueError(f"SQL: {words:.500}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -199,11 +200,17 @@ class Views:
                 names = self._names() if with_names else None
                 tables = {"names": names_table(names, NAMES)} if names is not None else {}
                 try:
-                    self._databases[with_names] = Database(files, tables)
+                    self._databases[with_names] = self._connect(files, tables)
                 except ValueError:  # a file was damaged or removed since it was looked at
                     self._open(anew=True)
-                    self._databases[with_names] = Database({view: self.path(view) for view in VIEWS}, tables)
+                    files = {view: self.path(view) for view in VIEWS}
+                    self._databases[with_names] = self._connect(files, tables)
             return self._databases[with_names]
+
+    def _connect(self, files: Mapping[str, Path], tables: Mapping[str, Any]) -> Database:
+        """A database that may go to disk as long as it has no names."""
+        spill = None if tables else self._open().folder / f"spill-{os.urandom(8).hex()}"
+        return Database(files, tables, spill=spill)
 
 
 def _cell(value: Any) -> Any:
