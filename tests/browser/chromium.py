@@ -143,7 +143,7 @@ class Page:
         return self.tell("run", script=script, value=value)
 
     def wait(self, script: str, value: Any = None) -> None:
-        """Until what `run` would give is true; 15 s at most."""
+        """Until what `run` would give is true; 30 s at most."""
         self.tell("wait", script=script, value=value)
 
     def text(self, selector: str = "body") -> str:

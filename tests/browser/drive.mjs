@@ -9,7 +9,7 @@ const [, , installed, executablePath] = process.argv;
 const require = createRequire(join(installed, "node_modules", "x.js"));
 const { chromium } = require("playwright-core");
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 30_000;
 const QUIET = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",

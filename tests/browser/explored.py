@@ -95,12 +95,17 @@ def exploring(user: User, place: Path, *options: object) -> Iterator[Explorer]:
         process.stderr.close()
 
 
-def make_runs(user: User) -> None:
-    """Both demos' traces, `digits` and `icons`, in the user's folder, and damaged ones: `tampered` (a bit of an entry),
-    `broken` (everything behind the middle of its entries is gone) and `unsealed`."""
+def make_demos(user: User) -> None:
+    """Both demos' traces, `digits` and `icons`, in the user's folder."""
     user.runs.mkdir(parents=True)
     user.fgtrac("demo", "cnn", "--small", "--out", user.runs / "digits")
     user.fgtrac("demo", "graph", "--small", "--out", user.runs / "icons", "--data-dir", ICONS)
+
+
+def make_runs(user: User) -> None:
+    """The demos' traces, and damaged ones: `tampered` (a bit of an entry),
+    `broken` (everything behind the middle of its entries is gone) and `unsealed`."""
+    make_demos(user)
     for name in ("tampered", "broken"):
         copy_trace(user.runs / "digits.trace", user.runs / f"{name}.trace")
     change_byte(entries_of(user.runs / "tampered.trace"))
