@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from fgtrac.api.doctor import examine
 from fgtrac.api.finding import Finding, State, exit_code
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import Key
@@ -29,6 +28,8 @@ def doctor(
     Exit code 0 where nothing needs doing, 1 where something does, 3 where something cannot be told."""
     if trace is None and (verify or key is not None):
         raise ValueError("--verify and --key are about a trace; name one, or leave them out")
+    from fgtrac.api.doctor import examine  # with the machinery for installed packages, which no other verb loads
+
     with progress("looking") as step:
         found = list(examine(trace, verify=verify, key=key, progress=step))
     if as_json:
