@@ -146,6 +146,16 @@ def test_what_changes_while_it_is_checked_is_not_said_to_hold(tmp_path: Path, mo
         assert any("artifacts/more" in note for note in one.standing(path).notes)
 
 
+def test_a_link_to_a_folder_and_an_empty_folder_are_changes(tmp_path: Path) -> None:
+    made = make_trace(tmp_path)
+    path = made.trace.path
+    with checks(key_of(made)) as one:
+        for change in (lambda: (path / "more").symlink_to(tmp_path), lambda: (path / "empty").mkdir()):
+            wait_for(lambda: one.standing(path), "holds", "refuted", "cannot tell")
+            change()
+            assert one.look(path).state == "changed"
+
+
 def test_a_change_back_to_the_same_size_and_time_is_a_change(tmp_path: Path) -> None:
     import os
 

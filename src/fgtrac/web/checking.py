@@ -21,6 +21,7 @@ from fgtrac.web.check_alone import Alone
 
 WAIT_S = 2.0  # at least, before a trace that goes on changing is checked again; and as long as the last check took
 ALONE_BYTES = 1 << 26  # a trace of so much is checked in a process of its own
+SETTLE_S = 0.03  # a kernel's clock for times of change moves every 10 ms at the slowest
 WAITING, CHECKING, CHANGED = "waiting", "checking", "changed"
 Files = tuple[tuple[str, int, int, int], ...]
 
@@ -123,6 +124,7 @@ class Checking:
     def _check(self, path: Path, known: _Known) -> None:
         """Read everything of a trace again. What is found counts for the files as they were before that: where they
         change meanwhile, the next look sees it."""
+        time.sleep(SETTLE_S)  # what is written from now on has another time of change than what was written before
         files, began = _files(path), time.monotonic()
         self._say(known, replace(known.standing, state=CHECKING, done=0, total=0))
 
@@ -130,7 +132,14 @@ class Checking:
             self._background.go_on()
             self._say(known, replace(known.standing, done=done, total=total))
 
-        report = self._report(path, files, progress)
+        try:
+            report = self._report(path, files, progress)
+        except StoppedError:
+            raise
+        except Exception as error:
+            logging.getLogger(__name__).exception("the check of %s failed", path)
+            words = f"the check itself failed ({type(error).__name__}), a fault of fgtrac; fgtrac ui printed where"
+            report = _cannot_tell(words)
         took, verdict = time.monotonic() - began, str(report.verdict)
         findings = tuple({"check": f.check, "verdict": str(f.verdict), "words": f.words} for f in report.findings)
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -151,7 +160,7 @@ class Checking:
         words = (
             "the process that checked it ended without an answer, for want of memory perhaps; fgtrac verify says more"
         )
-        return report or Report((Finding("trace", Verdict.CANNOT_TELL, words),))
+        return report or _cannot_tell(words)
 
     def _say(self, known: _Known, standing: Standing) -> None:
         with self._turn:
@@ -162,28 +171,29 @@ def report_on(path: Path, key: str | None, progress: Callable[[int, int], None])
     """A verdict in any case: files that are no trace are refuted; where the check cannot be made, nobody can tell."""
     try:
         return open_for_verification(path, key=key).verify(progress=progress)
-    except StoppedError:
-        raise
     except FgtracError as error:
         return Report((Finding("trace", Verdict.REFUTED, str(error)),))
     except (OSError, ValueError) as error:
-        return Report((Finding("trace", Verdict.CANNOT_TELL, f"it cannot be read: {error}"),))
-    except Exception as error:
-        logging.getLogger(__name__).exception("the check of %s failed", path)
-        words = f"the check itself failed ({type(error).__name__}), a fault of fgtrac; fgtrac ui printed where"
-        return Report((Finding("trace", Verdict.CANNOT_TELL, words),))
+        return _cannot_tell(f"it cannot be read: {error}")
+
+
+def _cannot_tell(words: str) -> Report:
+    return Report((Finding("trace", Verdict.CANNOT_TELL, words),))
 
 
 def _files(path: Path) -> Files:
-    """Every file of a trace with what changes when it is written to: its inode, size and time of change (ctime, which
-    no ordinary call sets back)."""
+    """Every file and folder of a trace with what changes when it is written to: its inode, size and time of change
+    (ctime, which no ordinary call sets back). Links are not followed."""
     found = []
-    for folder, _folders, names in os.walk(path):
-        for name in names:
+    for folder, folders, names in os.walk(path):
+        for name in folders + names:
             place = os.path.join(folder, name)
             try:
                 said = os.lstat(place)
             except FileNotFoundError:
                 continue  # removed meanwhile: the next look sees that
+            except OSError:
+                found.append((place, 0, 0, 0))  # the check says that it cannot be read
+                continue
             found.append((place, said.st_ino, said.st_size, said.st_ctime_ns))
     return tuple(sorted(found))

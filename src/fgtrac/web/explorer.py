@@ -205,7 +205,7 @@ class _Explorer:
         answer = Answer(problem.title, "problem.html", problem.as_json(), status=problem.status)
         try:
             return self._html(answer, answer.data, here)
-        except NotThereError:  # the trace went while it was looked at
+        except (NotThereError, OSError):  # the trace went while it was looked at
             return self._html(answer, answer.data, _Here(query=here.query))
 
     def _json(self, data: Any, status: int) -> Response:
