@@ -186,6 +186,9 @@ def test_what_a_witness_handed_back_is_told_and_said_to_be_unchecked(tmp_path: P
     page = ask(app, "/run/run/log").text
     assert "fgtrac verify --tsa-root FILE" in page
     assert "fgtrac verify --witness-key VKEY" in page
+    counts = {RFC3161: {"receipts": 1, "size": LAST}, WITNESS: {"receipts": 1, "size": LAST}}
+    assert data_of(app, "/run/run")["receipts"] == counts
+    assert "1 by rfc3161, the newest of a head of" in ask(app, "/run/run").text
     stamp = next((tmp_path / "site/run.trace").glob("receipts/*/*.tsr"))
     stamp.write_bytes(b"\x30\x80garbage")
     assert any(one["says"].startswith("it cannot be read") for one in data_of(app, "/run/run/log")["receipts"])

@@ -180,6 +180,15 @@ class LogView:
         check_consistency(second, roots[1], self.head.size, self.head.root, rest)
         return Consistency(first, second, *roots, path)
 
+    def receipt_counts(self) -> dict[str, dict[str, int]]:
+        """How many receipts of each kind lie there, and the largest head that one is about; nothing of them is read."""
+        found: dict[str, dict[str, int]] = {}
+        for file in receipt_files(self._files.names()):
+            if file.kind != NOTE:
+                line = found.setdefault(file.kind, {"receipts": 0, "size": 0})
+                line["receipts"], line["size"] = line["receipts"] + 1, max(line["size"], file.size)
+        return found
+
     def receipts(self) -> list[dict[str, Any]]:
         """A row for each receipt of an outside witness: what it says of itself, and what nobody has checked here."""
         files = [file for file in receipt_files(self._files.names()) if file.kind != NOTE]

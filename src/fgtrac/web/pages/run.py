@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fgtrac.api.log_view import LogView
 from fgtrac.query.overview import MAX_NAMED, Overview, Series
 from fgtrac.web.asked import Answer, Asked, Page
 from fgtrac.web.command import command_line
@@ -22,9 +23,10 @@ def show(asked: Asked) -> Answer:
     found: Overview | None = reading.known()
     command = command_line("show", path)
     if found is None:
-        data = {"is_read": False, "done": reading.done, "total": reading.total}
-        return Answer("Run", "run.html", data, command)
-    return Answer("Run", "run.html", {"is_read": True, **told(found)}, command, pictures=loss_charts(found))
+        late = {"is_read": False, "done": reading.done, "total": reading.total}
+        return Answer("Run", "run.html", late, command)
+    data = told(found) | {"is_read": True, "receipts": LogView(path).receipt_counts()}
+    return Answer("Run", "run.html", data, command, pictures=loss_charts(found))
 
 
 def told(found: Overview) -> dict[str, Any]:
