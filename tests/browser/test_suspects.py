@@ -1,4 +1,4 @@
-"""Suspects are marked in the browser, stay marked there and nowhere else, and are saved as CSV for relabelling."""
+"""Suspects are marked in the browser, kept when the page is loaded again, and taken away as CSV."""
 
 from __future__ import annotations
 
@@ -7,83 +7,41 @@ import io
 
 import pytest
 
-from browser.addresses import DEMOS
-from browser.chromium import Browser, Page
+from browser.chromium import Browser
 from browser.explored import Explorer
 
-LIST = "document.querySelector('.mark-suspect') !== null"
-MARKED = ".marked-count"
+BOXES = "input.mark-suspect:not([disabled])"
 
 
-def opened(page: Page, explorer: Explorer, demo: str, query: str = "") -> None:
-    """The page, once the list is there: it comes back by itself until then."""
-    assert page.go(explorer.at(f"/run/{demo}/suspects{query}")) == 200
-    page.wait(LIST)
-    page.wait("document.readyState === 'complete'")
-
-
-def mark(page: Page, place: int) -> str:
-    """Tick the box of a row: the sample's id."""
-    page.click(f"tbody tr:nth-child({place}) .mark-suspect")
-    return str(page.run(f"document.querySelector('tbody tr:nth-child({place}) .mark-suspect').value"))
-
-
-def rows(text: str) -> dict[str, dict[str, str]]:
-    return {row["id"]: row for row in csv.DictReader(io.StringIO(text))}
-
-
-@pytest.mark.parametrize("demo", DEMOS)
-def test_marked_suspects_are_saved_with_the_columns_of_the_whole_list(
-    demo: str, browser: Browser, explorer: Explorer
-) -> None:
-    with browser.page() as page:
-        opened(page, explorer, demo)
-        chosen = {mark(page, 1), mark(page, 3)}
-        opened(page, explorer, demo, "?by=self-influence")
-        chosen.add(mark(page, 40))
-        page.wait(f"document.querySelector('{MARKED}').textContent === '{len(chosen)}'")
-        name, saved = page.download(".save-marked")
-        _, whole = page.download("a[download]")
-        troubles = page.seen().troubles(explorer.origin)
-    assert name == "marked-suspects.csv"
-    marked, every = rows(saved.decode()), rows(whole.decode())
-    assert marked.keys() == chosen
-    assert saved.decode().partition("\n")[0] == whole.decode().partition("\n")[0]
-    for sample, row in marked.items():
-        assert (row["dataset"], row["key"], row["label"]) == tuple(
-            every[sample][c] for c in ("dataset", "key", "label")
-        )
-        assert float(row["mean_loss"]) == float(every[sample]["mean_loss"])
-    assert not troubles
-
-
-def test_marks_stay_in_this_browser_and_are_of_this_trace(browser: Browser, explorer: Explorer) -> None:
-    with browser.page() as page:
-        opened(page, explorer, DEMOS[0])
-        sample = mark(page, 2)
-        page.seen()
+@pytest.mark.parametrize("name", ["digits", "icons"])
+def test_marks_are_kept_and_saved_as_csv_and_nothing_is_sent(name: str, browser: Browser, explorer: Explorer) -> None:
+    with browser.page(explorer.at(f"/run/{name}/suspects")) as page:
+        page.wait_until_done()
+        page.wait(f"document.querySelectorAll('{BOXES}').length > 2")
+        ids = page.run(f"[...document.querySelectorAll('{BOXES}')].slice(0, 3).map((box) => box.value)")
+        for box in ids[0], ids[2]:
+            page.click(f"input[value='{box}']")
+        assert page.text(".marked-count") == "2"
         page.reload()
-        page.wait(f"document.querySelector('{MARKED}').textContent === '1'")
-        assert page.run(f"document.querySelector('input[value=\"{sample}\"]').checked")
-        assert all(request["method"] == "GET" and not request["body"] for request in page.seen().requests)
-        opened(page, explorer, DEMOS[1])
-        assert page.text(MARKED) == "0"
-        opened(page, explorer, DEMOS[0])
+        page.wait("document.querySelector('.marked-count').textContent === '2'")
+        checked = page.run("[...document.querySelectorAll('input.mark-suspect:checked')].map((box) => box.value)")
+        assert sorted(checked) == sorted([ids[0], ids[2]])
+        saved, data = page.download(".save-marked")
+        assert saved.endswith(".csv")
+        rows = list(csv.DictReader(io.StringIO(data.decode())))
+        assert {row["id"] for row in rows} == {ids[0], ids[2]}
         page.click(".unmark")
-        page.reload()
-        page.wait(f"document.querySelector('{MARKED}').textContent === '0'")
-    with browser.page() as page:
-        opened(page, explorer, DEMOS[0])
-        assert page.text(MARKED) == "0"
+        assert page.count("input.mark-suspect:checked") == 0
+        seen = page.seen()
+        assert not seen.troubles(page.origin)
+        assert seen.bodies() == []
 
 
-def test_what_is_kept_in_the_browser_is_not_believed(browser: Browser, explorer: Explorer) -> None:
-    with browser.page() as page:
-        opened(page, explorer, DEMOS[0])
-        name = "'fgtrac suspects ' + document.querySelector('.marking').dataset.trace"
-        for kept in ("{", "7", '["<img src=x>", 3, null]'):
-            page.run(f"value => localStorage.setItem({name}, value)", kept)
-            page.reload()
-            page.wait(LIST)
-            assert page.text(MARKED) == "0"
-        assert not page.seen().errors
+def test_the_csv_of_all_holds_what_the_page_lists(browser: Browser, explorer: Explorer) -> None:
+    with browser.page(explorer.at("/run/digits/suspects")) as page:
+        page.wait_until_done()
+        name, data = page.download("a[download]")
+        listed = explorer.json("/run/digits/suspects")["suspects"]
+    rows = list(csv.DictReader(io.StringIO(data.decode())))
+    assert name.endswith(".csv")
+    assert [row["id"] for row in rows] == [one["id"] for one in listed]
