@@ -184,6 +184,20 @@ def test_a_changed_log_gives_no_table_and_leaves_none(tmp_path: Path, monkeypatc
     assert not list((tmp_path / "cache").rglob("*.parquet"))
 
 
+@pytest.mark.parametrize("new", [b"usf", b"xse"])
+def test_an_entry_that_is_none_any_more_is_said_to_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bytes
+):
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
+    files = write(run(), samples(), use(1, 0), seal())
+    name = "tile/entries/000.p/4"
+    assert files[name].count(b"dkindcuse") == 1
+    trace = fgtrac.open(trace_of(tmp_path, {**files, name: files[name].replace(b"dkindcuse", b"dkindc" + new)}))
+    with pytest.raises(ProofError, match=r"entry 2 in .* is not the one that was sealed"):
+        trace.uses().to_arrow()
+    assert not list((tmp_path / "cache").rglob("*.parquet"))
+
+
 @pytest.mark.parametrize(
     ("lie", "words"),
     [

@@ -85,17 +85,23 @@ class _Builder:
         self._listed: list[tuple[int, str, int, bytes, int, int, int]] = []
 
     def add(self, number: int, data: bytes) -> None:
-        """Take an entry's bytes."""
+        """Take an entry's bytes. Of one that says nothing here, ProofError first where it is not the sealed one."""
         try:
-            event = decode_event(data)
+            self._take(number, decode_event(data), len(data))
         except FormatError as error:
+            self._seal.log.entry(number)
             raise FormatError(f"entry {number}: {error}") from error
+        except ProofError:
+            self._seal.log.entry(number)
+            raise
+
+    def _take(self, number: int, event: Mapping[str, Any], size: int) -> None:
         if number < self._seal.event["entries"]:
             self._counted[event["kind"]] += 1
         take = _TAKE.get(event["kind"])
         if take is not None:
             take(self, number, event)
-        self._list(number, event, len(data))
+        self._list(number, event, size)
 
     def finish(self) -> None:
         """Write what can be told only at the end. ProofError where the seal counts other entries than there are: what
