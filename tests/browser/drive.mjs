@@ -27,7 +27,10 @@ function listen(page) {
   page.on("pageerror", (error) => page.seen.errors.push(String(error)));
   page.on("request", (r) => page.seen.requests.push(
     { method: r.method(), url: r.url(), kind: r.resourceType(), body: r.postDataBuffer()?.toString("base64") ?? "" }));
-  page.on("requestfailed", (r) => page.seen.failed.push(`${r.url()}: ${r.failure()?.errorText}`));
+  page.on("requestfailed", (r) => {
+    const why = r.failure()?.errorText;
+    if (why !== "net::ERR_ABORTED") page.seen.failed.push(`${r.url()}: ${why}`); // that: the page was left meanwhile
+  });
   page.on("dialog", (dialog) => { page.seen.dialogs.push(dialog.message()); dialog.dismiss(); });
 }
 

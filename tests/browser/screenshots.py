@@ -37,7 +37,6 @@ def pages(user: User) -> dict[str, tuple[str, str]]:
     """Where each picture is taken, and in which colours."""
     train, test = some_ids(user.runs / "digits.trace")
     return {
-        "runs": ("/", "light"),
         "run": ("/run/digits", "light"),
         "run-dark": ("/run/icons", "dark"),
         "samples": ("/run/digits/samples?sort=helpful", "light"),
@@ -47,6 +46,7 @@ def pages(user: User) -> dict[str, tuple[str, str]]:
         "mine": ("/run/digits/mine?q=archive:69", "light"),
         "log": ("/run/digits/log", "light"),
         "compare": ("/compare?a=digits&b=icons", "light"),
+        "runs": ("/", "light"),  # last: both were checked by then
     }
 
 
