@@ -81,6 +81,13 @@ def manifest_with(**said: object) -> Callable[[Path], None]:
     return change
 
 
+def without(folder: Path, field: str) -> None:
+    said = json.loads((folder / MANIFEST).read_text())
+    for known in said["files"].values():
+        del known[field]
+    (folder / MANIFEST).write_text(json.dumps(said))
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a flipped bit": lambda folder: flip(folder / "uses.parquet"),
     "a cut file": lambda folder: (folder / "uses.parquet").write_bytes((folder / "uses.parquet").read_bytes()[:-9]),
@@ -92,6 +99,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a manifest of numbers": lambda folder: (folder / MANIFEST).write_text("[1]"),
     "a foreign manifest": manifest_with(head={"origin": "fgtrac/other", "size": 1, "root": "", "format": "v0"}),
     "a manifest without files": manifest_with(files={}),
+    "a manifest without digests": lambda folder: without(folder, "sha256"),
+    "a manifest without rows": lambda folder: without(folder, "rows"),
+    "a manifest of brackets": lambda folder: (folder / MANIFEST).write_text("[" * 60_000),
+    "a manifest without end": lambda folder: (folder / MANIFEST).write_text(" " * (1 << 17) + "{}"),
+    "no text": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\0"),
     "a flipped bit in samples": lambda folder: flip(folder / "samples.parquet"),
 }
 

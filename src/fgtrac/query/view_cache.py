@@ -24,7 +24,7 @@ from fgtrac.store import durable
 from fgtrac.store.durable import FolderHold
 from fgtrac.tlog.note import TreeHead
 
-MANIFEST = "manifest.json"
+MANIFEST, MANIFEST_BYTES = "manifest.json", 1 << 16
 TRIES = 10  # while others build, replace and remove the same views
 _BUILDING = "building-"
 
@@ -115,17 +115,26 @@ def _open(folder: Path, head: TreeHead) -> CachedViews | None:
         hold = FolderHold(folder, alone=False)
     except (FileNotFoundError, NotADirectoryError, BlockingIOError):
         return None
-    try:
-        said = json.loads((folder / MANIFEST).read_bytes())
-        files = said["files"]
-        sizes = {view: (folder / f"{view}.parquet").stat().st_size for view in VIEWS}
-        is_ours = said["head"] == _mark(head) and sizes == {view: files[view]["size"] for view in VIEWS}
-    except (OSError, ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
+    files = _read_manifest(folder, head)
+    if files is None:
         hold.close()
         return None
     return CachedViews(folder, hold, files)
+
+
+def _read_manifest(folder: Path, head: TreeHead) -> dict[str, dict[str, Any]] | None:
+    """What the manifest says of each file; None where it is none, another seal's, or files have other sizes."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            said = json.loads(file.read(MANIFEST_BYTES))
+        files = {view: dict(said["files"][view]) for view in VIEWS}
+        for view, known in files.items():
+            is_typed = type(known["rows"]) is int and type(known["sha256"]) is str
+            if not is_typed or known["size"] != (folder / f"{view}.parquet").stat().st_size:
+                return None
+        return files if said["head"] == _mark(head) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # whatever else may stand in a file
+        return None
 
 
 def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, Any]]) -> None:
