@@ -175,11 +175,6 @@ def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=1 << 16)
 
 
-def table_of(path: Path) -> pa.Table:
-    """A whole file in memory."""
-    return pq.read_table(path, memory_map=True)
-
-
 def reader_of(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
     """Batches as a stream that other libraries take."""
     return pa.RecordBatchReader.from_batches(schema, batches)
