@@ -217,6 +217,24 @@ def test_the_check_ends_with_the_explorer(tmp_path: Path, monkeypatch: pytest.Mo
     assert one.look(made.trace.path).state == "checking"  # and at no time a verdict
 
 
+def test_what_was_found_before_a_change_is_told_without_its_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "WAIT_S", 600.0)
+    made = make_trace(tmp_path)
+    app = explorer_app(tmp_path, key=key_of(made))
+    site = app.state.site
+    wait_for(lambda: site.standing("run"), "holds")
+    assert 'class="holds"' in ask(app, "/run/run/verdict").text
+    flip(made.trace.path / "checkpoint", 3)  # which is not checked again before WAIT_S is over
+    for page in ("/run/run/verdict", "/run/run/log", "/"):
+        text = ask(app, page).text
+        assert 'class="holds"' not in text
+        assert "standing holds" not in text
+    assert "before the trace changed" in ask(app, "/run/run/verdict").text
+    site.stop()
+
+
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every trace is large enough for a process of its own."""

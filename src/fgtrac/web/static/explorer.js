@@ -12,9 +12,24 @@ function show(standing, said) {
   standing.querySelector(".mark").textContent = MARKS[said.state] || "…";
   const words = standing.querySelector(".words");
   if (words.textContent !== said.words) words.textContent = said.words;
-  const isOver = said.state in MARKS;
-  if (isOver && before !== said.state && document.querySelector("[data-follows=verdict]")) location.reload();
-  return isOver;
+  if (before !== said.state) renew(said);
+  return said.state in MARKS;
+}
+
+// What a page says of the verdict beside the line at its top is never older than that line.
+async function renew(said) {
+  const follows = document.querySelector("[data-follows=verdict]");
+  if (!follows) return;
+  for (const one of follows.querySelectorAll(".holds")) one.classList.replace("holds", "waiting");
+  const line = follows.querySelector(".verdict");
+  if (line) line.textContent = said.words;
+  try {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-follows=verdict]");
+    if (fresh) follows.replaceWith(document.adoptNode(fresh)); else location.reload();
+  } catch {
+    // the explorer does not answer: the line says so, and it is asked again
+  }
 }
 
 async function ask(standing) {
