@@ -113,12 +113,14 @@ def test_the_first_page_and_a_comparison_read_nothing_from_outside(name: str, pl
      "/static/style.css/", "/static/style.css%00", "/templates/frame.html", "/etc/passwd", "//etc/passwd", "/%2e",
      "/run", "/run/", "/run//", "/run/run/", "/run/run/nothing", "/run/run/sample/", "/run/run/log/entry/",
      "/run/run/sample/%2e%2e/checkpoint", "/run/run/checkpoint", "/run/run.trace/tile/entries/000",
-     "/" + "a" * 5000, "/run/" + "a/" * 1000, "/run/" + "%41" * 2000, "/%ff%fe", "/run/%ff"],
+     "/" + "a" * 5000, "/run/" + "a/" * 1000, "/run/" + "%41" * 2000, "/%ff%fe", "/run/%ff", "*", "data:,",
+     "javascript:alert(1)", "http://elsewhere.example/run/run"],
 )  # fmt: skip
 def test_what_is_no_page_is_not_found(target: str, place: Path) -> None:
     answer = ask(explorer_app(place), target)
     assert answer.status == 404
     assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(

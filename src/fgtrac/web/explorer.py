@@ -59,7 +59,6 @@ def explorer_app(
     """
     try:
         from starlette.applications import Starlette
-        from starlette.routing import Route
     except ModuleNotFoundError as error:
         raise missing(error, "the explorer", "ui") from error
     if token is not None:
@@ -67,7 +66,8 @@ def explorer_app(
     elif not is_local:
         raise ValueError("whoever reaches this address can read the traces; set a token")
     site = Site(place, key)
-    app = Starlette(routes=[Route("/{path:path}", _Explorer(site, Templates(), token, is_local, given))])
+    app = Starlette()
+    app.router.default = _Explorer(site, Templates(), token, is_local, given)  # also of a target that is no path
     app.state.site = site
     return app
 
