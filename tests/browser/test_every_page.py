@@ -31,35 +31,31 @@ def check_accessible(page: Page) -> None:
     assert not found, (page.url, found)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("place", range(len(OF_RUN)), ids=[page or "/" for page in OF_RUN])
-@pytest.mark.parametrize("demo", DEMOS)
-def test_a_page_of_a_demo_is_whole_and_accessible(
-    demo: str, place: int, scheme: str, browser: Browser, explorer: Explorer, user: User
-) -> None:
-    path = addresses(user.runs, demo)[place]
-    with browser.page(scheme=scheme) as page:
+def check_for_everybody(path: str, browser: Browser, explorer: Explorer) -> None:
+    """The page at an address is whole and accessible in both colour schemes, and fits a narrow screen."""
+    with browser.page(scheme="light") as page:
         assert page.go(explorer.at(path)) == 200, page.text()
         page.wait_until_done()
         check_page(page)
+        check_accessible(page)
+        page.tell("scheme", scheme="dark")
         check_accessible(page)
         page.tell("size", width=NARROW, height=700)
         wide = page.run("document.documentElement.scrollWidth")
         assert wide <= NARROW, f"{path} is {wide} px wide on a screen of {NARROW}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", SITE)
-def test_a_page_of_the_site_is_whole_and_accessible(
-    path: str, scheme: str, browser: Browser, explorer: Explorer
+@pytest.mark.parametrize("place", range(len(OF_RUN)), ids=[page or "/" for page in OF_RUN])
+@pytest.mark.parametrize("demo", DEMOS)
+def test_a_page_of_a_demo_is_whole_and_accessible(
+    demo: str, place: int, browser: Browser, explorer: Explorer, user: User
 ) -> None:
-    with browser.page(scheme=scheme) as page:
-        assert page.go(explorer.at(path)) == 200, page.text()
-        page.wait_until_done()
-        check_page(page)
-        check_accessible(page)
-        page.tell("size", width=NARROW, height=700)
-        assert page.run("document.documentElement.scrollWidth") <= NARROW
+    check_for_everybody(addresses(user.runs, demo)[place], browser, explorer)
+
+
+@pytest.mark.parametrize("path", SITE)
+def test_a_page_of_the_site_is_whole_and_accessible(path: str, browser: Browser, explorer: Explorer) -> None:
+    check_for_everybody(path, browser, explorer)
 
 
 @pytest.mark.parametrize("name", DAMAGED)

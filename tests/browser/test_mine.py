@@ -54,9 +54,10 @@ def check_nothing_sent(page: Page, data: bytes) -> None:
     assert data.hex() not in asked
 
 
-@pytest.mark.parametrize("how", ["dropped", "chosen"])
-@pytest.mark.parametrize("case", list(ANSWERS))
-@pytest.mark.parametrize("run", ["open", "keyed"])
+@pytest.mark.parametrize(
+    ("run", "case", "how"),
+    [*((run, case, "dropped") for run in ("open", "keyed") for case in ANSWERS), ("keyed", "used", "chosen")],
+)
 def test_a_file_is_answered_and_never_sent(run: str, case: str, how: str, browser: Browser, explorer: Explorer) -> None:
     data, answer = ANSWERS[case]
     with browser.page(explorer.at(f"/run/{run}/mine")) as page:

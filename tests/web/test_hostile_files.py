@@ -152,7 +152,7 @@ def test_something_else_in_place_of_a_file_is_a_clear_page(name: str, what: str,
     elif what == "unreadable":
         path.touch(mode=0)
     app = explorer_of(place)
-    check_answers(app, pages, what)
+    check_answers(app, pages[::2], what)
     assert verdict(app) != "holds"
 
 
@@ -176,4 +176,4 @@ def test_any_vault_is_a_clear_page(vault: str, whole: Path, place: Path) -> None
     elif vault == "sparse":
         path.touch()
         os.truncate(path, 1 << 40)
-    check_answers(explorer_of(place), pages, vault)
+    check_answers(explorer_of(place), pages[::2], vault)
