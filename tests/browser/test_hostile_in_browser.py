@@ -12,7 +12,7 @@ from browser.explored import Explorer, User, exploring
 from hostile_trace import MARKED, TRACE_NAME, make_hostile_trace
 
 NAME = quote(TRACE_NAME.removesuffix(".trace"), safe="")
-MOST = 30  # pages
+MOST = 20  # pages
 STARTS = ("/", f"/run/{NAME}/samples?role=validation", f"/compare?a={NAME}&b={NAME}")
 LINKS = """[...document.querySelectorAll("a[href]:not([download])")]
   .map((link) => new URL(link.getAttribute("href"), location).href)"""
@@ -21,7 +21,7 @@ LINKS = """[...document.querySelectorAll("a[href]:not([download])")]
 @pytest.fixture(scope="module")
 def explorer(user: User, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
     folder = tmp_path_factory.mktemp("hostile")
-    make_hostile_trace(folder)
+    make_hostile_trace(folder, long=False)
     with exploring(user, folder, "--key", folder / "key.pem") as running:
         yield running
     assert not [line for line in running.said if "Traceback" in line], running.said
