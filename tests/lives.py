@@ -142,6 +142,35 @@ def node_use(
     writing.recorder.record("use", {**fields, **columns, **codes, **beside})
 
 
+def among(writing: Writing, step: int, rows: list[int]) -> None:
+    """A batch of an update that may have left some of these rows out."""
+    one = np.ones(1, "<u4")
+    columns = {"epoch": one, "batch": one, "step": np.array([step], "<u8"), "count": len(rows) * one}
+    codes = {"status": np.array([STATUS["applied"]], "<u1"), "attribution": np.array([ATTRIBUTION["among"]], "<u1")}
+    fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": writing.placement.ordinals[rows]}
+    writing.recorder.record("use", {**fields, **columns, **codes})
+
+
+def use_excluded_samples(folder: Path) -> Life:
+    """Of 16 rows with the role train 0 to 7 are excluded, and used in every way: 0, 1 and 2 as seeds (0 and 2 also, or
+    only, in a step that a resume undid), 3 perhaps, 4 and 5 as neighbours, 6 through crop 0, a seed on a whole graph,
+    and 7 through crop 2, out of its reach. Of the others 8, 9 and 11 are used, 10 perhaps, and 12 through crop 1."""
+    made, writing = start_trace(folder, samples=16)
+    ordinal = writing.placement.ordinals
+    writing.recorder.record("roles", {"role": "excluded", "block": writing.block, "ordinals": np.sort(ordinal[:8])})
+    block, crops, place = crop_of(writing, ordinal, "public", [(6, 0), (12, 1), (7, 2)])
+    batch(writing, 1, [0, 1], 1)
+    batch(writing, 2, [0, 2], 2)
+    writing.recorder.record("resume", {"writers": [], "step": 1})
+    batch(writing, 3, [8, 9], 2)
+    among(writing, 3, [3, 10])
+    node_use(writing, 4, [11], [[4], [5]], block=writing.block, graph="sampled", ordinal=ordinal)
+    node_use(writing, 5, [0], [[1], [2]], block=block, graph="whole", ordinal=place)
+    writing.end()
+    made.seal()
+    return Life(made, crops)
+
+
 def keep_names(folder: Path, made: Made) -> None:
     """A vault that knows the rows of the data set."""
     vault = Vault.create(folder / "run.vault", TRACE_ID)

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 import erasable
@@ -21,7 +22,7 @@ from fgtrac.api.report_figures import read_figures
 from fgtrac.web.ai_act import summarize_content
 from graph_trace import GraphTrace
 from hostile_trace import MARKED, make_hostile_trace
-from lives import Life, live, live_on_a_graph
+from lives import Life, live, live_on_a_graph, use_excluded_samples
 from recounted import Recounted
 from softmax_traces import scored_trace as scored
 from traces import make_trace
@@ -70,6 +71,7 @@ MAKERS = {
     "scored": scored_trace,
     "a scored graph": graph_trace,
     "people": trace_of_people,
+    "excluded samples used in every way": lambda folder: use_excluded_samples(folder).path,
     "plain": lambda folder: make_trace(folder).trace.path,
 }
 
@@ -84,28 +86,33 @@ def test_totals_are_those_of_the_log_counted_sample_by_sample(path: Path) -> Non
     summary, counted = summarize_content(read_figures(fgtrac.open(path)), "not asked"), Recounted(path)
     train = counted.with_role("train")
     subjects = set(counted.subject_of.values())
-    assert summary["totals"] == {
-        "samples": len(counted.samples),
-        "training_samples": len(train),
-        "samples_used": len(counted.uses),
-        "uses": counted.uses.total(),
-        "neighbour_uses": counted.neighbours.total(),
-        "uses_in_doubt": 0,
-        "samples_dropped": len(counted.dropped),
-        "subjects": len(subjects),
-        "erasures": len({bytes(event["pseudonym"]) for event in counted.of("erasure")}),
-    }
+    erased = {bytes(event["pseudonym"]) for event in counted.of("erasure")}
+    told = {"subjects": len(subjects), "erasures": len(erased)}
+    assert summary["totals"] == counts_of(counted, counted.samples, train) | told
     for row in summary["data_sets"]:
         mine = counted.in_dataset(row["name"])
-        assert row["samples"] == len(mine)
-        assert row["training_samples"] == len(mine & train)
-        assert row["samples_used"] == len(mine & counted.uses.keys())
-        assert row["uses"] == sum(counted.uses[sample] for sample in mine)
-        assert row["neighbour_uses"] == sum(counted.neighbours[sample] for sample in mine)
-        assert row["samples_dropped"] == len(mine & counted.dropped)
+        assert {name: row[name] for name in counts_of(counted, mine, train)} == counts_of(counted, mine, train)
         assert row["subjects"] == len({counted.subject_of[sample] for sample in mine & counted.subject_of.keys()})
-    for name in ("samples", "training_samples", "samples_used", "uses", "neighbour_uses", "samples_dropped"):
+    for name in counts_of(counted, set(), train):
         assert sum(row[name] for row in summary["data_sets"]) == summary["totals"][name]
+
+
+def counts_of(counted: Recounted, some: set[bytes], train: set[bytes]) -> dict[str, int]:
+    standing = Counter(counted.standing(sample) for sample in some)
+    return {
+        "samples": len(some),
+        "training_samples": len(some & train),
+        "samples_used": standing["used"],
+        "samples_only_neighbours": standing["as_neighbours"],
+        "samples_used_through_others": standing["through"],
+        "samples_perhaps_used": standing["in_doubt"],
+        "samples_never_used": standing["never"],
+        "uses": sum(counted.uses[sample] for sample in some),
+        "superseded_uses": sum(counted.superseded[sample] for sample in some),
+        "neighbour_uses": sum(counted.neighbours[sample] for sample in some),
+        "uses_in_doubt": sum(counted.perhaps[sample] for sample in some),
+        "samples_dropped": len(some & counted.dropped),
+    }
 
 
 def test_the_draft_is_the_same_in_every_form_and_none_is_made_of_what_is_refuted(
@@ -276,3 +283,72 @@ def test_a_draft_never_says_that_anything_is_met(run, tmp_path: Path) -> None:
     fields = [field for section in summary["sections"] for part in section["parts"] for field in part["fields"]]
     assert all(field["open"] == "to be filled by the provider" for field in fields)
     assert not re.search(r"complian(t|ce)|complies|conform", json.dumps(summary["sections"]))
+
+
+def said_of(summary: dict[str, Any], title: str) -> str:
+    """What the log says in the field of the draft whose title begins so."""
+    fields = [field for section in summary["sections"] for part in section["parts"] for field in part["fields"]]
+    return next(field["log"] for field in fields if field["title"].startswith(title))
+
+
+def test_excluded_samples_are_counted_as_the_check_of_policies_counts_them(run, tmp_path: Path) -> None:
+    path = use_excluded_samples(tmp_path).path
+    (tmp_path / "excluded.toml").write_text(
+        'format = "fgtrac-policies/v1"\n[held-out]\nroles = ["excluded"]\n[held-out-features]\non = true\n'
+    )
+    broken = run("check", path, "--policy", tmp_path / "excluded.toml", "--json").json["violations"]
+    seeds, beside = ([one for one in broken if one["policy"] == name] for name in ("held-out", "held-out-features"))
+    report = run("report", path, "--json", "-o", tmp_path / "page.html").json
+    assert report["figures"]["held"]["excluded"] == {
+        "samples": 8, "made": 2, "uses": len(seeds), "superseded": sum(one["superseded"] for one in seeds),
+        "perhaps": 1, "neighbours": len(beside), "far": 1,
+    }  # fmt: skip
+    assert (len(seeds), len(beside)) == (5, 3)
+    wanted = (
+        "8 samples have the role excluded, and 2 more were made from them: of all these the log records 5 uses, 2 of "
+        "them in updates that a resume undid, and 3 as neighbours (1 of these out of the seeds' reach); perhaps 1 more, "
+        "by batches that held another number of samples than were drawn."
+    )
+    assert said_of(report["ai_act"], "Measures implemented before").startswith(wanted)
+    assert wanted in Page(tmp_path / "page.html").text.replace("\n", " ")
+
+
+def test_who_is_perhaps_used_or_through_others_is_not_said_to_be_never_used(run, tmp_path: Path) -> None:
+    done = run("report", use_excluded_samples(tmp_path).path, "--json", "-o", tmp_path / "page.html")
+    train = done.json["figures"]["training"]
+    words = ("used", "as_neighbours", "through", "in_doubt", "never")
+    assert [train[name] for name in words] == [6, 2, 3, 2, 3]
+    said = said_of(done.json["ai_act"], "Training data size")
+    assert "3 others were not, and what was made from them was; 2 others perhaps were" in said
+    text = " ".join(Page(tmp_path / "page.html").text.split())
+    assert "train, excluded 8 3 2 2 1 0" in text
+    assert "Never used" not in text
+
+
+def test_training_samples_that_were_made_date_from_what_they_were_made_of(run, tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"id": list("abcd"), "text": ["ab", "cd", "ef", "gh"]})
+    with fgtrac.start_run(tmp_path / "run", key=tmp_path / "key.pem") as recording:
+        recording.register(frame, name="docs")
+        made = recording.transform("letters", frame).tokenise(list, "text", size=2)
+        rows = made["tokens"].tolist()
+        recording.register(rows, role="train", rows=made)
+    summary = summarize_content(read_figures(fgtrac.open(tmp_path / "run.trace")), "not asked")
+    assert summary["totals"]["training_samples"] == 4
+    said = said_of(summary, "Latest date of data acquisition")
+    assert re.fullmatch(r"What the training samples are, or were made from .* were registered by \d{4}-.*", said)
+
+
+def test_without_the_vault_the_draft_says_that_nobody_may_count_as_a_subject(run, tmp_path: Path) -> None:
+    data = [(0.0, 0)] * 4
+    with fgtrac.start_run(tmp_path / "run", key=tmp_path / "key.pem") as recording:
+        recording.register(data, name="people", role="train", subject=["Ann", "Ann", "Bob", None])
+    path = tmp_path / "run.trace"
+    summary = summarize_content(read_figures(fgtrac.open(path)), "not asked")
+    assert (summary["totals"]["subjects"], summary["notes"]) == (2, [])
+    assert "vault" not in said_of(summary, "Whether data from user interactions")
+    (tmp_path / "run.vault").unlink()
+    summary = run("report", path, "--json", "-o", tmp_path / "page.html").json["ai_act"]
+    assert summary["totals"]["subjects"] == 3
+    assert "count as one subject more" in summary["notes"][0]
+    assert summary["notes"][0] in said_of(summary, "Whether data from user interactions")
+    assert Page(tmp_path / "page.html").text.count(summary["notes"][0]) >= 3

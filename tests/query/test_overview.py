@@ -20,7 +20,7 @@ from fgtrac.query.overview import KIND_CODES, TRAIN_LOSS, Overview
 from fgtrac.query.seals import NotSealedError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
-from lives import crop_of, live, live_on_a_graph, live_with_contents, node_use
+from lives import among, crop_of, live, live_on_a_graph, live_with_contents, node_use
 from traces import DATASET, Writing, make_trace, start_trace
 
 
@@ -70,14 +70,6 @@ def begun_twice(folder: Path) -> Path:
     again.recorder.close()
     made.seal()
     return made.trace.path
-
-
-def among(writing: Writing, step: int, rows: list[int]) -> None:
-    one = np.ones(1, "<u4")
-    columns = {"epoch": one, "batch": one, "step": np.array([step], "<u8"), "count": len(rows) * one}
-    codes = {"status": np.array([STATUS["applied"]], "<u1"), "attribution": np.array([ATTRIBUTION["among"]], "<u1")}
-    fields = {"loader": 1, "optimizer": 1, "block": writing.block, "ordinals": writing.placement.ordinals[rows]}
-    writing.recorder.record("use", {**fields, **columns, **codes})
 
 
 def ended(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgtrac.api.told_uses import KINDS, Held, ToldUses, UseCounter
 from fgtrac.api.trace import Trace
 from fgtrac.errors import ProofError
 from fgtrac.events.identity import subject_commitment
@@ -21,6 +22,7 @@ from fgtrac.events.schema import ATTRIBUTION, ROLES, STATUS, TRAINING
 from fgtrac.query.course import Course, read_course
 from fgtrac.query.log import whole
 from fgtrac.query.tables import Samples
+from fgtrac.verify.policy_file import HELD_OUT_ROLES
 
 TOP_SUBJECTS = 20
 BARS = 30  # of a distribution
@@ -31,12 +33,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The samples of one kind: how many, how many were in an applied update (of a graph: as seeds), how often in all,
-    how often as neighbours, and how many a stage dropped."""
+    """The samples of one kind, each under the strongest that can be said of it (`ToldUses.standing`): `used` in an
+    applied update (of a graph: as a seed), only `as_neighbours`, only `through` what was made from it, `in_doubt` or
+    `never`; how often in all (`superseded` is part of `uses`), and how many a stage dropped."""
 
     samples: int
     used: int
+    as_neighbours: int
+    through: int
+    in_doubt: int
+    never: int
     uses: int
+    superseded: int
+    perhaps: int
     neighbours: int
     dropped: int
 
@@ -117,6 +126,10 @@ class Figures:
     subjects: tuple[SubjectFigure, ...]  # the first TOP_SUBJECTS by samples
     subject_count: int
     samples_of_subjects: int
+    counts_nobody: bool  # those given no subject beside others may be counted as one subject more: there is no vault
+    held: Mapping[str, Held]  # of each role that must not be trained on, with what was made from its samples
+    acquired: int | None  # when the last of what the training samples come from was registered, ns since 1970
+    is_training_made: bool  # some training samples were made from others
 
 
 def read_figures(trace: Trace, progress: Progress | None = None) -> Figures:
@@ -126,26 +139,47 @@ def read_figures(trace: Trace, progress: Progress | None = None) -> Figures:
     seal = trace._seal
     with whole("the report"):
         course = read_course(seal, trace._historian.timeline, trace._blocks, (), progress)
-        told = _read(trace)
-    if int(counts.uses.sum()) != course.total("uses"):
-        raise ProofError(
-            f"the index counts {int(counts.uses.sum()):,} uses and the entries say {course.total('uses'):,}; run "
-            "fgtrac verify"
-        )
-    trains = (counts.roles >> ROLES["train"] & 1).astype(bool)
-    subjects, owners = _subjects(trace, counts)
+        told, uses = _read(trace, counts)
+    if wrong := int((counts.uses != uses.uses).sum()):
+        raise ProofError(f"the index and the entries count other uses of {wrong:,} samples; run fgtrac verify")
+    trains = in_role(counts, "train")
+    subjects, owners, counts_nobody = _subjects(trace, counts)
+    parts = _Parts(counts, uses)
+    held = {role: uses.held(in_role(counts, role)) for role in HELD_OUT_ROLES}
+    sources = uses.sources(trains)
+    acquired = [told.registered.get(counts.datasets[code], 0) for code in np.unique(counts.dataset[sources]).tolist()]
     return Figures(
         trace.id.hex(), seal.head.size, seal.head.root.hex(), trace.pending, told, course,
-        _part(counts, np.ones(len(counts), dtype=bool)), _part(counts, trains), _by_roles(counts),
-        _sources(counts, trains, course, told, owners), _distribution(counts.uses[trains]),
-        subjects[:TOP_SUBJECTS], len(subjects), sum(one.samples for one in subjects),
+        parts.of(np.ones(len(counts), dtype=bool)), parts.of(trains), parts.by_roles(),
+        _sources(parts, trains, course, told, owners), _distribution(counts.uses[trains]),
+        subjects[:TOP_SUBJECTS], len(subjects), sum(one.samples for one in subjects), counts_nobody,
+        {role: one for role, one in held.items() if one.samples}, max(acquired, default=None),
+        bool((sources & ~trains).any()),
     )  # fmt: skip
 
 
-def _part(counts: Samples, some: NDArray[np.bool_]) -> Part:
-    uses = counts.uses[some]
-    numbers = len(uses), (uses > 0).sum(), uses.sum(), counts.neighbours[some].sum(), counts.dropped[some].sum()
-    return Part(*map(int, numbers))
+def in_role(counts: Samples, role: str) -> NDArray[np.bool_]:
+    """(n,) who ever had a role."""
+    return (counts.roles >> ROLES[role] & 1).astype(bool)
+
+
+class _Parts:
+    """The figures of chosen samples."""
+
+    def __init__(self, counts: Samples, uses: ToldUses) -> None:
+        self.counts, self._uses, self._standing = counts, uses, uses.standing()
+
+    def of(self, some: NDArray[np.bool_]) -> Part:
+        """Those of these samples (n,)."""
+        standing = {name: int((mine & some).sum()) for name, mine in self._standing}
+        sums = {name: int(getattr(self._uses, name)[some].sum()) for name in KINDS if name != "far"}
+        return Part(int(some.sum()), **standing, **sums, dropped=int(self.counts.dropped[some].sum()))
+
+    def by_roles(self) -> dict[str, Part]:
+        """Each set of roles that samples have, those without any last; these parts add up to all samples."""
+        roles = self.counts.roles
+        found = sorted(np.unique(roles).tolist(), key=lambda bits: (not bits, bits))
+        return {role_words(bits): self.of(roles == bits) for bits in found}
 
 
 def role_words(bits: int) -> str:
@@ -153,24 +187,18 @@ def role_words(bits: int) -> str:
     return ", ".join(role for role, code in ROLES.items() if bits >> code & 1) or NO_ROLE
 
 
-def _by_roles(counts: Samples) -> dict[str, Part]:
-    """Each set of roles that samples have, those without any last; these parts add up to all samples."""
-    found = sorted(np.unique(counts.roles).tolist(), key=lambda bits: (not bits, bits))
-    return {role_words(bits): _part(counts, counts.roles == bits) for bits in found}
-
-
 def _sources(
-    counts: Samples, trains: NDArray[np.bool_], course: Course, told: Told, owners: Mapping[str, int]
+    parts: _Parts, trains: NDArray[np.bool_], course: Course, told: Told, owners: Mapping[str, int]
 ) -> tuple[Source, ...]:
-    found = []
+    counts, found = parts.counts, []
     for code, name in sorted(enumerate(counts.datasets), key=lambda pair: pair[1]):
         mine, said = counts.dataset == code, told.datasets.get(name, {})
         bits, numbers = np.unique(counts.roles[mine], return_counts=True)
         roles = {role_words(b): n for b, n in zip(bits.tolist(), numbers.tolist(), strict=True)}
         made_by = tuple(sorted({stage.name for stage in course.stages.values() if name in stage.made}))
-        parts = _part(counts, mine), _part(counts, mine & trains)
+        both = parts.of(mine), parts.of(mine & trains)
         scheme, when = said.get("id_scheme", "unknown"), told.registered.get(name, 0)
-        found.append(Source(name, scheme, said.get("content"), when, *parts, roles, owners.get(name, 0), made_by))
+        found.append(Source(name, scheme, said.get("content"), when, *both, roles, owners.get(name, 0), made_by))
     return tuple(found)
 
 
@@ -185,9 +213,10 @@ def _distribution(uses: NDArray[np.int64]) -> tuple[tuple[str, int], ...]:
     return tuple(zip(labels, counts.tolist(), strict=True))
 
 
-def _subjects(trace: Trace, counts: Samples) -> tuple[tuple[SubjectFigure, ...], dict[str, int]]:
-    """Every subject that the log names, most samples first, and how many each data set has. Samples that were given no
-    subject beside others that were have a pseudonym in common: with the vault at hand it is left out."""
+def _subjects(trace: Trace, counts: Samples) -> tuple[tuple[SubjectFigure, ...], dict[str, int], bool]:
+    """Every subject that the log names, most samples first, how many each data set has, and whether one may be none:
+    samples that were given no subject beside others that were have a pseudonym in common, and only with the vault at
+    hand is it known and left out."""
     blocks, found, datasets = trace._blocks, dict[bytes, list[int]](), dict[str, set[bytes]]()
     ids, taken = counts.ids.view("V32").reshape(-1), np.zeros(len(counts), dtype=bool)
     for block in blocks.whole():
@@ -209,11 +238,12 @@ def _subjects(trace: Trace, counts: Samples) -> tuple[tuple[SubjectFigure, ...],
     nobody = b"" if secret is None else subject_commitment(secret)
     figures = [SubjectFigure(who.hex(), n, uses) for who, (n, uses) in found.items() if n and who != nobody]
     figures.sort(key=lambda one: (-one.samples, -one.uses, one.pseudonym))
-    return tuple(figures), {name: len(who - {nobody}) for name, who in datasets.items()}
+    owners_in = {name: len(who - {nobody}) for name, who in datasets.items()}
+    return tuple(figures), owners_in, bool(figures) and secret is None
 
 
-def _read(trace: Trace) -> Told:
-    told, ranks, log = Told(), RankTable(), trace._seal.log
+def _read(trace: Trace, counts: Samples) -> tuple[Told, ToldUses]:
+    told, ranks, log, uses = Told(), RankTable(), trace._seal.log, UseCounter(trace._historian.timeline)
     for number in range(log.head.size):
         event = log.event(number)
         told.entries[event["kind"]] += 1
@@ -223,8 +253,12 @@ def _read(trace: Trace) -> Told:
         take = _TAKES.get(event["kind"])
         if take is not None:
             take(told, number, event)
+        if event["kind"] == "use":
+            uses.use(number, event)
+        elif event["kind"] == "transform":
+            uses.transform(number, event)
     told.ranks = ranks.count
-    return told
+    return told, uses.finish(counts.ids)
 
 
 def _use(told: Told, number: int, event: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Kin:
     def __init__(self, parents: Places, children: Places) -> None:
         self._down = _sorted_pairs(parents, children)
         self._up = _sorted_pairs(children, parents)
-        self.children = children
+        self.parents, self.children = parents, children
 
     def below(self, start: Mask, through: Mask | None = None) -> Mask:
         """`start`, and whatever was made from it, directly or not; with `through`, only by way of these."""

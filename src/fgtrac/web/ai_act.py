@@ -15,11 +15,16 @@ from fgtrac.api.report import TraceReport
 from fgtrac.api.report_figures import Figures, Part
 from fgtrac.drawing.html import short
 from fgtrac.verify.report import Verdict
+from fgtrac.web.use_words import held_words, part_words
 
 OPEN = "to be filled by the provider"
 CAUTION = (
     "A draft for the provider, made from a log. It fills in what the log says and marks all else; it does not say "
     "whether the model is a general-purpose one, nor whether any obligation is met."
+)
+NOBODY = (
+    "The vault is not at hand: samples that were given no subject beside others that were count as one subject more, "
+    "and as samples of a subject."
 )
 Sentence = Callable[[Figures], str]
 
@@ -39,8 +44,8 @@ def draft(report: TraceReport) -> dict[str, Any] | None:
 
 def summarize_content(figures: Figures, verdict: str) -> dict[str, Any]:
     """The summary as plain data: the template's sections, in each field what the log says (`log`) and whether the
-    provider has to fill it in (`open`); `totals` and `data_sets` are the log's own counts. `verdict` is what verifying
-    the trace found."""
+    provider has to fill it in (`open`); `totals` and `data_sets` are the log's own counts, `notes` what limits them.
+    `verdict` is what verifying the trace found."""
     form = template()
     sections = [_section(section, figures) for section in form["sections"]]
     return {
@@ -52,21 +57,15 @@ def summarize_content(figures: Figures, verdict: str) -> dict[str, Any]:
         },
         "totals": totals(figures),
         "data_sets": data_sets(figures),
+        "notes": [NOBODY] if figures.counts_nobody else [],
         "sections": sections,
     }  # fmt: skip
 
 
 def totals(figures: Figures) -> dict[str, int]:
     """Sums over all samples, and those over the data sets add up to them."""
-    course = figures.course
     return {
-        "samples": figures.all.samples,
-        "training_samples": figures.training.samples,
-        "samples_used": figures.all.used,
-        "uses": figures.all.uses,
-        "neighbour_uses": figures.all.neighbours,
-        "uses_in_doubt": course.total("perhaps"),
-        "samples_dropped": figures.all.dropped,
+        **_counts(figures.all, figures.training),
         "subjects": figures.subject_count,
         "erasures": len({pseudonym for _, pseudonym, _ in figures.told.erasures}),
     }
@@ -76,13 +75,29 @@ def data_sets(figures: Figures) -> list[dict[str, Any]]:
     """A row for each data set, by name."""
     return [
         {
-            "name": source.name, "made_by": list(source.made_by), "samples": source.part.samples,
-            "training_samples": source.training.samples, "samples_used": source.part.used, "uses": source.part.uses,
-            "neighbour_uses": source.part.neighbours, "samples_dropped": source.part.dropped,
+            "name": source.name, "made_by": list(source.made_by), **_counts(source.part, source.training),
             "subjects": source.subjects,
         }
         for source in figures.sources
     ]  # fmt: skip
+
+
+def _counts(part: Part, training: Part) -> dict[str, int]:
+    """Counts of samples and uses. A sample stands in one of the five from `samples_used` to `samples_never_used`."""
+    return {
+        "samples": part.samples,
+        "training_samples": training.samples,
+        "samples_used": part.used,
+        "samples_only_neighbours": part.as_neighbours,
+        "samples_used_through_others": part.through,
+        "samples_perhaps_used": part.in_doubt,
+        "samples_never_used": part.never,
+        "uses": part.uses,
+        "superseded_uses": part.superseded,
+        "neighbour_uses": part.neighbours,
+        "uses_in_doubt": part.perhaps,
+        "samples_dropped": part.dropped,
+    }
 
 
 def _section(section: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
@@ -128,16 +143,22 @@ def _size(figures: Figures) -> str:
 
 
 def _latest_registration(figures: Figures) -> str:
-    times = [s.registered for s in figures.sources if s.training.samples and not s.made_by]
-    if not times:
+    if not figures.training.samples:
         return "No sample has the role train."
-    return f"The training samples were registered by {date(max(times))}, and so collected before, by the log's clock."
+    if figures.acquired is None:
+        return "The log does not say from what the training samples were made."
+    what = "The training samples"
+    if figures.is_training_made:
+        what = "What the training samples are, or were made from by stages in the log,"
+    day = date(figures.acquired)
+    return f"{what} were registered by {day}, and so collected before, by the log's clock."
 
 
 def _record(figures: Figures) -> str:
     return (
         f"Counted from a log of {figures.size:,} entries with the root {figures.root}; samples are the rows of the "
-        "data sets as they were registered, and a use is a place in a batch of an applied update."
+        "data sets as they were registered, and a use is a place in a batch of an applied update. Uses in updates that "
+        f"a resume undid later are counted: {figures.all.superseded:,}."
     )
 
 
@@ -154,7 +175,7 @@ def _subjects(figures: Figures) -> str:
         return "No sample was registered as a person's (subject=). That does not mean that there is none."
     return (
         f"{figures.samples_of_subjects:,} samples belong to {figures.subject_count:,} subjects, under pseudonyms. "
-        "Whether they are users, the log does not say."
+        "Whether they are users, the log does not say." + (f" {NOBODY}" if figures.counts_nobody else "")
     )
 
 
@@ -167,12 +188,11 @@ def _made_samples(figures: Figures) -> str:
 
 
 def _opt_outs(figures: Figures) -> str:
-    excluded = [part for words, part in figures.roles.items() if "excluded" in words.split(", ")]
-    samples, uses = sum(p.samples for p in excluded), sum(p.uses + p.neighbours for p in excluded)
     erased = {pseudonym for _, pseudonym, _ in figures.told.erasures}
     return (
-        f"{samples:,} samples have the role excluded, and were used {uses:,} times; {len(erased):,} subjects were "
-        "erased. fgtrac check --policy FILE holds a list of opt-outs against the log; this summary has not done so."
+        f"{held_words('excluded', figures.held.get('excluded'))} {len(erased):,} subjects were erased. "
+        "fgtrac check also compares contents and tells whether the record is whole, and with --policy FILE it holds a "
+        "list of opt-outs against the log; this summary has done nothing of that."
     )
 
 
@@ -204,11 +224,7 @@ def date(nanoseconds: int) -> str:
 
 
 def _told(part: Part, which: str) -> str:
-    neighbours = f" and {part.neighbours:,} times as neighbours" if part.neighbours else ""
-    return (
-        f"{part.samples:,} samples {which}; {part.used:,} of them were used in updates, {part.uses:,} times in all"
-        f"{neighbours}; stages dropped {part.dropped:,}."
-    )
+    return f"{part.samples:,} samples {which}; {part_words(part)}; stages dropped {part.dropped:,}."
 
 
 def _list(words: list[str], most: int = 12) -> str:

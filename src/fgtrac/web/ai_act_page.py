@@ -21,6 +21,7 @@ def ai_act_html(summary: Mapping[str, Any]) -> Html:
         f'<span class="mono">{escape(form["source"])}</span></p>'
         f"<p>Counted from {log['entries']:,} entries; verifying them gave: {escape(log['verdict'])}. Later entries "
         f"that are not counted: {log['entries_not_covered']:,}.</p>"
+        + "".join(f"<p>{escape(note)}</p>" for note in summary["notes"])
         + _totals(summary["totals"])
         + "".join(_section(section, summary["data_sets"]) for section in summary["sections"])
     )
@@ -49,10 +50,14 @@ def _part(part: Mapping[str, Any]) -> str:
 
 
 def _data_sets(rows: list[dict[str, Any]]) -> Html:
-    head = ["data set", "made by", "samples", "training", "used", "uses", "as neighbours", "dropped", "subjects"]
-    names = (
-        "name", "made_by", "samples", "training_samples", "samples_used", "uses", "neighbour_uses", "samples_dropped",
-        "subjects",
-    )  # fmt: skip
+    """A table of what differs from zero; the provider's columns in any case."""
+    rare = {
+        name
+        for name in ("samples_only_neighbours", "samples_used_through_others", "samples_perhaps_used",
+                     "superseded_uses", "neighbour_uses", "uses_in_doubt")
+        if not any(row[name] for row in rows)
+    }  # fmt: skip
+    names = [name for name in (rows[0] if rows else {}) if name not in rare]
+    head = [name.replace("samples_", "").replace("_", " ") for name in names]
     cells = [[", ".join(row[n]) or None if n == "made_by" else row[n] for n in names] for row in rows]
     return table(head, cells, caption="Data sets")

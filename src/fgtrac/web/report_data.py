@@ -53,8 +53,10 @@ def _figures(figures: Figures) -> dict[str, Any]:
         ],
         "subjects": {
             "count": figures.subject_count, "samples": figures.samples_of_subjects,
+            "counts_nobody": figures.counts_nobody,
             "top": [asdict(s) for s in figures.subjects],
         },
+        "held": {role: held.as_json() for role, held in figures.held.items()},
         "uses_of_training": [{"uses": words, "samples": n} for words, n in figures.uses_of_training],
         "epochs": [
             {

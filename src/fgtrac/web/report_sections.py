@@ -14,11 +14,14 @@ from fgtrac.api.report import TraceReport
 from fgtrac.api.report_figures import TOP_SUBJECTS, Figures, Part
 from fgtrac.drawing.charts import Mark, Series, bars, columns, lines, signed_bars, stacked
 from fgtrac.drawing.html import Html, escape, number, table, verdict_mark
+from fgtrac.web.ai_act import NOBODY
+from fgtrac.web.use_words import held_words
 
 SHOWN = 40  # rows of a table
 BINS = 40
 CHARTS = 6  # of metrics that are no losses
 PART = ("samples", "used", "uses", "as neighbours", "dropped by a stage")
+HOW = ("samples", "used", "only as a neighbour", "only through what was made from it", "perhaps", "never")
 NOT_PROVED = (
     "A log binds what the recorder saw. It does not see physical reality, and training outside the traced loop does "
     "not appear in it.",
@@ -57,11 +60,14 @@ def _glance(said: Said) -> Iterator[str]:
         return
     told, course = figures.told, figures.course
     steps = [epoch.steps[1] for epoch in course.epochs.values() if epoch.steps]
+    near = figures.training.as_neighbours + figures.training.through
     finished = "yes" if told.is_finished else "no end entry behind its last training: unfinished, or cut off"
     rows: list[Sequence[object]] = [
         ("samples", figures.all.samples),
         ("with the role train", figures.training.samples),
         ("of these used in updates", figures.training.used),
+        ("of these used as neighbours alone, or through what was made from them", near),
+        ("of these perhaps used", figures.training.in_doubt),
         ("uses of samples in applied updates", figures.all.uses),
         ("uses as neighbours in a graph", figures.all.neighbours),
         ("uses that may not have been (batches of another number)", course.total("perhaps")),
@@ -106,7 +112,7 @@ def _composition(said: Said) -> Iterator[str]:
         return
     yield _p(
         f"{figures.samples_of_subjects:,} samples belong to {figures.subject_count:,} subjects, under pseudonyms. "
-        "Without the vault, samples that were given no subject beside others that were count as one more."
+        + (NOBODY if figures.counts_nobody else "")
     )
     top = [(s.pseudonym[:16], s.samples, s.uses) for s in figures.subjects]
     if len(top) > 1:
@@ -129,8 +135,12 @@ def _uses(said: Said) -> Iterator[str]:
     yield columns(
         figures.uses_of_training, title="How often a training sample was used", x="uses", y="training samples"
     )
-    never = [(words, part.samples - part.used, part.samples) for words, part in figures.roles.items()]
-    yield table(["role", "never used in an update", "of"], never, caption="Never used (of a graph: never as a seed)")
+    how = [
+        (words, part.samples, part.used, part.as_neighbours, part.through, part.in_doubt, part.never)
+        for words, part in figures.roles.items()
+    ]
+    yield table(["role", *HOW], how, caption="Each sample once, by the strongest that the log says of its use")
+    yield "".join(_p(held_words(role, held)) for role, held in figures.held.items())
     stages = sorted(figures.course.stages.values(), key=lambda s: (-s.dropped, s.name))
     rows = [(s.name, s.operation, s.dataset, s.kept, s.dropped, s.children) for s in stages[:SHOWN]]
     head = ["stage", "operation", "of data set", "kept", "dropped", "made"]
