@@ -9,7 +9,12 @@ from urllib.parse import urlencode
 import pytest
 
 from asgi import App, Response, ask
+from fgtrac.api.trace import open_trace
+from fgtrac.commit.keys import load_key
+from fgtrac.demo.forge import all_entries, reseal, without_a_use
+from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.bundle import parse_bundle
+from fgtrac.web.checking import Standing
 from fgtrac.web.explorer import explorer_app
 from people_trace import SOURCE, digest_of, record_people
 
@@ -115,3 +120,28 @@ def test_a_tampered_trace_has_no_answer(tmp_path: Path) -> None:
     got = of_row(explorer_app(tmp_path), 0)
     assert got.status == 500
     assert "refuted" in got.text
+
+
+def test_out_of_a_trace_that_is_refuted_nothing_is_answered(tmp_path: Path) -> None:
+    path = record_people(tmp_path, "public")
+    used, never = (open_trace(path).find(f"people:{row}").id for row in (0, 7))
+    sealed = TraceDir(path)
+    reseal(sealed, all_entries(sealed), load_key(tmp_path / "key.pem"), lie=lambda tree: without_a_use(tree, used))
+    app = explorer_app(tmp_path, key=str(tmp_path / "key.pem"))
+    for query in ({"q": "people:0"}, {"q": "people:7"}, {"sha256": digest_of(1).hex(), "source": SOURCE}):
+        said = json.loads(asked(app, **query, format="json").text)
+        assert (said["answer"], said["receipts"], said["verdict"]["state"]) == ("cannot tell", [], "refuted")
+        assert said["reasons"][0].startswith("this trace is refuted")
+        text = asked(app, **query).text
+        assert "the record cannot tell" in text
+        assert "Yes:" not in text
+        assert "No:" not in text
+    assert asked(app, q="people:0", receipt=0).status == 404
+    assert "All that follows, uses and proofs too" in ask(app, f"/run/run/sample/{never.hex()}").text
+
+
+def test_before_the_whole_trace_was_checked_the_answer_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgtrac.web.site.Site.standing", lambda _site, _name: Standing())
+    found = explorer_app(record_people(tmp_path, "public").parent, key=str(tmp_path / "key.pem"))
+    for row, answer in ((0, "Yes"), (7, "No")):
+        assert f"As this log says, which as a whole was not checked yet: {answer}" in of_row(found, row).text

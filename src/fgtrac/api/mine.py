@@ -27,6 +27,7 @@ from fgtrac.verify.children import are_certain
 from fgtrac.verify.sentences import record_words
 
 USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
+WITHOUT_PROOF = "what cannot be told cannot be proved either"
 RECEIPT_BYTES = 20_000
 MOST_KEYS = 20_000  # of subjects, under which a content is looked for: about 2 s
 MOST_HOLDERS = 100  # samples with the same content whose lives are read
@@ -281,7 +282,7 @@ def _receipts(
 ) -> tuple[list[Offer], list[str]]:
     """Bundles that prove the answer, each of at most RECEIPT_BYTES, and why others are missing."""
     if answer == CANNOT_TELL:
-        return [], ["what cannot be told cannot be proved either"]
+        return [], [WITHOUT_PROOF]
     wanted: list[tuple[Proof, tuple[str, ...]]] = [(one, ("content present", "content absent")) for one in contents]
     used = {life.id for life in lives if bool(life.uses) == (answer == USED)}
     claims = ("used",) if answer == USED else ("never used", "never registered")

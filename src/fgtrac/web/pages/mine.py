@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
-from fgtrac.api.mine import CANNOT_TELL, NOT_USED, USED, Mine, ask_by_content, ask_by_name, sources
+from fgtrac.api.mine import CANNOT_TELL, NOT_USED, USED, WITHOUT_PROOF, Mine, ask_by_content, ask_by_name, sources
 from fgtrac.api.offers import signature
 from fgtrac.verify.report import Verdict
 from fgtrac.web.asked import Answer, Asked, Download, NotThereError, Page
+from fgtrac.web.checking import Standing
 from fgtrac.web.command import command_line
 from fgtrac.web.names import written_out
 
+POLL_S = 0.02
 SAYS = {  # by the answer, and whether samples that are meant are in the record
     (USED, True): "Yes: it was used in training.",
     (NOT_USED, True): "No: it is in the record, and no training update used it.",
@@ -22,7 +26,10 @@ SAYS = {  # by the answer, and whether samples that are meant are in the record
 
 def show(asked: Asked) -> Answer | Download:
     """The form, and where something was asked the answer; with `receipt` the bundle of that number."""
-    found = _found(asked)
+    found, standing = _found(asked), Standing()
+    if found is not None:
+        standing = _standing(asked)
+        found = _unless_refuted(found, standing)
     if found is not None and "receipt" in asked.query:
         number = asked.number("receipt", 0)
         if number >= len(found.receipts):
@@ -34,14 +41,40 @@ def show(asked: Asked) -> Answer | Download:
     if found is not None:
         verdict, words = signature(asked.trace)
         data |= found.as_json() | {"signature": {"verdict": str(verdict), "words": words}}
-        data["says"] = SAYS[found.answer, bool(found.lives)]
-        if verdict is not Verdict.HOLDS and found.answer != CANNOT_TELL:
-            data["says"] = f"As this log says, whose signature was not checked: {data['says']}"
+        data |= {"verdict": {"state": standing.state, "words": standing.words}, "says": _says(found, standing, verdict)}
         data["here"] = {key: value for key, value in asked.query.items() if key in ("sha256", "source", "q")}
         if "q" in asked.query:
             name = written_out(asked.query["q"])
             command = command_line("prove", asked.site.path_of(asked.name), name, "-o", "receipt.json")
     return Answer("Was my data used?", "mine.html", data, command)
+
+
+def _standing(asked: Asked) -> Standing:
+    """How far the check of the whole trace has come, within the time that the asker waits."""
+    until = time.monotonic() + asked.patience_s
+    while (standing := asked.site.standing(asked.name)).state not in set(Verdict) and time.monotonic() < until:
+        time.sleep(POLL_S)
+    return standing
+
+
+def _unless_refuted(found: Mine, standing: Standing) -> Mine:
+    """The answer; none out of the index of a trace that is refuted: it may be false in either way."""
+    if standing.state != Verdict.REFUTED:
+        return found
+    wrong = [f"{one['check']}: {one['words']}" for one in standing.findings if one["verdict"] == Verdict.REFUTED]
+    why = f"this trace is refuted, so that nothing it says counts ({wrong[0]:.300})"
+    return replace(found, answer=CANNOT_TELL, reasons=(why, *found.reasons), receipts=(), without=(WITHOUT_PROOF,))
+
+
+def _says(found: Mine, standing: Standing, signed: Verdict) -> str:
+    """The answer in a sentence, and before it what was not checked."""
+    says = SAYS[found.answer, bool(found.lives)]
+    if found.answer == CANNOT_TELL or standing.state == Verdict.HOLDS:
+        return says
+    if standing.state not in set(Verdict):
+        return f"As this log says, which as a whole was not checked yet: {says}"
+    unchecked = "whose signature was not" if signed is not Verdict.HOLDS else "of which not everything could be"
+    return f"As this log says, {unchecked} checked: {says}"
 
 
 def _found(asked: Asked) -> Mine | None:

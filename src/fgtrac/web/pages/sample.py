@@ -32,6 +32,8 @@ def show(asked: Asked) -> Answer | Elsewhere:
     data["thumbnail"] = None
     if isinstance(asked.given, Thumbnails):
         data["thumbnail"] = asked.given.of(trace, sample_id).as_json()
+    standing = asked.site.standing(asked.name)
+    data["verdict"] = {"state": standing.state, "words": standing.words}
     command = command_line("history", asked.site.path_of(asked.name), f"id:{sample_id.hex()}")
     title = f"Sample {short(data['name'] or sample_id.hex()[:16])}"
     return Answer(title, "sample.html", data, command, pictures=pictures)
