@@ -35,6 +35,7 @@ class Truth:
         self.number = {sample: place for place, sample in enumerate(sorted(registered))}
         self.samples = {i: self._sample(i) for i in sorted(registered)}
         self.roles: dict[bytes, str] = {}
+        self.children: dict[bytes, set[bytes]] = defaultdict(set)
         self.sums: dict[str, Counter[bytes]] = defaultdict(Counter)
         for number, event in log:
             getattr(self, f"_{event['kind']}", lambda number, event: None)(number, event)
@@ -45,6 +46,10 @@ class Truth:
             row["contribution"] = self.sums[method][i] if known and method else None
             row["contribution_method"] = method if known else None
             row["role"] = self.roles.get(i)
+        for i, row in self.samples.items():
+            made = [self.samples[child] for child in self._made_from(i)]
+            perhaps = "perhaps" if any(child["perhaps"] for child in made) else None
+            row["through"] = "used" if any(child["uses"] + child["neighbours"] for child in made) else perhaps
         self.tables["samples"] = list(self.samples.values())
 
     def _blocks(self) -> dict[bytes, list[bytes]]:
@@ -59,6 +64,15 @@ class Truth:
                 if len(mine) == event["parts"]:
                     whole[event["block"]] = cut(b"".join(mine[part] for part in sorted(mine)))
         return whole
+
+    def _made_from(self, i: bytes) -> set[bytes]:
+        found: set[bytes] = set()
+        waiting = [i]
+        while waiting:
+            new = self.children[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
 
     def _sample(self, i: bytes) -> Row:
         said = [(n, e, cut(e["ids"]).index(i)) for n, e in self.log if e["kind"] == "samples" and i in cut(e["ids"])]
@@ -134,6 +148,10 @@ class Truth:
     def _transform(self, number: int, event: Row) -> None:
         for i in self._named(event, "dropped") if "dropped" in event else ():
             self.samples[i]["dropped"] = True
+        if "children" in event:
+            born = self._named({"block": event["child_block"], "ordinals": event["children"]})
+            for parent, child in zip(self._named(event, "parents"), born, strict=True):
+                self.children[parent].add(child)
 
     def _erasure(self, number: int, event: Row) -> None:
         for i in self._named(event):

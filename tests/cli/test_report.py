@@ -306,8 +306,8 @@ def test_excluded_samples_are_counted_as_the_check_of_policies_counts_them(run, 
     assert (len(seeds), len(beside)) == (5, 3)
     wanted = (
         "8 samples have the role excluded, and 2 more were made from them: of all these the log records 5 uses, 2 of "
-        "them in updates that a resume undid, and 3 as neighbours (1 of these out of the seeds' reach); perhaps 1 more, "
-        "by batches that held another number of samples than were drawn."
+        "them in updates that a resume undid, and 3 as neighbours (1 of these out of the seeds' reach); perhaps 1 "
+        "more, by batches that held another number of samples than were drawn."
     )
     assert said_of(report["ai_act"], "Measures implemented before").startswith(wanted)
     assert wanted in Page(tmp_path / "page.html").text.replace("\n", " ")

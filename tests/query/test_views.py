@@ -18,9 +18,10 @@ from erasable import write_small
 from fgtrac.api.trace import Trace
 from fgtrac.errors import ProofError
 from fgtrac.query import view_build, view_files, view_uses
+from fgtrac.query.through import WORDS, kin_of, used_through
 from fgtrac.query.view_schema import VIEWS
 from graph_lives import graph_life
-from lives import live, live_on_a_graph
+from lives import live, live_on_a_graph, use_excluded_samples
 from signed import BLOCK, Event, run, samples, seal, use, write
 from softmax_traces import scored_trace
 from staged_run import staged_run
@@ -79,7 +80,7 @@ def test_rows_are_the_same_however_they_are_dealt_out(tmp_path: Path, monkeypatc
     assert_true(everything_on_disk(tmp_path / "pieces"))
 
 
-@pytest.mark.parametrize("make", [live, live_on_a_graph, graph_life])
+@pytest.mark.parametrize("make", [live, live_on_a_graph, graph_life, use_excluded_samples])
 def test_rows_of_recorded_lives(tmp_path: Path, make: Any):
     made = make(tmp_path)
     assert_true(getattr(made, "path", None) or made.made.trace.path)
@@ -94,6 +95,14 @@ def test_rows_of_a_scored_trace(tmp_path: Path):
 def test_rows_of_a_run_whose_samples_were_made_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
     assert_true(staged_run(tmp_path).path)
+
+
+def test_a_use_is_told_of_whatever_the_sample_was_made_from():
+    pairs = [(np.array([0, 1]), np.array([2, 2])), (np.array([2, 3, 5]), np.array([4, 4, 6]))]
+    used, perhaps = np.arange(8) == 6, np.arange(8) == 4
+    codes = used_through(kin_of(pairs), used, perhaps).tolist()
+    assert [None if code < 0 else WORDS[code] for code in codes] == [*["perhaps"] * 4, None, "used", None, None]
+    assert set(used_through(kin_of([]), used, perhaps).tolist()) == {-1}
 
 
 def test_counts_are_those_of_the_index(tmp_path: Path):

@@ -18,6 +18,7 @@ from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import ROLES, decode_event
 from fgtrac.query.log import whole
 from fgtrac.query.seals import FullSeal
+from fgtrac.query.through import WORDS, Pair, kin_of, used_through
 from fgtrac.query.timeline import Timeline
 from fgtrac.query.view_files import ViewFile, hexes, lists, optional, words
 from fgtrac.query.view_samples import Registry
@@ -79,6 +80,7 @@ class _Builder:
         self._standings: dict[tuple[bytes, int], str] = {}
         self._uses = UsesBuilder(files["uses"], n, self._timeline, ranks)
         self._roles, self._predictions = np.zeros(n, np.uint8), np.zeros(n, np.uint32)
+        self._pairs: list[Pair] = []
         self._dropped, self._erased = np.zeros(n, bool), np.zeros(n, bool)
         self._sums: dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}  # by method: sums, who has any
         self._logged: list[tuple[int, int, int, str, float]] = []
@@ -129,6 +131,10 @@ class _Builder:
     def _transform(self, number: int, event: Mapping[str, Any]) -> None:
         if "dropped" in event:
             self._dropped[self._registry.numbers(number, event, "dropped")] = True
+        if "children" in event:
+            children = {"block": event["child_block"], "children": event["children"]}
+            parents = self._registry.numbers(number, event, "parents")
+            self._pairs.append((parents, self._registry.numbers(number, children, "children")))
 
     def _erasure(self, number: int, event: Mapping[str, Any]) -> None:
         self._erased[self._registry.numbers(number, event)] = True
@@ -231,15 +237,18 @@ class _Builder:
         known, counts, n = self._registry, self._uses.counts, len(self._registry)
         method = METHOD if METHOD in self._sums else min(self._sums, default="")
         sums, some = self._sums.get(method, (np.zeros(n), np.zeros(n, bool)))
+        is_used = (counts.uses > 0) | (counts.neighbours > 0)
+        through = used_through(kin_of(self._pairs), is_used, counts.perhaps > 0)
         for start in range(0, n, AT_ONCE):
             here = slice(start, min(start + AT_ONCE, n))
-            unused = (counts.uses[here] == 0) & (counts.neighbours[here] == 0)
+            unused = ~is_used[here]
             self._files["samples"].add(
                 sample=np.arange(here.start, here.stop, dtype=np.uint32), id=hexes(known.ids[here]),
                 dataset=words(known.dataset[here], known.datasets),
                 subject=hexes(known.subjects[here], known.no_subject[here]),
                 role=words(self._roles[here].astype(np.int8) - 1, list(ROLES)), dropped=self._dropped[here],
                 uses=counts.uses[here], perhaps=counts.perhaps[here], neighbours=counts.neighbours[here],
+                through=words(through[here], list(WORDS)),
                 deliveries=counts.deliveries[here], predictions=self._predictions[here],
                 first_step=optional(counts.first_step[here], unused),
                 last_step=optional(counts.last_step[here], unused),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-FORMAT = "v1"  # stands in the name of a cache: one with other columns is another
+FORMAT = "v2"  # stands in the name of a cache: one with other columns is another
 
 # type -> what it is called in docs/tables.md; "word" is a dictionary of few texts, "hex" digits of 32 or 16 bytes
 TYPES = {
@@ -42,6 +42,11 @@ VIEWS: dict[str, tuple[Column, ...]] = {
         Column("uses", "u4", "optimizer updates in which its own loss took part, without `among`"),
         Column("perhaps", "u4", "updates of which a batch named it that may have left it out (`among`)"),
         Column("neighbours", "u4", "updates in which only its features took part (graphs)"),
+        Column(
+            "through",
+            "word",
+            "whether updates used what stages made from it, directly or not: used, perhaps (`among` alone); else null",
+        ),
         Column("deliveries", "u4", "batches that were delivered and not applied"),
         Column("predictions", "u4", "recorded predictions"),
         Column("first_step", "u8", "the first step among uses and neighbours; null without any"),
