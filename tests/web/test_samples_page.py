@@ -17,9 +17,9 @@ from asgi import App, ask
 from fgtrac.api.trace import open_trace
 from fgtrac.web.explorer import explorer_app
 from fgtrac.web.pages.samples import PAGE_SAMPLES
-from fgtrac.web.sample_query import SORTS
+from fgtrac.web.sample_query import SORTS, USES
 from fgtrac.web.thumbnails import Thumbnails
-from lives import Life, live
+from lives import Life, live, use_excluded_samples
 from people_trace import people, record_people
 from recorded import Scored
 from traces import make_trace
@@ -98,8 +98,38 @@ def test_pages_hold_every_sample_once(tmp_path: Path) -> None:
         at = said["links"]["next"] and f"{said['links']['next']}&format=json"
     assert seen == sorted(sample.hex() for sample in made.ids)
     assert said["links"]["first"] is not None
-    assert data(app, page=99)["samples"] == []
     assert ask(app, "/run/run/samples?page=0").status == 400
+    beyond = ask(app, "/run/run/samples?page=99")
+    assert beyond.status == 400
+    assert "page=99: there are 3 pages" in beyond.text
+
+
+def test_used_perhaps_and_never_are_told_apart_and_count_what_was_made_from_a_sample(tmp_path: Path) -> None:
+    life = use_excluded_samples(tmp_path)
+    app = explorer_app(tmp_path)
+    found = {use: sorted(map(str, rows(app, life, use=use))) for use in USES}
+    assert found["used"] == sorted(map(str, [*range(3), *range(4, 10), 11, 12, "crop", "crop", "crop"]))
+    assert found["perhaps"] == ["10", "3"]
+    assert found["never"] == ["13", "14", "15"]
+    grid = ask(app, "/run/run/samples?use=perhaps").text
+    assert "0 uses, 1 more perhaps" in grid
+    grid = ask(app, f"/run/run/samples?text={life.made.ids[6].hex()}").text
+    assert "0 uses; what was made from it was used" in grid
+    table = ask(app, f"/run/run/samples?text={life.made.ids[6].hex()}&view=table").text
+    assert "<td>was used</td>" in table
+
+
+def test_the_page_says_what_it_rests_on_and_what_is_not_in_it(tmp_path: Path) -> None:
+    made = make_trace(tmp_path, uses=12, seals=(5,), sealed=False)
+    made.seal(full=False)
+    app, trace = explorer_app(tmp_path), open_trace(made.trace.path)
+    said = data(app, use="never")
+    assert trace.pending
+    assert (said["size"], said["pending"]) == (trace.views().size, trace.pending)
+    assert said["rests_on"] == trace.views().rests_on
+    text = ask(app, "/run/run/samples?use=never").text
+    assert f"up to entry {said['size'] - 1}, " in text
+    assert f"{trace.pending} later entries are in no index yet and may have used any of them" in text
 
 
 @pytest.mark.parametrize("query", [{"role": "train", "use": "used", "sort": "first"}, {"dataset": "crops"}])

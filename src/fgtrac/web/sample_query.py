@@ -9,9 +9,17 @@ from typing import Any
 from fgtrac.events.schema import ROLES
 
 COLUMNS = (
-    "id, dataset, subject, role, dropped, uses, neighbours, deliveries, predictions, first_step, last_step, "
-    "contribution, erased"
+    "id, dataset, subject, role, dropped, uses, perhaps, neighbours, through, deliveries, predictions, first_step, "
+    "last_step, contribution, erased"
 )
+USES = {  # the word in the address -> what it is called, and the condition; each sample is one of these
+    "used": ("used", "(uses + neighbours > 0 OR coalesce(through = 'used', false))"),
+    "perhaps": (
+        "perhaps used",
+        "(uses + neighbours = 0 AND coalesce(through != 'used', true) AND (perhaps > 0 OR through IS NOT NULL))",
+    ),
+    "never": ("never used", "(uses + neighbours + perhaps = 0 AND through IS NULL)"),
+}
 SORTS = {  # the word in the address -> what it is called, and the columns
     "uses": ("most used", "uses DESC, neighbours DESC"),
     "least": ("least used", "uses, neighbours"),
@@ -28,7 +36,7 @@ LONGEST = 200  # characters of a filter
 
 @dataclass(frozen=True, slots=True)
 class SampleQuery:
-    """Which samples: `role`, `dataset`, `use` (used or never), `dropped` (yes or no), `subject` (the beginning of a
+    """Which samples: `role`, `dataset`, `use` (a key of USES), `dropped` (yes or no), `subject` (the beginning of a
     pseudonym), `text` (a part of a name, or the beginning of an id); empty where all are meant. `names`: there is a
     vault to look `text` up in."""
 
@@ -49,7 +57,7 @@ class SampleQuery:
         if self.dataset:
             said.append(("dataset = ?", [self.dataset]))
         if self.use:
-            said.append((f"uses + neighbours {'>' if self.use == 'used' else '='} 0", []))
+            said.append((USES[self.use][1], []))
         if self.dropped:
             said.append(("dropped" if self.dropped == "yes" else "NOT dropped", []))
         if self.subject:
@@ -99,7 +107,7 @@ def parse_query(query: Mapping[str, str], *, names: bool) -> SampleQuery:
     """The samples that an address asks for. ValueError, with what there is, for a word that is none of a filter's."""
     said = {field: query.get(field, "").strip() for field in SampleQuery().as_json()}
     said["sort"] = said["sort"] or "uses"
-    for field, words in (("role", ROLE_WORDS), ("use", ("used", "never")), ("dropped", ("yes", "no")), ("sort", SORTS)):
+    for field, words in (("role", ROLE_WORDS), ("use", USES), ("dropped", ("yes", "no")), ("sort", SORTS)):
         if said[field] and said[field] not in words:
             raise ValueError(f"{field}={said[field]:.40} is none of {', '.join(words)}")
     for field, value in said.items():

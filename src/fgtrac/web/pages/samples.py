@@ -13,7 +13,7 @@ from fgtrac.api.trace import Trace
 from fgtrac.web.asked import Answer, Asked, Page, address
 from fgtrac.web.command import command_line
 from fgtrac.web.pictures import pictures_of
-from fgtrac.web.sample_query import ROLE_WORDS, SORTS, SampleQuery, parse_query
+from fgtrac.web.sample_query import ROLE_WORDS, SORTS, USES, SampleQuery, parse_query
 from fgtrac.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def show(asked: Asked) -> Answer:
         "query": wanted.as_json() | {"view": shape},
         "roles": list(ROLE_WORDS),
         "sorts": [{"word": word, "called": called} for word, (called, _) in SORTS.items()],
+        "uses": [{"word": word, "called": called} for word, (called, _) in USES.items()],
         "no_suspicion": no_suspicion,
         "has_names": has_vault(asked.trace),
         "has_pictures": isinstance(asked.given, Thumbnails),
@@ -76,13 +77,18 @@ def _found(
 ) -> dict[str, Any]:
     """The part of the samples that the page shows, and where the others are."""
     count = int(views.query(*wanted.counting())[0]["n"])
+    pages = max(1, -(-count // PAGE_SAMPLES))
+    if number >= pages:
+        raise ValueError(f"page={number + 1}: there are {pages} pages")
     rows = views.query(*wanted.page(number, PAGE_SAMPLES, suspects))
     called = names_of(asked.trace, [bytes.fromhex(row["id"]) for row in rows])
     drawn = pictures_of(asked, [row["id"] for row in rows]) or {}
     for row, name in zip(rows, called, strict=True):
         row |= {"name": name, "thumbnail": drawn.get(row["id"])}
-    pages = max(1, -(-count // PAGE_SAMPLES))
     return {
+        "size": views.size,
+        "pending": asked.trace.pending,
+        "rests_on": views.rests_on,
         "samples": rows,
         "count": count,
         "page": number + 1,
@@ -105,7 +111,7 @@ def _links(name: str, wanted: SampleQuery, shape: str, number: int, pages: int) 
 
     return {
         "first": to(0) if number else None,
-        "previous": to(min(number, pages) - 1) if number else None,
+        "previous": to(number - 1) if number else None,
         "next": to(number + 1) if number + 1 < pages else None,
         "last": to(pages - 1) if number + 1 < pages else None,
         "grid": to(number, "grid"),
