@@ -7,8 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
+import fgtrac
 from asgi import App, Response, ask
 from fgtrac.api.erase import erase
 from fgtrac.api.trace import open_trace
@@ -19,8 +24,9 @@ from fgtrac.verify.report import Verdict
 from fgtrac.web.explorer import explorer_app
 from fgtrac.web.thumbnails import Thumbnails
 from graph_lives import graph_life
-from lives import Life, live
+from lives import Life, batch, live, use_excluded_samples
 from people_trace import PEOPLE, people, record_people
+from traces import start_trace
 
 CLAIMS = {"used": ["used", "history"], "never": ["history", "never used", "label never used"]}
 
@@ -62,6 +68,46 @@ def test_it_tells_contributions_and_predictions(app: App, life: Life) -> None:
     assert len(data(app, life.made.ids[2])["predictions"]) == 1
     assert "raised the loss" in page(app, life.made.ids[7]).text
     assert "The log records none for this sample" in page(app, life.made.ids[8]).text
+
+
+def test_lists_that_are_cut_say_how_many_there_are(tmp_path: Path) -> None:
+    document = pandas.DataFrame({"id": ["a"], "text": ["x" * 480]})
+    with fgtrac.start_run(tmp_path / "run", key=tmp_path / "key.pem", ids="public") as run:
+        run.register(TensorDataset(torch.ones(30, 4)), name="equal")
+        run.register(document, name="docs")
+        run.transform("pieces", document).tokenise(list, "text", size=4)
+    app, rows = explorer_app(tmp_path), open_trace(tmp_path / "run.trace").sql("SELECT dataset, id FROM samples").rows
+    of = {row["dataset"]: row["id"] for row in rows}
+    said = json.loads(page(app, of["equal"], "?format=json").text)
+    assert (len(said["same_content"]), said["same_content_in_all"]) == (20, 29)
+    assert " and 9 more.</p>" in page(app, of["equal"]).text
+    text = page(app, of["docs"]).text
+    assert text.count("<td>made from it") == 100
+    assert "the nearest 100 on each side; there are more: 0 and 120 in all" in text
+
+
+def test_uses_of_what_was_made_from_a_sample_stand_beside_its_own(tmp_path: Path) -> None:
+    life = use_excluded_samples(tmp_path)
+    assert "in 0 updates; what was made from it 1 times</dd>" in page(explorer_app(tmp_path), life.made.ids[6]).text
+
+
+def test_of_many_predictions_the_last_are_told(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    batch(writing, 1, [0], 1)
+    state = list(writing.recorder.record("checkpoint", {"step": 1, "kept": True, "rule": "kept: the first"}))
+    asked = {"checkpoint": state, "step": 1, "block": writing.block, "ordinals": writing.placement.ordinals[[0]]}
+    for number in range(510):
+        writing.recorder.record("prediction", asked | {"losses": np.array([number], "<f4")})
+    writing.end()
+    made.seal()
+    app = explorer_app(tmp_path)
+    said = data(app, made.ids[0])
+    assert (len(said["predictions"]), said["predictions_in_all"]) == (500, 510)
+    shown = page(app, made.ids[0]).text.partition('id="predictions"')[2].partition("</section>")[0]
+    assert "the last 100 of 510" in shown
+    entries = [int(number) for number in re.findall(r"log/entry/(\d+)", shown)]
+    assert (len(entries), entries[-1]) == (100, said["predictions"][-1]["entry"])
+    assert entries[-1] == said["predictions"][0]["entry"] + 499
 
 
 @pytest.mark.parametrize(("row", "claims"), [(0, CLAIMS["used"]), (7, CLAIMS["never"]), (11, CLAIMS["never"])])

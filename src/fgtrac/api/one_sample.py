@@ -30,13 +30,16 @@ def one_sample(trace: Trace, sample_id: bytes) -> tuple[dict[str, Any], list[dic
     registered = [event["details"] for event in events if event["kind"] == "registered"]
     offers, left = true_offers(trace, Proof(sample_id))
     verdict, words = signature(trace)
+    sharing, sharing_in_all = _sharing(trace, sample_id, registered)
+    predictions = [event for event in events if event["kind"] == "prediction"]
     data = {
         "id": said["id"],
         "name": _cut(history.name),
         "datasets": sorted({one["dataset"] for one in registered}),
         "subject": next((one["subject"] for one in registered if "subject" in one), None),
         "content": next((one["content"] for one in registered if "content" in one), None),
-        "same_content": _sharing(trace, sample_id, registered),
+        "same_content": sharing,
+        "same_content_in_all": sharing_in_all,
         "roles": sorted({event["details"]["role"] for event in events if event["kind"] == "role"}),
         "size": history.size,
         "pending": history.pending,
@@ -54,7 +57,8 @@ def one_sample(trace: Trace, sample_id: bytes) -> tuple[dict[str, Any], list[dic
         "family": history.family.as_json(),
         "contributions": _contributions(events),
         "attention": said["summary"]["attention"],
-        "predictions": _bounded([event for event in events if event["kind"] == "prediction"][:MOST_EVENTS]),
+        "predictions": _bounded(predictions[-MOST_EVENTS:]),
+        "predictions_in_all": len(predictions),
         "erased": any(event["kind"] == "erased" for event in events),
         "events": _bounded(told[:MOST_EVENTS]),
         "events_in_all": len(events),
@@ -97,15 +101,20 @@ def dataset_names(trace: Trace) -> list[str]:
     return sorted({str(event["name"]) for _, event in trace._historian.timeline.entries("dataset")})
 
 
-def _sharing(trace: Trace, sample_id: bytes, registered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The other samples that hold this content, as the index has them: exact copies, and leaks between splits."""
+def _sharing(
+    trace: Trace, sample_id: bytes, registered: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], int]:
+    """The first other samples that hold this content, as the index has them (exact copies, and leaks between splits),
+    and how many there are."""
     holders: set[bytes] = set()
     for content in sorted({one["content"] for one in registered if "content" in one}):
         found = trace._seal.find(CONTENT, bytes.fromhex(content))
         value = b"" if found is None else found.value
         holders |= {value[at : at + 32] for at in range(0, len(value), 32)}
-    others = sorted(holders - {sample_id})[:MOST_SHARING]
-    return [{"id": one.hex(), "name": name} for one, name in zip(others, names_of(trace, others), strict=True)]
+    holders -= {sample_id}
+    others = sorted(holders)[:MOST_SHARING]
+    told = [{"id": one.hex(), "name": name} for one, name in zip(others, names_of(trace, others), strict=True)]
+    return told, len(holders)
 
 
 def _contributions(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
