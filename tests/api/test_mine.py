@@ -6,13 +6,19 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from every_bundle import of_an_uncertain_batch
+from fgtrac.api.contents import array_source
 from fgtrac.api.erase import erase
 from fgtrac.api.mine import CANNOT_TELL, NOT_USED, RECEIPT_BYTES, USED, Mine, ask_by_content, ask_by_name, sources
+from fgtrac.api.run import start_run
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.api.trust import trusted_verifier
+from fgtrac.events.identity import preimage, public_id
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
@@ -95,7 +101,7 @@ def test_a_data_set_without_contents_is_cannot_tell_by_content_and_not_by_name(t
     found = of_row(trace, NOBODY)
     assert found.answer == CANNOT_TELL
     assert any("no contents were recorded" in reason for reason in found.reasons)
-    assert sources(trace) == [{"dataset": "people", "source": None, "scheme": "public"}]
+    assert sources(trace) == [{"dataset": "people", "source": None, "scheme": "public", "beside": False}]
     assert [ask_by_name(trace, f"people:{row}").answer for row in (0, 7, NOBODY)] == [USED, NOT_USED, NOT_USED]
 
 
@@ -176,6 +182,20 @@ def test_receipts_hold_offline_are_small_and_name_nobody_else(folders: dict[str,
     absence = [] if scheme == "subject" else ["content absent"]
     assert claims == {0: ["content present", "used"], 7: ["content present", "never used"], NOBODY: absence}[row]
     assert found.receipts or found.without
+
+
+def test_of_many_equal_samples_those_that_were_used_are_looked_at(tmp_path: Path) -> None:
+    equal, model = TensorDataset(torch.ones(150, 4)), torch.nn.Linear(4, 1)
+    last = max(range(150), key=lambda row: public_id(preimage("equal", row)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem", ids="public") as run:
+        run.register(equal, name="equal")
+        for (inputs,) in run.watch(DataLoader(Subset(equal, [last])), role="train"):
+            model(inputs).sum().backward()
+            optimizer.step()
+    source, digest = array_source(np.ones(4, np.float32))
+    said = ask_by_content(opened(tmp_path), digest, source)
+    assert (said.answer, [life.uses for life in said.lives[:2]]) == (USED, [1, 0])
 
 
 def test_a_digest_that_is_none_is_refused(folders: dict[str, Path]) -> None:

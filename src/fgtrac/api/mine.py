@@ -31,6 +31,7 @@ WITHOUT_PROOF = "what cannot be told cannot be proved either"
 RECEIPT_BYTES = 20_000
 MOST_KEYS = 20_000  # of subjects, under which a content is looked for: about 2 s
 MOST_HOLDERS = 100  # samples with the same content whose lives are read
+MOST_SOUGHT = 10_000  # of more, those that were used themselves come first among so many: about 1 s
 LONGEST = 500  # characters of a name
 RECEIPTS = 3  # samples that have a receipt of their own
 WHOLE = ("end", "resume", "join", "leave")  # the entries that say whether the record is the whole one
@@ -101,6 +102,7 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
     holders = sorted({seen.value[at : at + 32] for _, seen in found for at in range(0, len(seen.value), 32)})
     doubts = [*_content_doubts(trace, source, datasets)]
     if len(holders) > MOST_HOLDERS:
+        holders = _used_first(trace, holders[:MOST_SOUGHT]) + holders[MOST_SOUGHT:]
         doubts.append(f"{len(holders):,} samples hold this content, of which {MOST_HOLDERS} were looked at")
     notes = ["a copy that differs in one byte, or was stored in another format, is another content"]
     proofs = [Proof(holder) for holder in holders[:MOST_HOLDERS]]
@@ -108,6 +110,16 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
     schemes = {event["id_scheme"] for event in datasets}
     shown = [proof for proof, _ in found] or (meant[:1] if len(schemes) == 1 and "subject" not in schemes else [])
     return _answer(trace, asked, proofs, shown, doubts, notes)
+
+
+def _used_first(trace: Trace, samples: Sequence[bytes]) -> list[bytes]:
+    """Those that were used for certain, then the others."""
+
+    def is_unused(sample: bytes) -> bool:
+        rows = trace._seal.rows(sample)
+        return rows is None or not are_certain(rows).any()
+
+    return sorted(samples, key=is_unused)
 
 
 def ask_by_name(trace: Trace, name: str) -> Mine:
