@@ -56,7 +56,7 @@ def test_a_history_in_words_has_a_line_for_each_event(life: Life, run) -> None:
     lines = done.out.splitlines()
     assert lines[0] == f"sample {life.made.ids[0].hex()} (digits:0)"
     assert sum(line.startswith("  entry") for line in lines) == 6  # the three samples made of it in one entry share one
-    assert "contributed to the kept checkpoints at steps 2" in done.out
+    assert "its uses are in the model states kept at step 2" in done.out
     assert "used in step 2 (epoch 0, batch 1, loader 1; exact), loss 1" in done.out
 
 

@@ -125,7 +125,7 @@ def test_a_history_does_not_give_a_sample_to_the_models_of_other_fits(tmp_path: 
     for rows in (loader(4), loader(4, first=100)):
         trainer(callback, max_epochs=1).fit(Net(), rows)
         told.append(fgtrac.open(tmp_path / "run.trace").history("TensorDataset:0").text())
-    assert "contributed to the kept checkpoints at steps 2\n" in told[0]
+    assert "its uses are in the model states kept at step 2\n" in told[0]
     assert "contributed" not in told[1]
-    assert "kept checkpoints behind its uses in this trace: steps 2, 4\n" in told[1]
+    assert "model states kept behind its uses in this trace: steps 2, 4\n" in told[1]
     assert "does not say whether they went on with the same model" in told[1]

@@ -188,7 +188,7 @@ def test_only_what_entries_that_were_read_say_is_told_of_kept_states(
     name = f"id:{made.ids[2].hex()}"
     history = fgtrac.open(made.trace.path).history(name)
     assert (history.checkpoints, history.undecided) == ((30,), ())
-    assert "its features, as a neighbour's, contributed to the kept checkpoints at steps 30" in str(history)
+    assert "its features, as a neighbour's, are in the model states kept at step 30" in str(history)
     assert "hop 2, in part beyond reach" in str(history)
     monkeypatch.setattr(history_module, "READ_DRAWS", 4)
     for details, told in ((None, "hop 2, beyond reach in 4 that were read"), (False, "hop 2\n")):
@@ -196,7 +196,7 @@ def test_only_what_entries_that_were_read_say_is_told_of_kept_states(
         assert (some.checkpoints, some.undecided) == ((), (10, 30))
         assert told in str(some)
         assert f"the entries of {36 if details is None else 40} parts as a neighbour were not read" in str(some)
-        assert "whether it contributed to those at steps 10, 30 only entries that were not read could tell" in str(some)
+        assert "whether it is in those kept at steps 10, 30 only entries that were not read could tell" in str(some)
     seed = fgtrac.open(made.trace.path).history(f"id:{made.ids[0].hex()}", details=False)
     assert (seed.checkpoints, seed.undecided) == ((10, 30), ())
 

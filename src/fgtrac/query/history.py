@@ -58,7 +58,7 @@ class History:
     """Everything that a trace's index says of one sample, in the order of the log.
 
     `tally` counts its part in training by epoch and hop, `draws` says how its neighbours came about. `size` is the full
-    seal that it is complete for. `checkpoints` are the steps of the kept model states that it contributed to and that
+    seal that it is complete for. `checkpoints` are the steps of the kept model states that its uses are in and that
     the run went on from, `undecided` of those where only entries that were not read could tell. `pending` is how many
     later entries are in no index yet; `rests_on` says what was checked. `family` are the samples that it was made from,
     and those made from it.

@@ -84,9 +84,11 @@ def drawn(draws: Draws) -> Iterator[str]:
 
 
 def _steps(steps: Sequence[int]) -> str:
+    if len(steps) == 1:
+        return f"step {steps[0]}"
     if len(steps) <= SHOWN:
-        return ", ".join(map(str, steps))
-    return f"{', '.join(map(str, steps[: SHOWN - 1]))}, ... {steps[-1]} ({len(steps):,} of them)"
+        return "steps " + ", ".join(map(str, steps))
+    return f"steps {', '.join(map(str, steps[: SHOWN - 1]))}, ... {steps[-1]} ({len(steps):,} of them)"
 
 
 def _parts(tally: Tally, draws: Draws) -> str:
@@ -186,14 +188,14 @@ def _closing(history: History) -> Iterator[str]:
     if number := history.tally.superseded[1]:
         yield f"{number:,} of its {history.tally.neighbours:,} parts as a neighbour were superseded"
     if history.checkpoints and history.may_be_of_several_fits:
-        yield f"kept checkpoints behind its uses in this trace: steps {_steps(history.checkpoints)}"
+        yield f"model states kept behind its uses in this trace: {_steps(history.checkpoints)}"
         yield "several fits may be in the trace, and the log does not say whether they went on with the same model"
     elif history.checkpoints:
-        how = "contributed" if history.uses else "its features, as a neighbour's, contributed"
-        yield f"{how} to the kept checkpoints at steps {_steps(history.checkpoints)}"
+        what = "its uses are" if history.uses else "its features, as a neighbour's, are"
+        yield f"{what} in the model states kept at {_steps(history.checkpoints)}"
     if history.undecided:
         steps = _steps(history.undecided)
-        yield f"whether it contributed to those at steps {steps} only entries that were not read could tell; --details"
+        yield f"whether it is in those kept at {steps} only entries that were not read could tell; --details"
     yield from history.family.lines()
     if history.has_scores:
         yield f"contributions are estimates: {UNMEASURED}"
