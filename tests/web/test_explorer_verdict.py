@@ -291,3 +291,36 @@ def test_every_page_of_a_run_shows_it_as_a_word_a_mark_and_a_class(tmp_path: Pat
     assert 'class="standing refuted"' in text
     assert '<td class="refuted">refuted</td>' in text
     app.state.site.stop()
+
+
+@pytest.mark.usefixtures("fast")
+def test_only_where_all_holds_does_it_say_that_all_was_checked(tmp_path: Path) -> None:
+    made = make_trace(tmp_path, uses=30)
+    with checks() as one:
+        wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")
+        unsure = one.look(made.trace.path)
+        flip(next((made.trace.path / "tile/entries").rglob("*.p/*")))
+        wait_for(lambda: one.standing(made.trace.path), "refuted")
+        refuted = one.look(made.trace.path)
+    for standing, least in ((unsure, 1), (refuted, 5)):
+        missing = sum(finding["verdict"] == "cannot tell" for finding in standing.findings)
+        assert missing >= least
+        assert f"; {missing} of {len(standing.findings)} checks cannot tell; unchanged since" in standing.words
+        assert "all of it" not in standing.words
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_page_that_a_refuted_trace_does_not_have_says_what_was_found(tmp_path: Path) -> None:
+    made = make_trace(tmp_path, uses=30)
+    flip(next((made.trace.path / "tile/entries").rglob("*.p/*")))
+    app = explorer_app(tmp_path, key=key_of(made))
+    wait_for(lambda: app.state.site.standing("run"), "refuted")
+    page = ask(app, "/run/run")
+    assert page.status == 500
+    assert "<h1>Refuted</h1>" in page.text
+    for finding in app.state.site.standing("run").findings:
+        assert f'<th scope="row">{finding["check"]}</th>' in page.text
+    assert f'data-copy="fgtrac verify {made.trace.path}"' in page.text
+    line = json.loads(ask(app, "/?format=json").text)["runs"][0]
+    assert (line["check"]["state"], line["check"]["words"]) == ("refuted", app.state.site.standing("run").words)
+    app.state.site.stop()

@@ -130,7 +130,9 @@ def test_any_two_sizes_have_a_proof_that_holds(made: Made, app: Any) -> None:
 def test_sizes_that_have_no_proof_are_said(query: str, app: Any) -> None:
     answer = ask(app, f"/run/run/log?{query}")
     assert answer.status == 400
+    assert "There is no such proof: " in answer.text
     assert "extends" not in answer.text
+    assert 'id="first"' in answer.text  # the form stands there still
 
 
 def test_tiles_that_do_not_lead_to_the_head_refute_the_proof(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_what_a_witness_handed_back_is_told_and_said_to_be_unchecked(tmp_path: P
 
 
 def test_a_log_that_nobody_witnessed_says_so(app: Any) -> None:
-    assert "No outside witness has seen this log" in ask(app, "/run/run/log").text
+    assert "No receipt of an outside witness lies in this trace" in ask(app, "/run/run/log").text
 
 
 def test_a_changed_entry_is_refuted_in_its_line_and_hides_no_other(tmp_path: Path) -> None:

@@ -233,6 +233,20 @@ def test_the_first_page_lists_each_run_and_sorts_them(tmp_path: Path) -> None:
     assert "fgtrac runs" in page
 
 
+def test_the_first_page_finds_a_run_by_a_part_of_its_name(tmp_path: Path) -> None:
+    for name in ("first", "second", "<b>third"):
+        make_trace(tmp_path / name, uses=3)
+    app = explorer_app(tmp_path)
+    assert [run["name"] for run in data_of(app, "/?text=IR")["runs"]] == ["<b>third/run", "first/run"]
+    page = ask(app, "/?text=IR&sort=began").text
+    assert "2 of 3 runs, those with IR in their names" in page
+    assert '<input type="hidden" name="text" value="IR">' in page
+    none = ask(app, "/?text=%3Ci%3E").text
+    assert "None of the 3 runs has &lt;i&gt; in its name" in none
+    for place in ("/", "/compare", "/?text=%3Ci%3E"):
+        assert '<input id="find" name="text" type="search"' in ask(app, place).text  # where `/` leads
+
+
 def test_two_runs_side_by_side_say_what_differs(tmp_path: Path) -> None:
     make_trace(tmp_path / "a", uses=3)
     make_trace(tmp_path / "b", uses=9)

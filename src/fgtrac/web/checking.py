@@ -51,7 +51,10 @@ class Standing:
             return f"not checked yet: being checked now{share}{before}"
         if self.state == CHANGED:
             return f"changed since it was checked, and not checked yet as it is now{before}"
-        return f"{self.state}: all of it was checked at {self.checked}, in {self.seconds:.1f} s; unchanged since"
+        unsure = sum(one["verdict"] == Verdict.CANNOT_TELL for one in self.findings)
+        missing = f"; {unsure} of {len(self.findings)} checks cannot tell" if unsure else ""
+        how = "all of it was checked" if self.state == Verdict.HOLDS else "checked"
+        return f"{self.state}: {how} at {self.checked}, in {self.seconds:.1f} s{missing}; unchanged since"
 
     @property
     def short(self) -> str:

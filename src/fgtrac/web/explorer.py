@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
+from fgtrac.web.command import command_line
 from fgtrac.web.listening import missing
 from fgtrac.web.pages import compare, entry, log, mine, prediction, run, runs, sample, samples, suspects, verdict
 from fgtrac.web.paths import NAME, NO_PAGE, file_name, match, read_path, read_query
@@ -193,7 +194,6 @@ class _Explorer:
             here=here.page.nav if here.page else "",
             searches=any(one.path.endswith("/find") for one in PAGES),
             standing=self._site.standing(here.name).as_json() if here.name else None,
-            look=self._site.look,
             json_link="?" + urlencode({**here.query, "format": "json"}),
         )
         return self._respond(text.encode("utf-8", "replace"), answer.status, "text/html; charset=utf-8")
@@ -204,9 +204,11 @@ class _Explorer:
             return self._json({"error": problem.as_json()}, problem.status)
         answer = Answer(problem.title, "problem.html", problem.as_json(), status=problem.status)
         try:
+            if here.name and problem.verdict:
+                answer = replace(answer, command=command_line("verify", self._site.path_of(here.name)))
             return self._html(answer, answer.data, here)
         except (NotThereError, OSError):  # the trace went while it was looked at
-            return self._html(answer, answer.data, _Here(query=here.query))
+            return self._html(replace(answer, command=""), answer.data, _Here(query=here.query))
 
     def _json(self, data: Any, status: int) -> Response:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)

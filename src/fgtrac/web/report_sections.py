@@ -214,7 +214,7 @@ def _integrity(said: Said) -> Iterator[str]:
     if report.receipts:
         yield table(["head of entries", "kind", "file"], report.receipts, caption="Receipts of outside witnesses")
     else:
-        yield _p("No outside witness was shown a head of this log (fgtrac anchor).")
+        yield _p("No receipt of an outside witness lies in this trace (fgtrac anchor asks for one).")
     if figures is None:
         return
     told = figures.told

@@ -30,6 +30,7 @@ def show(asked: Asked) -> Answer:
         raise ValueError(f"page={page}: there are {max(1, -(-len(numbers) // PER_PAGE))} pages")
     heads, head_count = view.heads()
     receipts = view.receipts()
+    consistency, why_not = _consistency(asked, view)
     data: dict[str, Any] = {
         "size": view.head.size,
         "root": view.head.root,
@@ -43,11 +44,12 @@ def show(asked: Asked) -> Answer:
         "entry_count": len(numbers),
         "page": page,
         "pages": max(1, -(-len(numbers) // PER_PAGE)),
-        "consistency": _consistency(asked, view),
+        "consistency": consistency,
+        "no_consistency": why_not,
         "receipts": receipts[:MAX_RECEIPTS],
         "receipt_count": len(receipts),
     }
-    return Answer("Log", "log.html", data, command_line("show", path))
+    return Answer("Log", "log.html", data, command_line("show", path), status=400 if why_not else 200)
 
 
 def _numbers(asked: Asked, view: LogView, kind: str) -> tuple[Sequence[int] | NDArray[np.intp], bool]:
@@ -62,12 +64,15 @@ def _numbers(asked: Asked, view: LogView, kind: str) -> tuple[Sequence[int] | ND
     return found.numbers_of(kind), True
 
 
-def _consistency(asked: Asked, view: LogView) -> dict[str, Any] | None:
-    """The proof between two sizes, if it was asked for."""
+def _consistency(asked: Asked, view: LogView) -> tuple[dict[str, Any] | None, str]:
+    """The proof between two sizes, if it was asked for; else why two sizes have none."""
     if not (asked.query.get("first") or asked.query.get("second")):
-        return None
-    first = asked.number("first", 1)
-    return asdict(view.consistency(first, asked.number("second", view.head.size)))
+        return None, ""
+    try:
+        sizes = asked.number("first", 1), asked.number("second", view.head.size)
+        return asdict(view.consistency(*sizes)), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 PAGES = (Page("/run/{name}/log", show, nav="Log", needs_trace=False),)

@@ -18,22 +18,26 @@ SORTS: dict[str, Callable[[RunLine], tuple[Any, ...]]] = {
 
 
 def show(asked: Asked) -> Answer:
-    """A line for each run; nothing is verified for it. A trace that is damaged is a line that says so."""
+    """A line for each run, or each with `text` in its name; nothing is verified for it. A trace that is damaged is a
+    line that says so."""
     order = asked.query.get("sort", "name")
     if order not in SORTS:
         raise ValueError(f"sort={order:.40} is none of {', '.join(SORTS)}")
-    place = asked.site.place
+    place, text = asked.site.place, asked.query.get("text", "")
     lines = sorted(list_runs(place), key=lambda line: (*SORTS[order](line), line.name))
     if asked.site.only:
         lines = [line for line in lines if line.path == place]
-    data = {"runs": [_line(asked, line) for line in lines], "sorts": list(SORTS), "sort": order}
+    shown = [_line(asked, line) for line in lines if text.casefold() in line.name.casefold()]
+    data = {"runs": shown, "run_count": len(lines), "sorts": list(SORTS), "sort": order, "text": text}
     return Answer("Runs", "runs.html", data, command_line("runs", place))
 
 
 def _line(asked: Asked, line: RunLine) -> dict[str, object]:
     name = asked.site.only or line.name
     is_damaged = line.state in (DAMAGED, UNREADABLE)
-    return {**line.as_json(), "name": name, "is_damaged": is_damaged}
+    standing = asked.site.look(name)
+    check = {"state": standing.state, "short": standing.short, "words": standing.words, "checked": standing.checked}
+    return {**line.as_json(), "name": name, "is_damaged": is_damaged, "check": check}
 
 
 PAGES = (Page("/", show),)

@@ -25,8 +25,9 @@ async function renew(said) {
   if (line) line.textContent = said.words;
   try {
     const answer = await fetch(location.href, { credentials: "same-origin" });
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-follows=verdict]");
-    if (fresh) follows.replaceWith(document.adoptNode(fresh)); else location.reload();
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.querySelector("[data-follows=verdict]");
+    if (fresh && page.title === document.title) follows.replaceWith(document.adoptNode(fresh)); else location.reload();
   } catch {
     // the explorer does not answer: the line says so, and it is asked again
   }
