@@ -36,7 +36,7 @@ from harness import report
 SAMPLES = int(os.environ.get("FGTRAC_QUERY_SAMPLES", "1_000_000"))
 EPOCHS = int(os.environ.get("FGTRAC_QUERY_EPOCHS", "100"))
 HISTORIES = 300
-ROLE_QUERY = "SELECT epoch, count(*) AS uses FROM uses WHERE role = 'train' GROUP BY epoch ORDER BY epoch"
+ROLE_QUERY = "SELECT epoch, count(*) AS uses FROM uses WHERE role = 'train' AND hop = 0 GROUP BY epoch ORDER BY epoch"
 
 
 def timed(act: Callable[[], Any]) -> tuple[float, Any]:

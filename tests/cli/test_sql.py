@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> str:
     return str(everything_on_disk(tmp_path))
 
 
-QUERY = "SELECT epoch, count(*) AS uses FROM uses WHERE role = 'train' GROUP BY epoch ORDER BY epoch"
+QUERY = "SELECT epoch, count(*) AS uses FROM uses WHERE role = 'train' AND hop = 0 GROUP BY epoch ORDER BY epoch"
 
 
 def test_an_answer_as_a_table_as_csv_and_as_json(path: str, run):

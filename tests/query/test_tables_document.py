@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import fgtrac
 from fgtrac.query.view_files import _ARROW, schema_of
 from fgtrac.query.view_schema import NAMES, TYPES, VIEWS
+from graph_lives import graph_life
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
 TABLES = dict(re.findall(r"### `(\w+)`\n(.*?)(?=\n##|\Z)", TEXT, re.DOTALL))
@@ -28,3 +30,14 @@ def test_the_types_are_those_of_arrow():
         assert str(_ARROW[kind]).replace("child", "item") == said.get(words, words)
     for columns in VIEWS.values():
         assert schema_of(columns).names == [column.name for column in columns]
+
+
+def test_its_uses_by_epoch_are_the_uses_of_samples_also_in_a_graph(tmp_path: Path):
+    life = graph_life(tmp_path)
+    trace = fgtrac.open(life.path)
+    query = next(block for block in re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL) if "GROUP BY epoch" in block)
+    rows = trace.sql(query).rows
+    seeds = [sum(len(u.seeds) for u in life.updates if u.epoch == row["epoch"]) for row in rows]
+    assert [row["uses"] for row in rows] == seeds
+    assert sum(seeds) == trace.sql("SELECT sum(uses) AS uses FROM samples WHERE role = 'train'").rows[0]["uses"]
+    assert sum(seeds) < trace.sql("SELECT count(*) AS n FROM uses WHERE role = 'train'").rows[0]["n"]
