@@ -152,6 +152,13 @@ def _names(cases: Sequence[Case]) -> Iterator[Vector]:
     sources = _first(cases, "contents-public", lambda b: b.claim == "content absent")
     yield Vector(anew(replace(parse_bundle(sources.data), preimage=None), without_data_sets), sources.verifier)
 
+    def with_more_in_a_row(events: dict[int, Any], seal: dict[str, Any]) -> None:
+        for event in events.values():
+            if event["kind"] == "dataset":
+                event["beside"] = True
+
+    yield Vector(anew(parse_bundle(sources.data), with_more_in_a_row), sources.verifier)
+
 
 def _descendants(cases: Sequence[Case]) -> Iterator[Vector]:
     """Used through its children and said not to be; children that are none; a stage that makes nothing."""

@@ -395,8 +395,8 @@ class Examination:
         need(is_so.get(self.claim, True), f"the kinds of use are {uses or 'none'}")
         need(words == self.bundle["words"], f"it says {self.bundle['words']!r:.200}, and what it shows is: {words}")
         need(not self.record, f"the record{self.record}: what it does not hold may have happened", "cannot tell")
-        are_known = {"content" in e for e in self.of("dataset").values()} == {True} or self.claim != "content absent"
-        need(are_known, "not every data set says what its contents are the digests of", "cannot tell")
+        are_all = {"content" in e and not e.get("beside") for e in self.of("dataset").values()} == {True}
+        need(are_all or self.claim != "content absent", "not every content has a digest of known source", "cannot tell")
         need({verdict for verdict, _ in self.found.values()} == {"holds"}, "not all other checks hold", "cannot tell")
         need(self.claim != "used" or uses - {(5, 5)}, "the batches of all its uses may have left it out", "cannot tell")
         return f"holds as committed at size {self.head.size}: {words}"

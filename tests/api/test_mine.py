@@ -105,6 +105,28 @@ def test_a_data_set_without_contents_is_cannot_tell_by_content_and_not_by_name(t
     assert [ask_by_name(trace, f"people:{row}").answer for row in (0, 7, NOBODY)] == [USED, NOT_USED, NOT_USED]
 
 
+def test_what_a_row_holds_beside_the_digested_tensor_is_never_called_unused(tmp_path: Path) -> None:
+    """Of pairs only the first was digested: that the second has no digest says nothing."""
+    first, second = (torch.arange(8.0).reshape(2, 4) + n for n in (0, 100))
+    data = TensorDataset(first, second)
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem", ids="public") as run:
+        for one, other in run.watch(DataLoader(data, batch_size=2), role="train"):
+            (model(one) - model(other)).square().mean().backward()
+            optimizer.step()
+    trace = opened(tmp_path)
+    asked = [ask_by_content(trace, array_source(rows[0].numpy())[1], SOURCE) for rows in (first, second)]
+    assert [found.answer for found in asked] == [USED, CANNOT_TELL]
+    assert any("it holds more" in reason for reason in asked[1].reasons)
+    assert sources(trace)[0]["beside"] is True
+    np.save(tmp_path / "rows.npy", second.numpy())
+    absent = parse_bundle(trace.prove(f"row:{tmp_path}/rows.npy:0"))
+    report = check_bundle(absent, trusted_verifier(str(tmp_path / "key.pem"), trace.id)[0])
+    assert (absent.claim, report.verdict) == ("content absent", Verdict.CANNOT_TELL)
+    assert {f.check for f in report.failures()} == {"sources", "claim"}
+
+
 def test_a_run_that_did_not_end_never_says_unused(tmp_path: Path) -> None:
     trace = opened(record_people(tmp_path, "public", ends=False).parent)
     assert of_row(trace, 0).answer == USED

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from fgtrac.api.check import check_trace
 from fgtrac.api.run import Run, start_run
 from fgtrac.capture import contents
+from fgtrac.capture.beside import holds_more
 from fgtrac.capture.contents import array_digests, code_digest, source_digests, stacked, tensor_digests
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import encode
@@ -184,6 +185,50 @@ def test_a_row_has_one_digest_whatever_holds_it(tmp_path: Path) -> None:
         word, digests = source_digests(data, 5, None)
         assert word == "tensor float32 3x2"
         assert [bytes(d) for d in digests] == truth
+
+
+class Listed(Dataset[Any]):
+    """A data set that holds what it is given."""
+
+    def __init__(self, **held: Any) -> None:
+        self.__dict__.update(held)
+
+
+@pytest.mark.parametrize(
+    ("more", "held"),
+    [
+        (False, {"samples": [("a.png", 0), ("b.png", 1)], "targets": [0, 1], "classes": ["cat", "dog"]}),
+        (False, {"samples": ["a.png", "b.png"]}),
+        (False, {"data": torch.zeros(2, 3), "targets": np.zeros((2, 1))}),
+        (True, {"samples": [("a.png", "b.png"), ("b.png", "a.png")]}),
+        (True, {"samples": [("a.png", 0), ("b.png", 1)], "captions": ["a cat", "a dog"]}),
+        (True, {"imgs": ["a.png", "b.png"], "masks": ["b.png", "a.png"]}),
+        (True, {"data": torch.zeros(2, 3), "targets": torch.zeros(2, 3)}),
+        (True, {"data": np.zeros((2, 3)), "labels": [[0, 1], [1]]}),
+    ],
+)
+def test_what_a_row_holds_beside_its_source_is_seen(
+    more: bool, held: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Path(name).write_bytes(name.encode())
+    same = {"imgs": held["samples"]} if "samples" in held else {}  # as in torchvision's folders
+    data = Listed(**held, **same)
+    described, digests = source_digests(data, 2, None)
+    assert digests is not None
+    assert holds_more(data, 2, described) is more
+
+
+def test_a_second_tensor_that_is_no_label_is_said_to_be_there(run: Run, log: Read) -> None:
+    rows = torch.arange(8.0).reshape(4, 2)
+    run.register(TensorDataset(rows, torch.arange(4)), name="labelled")
+    run.register(TensorDataset(rows, torch.arange(4.0).reshape(4, 1), rows + 1), name="pairs")
+    run.register(rows, name="alone")
+    run.close()
+    assert {e["name"]: e.get("beside") for e in log(run.path).kind("dataset")} == {
+        "labelled": None, "pairs": True, "alone": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

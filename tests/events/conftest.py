@@ -36,7 +36,9 @@ FIELDS: dict[str, dict[str, Any]] = {
         "git_commit": "abc", "git_dirty": False, "versions": {"numpy": "2.0"}, "config": {"lr": 0.1, "deep": [1, {}]},
         "config_artifact": "artifacts/config.json",
     },
-    "dataset": {"name": "digits", "id_scheme": "public", "rows": 3, "keys": "rows", "content": "first tensor"},
+    "dataset": {
+        "name": "digits", "id_scheme": "public", "rows": 3, "keys": "rows", "content": "first tensor", "beside": True,
+    },
     "samples": {
         "dataset": "digits", "block": BLOCK, "part": 0, "parts": 1, "ids": IDS, "contents": IDS, "subjects": IDS,
     },

@@ -104,7 +104,11 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
     if len(holders) > MOST_HOLDERS:
         holders = _used_first(trace, holders[:MOST_SOUGHT]) + holders[MOST_SOUGHT:]
         doubts.append(f"{len(holders):,} samples hold this content, of which {MOST_HOLDERS} were looked at")
-    notes = ["a copy that differs in one byte, or was stored in another format, is another content"]
+    notes = [
+        "a copy that differs in one byte, or was stored in another format, is another content",
+        "what is compared is what was digested of each row, as the table below says; what a data set reads beside that "
+        "while it gives a row, from other files say, the record does not have",
+    ]
     proofs = [Proof(holder) for holder in holders[:MOST_HOLDERS]]
     asked = f"the content whose source ({source}) has SHA-256 {digest.hex()}"
     schemes = {event["id_scheme"] for event in datasets}
@@ -147,10 +151,11 @@ def ask_by_name(trace: Trace, name: str) -> Mine:
 
 
 def sources(trace: Trace) -> list[dict[str, Any]]:
-    """What the contents of each data set were digested from (`source`, None where nothing says), under which scheme."""
-    found = {(event["name"], event.get("content"), event["id_scheme"]) for event in _datasets(trace)}
-    in_order = sorted(found, key=lambda row: (row[0], row[1] or "", row[2]))
-    return [{"dataset": name, "source": source, "scheme": scheme} for name, source, scheme in in_order]
+    """What the contents of each data set were digested from (`source`, None where nothing says), under which scheme, and
+    whether its rows hold more than that (`beside`)."""
+    found = {(e["name"], e.get("content"), e["id_scheme"], e.get("beside", False)) for e in _datasets(trace)}
+    in_order = sorted(found, key=lambda row: (row[0], row[1] or "", *row[2:]))
+    return [dict(zip(("dataset", "source", "scheme", "beside"), row, strict=True)) for row in in_order]
 
 
 def _datasets(trace: Trace) -> list[Mapping[str, Any]]:
@@ -192,10 +197,14 @@ def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, A
     """Why a sample with this content might be there without being found."""
     if not datasets:
         yield "the log has no data set"
-    for event in {(e["name"], e.get("content"), e["id_scheme"]): e for e in datasets}.values():
+    for event in {(e["name"], e.get("content"), e.get("beside")): e for e in datasets}.values():
         name, recorded = f"data set {event['name']!r:.60}", event.get("content")
         if recorded is None:
             yield f"of {name} no contents were recorded: only names can be looked up in it"
+        elif recorded == source and event.get("beside"):
+            yield (
+                f"of each row of {name} only one content was digested ({recorded}), and it holds more: yours may be that"
+            )
         elif recorded != source:
             yield (
                 f"the contents of {name} were recorded as {recorded!r:.60} and yours is {source!r:.60}: their digests "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset
 
 from fgtrac.capture.adopted import Adopted
+from fgtrac.capture.beside import holds_more
 from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
 from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, is_graph, node_count
@@ -245,7 +246,9 @@ class Registry:
             if self.adds and turn.elsewhere is None:
                 block.keep(self._way_back)
                 said = {"name": called, "id_scheme": keyed.scheme, "rows": rows, "keys": kind_of_keys(keys)}
-                self._recorder.record("dataset", said | ({"content": described} if described is not None else {}))
+                said |= {"content": described} if described is not None else {}
+                said |= {"beside": True} if holds_more(there, rows, described) else {}
+                self._recorder.record("dataset", said)
                 block.write(self._recorder)
                 turn.done(block.id, block.content_digest)
         root = self._roots[id(data)] = block.root(data)

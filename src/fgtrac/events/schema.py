@@ -101,6 +101,7 @@ _SPECIFICATION: dict[str, dict[str, Check]] = {
     },
     "dataset": {
         "name": _text, "id_scheme": _one_of(*SCHEMES), "rows?": _integer, "keys?": _one_of(*KEYS), "content?": _text,
+        "beside?": _boolean,
     },
     "samples": {
         "dataset": _text, "block": _BLOCK, "part": _integer, "parts": _integer, "ids": _rows, "contents?": _rows,

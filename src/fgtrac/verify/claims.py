@@ -256,6 +256,11 @@ class _Examination:
             raise CannotTell(
                 f"the source of data set {unknown[0]!r:.60} is not known to the log, so any content may be in it"
             )
+        if beside := [e for e in datasets if e.get("beside")]:
+            raise CannotTell(
+                f"rows of data set {beside[0]['name']!r:.60} hold more than what their content digests are of "
+                f"({beside[0]['content']:.60}), and this content may be that"
+            )
         return f"each of the {len(datasets)} data sets says what its content digests are taken from"
 
     def _check_claim(self, others: Sequence[Finding]) -> str:

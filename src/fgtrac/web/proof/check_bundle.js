@@ -342,6 +342,8 @@ class Examination extends Told {
     if (!sets.length) throw new CannotTell("the log has no data set, so nothing says what contents are the digests of");
     if (sets.some((e) => !("content" in e)))
       throw new CannotTell("a data set does not say what its contents are, so any may be in it");
+    if (sets.some((e) => e.beside === true))
+      throw new CannotTell("rows of a data set hold more than what their content digests are of, and this may be that");
     return `each of the ${sets.length} data sets says what its content digests are taken from`;
   }
 
