@@ -128,12 +128,18 @@ def _uses(said: Said) -> Iterator[str]:
     by_epoch: dict[str, dict[str, float]] = {}
     for one in epochs:
         sums = by_epoch.setdefault(str(one.epoch), {})
-        for word, n in (("uses", one.uses), ("as neighbours", one.neighbours), ("not applied", one.deliveries)):
+        for word, n in (
+            ("uses", one.uses), ("perhaps", one.perhaps), ("as neighbours", one.neighbours),
+            ("not applied", one.deliveries),
+        ):  # fmt: skip
             if n or word == "uses":
                 sums[word] = sums.get(word, 0) + n
     yield stacked(list(by_epoch.items()), title="Uses by epoch", x="epoch", y="samples in batches")
     yield columns(
-        figures.uses_of_training, title="How often a training sample was used", x="uses", y="training samples"
+        figures.uses_of_training,
+        title="How often a training sample itself was used for certain",
+        x="uses",
+        y="training samples",
     )
     how = [
         (words, part.samples, part.used, part.as_neighbours, part.through, part.in_doubt, part.never)
