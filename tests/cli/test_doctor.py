@@ -16,13 +16,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+import erasable
 from fgtrac.anchor.pending import Pending, format_pending
 from fgtrac.anchor.service import SignedHead
 from fgtrac.api import machine_checks
 from fgtrac.api.doctor import examine
 from fgtrac.api.finding import Finding, State
+from fgtrac.api.naming import subject_scope
+from fgtrac.api.prior import trace_id_of
 from fgtrac.capture.self_test import KNOWN_VERSIONS
+from fgtrac.events.identity import subject_commitment
 from fgtrac.store import disks, durable
+from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.note import TreeHead
 from lives import keep_names
@@ -108,6 +113,20 @@ def another_vault(made: Made) -> None:
 def break_off_an_erasure(made: Made) -> None:
     vault = Vault.open(made.trace.vault_path, TRACE_ID, read_only=False)
     vault.erase("subject:ada", [], [], bytes(32), [])
+    vault.close()
+
+
+def test_what_it_says_of_a_broken_off_erasure_erases_nobody_else(run, tmp_path: Path, monkeypatch) -> None:
+    trace = erasable.record(tmp_path)
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    vault = Vault.open(trace.with_suffix(".vault"), trace_id_of(TraceDir(trace)), read_only=False)
+    before = dict(vault.secrets())
+    gone = subject_commitment(before.pop(bob := subject_scope(erasable.BOB)))
+    vault.erase(bob, [], [], gone, [])
+    remedy = to_do(trace)["vault"].remedy
+    command = remedy[: remedy.index(" finishes")].split()
+    assert run(*command[1:]).code == 2
+    assert (dict(vault.secrets()), vault.unfinished()) == (before, [])
     vault.close()
 
 

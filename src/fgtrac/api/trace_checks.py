@@ -223,8 +223,10 @@ def _vault(trace: TraceDir) -> Iterator[Finding]:
     finally:
         vault.close()
     if unfinished:
-        words = f"the erasure of {len(unfinished)} subjects was interrupted"
-        yield to_do("vault", words, f"fgtrac erase {trace.path} --subject NAME, for any subject, finishes it first")
+        names = [pseudonym.hex() for pseudonym, _artifacts in unfinished]
+        words = f"the erasure of {_named(names)} was interrupted: its key is gone already (or a process is at it now)"
+        remedy = f"fgtrac erase {trace.path} --subject {names[0]} finishes it, erases nobody else, and ends with 2"
+        yield to_do("vault", words, remedy)
     else:
         yield fine("vault", f"{path} is this trace's; fgtrac verify --vault holds its names against the log")
 
