@@ -47,7 +47,7 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
             for pseudonym, _artifacts in vault.unfinished():
                 audit.checks.notes.append(
                     f"an erasure was interrupted: the key of subject {pseudonym.hex()[:16]} is destroyed, the rest may "
-                    "not be done; run fgtrac erase again, which finishes it first"
+                    "not be done; run fgtrac erase again, with --subject {pseudonym.hex()}, which finishes it"
                 )
             return _check(vault, audit, progress)
         except FormatError as error:  # the vault's: the log's entries are known to be well formed
