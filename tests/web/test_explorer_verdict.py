@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from asgi import ask
+from fgtrac.commit.keys import Keyring
 from fgtrac.web import checking
 from fgtrac.web.check_alone import Alone
 from fgtrac.web.checking import Checking, Standing
 from fgtrac.web.explorer import explorer_app
+from model_traces import write_key
 from traces import Made, make_trace
 
 
@@ -157,8 +160,6 @@ def test_a_link_to_a_folder_and_an_empty_folder_are_changes(tmp_path: Path) -> N
 
 
 def test_a_change_back_to_the_same_size_and_time_is_a_change(tmp_path: Path) -> None:
-    import os
-
     made = make_trace(tmp_path)
     path, tile = made.trace.path, made.trace.path / "checkpoint"
     with checks(key_of(made)) as one:
@@ -265,6 +266,116 @@ def test_a_process_that_ends_without_an_answer_is_no_verdict(tmp_path: Path) -> 
     assert process.report(lambda done, total: None) is None
 
 
+@pytest.mark.usefixtures("fast", "alone")
+@pytest.mark.parametrize("module", ["json", "numpy", "fgtrac"])
+def test_nothing_that_lies_in_the_current_folder_is_run(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_trace(tmp_path / "downloaded")
+    flip(made.trace.path / "checkpoint", 3)
+    said = {"findings": [{"check": "signature", "verdict": "holds", "words": "signed by you"}], "notes": []}
+    lie = f"open('run', 'w').close(); print({json.dumps(said)!r}, flush=True); import os; os._exit(0)"
+    (tmp_path / "downloaded" / f"{module}.py").write_text(lie)
+    monkeypatch.chdir(tmp_path / "downloaded")
+    with checks(key_of(made)) as one:
+        assert wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")[-1] == "refuted"
+    assert not Path("run").exists()
+
+
+def test_ctrl_c_reaches_the_explorer_and_not_the_check_beside_it(tmp_path: Path) -> None:
+    process = Alone(make_trace(tmp_path).trace.path, None)
+    try:
+        assert os.getpgid(process._process.pid) != os.getpgid(0)
+    finally:
+        process.stop()
+        process._process.communicate()
+
+
+@pytest.mark.usefixtures("fast")
+def test_another_key_in_the_file_that_was_named_is_a_change(tmp_path: Path) -> None:
+    made, key = make_trace(tmp_path), tmp_path / "key.txt"
+    key.write_text(key_of(made))
+    with checks(str(key)) as one:
+        wait_for(lambda: one.standing(made.trace.path), "holds")
+        key.write_text("00" * 32)
+        assert one.look(made.trace.path).state == "changed"
+        assert wait_for(lambda: one.standing(made.trace.path), "holds", "refuted", "cannot tell")[-1] == "refuted"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_key_that_is_revoked_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    made = make_trace(tmp_path)
+    for key in (None, key_of(made)):  # as the user's own, and as one that was named
+        (tmp_path / "revoked").unlink(missing_ok=True)
+        write_key(tmp_path / "key.pem")
+        with checks(key) as one:
+            wait_for(lambda one=one: one.standing(made.trace.path), "holds")  # type: ignore[misc]
+            Keyring(tmp_path / "key.pem").revoke(made.verifier.public_key)
+            assert one.look(made.trace.path).state == "changed"
+            wait_for(lambda one=one: one.standing(made.trace.path), "cannot tell")  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("fast")
+def test_what_no_time_of_change_tells_is_found_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_trace(tmp_path, uses=300)
+    path, tile = made.trace.path, made.trace.path / "tile/entries/000"
+    monkeypatch.setattr(checking, "AGAIN_S", 0.5)
+    monkeypatch.setattr(checking, "AGAIN_SHARE", 0.0)
+    real, frozen = checking._files, threading.Event()
+    with checks(key_of(made)) as one:
+        wait_for(lambda: one.standing(path), "holds")
+        before = real(path)
+        monkeypatch.setattr(checking, "_files", lambda path: before if frozen.is_set() else real(path))
+        frozen.set()  # as a write through a memory map that was there before: no time of change moves
+        flip(tile)
+        assert wait_for(lambda: one.standing(path), "refuted") == ["holds", "refuted"]
+
+
+def test_many_traces_are_not_all_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "MAX_KNOWN", 2)
+    made = make_trace(tmp_path)
+    with checks(key_of(made)) as one:
+        for number in range(6):
+            (path := tmp_path / f"{number}.trace").mkdir()
+            wait_for(lambda path=path: one.standing(path), "refuted")  # type: ignore[misc]
+        assert len(one._known) <= 3
+
+
+def test_a_trace_is_checked_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    made = make_trace(tmp_path)
+    (tmp_path / "loop").symlink_to(".")
+    app = explorer_app(tmp_path, key=key_of(made))
+    wait_for(lambda: app.state.site.standing("run"), "holds")
+    assert app.state.site.standing("loop/loop/run").state == "holds"
+    app.state.site.stop()
+
+
+def test_what_is_no_key_is_said_before_anything_is_served(tmp_path: Path) -> None:
+    make_trace(tmp_path)
+    with pytest.raises(ValueError, match=r"'nonsense.pem' is no key and no file"):
+        explorer_app(tmp_path, key="nonsense.pem")
+
+
+@pytest.mark.usefixtures("alone")
+def test_where_no_check_was_made_it_does_not_say_that_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_trace(tmp_path)
+    real = Alone.report
+
+    def killed(alone: Alone, progress: Any) -> Any:
+        alone.stop()
+        return real(alone, progress)
+
+    monkeypatch.setattr(Alone, "report", killed)
+    with checks() as one:
+        wait_for(lambda: one.standing(made.trace.path), "cannot tell")
+        words = one.look(made.trace.path).words
+    assert words.startswith("cannot tell: no check could be made at")
+    assert "ended without an answer" in words
+
+
 @pytest.mark.usefixtures("fast")
 def test_every_page_of_a_run_shows_it_as_a_word_a_mark_and_a_class(tmp_path: Path) -> None:
     made = make_trace(tmp_path)
@@ -305,7 +416,7 @@ def test_only_where_all_holds_does_it_say_that_all_was_checked(tmp_path: Path) -
     for standing, least in ((unsure, 1), (refuted, 5)):
         missing = sum(finding["verdict"] == "cannot tell" for finding in standing.findings)
         assert missing >= least
-        assert f"; {missing} of {len(standing.findings)} checks cannot tell; unchanged since" in standing.words
+        assert f"; {missing} of {len(standing.findings)} checks cannot tell; no change seen since" in standing.words
         assert "all of it" not in standing.words
 
 

@@ -73,6 +73,24 @@ def revoked_keys(environment: Mapping[str, str] | None = None) -> frozenset[byte
     return Keyring(path).revoked()
 
 
+def trust_state(named: str | None, environment: Mapping[str, str] | None = None) -> tuple[tuple[str, ...], ...]:
+    """What changes when a file does that `trusted_verifier` goes by: the one that was named, the user's own keys, and
+    the list of those that are revoked."""
+    places = [] if named is None else [Path(named)]
+    with suppress(ValueError):  # who has no folder for keys has none there
+        ring = Keyring(default_key_path(_now(environment)))
+        places += ring.files()
+    return tuple((str(place), *_identity(place)) for place in places)
+
+
+def _identity(path: Path) -> tuple[str, ...]:
+    try:
+        said = path.stat()
+    except (OSError, ValueError):
+        return ()  # nothing lies there, or it is a key itself
+    return tuple(map(str, (said.st_ino, said.st_size, said.st_ctime_ns)))
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

@@ -115,6 +115,10 @@ class Keyring:
             found += [load_key(path) for path in sorted(self._retired.glob("*.pem"))]
         return {public_bytes(key): key for key in found}
 
+    def files(self) -> list[Path]:
+        """Where all of it lies, whether or not something is there."""
+        return [self.path, self._revoked, self._retired, *sorted(self._retired.glob("*.pem"))]
+
     def revoked(self) -> frozenset[bytes]:
         """The public keys that are no longer believed. FormatError for a list of something else."""
         if not self._revoked.exists():

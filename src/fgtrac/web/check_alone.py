@@ -1,4 +1,4 @@
-"""The check of one trace in a process of its own: `python -m fgtrac.web.check_alone PATH [KEY]`.
+"""The check of one trace in a process of its own: `python -P -m fgtrac.web.check_alone PATH [KEY]`.
 
 Two threads of Python that compute take turns, so that a large trace that is checked would keep every page waiting. What
 is said to whoever started it are lines of JSON: [done, total] again and again, and at last the report.
@@ -20,8 +20,12 @@ class Alone:
     """A process that checks a trace; `stop` ends it at once."""
 
     def __init__(self, path: Path, key: str | None) -> None:
-        command = [sys.executable, "-m", "fgtrac.web.check_alone", str(path.absolute()), *([key] if key else [])]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        # -P: what lies in the current folder, which a stranger may have filled, is not imported. A session of its own:
+        # Ctrl-C reaches the explorer alone, which ends this process
+        command = [sys.executable, "-P", "-m", "fgtrac.web.check_alone", str(path.absolute()), *([key] if key else [])]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+        )
 
     def report(self, progress: Callable[[int, int], None]) -> Report | None:
         """What it found, None where it ended without an answer."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.api.trace import open_for_verification
+from fgtrac.api.trust import trust_state
 from fgtrac.errors import FgtracError
 from fgtrac.verify.report import Finding, Report, Verdict
 from fgtrac.web.background import Background, StoppedError
@@ -21,9 +22,13 @@ from fgtrac.web.check_alone import Alone
 
 WAIT_S = 2.0  # at least, before a trace that goes on changing is checked again; and as long as the last check took
 ALONE_BYTES = 1 << 26  # a trace of so much is checked in a process of its own
+AGAIN_S, AGAIN_SHARE = 600.0, 50.0  # a trace that seems unchanged is read again after so long, or so often its check
+MAX_KNOWN = 1000  # traces; of more, those longest unasked are checked anew
 SETTLE_S = 0.03  # a kernel's clock for times of change moves every 10 ms at the slowest
 WAITING, CHECKING, CHANGED = "waiting", "checking", "changed"
+NOT_MADE = "check"  # the check of a finding that says why there is no other
 Files = tuple[tuple[str, int, int, int], ...]
+State = tuple[Files, tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,12 @@ class Standing:
             return f"not checked yet: being checked now{share}{before}"
         if self.state == CHANGED:
             return f"changed since it was checked, and not checked yet as it is now{before}"
+        if [one["check"] for one in self.findings] == [NOT_MADE]:
+            return f"{self.state}: no check could be made at {self.checked} ({self.findings[0]['words']})"
         unsure = sum(one["verdict"] == Verdict.CANNOT_TELL for one in self.findings)
         missing = f"; {unsure} of {len(self.findings)} checks cannot tell" if unsure else ""
         how = "all of it was checked" if self.state == Verdict.HOLDS else "checked"
-        return f"{self.state}: {how} at {self.checked}, in {self.seconds:.1f} s{missing}; unchanged since"
+        return f"{self.state}: {how} at {self.checked}, in {self.seconds:.1f} s{missing}; no change seen since"
 
     @property
     def short(self) -> str:
@@ -79,12 +86,13 @@ class Standing:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one trace, and of which state of its files."""
+    """What is known of one trace, and of which state of its files and of the keys that it is held to."""
 
     standing: Standing = field(default_factory=Standing)
-    files: Files | None = None
+    state: State | None = None
     is_busy: bool = False
     ready_at: float = 0.0
+    old_at: float = 0.0
 
 
 class Checking:
@@ -101,19 +109,22 @@ class Checking:
         """What is known of a trace as it is now; asks for no check."""
         with self._turn:
             known = self._known.get(path, _Known())
-            standing, files = known.standing, known.files
-        if standing.state in set(Verdict) and _files(path) != files:
+            standing, state = known.standing, known.state
+        if standing.state in set(Verdict) and self._state(path) != state:
             return replace(standing, state=CHANGED)
         return standing
 
     def standing(self, path: Path) -> Standing:
-        """The same; a trace that was not checked in this state of its files is put in line."""
-        files = _files(path)
+        """The same; a trace that was not checked in this state of its files, or long ago, is put in line."""
+        state, now = self._state(path), time.monotonic()
         with self._turn:
-            known = self._known.setdefault(path, _Known())
-            if not known.is_busy and known.files != files:
-                if known.files is not None:
-                    known.standing = replace(known.standing, state=CHANGED)
+            known = self._known[path] = self._known.pop(path, _Known())  # the newest last
+            for old in [one for one, said in self._known.items() if not said.is_busy][:-MAX_KNOWN]:
+                del self._known[old]
+            is_changed = known.state != state
+            if is_changed and known.standing.state in set(Verdict):
+                known.standing = replace(known.standing, state=CHANGED)
+            if not known.is_busy and (is_changed or now >= known.old_at):
                 known.is_busy = True
                 self._background.do(partial(self._check, path, known), known.ready_at)
             return known.standing
@@ -124,19 +135,27 @@ class Checking:
         if self._alone is not None:
             self._alone.stop()
 
+    def _state(self, path: Path) -> State:
+        """What an answer is of: the trace, and the keys whose signatures count."""
+        return _files(path), trust_state(self._key)
+
     def _check(self, path: Path, known: _Known) -> None:
         """Read everything of a trace again. What is found counts for the files as they were before that: where they
-        change meanwhile, the next look sees it."""
+        change meanwhile, the next look sees it. While what seems unchanged is read again, its verdict stands."""
         time.sleep(SETTLE_S)  # what is written from now on has another time of change than what was written before
-        files, began = _files(path), time.monotonic()
-        self._say(known, replace(known.standing, state=CHECKING, done=0, total=0))
+        state, began = self._state(path), time.monotonic()
+        with self._turn:
+            is_again = known.state == state and known.standing.state in set(Verdict)
+            if not is_again:
+                known.standing = replace(known.standing, state=CHECKING, done=0, total=0)
 
         def progress(done: int, total: int) -> None:
             self._background.go_on()
-            self._say(known, replace(known.standing, done=done, total=total))
+            if not is_again:
+                self._say(known, replace(known.standing, done=done, total=total))
 
         try:
-            report = self._report(path, files, progress)
+            report = self._report(path, state[0], progress)
         except StoppedError:
             raise
         except Exception as error:
@@ -147,7 +166,8 @@ class Checking:
         findings = tuple({"check": f.check, "verdict": str(f.verdict), "words": f.words} for f in report.findings)
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         with self._turn:
-            known.files, known.ready_at, known.is_busy = files, time.monotonic() + max(WAIT_S, took), False
+            known.state, known.is_busy, over = state, False, time.monotonic()
+            known.ready_at, known.old_at = over + max(WAIT_S, took), over + max(AGAIN_S, AGAIN_SHARE * took)
             known.standing = Standing(verdict, 0, 0, now, took, verdict, findings, report.notes)
 
     def _report(self, path: Path, files: Files, progress: Callable[[int, int], None]) -> Report:
@@ -177,11 +197,12 @@ def report_on(path: Path, key: str | None, progress: Callable[[int, int], None])
     except FgtracError as error:
         return Report((Finding("trace", Verdict.REFUTED, str(error)),))
     except (OSError, ValueError) as error:
-        return _cannot_tell(f"it cannot be read: {error}")
+        return _cannot_tell(f"the trace, or the key, cannot be read: {error}")
 
 
 def _cannot_tell(words: str) -> Report:
-    return Report((Finding("trace", Verdict.CANNOT_TELL, words),))
+    """The answer where no check was made."""
+    return Report((Finding(NOT_MADE, Verdict.CANNOT_TELL, words),))
 
 
 def _files(path: Path) -> Files:

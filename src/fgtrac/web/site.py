@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fgtrac.api.overview import newest_head, overview
 from fgtrac.api.trace import Trace, open_trace
+from fgtrac.api.trust import trusted_verifier
 from fgtrac.errors import FormatError
 from fgtrac.store.private_files import check_names_file
 from fgtrac.web.asked import NotThereError
@@ -42,6 +43,8 @@ class Site:
             raise FileNotFoundError(f"there is no trace or folder {place}; name a trace, or a folder with traces in it")
         if not place.is_dir():
             raise FormatError(f"{place} is no folder; name a trace (NAME.trace), or a folder with traces in it")
+        if key is not None:
+            trusted_verifier(key, bytes(16))  # what is no key is said now, and not on every page
         self.place = place
         self.is_one = (place / "checkpoint").exists() or (place / "journal").exists()
         self.key = key
@@ -98,7 +101,7 @@ class Site:
 
     def standing(self, name: str) -> Standing:
         """How far the check of a trace has come, which begins when this is first asked, and again after a change."""
-        return self._checking.standing(self.path_of(name))
+        return self._checking.standing(self.path_of(name).resolve())
 
     def state(self, name: str) -> Stamp:
         """What changes with a trace, or with what its vault knows."""
@@ -106,7 +109,7 @@ class Site:
 
     def look(self, name: str) -> Standing:
         """The same without a check being begun."""
-        return self._checking.look(self.path_of(name))
+        return self._checking.look(self.path_of(name).resolve())
 
     def overview(self, name: str, patience_s: float) -> Finding:
         """What the trace's log tells as of its newest head, as far as it was read within `patience_s`. NotSealedError
