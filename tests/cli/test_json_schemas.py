@@ -164,7 +164,7 @@ CALLS: dict[str, Callable[[Paths, Path], list[Call]]] = {  # of each verb exit c
 TRIED = 40  # leaves of an answer that are exchanged
 ELSEWHERE = {"anchor", "serve", "ui", "key revoke", "demo"}  # below, and demo in tests/demo
 OPEN = {  # what a schema leaves open, by the path in an answer: an entry's own fields, the user's own values
-    "diff": r"(settings|versions|datasets)/\d+/[ab]|roles/(counts|named)/\d+/[ab]",
+    "diff": r"(settings|versions|datasets|stages)/\d+/[ab]|roles/(counts|named)/\d+/[ab]",
     "history": r"events/\d+/details/.*",
     "sql": r"rows/.*",
     "export in-toto": r"statement/(subject|predicate)/.*",

@@ -24,6 +24,8 @@ from fgtrac.api.difference import (
     Suspects,
 )
 from fgtrac.api.prior import trace_id_of
+from fgtrac.api.said_settings import compare_settings, compare_stages, compare_versions, pair_up
+from fgtrac.api.same_contents import compare_contents
 from fgtrac.api.same_samples import SameSamples, Side, match_samples
 from fgtrac.api.trace import open_trace
 from fgtrac.errors import ProofError, ScoreError
@@ -38,7 +40,14 @@ from fgtrac.verify.checks import CannotTell
 
 NAMED = 5  # samples named where some differ
 SUSPECTS = 20
-OF_SAMPLES = ("samples", "used", "batches", "contributions", "suspects")  # they ask which samples are the same
+OF_SAMPLES = (
+    "samples",
+    "contents",
+    "used",
+    "batches",
+    "contributions",
+    "suspects",
+)  # they ask which samples are the same
 VALIDATION = "validation loss"
 Path_ = str | os.PathLike[str]
 T = TypeVar("T")
@@ -50,33 +59,41 @@ def diff_traces(a: Path_, b: Path_, *, suspects: int = SUSPECTS) -> Difference:
     Each entry that is read is checked against its trace's head, and nothing else is verified; names are believed as
     the vaults beside the traces have them. Both logs are streamed: memory grows with the number of samples and of
     steps, not of uses. Batches are compared as sets: of a graph the seeds, not their neighbours. `suspects`: so many
-    of the first suspects of both are compared, where both have factors (0: none).
+    of the first suspects of both are compared, where both have factors (0: none, which `cannot_tell` says).
 
     FileNotFoundError, FormatError where one is no trace; NotSealedError (a ValueError) where nothing of it was sealed;
     ProofError, TamperError where its entries are not those of its head.
+
+    What both logs leave open is said to be so: contents whose digests are keyed with two secrets, the state of a
+    generator that a vault has which is not here, the configuration that a resumed run went on with. Labels are in no
+    log, and neighbours in a graph are not compared.
     """
     with ExitStack() as stack:
         sides = [_open(Path(path), stack) for path in (a, b)]
         unknown: dict[str, str] = {}
         same = _tell(unknown, OF_SAMPLES, lambda: match_samples(*sides))
         steps = [read_step_samples(side.log, *_numbers_of(same, n, side)) for n, side in enumerate(sides)]
+        has_one_id = sides[0].log.log.head.origin == sides[1].log.log.head.origin
+        is_one = has_one_id and _is_one_log(*sides)
         return Difference(
             a=_compared(sides[0], steps[0]),
             b=_compared(sides[1], steps[1]),
-            settings=_pairs(*(_settings(side.log) for side in sides)),
-            versions=_pairs(*(_versions(side.log) for side in sides)),
-            datasets=_pairs(*(_datasets(side) for side in sides)),
+            same_trace=is_one,
+            forked=has_one_id and not is_one,
+            settings=_partly(unknown, "settings", compare_settings(sides)),
+            versions=_partly(unknown, "versions", compare_versions(sides)),
+            datasets=pair_up(*(_datasets(side) for side in sides)),
+            stages=_partly(unknown, "stages", compare_stages(sides)),
             compared_by=None if same is None else same.by,
-            samples=None if same is None else _samples(same),
+            samples=None if same is None else _shared(same, same.registered(0), same.registered(1)),
+            contents=None if same is None else compare_contents(same),
             roles=_roles(sides, same),
-            used=None if same is None else _shared(same, *(one.times > 0 for one in steps)),
+            used=None if same is None else _shared(same, *(one.used for one in steps)),
             batches=None if same is None else _batches(*steps),
             losses=_losses(*(side.log for side in sides)),
             checkpoints=_checkpoints(*(side.log.states() for side in sides)),
             contributions=None if same is None else _tell(unknown, ("contributions",), lambda: _contributions(same)),
-            suspects=None
-            if same is None or not suspects
-            else _tell(unknown, ("suspects",), lambda: _suspects(same, suspects)),
+            suspects=None if same is None else _tell(unknown, ("suspects",), lambda: _suspects(same, suspects)),
             cannot_tell=unknown,
         )
 
@@ -102,6 +119,20 @@ def _tell(unknown: dict[str, str], sections: Sequence[str], make: Callable[[], T
         return None
 
 
+def _partly(unknown: dict[str, str], section: str, found: tuple[tuple[Pair, ...], list[str]]) -> tuple[Pair, ...]:
+    """What differs; the reasons why more may go to the section's name."""
+    pairs, untold = found
+    if untold:
+        unknown[section] = "; ".join(untold)
+    return pairs
+
+
+def _is_one_log(a: Side, b: Side) -> bool:
+    """Whether one of two logs of one trace is the other's beginning, or the other: by the roots of their heads."""
+    short, long = sorted((a.log.log, b.log.log), key=lambda log: log.head.size)
+    return long.root_at(short.head.size) == short.head.root
+
+
 def _numbers_of(same: SameSamples | None, which: int, side: Side) -> tuple[Mapping[bytes, Numbers], int]:
     """The numbers of a side's samples; where they cannot be compared, nobody's."""
     if same is None:
@@ -110,57 +141,16 @@ def _numbers_of(same: SameSamples | None, which: int, side: Side) -> tuple[Mappi
 
 
 def _compared(side: Side, steps: StepSamples) -> Compared:
-    head, last = side.log.log.head, int(steps.steps[-1]) if len(steps.steps) else None
-    return Compared(side.name, head.origin.removeprefix(ORIGIN_PREFIX), head.size, last)
+    head = side.log.log.head
+    return Compared(side.name, head.origin.removeprefix(ORIGIN_PREFIX), head.size, steps.last_step)
 
 
 # -- what is written in few entries ---------------------------------------------------------------------------------
 
 
-def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Pair, ...]:
-    """What differs, by name."""
-    names = sorted(a.keys() | b.keys())
-    return tuple(Pair(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
-
-
-def _settings(log: TrainingLog) -> dict[str, Any]:
-    """The user's configuration, the code's commit, and how each loader is ordered, by name."""
-    found: dict[str, Any] = {}
-    for _, run in log.events("run"):
-        found |= {name: run[name] for name in ("git_commit", "git_dirty", "config_artifact") if name in run}
-        found |= dict(_flat("config", run.get("config", {})))
-    for _, event in log.events("sampler"):
-        if (front := f"loader {event['loader']}") not in found:
-            found[front] = event["sampler"]
-            found |= dict(_flat(front, event.get("parameters", {})))
-            if "state" in event:
-                found[f"{front}.state of its generator"] = _plain(event["state"])
-    return found
-
-
-def _flat(front: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        return [pair for name, inner in value.items() for pair in _flat(f"{front}.{name}", inner)]
-    return [(front, _plain(value))]
-
-
-def _plain(value: Any) -> Any:
-    """A setting as JSON has it."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value
-
-
-def _versions(log: TrainingLog) -> dict[str, str]:
-    return {name: version for _, run in log.events("run") for name, version in run["versions"].items()}
-
-
 def _datasets(side: Side) -> dict[str, Any]:
-    """What is said of each data set, and how many samples are registered under its name."""
+    """What is said of each data set, and how many samples are registered under its name. What they hold, and what
+    labels they have, is not in it."""
     counts: dict[str, int] = {}
     for block in side.blocks.values():
         counts[block.dataset] = counts.get(block.dataset, 0) + len(block.ids)
@@ -183,16 +173,19 @@ def _checkpoints(a: Mapping[int, State], b: Mapping[int, State]) -> Checkpoints:
 def _losses(a: TrainingLog, b: TrainingLog) -> tuple[LossDifference, ...]:
     """The validation loss of checkpoints, and each metric that both logged."""
     found = []
-    columns = [log.metrics() for log in (a, b)]
-    for mine, log in zip(columns, (a, b), strict=True):
-        mine[VALIDATION] = {s.step: s.val_loss for s in log.states().values() if s.val_loss is not None}
-    for name in sorted(columns[0].keys() & columns[1].keys(), key=lambda name: (name != VALIDATION, name)):
-        one, other = (mine[name] for mine in columns)
+    columns = []
+    for log in (a, b):
+        logged = {(True, name): values for name, values in log.metrics().items()}
+        states = {s.step: s.val_loss for s in log.states().values() if s.val_loss is not None}
+        columns.append({(False, VALIDATION): states, **logged})
+    for is_logged, name in sorted(columns[0].keys() & columns[1].keys()):
+        one, other = (mine[is_logged, name] for mine in columns)
         both = sorted(one.keys() & other.keys())
         if both:
             apart = {step: 0.0 if one[step] == other[step] else abs(one[step] - other[step]) for step in both}
             step = max(both, key=lambda step: (apart[step], -step))
-            found.append(LossDifference(name, len(both), apart[step], step, one[step], other[step]))
+            called = f"{name}, as logged" if is_logged and name == VALIDATION else name
+            found.append(LossDifference(called, len(both), apart[step], step, one[step], other[step]))
     return tuple(found)
 
 
@@ -207,34 +200,39 @@ def _shared(same: SameSamples, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Sh
     return Shared(int((a & b).sum()), len(alone[0]), len(alone[1]), named[0], named[1], *nameless)
 
 
-def _samples(same: SameSamples) -> Shared:
-    masks = []
-    for blocks in (same.a, same.b):
-        mask = np.zeros(same.total + 1, dtype=bool)
-        for numbers in blocks.values():
-            mask[numbers] = True
-        masks.append(mask[:-1])
-    return _shared(same, *masks)
-
-
 def _batches(a: StepSamples, b: StepSamples) -> Batches:
-    both, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
-    unsure = a.unsure[in_a] | b.unsure[in_b]
-    differs = (a.marks[in_a] != b.marks[in_b]).any(axis=1) | (a.counts[in_a] != b.counts[in_b])
-    differs &= ~unsure
-    first = int(both[differs][0]) if differs.any() else None
+    """Of each optimizer the steps that both have, by the optimizer's number."""
+    compared, differing, cannot_tell = 0, 0, 0
+    first: tuple[int, int] | None = None
+    for optimizer in sorted(a.updates.keys() & b.updates.keys()):
+        mine, other = a.updates[optimizer], b.updates[optimizer]
+        both, in_a, in_b = np.intersect1d(mine.steps, other.steps, assume_unique=True, return_indices=True)
+        unsure = mine.unsure[in_a] | other.unsure[in_b]
+        differs = (mine.marks[in_a] != other.marks[in_b]).any(axis=1) | (mine.counts[in_a] != other.counts[in_b])
+        differs &= ~unsure
+        if differs.any():
+            at = int(both[differs][0]), optimizer
+            first = at if first is None else min(first, at)
+        compared, differing, cannot_tell = (
+            compared + len(both),
+            differing + int(differs.sum()),
+            cannot_tell + int(unsure.sum()),
+        )
     epochs = a.epochs.keys() & b.epochs.keys()
-    is_sure = not (a.unsure.any() or b.unsure.any())
+    is_sure = a.is_sure and b.is_sure
     return Batches(
-        len(a.steps),
-        len(b.steps),
-        len(both),
-        int(differs.sum()),
-        first,
-        int(unsure.sum()),
-        bool(np.array_equal(a.times, b.times)) if is_sure else None,
-        len(epochs),
-        sum(a.epochs[epoch] == b.epochs[epoch] for epoch in epochs) if is_sure else None,
+        optimizers=len(a.updates.keys() | b.updates.keys()),
+        seeds_only=a.has_graph or b.has_graph,
+        steps_a=a.count,
+        steps_b=b.count,
+        compared=compared,
+        differing=differing,
+        first_differing=None if first is None else first[0],
+        first_optimizer=None if first is None else first[1],
+        cannot_tell=cannot_tell,
+        same_uses=bool(np.array_equal(a.times, b.times)) if is_sure else None,
+        epochs=len(epochs),
+        same_epochs=sum(a.epochs[epoch] == b.epochs[epoch] for epoch in epochs) if is_sure else None,
     )
 
 
@@ -258,13 +256,13 @@ def _roles(sides: Sequence[Side], same: SameSamples | None) -> Roles:
     if same is None:
         return Roles(pairs, None, ())
     one, other = (mine[:-1] for mine in bits)
-    changed = np.flatnonzero((one != other) & (one > 0) & (other > 0))
+    changed = np.flatnonzero((one != other) & same.registered(0) & same.registered(1))
     said = [[_roles_in(int(mine[n])) for n in changed[:NAMED]] for mine in bits]
     return Roles(pairs, len(changed), tuple(map(Pair, same.names(changed[:NAMED]), *said)))
 
 
 def _roles_in(bits: int) -> str:
-    return ", ".join(word for word, code in ROLES.items() if bits >> code & 1)
+    return ", ".join(word for word, code in ROLES.items() if bits >> code & 1) or "none"
 
 
 # -- scores ---------------------------------------------------------------------------------------------------------
@@ -312,6 +310,8 @@ def _sums(log: TrainingLog, numbers: Mapping[bytes, Numbers], total: int) -> Sum
 
 def _suspects(same: SameSamples, listed: int) -> Suspects:
     """The samples among the first `listed` suspects of both. CannotTell where one has no factors or no index."""
+    if not listed:
+        raise CannotTell("none were asked for (--suspects 0)")
     lists = []
     for which, side in enumerate(same.sides):
         try:

@@ -10,7 +10,7 @@ from fgtrac.drawing.notebook import shown, words
 from fgtrac.events.one_line import one_line
 from fgtrac.query.occurrences import plain
 
-SECTIONS = ("samples", "roles", "used", "batches", "losses", "checkpoints", "contributions", "suspects")
+SECTIONS = ("samples", "contents", "roles", "used", "batches", "losses", "checkpoints", "contributions", "suspects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,26 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """Of the samples that both have: of how many the content digests are equal, of how many other ones (some of those
+    named), and of how many they say nothing: one log has none, or they are keyed with two secrets, or of two kinds of
+    source. A digest is of a sample's source, and no label beside it is in it."""
+
+    equal: int
+    differing: int
+    cannot_tell: int
+    named: tuple[str, ...]
+
+    @property
+    def are_the_same(self) -> bool:
+        """Whether every sample was compared, and its digests are equal."""
+        return not (self.differing or self.cannot_tell)
+
+
+@dataclass(frozen=True, slots=True)
 class Roles:
-    """How many samples have each role, and how many of both have other roles in the one than in the other (some
-    named); None where samples cannot be compared."""
+    """How many samples have each role, and how many of both have other roles (or none) in the one than in the other,
+    some named; None where samples cannot be compared."""
 
     counts: tuple[Pair, ...]
     changed: int | None
@@ -59,15 +76,19 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The updates of both, step by step, as sets of samples: how many steps both have, in how many the samples differ,
-    the first of those, and in how many nobody can tell. `same_uses`: each sample was used equally often in both.
-    `epochs` both have, and in how many of those the same samples were used. None where a batch is not known whole."""
+    """The updates of both that stand, step by step of each of `optimizers`, as sets of samples: how many steps both
+    have, in how many the samples differ, the first of those and its optimizer, and in how many nobody can tell.
+    `seeds_only`: of a graph, whose neighbours are not compared. `same_uses`: each sample was used equally often in
+    both. `epochs` both have, and in how many of those the same samples were used. None where a batch is not whole."""
 
+    optimizers: int
+    seeds_only: bool
     steps_a: int
     steps_b: int
     compared: int
     differing: int
     first_differing: int | None
+    first_optimizer: int | None
     cannot_tell: int
     same_uses: bool | None
     epochs: int
@@ -127,15 +148,21 @@ class Suspects:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two traces side by side; no verdict. A section that is None is explained in `cannot_tell`, by its name."""
+    """Two traces side by side; no verdict. `same_trace`: copies of one trace, of which one may be longer; `forked`: two
+    logs under one trace id that part. A section that is None is explained in `cannot_tell`, by its name; so is why
+    settings, versions and stages may differ in more than the logs tell."""
 
     a: Compared
     b: Compared
+    same_trace: bool
+    forked: bool
     settings: tuple[Pair, ...]
     versions: tuple[Pair, ...]
     datasets: tuple[Pair, ...]
+    stages: tuple[Pair, ...]
     compared_by: str | None
     samples: Shared | None
+    contents: Contents | None
     roles: Roles | None
     used: Shared | None
     batches: Batches | None
@@ -145,14 +172,9 @@ class Difference:
     suspects: Suspects | None
     cannot_tell: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def is_same_trace(self) -> bool:
-        """Whether both are copies of one trace, at the same or another size."""
-        return self.a.trace_id == self.b.trace_id
-
     def as_json(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite as text."""
-        said: dict[str, Any] = plain(asdict(self)) | {"same_trace": self.is_same_trace}
+        said: dict[str, Any] = plain(asdict(self))
         if self.batches is not None:
             said["batches"] |= {"same_samples_in_other_order": self.batches.is_other_order}
         return said
@@ -173,11 +195,14 @@ def _lines(found: Difference) -> Iterator[str]:
     for letter, one in (("A", found.a), ("B", found.b)):
         steps = "no updates" if one.last_step is None else f"updates up to step {one.last_step:,}"
         yield f"{letter} {one_line(one.path)}: trace {one.trace_id}, {one.entries:,} entries, {steps}"
-    if found.is_same_trace:
-        yield "these are copies of one trace; fgtrac verify --since says whether one continues the other"
-    yield from _pairs("settings", found.settings)
-    yield from _pairs("versions", found.versions)
-    yield from _pairs("data sets", found.datasets)
+    if found.same_trace:
+        longer = "" if found.a.entries == found.b.entries else ", of which one is longer"
+        yield f"these are copies of one trace{longer}"
+    if found.forked:
+        yield "these are two logs under one trace id, and neither continues the other: they were written apart"
+    for title in ("settings", "versions", "stages"):
+        yield from _pairs(title, getattr(found, title), is_all=title not in found.cannot_tell)
+    yield from _pairs("data sets, as declared", found.datasets)
     for name in SECTIONS:
         if (section := getattr(found, name)) is not None:
             yield from _WORDS[name](section, found)
@@ -186,8 +211,9 @@ def _lines(found: Difference) -> Iterator[str]:
         yield f"{', '.join(names)}: cannot tell: {one_line(reason)}"
 
 
-def _pairs(title: str, pairs: Sequence[Pair]) -> Iterator[str]:
-    yield f"{title}: {'the same' if not pairs else f'{len(pairs)} differ'}"
+def _pairs(title: str, pairs: Sequence[Pair], *, is_all: bool = True) -> Iterator[str]:
+    same = "the same" if is_all else "none that is told differs"
+    yield f"{title}: {f'{len(pairs)} differ' if pairs else same}"
     for pair in pairs:
         yield f"  {one_line(pair.name)}: {_value(pair.a)} in A, {_value(pair.b)} in B"
 
@@ -219,8 +245,15 @@ def _samples(found: Shared, whole: Difference) -> Iterator[str]:
     yield _shared(f"samples, by {by}", found)
 
 
-def _used(found: Shared, _whole: Difference) -> Iterator[str]:
-    yield _shared("used in updates", found)
+def _contents(found: Contents, _whole: Difference) -> Iterator[str]:
+    differing = f"{found.differing:,} others{_named(found.named, found.differing)}"
+    untold = f", {found.cannot_tell:,} that cannot be compared: cannot tell" if found.cannot_tell else ""
+    yield f"contents, by the logs' digests, without labels beside them: {found.equal:,} equal, {differing}{untold}"
+
+
+def _used(found: Shared, whole: Difference) -> Iterator[str]:
+    seeds = ", as seeds" if whole.batches is not None and whole.batches.seeds_only else ""
+    yield _shared(f"used in updates{seeds}", found)
 
 
 def _roles(found: Roles, _whole: Difference) -> Iterator[str]:
@@ -230,18 +263,26 @@ def _roles(found: Roles, _whole: Difference) -> Iterator[str]:
     yield f"roles: {counts or 'none'}{changed}"
 
 
-def _batches(found: Batches, _whole: Difference) -> Iterator[str]:
-    yield f"steps: {found.steps_a:,} in A, {found.steps_b:,} in B, {found.compared:,} in both"
+def _batches(found: Batches, whole: Difference) -> Iterator[str]:
+    several = found.optimizers > 1
+    of = f" of {found.optimizers:,} optimizers, each counted by itself" if several else ""
+    what = "seeds" if found.seeds_only else "samples"
+    is_certain = whole.contents is not None and whole.contents.are_the_same
+    same = f"the same {what}" if is_certain else f"{what} of the same {whole.compared_by}s"
+    yield f"steps{of}: {found.steps_a:,} in A, {found.steps_b:,} in B, {found.compared:,} in both"
     if found.differing:
-        yield f"batches: the samples differ in {found.differing:,} steps, first in step {found.first_differing:,}"
+        first = f"step {found.first_differing:,}" + (f" of optimizer {found.first_optimizer}" if several else "")
+        yield f"batches: the {what} differ in {found.differing:,} steps, first in {first}"
     elif found.compared > found.cannot_tell:
-        yield f"batches: the same samples in each of {found.compared - found.cannot_tell:,} steps"
+        yield f"batches: {same} in each of {found.compared - found.cannot_tell:,} steps"
     if found.cannot_tell:
-        yield f"batches: cannot tell of {found.cannot_tell:,} steps, whose samples are not all known by name"
+        yield f"batches: cannot tell of {found.cannot_tell:,} steps, whose {what} are not all known by name"
+    if found.seeds_only:
+        yield "batches: the seeds' neighbours are not compared"
     if found.is_other_order:
-        yield "order: each sample was used equally often in both: the same data in another order"
+        yield f"order: {same}, each used equally often in both, in another order"
     if found.epochs and found.same_epochs is not None:
-        yield f"epochs: {found.epochs:,} in both, {found.same_epochs:,} of them with the same samples"
+        yield f"epochs: {found.epochs:,} in both, {found.same_epochs:,} of them with {same}"
 
 
 def _losses(found: Sequence[LossDifference], _whole: Difference) -> Iterator[str]:
@@ -271,6 +312,6 @@ def _suspects(found: Suspects, _whole: Difference) -> Iterator[str]:
 
 
 _WORDS: dict[str, Any] = {
-    "samples": _samples, "roles": _roles, "used": _used, "batches": _batches, "losses": _losses,
+    "samples": _samples, "contents": _contents, "roles": _roles, "used": _used, "batches": _batches, "losses": _losses,
     "checkpoints": _checkpoints, "contributions": _contributions, "suspects": _suspects,
 }  # fmt: skip

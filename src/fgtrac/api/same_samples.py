@@ -66,6 +66,13 @@ class SameSamples:
     a: dict[bytes, Numbers]
     b: dict[bytes, Numbers]
 
+    def registered(self, which: int) -> NDArray[np.bool_]:
+        """(total,) whether each sample is registered in the first (0) or second (1) trace."""
+        mask = np.zeros(self.total + 1, dtype=bool)
+        for numbers in (self.a, self.b)[which].values():
+            mask[numbers] = True
+        return mask[:-1]
+
     def names(self, numbers: NDArray[np.intp]) -> list[str]:
         """What to call some samples: as the first trace calls them, else as the second does."""
         return [self._name(int(number)) for number in numbers]

@@ -20,8 +20,8 @@ def diff(
     ] = SUSPECTS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two trainings: settings, versions, samples, the first step whose batch differs, losses, checkpoints,
-    contributions. No verdict: exit code 0 whatever differs.
+    """Compare two trainings: settings, versions, stages, samples and their contents, the first step whose batch
+    differs, losses, checkpoints, contributions. No verdict: exit code 0 whatever differs.
 
     Samples are compared by id where ids are public or of one key, else by name where both vaults are there, and
     otherwise it cannot tell."""

@@ -14,7 +14,14 @@ from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
-from fgtrac.tlog.merkle import check_inclusion, leaf_hash, prove_inclusion
+from fgtrac.tlog.merkle import (
+    check_consistency,
+    check_inclusion,
+    leaf_hash,
+    prove_consistency,
+    prove_inclusion,
+    root,
+)
 from fgtrac.tlog.note import TreeHead
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, TileNodes, tile_path
 
@@ -60,6 +67,15 @@ class SealedLog:
         """The audit path of an entry in the tree of this head."""
         with whole(f"the proof of entry {number}"):
             return tuple(prove_inclusion(number, self.head.size, self._nodes))
+
+    def root_at(self, size: int) -> bytes:
+        """The root of the first `size` entries, 1 to those of this head. ProofError where this head's root does not
+        extend it, TamperError where a file is gone."""
+        with whole(f"the root at {size} entries"):
+            found = root(size, self._nodes)
+            path = prove_consistency(size, self.head.size, self._nodes)
+        check_consistency(size, found, self.head.size, self.head.root, path)
+        return found
 
     def event(self, number: int) -> Mapping[str, Any]:
         """The event of an entry, checked as `entry` does."""

@@ -26,46 +26,78 @@ _SEEDS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepSamples:
-    """Columns by applied step, ascending, of what stands: `steps` (n,), `marks` (n, 2), `counts` (n,), `unsure` (n,)
-    whether some batch of it has samples that nobody can name or may have held others. `times` (m,): in how many applied
-    updates each sample was, also in those that a resumed run went back behind; `epochs`: mark and count of each."""
+class Updates:
+    """Columns by applied step of one optimizer, ascending, of what stands: `steps` (n,), `marks` (n, 2), `counts` (n,),
+    `unsure` (n,) whether some batch of it has samples that nobody can name or may have held others."""
 
     steps: NDArray[np.uint64]
     marks: Marks
     counts: Numbers
     unsure: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepSamples:
+    """The updates by the optimizer's number. `used` (m,): whether each sample was surely in an applied update, also in
+    one that a resumed run went back behind; `times` (m,): in how many of those that stand; `epochs`: mark and count of
+    each; `has_graph`: whether the samples of some batch are a graph's seeds, whose neighbours are not among them."""
+
+    updates: dict[int, Updates]
+    used: NDArray[np.bool_]
     times: Numbers
     epochs: dict[int, tuple[int, int, int]]
+    has_graph: bool
+
+    @property
+    def last_step(self) -> int | None:
+        """The last applied step of any optimizer."""
+        return max((int(mine.steps[-1]) for mine in self.updates.values()), default=None)
+
+    @property
+    def count(self) -> int:
+        """How many updates stand."""
+        return sum(len(mine.steps) for mine in self.updates.values())
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the samples of every update that stands are known."""
+        return not any(mine.unsure.any() for mine in self.updates.values())
 
 
 def read_step_samples(log: TrainingLog, numbers: Mapping[bytes, Numbers], total: int) -> StepSamples:
     """Read every `use` entry once. `numbers`: of each block the number below `total` of the sample at each ordinal,
     -1 for one that cannot be named. ProofError for a block or an ordinal that is not registered."""
     marks = _marks_of(total)
-    times = np.zeros(total + 1, dtype=np.int64)
+    used, times = np.zeros(total + 1, dtype=bool), np.zeros(total + 1, dtype=np.int64)
     epochs: dict[int, tuple[int, int, int]] = {}
-    columns: list[tuple[NDArray[Any], ...]] = [
-        (np.empty(0, np.uint64), np.empty((0, 2), np.uint64), np.empty(0, np.int64), np.empty(0, bool))
-    ]
+    columns: dict[int, list[tuple[NDArray[Any], ...]]] = {}
+    has_graph = False
     for entry, event in log.events("use"):
         samples = _samples(entry, event, numbers)
         applied = event["status"] == STATUS["applied"]
         among = event["attribution"] == ATTRIBUTION["among"]
         counts = event["count"].astype(np.int64)
-        np.add.at(times, samples[np.repeat(applied & ~among, counts)], 1)
+        has_graph = has_graph or "graph" in event
+        stands = applied & ~log.superseded(entry, event["step"])
+        used[samples[np.repeat(applied & ~among, counts)]] = True
+        np.add.at(times, samples[np.repeat(stands & ~among, counts)], 1)
         sums = _sum_up(marks[samples], counts)
         unsure = among | (_sum_up((samples < 0)[:, None].astype(np.uint64), counts)[:, 0] > 0)
-        stands = applied & ~log.superseded(entry, event["step"])
-        columns.append((event["step"][stands], sums[stands], counts[stands], unsure[stands]))
-        _add_epochs(epochs, event["epoch"][stands], sums[stands], counts[stands])
+        if stands.any():
+            mine = event["step"][stands], sums[stands], counts[stands], unsure[stands]
+            columns.setdefault(event["optimizer"], []).append(mine)
+            _add_epochs(epochs, event["epoch"][stands], sums[stands], counts[stands])
+    updates = {optimizer: _by_step(mine) for optimizer, mine in sorted(columns.items())}
+    return StepSamples(updates, used[:-1], times[:-1], epochs, has_graph)
+
+
+def _by_step(columns: list[tuple[NDArray[Any], ...]]) -> Updates:
+    """One row for each step of some batches' steps, marks, counts and doubts."""
     steps, sums, counts, unsure = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.argsort(steps, kind="stable")
     found, first = np.unique(steps[order], return_index=True)
-    if not len(found):
-        return StepSamples(found, sums, counts, unsure, times[:-1], epochs)
     marks, counts = (np.add.reduceat(column[order], first, axis=0) for column in (sums, counts))
-    return StepSamples(found, marks, counts, np.logical_or.reduceat(unsure[order], first), times[:-1], epochs)
+    return Updates(found, marks, counts, np.logical_or.reduceat(unsure[order], first))
 
 
 def _samples(entry: int, event: Mapping[str, Any], numbers: Mapping[bytes, Numbers]) -> Numbers:

@@ -30,10 +30,12 @@ class State:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A block's data set, and (n, 32) the ids of its samples by ordinal, ascending."""
+    """A block's data set, and (n, 32) the ids of its samples by ordinal, ascending; `contents` (n, 32) their content
+    digests, None where the log has not those of all."""
 
     dataset: str
     ids: NDArray[np.uint8]
+    contents: NDArray[np.uint8] | None
 
 
 class TrainingLog:
@@ -73,14 +75,18 @@ class TrainingLog:
 
     def blocks(self) -> dict[bytes, Block]:
         """The blocks that are registered whole."""
-        parts: dict[bytes, list[bytes]] = {}
+        parts: dict[bytes, list[tuple[bytes, bytes]]] = {}
         found: dict[bytes, Block] = {}
         for _number, event in self.events("samples"):
             block = bytes(event["block"])
             mine = parts.setdefault(block, [])
-            mine[event["part"] :] = [event["ids"]]  # a registration that was begun anew
+            mine[event["part"] :] = [(event["ids"], event.get("contents", b""))]  # a registration may be begun anew
             if len(mine) == event["parts"]:
-                found[block] = Block(event["dataset"], np.frombuffer(b"".join(mine), np.uint8).reshape(-1, 32))
+                ids, contents = (
+                    np.frombuffer(b"".join(column), np.uint8).reshape(-1, 32) for column in zip(*mine, strict=True)
+                )
+                found[block] = Block(event["dataset"], ids, contents if len(contents) == len(ids) else None)
+                del parts[block]
         return found
 
     def states(self) -> dict[int, State]:
