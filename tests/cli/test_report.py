@@ -291,6 +291,21 @@ def said_of(summary: dict[str, Any], title: str) -> str:
     return next(field["log"] for field in fields if field["title"].startswith(title))
 
 
+def test_a_draft_has_the_head_of_the_template_and_says_when_the_law_was_looked_up(run, tmp_path: Path) -> None:
+    life = live(tmp_path)
+    summary = run("report", life.path, "--json", "-o", tmp_path / "page.html").json["ai_act"]
+    first = summary["sections"][0]["parts"][0]["fields"]
+    assert [field["title"] for field in first] == ["Version of the Summary", "Last update"]
+    newest = fgtrac.open(life.path).sql("SELECT max(time) AS newest FROM entries").rows[0]["newest"]
+    assert f"is of {newest:%Y-%m-%d}," in first[1]["log"]
+    text = " ".join(Page(tmp_path / "page.html").text.split())
+    assert f"this was looked up on {summary['about']['looked_up']}" in text
+    assert "Article 113, third paragraph, point (b)" in text
+    assert "stage operation of data set into kept dropped made" in text
+    assert summary["totals"]["samples_dropped"] == 1
+    assert "of these, stages dropped 1. Of all samples, stages dropped 1." in said_of(summary, "Training data size")
+
+
 def test_excluded_samples_are_counted_as_the_check_of_policies_counts_them(run, tmp_path: Path) -> None:
     path = use_excluded_samples(tmp_path).path
     (tmp_path / "excluded.toml").write_text(

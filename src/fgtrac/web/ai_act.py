@@ -49,7 +49,7 @@ def summarize_content(figures: Figures, verdict: str) -> dict[str, Any]:
     form = template()
     sections = [_section(section, figures) for section in form["sections"]]
     return {
-        "about": {name: form[name] for name in ("regulation", "template", "dates")},
+        "about": {name: form[name] for name in ("regulation", "template", "looked_up", "dates")},
         "caution": CAUTION,
         "log": {
             "trace_id": figures.trace_id, "entries": figures.size, "root": figures.root, "verdict": verdict,
@@ -120,6 +120,10 @@ def _said(field: Mapping[str, Any], figures: Figures) -> str:
     return _SENTENCES[field["from"]](figures) if "from" in field else ""
 
 
+def _last_entry(figures: Figures) -> str:
+    return f"The last entry that is counted here is of {date(figures.told.ended)}, by the log's clock."
+
+
 def _model_states(figures: Figures) -> str:
     kept = [state for state in figures.course.states if state.standing == "kept"]
     named = [f"step {s.step}" + (f" (SHA-256 {s.digest.hex()})" if s.digest else "") for s in kept]
@@ -139,6 +143,7 @@ def _size(figures: Figures) -> str:
     form = template()
     ranges = "; ".join(f"{s['modality'].lower()} in {s['unit']}: {', '.join(s['ranges'])}" for s in form["sizes"])
     said = _told(figures.training, "with the role train")
+    said += f" Of all samples, stages dropped {figures.all.dropped:,}."
     return f"{said} The log counts samples. The template asks for a range by modality ({ranges})."
 
 
@@ -209,7 +214,7 @@ def _processing(figures: Figures) -> str:
 
 
 _SENTENCES: dict[str, Sentence] = {
-    "model_states": _model_states, "modalities": _modalities, "size": _size,
+    "last_entry": _last_entry, "model_states": _model_states, "modalities": _modalities, "size": _size,
     "latest_registration": _latest_registration, "record": _record, "data_sets": _data_sets, "subjects": _subjects,
     "made_samples": _made_samples, "opt_outs": _opt_outs, "removals": _removals, "processing": _processing,
 }  # fmt: skip
@@ -224,7 +229,7 @@ def date(nanoseconds: int) -> str:
 
 
 def _told(part: Part, which: str) -> str:
-    return f"{part.samples:,} samples {which}; {part_words(part)}; stages dropped {part.dropped:,}."
+    return f"{part.samples:,} samples {which}; {part_words(part)}; of these, stages dropped {part.dropped:,}."
 
 
 def _list(words: list[str], most: int = 12) -> str:

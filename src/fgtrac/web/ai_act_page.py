@@ -12,11 +12,12 @@ def ai_act_html(summary: Mapping[str, Any]) -> Html:
     """The summary (`fgtrac.web.ai_act`), field by field: what the log says, and what is left to the provider."""
     about, log = summary["about"], summary["log"]
     law, form = about["regulation"], about["template"]
+    amended = f"{law['amended']}; this was looked up on {about['looked_up']}"
     dates = "; ".join(f"{one['date']}: {one['what']}" for one in about["dates"])
     return Html(
         f"<p><strong>{escape(summary['caution'])}</strong></p>"
-        f"<p>{escape(law['provision'])} of {escape(law['name'])}, after the {escape(form['name'])} by the "
-        f"{escape(form['by'])}, published {escape(form['published'])} ({escape(form['communication'])}). "
+        f"<p>{escape(law['provision'])} of {escape(law['name'])} ({escape(amended)}), after the "
+        f"{escape(form['name'])} by the {escape(form['by'])}, published {escape(form['published'])} ({escape(form['communication'])}). "
         f'{escape(dates)}. Sources: <span class="mono">{escape(law["source"])}</span>, '
         f'<span class="mono">{escape(form["source"])}</span></p>'
         f"<p>Counted from {log['entries']:,} entries; verifying them gave: {escape(log['verdict'])}. Later entries "
@@ -36,17 +37,20 @@ def _section(section: Mapping[str, Any], data_sets: list[dict[str, Any]]) -> str
     said = f"<p>{escape(section['log'])}</p>" if section["log"] else ""
     listed = _data_sets(data_sets) if section["log"] else ""
     parts = "".join(_part(part) for part in section["parts"])
-    return f"<h3>{escape(section['number'])}. {escape(section['title'])}</h3>{said}{listed}{parts}"
+    return f"<h3>{_titled(section, '. ')}</h3>{said}{listed}{parts}"
 
 
 def _part(part: Mapping[str, Any]) -> str:
     rows = [
-        (f"{one['id']} {one['title']}", escape(one["log"]) or None, Html(f"<em>{escape(one['open'])}</em>"))
+        (f"{one['id']} {one['title']}".strip(), escape(one["log"]) or None, Html(f"<em>{escape(one['open'])}</em>"))
         for one in part["fields"]
     ]
-    return f"<h4>{escape(part['number'])} {escape(part['title'])}</h4>" + table(
-        ["field of the template", "what the log says", "all else"], rows
-    )
+    return f"<h4>{_titled(part, ' ')}</h4>" + table(["field of the template", "what the log says", "all else"], rows)
+
+
+def _titled(one: Mapping[str, Any], between: str) -> str:
+    """A number and a title, where it has a number."""
+    return escape(one["number"] + between + one["title"] if one["number"] else one["title"])
 
 
 def _data_sets(rows: list[dict[str, Any]]) -> Html:

@@ -148,8 +148,8 @@ def _uses(said: Said) -> Iterator[str]:
     yield table(["role", *HOW], how, caption="Each sample once, by the strongest that the log says of its use")
     yield "".join(_p(held_words(role, held)) for role, held in figures.held.items())
     stages = sorted(figures.course.stages.values(), key=lambda s: (-s.dropped, s.name))
-    rows = [(s.name, s.operation, s.dataset, s.kept, s.dropped, s.children) for s in stages[:SHOWN]]
-    head = ["stage", "operation", "of data set", "kept", "dropped", "made"]
+    rows = [(s.name, s.operation, s.dataset, s.output or None, s.kept, s.dropped, s.children) for s in stages[:SHOWN]]
+    head = ["stage", "operation", "of data set", "into", "kept", "dropped", "made"]
     yield table(head, rows, caption="Dropped by stages: the stage is the reason", more=len(stages) - len(rows))
 
 
