@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
 from fgtrac.web.explorer import explorer_app
+from fgtrac.web.templating import _sentences
 from fgtrac.web.thumbnails import Thumbnails
 from graph_lives import graph_life
 from lives import Life, batch, live, use_excluded_samples
@@ -139,6 +141,20 @@ def test_a_graphs_node_has_its_hops_apart_and_its_weights(tmp_path: Path) -> Non
     assert hops >= {"1", "2"}
     assert weighed == len(made.ids)
     assert "Modality weights" in text
+
+
+def test_what_a_proof_says_stands_there_whole(tmp_path: Path) -> None:
+    made = graph_life(tmp_path, epochs=20).made
+    app, longest = explorer_app(tmp_path), 0
+    for sample in made.ids:
+        text = html.unescape(page(app, sample).text)
+        for offer in data(app, sample)["offers"]:
+            longest = max(longest, len(offer["words"]))
+            assert offer["words"] in text
+    assert longest > 400  # what was cut before, in the middle of a digest
+    assert _sentences("One. Two is longer. Three", 10) == "One. …"
+    assert _sentences("One. Two", 10) == "One. Two"
+    assert _sentences("No end of it at all", 10) == "No end of …"
 
 
 def test_every_chart_has_its_table(app: App, life: Life) -> None:

@@ -38,7 +38,14 @@ class Templates:
             lstrip_blocks=True,
         )
         self._pages.globals["address"] = address
-        self._pages.filters |= {"count": _count, "number": _number, "short": _short, "bytes": _bytes, "when": _when}
+        self._pages.filters |= {
+            "count": _count,
+            "number": _number,
+            "short": _short,
+            "sentences": _sentences,
+            "bytes": _bytes,
+            "when": _when,
+        }
 
     def render(self, template: str, pictures: Mapping[str, str], **values: Any) -> str:
         """A page. `pictures` are pieces of HTML that are put in as they are: only fgtrac.drawing makes such."""
@@ -67,6 +74,12 @@ def _number(value: float | str | None) -> str:
 def _short(text: str, most: int = 16) -> str:
     """The beginning of what is too long."""
     return text if len(text) <= most else text[:most] + "…"
+
+
+def _sentences(text: str, most: int) -> str:
+    """The sentences at the beginning of what is too long, whole, as far as there are any."""
+    end = text.rfind(". ", 0, most) if len(text) > most else -1
+    return _short(text, most) if end < 0 else f"{text[: end + 1]} …"
 
 
 def _bytes(size: int) -> str:
