@@ -297,7 +297,8 @@ def _check_plan(trace: TraceFiles, audit: Audit, names: Iterable[str], pending: 
         raise ProofError(f"{path} says other digests of the index columns ({', '.join(wrong)}) than the log gives")
     if pending is not None:
         raise CannotTell(f"{pending.path} plans a seal of {pending.stop} entries that was interrupted; run fgtrac seal")
-    return f"{path} says what the log says: {len(plan.taken)} ranges taken, {len(plan.own)} entries of its own"
+    own = "1 entry" if len(plan.own) == 1 else f"{len(plan.own)} entries"
+    return f"{path} says what the log says: {counted(len(plan.taken), 'range')} taken, {own} of its own"
 
 
 def _compare_plan(path: str, plan: Plan, audit: Audit) -> None:

@@ -40,6 +40,7 @@ from fgtrac.verify.tree import (
     read_head,
     read_log,
 )
+from fgtrac.verify.updates import counted
 
 ORIGIN_PREFIX = "fgtrac/"
 NAMES = ("tiles", "entries", "run", "sequences", "registered", "seals", "index", "artifacts")
@@ -161,11 +162,10 @@ def _check_seals(audit: Audit, files: TraceFiles, names: Iterable[str], verifier
             )
     if stray:
         raise ProofError(f"{stray[0]} is the note of a full seal, and the log has no seal entry for it")
+    seals = counted(len(sizes), "full seal")
     if verifier is None:
-        raise CannotTell(f"{len(sizes)} full seals say the roots of their sizes; who signed them is not checked")
-    return (
-        f"{len(sizes)} full seals, each with its signed note" if sizes else "there is no full seal, and no note of one"
-    )
+        raise CannotTell(f"{seals}, with the root of its size each; who signed is not checked")
+    return f"{seals}, each with its signed note" if sizes else "there is no full seal, and no note of one"
 
 
 def _signer_of(audit: Audit, size: int, verifier: Verifier | None) -> Verifier | None:

@@ -168,7 +168,7 @@ def check_tiles(log: Log, older: Iterable[Tile]) -> str:
         if tile.level != ENTRIES:
             _check_older_tile(log, tile)
             tiles += 1
-    return f"{tiles} hash tiles lead to the root {log.head.root.hex()}"
+    return f"{'1 hash tile leads' if tiles == 1 else f'{tiles} hash tiles lead'} to the root {log.head.root.hex()}"
 
 
 def _hash_tiles(log: Log) -> Iterable[tuple[Tile, bytes]]:
