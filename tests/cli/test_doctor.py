@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,7 +152,7 @@ TROUBLES: dict[str, tuple[Callable[[Made], None], str, str]] = {
     "a key that signed another root": (sign_otherwise, "signer", "restore"),
     "an anchor that waits": (wait_for_an_anchor, "anchors", "--pending"),
     "a list of anchors that is none": (
-        lambda made: durable.write_file(made.signer.pending_path, b"{"), "anchors", "remove that file",
+        lambda made: durable.write_file(made.signer.pending_path, b"{"), "anchors", "keep that file",
     ),
     "no index": (without("index/*/*"), "index", "fgtrac seal"),
     "no column of the index": (without("index/*/keys.npy"), "index", "fgtrac seal"),
@@ -164,8 +165,7 @@ TROUBLES: dict[str, tuple[Callable[[Made], None], str, str]] = {
     "an erasure that broke off": (break_off_an_erasure, "vault", "fgtrac erase"),
     "an artifact that is gone": (without("artifacts/*"), "artifacts", "restore"),
     "a file that is none of a trace's": (in_trace("notes.txt"), "files", "move them away"),
-    "an artifact that no entry names": (in_trace("artifacts/extra.safetensors"), "files", "move them away"),
-    "a link": (lambda made: (made.trace.path / "link").symlink_to("/etc/hostname"), "files", "remove them"),
+    "a link": (lambda made: (made.trace.path / "link").symlink_to("/etc/hostname"), "files", "put the file itself"),
     "a head that is none": (in_trace("checkpoint"), "head", "restore"),
     "a bundle that is gone": (without("tile/entries/000.p/19"), "log", "restore"),
 }  # fmt: skip
@@ -212,6 +212,121 @@ def test_a_trace_that_is_recorded_now_needs_nothing(tmp_path: Path, monkeypatch)
     assert {check for check, one in said.items() if one.state is State.TO_DO} == set()
     writing.recorder.close()
     assert to_do(made.trace.path).keys() == {"head", "journal"}
+
+
+def test_model_states_that_the_journal_alone_names_are_left_alone(tmp_path: Path, monkeypatch) -> None:
+    made, writing = start_trace(tmp_path)
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "none.pem"))
+    writing.use([0, 1])
+    writing.artifact(b"one")
+    said = found(made.trace.path)  # its entry is on its way
+    assert (said["files"].state, "leave them" in said["files"].remedy) == (State.NOTE, True)
+    writing.recorder.flush()
+    assert found(made.trace.path)["files"].state is State.FINE
+    writing.recorder.close()
+    said = found(made.trace.path)
+    assert {check for check, one in said.items() if one.state is State.TO_DO} == {"head", "journal"}
+    assert said["files"].state is State.FINE
+
+
+def test_what_was_rotated_in_a_recording_was_not_cut_off(tmp_path: Path, monkeypatch) -> None:
+    made, writing = start_trace(tmp_path)
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "none.pem"))
+    writing.recorder.rotate()
+    writing.use([0, 1])
+    assert to_do(made.trace.path) == {}
+    writing.recorder.close()
+
+
+def test_whose_an_artifact_is_that_no_entry_names_cannot_be_told(mine: Made, run) -> None:
+    in_trace("artifacts/extra.safetensors")(mine)
+    said = found(mine.trace.path)["files"]
+    assert (said.state, "leave them" in said.remedy) == (State.CANNOT_TELL, True)
+
+
+def test_behind_an_older_head_no_model_state_is_moved_away(tmp_path: Path) -> None:
+    trace = make_trace(tmp_path, seals=(4,), artifact_bytes=100).trace
+    older, newest = trace.full_seals()
+    (trace.path / "checkpoint").unlink()
+    note_of_older = trace.read(f"index/{older}/checkpoint")
+    (trace.path / f"index/{newest}/checkpoint").write_bytes(b"no note")
+    assert "copy index" not in to_do(trace.path)["head"].remedy
+    shutil.rmtree(trace.path / f"index/{newest}")
+    said = to_do(trace.path)["head"]
+    assert "do not seal on it" in said.remedy
+    (trace.path / "checkpoint").write_bytes(note_of_older)
+    assert found(trace.path)["files"].state is State.CANNOT_TELL
+
+
+def test_a_head_that_was_lost_comes_back_as_it_says(mine: Made) -> None:
+    head = mine.trace.path / "checkpoint"
+    before = head.read_bytes()
+    head.unlink()
+    said = found(mine.trace.path)
+    assert (said.keys(), "was lost" in said["head"].words) == ({"head", "verification"}, True)
+    (kept,) = re.findall(r"copy (index/[0-9]+/checkpoint)", said["head"].remedy)
+    shutil.copy(mine.trace.path / kept, head)
+    assert (head.read_bytes(), to_do(mine.trace.path)) == (before, {})
+
+
+def test_a_first_write_that_was_lost_cannot_be_sealed(mine: Made, tmp_path: Path) -> None:
+    trace = TraceDir.create(tmp_path / "empty.trace")
+    assert found(trace.path).keys() == {"head", "verification"}
+    assert "fgtrac seal" not in to_do(trace.path)["head"].remedy
+
+
+@pytest.mark.parametrize("which", ["gone", "changed", "cut"])
+def test_a_hash_tile_is_the_log_s_and_no_seal_makes_it_again(mine: Made, which: str) -> None:
+    (path,) = (mine.trace.path / "tile" / "0").rglob("19")
+    data = path.read_bytes()
+    path.write_bytes(bytes(32) + data[32:] if which == "changed" else data[:-1])
+    if which == "gone":
+        path.unlink()
+    troubles = to_do(mine.trace.path)
+    assert troubles.keys() == {"log"}
+    assert "restore" in troubles["log"].remedy
+    assert "fgtrac seal" not in troubles["log"].remedy
+
+
+def test_a_note_of_the_index_that_is_none_is_made_again_by_no_seal(mine: Made) -> None:
+    in_trace("index/19/checkpoint")(mine)
+    assert "restore" in to_do(mine.trace.path)["index"].remedy
+
+
+def put_a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def put_a_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [put_a_pipe, put_a_folder, put_a_link])
+def test_nothing_in_a_journal_keeps_it_waiting(mine: Made, put: Callable[[Path], None]) -> None:
+    put(mine.trace.journal / f"{'03' * 16}-0.wal")
+    put(mine.trace.journal / "x.tmp")
+    assert "journal" in to_do(mine.trace.path)
+
+
+@pytest.mark.parametrize("name", ["key.pem", "retired/one.pem"])
+def test_a_key_that_others_may_read_is_not_taken_for_somebody_else_s(mine: Made, name: str) -> None:
+    path = mine.trace.path.parent / name
+    path.parent.mkdir(exist_ok=True)
+    if name != "key.pem":
+        shutil.copy(mine.trace.path.parent / "key.pem", path)
+    path.chmod(0o644)
+    assert "chmod 600" in to_do(mine.trace.path)["signer"].words
+
+
+def test_a_file_that_is_cut_is_not_there(mine: Made) -> None:
+    (path,) = (mine.trace.path / "artifacts").iterdir()
+    path.write_bytes(b"")
+    said = to_do(mine.trace.path)
+    assert (said.keys(), "another size" in said["artifacts"].words) == ({"artifacts"}, True)
 
 
 def test_an_entry_from_the_future_is_the_clock_s(mine: Made) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+NAMED = 5  # files named in one finding
 
 
 class State(StrEnum):
@@ -54,3 +58,14 @@ def exit_code(findings: Sequence[Finding]) -> int:
     """1 where something needs doing, else 3 where something cannot be told, else 0."""
     states = {finding.state for finding in findings}
     return 1 if State.TO_DO in states else 3 if State.CANNOT_TELL in states else 0
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are beside."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def command(verb: str, trace: Path) -> str:
+    """A verb of fgtrac on a trace, as a shell takes it."""
+    return f"fgtrac {verb} {shlex.quote(str(trace))}"

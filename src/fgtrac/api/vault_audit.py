@@ -47,8 +47,8 @@ def vault_demand(path: Path, trace_id: bytes, progress: Progress | None = None) 
             for pseudonym, _artifacts in vault.unfinished():
                 who = pseudonym.hex()
                 audit.checks.notes.append(
-                    f"an erasure was interrupted: the key of subject {who[:16]} is destroyed, the rest may not be done; "
-                    f"run fgtrac erase again, with --subject {who}, which finishes it"
+                    f"an erasure was interrupted: the key of subject {who[:16]} is destroyed, the rest may not be "
+                    f"done; run fgtrac erase again, with --subject {who}, which finishes it"
                 )
             return _check(vault, audit, progress)
         except FormatError as error:  # the vault's: the log's entries are known to be well formed
