@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -140,6 +141,13 @@ def test_a_damaged_log_offers_no_names(tmp_path: Path) -> None:
     for data in (b"", b"\xff", b"\xff\xff" + bytes(100), b"\x00\x14\x64kind\x67dataset\x64name\x78", bytes(1000)):
         (folder / "000").write_bytes(data)
         assert dataset_names(tmp_path / "run.trace") == []
+
+
+def test_a_pipe_in_place_of_a_head_keeps_no_shell_waiting(tmp_path: Path) -> None:
+    trace = tmp_path / "run.trace"
+    trace.mkdir()
+    os.mkfifo(trace / "checkpoint")
+    assert offers_for(parse_tree("export proof\ttrace entry*\t--json"), f"fgtrac export proof {trace} ") == (False, [])
 
 
 def test_names_are_those_of_the_log(lived: Life) -> None:

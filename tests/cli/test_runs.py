@@ -141,6 +141,14 @@ def test_a_damaged_trace_is_a_line_that_says_how(tmp_path: Path, run, damage: st
     assert f"broken: {lines['broken']['reason']}" in run("runs", tmp_path).out
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_in_a_journal_keeps_no_list_waiting(tmp_path: Path, make: Any) -> None:
+    made = make_trace(tmp_path / "whole")
+    make_trace(tmp_path / "other")
+    make(made.trace.journal / f"{'03' * 16}-0.wal")
+    assert states(tmp_path) == {"other/run": "ended", "whole/run": "damaged"}
+
+
 def test_a_trace_that_is_sealed_while_it_is_looked_at_is_not_damaged(tmp_path: Path, monkeypatch) -> None:
     made, writing = unfinished(tmp_path)
     real, calls = api_runs.glance, []

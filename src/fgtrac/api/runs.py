@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,11 +168,21 @@ def _run_in_journal(trace: TraceDir) -> dict[str, Any]:
 
 
 def _journal_state(trace: TraceDir) -> str | None:
-    """Whether a process records, or has left something that no seal took; None where neither is so."""
+    """Whether a process records, or has left something that no seal took; None where neither is so. FormatError where
+    a segment is no plain file."""
     files = sorted(trace.journal.glob("*.wal")) if trace.journal.is_dir() else []
+    sizes = []
+    for path in files:
+        with suppress(FileNotFoundError):  # a seal took it meanwhile
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise FormatError(
+                    f"journal/{path.name} is no plain file; a trace has none, and fgtrac doctor says what to do"
+                )
+            sizes.append(found.st_size)
     if any(durable.is_held(path) for path in files):
         return RECORDING
-    return CUT_OFF if any(path.stat().st_size for path in files) else None
+    return CUT_OFF if any(sizes) else None
 
 
 def _anchored(trace: TraceDir) -> dict[str, Any]:

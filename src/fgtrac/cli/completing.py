@@ -157,8 +157,12 @@ def _steps(trace: Path, _current: str) -> list[str]:
 
 def _entries(trace: Path, current: str) -> list[str]:
     """The numbers of entries that begin with these digits, as far as one more digit goes."""
+    path = trace / "checkpoint"
     try:
-        size = int((trace / "checkpoint").read_bytes()[:1000].split(b"\n")[1])
+        if not path.is_file():  # a pipe would keep the shell waiting
+            return []
+        with path.open("rb") as file:
+            size = int(file.read(1000).split(b"\n")[1])
     except (OSError, IndexError, ValueError):
         return []
     digits = [f"{current}{digit}" for digit in ("", *"0123456789")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -232,9 +233,10 @@ class FolderHold:
 
 @contextmanager
 def alone_with(path: Path) -> Iterator[int | None]:
-    """Hold a file that nobody is writing, and give its size; None where somebody is, or where it is not there."""
+    """Hold a file that nobody is writing, and give its size; None where somebody is, or where it is not there. A pipe
+    keeps nobody waiting."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         yield None
         return
@@ -250,7 +252,13 @@ def alone_with(path: Path) -> Iterator[int | None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody is writing this file. False where it is not there."""
+    """Whether somebody is writing this file. False where it is not there, and for what is no plain file: a stranger's
+    link or pipe is not opened."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+    except FileNotFoundError:
+        return False
     with alone_with(path) as size:
         return size is None and path.exists()
 
