@@ -11,6 +11,12 @@ from browser.explored import Explorer, User
 NARROW = 360
 # Rules of axe that are not held to, each with its reason. There are none.
 EXCEPTIONS: dict[str, str] = {}
+# The cells of tables with many columns that somebody on a narrow screen does not see, or sees as a column of letters.
+OUTSIDE = """[...document.querySelectorAll('main table')]
+  .filter((table) => table.querySelectorAll('thead th').length > 3 && table.checkVisibility())
+  .flatMap((table) => [...table.querySelectorAll('tbody th, tbody td')])
+  .filter((cell) => { const box = cell.getBoundingClientRect(); return box.width < 120 || box.right > innerWidth; })
+  .map((cell) => cell.textContent.trim().slice(0, 60))"""
 
 
 def check_page(page: Page, *, refused: bool = False) -> None:
@@ -43,6 +49,8 @@ def check_for_everybody(path: str, browser: Browser, explorer: Explorer) -> None
         page.tell("size", width=NARROW, height=700)
         wide = page.run("document.documentElement.scrollWidth")
         assert wide <= NARROW, f"{path} is {wide} px wide on a screen of {NARROW}"
+        outside = page.run(OUTSIDE)
+        assert not outside, f"{path}: off a screen of {NARROW} px, or broken letter by letter: {outside[:5]}"
 
 
 @pytest.mark.parametrize("place", range(len(OF_RUN)), ids=[page or "/" for page in OF_RUN])

@@ -37,7 +37,9 @@ def test_a_report_is_whole_and_accessible_without_network(
     with browser.page(scheme=scheme) as page:
         page.go((reports / f"{name}.html").as_uri())
         assert not page.axe()
-        assert page.run("document.documentElement.scrollWidth") <= page.run("innerWidth")
+        for width in (1280, 360):
+            page.tell("size", width=width, height=800)
+            assert page.run("document.documentElement.scrollWidth") <= width
 
 
 def test_the_colour_of_the_verdict_is_that_of_the_finding(browser: Browser, reports: Path) -> None:

@@ -17,7 +17,8 @@ def ai_act_html(summary: Mapping[str, Any]) -> Html:
     return Html(
         f"<p><strong>{escape(summary['caution'])}</strong></p>"
         f"<p>{escape(law['provision'])} of {escape(law['name'])} ({escape(amended)}), after the "
-        f"{escape(form['name'])} by the {escape(form['by'])}, published {escape(form['published'])} ({escape(form['communication'])}). "
+        f"{escape(form['name'])} by the {escape(form['by'])}, published {escape(form['published'])} "
+        f"({escape(form['communication'])}). "
         f'{escape(dates)}. Sources: <span class="mono">{escape(law["source"])}</span>, '
         f'<span class="mono">{escape(form["source"])}</span></p>'
         f"<p>Counted from {log['entries']:,} entries; verifying them gave: {escape(log['verdict'])}. Later entries "

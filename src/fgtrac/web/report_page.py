@@ -27,11 +27,18 @@ h1 {{ font-size: 1.6rem; margin: 0.5rem 0 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid; padding-bottom: 0.2rem; }}
 h3 {{ font-size: 1.05rem; margin: 1.5rem 0 0.25rem; }}
 h4 {{ font-size: 1rem; margin: 1rem 0 0.25rem; }}
+p, li {{ overflow-wrap: anywhere; }}
 code, .mono {{ font: 0.9em ui-monospace, monospace; overflow-wrap: anywhere; }}
 .verdict {{ border: 2px solid; border-radius: 6px; padding: 0.6rem 1rem; margin: 1rem 0; font-size: 1.15rem; }}
 .verdict p {{ margin: 0.25rem 0; font-size: 0.95rem; }}
 .soft {{ opacity: 0.8; }}
 table {{ max-width: 100%; }}
+@media screen and (max-width: 56rem) {{  /* what is wider scrolls, with a shadow where it goes on */
+  table {{ display: block; overflow-x: auto; background:
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to left, gray, transparent) right / 0.5rem 100% no-repeat; }}
+  caption {{ display: block; }}
+}}
 nav ul {{ columns: 2; padding-left: 1.2rem; }}
 @media print {{
   body {{ max-width: none; font-size: 10.5pt; padding: 0; }}

@@ -70,6 +70,21 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// On a narrow screen style.css makes a card of each row of a table with many columns: there each cell names its column.
+function nameColumns(table) {
+  const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent.trim());
+  if (heads.length < 4) return;
+  table.classList.add("cards");
+  for (const row of table.querySelectorAll("tbody tr")) {
+    let at = 0;
+    for (const cell of row.cells) {
+      if (cell.colSpan === 1 && heads[at]) cell.dataset.label = heads[at];
+      at += cell.colSpan;
+    }
+  }
+}
+
+document.querySelectorAll("main table").forEach(nameColumns);
 document.querySelectorAll("button.copy").forEach(copyOnClick);
 const standing = document.querySelector(".standing[data-ask]");
 if (standing) setTimeout(ask, SOON_MS, standing);
