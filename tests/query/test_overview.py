@@ -16,7 +16,7 @@ from fgtrac.api.trace import open_trace
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.schema import ATTRIBUTION, KINDS, NO_STEP, STATUS, decode_event
 from fgtrac.query import overview as module
-from fgtrac.query.overview import KIND_CODES, TRAIN_LOSS, Overview
+from fgtrac.query.overview import KIND_CODES, NEIGHBOUR, Overview
 from fgtrac.query.seals import NotSealedError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.tiles import read_entries
@@ -88,8 +88,14 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return made
 
 
+def is_undone(events: list[dict[str, Any]], entry: int, step: int) -> bool:
+    """Whether a later entry went on from before this step."""
+    return any(later["kind"] == "resume" and later["step"] < step for later in events[entry + 1 :])
+
+
 def count_samples(events: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """By role: samples, used, perhaps, neighbours, delivered, never, predicted; one sample and one entry at a time."""
+    """By role: samples, used, perhaps, neighbours, undone, delivered, never, predicted; one sample and one entry at a
+    time."""
     ids: dict[tuple[bytes, int], bytes] = {}
     roles: dict[bytes, set[str]] = {}
     done: dict[bytes, set[str]] = defaultdict(set)
@@ -103,7 +109,7 @@ def count_samples(events: list[dict[str, Any]]) -> dict[str, list[int]]:
             ids |= {(event["block"], start + n): one for n, one in enumerate(mine)}
     for sample in ids.values():
         roles.setdefault(sample, set())
-    for event in events:
+    for entry, event in enumerate(events):
         if event["kind"] == "roles":
             for n in event["ordinals"].tolist():
                 roles[ids[event["block"], n]].add(event["role"])
@@ -117,22 +123,24 @@ def count_samples(events: list[dict[str, Any]]) -> dict[str, list[int]]:
                 is_applied = event["status"][number] == STATUS["applied"]
                 is_perhaps = event["attribution"][number] == ATTRIBUTION["among"]
                 word = "delivered" if not is_applied else "perhaps" if is_perhaps else "used"
+                if is_applied and is_undone(events, entry, event["step"][number]):
+                    word = "undone"
                 for n in event["ordinals"][at : at + count].tolist():
                     done[ids[event["block"], n]].add(word)
                 at += count
                 for size in event["hop_count"][number * hops : (number + 1) * hops].tolist() if hops else ():
                     if is_applied:
                         for n in event["hop_ordinals"][hop_at : hop_at + size].tolist():
-                            done[ids[event["block"], n]].add("neighbour")
+                            done[ids[event["block"], n]].add("undone" if word == "undone" else "neighbour")
                     hop_at += size
     found: dict[str, list[int]] = {}
     for sample, mine in roles.items():
         for role in mine or {""}:
-            line = found.setdefault(role, [0] * 7)
+            line = found.setdefault(role, [0] * 8)
             line[0] += 1
-            words = ("used", "perhaps", "neighbour", "delivered")
-            line[1 + next((i for i, word in enumerate(words) if word in done[sample]), 4)] += 1
-            line[6] += "predicted" in done[sample]
+            words = ("used", "perhaps", "neighbour", "undone", "delivered")
+            line[1 + next((i for i, word in enumerate(words) if word in done[sample]), 5)] += 1
+            line[7] += "predicted" in done[sample]
     return found
 
 
@@ -142,7 +150,7 @@ def test_its_counts_are_those_of_a_plain_reading(path: Path) -> None:
     assert [list(KINDS)[code] for code in found.kinds] == [event["kind"] for event in events]
     assert found.numbers_of("use").tolist() == [n for n, e in enumerate(events) if e["kind"] == "use"]
     covered = {
-        c.role: [c.samples, c.used, c.perhaps, c.neighbours, c.delivered, c.never, c.predicted]
+        c.role: [c.samples, c.used, c.perhaps, c.neighbours, c.undone, c.delivered, c.never, c.predicted]
         for c in found.coverage.by_role
     }
     assert covered == count_samples(events)
@@ -150,7 +158,6 @@ def test_its_counts_are_those_of_a_plain_reading(path: Path) -> None:
     assert found.neighbours == sum(row["count"] for row in summary.neighbours)
     assert found.ended == summary.ended
     assert [gap["reason"] for gap in found.named.get("gap", [])] == list(summary.gaps)
-    assert found.writers == len({event["writer"] for event in events})
     assert (found.began, found.changed) == (events[0]["time"], max(event["time"] for event in events))
 
 
@@ -167,23 +174,32 @@ def test_its_samples_and_states_are_those_of_the_opened_trace(path: Path) -> Non
 
 
 def test_its_steps_and_batches_are_those_of_the_entries(path: Path) -> None:
-    found, batches, first, last = read(path), Counter[str](), {}, 0
-    for event in events_of(path):
+    found, batches, first, last, events = read(path), Counter[str](), {}, 0, events_of(path)
+    superseded, undone = Counter[str](), 0
+    for entry, event in enumerate(events):
         if event["kind"] == "use":
+            hops = event["hop_count"].reshape(len(event["step"]), -1).sum(axis=1) if "hops" in event else None
+            for place, step in enumerate(event["step"].tolist()):
+                if step != NO_STEP and is_undone(events, entry, step):
+                    undone += 1
+                    how = next(word for word, code in ATTRIBUTION.items() if code == event["attribution"][place])
+                    superseded[how] += int(event["count"][place])
+                    superseded[NEIGHBOUR] += 0 if hops is None else int(hops[place])
             for status, epoch, step in zip(
                 event["status"], event["epoch"].tolist(), event["step"].tolist(), strict=True
             ):
                 batches[next(word for word, code in STATUS.items() if code == status)] += 1
-                if step != NO_STEP:
+                if step != NO_STEP and not is_undone(events, entry, step):
                     first[epoch] = min(step, first.get(epoch, step))
                     last = max(last, step)
     assert ({w: n for w, n in found.batches.items() if n}, found.first_steps, found.last_step) == (batches, first, last)
+    assert ({w: n for w, n in found.superseded.items() if n}, found.superseded_batches) == (+superseded, undone)
 
 
 def test_losses_are_means_over_a_batch_and_a_restart_undoes_what_lay_behind_it(tmp_path: Path) -> None:
     life = read(live(tmp_path / "life").path)
-    assert life.series[TRAIN_LOSS].steps.tolist() == [2]
-    assert life.series[TRAIN_LOSS].values.tolist() == [(0.5 + 0.25 + 2.0 + 1.0) / 4]
+    assert life.batch_losses.steps.tolist() == [2]
+    assert life.batch_losses.values.tolist() == [(0.5 + 0.25 + 2.0 + 1.0) / 4]
     again = read(begun_twice(tmp_path / "again"))
     rates = again.series["lr"]
     assert (rates.steps.tolist(), rates.values.tolist(), rates.undone) == ([1, 2], [0.5, 0.125], 1)

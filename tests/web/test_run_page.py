@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 from pathlib import Path
@@ -14,8 +15,8 @@ from fgtrac.api.summary import summarize
 from fgtrac.web import site as site_module
 from fgtrac.web.explorer import explorer_app
 from fgtrac.web.pages.run import MAX_SETTING
-from fgtrac.web.run_charts import COLUMNS
-from lives import live, live_on_a_graph
+from fgtrac.web.run_charts import COLUMNS, TRAIN_LOSS, VALIDATION_LOSS, compared_losses, loss_charts
+from lives import batch, live, live_on_a_graph
 from traces import Made, Writing, make_trace, start_trace
 
 NASTY = "<img src=x onerror=alert(1)>\u202egpj.\x1b[2J"
@@ -57,6 +58,47 @@ def test_neighbours_and_restarts_of_a_graph_stand_there(tmp_path: Path) -> None:
     page = page_of(explorer_app(tmp_path), "/run/run").text
     assert "resumed from step 2" in page
     assert "Neighbours in a graph" in page
+
+
+def test_what_a_restart_undid_is_told_apart(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path, samples=10)
+    for step in range(1, 5):
+        writing.use([2 * step - 2, 2 * step - 1])
+    writing.recorder.record("resume", {"writers": [], "step": 2})
+    writing.step = 2
+    writing.use([4])
+    writing.end()
+    made.seal()
+    app = explorer_app(tmp_path)
+    data = data_of(app, "/run/run")
+    assert (data["last_step"], data["superseded_batches"]) == (3, 2)
+    assert sum(data["superseded"].values()) == 4
+    assert [(one["used"], one["undone"]) for one in data["coverage"]] == [(5, 3)]
+    (line,) = data_of(app, "/")["runs"]
+    assert line["steps"] == data["last_step"]
+    page = ask(app, "/run/run").text
+    assert "2 of the applied ones are superseded" in page
+    assert "3 steps over" in page
+    assert "processes" not in page
+
+
+def test_series_of_one_name_are_not_merged(tmp_path: Path) -> None:
+    made, writing = start_trace(tmp_path)
+    names = (TRAIN_LOSS, VALIDATION_LOSS, "training loss", "samples' losses")
+    for step in range(1, 4):
+        writing.recorder.record("metrics", {"step": step, "values": dict.fromkeys(names, 1000.0 + step)})
+    batch(writing, 1, [0, 1], 1, losses=[0.5, 0.25])
+    writing.recorder.record("checkpoint", {"step": 1, "kept": True, "rule": "first", "val_loss": 0.75})
+    writing.end()
+    made.seal()
+    app = explorer_app(tmp_path)
+    data = data_of(app, "/run/run")
+    assert {name: one["points"] for name, one in data["series"].items()} == dict.fromkeys(sorted(names), 3)
+    assert data["batch_losses"]["drawn"] == [[1, 0.375]]
+    overview = app.state.site.overview("run", 30).known()
+    for chart in (loss_charts(overview)["losses"], compared_losses({"run": overview})):
+        for name in (TRAIN_LOSS, VALIDATION_LOSS):
+            assert f"{name} (run.log)" in html.unescape(chart)
 
 
 def test_hostile_names_and_values_are_escaped_and_bounded(tmp_path: Path) -> None:

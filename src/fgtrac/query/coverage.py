@@ -11,22 +11,24 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError
 from fgtrac.events.byte_order import order_of
-from fgtrac.events.schema import ATTRIBUTION, ROLES
+from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES
 
-USED, PERHAPS, DELIVERED, NEIGHBOUR, PREDICTED = (1 << bit for bit in range(3, 8))  # beside the roles' bits
+USED, PERHAPS, DELIVERED, NEIGHBOUR, UNDONE, PREDICTED = (1 << bit for bit in range(6))
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
     """Samples of one role, counted: `used` in an applied update (of a graph: as a seed); else `perhaps` in a batch that
-    may have left it out; else `neighbours` in a graph; else `delivered` without an update; else `never`. `predicted`
-    have a prediction, whatever else. `role` is empty for samples without one; one of two roles counts under both."""
+    may have left it out; else `neighbours` in a graph; else `undone`: any of these, only in updates that a restart went
+    back behind; else `delivered` without an update; else `never`. `predicted` have a prediction, whatever else. `role`
+    is empty for samples without one; one of two roles counts under both."""
 
     role: str
     samples: int
     used: int
     perhaps: int
     neighbours: int
+    undone: int
     delivered: int
     never: int
     predicted: int
@@ -41,6 +43,7 @@ class Coverage:
     _ids: dict[bytes, dict[int, NDArray[np.uint8]]] = field(default_factory=dict)  # of each block, by part
     _roles: dict[bytes, NDArray[np.uint8]] = field(default_factory=dict)
     _marks: dict[bytes, NDArray[np.uint8]] = field(default_factory=dict)
+    _steps: dict[tuple[int, bytes], NDArray[np.uint64]] = field(default_factory=dict)  # the first of a mark that stands
 
     def register(self, event: Mapping[str, Any]) -> None:
         """A part of a block; one that another process registers again is the same."""
@@ -60,13 +63,23 @@ class Coverage:
         among = event["attribution"] == ATTRIBUTION["among"]
         for which, mark in ((applied & ~among, USED), (applied & among, PERHAPS), (~applied, DELIVERED)):
             if which.all():
-                self._mark(self._marks, event["block"], event["ordinals"], mark)
+                self._take(event, event["ordinals"], event["count"], mark)
             elif which.any():
-                self._mark(self._marks, event["block"], event["ordinals"][np.repeat(which, event["count"])], mark)
+                chosen = np.repeat(which, event["count"])
+                self._take(event, event["ordinals"][chosen], np.where(which, event["count"], 0), mark)
         if "hops" in event:
             hops = event["hop_count"].reshape(len(applied), -1)
             taken = np.repeat(np.repeat(applied, hops.shape[1]), hops.reshape(-1))
-            self._mark(self._marks, event["block"], event["hop_ordinals"][taken], NEIGHBOUR)
+            counts = np.where(applied, hops.sum(axis=1), 0)
+            self._take(event, event["hop_ordinals"][taken], counts, NEIGHBOUR)
+
+    def go_back(self, step: int) -> None:
+        """A run goes on from this step: what was used behind it, and not before, is undone."""
+        for (mark, block), first in self._steps.items():
+            marks = self._marks[block]
+            gone = (first > step) & (marks[: len(first)] & np.uint8(mark) != 0)
+            marks[: len(first)][gone] = marks[: len(first)][gone] & np.uint8(~mark & 0xFF) | np.uint8(UNDONE)
+            first[gone] = NO_STEP
 
     def finish(self) -> None:
         """Count. A sample of several blocks counts once."""
@@ -80,7 +93,19 @@ class Coverage:
         self.samples = len(roles)
         lines = [(role, roles & np.uint8(1 << code) != 0) for role, code in ROLES.items()] + [("", roles == 0)]
         self.by_role = tuple(_count(role, marks[mine]) for role, mine in lines if mine.any())
-        self._ids, self._roles, self._marks = {}, {}, {}
+        self._ids, self._roles, self._marks, self._steps = {}, {}, {}, {}
+
+    def _take(self, event: Mapping[str, Any], ordinals: NDArray[Any], counts: NDArray[Any], mark: int) -> None:
+        """Samples of a `use` entry get a mark; `counts` (batches,) says how many of them each batch has."""
+        block = bytes(event["block"])
+        self._mark(self._marks, block, ordinals, mark)
+        if mark == DELIVERED:
+            return
+        first, size = self._steps.get((mark, block), np.empty(0, np.uint64)), self._size(block)
+        if len(first) < size:
+            first = np.pad(first, (0, size - len(first)), constant_values=np.uint64(NO_STEP))
+            self._steps[mark, block] = first
+        np.minimum.at(first, ordinals, np.repeat(event["step"], counts.astype(np.int64)))
 
     def _mark(self, where: dict[bytes, NDArray[np.uint8]], block: bytes, ordinals: NDArray[Any], bit: int) -> None:
         size = self._size(bytes(block))
@@ -105,10 +130,10 @@ class Coverage:
 def _count(role: str, marks: NDArray[np.uint8]) -> Covered:
     """The samples of a role, each under the strongest mark that it has."""
     left, found = np.ones(len(marks), dtype=bool), []
-    for mark in (USED, PERHAPS, NEIGHBOUR, DELIVERED):
+    for mark in (USED, PERHAPS, NEIGHBOUR, UNDONE, DELIVERED):
         mine = left & (marks & np.uint8(mark) != 0)
         found.append(int(mine.sum()))
         left &= ~mine
-    used, perhaps, neighbours, delivered = found
+    used, perhaps, neighbours, undone, delivered = found
     predicted = int((marks & np.uint8(PREDICTED) != 0).sum())
-    return Covered(role, len(marks), used, perhaps, neighbours, delivered, int(left.sum()), predicted)
+    return Covered(role, len(marks), used, perhaps, neighbours, undone, delivered, int(left.sum()), predicted)

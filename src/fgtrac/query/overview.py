@@ -25,7 +25,7 @@ from fgtrac.tlog.tiles import WIDTH, FileReader, read_bundle
 KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 MAX_SERIES = 48  # metrics of different names; of more, those that came last are only counted
 MAX_NAMED = 200  # gaps, artifacts and the like that are named one by one; the others are counted
-TRAIN_LOSS = "training loss"  # of the samples that took part in a step: their mean, where losses were recorded
+NEIGHBOUR = "neighbour"  # beside the attributions: whose samples are neighbours in a graph
 _WORDS = {code: word for word, code in ATTRIBUTION.items()}
 _STATES = {code: word for word, code in STATUS.items()}
 
@@ -54,31 +54,38 @@ class Series:
             self._coming.clear()
         return self
 
-    def go_back(self, step: int) -> None:
-        """A run goes on from this step: what lies behind it is undone."""
+    def go_back(self, step: int) -> NDArray[np.float64]:
+        """A run goes on from this step: what lies behind it is undone. The values of that."""
         self.gather()
         stays = self.steps <= step
-        self.undone += int((~stays).sum())
+        gone = self.values[~stays]
+        self.undone += len(gone)
         self.steps, self.values = self.steps[stays], self.values[stays]
+        return gone
 
 
 @dataclass(slots=True)
 class Overview:
     """What a log of `size` entries tells of its run. `kinds` (size,) uint8 is each entry's kind (KIND_CODES).
 
-    `uses` counts samples in applied updates by attribution, `batches` batches by status; `named` has entries of rare
-    kinds as plain data, the first MAX_NAMED of each.
+    `uses` counts samples in applied updates by attribution, `batches` batches by status, `superseded` those of `uses`
+    (and of `neighbours`) that a restart went back behind, and `superseded_batches` their batches. `last_step` and
+    `first_steps` are of what stands. `batch_losses` has for each applied batch the mean of its samples' losses,
+    `series` what `run.log` was given. `named` has entries of rare kinds as plain data, the first MAX_NAMED of each.
     """
 
     size: int
     root: bytes
     kinds: NDArray[np.uint8]
     run: dict[str, Any] = field(default_factory=dict)
+    batch_losses: Series = field(default_factory=Series)
     series: dict[str, Series] = field(default_factory=dict)
     series_left_out: int = 0
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     uses: Counter[str] = field(default_factory=Counter)
     batches: Counter[str] = field(default_factory=Counter)
+    superseded: Counter[str] = field(default_factory=Counter)
+    superseded_batches: int = 0
     neighbours: int = 0
     first_steps: dict[int, int] = field(default_factory=dict)
     last_step: int = 0
@@ -86,7 +93,6 @@ class Overview:
     datasets: list[dict[str, Any]] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
     ranks: int = 0
-    writers: int = 0
     ended: bool = False
     began: int = 0
     changed: int = 0
@@ -144,8 +150,8 @@ class _Reading:
     def __init__(self, found: Overview) -> None:
         self._found = found
         self._ranks = RankTable()
-        self._writers: set[bytes] = set()
         self._states: dict[tuple[int, bytes], dict[str, Any]] = {}
+        self._updates = {word: Series() for word in (*ATTRIBUTION, NEIGHBOUR)}  # samples in each applied batch
 
     def take(self, number: int, event: Mapping[str, Any]) -> None:
         """One entry, whatever its kind."""
@@ -154,7 +160,6 @@ class _Reading:
         found.began = found.began or event["time"]
         found.changed = max(found.changed, event["time"])
         found.ended = kind == "end" or (found.ended and kind not in TRAINING)
-        self._writers.add(event["writer"])
         self._ranks.add(event)
         special = getattr(self, f"_{kind}", None)
         if special is not None:
@@ -163,9 +168,9 @@ class _Reading:
     def finish(self) -> None:
         """What can be said once everything was read."""
         found = self._found
-        found.writers, found.ranks = len(self._writers), self._ranks.count
+        found.ranks = self._ranks.count
         found.coverage.finish()
-        for series in found.series.values():
+        for series in (found.batch_losses, *found.series.values()):
             series.gather()
 
     def _run(self, number: int, event: Mapping[str, Any]) -> None:
@@ -192,14 +197,18 @@ class _Reading:
         counts = event["count"].astype(np.int64)
         for code, word in _STATES.items():
             found.batches[word] += int((event["status"] == code).sum())
+        steps = event["step"]
         for code, word in _WORDS.items():
-            found.uses[word] += int(counts[applied & (event["attribution"] == code)].sum())
+            mine = applied & (event["attribution"] == code)
+            found.uses[word] += int(counts[mine].sum())
+            self._updates[word].add(steps[mine], counts[mine].astype(np.float64))
         found.coverage.use(event, applied)
         if "hops" in event:
-            found.neighbours += int(event["hop_count"].reshape(len(counts), -1)[applied].sum())
+            neighbours = event["hop_count"].reshape(len(counts), -1)[applied].sum(axis=1)
+            found.neighbours += int(neighbours.sum())
+            self._updates[NEIGHBOUR].add(steps[applied], neighbours.astype(np.float64))
         if not applied.any():
             return
-        steps = event["step"]
         found.last_step = max(found.last_step, int(steps[applied].max()))
         for epoch in np.unique(event["epoch"][applied]).tolist():
             first = int(steps[applied & (event["epoch"] == epoch)].min())
@@ -208,7 +217,7 @@ class _Reading:
             has_any = applied & (counts > 0)
             starts = (np.cumsum(counts) - counts)[counts > 0]
             sums = np.add.reduceat(event["losses"].astype(np.float64), starts)[has_any[counts > 0]]
-            self._series(TRAIN_LOSS).add(steps[has_any], sums / counts[has_any])
+            found.batch_losses.add(steps[has_any], sums / counts[has_any])
 
     def _metrics(self, number: int, event: Mapping[str, Any]) -> None:
         for name, value in sorted(event["values"].items()):
@@ -233,10 +242,18 @@ class _Reading:
 
     def _resume(self, number: int, event: Mapping[str, Any]) -> None:
         self._name(number, event, "step")
-        for series in self._found.series.values():
-            series.go_back(event["step"])
-        for state in self._found.checkpoints:
-            if state["step"] > event["step"]:
+        found, step = self._found, event["step"]
+        for series in (found.batch_losses, *found.series.values()):
+            series.go_back(step)
+        for word, updates in self._updates.items():
+            gone = updates.go_back(step)
+            found.superseded[word] += int(gone.sum())
+            found.superseded_batches += len(gone) if word != NEIGHBOUR else 0
+        found.coverage.go_back(step)
+        found.last_step = min(found.last_step, step)
+        found.first_steps = {epoch: first for epoch, first in found.first_steps.items() if first <= step}
+        for state in found.checkpoints:
+            if state["step"] > step:
                 state["standing"] = "superseded"
 
     def _gap(self, number: int, event: Mapping[str, Any]) -> None:

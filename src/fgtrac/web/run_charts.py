@@ -11,7 +11,8 @@ from fgtrac.drawing import charts
 from fgtrac.drawing.scale import thin
 from fgtrac.query.overview import Overview, Series
 
-VALIDATION_LOSS = "validation loss"  # of the saved states, as their entries say
+TRAIN_LOSS = "samples' losses, mean of each batch"  # where losses of single samples were recorded
+VALIDATION_LOSS = "validation loss of the states"  # as their entries say
 COLUMNS = 180  # places along the steps, of each of which at most four points are kept
 MAX_MARKS = 40
 MAX_CHARTS = 6  # beside that of the losses
@@ -29,16 +30,13 @@ def drawn(one: Series) -> NDArray[np.intp]:
 
 
 def loss_charts(found: Overview) -> Mapping[str, str]:
-    """`losses` has all series that are called a loss, the states' validation losses among them; `others` each further
-    series by itself, `states` what became of the model states."""
+    """`losses` has the batches' losses, all series that are called a loss, and the states' validation losses;
+    `others` each further series by itself, `states` what became of the model states."""
     kept = [c for c in found.checkpoints if c["standing"] == "kept"]
     marks = [charts.Mark(c["step"], "kept state") for c in kept[-MAX_MARKS:]]
     marks += [charts.Mark(r["step"], "resumed from here") for r in found.named.get("resume", [])[-MAX_MARKS:]]
-    losses = {name: one for name, one in found.series.items() if "loss" in name.lower()}
-    others = [(name, one) for name, one in found.series.items() if name not in losses]
-    lines = [_line(name, one) for name, one in losses.items()]
-    if line := _validation(found):
-        lines.append(line)
+    others = [(name, one) for name, one in found.series.items() if not _is_loss(name)]
+    lines = _losses(found)
     pictures: dict[str, str] = {}
     if lines:
         title = (
@@ -57,10 +55,22 @@ def compared_losses(runs: Mapping[str, Overview]) -> str:
     """The losses of several runs in one chart; nothing where none has any."""
     lines = []
     for name, found in runs.items():
-        lines += [_line(f"{name}: {word}", one) for word, one in found.series.items() if "loss" in word.lower()]
-        if line := _validation(found):
-            lines.append(charts.Series(f"{name}: {line.name}", line.x, line.y))
+        lines += [charts.Series(f"{name}: {line.name}", line.x, line.y) for line in _losses(found)]
     return charts.lines(lines, title="Losses over steps", y="loss") if lines else ""
+
+
+def _is_loss(name: str) -> bool:
+    return "loss" in name.lower()
+
+
+def _losses(found: Overview) -> list[charts.Series]:
+    """What is a loss, each as a line. A value that was logged under the name of one of the others says so."""
+    lines = [_line(TRAIN_LOSS, found.batch_losses)] if len(found.batch_losses.steps) else []
+    for name, one in found.series.items():
+        if _is_loss(name):
+            lines.append(_line(f"{name} (run.log)" if name in (TRAIN_LOSS, VALIDATION_LOSS) else name, one))
+    line = _validation(found)
+    return [*lines, line] if line else lines
 
 
 def _line(name: str, one: Series) -> charts.Series:

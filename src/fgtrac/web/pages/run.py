@@ -41,6 +41,7 @@ def told(found: Overview) -> dict[str, Any]:
         "entries": found.counts(),
         "epochs": len(found.first_steps),
         "last_step": found.last_step,
+        "batch_losses": _series(found.batch_losses),
         "series": {name: _series(one) for name, one in found.series.items()},
         "series_left_out": found.series_left_out,
         "checkpoints": found.checkpoints[-MAX_CHECKPOINTS:],
@@ -48,6 +49,8 @@ def told(found: Overview) -> dict[str, Any]:
         "samples": found.coverage.samples,
         "coverage": [{name: getattr(one, name) for name in one.__slots__} for one in found.coverage.by_role],
         "uses": {word: count for word, count in found.uses.items() if count},
+        "superseded": {word: count for word, count in found.superseded.items() if count},
+        "superseded_batches": found.superseded_batches,
         "batches": {word: count for word, count in found.batches.items() if count},
         "neighbours": found.neighbours,
         "datasets": found.datasets[:MAX_NAMED],
@@ -57,7 +60,6 @@ def told(found: Overview) -> dict[str, Any]:
         "keys": named.get("key", []),
         "erasures": named.get("erasure", []),
         "ranks": found.ranks,
-        "writers": found.writers,
         "artifact_bytes": found.artifact_bytes,
     }
 
