@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -22,6 +24,7 @@ from fgtrac.events.identity import preimage, public_id
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.report import Verdict
+from graph_lives import graph_life
 from people_trace import PEOPLE, SOURCE, digest_of, record_people
 
 SCHEMES = ("public", "keyed", "subject")
@@ -175,6 +178,53 @@ def test_a_name_of_another_kind_than_the_data_sets_keys_is_cannot_tell(folders: 
     assert any("named by numbers" in reason for reason in found.reasons)
     with pytest.raises(ValueError, match="no data set 'cats'"):
         ask_by_name(opened(folders["public"]), "cats:1")
+
+
+@pytest.mark.parametrize("name", ["Ann", "Jose", " Jose\u0301", "Jos\u00e9", "ann "])
+def test_a_name_that_no_sample_has_says_nothing_where_keys_were_given(tmp_path: Path, name: str) -> None:
+    """The log does not say whether keys are texts, bytes or several parts, nor in which form their letters are."""
+    keys = [b"Ann", "Jose\u0301", ("Bob", 1), "ann", *map(str, range(4))]
+    trace = opened(record_people(tmp_path, "keyed", key=keys).parent)
+    found = ask_by_name(trace, f"key:{json.dumps(name)}")
+    assert (found.answer, found.receipts) == (CANNOT_TELL, ())
+    assert any("keys that were given" in reason for reason in found.reasons)
+    assert [ask_by_name(trace, f"key:{json.dumps(key)}").answer for key in ("Jose\u0301", "3")] == [USED, NOT_USED]
+
+
+def test_what_samples_made_from_it_did_is_told_of_the_sample(tmp_path: Path) -> None:
+    """Of docs that were tokenised only the tokens are trained on; the run is resumed from before the second update."""
+    docs = pd.DataFrame({"id": [0, 1], "text": ["abcd", "efgh"]})
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem", keep="all", ids="public") as run:
+        run.register(docs, name="docs")
+        tokens = run.transform("tok", docs).tokenise(lambda text: [ord(c) % 7 for c in text], "text", size=4)
+        rows = TensorDataset(torch.tensor(tokens.iloc[:, -1].tolist(), dtype=torch.float32))
+        run.register(rows, rows=tokens, role="train")
+        for (batch,) in run.watch(DataLoader(rows, batch_size=1)):
+            model(batch).sum().backward()
+            optimizer.step()
+            run.checkpoint(model, optimizer)
+    with start_run(tmp_path / "run", key=tmp_path / "key.pem", resume=True, step=1, keep="all", ids="public"):
+        pass
+    lives = [ask_by_name(opened(tmp_path), f"docs:{row}").lives[0] for row in (0, 1)]
+    assert [(life.uses, life.through, life.undone, life.steps) for life in lives] == [
+        (1, 1, 0, (1, 1)),
+        (1, 1, 1, (2, 2)),
+    ]
+    assert [life.kept for life in lives] == [(1,), ()]
+    assert all(life.times is not None for life in lives)
+
+
+def test_neighbours_are_told_from_seeds_and_those_out_of_reach_from_both(tmp_path: Path) -> None:
+    life = graph_life(tmp_path, graph=("whole",))
+    trace = open_trace(life.path)
+    for sample in life.made.ids:
+        (found,) = ask_by_name(trace, f"id:{sample.hex()}").lives
+        history = trace.history(f"id:{sample.hex()}")
+        reach = history.draws.reach.values()
+        assert (found.neighbours, found.beyond) == (history.tally.neighbours, sum(hop.beyond for hop in reach))
+        assert (found.delivered, found.kept) == (history.tally.delivered, history.checkpoints)
 
 
 def test_a_batch_that_may_have_left_it_out_is_cannot_tell(tmp_path: Path) -> None:

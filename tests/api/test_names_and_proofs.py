@@ -269,6 +269,8 @@ def test_the_row_of_an_array_is_what_a_tensor_data_set_registers(tmp_path: Path)
             assert verdict is Verdict.HOLDS, (n, name, words)
     asked = f"row:{save(tmp_path / 'new.npy', np.full((1, 4), 99.0))}:0"
     assert check(trace, asked, "content absent", about=asked)[1] is Verdict.HOLDS
+    with pytest.raises(ValueError, match="which is a tensor float64 5, and that says nothing"):
+        trace.prove(f"row:{save(tmp_path / 'new.npy', np.full((1, 5), 99.0))}:0")
 
 
 @pytest.mark.parametrize(
@@ -314,13 +316,35 @@ def test_contents_are_found_under_every_scheme_and_absent_only_where_one_settles
 
 
 def test_that_a_file_is_absent_says_nothing_of_rows(tmp_path: Path) -> None:
-    with fgtrac.start_run(tmp_path / "run", ids="public") as run:
-        run.register(TensorDataset(torch.zeros(2, 2)), name="rows")
-    trace = fgtrac.open(tmp_path / "run.trace")
-    absent = save(tmp_path / "a.npy", np.ones((1, 2)))
-    assert check(trace, f"row:{absent}:0", about=f"row:{absent}:0")[1] is Verdict.HOLDS
-    assert check(trace, f"file:{absent}")[1] is Verdict.HOLDS  # of the digest
-    assert check(trace, f"file:{absent}", about=f"file:{absent}")[1] is Verdict.CANNOT_TELL
+    """Where no contents are of files it is not proved; where some are, whoever asks about the file cannot tell."""
+    (tmp_path / "there.txt").write_text("x")
+    absent = save(tmp_path / "a.npy", np.ones((1, 2), "f"))
+    files = OfFiles([str(tmp_path / "there.txt")])
+    for name, datasets in (("rows", [torch.zeros(2, 2)]), ("both", [torch.zeros(2, 2), files])):
+        with fgtrac.start_run(tmp_path / name, ids="public") as run:
+            for number, data in enumerate(datasets):
+                run.register(data, name=f"set {number}")
+        trace = fgtrac.open(tmp_path / f"{name}.trace")
+        assert check(trace, f"row:{absent}:0")[1] is Verdict.HOLDS
+        if name == "rows":
+            with pytest.raises(ValueError, match=r"says nothing: .* taken from 'tensor float32 2'"):
+                trace.prove(f"file:{absent}")
+        else:
+            assert check(trace, f"file:{absent}")[1] is Verdict.HOLDS  # of the digest
+            assert check(trace, f"file:{absent}", about=f"file:{absent}")[1] is Verdict.CANNOT_TELL
+
+
+class OfFiles(torch.utils.data.Dataset[str]):
+    """A data set that lists its files."""
+
+    def __init__(self, samples: list[str]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int) -> str:
+        return self.samples[row]
 
 
 # -- about whom -------------------------------------------------------------------------------------------------------

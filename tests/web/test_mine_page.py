@@ -16,6 +16,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.bundle import parse_bundle
 from fgtrac.web.checking import Standing
 from fgtrac.web.explorer import explorer_app
+from fgtrac.web.names import written_out
 from people_trace import SOURCE, digest_of, record_people
 
 SCHEMES = ("public", "keyed", "subject")
@@ -50,7 +51,7 @@ def test_a_digest_has_the_three_answers(apps: dict[str, App], scheme: str) -> No
     assert [one["answer"] for one in said] == ["used", "not used", "not used"]
     assert "Yes: it was used in training." in of_row(app, 0).text
     assert "No: it is in the record, and no training update used it." in of_row(app, 7).text
-    assert "No: it is not in the record, which is whole." in of_row(app, 99).text
+    assert "No: no sample of this record, which is whole, was registered with this content." in of_row(app, 99).text
     assert said[0]["lives"][0]["kept"] == [2, 4]
     wrong = asked(app, sha256=digest_of(99).hex())  # of a file, as it says without a source
     assert "That cannot be told from this record." in wrong.text
@@ -109,7 +110,19 @@ def test_names_are_asked_for_in_any_form(apps: dict[str, App]) -> None:
     for name, answer in (("people:0", "used"), ("7", "not used"), ("people:99", "not used"), ("Ann", "cannot tell")):
         assert json.loads(asked(app, q=name, format="json").text)["answer"] == answer
     assert asked(app, q="cats:1").status == 400
-    assert "fgtrac prove" in asked(app, q="people:0").text
+    assert "No: no sample of this record, which is whole, has this name." in asked(app, q="people:99").text
+
+
+def test_the_copied_command_asks_what_the_page_was_asked(apps: dict[str, App]) -> None:
+    app = apps["public True"]
+    for query, form in (
+        ({"q": "people:0"}, "people:0"),
+        ({}, "row:YOURS.npy:ROW"),
+        ({"sha256": "0" * 64}, "file:YOURS"),
+    ):
+        assert f"run.trace {form} -o receipt.json</code>" in asked(app, **query).text
+    assert "run.trace row:YOURS.npy:ROW -o receipt.json</code>" in of_row(app, 0).text
+    assert "fgtrac prove" not in asked(app, sha256="0" * 64, source="sample").text
 
 
 def test_a_tampered_trace_has_no_answer(tmp_path: Path) -> None:
@@ -145,3 +158,8 @@ def test_before_the_whole_trace_was_checked_the_answer_says_so(tmp_path: Path, m
     found = explorer_app(record_people(tmp_path, "public").parent, key=str(tmp_path / "key.pem"))
     for row, answer in ((0, "Yes"), (7, "No")):
         assert f"As this log says, which as a whole was not checked yet: {answer}" in of_row(found, row).text
+
+
+def test_what_is_typed_is_a_text_with_its_blanks_and_zeros() -> None:
+    typed = {"7": "key:7", " 7 ": "key:7", "0": "key:0", "007": 'key:"007"', "Ann ": 'key:"Ann "', " d:7": "d:7"}
+    assert {text: written_out(text) for text in typed} == typed

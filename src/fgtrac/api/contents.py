@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import encode
 
-SOURCES = {"file": "file", "row": "tensor"}  # what a `dataset` entry calls the contents of these forms
 
-
-def source_digest(text: str) -> tuple[str, bytes]:
-    """A content's name in words, and SHA-256 of its source, of `file:PATH` or `row:FILE.npy:INDEX`.
+def source_digest(text: str) -> tuple[str, str, bytes]:
+    """A content's name in words, what a `dataset` entry calls such a source, and its SHA-256, of `file:PATH` or
+    `row:FILE.npy:INDEX`.
 
     A row's source is the CBOR of [dtype, shape, little-endian bytes], as of the first tensor of a TensorDataset.
     FileNotFoundError for a file that is not there, FormatError for one that is no array, ValueError for a row that the
@@ -25,12 +24,12 @@ def source_digest(text: str) -> tuple[str, bytes]:
     if text.startswith("file:"):
         path = _existing(text.removeprefix("file:"))
         with path.open("rb") as file:
-            return f"file {path.name}", hashlib.file_digest(file, "sha256").digest()
+            return f"file {path.name}", "file", hashlib.file_digest(file, "sha256").digest()
     named, _, index = text.removeprefix("row:").rpartition(":")
     if not named or not (index.isascii() and index.isdigit() and len(index) < 20):
         raise ValueError(f"{text!r:.80} names no row of an array; write row:FILE.npy:INDEX")
     path = _existing(named)
-    return f"row {int(index)} of {path.name}", _row_digest(path, int(index))
+    return f"row {int(index)} of {path.name}", *_row_source(path, int(index))
 
 
 def _existing(named: str) -> Path:
@@ -40,7 +39,7 @@ def _existing(named: str) -> Path:
     return path
 
 
-def _row_digest(path: Path, index: int) -> bytes:
+def _row_source(path: Path, index: int) -> tuple[str, bytes]:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
@@ -49,7 +48,7 @@ def _row_digest(path: Path, index: int) -> bytes:
         raise ValueError(f"{path} holds {array.dtype}; the source of a row is an array of numbers")
     if array.ndim == 0 or index >= len(array):
         raise ValueError(f"{path} has the shape {array.shape}, and so no row {index}")
-    return array_source(array[index])[1]
+    return array_source(array[index])
 
 
 def array_source(row: NDArray[Any]) -> tuple[str, bytes]:

@@ -21,6 +21,7 @@ from fgtrac.events.postings import KIND
 from fgtrac.events.sample_names import SampleName, parse_sample_name
 from fgtrac.events.schema import NUMBERS, ROLES
 from fgtrac.query.prove import Proof
+from fgtrac.query.tally import draws_of
 from fgtrac.tlog.index import CONTENT
 from fgtrac.verify.bundle import USES, Bundle, parse_bundle
 from fgtrac.verify.children import are_certain
@@ -40,10 +41,13 @@ _ROLE_WORDS = {code: word for word, code in ROLES.items()}
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One sample that is meant, and its part in training: `uses` in updates for certain (`through` of these by samples
-    made from it), `perhaps` in batches that may have left it out, `undone` of its own, since the run was resumed from
-    before them; first and last step and the recorder's clock (ns since 1970) of its own certain uses; `kept` are the
-    steps of the saved states that it contributed to."""
+    """One sample that is meant, and its part in training, that of samples made from it included.
+
+    `uses` in updates for certain; of these `through` such samples, `neighbours` with features alone (`beyond` of them,
+    as far as was read, out of the reach of any message), `undone` since the run was resumed from before them; `perhaps`
+    in batches that may have left it out, `delivered` without an update. `steps` and `times` (the recorder's clock, ns
+    since 1970) are the first and last of the uses; `kept` the steps of the saved states that they contributed to, and
+    `undecided` of those that they may have."""
 
     id: bytes
     name: str | None
@@ -51,18 +55,20 @@ class Life:
     roles: tuple[str, ...]
     uses: int
     through: int
+    neighbours: int
+    beyond: int
     perhaps: int
     undone: int
+    delivered: int
     steps: tuple[int, int] | None
     times: tuple[int, int] | None
     kept: tuple[int, ...]
+    undecided: tuple[int, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the id as hex."""
-        said = {field: getattr(self, field) for field in ("dataset", "uses", "through", "perhaps", "undone")}
-        pairs = {"roles": self.roles, "steps": self.steps, "times": self.times, "kept": self.kept}
-        lists = {field: None if pair is None else list(pair) for field, pair in pairs.items()}
-        return {"id": self.id.hex(), "name": self.name, **said, **lists}
+        said = {field: getattr(self, field) for field in self.__slots__ if field != "id"}
+        return {"id": self.id.hex()} | {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ def ask_by_name(trace: Trace, name: str) -> Mine:
 
 
 def sources(trace: Trace) -> list[dict[str, Any]]:
-    """What the contents of each data set were digested from (`source`, None where nothing says), under which scheme, and
+    """What each data set's contents were digested from (`source`, None where nothing says), under which scheme, and
     whether its rows hold more than that (`beside`)."""
     found = {(e["name"], e.get("content"), e["id_scheme"], e.get("beside", False)) for e in _datasets(trace)}
     in_order = sorted(found, key=lambda row: (row[0], row[1] or "", *row[2:]))
@@ -191,6 +197,11 @@ def _name_doubts(said: SampleName, datasets: Sequence[Mapping[str, Any]]) -> Ite
             yield f"{of} numbers, and {said.key!r:.60} is none"
         elif event.get("keys") == "names" and is_number:
             yield f"{of} keys that are no numbers, and {said.key} is one"
+        elif event.get("keys") not in NUMBERS:
+            yield (
+                f"{of} keys that were given: one with a blank more, another form of a letter, in bytes or in several "
+                "parts is another name, perhaps of the same"
+            )
 
 
 def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -202,9 +213,7 @@ def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, A
         if recorded is None:
             yield f"of {name} no contents were recorded: only names can be looked up in it"
         elif recorded == source and event.get("beside"):
-            yield (
-                f"of each row of {name} only one content was digested ({recorded}), and it holds more: yours may be that"
-            )
+            yield f"of each row of {name} only a part was digested ({recorded}), and it holds more: yours may be that"
         elif recorded != source:
             yield (
                 f"the contents of {name} were recorded as {recorded!r:.60} and yours is {source!r:.60}: their digests "
@@ -276,19 +285,30 @@ def _life(trace: Trace, proof: Proof, doubts: list[str]) -> Life:
     except ValueError as reason:
         doubts.append(f"what was made from {history.name or proof.id.hex()} was not followed: {reason}")
     rows = np.concatenate([found, *below])
-    mine, certain = found[are_certain(found)], int(are_certain(rows).sum())
-    if perhaps := int(np.isin(rows["kind"], USES).sum()) - certain:
+    uses, historian = rows[are_certain(rows)], trace._historian
+    if perhaps := int(np.isin(rows["kind"], USES).sum()) - len(uses):
         doubts.append(f"batches that may have left it out held another number of samples than were drawn: {perhaps:,}")
     registered = trace._seal.log.event(int(found["entry"][found["kind"] == KIND["registered"]][-1]))
     roles = np.unique(found["detail"][found["kind"] == KIND["role"]]).tolist()
-    times = [trace._seal.log.event(int(mine["entry"][at]))["time"] for at in (0, -1)] if len(mine) else []
-    steps = (int(mine["step"].min()), int(mine["step"].max())) if len(mine) else None
-    name = None if history.name is None else history.name[:LONGEST]
+    ends = [int(end) for end in (uses["entry"].min(), uses["entry"].max())] if len(uses) else []
+    times = [trace._seal.log.event(number)["time"] for number in ends]
+    reach = draws_of(uses, historian.drawn(uses)).reach.values()
     return Life(
-        proof.id, name, registered["dataset"], tuple(_ROLE_WORDS[code] for code in roles), certain,
-        certain - len(mine), perhaps, sum(history.tally.superseded), steps,
-        (min(times), max(times)) if times else None, history.checkpoints,
-    )  # fmt: skip
+        proof.id,
+        None if history.name is None else history.name[:LONGEST],
+        registered["dataset"],
+        tuple(_ROLE_WORDS[code] for code in roles),
+        len(uses),
+        len(uses) - int(are_certain(found).sum()),
+        int((uses["kind"] == KIND["neighbour"]).sum()),
+        sum(hop.beyond for hop in reach),
+        perhaps,
+        int(historian.timeline.superseded(uses["entry"], uses["step"]).sum()),
+        int((rows["kind"] == KIND["delivered"]).sum()),
+        (int(uses["step"].min()), int(uses["step"].max())) if len(uses) else None,
+        (min(times), max(times)) if times else None,
+        *historian.kept_with(rows),
+    )
 
 
 def _record_doubt(trace: Trace) -> str:

@@ -187,7 +187,7 @@ class Namer:
 
     def _by_content(self, text: str) -> list[Named]:
         """The content digests of a source: under the public scheme, the run's key and each subject's, as there are."""
-        words, digest = contents.source_digest(text)
+        words, _source, digest = contents.source_digest(text)
         named, schemes = content_preimage(digest), set(self._schemes.values())
         found = [Named(public_id(named), words, named, is_content=True)] if "public" in schemes else []
         for scope, secret in self._vault.secrets() if self._vault is not None else ():
@@ -203,8 +203,8 @@ class Namer:
 def about(text: str) -> About:
     """Whom a verifier asks about who has no trace and no vault. ValueError for a name that says too little."""
     if text.startswith(CONTENTS):
-        words, digest = contents.source_digest(text)
-        return About(words, preimage=content_preimage(digest), source=contents.SOURCES[text.partition(":")[0]])
+        words, source, digest = contents.source_digest(text)
+        return About(words, preimage=content_preimage(digest), source=source.partition(" ")[0])
     name = _parse(text)
     if name.id is not None:
         return About(text, id=name.id)

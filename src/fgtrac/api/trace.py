@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fgtrac.api.anchor_audit import anchor_demands
 from fgtrac.api.audit import Demand, audit_trace
+from fgtrac.api.contents import source_digest
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
 from fgtrac.api.resumes import Resume, find_resumes
@@ -24,6 +25,7 @@ from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.subject import SubjectHistory
 from fgtrac.query.tables import Samples, read_samples
 from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.index import CONTENT
 from fgtrac.verify.report import Report
 
 
@@ -110,10 +112,25 @@ class Trace(TabledTrace):
         seed of an update, and how often it was a neighbour. For `file:PATH` and `row:FILE.npy:INDEX`: "content present"
         or "content absent". With `entries` it holds every entry that is about the sample, and says when; of a use it
         says how many came before the kept state of step `checkpoint` (default: the last). ValueError where the claim
-        is not true, or no bundle can hold what proves it.
+        is not true, no bundle can hold what proves it, or a content is not there and no contents of the trace
+        were taken from its like, so that its absence says nothing.
         """
         meant = [Proof(n.id, n.preimage, n.opening, n.is_content) for n in self._namer.find_all(sample)]
-        return self._prover.prove(self._prover.choose(meant), claim, entries=entries, checkpoint=checkpoint)
+        chosen = self._prover.choose(meant)
+        if chosen.is_content and self._seal.find(CONTENT, chosen.id) is None:
+            self._check_comparable(sample)
+        return self._prover.prove(chosen, claim, entries=entries, checkpoint=checkpoint)
+
+    def _check_comparable(self, content: str) -> None:
+        """ValueError where contents of no data set were taken from such a source as `content` names."""
+        words, source, _digest = source_digest(content)
+        recorded = {event.get("content", source) for _, event in self._historian.timeline.entries("dataset")}
+        if recorded and source not in recorded:
+            raise ValueError(
+                f"no sample holds {words}, which is a {source:.60}, and that says nothing: contents of this trace were "
+                f"taken from {', '.join(map(repr, sorted(recorded))):.200}; name one of these by file:PATH or "
+                "row:FILE.npy:INDEX, or name the sample"
+            )
 
     def verify(
         self,

@@ -248,6 +248,11 @@ class Historian:
             relative,
         )
 
+    def kept_with(self, rows: Rows) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The steps of the kept checkpoints that samples with these rows contributed to, and of those of which only
+        entries that were not read could tell."""
+        return self._contributed_to(self._outline(rows, self.drawn(rows)))
+
     def kept_checkpoints(self) -> Sequence[int]:
         """The steps of the checkpoints that were kept, neither displaced nor superseded, ascending."""
         return sorted({step for _, step in self.timeline.kept})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,16 @@ from fgtrac.web.checking import Standing
 from fgtrac.web.command import command_line
 from fgtrac.web.names import written_out
 
+NO_SUCH_NAME = "No: no sample of this record, which is whole, has this name."
+BESIDE = (
+    "Yes, though only beside others: its features took part in training, as a neighbour's, and its own label did not."
+)
+BEYOND = "Yes, though only beside others: the model was given its features, out of reach of what it learned from."
 POLL_S = 0.02
 SAYS = {  # by the answer, and whether samples that are meant are in the record
     (USED, True): "Yes: it was used in training.",
     (NOT_USED, True): "No: it is in the record, and no training update used it.",
-    (NOT_USED, False): "No: it is not in the record, which is whole.",
+    (NOT_USED, False): "No: no sample of this record, which is whole, was registered with this content.",
     (CANNOT_TELL, True): "It is in the record. Whether training used it, the record cannot tell.",
     (CANNOT_TELL, False): "That cannot be told from this record.",
 }
@@ -37,15 +43,15 @@ def show(asked: Asked) -> Answer | Download:
         receipt = found.receipts[number]
         return Download(receipt.data, "application/json", f"receipt-{receipt.claim}.json".replace(" ", "-"))
     data: dict[str, Any] = {"sources": sources(asked.trace), "asked": None, "path": str(asked.site.path_of(asked.name))}
-    command = command_line("prove", asked.site.path_of(asked.name), "file:YOURS", "-o", "receipt.json")
+    command = _command(asked, data["sources"])
     if found is not None:
         verdict, words = signature(asked.trace)
         data |= found.as_json() | {"signature": {"verdict": str(verdict), "words": words}}
-        data |= {"verdict": {"state": standing.state, "words": standing.words}, "says": _says(found, standing, verdict)}
+        data |= {
+            "verdict": {"state": standing.state, "words": standing.words},
+            "says": _says(asked, found, standing, verdict),
+        }
         data["here"] = {key: value for key, value in asked.query.items() if key in ("sha256", "source", "q")}
-        if "q" in asked.query:
-            name = written_out(asked.query["q"])
-            command = command_line("prove", asked.site.path_of(asked.name), name, "-o", "receipt.json")
     return Answer("Was my data used?", "mine.html", data, command)
 
 
@@ -66,9 +72,22 @@ def _unless_refuted(found: Mine, standing: Standing) -> Mine:
     return replace(found, answer=CANNOT_TELL, reasons=(why, *found.reasons), receipts=(), without=(WITHOUT_PROOF,))
 
 
-def _says(found: Mine, standing: Standing, signed: Verdict) -> str:
+def _command(asked: Asked, datasets: Sequence[Mapping[str, Any]]) -> str:
+    """The command that asks the same, or where nothing was asked what can be; none for what no command can name."""
+    asks_name, source = not asked.query.get("sha256") and asked.query.get("q", "").strip(), asked.query.get("source")
+    of = [one["source"] or "" for one in datasets] if not asked.query.get("sha256") else [source or "file"]
+    forms = ["file:YOURS"] * ("file" in of) + ["row:YOURS.npy:ROW"] * any(one.startswith("tensor") for one in of)
+    named = [written_out(asked.query["q"])] if asks_name else forms[:1]
+    return command_line("prove", asked.site.path_of(asked.name), *named, "-o", "receipt.json") if named else ""
+
+
+def _says(asked: Asked, found: Mine, standing: Standing, signed: Verdict) -> str:
     """The answer in a sentence, and before it what was not checked."""
     says = SAYS[found.answer, bool(found.lives)]
+    if found.answer == NOT_USED and not found.lives and not asked.query.get("sha256"):
+        says = NO_SUCH_NAME
+    if found.answer == USED and all(life.uses == life.neighbours for life in found.lives):
+        says = BEYOND if all(life.uses == life.beyond for life in found.lives) else BESIDE
     if found.answer == CANNOT_TELL or standing.state == Verdict.HOLDS:
         return says
     if standing.state not in set(Verdict):

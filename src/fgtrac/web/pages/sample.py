@@ -60,10 +60,12 @@ def thumbnail(asked: Asked) -> Download:
 def find(asked: Asked) -> Answer | Elsewhere:
     """The way to the sample of any form of name; of a name that nothing has, what can be done."""
     text, trace = asked.query.get("q", ""), asked.trace
+    command = ""
     data: dict[str, Any] = {"asked": text[:600], "why": "", "remark": ""}
     if text.strip():
         try:
             name = written_out(text)
+            command = command_line("history", asked.site.path_of(asked.name), name)
             named = trace.find(name)
             if is_registered(trace, named.id):
                 return Elsewhere(address("run", asked.name, "sample", named.id.hex()))
@@ -72,7 +74,6 @@ def find(asked: Asked) -> Answer | Elsewhere:
         except ValueError as reason:
             data["why"] = str(reason)
     data["datasets"] = dataset_names(trace)
-    command = command_line("history", asked.site.path_of(asked.name), text[:200]) if text else ""
     return Answer("Find a sample", "find.html", data, command, status=404 if text.strip() else 200)
 
 
