@@ -159,6 +159,15 @@ def _names(cases: Sequence[Case]) -> Iterator[Vector]:
 
     yield Vector(anew(parse_bundle(sources.data), with_more_in_a_row), sources.verifier)
 
+    def run_twice(events: dict[int, Any], seal: dict[str, Any]) -> None:
+        free = max(set(range(seal["entries"])) - events.keys())
+        events[free] = next(e for e in events.values() if e["kind"] == "run")
+        seal["counts"] = seal["counts"] | {"run": 2}
+
+    nameless = _first(cases, "contents-keyed", lambda b: b.claim == "content absent" and not b.preimage)
+    for case in (keyed, nameless):
+        yield Vector(anew(parse_bundle(case.data), run_twice), case.verifier, case.secret)
+
 
 def _descendants(cases: Sequence[Case]) -> Iterator[Vector]:
     """Used through its children and said not to be; children that are none; a stage that makes nothing."""

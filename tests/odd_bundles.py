@@ -21,7 +21,8 @@ from fgtrac.tlog.note import TreeHead, Verifier
 from fgtrac.tlog.proof import TlogProof
 from fgtrac.verify.bundle import Bundle, format_bundle, head_of, parse_bundle
 from fgtrac.verify.claims import About
-from forged_bundles import KEYS, sign, words_of
+from fgtrac.verify.keys import rotation_message
+from forged_bundles import KEYS, PUBLIC, sign, words_of
 
 Change = Callable[[dict[str, Any]], object]
 MARK = b"the place where odd bytes go"
@@ -41,6 +42,7 @@ def odd(cases: Sequence[Case]) -> Iterator[Vector]:
     yield from _of_neighbours(cases)
     yield from _of_names(cases)
     yield from _of_claims(cases)
+    yield from _of_the_log(cases)
 
 
 def first(cases: Sequence[Case], where: str, test: Callable[[Bundle], Any]) -> Case:
@@ -196,8 +198,15 @@ def _about_a_file(cases: Sequence[Case]) -> Iterator[Vector]:
             if event["kind"] == "dataset":
                 event["content"] = "tensor float32"
 
+    def of_tensors_in_another(events: dict[int, Any], seal: dict[str, Any]) -> None:
+        one = next(e for e in events.values() if e["kind"] == "dataset")
+        free = max(set(range(seal["entries"])) - events.keys())
+        events[free] = one | {"name": "another", "content": "tensor float32", "seq": free}
+        seal["counts"] = seal["counts"] | {"dataset": seal["counts"]["dataset"] + 1}
+
     asked = About("a file", preimage=content_preimage(digest), source="file")
     yield Vector(anew(bundle, of_tensors), case.verifier, about=asked)
+    yield Vector(anew(bundle, of_tensors_in_another), case.verifier, about=asked)
     yield Vector(anew(bundle, of_tensors), case.verifier)
 
 
@@ -239,3 +248,22 @@ def _parts_of(cases: Sequence[Case]) -> Iterator[tuple[bytes, Verifier]]:
                         ).astype("<u4")
 
         yield anew(bundle, move), case.verifier
+
+
+def _of_the_log(cases: Sequence[Case]) -> Iterator[Vector]:
+    """A key that was revoked, with another one behind it or before it, and the first one is named."""
+    used = first(cases, "public-4", lambda b: b.claim == "used" and not b.children and b.preimage)
+    bundle = parse_bundle(used.data)
+    trace_id = bytes.fromhex(head_of(bundle).origin[-32:])
+    for revoked in ((True, False), (False, True)):
+        events, seal = {e.number: decode(e.entry) for e in bundle.entries}, decode(bundle.seal)
+        free = sorted(set(range(seal["entries"])) - events.keys())
+        for place, number in enumerate(free[:2]):
+            message = rotation_message(trace_id, PUBLIC[place], PUBLIC[place + 1], revoked[place])
+            pair = {"old_signature": KEYS[place].sign(message), "new_signature": KEYS[place + 1].sign(message)}
+            fields = {"kind": "key", "time": 1, "writer": bytes(16), "seq": number, "public_key": PUBLIC[place + 1]}
+            events[number] = fields | pair | ({"revoked": True} if revoked[place] else {})
+        seal["counts"] = seal["counts"] | {"key": 2}
+        shown = {n: encode(event) for n, event in sorted(events.items())}
+        made = sign(bundle, shown, seal, KEYS[2], False)
+        yield _worded(made, used.verifier)

@@ -51,6 +51,16 @@ class PageVerifier:
         assert answer["verdict"] != "crashed", answer["words"]
         return answer["verdict"], {f["check"]: f["verdict"] for f in answer["findings"]}
 
+    def parsed(self, name: str) -> tuple[bytes | None, bytes | None] | None:
+        """The id and the preimage that it reads out of a name; None where it is none."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"name": name}) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        assert answer.get("verdict") != "crashed", answer["words"]
+        id, preimage = (bytes.fromhex(answer[part]) if part in answer else None for part in ("id", "preimage"))
+        return None if "verdict" in answer else (id, preimage)
+
     def _read(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -242,12 +242,12 @@ class Examination:
         for e in self.bundle.get("entries", []):
             check_inclusion(self.head.root, e["number"], self.head.size, e["entry"], e["path"])
             self.shown[e["number"]] = decode_entry(e["entry"])
-        gaps, is_whole = self.seal["counts"].get("gap", 0), self.claim not in ("used", "content present")
+        counts, is_whole = Counter(self.seal["counts"]), self.claim not in ("used", "content present")
         kinds = ["key"] + ["resume"] * (self.claim != "content present") + ["end", "join", "leave"] * is_whole
         if self.is_absent and (self.is_content or self.preimage is not None):
             kinds += ["dataset"] + ["run"] * any(e["id_scheme"] == "keyed" for e in self.of("dataset").values())
         for kind in kinds:
-            need(len(self.of(kind)) == self.seal["counts"].get(kind, 0), f"not all {kind} entries are shown")
+            need(len(self.of(kind)) == counts[kind] and (kind != "run" or counts[kind] == 1), f"not all {kind} entries")
         allowed = set().union(*map(entries_of, self.lives.values()), *map(self.of, (*kinds, "checkpoint")))
         allowed |= {n for n, e in self.of("samples").items() if e["part"] == 0}  # they say how long a part is
         need(self.shown.keys() <= allowed and len(self.of("checkpoint")) < 2, "an entry that the claim does not need")
@@ -255,8 +255,8 @@ class Examination:
         marks = "".join(e["kind"][0] for e in self.shown.values() if e["kind"] in ("end", "resume"))
         ended = "ended" if marks[-1:] == "e" else "not ended"
         lacks = ", and of some ranks it is not whole" * (ended == "ended" and not self.has_all_ranks())
-        is_open = is_whole and (gaps or lacks or ended != "ended")
-        self.record = f" of a run that has {ended} (gaps in its record: {gaps}{lacks})" if is_open else ""
+        words = f" of a run that has {ended} (gaps in its record: {counts['gap']}{lacks})"
+        self.record = words if is_whole and (counts["gap"] or lacks or ended != "ended") else ""
         self.cuts = is_whole and marks.count("r") - marks.count("er")
         self.least_steps = [*accumulate([NONE, *steps[::-1]], min)][::-1]  # of each resume and those behind it
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -65,15 +64,36 @@ def test_no_script_or_bundle_can_close_its_element_or_be_read_otherwise(life: Li
         assert text.startswith("// "), name
 
 
-def test_the_digest_is_printed_and_read_from_a_page_as_the_docs_say(run, tmp_path: Path) -> None:
+def test_the_digest_is_printed(run) -> None:
     assert run("export", "html", "--verifier-digest").out == f"{verifier_digest()}\n"
     assert run("export", "html", "--verifier-digest", "--json").json == {"script_sha256": verifier_digest()}
+
+
+def test_a_page_is_compared_with_ones_own_as_the_docs_say(life: Life, run, tmp_path: Path) -> None:
+    """With a true script, digest and policy in it, another page is another page."""
+    proof, own = tmp_path / "proof.html", tmp_path / "verifier.html"
+    assert run("export", "html", life.path, "digits:0", "-o", proof).code == 0
+    assert run("export", "html", "--empty", "-o", own).code == 0
+    true = proof.read_text(encoding="utf-8")
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy"[^>]*>', true)
+    green = '<main><strong class="holds">\u2714 holds</strong></main><main hidden>'
+    pages = {
+        true: True,
+        own.read_text(encoding="utf-8"): True,
+        true.replace("<main>", green): False,
+        f"<!doctype html>\n<!--\n{policy}\n-->\n<script>evil()</script>{true}": False,
+        true.replace('id="bundle">', 'id="bundle">AAAA</script><script id="bundle">'): False,
+        true.replace('id="bundle">', 'id="bundle">AAAA-->'): False,
+        true.replace("Not checked yet.", "Holds."): False,
+        true + "<p>Holds.</p>": False,
+        true.replace("\n", '\n<p id="bundle">Holds</p>', 1): False,
+    }
     docs = (Path(__file__).parents[2] / "docs" / "proof-page.md").read_text()
-    line = next(line.strip() for line in docs.splitlines() if line.strip().startswith("python3 -c"))
-    (tmp_path / "proof.html").write_bytes(proof_page(None))
-    command = line.replace("python3", sys.executable, 1)
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == verifier_digest()
+    (command,) = (line.strip() for line in docs.splitlines() if line.strip().startswith("sed "))
+    for page, is_own in pages.items():
+        proof.write_text(page, encoding="utf-8")
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.stdout == "the same\n") == (done.returncode == 0) == is_own, page[:200]
 
 
 def test_mistakes_are_one_line_and_end_with_2(life: Life, run, tmp_path: Path) -> None:
@@ -90,7 +110,10 @@ def test_mistakes_are_one_line_and_end_with_2(life: Life, run, tmp_path: Path) -
         ((odd, "-o", page), "is no bundle"),
         ((tmp_path / "nowhere", "-o", page), "there is no file or trace"),
         ((bundle, "-o", tmp_path / "no" / "p.html"), "there is no folder"),
-        (("--verifier-digest", "-o", page), "takes nothing else"),
+        (("--verifier-digest", "-o", page), "takes nothing else; leave out -o"),
+        (("--verifier-digest", "--empty"), "leave out --empty"),
+        (("--verifier-digest", "--claim", "used"), "leave out --claim"),
+        (("--verifier-digest", "--force"), "leave out --force"),
     ):
         done = run("export", "html", *arguments)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), (arguments, done)

@@ -26,14 +26,19 @@ function met(site, test, condition, ...words) {
 }
 const fail = (Kind) => (_met, words) => { throw new Kind(words); };
 
-const wanted = "{ checkBundle, whyNothingIsChecked, parseKey, parseIdKey, parseName, contentOf, fromHex, Malformed }";
+const wanted =
+  "{ checkBundle, whyNothingIsChecked, parseKey, parseIdKey, parseName, contentOf, fromHex, toHex, Malformed }";
 const page = new Function("met", "fail", `${source}\nreturn ${wanted};`)(met, fail);
 const why = await page.whyNothingIsChecked();
 if (why) throw new Error(why);
 
-async function answer({ bundle, key, idKey, about, without = -1 }) {
+async function answer({ bundle, key, idKey, about, without = -1, name }) {
   Object.assign(watch, { without, hit: new Set() });
   try {
+    if (name !== undefined) {
+      const { id, preimage } = await page.parseName(name);
+      return { id: id && page.toHex(id), preimage: preimage && page.toHex(preimage) };
+    }
     const named = {};
     if (key) named.key = page.parseKey(key);
     if (idKey) named.idKey = page.parseIdKey(idKey);

@@ -9,6 +9,8 @@ import hashlib
 import json
 import random
 import re
+import resource
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +22,7 @@ import pytest
 import mutated_bundles
 from bundles_by_hand import Vector, anew, by_hand
 from every_bundle import Case, every_bundle, of_an_uncertain_batch
+from fgtrac.api import naming
 from fgtrac.errors import FormatError
 from fgtrac.events.identity import content_preimage, preimage
 from fgtrac.events.schema import KINDS, REQUIRED, decode_event
@@ -158,6 +161,41 @@ def test_it_makes_the_preimage_of_a_name_as_fgtrac_does(page: PageVerifier, case
     assert page.said(data, true.verifier, None, {"name": "a:b é:key:6"})[1]["about"] == "refuted"
 
 
+NAMES = [
+    "digits:0", " digits:0", "\ufeffdigits:0", "digits:0 ", "digits: 0", "digits :0", "digits:007", "digits:-1", "d:+1",
+    "digits:9999999999999999999", "digits:18446744073709551615", "digits:\u0663", "digits:1_0", "digits", ":0", "", " ",
+    "id:" + "AB" * 32, "id: " + "ab" * 32, "id:" + "ab" * 31, "Id:" + "ab" * 32, "key:5", "row:0", "row:a:0", "array:0",
+    "d:key:1", "d:key:  5 ", "d:key:-0", "d:key:-1", "d:key:01", "d:key:1.0", "d:key:1.", "d:key:1e2", "d:key:NaN",
+    "d:key:18446744073709551615", "d:key:18446744073709551616", "d:key:" + "9" * 30, "d:key:true", "d:key:null",
+    "d:key:", 'd:key:"x"', 'd:key:"a\tb"', 'd:key:"\\ud800"', 'd:key:"\\ud83d\\ude00"', 'd:key:"\\u00e9"', "d:key:'x'",
+    'd:key:{"hex":"00FF"}', 'd:key:{"hex":" 00 \\tff\\u000b"}', 'd:key:{"hex":"0 0"}', 'd:key:{"hex":""}', "d:key:{}",
+    'd:key:{"hex":"00","hex":"01"}', 'd:key:{"hex":5}', 'd:key:{"hex":"00","a":1}', 'd:key:{"hex":"\\u00a000"}',
+    "d:key:[]", 'd:key:[1,[2,"a"]]', "d:key:[1,]", 'a:key:b:key:"x"', 'a:key:"b:key:c"', ":key:0", "e\u0301:0",
+    *(f"d:key:{'[' * n}1{']' * n}" for n in (14, 15, 16, 17, 5000)),
+    *(f'd:key:{"[" * n}{{"hex":"00"}}{"]" * n}' for n in (15, 16)),
+    "d:key:[" + ",".join(["7"] * 150_000) + "]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_it_reads_names_as_fgtrac_does(page: PageVerifier, name: str) -> None:
+    try:
+        said = naming.about(name)
+    except (ValueError, FileNotFoundError):
+        assert page.parsed(name) is None
+        return
+    assert page.parsed(name) == (said.id, said.preimage)
+
+
+def test_a_name_with_a_blank_is_another_name(page: PageVerifier, cases: list[Case]) -> None:
+    case = next(c for c in cases if c.name.startswith("public-4") and parse_bundle(c.data).preimage)
+    (name,) = asked(About("it", preimage=parse_bundle(case.data).preimage)).values()  # type: ignore[union-attr]
+    for typed in (name, f" {name}", f"\ufeff{name}"):
+        expected = ours(case.data, case.verifier, case.secret, naming.about(typed))
+        assert expected[1]["about"] == ("holds" if typed == name else "refuted")
+        assert page.said(case.data, case.verifier, case.secret, {"name": typed}) == expected
+
+
 def test_a_file_is_asked_about_by_its_digest(page: PageVerifier, cases: list[Case]) -> None:
     for case in (
         c for c in cases if parse_bundle(c.data).claim.startswith("content") and parse_bundle(c.data).preimage
@@ -205,6 +243,56 @@ def test_limits_are_counted_in_characters_and_bytes(page: PageVerifier, cases: l
     for size in (65_535, 65_536):
         data = json.dumps(said | {"id": said["id"] | {"preimage": "00" * size}}).encode()
         assert page.said(data, case.verifier)[0] == ours(data, case.verifier)[0]
+
+
+@pytest.mark.parametrize("kind", ["constructor", "toString", "__proto__", "valueOf", [], [5], {}])
+def test_a_kind_of_rows_is_a_number(page: PageVerifier, cases: list[Case], kind: object) -> None:
+    case = next(c for c in cases if parse_bundle(c.data).claim == "used")
+    said = json.loads(case.data)
+    said["rows"][0][0] = kind
+    data = json.dumps(said).encode()
+    assert page.said(data, case.verifier) == ours(data, case.verifier) == ("malformed", {})
+
+
+LARGE = {
+    "words": (lambda said: said | {"words": "@"}, "\U0001f600" * 16_000_000),
+    "preimage": (lambda said: said | {"id": said["id"] | {"preimage": "@"}}, "00" * 30_000_000),
+    "entry": (lambda said: said | {"seal": said["seal"] | {"entry": "@"}}, "AAAA" * 15_000_000),
+}
+TIMED = """
+const page = new Function(`${require("node:fs").readFileSync("verifier.js")}; return { checkBundle }`)();
+const bytes = require("node:fs").readFileSync("large.json");
+page.checkBundle(bytes).catch((error) => console.log(error.constructor.name));
+"""
+
+
+@pytest.mark.parametrize("field", LARGE)
+def test_a_text_over_its_limit_is_refused_before_it_is_worked_on(cases: list[Case], tmp_path: Path, field: str) -> None:
+    (tmp_path / "verifier.js").write_text(verifier_source(), encoding="utf-8")
+    change, text = LARGE[field]
+    data = json.dumps(change(json.loads(cases[0].data))).replace('"@"', f'"{text}"').encode()
+    assert len(data) < 1 << 26
+    (tmp_path / "large.json").write_bytes(data)
+    command = ["node", "--no-warnings", "--max-old-space-size=250", "-e", TIMED]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Malformed"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.5
+
+
+def test_where_it_computes_another_sha_256_nothing_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "verifier.js").write_text(verifier_source(), encoding="utf-8")
+    script = (
+        "const source = require('node:fs').readFileSync('verifier.js');"
+        "const page = new Function(`${source}; return { whyNothingIsChecked }`)();"
+        "const true_one = crypto.subtle.digest.bind(crypto.subtle);"
+        "const tell = async () => console.log(await page.whyNothingIsChecked());"
+        "tell().then(() => { crypto.subtle.digest = async (how, data) => "
+        "data.length === 119 ? new ArrayBuffer(32) : true_one(how, data); }).then(tell);"
+    )
+    command = ["node", "--no-warnings", "-e", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "\nthis page computes another SHA-256 than this browser\n"
 
 
 @pytest.mark.parametrize(

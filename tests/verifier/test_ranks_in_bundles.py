@@ -29,6 +29,7 @@ def trained(
     leaves: bool = True,
     names_leave: bool = True,
     joins: tuple[int, ...] = (0, 1),
+    starts_again: bool = False,
 ) -> Made:
     """A trace of two ranks that use one sample each, with a state kept by rank 0 before the other's uses are laid."""
     made, first = start_trace(folder)
@@ -40,6 +41,8 @@ def trained(
             writing.recorder.record("join", change(rank, said))
         writing.use([rank])
         writing.use([3])
+    if starts_again:
+        other.recorder.record("join", {"rank": 0, "ranks": 1, "step": step, "began": [other.recorder.writer, 0]})
     first.recorder.record("checkpoint", {"step": 2, "kept": True, "rule": "kept"})
     first.recorder.rotate()
     made.seal(full=False)
@@ -86,6 +89,7 @@ def test_of_a_whole_record_of_two_ranks_everything_can_be_told(
         {"change": lambda rank, said: said | {"ranks": 2 + rank}},
         {"change": lambda rank, said: said | {"began": [bytes(16), 0]}},
         {"change": lambda rank, said: said | {"began": [said["began"][0], rank]}},
+        {"starts_again": True},
     ],
 )
 def test_where_a_rank_is_missing_neither_can_tell_what_was_not_used(

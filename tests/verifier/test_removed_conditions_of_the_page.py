@@ -1,4 +1,5 @@
-"""No condition of the page's verifier is idle: whichever one is removed, some bundle is then told better than it is.
+"""No condition of the page's verifier that ends a check by itself (`need`, `form`, `throw`) is idle: whichever one is
+removed, some bundle is then told better than it is. Those inside expressions have bundles of their own, in odd_bundles.
 
 As tests/attacks/test_removed_conditions.py does of fgtrac: bundles that a condition stops are examined again without
 it, and one must get a better verdict, or none at all, as the verifier stumbles over what the condition kept from it;
@@ -32,6 +33,7 @@ FIRST = {  # words of conditions without which no bundle here is told better
     "more than ${MAX_BYTES} bytes": "such a bundle is too large for a quick test",
     "more than ${MAX_ROWS} rows": "more rows are more values than a bundle may have",
     "nested more than ${depth} deep": "no field is nested deeper, so the form of its field refuses it",
+    "a text in JSON that does not end": "it ends where JSON may not, so that the next condition refuses it",
     "no JSON text: ": "what is then no text is refused by the form of its field",
     "CBOR ends in the middle": "what is read then ends behind the bytes, which is refused next",
     "an indefinite length or a reserved head": "such a head has no shortest form, which is refused next",

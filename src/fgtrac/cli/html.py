@@ -33,7 +33,8 @@ def html(
 ) -> None:
     """Write a page that checks its bundle by itself, offline: readers need a browser and the public key they trust."""
     if digest:
-        _only_digest(source, out, as_json)
+        given = {"BUNDLE|TRACE": source, "-o": out, "--claim": claim, "--entries": entries, "--empty": empty}
+        _only_digest([name for name, value in (given | {"--key": key, "--force": force}).items() if value], as_json)
         return
     if out is None:
         raise ValueError("name the page to write: -o FILE.html")
@@ -55,9 +56,9 @@ def html(
         answers().print("\n".join(map(safe, lines)), soft_wrap=True)
 
 
-def _only_digest(source: Path | None, out: Path | None, as_json: bool) -> None:
-    if source is not None or out is not None:
-        raise ValueError(f"--verifier-digest prints one line and takes nothing else; leave out {source or out}")
+def _only_digest(given: list[str], as_json: bool) -> None:
+    if given:
+        raise ValueError(f"--verifier-digest prints one line and takes nothing else; leave out {given[0]}")
     if as_json:
         print_json({"script_sha256": verifier_digest()})
     else:

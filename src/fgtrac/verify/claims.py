@@ -177,7 +177,7 @@ class _Examination:
         if self._secret is None:
             raise CannotTell(f"the ids are keyed: only who holds their key can tell that of {words}; name it: --id-key")
         commitments = [e.get("key_commitment") for e in self._shown.values() if e["kind"] == "run"]
-        if not commitments or any(c != key_commitment(self._secret) for c in commitments):
+        if commitments != [key_commitment(self._secret)]:
             raise ProofError("the id key that you named is not the one that the run entry commits to")
         if keyed_id(self._secret, preimage) != self._bundle.id:
             raise ProofError(f"under the committed key {words} has another id than {self._bundle.id.hex()}")

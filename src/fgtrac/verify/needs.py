@@ -65,6 +65,8 @@ def _by_kind(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> set[int
     for kind in kinds:
         if there[kind] != counts.get(kind, 0):
             raise ProofError(f"{there[kind]} {kind} entries are shown; the seal counts {counts.get(kind, 0)}")
+        if kind == "run" and there[kind] != 1:
+            raise ProofError(f"{there[kind]} run entries are shown; a log has one")
     states = [n for n, e in shown.items() if e["kind"] == "checkpoint"]
     if len(states) > 1 or (states and not (may_show_checkpoint(bundle) and shown[states[0]]["kept"])):
         raise ProofError(f"entry {states[0]} (checkpoint) is shown; only a use is told of one state, which was kept")

@@ -4,6 +4,7 @@ const MAX_BYTES = 64 * 1024 * 1024;
 const MAX_DEPTH = 5;
 const MAX_VALUES = 5_000_000;
 const MAX_TEXT = 1 << 20;
+const MAX_LITERAL = 12 * MAX_TEXT + 2; // UTF-16 units of a text in JSON: each character as two escapes
 const MAX_ENTRY_BYTES = 65_535;
 const MAX_ROWS = 1_000_000;
 const MAX_ENTRIES = 100_000;
@@ -60,16 +61,17 @@ const VALUE = 1,
   COLON = 16,
   END = 32; // what may come next in JSON
 
-/** Strict JSON without recursion: objects as Map, numbers as BigInt. No fraction, sign, null, boolean; no key twice. */
-async function readJson(text, { depth, values, digits }, breathe) {
+const CODES = /(?:0|[1-9][0-9]{0,4})(?![0-9.eE])/y; // the numbers of a bundle
+
+/** JSON without recursion: objects as Map, numbers as BigInt, those that `number` matches. No null or boolean. */
+async function readJson(text, { depth, values, number, isTwiceFine = false }, breathe) {
   const open = [];
   const names = [];
-  const number = /(?:0|[1-9][0-9]*)(?![0-9.eE])/y;
   let next = VALUE,
     at = 0,
     found,
     count = 0,
-    tokens = 0;
+    due = 0;
   const expect = (what) => form(next & what, `no strict JSON at character ${at}`);
   const put = (value) => {
     const holder = open.at(-1);
@@ -79,7 +81,10 @@ async function readJson(text, { depth, values, digits }, breathe) {
     next = holder === undefined ? END : COMMA | CLOSE;
   };
   for (; at < text.length; at++) {
-    if ((++tokens & 4095) === 0) await breathe("reading", at / text.length);
+    if (at >= due) {
+      await breathe("reading", at / text.length);
+      due = at + 4096;
+    }
     const c = text[at];
     if (c === " " || c === "\n" || c === "\r" || c === "\t") continue;
     if ((c === "," || c === ":" || c === "[" || c === "{") && ++count > values)
@@ -87,11 +92,13 @@ async function readJson(text, { depth, values, digits }, breathe) {
     if (c === '"') {
       expect(VALUE | NAME);
       const start = at;
-      for (at++; at < text.length && text[at] !== '"'; at++) if (text[at] === "\\") at++;
+      const end = Math.min(text.length, start + MAX_LITERAL);
+      for (at++; at < end && text[at] !== '"'; at++) if (text[at] === "\\") at++;
+      form(at < end, "a text in JSON that does not end, or is too long");
       const said = readString(text.slice(start, at + 1));
       if (next & VALUE) put(said);
       else {
-        form(!open.at(-1).has(said), "a key stands twice in one object");
+        form(isTwiceFine || !open.at(-1).has(said), "a key stands twice in one object");
         names[names.length - 1] = said;
         next = COLON;
       }
@@ -116,7 +123,7 @@ async function readJson(text, { depth, values, digits }, breathe) {
       expect(VALUE);
       number.lastIndex = at;
       const said = number.exec(text);
-      form(said && said[0].length <= digits, `no whole number of ${digits} digits at character ${at}`);
+      form(said, `no whole number that can stand here, at character ${at}`);
       put(BigInt(said[0]));
       at += said[0].length - 1;
     }
@@ -153,14 +160,17 @@ function readList(value, what, most, least = 0) {
   return value;
 }
 
-/** Text within the limit of code points, which are fewer than its UTF-16 units where there are pairs. */
-function readText(value, what) {
-  const length = () => value.length - (value.match(/[\ud800-\udbff][\udc00-\udfff]/g) ?? []).length;
-  form(
-    typeof value === "string" && (value.length <= MAX_TEXT || length() <= MAX_TEXT),
-    `${what} is no text, or too long`,
-  );
+/** Text within a limit of code points, which are fewer than its UTF-16 units where there are pairs. */
+function readText(value, what, most = MAX_TEXT) {
+  const isShort = () => value.length <= most || (value.length <= 2 * most && countCharacters(value) <= most);
+  form(typeof value === "string" && isShort(), `${what} is no text, or too long`);
   return value;
+}
+
+function countCharacters(text) {
+  let count = 0;
+  for (let at = 0; at < text.length; count++) at += text.codePointAt(at) > 0xffff ? 2 : 1;
+  return count;
 }
 
 function readNumber(value, what) {
@@ -174,13 +184,13 @@ function readCode(value, what, below) {
 }
 
 function readEntry(value, what) {
-  const entry = fromBase64(value, what);
+  const entry = fromBase64(readText(value, what, 2 * MAX_ENTRY_BYTES), what);
   form(entry.length <= MAX_ENTRY_BYTES, `${what} has more than ${MAX_ENTRY_BYTES} bytes`);
   return entry;
 }
 
 function readHash(value, what) {
-  const hash = fromBase64(value, what);
+  const hash = fromBase64(readText(value, what, 44), what);
   form(hash.length === 32, `${what} has not 32 bytes`);
   return hash;
 }
@@ -215,8 +225,8 @@ async function readRows(value, breathe) {
   for (let i = 0; i < n; i++) {
     if ((i & 4095) === 4095) await breathe("reading rows", i / n);
     const [kind, detail, entry, step] = readList(list[i], "a row", 4, 4);
-    const [least, most] = DETAILS[kind] ?? [0, 0];
     rows.kind[i] = readCode(kind, "the kind of a row", ROW_NAMES.length);
+    const [least, most] = DETAILS[rows.kind[i]] ?? [0, 0];
     rows.detail[i] = readCode(detail, "the detail of a row", 65_536);
     rows.entry[i] = readNumber(entry, "the entry of a row");
     rows.step[i] = step === "none" ? NONE : readNumber(step, "the step of a row");
@@ -293,7 +303,7 @@ async function readBundle(bytes, breathe) {
   } catch {
     throw new Malformed("no UTF-8");
   }
-  const value = await readJson(text, { depth: MAX_DEPTH, values: MAX_VALUES, digits: 5 }, breathe);
+  const value = await readJson(text, { depth: MAX_DEPTH, values: MAX_VALUES, number: CODES }, breathe);
   text = "";
   const claim = value instanceof Map ? value.get("claim") : undefined;
   const hasRows = WITH_ROWS.includes(claim);
@@ -347,9 +357,7 @@ async function readBundle(bytes, breathe) {
 }
 
 function readPreimage(value) {
-  const preimage = fromHex(value, "id.preimage");
-  form(preimage.length <= MAX_ENTRY_BYTES, `id.preimage has more than ${MAX_ENTRY_BYTES} bytes`);
-  return preimage;
+  return fromHex(readText(value, "id.preimage", 2 * MAX_ENTRY_BYTES), "id.preimage");
 }
 
 /** The ids that hold a content, end to end. */

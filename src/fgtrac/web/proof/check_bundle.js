@@ -69,6 +69,7 @@ class Examination extends Told {
       const there = BigInt(this.of(kind).length);
       const counted = counts.get(kind) ?? 0n;
       need(there === counted, `${there} ${kind} entries are shown; the seal counts ${counted}`);
+      need(kind !== "run" || there === 1n, `${there} run entries are shown; a log has one`);
     }
     const states = this.of("checkpoint");
     need(
@@ -139,8 +140,8 @@ class Examination extends Told {
       );
     }
     const through = isSame(named, last)
-      ? "the key that you named"
-      : "the last key that the one that you named leads to";
+      ? "the trusted key"
+      : "the last key that the trusted one leads to";
     return `signed by ${through}, ${toHex(last)}, for ${origin}`;
   }
 
@@ -222,7 +223,7 @@ class Examination extends Told {
       need(!opening, "the id is opened without saying what it is the id of");
       return "the claim names the id alone";
     }
-    const { words } = namedBy(preimage, this.isContent);
+    const { words } = (this.name = namedBy(preimage, this.isContent));
     if (this.isAbsent) return this.absentNameCheck(words);
     const found = opening ? await hmac(opening, preimage) : sha256(preimage);
     need(isSame(found, this.id), `${words} has the id ${toHex(found)}, not ${toHex(this.id)}`);
@@ -241,16 +242,14 @@ class Examination extends Told {
       throw new CannotTell("the ids are keyed: only who holds their key can tell; name it");
     if (scheme === "keyed") {
       const commitment = sha256(join(toUtf8("fgtrac key v1\n"), this.idKey));
-      const runs = this.of("run");
-      const isCommitted = runs.length && runs.every((e) => e.key_commitment && isSame(e.key_commitment, commitment));
+      const [run] = this.of("run");
+      const isCommitted = run.key_commitment !== undefined && isSame(run.key_commitment, commitment);
       need(isCommitted, "the id key that you named is not the one that the run entry commits to");
     }
     const found = scheme === "public" ? sha256(preimage) : await keyedId(this.idKey, preimage);
     need(isSame(found, this.id), `${words} has the id ${toHex(found)} by its ${scheme} scheme, not ${toHex(this.id)}`);
     return `the id is that of ${words}, by its ${scheme} scheme, if every id is made so`;
   }
-
-  /** The id scheme of an absent name's data sets; undefined where they do not settle it. */
 
   async aboutCheck() {
     const { about } = this;
@@ -362,9 +361,10 @@ class Examination extends Told {
 }
 
 /**
- * What a bundle's bytes prove: {verdict, findings: [{check, verdict, words}], claim, words, id, origin, size, unread}.
- * `named` has what the reader names: `key` (parseKey), `idKey` (parseIdKey), `about` (parseName, contentOf). Throws
- * Malformed for no bundle. It lets the page go on every few hundredths of a second, and calls `progress` then.
+ * What a bundle's bytes prove: {verdict, findings: [{check, verdict, words}], claim, words, id, origin, size, unread,
+ * and `parts`: the words that name the sample, with its names apart; none where no sample is named}. `named` has what
+ * the reader names: `key` (parseKey), `idKey` (parseIdKey), `about` (parseName, contentOf). Throws Malformed for no
+ * bundle. It lets the page go on every few hundredths of a second, and calls `progress` then.
  */
 async function checkBundle(bytes, named = {}, progress = () => {}) {
   let since = performance.now();
@@ -388,6 +388,7 @@ async function checkBundle(bytes, named = {}, progress = () => {}) {
     findings: examination.findings,
     claim: bundle.claim,
     words: bundle.words,
+    parts: examination.name?.parts ?? [],
     id: toHex(bundle.id),
     origin,
     size,

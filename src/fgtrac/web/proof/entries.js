@@ -137,7 +137,8 @@ const KINDS = {
   run:
     "trace:bytes16 format:one public_key:bytes32 id_scheme:public|keyed key_commitment?:bytes32 git_commit?:text " +
     "git_dirty?:boolean versions:map-of-text config?:map config_artifact?:text",
-  dataset: "name:text id_scheme:public|keyed|subject rows?:integer keys?:rows|numbers|names content?:text beside?:boolean",
+  dataset:
+    "name:text id_scheme:public|keyed|subject rows?:integer keys?:rows|numbers|names content?:text beside?:boolean",
   samples: "dataset:text block:bytes16 part:integer parts:integer ids:ids contents?:ids subjects?:ids",
   roles: "role:train|validation|test|excluded block:bytes16 ordinals:u32",
   transform:

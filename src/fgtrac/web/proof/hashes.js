@@ -26,7 +26,9 @@ function compare(a, b) {
   return a.length - b.length;
 }
 
-function join(...parts) {
+const join = (...parts) => joined(parts);
+
+function joined(parts) {
   const out = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   parts.reduce((at, part) => (out.set(part, at), at + part.length), 0);
   return out;

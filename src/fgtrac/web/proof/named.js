@@ -29,24 +29,26 @@ function parseIdKey(text) {
   return fromHex(said.toLowerCase(), "the id key", 32);
 }
 
-/** Whom the reader asks about: id:HEX, NAME:key:JSON or NAME:ROW. Throws Malformed for anything else. */
+const KEY_NUMBERS = /(?:-?0|[1-9][0-9]{0,19})(?![0-9.eE])/y;
+
+/**
+ * Whom the reader asks about: id:HEX, NAME:key:JSON or NAME:ROW, by the grammar of `fgtrac verify --about`. No blank is
+ * taken off: a data set may be named with one. Throws Malformed for anything else.
+ */
 async function parseName(text) {
-  const said = text.trim();
-  const mark = said.indexOf(":key:");
-  const colon = said.lastIndexOf(":");
-  if (said.startsWith("id:")) return { words: said, id: fromHex(said.slice(3).toLowerCase(), "an id", 32) };
+  const mark = text.indexOf(":key:");
+  const colon = text.lastIndexOf(":");
+  if (text.startsWith("id:")) return { words: text, id: fromHex(text.slice(3).toLowerCase(), "an id", 32) };
   form(
-    !/^(?:key|file|row):/.test(said),
+    !/^(?:key|file|row):/.test(text),
     "name a sample by id:HEX, NAME:key:JSON or NAME:ROW; choose a file below to ask about a content",
   );
-  form(
-    mark >= 0 || (colon >= 0 && DECIMAL.test(said.slice(colon + 1))),
-    "name a sample by id:HEX, NAME:key:JSON or NAME:ROW",
-  );
-  const json = mark >= 0 ? said.slice(mark + 5) : said.slice(colon + 1);
-  const dataset = said.slice(0, mark >= 0 ? mark : colon);
-  const key = keyOf(await readJson(json, { depth: 15, values: 10_000, digits: 20 }, async () => {}));
-  return { words: said, preimage: join([0x83], encode("fgtrac id v1"), encode(dataset), encode(key)) };
+  const row = /:[0-9]{1,19}$/.test(text) ? BigInt(text.slice(colon + 1)) : undefined;
+  form(mark >= 0 || row !== undefined, "name a sample by id:HEX, NAME:key:JSON or NAME:ROW");
+  const dataset = text.slice(0, mark >= 0 ? mark : colon);
+  const how = { depth: 16, values: MAX_VALUES, number: KEY_NUMBERS, isTwiceFine: true };
+  const key = mark >= 0 ? keyOf(await readJson(text.slice(mark + 5), how, async () => {}), 15) : row;
+  return { words: text, preimage: join([0x83], encode("fgtrac id v1"), encode(dataset), encode(key)) };
 }
 
 /** A file of the reader's, as a content. */
@@ -54,10 +56,17 @@ function contentOf(name, digest) {
   return { words: `file:${name}`, preimage: join([0x82], encode("fgtrac content v1"), encode(digest)), source: "file" };
 }
 
-/** The key that JSON stands for: {"hex": "00ff"} is bytes. */
-function keyOf(value) {
-  if (Array.isArray(value)) return value.map(keyOf);
-  if (value instanceof Map) return fromHex(readFields(value, "a key in JSON", ["hex"]).hex, "the bytes of a key");
+/** The key that JSON stands for: {"hex": "00ff"} is bytes, in any case and with blanks between them. */
+function keyOf(value, depth) {
+  if (Array.isArray(value)) {
+    form(depth > 0, "a key is nested too deep");
+    return value.map((part) => keyOf(part, depth - 1));
+  }
+  if (value instanceof Map) {
+    const { hex } = readFields(value, "a key in JSON", ["hex"]);
+    form(isText(hex), "the bytes of a key are no text");
+    return joined(hex.toLowerCase().split(/[\t-\r ]/).map((part) => fromHex(part, "the bytes of a key")));
+  }
   form(isText(value) || value <= NONE, "a number of more than 64 bits is no key");
   return value;
 }
@@ -73,7 +82,7 @@ function encode(value) {
       : [(major << 5) | Number(n)];
   };
   if (typeof value === "bigint") return head(0, value);
-  if (Array.isArray(value)) return join(head(4, BigInt(value.length)), ...value.map(encode));
+  if (Array.isArray(value)) return joined([head(4, BigInt(value.length)), ...value.map(encode)]);
   form(!isText(value) || !/\p{Cs}/u.test(value), "half a character is no text");
   const raw = isText(value) ? toUtf8(value) : value;
   return join(head(isText(value) ? 3 : 2, BigInt(raw.length)), raw);

@@ -7,14 +7,16 @@ const MARKS = {
   "cannot tell": "? cannot tell",
   malformed: "\u2718 no bundle",
 };
-const MAX_SHOWN = 20_000; // characters of one text
-let given = null; // the bundle: its bytes, and where they are from
+const MAX_NAME = 200; // characters of a name, as it is shown, that is not folded
+// What a reader would not see, or see elsewhere: more than bundle.md escapes, whose list is a part of the format.
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+let given = Promise.resolve(null); // of the bundle: its bytes and name; or null
 let turn = 0; // which check is the last one that was asked for
+let isKeyFromAddress = false; // whether what stands in the field of the key came with the address
 
-/** Text as it is shown: what nobody would see is written out, and what is too long is cut. */
+/** Text as it is shown, whole: what nobody would see is written out. */
 function legible(text) {
-  const cut = text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)} ... (${text.length} characters)` : text;
-  return cut.replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+  return text.replace(HIDDEN, (c) => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
 }
 
 function element(name, text, kind = "") {
@@ -24,16 +26,40 @@ function element(name, text, kind = "") {
   return made;
 }
 
-function showVerdict(verdict, words) {
+/** A name, told apart from what is said of it. Of a long one the two ends are shown, and on demand the whole. */
+function nameElement(name) {
+  const whole = legible(name);
+  if (whole.length <= MAX_NAME) return element("bdi", whole, "name");
+  const folded = element("details", "", "name");
+  const ends = `${whole.slice(0, MAX_NAME / 2)} ... ${whole.slice(-MAX_NAME / 4)}`;
+  folded.append(element("summary", `a name of ${name.length} characters, show all of it: ${ends}`));
+  folded.append(element("bdi", whole));
+  return folded;
+}
+
+/** An element with words that may name the sample; `parts` are those of checkBundle. Nothing but a name is folded. */
+function telling(tag, words, parts = []) {
+  const out = element(tag, "");
+  const naming = parts.join("").slice(1); // without its first letter, which may be upper case
+  const [front, ...rest] = naming ? words.split(naming) : [words];
+  out.append(legible(front));
+  for (const behind of rest) {
+    parts.forEach((part, i) => out.append(i % 2 ? nameElement(part) : legible(i ? part : part.slice(1))));
+    out.append(legible(behind));
+  }
+  return out;
+}
+
+function showVerdict(verdict, words, parts) {
   const kind = verdict.replace(" ", "-");
   byId("verdict").dataset.verdict = verdict;
   const mark = element("p", "");
   mark.append(element("strong", MARKS[verdict] ?? verdict, kind));
-  byId("verdict").replaceChildren(mark, element("p", words));
+  byId("verdict").replaceChildren(mark, telling("div", words, parts));
 }
 
 /** What no bundle shows, and what this one leaves open. */
-function limitsOf(found, named, isFromAddress) {
+function limitsOf(found, named) {
   const out = [
     "A bundle that holds does so as its signer committed to it at this size. That the signed index is the one that " +
       "the log's entries give, only a check of the whole trace shows: fgtrac verify TRACE.",
@@ -49,9 +75,7 @@ function limitsOf(found, named, isFromAddress) {
     out.push(
       `Signature lines of ${found.unread.join(", ")} were not looked at: fgtrac verify BUNDLE --witness-key does.`,
     );
-  if (isFromAddress)
-    out.push("The key came with this page's address: it is worth as much as whoever gave you that address.");
-  out.push("Whether the key that you named was revoked since is not known to this page.");
+  out.push("Whether the trusted key was revoked since is not known to this page.");
   return out;
 }
 
@@ -61,28 +85,30 @@ function showFindings(found, named) {
       const row = document.createElement("tr");
       const name = element("th", check);
       name.scope = "row";
-      row.append(name, element("td", MARKS[verdict], verdict.replace(" ", "-")), element("td", words));
+      row.append(name, element("td", MARKS[verdict], verdict.replace(" ", "-")), telling("td", words, found.parts));
       return row;
     }),
   );
-  const isFromAddress = named.key !== undefined && byId("key").value === keyInAddress();
-  byId("limits").replaceChildren(...limitsOf(found, named, isFromAddress).map((words) => element("li", words)));
+  byId("limits").replaceChildren(...limitsOf(found, named).map((words) => element("li", words)));
   byId("checks").hidden = false;
 }
 
-const SAID = {
-  holds: "Every check below holds, with the key that you named.",
-  refuted: "At least one check below does not hold: do not believe what the bundle says.",
-};
+const FROM_ADDRESS =
+  "the key that came with this page's address, which is worth as much as whoever gave you that address";
 
 function wordsOf(found) {
-  if (SAID[found.verdict]) return SAID[found.verdict];
+  const key = isKeyFromAddress ? FROM_ADDRESS : "the key that you named";
+  if (found.verdict === "holds") return `Every check below holds, with ${key}.`;
+  if (found.verdict === "refuted") {
+    const how = isKeyFromAddress ? ` It was checked with ${FROM_ADDRESS}.` : "";
+    return `At least one check below does not hold: do not believe what the bundle says.${how}`;
+  }
   return found.findings.find((finding) => finding.verdict === "cannot tell").words;
 }
 
-/** Reads one field by `parse`; what is wrong with it is said beside it. */
+/** Reads one field by `parse`, as it stands there; what is wrong with it is said beside it. */
 async function readField(name, parse) {
-  const text = byId(name).value.trim();
+  const text = byId(name).value;
   byId(`${name}-problem`).textContent = "";
   byId(name).removeAttribute("aria-invalid");
   if (!text) return undefined;
@@ -124,8 +150,8 @@ function showFailure(error) {
   else showVerdict("cannot tell", `the page itself failed, so nothing was found out: ${error}`);
 }
 
-async function check() {
-  const mine = forget("Checking ...");
+async function check(words = "Checking ...") {
+  const mine = forget(words);
   const progress = byId("progress");
   const goOn = (words, part) => {
     if (mine !== turn) throw new CannotTell("another check was asked for");
@@ -137,12 +163,14 @@ async function check() {
     const why = await whyNothingIsChecked();
     if (why)
       throw new CannotTell(`${why}, so nothing was checked: open this file in another browser, or use fgtrac verify`);
-    if (!given) throw new CannotTell("there is no bundle in this page yet: choose one below");
-    const named = await readNamed();
-    const found = await checkBundle(given.bytes, named, goOn);
+    const bundle = await given;
     if (mine !== turn) return;
-    byId("claim").textContent = legible(found.words);
-    showVerdict(found.verdict, wordsOf(found));
+    if (!bundle) throw new CannotTell("there is no bundle in this page yet: choose one below");
+    const named = await readNamed();
+    const found = await checkBundle(bundle.bytes, named, goOn);
+    if (mine !== turn) return;
+    byId("claim").replaceChildren(...telling("p", found.words, found.parts).childNodes);
+    showVerdict(found.verdict, wordsOf(found), found.parts);
     showFindings(found, named);
   } catch (error) {
     if (mine === turn) showFailure(error);
@@ -152,20 +180,13 @@ async function check() {
 }
 
 /** Takes another bundle in the place of the one before; that one's verdict goes at once. */
-async function take(read, words) {
-  const mine = forget("Reading ...");
+function take(bundle, words) {
   byId("claim").textContent = "";
   byId("bundle-name").textContent = legible(words);
   byId("save").hidden = true;
-  given = null;
-  try {
-    const found = await read();
-    if (mine !== turn) return;
-    given = found;
-    await check();
-  } catch (error) {
-    if (mine === turn) showFailure(error);
-  }
+  given = bundle;
+  given.catch(() => {}); // the check tells, whenever one is made
+  return check("Reading ...");
 }
 
 /** A file's bytes; one more than a bundle may have is enough to know that it has too many. */
@@ -174,7 +195,7 @@ async function bundleOf(file) {
 }
 
 function takeFile(file) {
-  if (file) take(() => bundleOf(file), `The file ${file.name}, ${file.size} bytes, which you chose.`);
+  if (file) take(bundleOf(file), `The file ${file.name}, ${file.size} bytes, which you chose.`);
 }
 
 /** The bundle that the page was made with, or null. */
@@ -193,12 +214,22 @@ function keyInAddress() {
   return new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("key") ?? "";
 }
 
-function save() {
-  if (!given) return;
+async function save() {
+  const bundle = await given;
+  if (!bundle) return;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([given.bytes], { type: "application/json" }));
-  link.download = given.name;
+  link.href = URL.createObjectURL(new Blob([bundle.bytes], { type: "application/json" }));
+  link.download = bundle.name;
   link.click();
+}
+
+/** Puts the address's key, where it has one, into the field; what the reader typed stays. Whether it did. */
+function takeKeyOfAddress() {
+  const key = keyInAddress();
+  if (!key || (byId("key").value && !isKeyFromAddress)) return false;
+  byId("key").value = key;
+  isKeyFromAddress = true;
+  return true;
 }
 
 async function showScriptDigest() {
@@ -212,26 +243,29 @@ function listen() {
     event.preventDefault();
     check();
   });
-  byId("ask").addEventListener("input", () => forget("Not checked with what stands there now: press Check."));
+  byId("ask").addEventListener("input", (event) => {
+    if (event.target === byId("key")) isKeyFromAddress = false;
+    forget("Not checked with what stands there now: press Check.");
+  });
   byId("save-bundle").addEventListener("click", save);
   byId("other").addEventListener("change", (event) => takeFile(event.target.files[0]));
-  addEventListener("dragover", (event) => event.preventDefault());
+  const isForAField = (event) => event.target.closest?.('input[type="file"]'); // which takes the file by itself
+  addEventListener("dragover", (event) => isForAField(event) || event.preventDefault());
   addEventListener("drop", (event) => {
+    if (isForAField(event)) return;
     event.preventDefault();
     takeFile(event.dataTransfer.files[0]);
   });
-  addEventListener("hashchange", () => {
-    byId("key").value = keyInAddress();
-    check();
-  });
+  addEventListener("hashchange", () => takeKeyOfAddress() && check());
 }
 
 async function start() {
   listen();
-  byId("key").value = keyInAddress();
+  byId("key").value = "";
+  takeKeyOfAddress();
   const isThere = byId("bundle").textContent.trim() !== "";
   take(
-    bundleInPage,
+    bundleInPage(),
     isThere ? "The bundle that this page was made with." : "No bundle is in this page: choose one below.",
   );
   byId("save").hidden = !isThere;

@@ -11,7 +11,7 @@ function asJson(value) {
   return JSON.stringify(value).replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
 }
 
-/** Who or what a preimage names: {words, and of a sample its dataset}. */
+/** Who or what a preimage names: {words, and of a sample its dataset, and `parts`, the words with its names apart}. */
 function namedBy(preimage, isContent) {
   const said = new Cbor(preimage).value;
   const length = isContent ? 2 : 3;
@@ -21,7 +21,8 @@ function namedBy(preimage, isContent) {
     return { words: `the content whose source has SHA-256 ${toHex(said[1])}` };
   }
   need(said[0] === "fgtrac id v1" && isText(said[1]) && isKey(said[2]), "no preimage of a sample");
-  return { words: `the sample with key ${asJson(said[2])} of data set ${asJson(said[1])}`, dataset: said[1] };
+  const parts = ["the sample with key ", asJson(said[2]), " of data set ", asJson(said[1])];
+  return { words: parts.join(""), dataset: said[1], parts };
 }
 
 const keyedId = async (secret, preimage) => hmac(await hmac(secret, join(toUtf8("open"), preimage)), preimage);
