@@ -12,6 +12,7 @@ import pytest
 
 import fgtrac
 from asgi import App, ask
+from fgtrac.query.history import Event
 from fgtrac.web.asked import address
 from fgtrac.web.explorer import explorer_app
 from fgtrac.web.scoring import Scoring
@@ -87,6 +88,22 @@ def test_without_factors_the_prediction_is_shown_and_what_is_missing_said(life: 
     assert "Outputs at step 2" in html
     assert data["explanation"] is None
     assert "fgtrac score TRACE --with FILE.py:FUNCTION" in html
+
+
+def test_of_many_predictions_the_last_are_read_and_others_said_not_to_be(
+    life: Life, lived: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgtrac.query.history.READ_ENTRIES", 0)
+    data, html = page(lived, life.made.ids[2])
+    assert [(one["is_read"], one["loss"]) for one in data["predictions"]] == [(True, 0.125)]
+    assert "not read" not in html
+    unread = {"code": 0}
+    monkeypatch.setattr(
+        "fgtrac.query.history.Historian.newest", lambda *_: [Event("prediction", 9, 2, None, "", unread)]
+    )
+    data, html = page(lived, life.made.ids[2])
+    assert [(one["is_read"], one["outputs"]) for one in data["predictions"]] == [(False, None)]
+    assert html.count("not read") == 2
 
 
 def test_a_loss_that_is_not_finite_is_said_and_not_drawn(life: Life, lived: App) -> None:

@@ -220,3 +220,15 @@ def test_an_id_that_is_not_there_is_one_clear_page(app: App) -> None:
     assert page(app, bytes(32)).status == 404
     assert ask(app, "/run/run/sample/zz").headers["location"].endswith("/find?q=zz")
     assert page(app, "zz", "/proof").status == 404
+
+
+def test_what_is_too_much_to_be_read_is_not_said_to_be_nothing(
+    life: Life, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = next(i for i in life.made.ids if json.loads(page(app, i, "?format=json").text)["contributions"])
+    monkeypatch.setattr("fgtrac.query.history.READ_ENTRIES", 0)
+    data = json.loads(page(app, scored, "?format=json").text)
+    assert (data["contributions"], data["unread"]["contribution"] > 0) == ([], True)
+    text = page(app, scored).text
+    assert "The log records none for this sample" not in text
+    assert f"The log has {data['unread']['contribution']} scores of this sample, too many to be read" in text

@@ -10,6 +10,7 @@ from fgtrac.api.trace import Trace
 
 MOST_PREDICTIONS = 500
 MOST_OUTPUTS = 1000
+MOST_READ = 100  # of the predictions of a long history, the last ones
 MOST_NAME = 300  # characters of what a listed sample is called
 STRONGEST = 10
 UNPREDICTED = "no prediction of it is recorded: run.predictions(data, outputs) records them while the trace is open"
@@ -22,7 +23,11 @@ def one_prediction(trace: Trace, sample_id: bytes) -> dict[str, Any]:
     """The sample and its predictions, newest last. UnknownSampleError (a ValueError) where it is not registered;
     otherwise errors as `Trace.history`."""
     history = trace.history(f"id:{sample_id.hex()}")
-    found = [_prediction(event.as_json()) for event in history.events if event.kind == "prediction"]
+    events = [event for event in history.events if event.kind == "prediction"]
+    if events and "code" in events[-1].details:  # too many to be read all
+        read = trace._historian.newest(sample_id, "prediction", MOST_READ)
+        events[-len(read) :] = read
+    found = [_prediction(event.as_json()) for event in events]
     roles = sorted({e.details["role"] for e in history.events if e.kind == "role" and "role" in e.details})
     return {
         "id": sample_id.hex(),
@@ -48,7 +53,7 @@ def _prediction(event: Mapping[str, Any]) -> dict[str, Any]:
         "output_count": len(outputs or ()),
         "highest": highest,
         "loss": said.get("loss"),
-        "is_read": bool(said),
+        "is_read": "code" not in said,  # which only the index has
     }
 
 

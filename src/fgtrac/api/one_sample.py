@@ -14,6 +14,7 @@ from fgtrac.tlog.index import CONTENT
 MOST_EVENTS = 500  # that are told one by one
 MOST_SHARING = 20  # other samples with the same content
 LONGEST = 500  # characters of a name, or of an event's words
+READ_WHERE_FEW = ("contribution", "attention", "prediction")  # else only that they are there is known
 COUNTED = ("used", "neighbour", "delivered")  # told one by one only where there are few: the epochs have them
 
 
@@ -59,6 +60,7 @@ def one_sample(trace: Trace, sample_id: bytes) -> tuple[dict[str, Any], list[dic
         "attention": said["summary"]["attention"],
         "predictions": _bounded(predictions[-MOST_EVENTS:]),
         "predictions_in_all": len(predictions),
+        "unread": {kind: sum(e["kind"] == kind and "code" in e["details"] for e in events) for kind in READ_WHERE_FEW},
         "erased": any(event["kind"] == "erased" for event in events),
         "events": _bounded(told[:MOST_EVENTS]),
         "events_in_all": len(events),

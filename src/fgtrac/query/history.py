@@ -248,6 +248,15 @@ class Historian:
             relative,
         )
 
+    def newest(self, sample_id: bytes, kind: str, most: int) -> list[Event]:
+        """The last events of a kind, at most so many, with what their entries say; none where it is not registered."""
+        rows = self._seal.rows(sample_id)
+        if rows is None:
+            return []
+        registered, mine = (rows[rows["kind"] == KIND[word]] for word in ("registered", kind))
+        events = self._read(sample_id, np.concatenate([registered, mine[-most:]]))
+        return [self._mark(event) for event in events if event.kind == kind]
+
     def kept_with(self, rows: Rows) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The steps of the kept checkpoints that samples with these rows contributed to, and of those of which only
         entries that were not read could tell."""
