@@ -13,6 +13,7 @@ import pytest
 from fgtrac.cli.completing import dataset_names, offers_for, parse_tree, split_line
 from fgtrac.store import durable
 from lives import Life, live
+from traces import make_trace
 
 TRY = """
 cd {folder}; source {script}
@@ -100,6 +101,22 @@ def test_bash_completes_in_the_middle_of_a_line(place: Path, run, tmp_path: Path
     text = TRY.format(folder=shlex.quote(str(place)), script=script, calls="offer 'fgtrac hist runs/run.trace' 11")
     done = subprocess.run(["bash", "--norc", "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["history", "---"]
+
+
+def test_a_stranger_s_text_is_a_word_of_the_line_and_no_command(run, tmp_path: Path, monkeypatch) -> None:
+    name = "a$(touch ran)`touch ran`;touch ran;'\"!*~ x"
+    monkeypatch.setattr("traces.DATASET", name)
+    make_trace(tmp_path)
+    script = tmp_path / "fgtrac.bash"
+    script.write_text(run("completion", "bash").out)
+    ask = 'eval "words=($(offer "fgtrac history run.trace a" | head -1))"; printf "%s\\n" "${#words[@]}" "${words[@]}"'
+    lines = ("""fgtrac history run.trace "a""", """fgtrac history run.trace 'a""", 'fgtrac history run.trace "')
+    quoted = "; ".join(f"offer {shlex.quote(line)}" for line in lines)  # inside quotes plain words alone are offered
+    for calls, wanted in ((ask, f"1\n{name}:\n"), (quoted, "\n---\n\n---\nid:\nkey:\n---\n")):
+        text = TRY.format(folder=shlex.quote(str(tmp_path)), script=script, calls=calls)
+        done = subprocess.run(["bash", "--norc", "-c", text], capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == (wanted, "")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_completing_loads_neither_numpy_nor_torch_nor_typer(place: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 MANY = "*"  # behind an argument's kind: it may be repeated
 MOST_BYTES = 1 << 22  # of a bundle of entries that is searched for data sets
 MOST_OFFERS = 200
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+-]*")  # what no shell takes for anything but itself
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class Verb:
 def main() -> None:
     """Answer a shell."""
     tree = parse_tree(os.environ.get("FGTRAC_COMPLETES", ""))
-    are_files, offers = offers_for(tree, sys.argv[1] if len(sys.argv) > 1 else "")
+    line = sys.argv[1] if len(sys.argv) > 1 else ""
+    are_files, offers = offers_for(tree, line)
+    if not are_files and is_quoted(line):  # how a shell goes on inside quotes is its own affair
+        offers = [offer for offer in offers if _PLAIN.fullmatch(offer)]
     print("\n".join(["files" if are_files else "words", *offers]))
 
 
@@ -82,6 +86,15 @@ def split_line(line: str) -> tuple[list[str], str]:
             return (words[:-1], words[-1]) if words else ([], "")
         return words, ""
     return line.split()[:-1], ""
+
+
+def is_quoted(line: str) -> bool:
+    """Whether the last word of a line stands in quotes that are open, or behind such."""
+    try:
+        shlex.split(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _find_verb(tree: Mapping[str, Verb], words: Sequence[str]) -> tuple[list[str], list[str]]:

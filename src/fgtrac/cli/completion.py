@@ -33,13 +33,16 @@ _ASK = "FGTRAC_COMPLETES={tree} {python} -P -m fgtrac.cli.completing"
 _BASH = """\
 # fgtrac's completion for bash: source it, or keep it as ~/.local/share/bash-completion/completions/fgtrac
 _fgtrac() {{
-    local line=${{COMP_LINE:0:COMP_POINT}} kind offers current front
+    local line=${{COMP_LINE:0:COMP_POINT}} kind offers offer current front
     COMPREPLY=()
     {{ read -r kind; mapfile -t offers; }} < <({ask} "$line" 2>/dev/null)
     current=${{line##*[[:space:]]}}
     front=
     [[ $COMP_WORDBREAKS == *:* && $current == *:* ]] && front=${{current%:*}}:
-    COMPREPLY=("${{offers[@]#"$front"}}")
+    for offer in "${{offers[@]#"$front"}}"; do
+        [[ $kind == files ]] || printf -v offer %q "$offer"  # a stranger's text; of files, bash quotes the names
+        COMPREPLY+=("$offer")
+    done
     [[ $kind == files ]] && compopt -o filenames 2>/dev/null
     [[ ${{#offers[@]}} == 1 && $offers == *[/:] ]] && compopt -o nospace 2>/dev/null
     return 0
