@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import fgtrac
+from erasable import write_small
 from fgtrac.api.trace import Trace
+from fgtrac.query.sql import refused
 from views_logs import everything_on_disk
 
 
@@ -34,6 +36,15 @@ CHANGES = [
     "CALL pragma_version()", "BEGIN", "CHECKPOINT", "CREATE SECRET s (TYPE s3)", "USE memory", "DETACH memory",
     "PREPARE p AS SELECT 1", "EXPLAIN ANALYZE COPY uses TO '{folder}/out.csv'", "VACUUM",
     "CREATE MACRO f() AS 1", "SELECT 1; DROP VIEW samples", "", ";", "-- nothing",
+    *(f"{explain} {change}" for explain in ("EXPLAIN", "explain\tAnalyze", "EXPLAIN (ANALYZE)", "EXPLAIN /**/ ANALYZE")
+      for change in ("CREATE OR REPLACE VIEW samples AS SELECT 0 AS uses", "DROP VIEW samples", "CALL pragma_version()",
+                     "CREATE TEMP TABLE t (a INT)",
+                     "COPY (SELECT 1 AS a) TO '{view}' (FORMAT parquet, USE_TMP_FILE false)")),
+    "EXPLAIN ANALYZE SELECT 1; DROP VIEW samples", "EXPLAIN ANALYZE EXPLAIN SELECT 1",
+    "WITH x AS (COPY (SELECT 1 AS a) TO '{view}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1 AS a) TO '{view}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "SELECT * FROM query('WITH x AS (CO'||'PY (SELECT 1 AS a) TO ''{view}'' (FORMAT parquet)) FROM x')",
+    "WITH x AS (INSERT INTO samples SELECT * FROM samples RETURNING *) FROM x", "PIVOT samples ON role USING count(*)",
 ]  # fmt: skip
 
 
@@ -41,13 +52,34 @@ CHANGES = [
 def test_nothing_but_the_tables_is_read_and_nothing_is_changed(trace: Trace, tmp_path: Path, sql: str):
     secret = tmp_path / "secret.csv"
     secret.write_text("secret\nkept\n")
-    before = set(tmp_path.rglob("*"))
+    view = trace.views().path("samples")
+    before, whole = set(tmp_path.rglob("*")), view.read_bytes()
     with pytest.raises(ValueError, match=r"\S") as refused:
-        list(trace.sql(sql.format(file=secret, folder=tmp_path)).to_tuples())
+        list(trace.sql(sql.format(file=secret, folder=tmp_path, view=view)).to_tuples())
+    assert view.read_bytes() == whole
     assert "\n" not in str(refused.value)
     assert "kept" not in str(refused.value)
     assert set(tmp_path.rglob("*")) == before
     assert trace.sql("SELECT count(*) AS n FROM samples").rows == [{"n": 9}]
+
+
+def test_a_select_may_be_explained(trace: Trace):
+    for explain in ("EXPLAIN", "explain analyze", "\n EXPLAIN"):
+        assert trace.sql(f"{explain} SELECT sum(uses) FROM samples WHERE sample > ?", [1]).rows
+    assert trace.sql("SELECT 'to copy' AS copy").rows == [{"copy": "to copy"}]
+    assert trace.sql("PIVOT samples ON role IN ('train') USING count(*) GROUP BY dataset").rows
+
+
+def test_the_names_cannot_be_changed_by_a_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
+    named = fgtrac.open(write_small(tmp_path))
+    before = named.sql("SELECT count(*) AS n FROM names").rows
+    for change in ("DELETE FROM names", "INSERT INTO names FROM names", "UPDATE names SET name = ''"):
+        with pytest.raises(ValueError, match="read-only"):
+            named.sql(f"WITH x AS ({change} RETURNING *) FROM x").to_arrow()
+    assert named.sql("SELECT count(*) AS n FROM names").rows == before != [{"n": 0}]
+    with pytest.raises(ValueError, match="only for a query that has its name"):
+        named.sql("FROM query_table('na' || 'mes')").to_arrow()
 
 
 def test_variables_of_the_program_are_no_tables(trace: Trace):
@@ -71,6 +103,7 @@ def test_variables_of_the_program_are_no_tables(trace: Trace):
         ("SELECT sum(18446744073709551615::UBIGINT) AS s FROM uses", "cast it to DOUBLE"),
         ("SELECT " + "(" * 5000 + "1" + ")" * 5000, r"\S"),
         ("SELECT '\0'; x", r"\S"),
+        ("PIVOT samples ON role USING count(*)", r"PIVOT without its values \(ON role IN"),
     ],
 )
 def test_what_is_wrong_with_a_query_is_said_on_one_line(trace: Trace, sql: str, words: str):
@@ -95,6 +128,29 @@ def test_a_column_may_be_called_names_where_there_is_no_vault(trace: Trace):
 
 def test_columns_of_one_name_are_all_in_the_tuples(trace: Trace):
     assert list(trace.sql("SELECT 1 AS a, 2 AS a").to_tuples()) == [(1, 2)]
+
+
+def test_columns_of_one_name_are_all_shown(trace: Trace):
+    joined = trace.sql("SELECT * FROM uses u JOIN samples s ON u.sample = s.sample ORDER BY ALL")
+    shown = joined._repr_html_()
+    assert shown.count('<th scope="col"') == len(joined.columns) == joined.to_arrow().num_columns
+    assert trace.sql("SELECT 'one' AS a, 'two' AS a")._repr_html_().count('"row">one</th><td>two</td>') == 1
+    with pytest.raises(ValueError, match="give one 'sample' another with AS"):
+        joined.to_polars()
+
+
+@pytest.mark.parametrize("value", ["'infinity'::TIMESTAMP", "'9999-12-31'::DATE + 100000"])
+def test_a_date_that_python_has_not_is_said_on_one_line(trace: Trace, value: str):
+    with pytest.raises(ValueError, match="cast it to VARCHAR") as refused:
+        _ = trace.sql(f"SELECT {value} AS t").rows
+    assert "\n" not in str(refused.value)
+
+
+def test_a_query_that_the_user_stopped_is_an_interruption():
+    with pytest.raises(KeyboardInterrupt), refused():
+        raise RuntimeError("Query interrupted")  # as duckdb says it
+    with pytest.raises(RuntimeError, match="other"), refused():
+        raise RuntimeError("other")
 
 
 def test_threads_ask_side_by_side(trace: Trace):

@@ -1,9 +1,11 @@
-"""The cache of tables: never believed where it is damaged, one seal at a time, nobody's but the user's."""
+"""The cache of tables: built again where it is damaged or may be another's, one seal at a time, the user's alone."""
 
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 import fgtrac
@@ -272,3 +275,71 @@ def test_a_cache_whose_name_is_a_pattern_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "a[b]*"))
     with pytest.raises(ValueError, match="pattern"):
         fgtrac.open(make_trace(tmp_path / "t").trace.path).sql(UNDAMAGED)
+
+
+def forge(folder: Path) -> None:
+    """Another file for `samples`, and its digest in the manifest: what whoever may write there can do."""
+    table = pyarrow.parquet.read_table(folder / "samples.parquet")
+    place = table.schema.get_field_index("uses")
+    zeros = pyarrow.array([0] * len(table), pyarrow.uint32())
+    pyarrow.parquet.write_table(table.set_column(place, table.schema.field(place), zeros), folder / "samples.parquet")
+    data = (folder / "samples.parquet").read_bytes()
+    said = json.loads((folder / MANIFEST).read_text())
+    said["files"]["samples"] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(said))
+
+
+def link(folder: Path, elsewhere: Path) -> None:
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+
+
+NOBODY = 65534
+THEIRS: dict[str, Callable[[Path], object]] = {
+    "a folder that anybody may write to": lambda folder: folder.chmod(0o777),
+    "a folder that a group may write to": lambda folder: folder.chmod(0o770),
+    "a manifest that anybody may write to": lambda folder: (folder / MANIFEST).chmod(0o666),
+    "a file that anybody may write to": lambda folder: (folder / "samples.parquet").chmod(0o666),
+    "another user's folder": lambda folder: os.chown(folder, NOBODY, -1),
+    "another user's file": lambda folder: os.chown(folder / "samples.parquet", NOBODY, -1),
+    "a link": lambda folder: link(folder, folder.parents[2] / "elsewhere"),
+}
+
+
+@pytest.mark.parametrize("theirs", THEIRS)
+def test_what_others_may_write_to_is_not_believed_and_built_again(
+    tmp_path: Path, cache: Path, builds: list[Path], theirs: str
+):
+    if "user" in theirs and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    path = make_trace(tmp_path).trace.path
+    first = fgtrac.open(path)
+    wanted = first.sql("SELECT sum(uses) AS n FROM samples").rows
+    folder = folder_of(first)
+    first.views()._cached.close()
+    forge(folder)
+    assert fgtrac.open(path).sql("SELECT sum(uses) AS n FROM samples").rows == [{"n": 0}]  # one's own is believed
+    THEIRS[theirs](folder)
+    again = fgtrac.open(path)
+    assert again.sql("SELECT sum(uses) AS n FROM samples").rows == wanted != [{"n": 0}]
+    assert len(builds) == 2
+    assert "not forgery by the same user" in again.views().rests_on
+
+
+def test_folders_above_that_are_open_to_others_are_closed_or_refused(tmp_path: Path, cache: Path):
+    path = make_trace(tmp_path).trace.path
+    trace = fgtrac.open(path)
+    trace.sql(UNDAMAGED)
+    for one in (cache / "views", views_folder(trace.id)):
+        one.chmod(0o777)
+    fgtrac.open(path).sql(UNDAMAGED)
+    for one in (cache / "views", views_folder(trace.id)):
+        assert stat.S_IMODE(one.stat().st_mode) == 0o700
+    cache.chmod(0o777)
+    with pytest.raises(ValueError, match=r"anybody may replace folders in .*; name another in FGTRAC_CACHE"):
+        fgtrac.open(path).sql(UNDAMAGED)
+    cache.chmod(0o1777)
+    fgtrac.open(path).sql(UNDAMAGED)
+    link(cache / "views", cache / "mine")
+    with pytest.raises(ValueError, match="is not a folder of your own"):
+        fgtrac.open(path).sql(UNDAMAGED)

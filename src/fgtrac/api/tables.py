@@ -62,7 +62,9 @@ class TabledTrace(ScoredTrace):
                     raise
                 raise ValueError(f"tables and SQL need {error.name}: pip install 'fgtrac[query]'") from error
             rests_on = self._rests_on  # a wrong signature is told before anything is built
-            self._opened_views = Views(self._directory, self.id, self._seal, rests_on, self._table_of_names, progress)
+            self._opened_views = Views(
+                self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress
+            )
         return self._opened_views
 
     def _table_of_names(self) -> dict[str, list[Any]] | None:

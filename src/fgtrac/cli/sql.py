@@ -19,6 +19,7 @@ from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import Key
 from fgtrac.query.occurrences import plain
+from fgtrac.query.seals import not_among_these
 
 SHOWN = 100  # rows of the table for people
 LONG = 80  # characters of a cell of it
@@ -46,6 +47,8 @@ def sql(
         print_json({**head, "columns": list(answer.columns), "rows": [[_value(v) for v in row] for row in rows]})
     elif as_csv:
         _print_csv(answer.columns, rows)
+        if opened.pending:
+            print(f"fgtrac: {not_among_these(opened.pending)}", file=sys.stderr)
     else:
         _print(answer.columns, rows, opened.pending)
 
@@ -69,7 +72,7 @@ def _print(columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]], pending: i
     if more:
         answers().print(f"the first {SHOWN} rows; --csv or --json has all of them")
     if pending:
-        answers().print(f"{pending:,} later entries are in no full seal yet, and not among these (fgtrac seal)")
+        answers().print(not_among_these(pending), soft_wrap=True)
 
 
 def _text(value: Any) -> str:
@@ -83,6 +86,8 @@ def _value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, datetime.timedelta | decimal.Decimal):
         return str(value)
+    if hasattr(value, "nanoseconds"):  # pyarrow's interval
+        return f"{value.months} months {value.days} days {value.nanoseconds / 10**9:g} s"
     if isinstance(value, list | tuple):
         return [_value(v) for v in value]
     if isinstance(value, dict):

@@ -28,6 +28,12 @@ class NotSealedError(ValueError):
     """The trace has no full seal yet: the caller has to make one first."""
 
 
+def not_among_these(pending: int) -> str:
+    """What an answer as of a full seal says of the entries that came later."""
+    entries = "1 later entry is" if pending == 1 else f"{pending:,} later entries are"
+    return f"{entries} in no full seal yet, and not among these (fgtrac seal)"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FullSeal:
     """A full seal: the signed note as it is on disk (its signature is the caller's to check) and what it commits to."""

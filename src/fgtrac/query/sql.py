@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 import duckdb
 
 MEMORY = "3GB"  # of one database
-_READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
+_KINDS = {"MULTI": "PIVOT without its values (ON role IN ('train', 'test'))"}
 _SETTINGS = (
     "SET autoinstall_known_extensions = false", "SET autoload_known_extensions = false",
     "SET allow_community_extensions = false", "SET python_enable_replacements = false",
@@ -56,20 +58,45 @@ class Database:
         """
         cursor = self._connection.cursor()
         with refused():
-            statements = cursor.extract_statements(sql)
-            if len(statements) != 1:
-                raise ValueError(f"one SELECT at a time, and these are {len(statements)} statements")
-            if statements[0].type not in _READS:
-                kind = str(statements[0].type).rpartition(".")[2]
-                raise ValueError(f"a trace is only read: {kind} is refused; ask with SELECT")
+            cursor.execute("BEGIN TRANSACTION READ ONLY")  # a WITH may hold an INSERT, and is a SELECT all the same
+            explains = _EXPLAIN.match(sql)
+            asked = sql[explains.end() :] if explains else sql
+            _check_reads(cursor, asked, parameters)
             return cursor.sql(sql, params=parameters or None)
+
+
+def _check_reads(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Any) -> None:
+    """ValueError for what is not one SELECT, or one that writes a file: COPY may stand in a WITH."""
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1:
+        raise ValueError(f"one SELECT at a time, and these are {len(statements)} statements")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        kind = str(statements[0].type).rpartition(".")[2]
+        raise ValueError(f"a trace is only read: {_KINDS.get(kind, kind)} is refused; ask with SELECT")
+    if mentions(sql, "copy"):
+        plans = cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters or None).fetchall()
+        if any("COPY" in step for _, plan in plans for step in _steps(json.loads(plan))):
+            raise ValueError("a trace is only read: COPY is refused; ask with SELECT")
+
+
+def _steps(plan: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The names of all steps of a plan."""
+    waiting = list(plan)
+    while waiting:
+        step = waiting.pop()
+        waiting += step["children"]
+        yield step["name"]
 
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """What DuckDB refuses inside, as a ValueError of one line."""
+    """What DuckDB refuses inside, as a ValueError of one line; KeyboardInterrupt where the user stopped it."""
     try:
         yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
     except duckdb.OutOfMemoryException as error:
         raise ValueError(
             f"SQL: this needs more than {MEMORY} of memory; ask for fewer rows or columns, and join names to the result"

@@ -4,9 +4,11 @@
                                                             file's rows, size and SHA-256
     CACHE/views/TRACE-ID/building-HEX/                      views that are being built; put in place by a rename
 
-CACHE is FGTRAC_CACHE, else `fgtrac` in XDG_CACHE_HOME or ~/.cache. Only the user may read there (0700), and no name of
-a vault is there. A file counts only if it has the digest in its manifest, which is looked at before a process reads it
-for the first time; else all are built again. Who reads or builds in a folder holds it, so that nobody removes it.
+CACHE is FGTRAC_CACHE, else `fgtrac` in XDG_CACHE_HOME or ~/.cache. Only the user may read in `views` (0700), and no
+name of a vault is there. What is there counts only if it is this user's and nobody else may write to it, and a file
+only if it has the digest in its manifest, which is looked at before a process reads it for the first time; else all are
+built again. The digests find damage: whoever may write as this user may also write a manifest, and is believed.
+Who reads or builds in a folder holds it, so that nobody removes it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,10 +84,11 @@ def open_views(
 ) -> CachedViews:
     """The views of a full seal: those that are kept, or, `anew` or without them, those that `build` writes into a
     folder, which gives what the manifest says of each. Views of other seals are removed. OSError where the disk
-    refuses, ValueError where the cache has a name that SQL takes for a pattern."""
+    refuses, ValueError where the cache has a name that SQL takes for a pattern, or others may put folders into it."""
     top = views_folder(trace_id)
     if set(str(top)) & set("*?[]{}\0\n"):
         raise ValueError(f"{str(top)!r:.200} cannot hold views: SQL would read *?[]{{}} in its name as a pattern")
+    _make_own(top)
     folder = top / f"{head.size}-{head.root.hex()[:16]}-{FORMAT}"
     for tries in range(TRIES):  # more than one only where somebody puts theirs in place, or removes it, meanwhile
         found = None if anew and not tries else _open(folder, head)
@@ -110,7 +114,10 @@ def forget_views(trace_id: bytes) -> None:
 
 
 def _open(folder: Path, head: TreeHead) -> CachedViews | None:
-    """The views in a folder, None where they are not there, or their manifest is none or another seal's."""
+    """The views in a folder, None where they are not there or not this user's alone, or their manifest is none or
+    another seal's."""
+    if not all(map(_is_ours, (folder, folder / MANIFEST, *(folder / f"{view}.parquet" for view in VIEWS)))):
+        return None
     try:
         hold = FolderHold(folder, alone=False)
     except (FileNotFoundError, NotADirectoryError, BlockingIOError):
@@ -139,8 +146,6 @@ def _read_manifest(folder: Path, head: TreeHead) -> dict[str, dict[str, Any]] | 
 
 def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, Any]]) -> None:
     """Build into a folder of our own and put it in place of whatever is there."""
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.parent.chmod(0o700)
     new, hold = _own_folder(folder.parent)
     try:
         files = build(new)
@@ -150,6 +155,32 @@ def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, An
     finally:
         hold.close()
         durable.remove_folder(new)
+
+
+def _make_own(top: Path) -> None:
+    """Make the folder of a trace's views, and close it and the one above to others. What others put there while they
+    could is theirs, and not believed. ValueError where they could replace the folders themselves."""
+    views = top.parent
+    views.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = views.parent.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ValueError(f"anybody may replace folders in {views.parent}; name another in FGTRAC_CACHE")
+    for folder in (views, top):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        said = folder.lstat()
+        if said.st_uid != os.geteuid() or not stat.S_ISDIR(said.st_mode):
+            raise ValueError(f"{folder} is not a folder of your own; remove it, or name another place in FGTRAC_CACHE")
+        folder.chmod(0o700)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this user, and nobody else, may write to a file or folder. A link is none."""
+    try:
+        said = path.lstat()
+    except OSError:
+        return False
+    is_alone = said.st_uid == os.geteuid() and not said.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_alone and not stat.S_ISLNK(said.st_mode)
 
 
 def _own_folder(top: Path) -> tuple[Path, FolderHold]:
@@ -182,7 +213,7 @@ def _tidy(top: Path, current: Path) -> None:
     for path in top.iterdir():
         if path == current:
             continue
-        with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
+        with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError):  # of another user, too
             FolderHold(path, alone=True).close()
             durable.remove_folder(path)
 

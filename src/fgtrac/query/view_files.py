@@ -192,7 +192,7 @@ def narrow(reader: pa.RecordBatchReader, sums: Sequence[int]) -> tuple[pa.Schema
             try:
                 yield batch.cast(schema) if sums else batch
             except pa.ArrowInvalid as error:
-                raise ValueError(f"SQL: a sum is beyond 64 bits ({error}); cast it to DOUBLE") from error
+                raise ValueError(f"SQL: a sum or HUGEINT is beyond 64 bits ({error}); cast it to DOUBLE") from error
 
     return schema, batches()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgtrac.drawing.html import table
 from fgtrac.drawing.notebook import shown
-from fgtrac.query.seals import FullSeal
+from fgtrac.query.seals import FullSeal, not_among_these
 from fgtrac.query.sql import Database, mentions, refused
 from fgtrac.query.view_build import Progress, build_views
 from fgtrac.query.view_cache import CachedViews, DamagedViewsError, open_views
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
 Names = Callable[[], Mapping[str, Sequence[Any]] | None]
 BATCH_ROWS = 1 << 16
 SHOWN = 20  # rows that a notebook shows
+CACHED = "tables from this user's own cache, whose digests find damage and not forgery by the same user"
 
 
 class Tabular:
     """Rows in columns, for whatever library comes next: Arrow, pandas and polars in one call, or a stream of batches
-    for what does not fit in memory. pyarrow, polars and duckdb take it as it is (`__arrow_c_stream__`)."""
+    for what does not fit in memory. pyarrow, polars and duckdb take it as it is (`__arrow_c_stream__`). `pending` is
+    how many later entries are in no full seal yet, and so in no row."""
+
+    pending = 0
 
     def to_batches(self) -> pyarrow.RecordBatchReader:
         """The rows a piece at a time, from the start each time that this is called."""
@@ -50,11 +55,16 @@ class Tabular:
             return self.to_arrow().to_pandas()
 
     def to_polars(self) -> polars.DataFrame:
-        """All rows as a polars data frame. ValueError, with the remedy, where polars is not installed."""
+        """All rows as a polars data frame. ValueError, with the remedy, where polars is not installed, and where two
+        columns have one name."""
         with _installed("polars"):
             import polars
 
-            frame = polars.from_arrow(self.to_arrow())
+            rows = self.to_arrow()
+            twice = [name for name, times in Counter(rows.schema.names).items() if times > 1]
+            if twice:
+                raise ValueError(f"polars takes one column of a name: give one {twice[0]!r:.60} another with AS")
+            frame = polars.from_arrow(rows)
             assert isinstance(frame, polars.DataFrame)
             return frame
 
@@ -69,16 +79,17 @@ class Tabular:
             yield from (dict(zip(batch.schema.names, row, strict=True)) for row in _rows(batch))
 
     def _repr_html_(self) -> str:
-        """For notebooks: the first rows, and whether there are more."""
-        rows: list[dict[str, Any]] = []
+        """For notebooks: the first rows, whether there are more, and how many entries no row is of yet."""
+        rows: list[tuple[Any, ...]] = []
         reader = self.to_batches()
         for batch in reader:
-            rows += batch.slice(0, SHOWN + 1 - len(rows)).to_pylist()
+            rows += _rows(batch.slice(0, SHOWN + 1 - len(rows)))
             if len(rows) > SHOWN:
                 break
-        cells = [[_cell(value) for value in row.values()] for row in rows[:SHOWN]]
+        cells = [[_cell(value) for value in row] for row in rows[:SHOWN]]
         more = "there are more rows; to_arrow(), to_pandas() and to_polars() have all of them"
-        return shown(table(reader.schema.names, cells), repr(self), more if len(rows) > SHOWN else "")
+        remarks = [more] * (len(rows) > SHOWN) + [not_among_these(self.pending)] * (self.pending > 0)
+        return shown(table(reader.schema.names, cells), repr(self), "; ".join(remarks))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_batches().__arrow_c_stream__(requested_schema)
@@ -88,7 +99,7 @@ class View(Tabular):
     """One table of a trace; its columns are in docs/tables.md. Nothing is read before it is asked for."""
 
     def __init__(self, views: Views, name: str) -> None:
-        self._views, self.name = views, name
+        self._views, self.name, self.pending = views, name, views.pending
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,8 +119,8 @@ class View(Tabular):
 class Answer(Tabular):
     """What a SELECT gives. It is run when rows are asked for, each time; sums of integers are int64."""
 
-    def __init__(self, run: Callable[[], Any]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], Any], pending: int) -> None:
+        self._run, self.pending = run, pending
         self._ran: Any = run()
         self.columns: tuple[str, ...] = tuple(self._ran.columns)
 
@@ -131,13 +142,20 @@ class Answer(Tabular):
 
 
 class Views:
-    """All tables of one full seal of `size` entries, whose head rests on what `rests_on` says. Threads may ask side by
-    side."""
+    """All tables of one full seal of `size` entries, whose head rests on what `rests_on` says, and the tables on this
+    user's cache; `pending` entries came later. Threads may ask side by side."""
 
     def __init__(
-        self, trace: TraceDir, trace_id: bytes, seal: FullSeal, rests_on: str, names: Names, progress: Progress | None
+        self,
+        trace: TraceDir,
+        trace_id: bytes,
+        seal: FullSeal,
+        rests_on: str,
+        pending: int,
+        names: Names,
+        progress: Progress | None,
     ) -> None:
-        self.size, self.rests_on = seal.head.size, rests_on
+        self.size, self.rests_on, self.pending = seal.head.size, f"{rests_on}; {CACHED}", pending
         self._trace, self._trace_id, self._seal = trace, trace_id, seal
         self._names, self._progress = names, progress
         self._lock = threading.RLock()
@@ -164,7 +182,7 @@ class Views:
     def sql(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Answer:
         """The answer to a SELECT over the views, and over `names` where there is a vault. `?` and `$name` stand for the
         parameters. ValueError, on one line, for what is no such statement or fails."""
-        return Answer(lambda: self._ask(sql, parameters))
+        return Answer(lambda: self._ask(sql, parameters), self.pending)
 
     def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a SELECT as plain data. Errors as `sql`."""
@@ -174,9 +192,11 @@ class Views:
         try:
             return self._database(mentions(sql, "names")).ask(sql, parameters)
         except ValueError as error:
-            if "Table with name names does not exist" in str(error):
-                raise ValueError("there is no vault beside this trace, and so no table of names") from error
-            raise
+            if "Table with name names does not exist" not in str(error):
+                raise
+            if not mentions(sql, "names"):
+                raise ValueError("the table names is there only for a query that has its name, written out") from error
+            raise ValueError("there is no vault beside this trace, and so no table of names") from error
 
     def _open(self, *, anew: bool = False) -> CachedViews:
         with self._lock:
@@ -219,7 +239,10 @@ def _cell(value: Any) -> Any:
 
 
 def _rows(batch: Any) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    try:
+        return zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    except OverflowError as error:
+        raise ValueError("SQL: a date or time is beyond the years 1 to 9999; cast it to VARCHAR") from error
 
 
 def _told(batches: Iterator[Any]) -> Iterator[Any]:
