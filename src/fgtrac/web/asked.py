@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ class NotThereError(LookupError):
 class Asked:
     """A request: `path` and `query` are text by name, `trace` is opened and nobody else's while the page is made.
 
-    `name` is empty on pages about the whole site. `given` is the user's own data (`--with`), `patience_s` how long to
-    wait for what is found out beside the pages.
+    `name` is empty on pages about the whole site. `given` is the user's own data (`--with`), `until` how long, by
+    the monotonic clock, to wait for what is found out beside the pages.
     """
 
     site: Site
@@ -30,7 +31,12 @@ class Asked:
     name: str = ""
     found: Trace | None = None
     given: Any = None
-    patience_s: float = 0.0
+    until: float = 0.0
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait from now on, however often."""
+        return max(0.0, self.until - time.monotonic())
 
     @property
     def trace(self) -> Trace:
@@ -80,12 +86,14 @@ class Elsewhere:
 class Page:
     """A page's place: `path` is "/run/{name}/log", where {name} is a trace's name and may be of several parts, and any
     other {word} is one part. `nav` is its word in the navigation of a run; without one it is not there.
-    `needs_trace` is false for pages that answer even where the trace cannot be opened."""
+    `needs_trace` is false for pages that answer even where the trace cannot be opened, `waits` for one whose JSON does
+    not wait for what is found out beside the pages."""
 
     path: str
     show: Callable[[Asked], Answer | Download | Elsewhere]
     nav: str = ""
     needs_trace: bool = True
+    waits: bool = True
 
 
 RESERVED: set[str] = set()  # the fixed words of all pages' paths, which a trace's name must not be taken for

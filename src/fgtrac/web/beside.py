@@ -71,5 +71,8 @@ class Beside:
         return finding
 
     def stop(self) -> None:
-        """Find out nothing more."""
+        """Find out nothing more; nobody waits any longer."""
         self._background.stop()
+        with self._turn:
+            for finding in self._known.values():
+                finding.is_over.set()

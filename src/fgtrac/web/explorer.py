@@ -9,11 +9,15 @@ A page is a function in fgtrac.web.pages; what it raises becomes one clear page,
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
+from weakref import WeakKeyDictionary
 
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
@@ -27,6 +31,7 @@ from fgtrac.web.site import Site
 from fgtrac.web.templating import STATIC, Templates, static_file
 
 if TYPE_CHECKING:
+    from anyio import CapacityLimiter
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -44,7 +49,8 @@ PAGES: tuple[Page, ...] = (  # a page module each, in the order of the navigatio
     *verdict.PAGES,
     *compare.PAGES,
 )
-PATIENCE_S, JSON_PATIENCE_S = 0.15, 60.0
+PATIENCE_S, WAIT_S = 0.15, 60.0  # of a page; of JSON and files, of which MOST_WAIT are made at once
+MOST_WAIT = 8
 RESERVED.update(part for page in PAGES for part in page.path.split("/") if part and not part.startswith("{"))
 
 
@@ -81,12 +87,24 @@ class _Here:
     name: str = ""
     query: dict[str, str] = field(default_factory=dict)
     wants_json: bool = False
+    waits: bool = False
 
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for what is found out beside the pages. A page says what is missing; a program, which cannot
-        see that, waits."""
-        return JSON_PATIENCE_S if self.wants_json else PATIENCE_S
+
+def _find(parts: list[str]) -> tuple[Page, dict[str, str]]:
+    """The page at a path, and its parameters. NotThereError where there is none."""
+    found = next(((page, said) for page in PAGES if (said := match(page, parts)) is not None), None)
+    if found is None:
+        raise NotThereError(NO_PAGE)
+    return found
+
+
+def _waits(scope: Mapping[str, Any]) -> bool:
+    """Whether a request is for data, and not for a page that says what is missing of it."""
+    try:
+        page, _ = _find(read_path(scope["raw_path"]))
+        return page.waits and (page.path.endswith(".csv") or read_query(scope["query_string"]).get("format") == "json")
+    except (NotThereError, ValueError):
+        return False  # the answer says why
 
 
 class _Explorer:
@@ -98,17 +116,22 @@ class _Explorer:
         self._token = token
         self._is_local = is_local
         self._given = given
+        self._few: WeakKeyDictionary[Any, CapacityLimiter] = WeakKeyDictionary()  # by event loop
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.concurrency import run_in_threadpool
+        from anyio import CapacityLimiter, to_thread
         from starlette.requests import Request
 
-        response = await run_in_threadpool(self.answer, Request(scope))
+        limit, waits = None, _waits(scope)
+        if waits:  # in a line of its own: whoever asks for many keeps no page waiting
+            limit = self._few.setdefault(asyncio.get_running_loop(), CapacityLimiter(MOST_WAIT))
+        response = await to_thread.run_sync(self.answer, Request(scope), waits, limiter=limit)
         await response(scope, receive, send)
 
-    def answer(self, request: Request) -> Response:
-        """The answer to a request, whatever it asks for."""
-        here = _Here()
+    def answer(self, request: Request, waits: bool) -> Response:
+        """The answer to a request, whatever it asks for. A page says what is missing; a program, which cannot see that,
+        `waits` for what is found out beside the pages."""
+        here = _Here(waits=waits)
         try:
             refused = self._refuse(request)
             if refused is not None:
@@ -133,6 +156,9 @@ class _Explorer:
         if self._is_local and not (len(hosts) == 1 and guard.names_loopback(hosts[0])):
             words = "this is asked of another machine than this one; open the address that fgtrac ui printed"
             return self._problem(Problem(403, words), _Here())
+        if guard.is_embedded(request.headers):
+            words = "a page of another site asks for this as a part of itself; open the address that fgtrac ui printed"
+            return self._problem(Problem(403, words), _Here())
         if self._token is None:
             return None
         pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -152,18 +178,16 @@ class _Explorer:
 
     def _page(self, parts: list[str], here: _Here) -> Answer | Download | Elsewhere:
         """What the page that stands at this path answers. A page about a trace has it for itself meanwhile."""
-        found = next(((page, said) for page in PAGES if (said := match(page, parts)) is not None), None)
-        if found is None:
-            raise NotThereError(NO_PAGE)
-        page, path = found
+        page, path = _find(parts)
         name = path.pop("name", "")
-        asked = Asked(self._site, path, here.query, name, given=self._given, patience_s=here.patience_s)
+        until = time.monotonic() + (WAIT_S if here.waits else PATIENCE_S)
+        asked = Asked(self._site, path, here.query, name, given=self._given, until=until)
         if name:
             self._site.path_of(name)
         here.page, here.name = page, name
         if not name or not page.needs_trace:
             return page.show(asked)
-        with self._site.opened(name) as trace:
+        with self._site.opened(name, anew=here.waits) as trace:
             return page.show(replace(asked, found=trace))
 
     def _give(self, answer: Answer | Download | Elsewhere, here: _Here) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 COOKIE = "fgtrac_token"
@@ -43,6 +44,13 @@ def names_loopback(host_header: str) -> bool:
     if ":" in host_header and not (host_header.startswith("[") and host_header.endswith("]")):
         return False
     return is_loopback(host_header)
+
+
+def is_embedded(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site asks for a part of itself here, as browsers say in each request (Fetch Metadata,
+    https://www.w3.org/TR/fetch-metadata/): a picture, a script, a frame. Following a link to here is none of these."""
+    is_foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    return is_foreign and headers.get("sec-fetch-dest") != "document"
 
 
 def new_token() -> str:

@@ -81,12 +81,16 @@ class Site:
         return path
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Trace]:
-        """The trace of that name, as its newest full seal has it, for the caller alone while the block runs.
+    def opened(self, name: str, *, anew: bool = False) -> Iterator[Trace]:
+        """The trace of that name, as its newest full seal has it, for the caller alone while the block runs. With
+        `anew`, for who may keep it long, it is another one than that which others wait for.
 
         Raises as `path_of` and `fgtrac.open` do.
         """
         path = self.path_of(name)
+        if anew:
+            yield open_trace(path, key=self.key)
+            return
         with self._turn:
             held = self._opened.pop(name, None) or _Opened()
             self._opened[name] = held  # the newest last

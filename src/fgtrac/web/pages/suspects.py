@@ -7,7 +7,6 @@ the trace.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,6 @@ from fgtrac.web.pictures import pictures_of
 
 MOST = 1000  # suspects that are listed; `fgtrac suspects -o` writes all
 PAGE_SAMPLES = 50
-FILE_S = 30.0  # to wait for the list that a file is to hold
 HOW_TO_SCORE = "give the training data to run.score_with, or: fgtrac score TRACE --with FILE.py:FUNCTION"
 
 
@@ -48,7 +46,7 @@ def show(asked: Asked) -> Answer:
 
 def as_csv(asked: Asked) -> Download:
     """The whole list as CSV, with the user's own keys."""
-    found: SuspectList | None = _finding(replace(asked, patience_s=FILE_S), _measure(asked)).known()
+    found: SuspectList | None = _finding(asked, _measure(asked)).known()
     if found is None:
         raise NotThereError("the list is still being worked out; the page of suspects says when it is there")
     return Download(found.csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", "suspects.csv")

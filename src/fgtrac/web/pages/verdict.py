@@ -12,4 +12,4 @@ def show(asked: Asked) -> Answer:
     return Answer("Verdict", "verdict.html", data, command_line("verify", asked.site.path_of(asked.name)))
 
 
-PAGES = (Page("/run/{name}/verdict", show, needs_trace=False),)
+PAGES = (Page("/run/{name}/verdict", show, needs_trace=False, waits=False),)
