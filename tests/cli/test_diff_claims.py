@@ -127,6 +127,13 @@ def test_another_order_after_a_resume_shows_in_the_settings(signed: Path) -> Non
     assert "versions: none that is told differs" in found.text()
 
 
+def test_another_config_of_a_resumed_run_is_not_dropped_in_silence(signed: Path) -> None:
+    train(signed / "a", config={"lr": 1})
+    train(signed / "a", config={"lr": 1}, resume=True, step=6)
+    with pytest.warns(RuntimeWarning, match="its log keeps the one that it began with"):
+        train(signed / "a", config={"lr": 2}, resume=True, step=6)
+
+
 def test_a_keyed_order_is_compared_through_the_vaults_or_not_at_all(signed: Path) -> None:
     a, b, c = (train(signed / name, order=order, ids="keyed") for name, order in (("a", 1), ("b", 1), ("c", 2)))
     same, other = fgtrac.diff(a, b), fgtrac.diff(a, c)

@@ -258,6 +258,52 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(one, (*path, step))
 
 
+RUN: dict[str, Any] = {  # lies about one line of `runs`
+    "damaged without a reason": {"state": "damaged", "entries": None},
+    "a reason without a fault": {"reason": "is damaged"},
+    "a loss that is a word": {"last_loss": "banana"},
+    "a best loss at no step": {"best_loss": 0.1, "best_step": None},
+    "signed by nobody's key": {"signed_by": "own", "key": None},
+    "anchored at no size": {"anchored": ["evm"], "anchored_size": None},
+}
+LIES: dict[str, tuple[str, str, Callable[[Any], Any]]] = {  # a trace, the verb that is asked, and what is changed
+    "holds with a refuted check": ("whole", "verify", lambda said: said["findings"][0].update(verdict="refuted")),
+    "refuted by nothing": ("whole", "verify", lambda said: said.update(verdict="refuted")),
+    "nothing to do with a to do": ("unsealed", "doctor", lambda said: said.update(exit_code=0)),
+    "to do with nothing to do": ("whole", "doctor", lambda said: said.update(exit_code=1)),
+    "other order of the same batches": (
+        "whole", "diff", lambda said: said["batches"].update(same_samples_in_other_order=True)
+    ),
+    "differing without a first": ("whole", "diff", lambda said: said["batches"].update(differing=1)),
+    "a difference that is a word": (
+        "whole", "diff",
+        lambda said: said["losses"].append({"name": "x", "compared": 1, "largest": "cow", "step": 1, "a": 1, "b": 2}),
+    ),
+    "uses of samples that are not compared": (
+        "whole", "diff",
+        lambda said: said.update(
+            compared_by=None, samples=None, contents=None, batches=None,
+            cannot_tell=dict.fromkeys(["samples", "contents", "used", "batches", "contributions", "suspects"], "why"),
+        ),
+    ),
+    "nothing compared and no reason": ("whole", "diff", lambda said: said.update(suspects=None, cannot_tell={})),
+    "a fork of itself": ("whole", "diff", lambda said: said.update(forked=True)),
+    **{
+        what: ("whole", "runs", lambda said, changed=changed: said["runs"][0].update(changed))  # type: ignore[misc]
+        for what, changed in RUN.items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_schema_takes_no_answer_that_contradicts_itself(what: str, paths: Paths, own: Any) -> None:
+    name, verb, change = LIES[what]
+    said = own(verb, *[str(paths[name])] * (2 if verb == "diff" else 1)).json
+    check(verb, said)
+    change(said)
+    assert not validator(verb).is_valid(said)
+
+
 def test_an_anchor_s_answers_are_as_their_schema_has_them(paths: Paths, own: Any, tmp_path: Path) -> None:
     trace, witness, down = copy_of(paths["whole"], tmp_path), LoopbackWitness(), closed_witness()
     with witness.running():

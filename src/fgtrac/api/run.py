@@ -23,6 +23,7 @@ from fgtrac.api.run_seals import WAIT_S
 from fgtrac.api.standing import Standing
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.signer import Signer
+from fgtrac.events.codec import encode
 from fgtrac.events.identity import key_commitment
 from fgtrac.score.select import parse_rule
 from fgtrac.store import durable
@@ -56,7 +57,8 @@ def start_run(
     """Start recording into `PATH.trace` (secrets into `PATH.vault`); use the result as a context.
 
     `ids` is "keyed" (default: ids say nothing to who has no key) or "public" (anyone can prove presence and
-    absence); `config` is anything made of maps, lists, texts, numbers and booleans, and is written into the log;
+    absence); `config` is anything made of maps, lists, texts, numbers and booleans, and is written into the log, once:
+    where a resumed run gives another, a RuntimeWarning says that the log keeps the first;
     `strict` raises where an event cannot be written, instead of recording a gap; `key` is the signing key's file.
     `keep` says which checkpoints are kept: "improved:SHARE" (where the validation loss fell by that share since the
     last one kept), "budget:K" (the K steepest falls), "every:N" or "all".
@@ -111,7 +113,7 @@ def _begin(
     if folder.exists():
         if not resume:
             raise FileExistsError(f"{folder} exists already; choose another name, or continue it with resume=True")
-        return _resume(folder, signing_key, step, options, ranks)
+        return _resume(folder, signing_key, step, options, ranks, config)
     if (vault_path := folder.with_suffix(".vault")).exists():
         raise FileExistsError(f"{vault_path} exists, but its trace does not; move it away, or choose another name")
     unknown = _unknown_updates(0, step or 0, stacklevel=4)
@@ -145,12 +147,22 @@ def _held(trace: TraceDir) -> Iterator[durable.FolderHold]:
         raise
 
 
-def _resume(folder: Path, signing_key: Path | None, step: int | None, options: Options, ranks: Ranks | None) -> Run:
+def _resume(
+    folder: Path,
+    signing_key: Path | None,
+    step: int | None,
+    options: Options,
+    ranks: Ranks | None,
+    config: Mapping[str, Any] | None,
+) -> Run:
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
     with _held(trace) as held, ExitStack() as beginning:  # one at a time
         trace_id = prior.trace_id_of(trace)
         run_entry = prior.run_entry(trace)
+        if config is not None and encode(config) != encode(run_entry.get("config", {})):
+            words = "this run is resumed with another config, and its log keeps the one that it began with"
+            warnings.warn(f"fgtrac: {words}; record in a trace of its own to have both", RuntimeWarning, stacklevel=4)
         signer = prior.signer_of(trace, signing_key)
         vault = Vault.open(trace.vault_path, trace_id, read_only=False)
         beginning.enter_context(durable.lock(signer.lock_path.with_suffix(".resume"), str(trace.path), WAIT_S))
