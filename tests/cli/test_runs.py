@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fgtrac.api import runs as api_runs
 from fgtrac.api.runs import list_runs
+from fgtrac.events.schema import ATTRIBUTION, STATUS
 from fgtrac.query import glance
 from fgtrac.query.log import SealedLog
 from fgtrac.store import durable
@@ -67,6 +69,31 @@ def test_a_displaced_checkpoint_is_not_kept(tmp_path: Path) -> None:
     writing.end()
     made.seal()
     assert only(tmp_path)["kept"] == 0
+
+
+def two_optimizers(folder: Path, first: int, second: int) -> None:
+    """A trace in which one optimizer made so many updates, an epoch each, and then another so many, all in the last
+    epoch; each in an entry of its own."""
+    made, writing = start_trace(folder)
+    for optimizer, updates in ((1, first), (2, second)):
+        for number in range(updates):
+            batch = (number if optimizer == 1 else first, number, number + 1, STATUS["applied"], ATTRIBUTION["exact"])
+            writing.recorder.use(writing.placement, 1, optimizer, batch, array("I", [number % 20]))
+            writing.recorder.flush()
+    writing.end()
+    made.seal()
+
+
+def test_steps_are_those_of_the_optimizer_that_made_most(tmp_path: Path) -> None:
+    two_optimizers(tmp_path, 8, 2)
+    assert only(tmp_path)["steps"] == 8
+
+
+def test_how_far_another_optimizer_came_long_ago_is_not_known(tmp_path: Path) -> None:
+    two_optimizers(tmp_path / "long", glance.MOST_USES + 8, glance.MOST_USES)
+    assert only(tmp_path / "long")["steps"] is None
+    two_optimizers(tmp_path / "one", glance.MOST_USES + 8, 0)
+    assert only(tmp_path / "one")["steps"] == glance.MOST_USES + 8
 
 
 def states(folder: Path) -> dict[str, str]:

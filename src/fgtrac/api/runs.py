@@ -41,7 +41,8 @@ class RunLine:
     `state`: `recording` (a process holds its journal), `cut off` (its journal has entries and no process; fgtrac seal
     takes them), `ended` (sealed, with an `end` entry behind the last training), `sealed` (without one), `damaged` or
     `unreadable` (`reason` says how). None in any other field: not known, or not among the entries that were looked at.
-    `began` and `changed` are times in ns since 1970 as the entries say; `best_loss` is the lowest validation loss, at
+    `began` and `changed` are times in ns since 1970 as the entries say; `steps` the last applied update, of the
+    optimizer that made most; `best_loss` is the lowest validation loss, at
     `best_step`; `signed_by` one of own, own retired, own revoked, other, nobody, cannot tell, by the key's id alone;
     `anchored` the kinds of receipts, `anchored_size` the newest size that has one.
     """

@@ -1,7 +1,9 @@
 """A glance at a log as it stands on disk: its first entry, its newest full seal, and what its last entries say.
 
 Nothing here is checked: it is for lists of many traces, which have to be quick whatever a trace holds. At most
-LOOKED_AT entries are looked at, the newest first, and of a long one (a column of samples) its beginning alone.
+LOOKED_AT entries are looked at, the newest first, and of a long one (a column of samples) its beginning alone; of the
+`use` entries, which are the longest, at most MOST_USES. Each is of one loader and one optimizer, so the newest alone
+does not say how far training came.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from fgtrac.errors import FgtracError, FormatError
 from fgtrac.events.codec import encode
-from fgtrac.events.schema import STATUS, TRAINING, decode_event
+from fgtrac.events.schema import NO_STEP, STATUS, TRAINING, decode_event
 from fgtrac.query.log import SealedLog
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import CONTENT
@@ -22,6 +24,7 @@ from fgtrac.tlog.note import TreeHead
 from fgtrac.tlog.npy import column_path
 
 LOOKED_AT = 4096
+MOST_USES = 32
 KIND_WITHIN = 256  # bytes: few and short are the fields whose names sort before `kind`
 _KIND = encode("kind")
 _ENDS = ("end", *TRAINING)
@@ -31,8 +34,9 @@ _ENDS = ("end", *TRAINING)
 class Glance:
     """What a glance found; None where it was not among the entries that were looked at, or is not said.
 
-    `first` and `last` are times in ns since 1970; `losses` the validation loss by step, of states that no resumed run
-    went back behind; `kept` whether the state of a step is kept; `is_whole` whether every checkpoint was seen.
+    `first` and `last` are times in ns since 1970; `step` the last applied update, of the optimizer that made most;
+    `losses` the validation loss by step, of states that no resumed run went back behind; `kept` whether the state of a
+    step is kept; `is_whole` whether every checkpoint was seen.
     """
 
     first: int | None = None
@@ -106,13 +110,13 @@ def _look_back(found: Glance, log: SealedLog, seal: Mapping[str, Any] | None) ->
     """Go back from the newest entry until everything was seen that the newest seal counts, or the look is over."""
     counts = seal["counts"] if seal is not None else {}
     covered = seal["entries"] if seal is not None else 0
-    missing = counts.get("checkpoint", 0)  # of those before the seal
+    missing, uses = counts.get("checkpoint", 0), counts.get("use", 0)  # of those before the seal
     undone = 1 << 64  # a resumed run went on from this step
-    used = False
+    looked, used = 0, False  # at how many uses; whether one of them said how far training came
     for number, kind in _kinds_backward(log):
         if kind in _ENDS and found.ended is None:
             found.ended = kind == "end"
-        if kind in ("resume", "checkpoint") or (kind == "use" and not used):
+        if kind in ("resume", "checkpoint") or (kind == "use" and (looked < MOST_USES or not used)):
             event = _event(log, number, kind)
             if event is None:
                 continue
@@ -122,13 +126,25 @@ def _look_back(found: Glance, log: SealedLog, seal: Mapping[str, Any] | None) ->
                 missing -= number < covered
                 _take_checkpoint(found, event, undone)
             else:
-                used = _take_use(found, event, undone)
-        if number < covered and missing <= 0 and found.ended is not None and (used or not counts.get("use")):
+                looked, uses = looked + 1, uses - (number < covered)
+                used = _take_use(found, event, undone) or used
+        is_far = uses <= 0 or (used and looked >= MOST_USES)
+        if number < covered and missing <= 0 and found.ended is not None and is_far:
             found.is_whole = True
-            return
-    found.is_whole = log.head.size <= LOOKED_AT
+            break
+    if uses > 0 and seal is not None:
+        _doubt_step(found, seal, undone)
+    found.is_whole = found.is_whole or log.head.size <= LOOKED_AT
     if found.is_whole and found.ended is None:
         found.ended = False
+
+
+def _doubt_step(found: Glance, seal: Mapping[str, Any], undone: int) -> None:
+    """Not every use was looked at: where an epoch began behind the step that was found, another optimizer came further,
+    and how far is not known."""
+    begun = seal["epoch_steps"][seal["epoch_steps"] != NO_STEP]
+    if len(begun) and found.step is not None and min(int(begun.max()), undone) > found.step:
+        found.step = None
 
 
 def _kinds_backward(log: SealedLog) -> Iterator[tuple[int, str]]:
