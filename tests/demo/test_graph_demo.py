@@ -61,7 +61,7 @@ def test_the_last_line_shows_the_trace_with_its_pictures(shown: Shown, monkeypat
     opened, thumbnails = open_trace(trace), Thumbnails(load_functions(words[4], "render")[0]())
     samples = [one for one in opened.sample_counts() if one["dataset"] == NAME]
     found = [thumbnails.of(opened, bytes.fromhex(one["id"])) for one in samples]
-    assert {one.check for one in found} == {"matches"}, {one.words for one in found}
+    assert {one.check for one in found} == {"source matches"}, {one.words for one in found}
     assert len(found) == shown[0]["data"]["icons"]
     assert all(one.png is not None and one.label for one in found)
 

@@ -15,10 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from asgi import ask
+from fgtrac.api.erase import erase
 from fgtrac.api.trace import Trace, open_trace
+from fgtrac.web.explorer import explorer_app
 from fgtrac.web.thumbnails import SHOWN, SIDE, Thumbnails, draw
 from lives import live
-from people_trace import people, record_people
+from people_trace import PEOPLE, people, record_people
 
 
 def pixels(png: bytes | None) -> np.ndarray:
@@ -197,9 +200,49 @@ def test_a_source_of_ones_own_is_compared_where_the_data_give_it(tmp_path: Path)
             return self.text % row
 
     mine = id_of(trace, 1)
-    assert Thumbnails({"people": Scans(b"scan %d")}).of(trace, mine).check == "matches"
+    assert Thumbnails({"people": Scans(b"scan %d")}).of(trace, mine).check == "source matches"
     assert Thumbnails({"people": Scans(b"can %d")}).of(trace, mine).check == "differs"
     assert Thumbnails({"people": people()}).of(trace, mine).check == "not checked"
+
+
+class Held:
+    """In torchvision's style: `data` holds the rows, of which `shown` makes what is given, with the label 9."""
+
+    def __init__(self, shown: Callable[[np.ndarray], Any]) -> None:
+        self.data, self.targets, self.shown = people().tensors[0].numpy(), [9] * 8, shown
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return self.shown(self.data[row]), 9
+
+
+@pytest.mark.parametrize(
+    ("check", "shown"),
+    [
+        ("matches", lambda row: row),
+        ("matches", torch.from_numpy),
+        ("source matches", lambda row: row + 1),
+        ("source matches", lambda row: row.astype(float)),
+        ("source matches", lambda row: "HELLO"),
+    ],
+)
+def test_only_what_was_digested_matches_and_its_label_is_told_apart(
+    traces: Callable[[str], Trace], check: str, shown: Callable[[np.ndarray], Any]
+) -> None:
+    trace = traces("public")
+    found = Thumbnails({"people": Held(shown)}).of(trace, id_of(trace, 1))
+    assert (found.check, found.label) == (check, "9")
+
+
+def test_who_was_erased_is_not_shown_any_more(tmp_path: Path) -> None:
+    path, thumbnails = record_people(tmp_path, "subject"), Thumbnails({"people": people()})
+    mine = id_of(open_trace(path), 0)
+    app = explorer_app(tmp_path, key=str(tmp_path / "key.pem"), given=thumbnails)
+    address = f"/run/run/sample/{mine.hex()}"
+    assert ask(app, f"{address}/thumbnail.png").status == 200
+    assert "Label, which is in no digest: 0" in ask(app, address).text
+    erase(path, subject=PEOPLE[0], key=tmp_path / "key.pem")
+    assert ask(app, f"{address}/thumbnail.png").status == 404
+    assert "no name of this sample is known here" in ask(app, address).text
 
 
 # -- code of other people's -------------------------------------------------------------------------------------------
@@ -245,7 +288,8 @@ def test_a_function_of_ones_own_may_draw(traces: Callable[[str], Trace]) -> None
     thumbnails = Thumbnails({"people": people()}, lambda item: np.outer(item[0], item[0]))
     found = thumbnails.of(trace, id_of(trace, 1))
     assert pixels(found.png).shape == (4, 4)
-    assert found.check == "matches"
+    assert found.check == "source matches"
+    assert "what is shown was made of it" in found.words
 
 
 def test_a_picture_is_drawn_once(traces: Callable[[str], Trace]) -> None:

@@ -33,7 +33,7 @@ from fgtrac.events.postings import KIND
 from fgtrac.store.vault import Name
 from fgtrac.verify.evidence import find_id
 
-MATCHES, DIFFERS, NOT_CHECKED = "matches", "differs", "not checked"
+MATCHES, SOURCE_MATCHES, DIFFERS, NOT_CHECKED = "matches", "source matches", "differs", "not checked"
 MAX_ROWS = 1 << 22  # so many public ids are computed to find a row, 32 bytes each
 MAX_SOURCE_BYTES = 1 << 28  # a larger file is not read for a picture
 
@@ -56,10 +56,11 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Item:
     """What the data set gives (`value`); what its source is, in the form that was recorded, and its SHA-256 (None: it
-    has no such form)."""
+    has no such form). `is_source`: the first element of `value`, or all of it, is that very source."""
 
     value: Any
     source: tuple[str, bytes] | None
+    is_source: bool
 
 
 class OwnData:
@@ -128,7 +129,8 @@ def read_item(found: Found) -> Item:
     """The item, and the digest of its source: all that runs code of the user's. NoItemError where it is not there."""
     value = _item_of(found.data_set, found.key)
     recorded = str(found.described.get("content", ""))
-    return Item(value, _source_of(found.data_set, found.key, value, recorded) if found.logged is not None else None)
+    source = _source_of(found.data_set, found.key, value, recorded) if found.logged is not None else None
+    return Item(value, source, source is not None and _given_source(value) == source)
 
 
 def as_array(value: Any) -> NDArray[Any] | None:
@@ -157,8 +159,9 @@ def _item_of(data: Any, key: Any) -> Any:
 # -- whether it is what was recorded ----------------------------------------------------------------------------------
 
 
-def compare(trace: Trace, found: Found, source: tuple[str, bytes] | None) -> tuple[str, str]:
-    """Whether an item's source is the one that the log's digest names: MATCHES, DIFFERS or NOT_CHECKED, and why."""
+def compare(trace: Trace, found: Found, source: tuple[str, bytes] | None, *, is_shown: bool) -> tuple[str, str]:
+    """Whether an item's source is the one that the log's digest names: MATCHES where that source is what is shown, else
+    SOURCE_MATCHES; DIFFERS or NOT_CHECKED; and why."""
     if found.logged is None:
         return NOT_CHECKED, "the log has no digest of this sample's content"
     recorded, scheme = str(found.described.get("content", "?")), found.described["id_scheme"]
@@ -169,8 +172,12 @@ def compare(trace: Trace, found: Found, source: tuple[str, bytes] | None) -> tup
     made = public_id(named) if scheme == "public" else None if secret is None else keyed_id(secret, named)
     if made is None:
         return NOT_CHECKED, f"the log's digest is {scheme}, and its key is not in a vault beside the trace"
-    if made == found.logged:
+    if made == found.logged and is_shown:
         return MATCHES, "its bytes are those that the log's content digest names"
+    if made == found.logged:
+        return SOURCE_MATCHES, (
+            "its source is the one that the log's content digest names; what is shown was made of it, and has no digest"
+        )
     if kind != recorded:
         return DIFFERS, f"these bytes are not those that were recorded: {kind:.60} is given, the log has {recorded:.60}"
     return DIFFERS, "these bytes are not those that the log's content digest names"
@@ -221,6 +228,16 @@ def _source_of(data: Any, key: Any, value: Any, recorded: str) -> tuple[str, byt
         except ValueError:
             return None
     return None
+
+
+def _given_source(value: Any) -> tuple[str, bytes] | None:
+    """The source that an item's first element would be, if it is an array or an image in memory."""
+    first = value[0] if isinstance(value, tuple | list) and value else value
+    row = np.asarray(first) if hasattr(first, "__array_interface__") else as_array(first)
+    try:
+        return None if row is None else array_source(row)
+    except ValueError:
+        return None
 
 
 def _row_of(data: Any, key: Any, value: Any) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,9 @@ CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A picture (`png`) or words (`text`) of a sample, its label where it has one, and whether its bytes are those that
-    the log's content digest names (`check`: matches, differs or not checked; `words` say why)."""
+    """A picture (`png`) or words (`text`) of a sample, its label (which is in no digest) where it has one, and whether
+    its bytes are those that the log's content digest names (`check`: matches, source matches, differs or not checked;
+    `words` say why)."""
 
     png: bytes | None
     text: str
@@ -55,7 +58,8 @@ class Thumbnails:
         self._given = OwnData(data)
         self._render = render
         self._wait_s = wait_s
-        self._kept: OrderedDict[tuple[bytes, bytes], Thumbnail] = OrderedDict()
+        self._kept: OrderedDict[tuple[Path, bytes], Thumbnail] = OrderedDict()
+        self._opened: dict[Path, weakref.ref[Trace]] = {}
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._late: _Job | None = None
@@ -63,8 +67,9 @@ class Thumbnails:
 
     def of(self, trace: Trace, sample_id: bytes) -> Thumbnail:
         """The thumbnail of a sample; one without a picture, and the reason in words, where there is none."""
-        mark = trace.id, sample_id
+        mark = trace.path, sample_id
         with self._turn:
+            self._forget_older(trace)
             known, busy = self._kept.get(mark), self._late is not None and not self._late.done.is_set()
         if known is not None:
             return known
@@ -80,13 +85,24 @@ class Thumbnails:
             with self._turn:
                 self._late = job
             return _nothing(f"the data set took more than {self._wait_s:g} s to give this sample")
-        check = (NOT_CHECKED, job.failed) if job.failed else compare(trace, found, job.source)
+        check = (NOT_CHECKED, job.failed)
+        if not job.failed:
+            check = compare(trace, found, job.source, is_shown=job.is_source)
         drawn = Thumbnail(job.png, job.text, job.label, *check)
         with self._turn:
             self._kept[mark] = drawn
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return drawn
+
+    def _forget_older(self, trace: Trace) -> None:
+        """Drop what was drawn of this trace as it was opened before: it is opened anew whenever it, or what its vault
+        knows, has changed, and who was erased since is not shown."""
+        before = self._opened.get(trace.path)
+        if before is None or before() is not trace:
+            for mark in [mark for mark in self._kept if mark[0] == trace.path]:
+                del self._kept[mark]
+            self._opened[trace.path] = weakref.ref(trace)
 
     def _work(self) -> None:
         while True:
@@ -101,6 +117,7 @@ class Thumbnails:
         """Nothing of the trace is touched here: a page may read it meanwhile."""
         item = read_item(job.found)
         value, job.source = item.value, item.source
+        job.is_source = item.is_source and self._render is None
         if self._render is not None:
             value = self._render(value)
         elif isinstance(value, tuple | list) and 1 <= len(value) <= 4:
@@ -116,6 +133,7 @@ class _Job:
     text: str = ""
     label: str = ""
     source: tuple[str, bytes] | None = None
+    is_source: bool = False
     failed: str = ""
 
 
