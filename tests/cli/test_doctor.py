@@ -27,6 +27,7 @@ from fgtrac.api.naming import subject_scope
 from fgtrac.api.prior import trace_id_of
 from fgtrac.capture.self_test import KNOWN_VERSIONS
 from fgtrac.events.identity import subject_commitment
+from fgtrac.query.view_cache import views_folder
 from fgtrac.store import disks, durable
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -425,6 +426,19 @@ def test_a_key_that_others_may_read_is_found_and_never_shown(tmp_path: Path) -> 
     text = json.dumps([one.as_json() for one in said_now.values()])
     assert pem.decode().splitlines()[1] not in text
     tmp_path.chmod(0o700)
+
+
+def test_of_the_cache_s_folder_the_views_alone_are_counted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path))
+    for name in ("thesis.tex", "views/thesis.tex", "views/chapters/one.tex"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("my thesis")
+    assert machine({})["cache"].state is State.FINE
+    durable.write_file(views_folder(bytes(16)) / "9-ab-1" / "uses.parquet", bytes(5))
+    said = machine({})["cache"]
+    assert said.words.startswith("5 bytes in 1 files")
+    assert str(tmp_path / "views") in said.remedy
+    assert "a trace's id" in said.remedy
 
 
 def test_a_clock_before_fgtrac_was_installed_is_wrong(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ EXTRAS: Mapping[str, str] = {  # what each is for; a test holds the names agains
     "webdataset": "WebDataset's streams",
     "tables": "rows of pandas, polars, Arrow, datasets and scikit-learn",
 }
+_OF_VIEWS = re.compile(r"[0-9a-f]{32}|building-[0-9a-f]{16}")  # query/view_cache.py
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([A-Za-z0-9._-]+)['"]""")
 _LEAST = re.compile(r"[>=]=\s*([0-9.]+)")
@@ -215,13 +216,17 @@ def _cache() -> Iterator[Finding]:
     except ValueError as error:
         yield to_do("cache", str(error), "set FGTRAC_CACHE to another folder")
         return
-    if not folder.is_dir():
-        yield fine("cache", f"empty ({folder})")
+    views = folder / "views"
+    kept = [
+        path for path in views.glob("*") if _OF_VIEWS.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ]
+    if not kept:
+        yield fine("cache", f"no views in {folder}")
         return
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [path for top in kept for path in top.rglob("*") if path.is_file() and not path.is_symlink()]
     size = sum(path.stat().st_size for path in files)
-    words = f"{size:,} bytes in {len(files):,} files below {folder}: views that are built again when they are asked for"
-    yield note("cache", words, f"remove {folder} whenever you like")
+    words = f"{size:,} bytes in {len(files):,} files of views, which are built again when they are asked for"
+    yield note("cache", words, f"of {views}, what has a trace's id for a name may go at any time")
 
 
 def folder_findings(check: str, folder: Path) -> Iterator[Finding]:
