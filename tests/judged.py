@@ -35,9 +35,9 @@ class Data:
     def __init__(
         self, name: str, rows: int, *, scheme: str = "public", content: str | None = "file",
         sources: Sequence[bytes] | None = None, secret: bytes = SECRET, subjects: Sequence[bytes] | None = None,
-        keys: str | None = "rows",
+        keys: str | None = "rows", beside: bool = False,
     ) -> None:  # fmt: skip
-        self.name, self.scheme, self.content, self.keys = name, scheme, content, keys
+        self.name, self.scheme, self.content, self.keys, self.beside = name, scheme, content, keys, beside
         ids = make_ids(scheme, secret, [preimage(name, row) for row in range(rows)])
         self.ids = [ids[i : i + 32] for i in range(0, len(ids), 32)]
         self.sources = [b"%s %d" % (name.encode(), row) for row in range(rows)] if sources is None else sources
@@ -58,7 +58,7 @@ class Data:
         if self.subjects is not None:
             columns["subjects"] = b"".join(self.subjects[row] for row in self.ordered)
         said = {"name": self.name, "id_scheme": self.scheme} | ({"content": self.content} if self.content else {})
-        said |= {"keys": self.keys} if self.keys else {}
+        said |= ({"keys": self.keys} if self.keys else {}) | ({"beside": True} if self.beside else {})
         part = {"kind": "samples", "dataset": self.name, "block": self.block, "part": 0, "parts": 1, **columns}
         return [{"kind": "dataset", **said}, part, *(self.role(role) for role in roles)]
 

@@ -258,6 +258,16 @@ def test_files_say_nothing_of_contents_that_are_no_digests_of_files(train: Data)
     assert empty.verdict is HOLDS
 
 
+def test_a_list_of_files_says_what_is_used_of_pairs_and_not_what_is_not() -> None:
+    """Of each row one file was digested, and it holds another."""
+    pairs = Data("pairs", 2, beside=True)
+    log = [*pairs.registered(), pairs.use(1, 0)]
+    for content, verdict in ((b"pairs 0", REFUTED), (b"other", CANNOT_TELL)):
+        found = check(log, policies=opt_out(contents="x"), at_hand=digests(content))["opt-out list"]
+        assert found.verdict is verdict, found.words
+    assert "of a part of each row" in found.words
+
+
 def test_the_list_says_what_its_digests_are_of() -> None:
     tensors = Data("tensors", 2, content="tensor float32 3x2")
     log, policies = [*tensors.registered(), tensors.use(1, 0)], opt_out(contents="x", source="tensor")

@@ -281,12 +281,13 @@ def _by_content(roster: Roster, at_hand: AtHand, opt_out: OptOut, lists: Iterabl
             listed[find_rows(table, np.frombuffer(ids, "V32"))[1]] = True
     known = roster.mask(places)
     comparable = known.copy()
-    for name in roster.datasets.keys() - usable:
+    for name in (roster.datasets.keys() - usable) | roster.beside:
         comparable &= ~roster.in_dataset(name)
     unsure = undecided(roster, comparable, known) if count else roster.mask(places[:0])
     why = (
         f"its contents cannot be compared with digests of a {opt_out.source}: a data set may have no digests, or those "
-        "of something else (source = ... says of what), or keyed ones without their key at hand, or a subject's own"
+        "of something else (source = ... says of what) or of a part of each row, or keyed ones without their key at "
+        "hand, or a subject's own"
     )
     note = "the list is empty" if not count else "" if listed.any() else "no sample of this log has one of them"
     what = f"{count:,} contents" + (f" ({note})" if note else "")

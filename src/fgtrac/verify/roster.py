@@ -115,6 +115,7 @@ class Roster:
     def __init__(self) -> None:
         self.blocks: dict[bytes, Block] = {}
         self.datasets: dict[str, tuple[str, str | None]] = {}  # name -> id scheme, what contents are digests of
+        self.beside: set[str] = set()  # data sets whose rows hold more than what their content digests are of
         self.keys: dict[str, str | None] = {}  # name -> what its keys are; None where entries do not say, or disagree
         self.erasures: list[Erasure] = []
         self.drops: list[Drop] = []
@@ -196,6 +197,7 @@ class Roster:
         elif kind == "dataset":
             said = event["id_scheme"], event.get("content")
             self.datasets[event["name"]] = said if self.datasets.get(event["name"], said) == said else (said[0], None)
+            self.beside |= {event["name"]} if event.get("beside") else set()
             keys = event.get("keys")
             self.keys[event["name"]] = keys if self.keys.get(event["name"], keys) == keys else None
         elif kind == "use":
