@@ -1,22 +1,18 @@
-"""`fgtrac export html`: the page verifies offline from a file, is green only with the key, and refuses each lie."""
+"""`fgtrac export html`: the page verifies offline from a file, is green only with the key, and tells what it found."""
 
 from __future__ import annotations
 
 import colorsys
-import importlib
 import json
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from browser.chromium import Browser, Page
 from browser.explored import User
+from browser.proof_pages import check_again, opened, verdict, wait
 from fgtrac.events.codec import decode
 from fgtrac.events.identity import preimage, public_id
 from fgtrac.verify.bundle import format_bundle, parse_bundle
@@ -24,8 +20,6 @@ from fgtrac.web.proof_page import proof_page
 from forged_bundles import KEYS, PUBLIC, sign, words_of
 from lives import live
 
-ATTACKS = Path(__file__).parents[2] / "attacks"
-LIES = sorted(p.stem for p in ATTACKS.glob("*.py") if "stage.check(" in p.read_text())
 GREEN, RED, AMBER = range(90, 171), [*range(340, 360), *range(21)], range(21, 66)  # hues in degrees
 
 
@@ -64,27 +58,6 @@ def used(owner: User, proof: Proof) -> Path:
     return path
 
 
-@contextmanager
-def opened(browser: Browser, path: Path, key: str = "", **options: Any) -> Iterator[Page]:
-    """The page from a file, offline, once it has told its verdict. It asked for nothing but itself."""
-    with browser.page(path.as_uri() + (f"#key={key}" if key else ""), offline=True, **options) as page:
-        wait(page)
-        yield page
-        seen = page.seen()
-        assert not [*seen.console, *seen.errors, *seen.failed, *seen.dialogs]
-        assert {r["url"].partition("#")[0] for r in seen.requests if not r["url"].startswith("blob:")} == {
-            path.as_uri()
-        }
-
-
-def wait(page: Page) -> None:
-    page.wait("no => document.getElementById('verdict').dataset.verdict !== no", "unchecked")
-
-
-def verdict(page: Page) -> str:
-    return str(page.run("document.getElementById('verdict').dataset.verdict"))
-
-
 def hue(page: Page) -> int:
     """Of the verdict's words, in degrees."""
     said = page.run("getComputedStyle(document.querySelector('#verdict strong')).color")
@@ -92,14 +65,6 @@ def hue(page: Page) -> int:
     at, _light, saturation = colorsys.rgb_to_hls(red, green, blue)
     assert saturation > 0.25
     return round(at * 360) % 360
-
-
-def check_again(page: Page) -> str:
-    """Presses the button; the verdict."""
-    page.run("document.getElementById('verdict').dataset.verdict = 'unchecked'")
-    page.click("#ask button")
-    wait(page)
-    return verdict(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -287,6 +252,7 @@ def test_what_a_bundle_does_not_show_is_said(
 
 PADDED = " " * 30_000_000
 FORGET = "document.getElementById('key').dispatchEvent(new Event('input', { bubbles: true }));"
+WHILE_VERIFYING = f"crypto.subtle.verify = (...given) => {{ {FORGET} return verify(...given); }};"
 DROP = """padding => {
   const transfer = new DataTransfer();
   const bytes = Uint8Array.from(atob(document.getElementById('bundle').textContent), (c) => c.charCodeAt(0));
@@ -304,6 +270,15 @@ def test_a_check_that_was_overtaken_tells_nothing(browser: Browser, proof: Proof
             page.run("new Promise((resume) => setTimeout(resume, 700))")
             assert verdict(page) == "unchecked"
             assert "press Check" in page.text("#verdict")
+        page.run("key => { document.getElementById('key').value = key; return 0; }", "no key")
+        page.run(f"document.querySelector('#ask button').click(); {FORGET} 0")
+        page.run("new Promise((resume) => setTimeout(resume, 700))")
+        assert not page.text("#key-problem"), "nobody is told off while he is typing"
+        page.run("key => { document.getElementById('key').value = key; return 0; }", proof.key)
+        page.run(f"const verify = crypto.subtle.verify.bind(crypto.subtle); {WHILE_VERIFYING} 0")
+        page.run("document.querySelector('#ask button').click(), new Promise((resume) => setTimeout(resume, 700))")
+        assert verdict(page) == "unchecked"
+        page.run("delete crypto.subtle.verify, 0")
         page.run(DROP % "", PADDED)
         page.wait("no => document.getElementById('progress').hidden === no", False)
         page.run(f"{FORGET} 0")
@@ -371,72 +346,3 @@ def test_without_scripts_it_says_that_nothing_was_checked(browser: Browser, proo
     with browser.page(proof.page.as_uri(), script=False) as page:
         assert "Not checked yet" in page.text("#verdict")
         assert "nothing was checked: cannot tell" in page.text("noscript")
-
-
-# -- every lie of attacks/ that is told with a bundle ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Lie:
-    """What was shown, with which key and questions, and the verdict of `fgtrac verify`."""
-
-    data: bytes
-    key: str
-    id_key: str
-    about: str
-    expected: str
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The stage of attacks/, which remembers each bundle that it was asked to check."""
-    sys.path.append(str(ATTACKS))
-    from fgtrac.api.bundles import read_id_key
-    from fgtrac.commit.keys import load_key
-    from fgtrac.store.trace_dir import TraceDir
-    from fgtrac.verify.bundle import Bundle, format_bundle
-    from lying import Stage
-
-    class Remembered(Stage):  # type: ignore[misc]
-        lies: list[Lie]
-
-        def check(self, bundle: Bundle | bytes, *options: str | Path, has_key: bool = True) -> Any:
-            answer = super().check(bundle, *options, has_key=has_key)
-            named = dict(zip(map(str, options[::2]), options[1::2], strict=True))
-            key, id_key = self.public_key if has_key else "", ""
-            if "--key" in named:
-                key = load_key(Path(named["--key"])).public_key().public_bytes_raw().hex()
-            if vault := named.get("--id-key"):
-                head = TraceDir(Path(vault).with_suffix(".trace")).head() if isinstance(vault, Path) else None
-                trace_id = bytes(16) if head is None else bytes.fromhex(head.origin.partition("/")[2])
-                id_key = read_id_key(str(vault), trace_id).hex()
-            data = bundle if isinstance(bundle, bytes) else format_bundle(bundle)
-            told = {0: "holds", 1: "refuted", 2: "malformed", 3: "cannot tell"}[answer.code]
-            self.lies.append(Lie(data, key, id_key, str(named.get("--about", "")), told))
-            return answer
-
-    return Remembered(tmp_path_factory.mktemp("attacks"))
-
-
-@pytest.mark.parametrize("name", LIES)
-def test_it_answers_each_lie_of_attacks_as_fgtrac_does(
-    browser: Browser, proof: Proof, stage: Any, tmp_path: Path, name: str
-) -> None:
-    stage.lies = []
-    acts = list(importlib.import_module(name).tell(stage))
-    assert acts
-    assert stage.lies
-    for number, lie in enumerate(stage.lies):
-        path = proof.page.with_name("verifier.html")
-        if lie.expected != "malformed":  # what is no bundle is exported into no page
-            path = tmp_path / f"lie-{number}.html"
-            path.write_bytes(proof_page(lie.data))
-        with opened(browser, path) as page:
-            page.run("document.querySelector('details').open = true")
-            for field, value in (("key", lie.key), ("id-key", lie.id_key), ("about", lie.about)):
-                page.fill(f"#{field}", value)
-            if lie.expected == "malformed":
-                page.put_file("#other", "lie.json", lie.data)
-                page.wait("kind => document.getElementById('verdict').dataset.verdict === kind", "malformed")
-            else:
-                assert check_again(page) == lie.expected
