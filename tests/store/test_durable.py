@@ -77,6 +77,15 @@ def test_a_file_being_written_is_held(tmp_path: Path) -> None:
     assert not durable.is_held(tmp_path / "file")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tmp")
+    (tmp_path / "link.tmp").symlink_to(tmp_path / "pipe.tmp")
+    assert not durable.is_held(tmp_path / "pipe.tmp")
+    assert not durable.is_held(tmp_path / "link.tmp")
+    with durable.alone_with(tmp_path / "pipe.tmp") as size:
+        assert size == 0
+
+
 def test_an_append_never_goes_into_a_file_that_was_removed_before_it_was_held(tmp_path: Path, monkeypatch) -> None:
     path, opening, removed = tmp_path / "segment", os.open, []
 
