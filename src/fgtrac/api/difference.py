@@ -280,7 +280,8 @@ def _batches(found: Batches, whole: Difference) -> Iterator[str]:
     if found.seeds_only:
         yield "batches: the seeds' neighbours are not compared"
     if found.is_other_order:
-        yield f"order: {same}, each used equally often in both, in another order"
+        other = "in other batches" if several else "in another order"
+        yield f"order: {same}, each used equally often in both, {other}"
     if found.epochs and found.same_epochs is not None:
         yield f"epochs: {found.epochs:,} in both, {found.same_epochs:,} of them with {same}"
 
