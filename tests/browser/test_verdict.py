@@ -110,6 +110,27 @@ def test_an_explorer_started_over_a_changed_trace_is_red_and_at_no_time_green(
         assert seen <= {"waiting", "checking", "refuted"}, page.text("main")
 
 
+def test_findings_are_of_the_same_check_as_the_line_above_them(browser: Browser, user: User, folder: Path) -> None:
+    def hide(page: Page, is_hidden: bool) -> None:
+        page.run("is => Object.defineProperty(document, 'hidden', { value: is, configurable: true })", is_hidden)
+
+    with exploring(user, folder) as explorer, browser.page(explorer.at("/run/digits/verdict")) as page:
+        wait_for(page, "holds")
+        hide(page, True)  # which asks for nothing meanwhile
+        more = folder / "digits.trace/more"
+        for put in (lambda: more.write_bytes(b"x"), more.unlink):
+            before = explorer.json("/run/digits/verdict")["checked"]
+            put()
+            while (now := explorer.json("/run/digits/verdict"))["checked"] == before or now["state"] != now["verdict"]:
+                pass
+            hide(page, False)
+            page.wait("words => document.querySelector('main .verdict').textContent === words", now["words"])
+            assert page.text(".standing .words") == now["words"]
+            for note in now["notes"]:
+                assert note[:100] in page.text("main")
+            hide(page, True)
+
+
 def test_another_trace_in_its_place_is_checked_again(browser: Browser, user: User, folder: Path) -> None:
     with exploring(user, folder) as explorer, browser.page(explorer.at(PAGE)) as page:
         wait_for(page, "holds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("frame")
     make_trace(folder)
     return folder
+
+
+def test_two_explorers_of_one_host_do_not_take_each_others_cookie(folder: Path) -> None:
+    other = TOKEN[::-1]
+    first, second = (explorer_app(folder, token=token, is_local=False) for token in (TOKEN, other))
+    set_cookies = [
+        ask(app, f"/?token={token}").headers["set-cookie"] for app, token in ((first, TOKEN), (second, other))
+    ]
+    jar = dict(one.partition(";")[0].split("=") for one in set_cookies)
+    cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+    assert [ask(app, "/", cookie=cookie).status for app in (first, second)] == [200, 200]
+
+
+def test_commands_name_the_key_that_the_explorer_was_given(tmp_path: Path) -> None:
+    key = make_trace(tmp_path).verifier.public_key.hex()
+    app = explorer_app(tmp_path, key=key)
+    listed = json.loads(ask(app, "/run/run/samples?format=json").text)["samples"]
+    one = f"sample/{listed[0]['id']}"
+    for page in ("verdict", "samples", one, f"mine?q=id:{listed[0]['id']}", "log", "log/entry/2"):
+        command = re.search(r'data-copy="([^"]*)"', ask(app, f"/run/run/{page}").text)
+        assert command is not None, page
+        assert command[1].endswith(f"--key {key}"), page
+    app.state.site.stop()
 
 
 def with_page(monkeypatch: pytest.MonkeyPatch, show: Any) -> None:
@@ -90,13 +114,13 @@ def test_only_this_machine_s_names_are_answered(host: str, is_own: bool, folder:
 
 def test_whoever_has_no_token_sees_nothing(folder: Path) -> None:
     app = explorer_app(folder, token=TOKEN, is_local=False)
-    for given in ({}, {"cookie": f"{guard.COOKIE}=wrong"}, {"authorization": "Bearer wrong"}):
+    for given in ({}, {"cookie": f"{guard.cookie_name(TOKEN)}=wrong"}, {"authorization": "Bearer wrong"}):
         for path in ("/", "/run/run", "/static/style.css", "/run/run?format=json", "/nothing", "/?token=wrong"):
             answer = ask(app, path, host="fgtrac.example", **given)
             assert answer.status == 401
             assert "/run/" not in answer.text
             assert "set-cookie" not in answer.headers
-    assert ask(app, "/run/run", cookie=f"x=1; {guard.COOKIE}={TOKEN}").status == 200
+    assert ask(app, "/run/run", cookie=f"x=1; {guard.cookie_name(TOKEN)}={TOKEN}").status == 200
     assert ask(app, "/run/run", authorization=f"Bearer {TOKEN}").status == 200
 
 
@@ -109,7 +133,7 @@ def test_a_token_becomes_a_cookie_and_leaves_the_address(path: str, to: str, fol
     app = explorer_app(folder, token=TOKEN, is_local=False)
     answer = ask(app, path + ("&" if "?" in path else "?") + f"token={TOKEN}")
     assert (answer.status, answer.headers["location"]) == (303, to)
-    assert answer.headers["set-cookie"] == f"{guard.COOKIE}={TOKEN}; HttpOnly; SameSite=Strict; Path=/"
+    assert answer.headers["set-cookie"] == f"{guard.cookie_name(TOKEN)}={TOKEN}; HttpOnly; SameSite=Strict; Path=/"
     assert TOKEN not in answer.text
 
 

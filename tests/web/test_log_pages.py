@@ -78,6 +78,28 @@ def test_a_kind_is_listed_alone(made: Made, app: Any) -> None:
     assert data_of(app, "/run/run/log?kind=gap")["entries"] == []
 
 
+def test_a_seal_between_two_looks_at_the_head_hides_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fgtrac.web.pages import log
+
+    made, writing = start_trace(tmp_path)
+    writing.use([1, 2])
+    made.seal(full=False)
+    app = explorer_app(tmp_path)
+
+    def grown(path: Path) -> LogView:
+        view = LogView(path)
+        writing.use([3, 4])
+        made.seal(full=False)
+        return view
+
+    monkeypatch.setattr(log, "LogView", grown)
+    data = data_of(app, "/run/run/log?kind=use")
+    assert [one["number"] for one in data["entries"]] == [4]
+    assert data["size"] == 5
+    writing.recorder.close()
+    app.state.site.stop()
+
+
 @pytest.mark.parametrize("page", ["0", "-1", "4", "x", "1.0", "99999999999999999999", "١"])
 def test_a_page_that_is_none_is_said(page: str, app: Any) -> None:
     from urllib.parse import quote

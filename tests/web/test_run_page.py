@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from asgi import Response, ask
+from fgtrac.api.runs import list_runs
 from fgtrac.api.summary import summarize
 from fgtrac.web import site as site_module
+from fgtrac.web.asked import address
 from fgtrac.web.explorer import explorer_app
 from fgtrac.web.pages.run import MAX_SETTING
 from fgtrac.web.run_charts import COLUMNS, TRAIN_LOSS, VALIDATION_LOSS, compared_losses, loss_charts
@@ -304,3 +307,33 @@ def test_two_runs_side_by_side_say_what_differs(tmp_path: Path) -> None:
         assert ask(app, f"/compare?{wrong}").status == status
     for_two = ask(app, "/compare").text
     assert for_two.count("<option") == 4
+
+
+def runs_of(place: Path) -> dict[str, int]:
+    """The runs of the first page, and how their own pages answer."""
+    app = explorer_app(place)
+    names = [run["name"] for run in data_of(app, "/")["runs"]]
+    assert [line.name for line in list_runs(place)] == names or len(names) == 1
+    found = {name: ask(app, address("run", name)).status for name in names}
+    app.state.site.stop()
+    return found
+
+
+@pytest.mark.parametrize("more", ["journal", "checkpoint"])
+def test_a_folder_of_runs_may_have_folders_and_files_of_any_name(more: str, tmp_path: Path) -> None:
+    make_trace(tmp_path)
+    make_trace(tmp_path / "below")
+    (tmp_path / more).mkdir()
+    assert runs_of(tmp_path) == {"below/run": 200, "run": 200}
+    (tmp_path / more).rmdir()
+    (tmp_path / more).write_bytes(b"")
+    assert runs_of(tmp_path) == {"below/run": 200, "run": 200}
+
+
+def test_a_trace_of_any_name_and_a_link_to_one_are_shown(tmp_path: Path) -> None:
+    path = make_trace(tmp_path / "runs").trace.path
+    (tmp_path / "link").symlink_to(path)
+    assert runs_of(tmp_path / "link") == {"run": 200}
+    shutil.copytree(path, tmp_path / "renamed")
+    assert runs_of(tmp_path / "renamed") == {"renamed": 200}
+    assert runs_of(path) == {"run": 200}

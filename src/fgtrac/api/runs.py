@@ -75,7 +75,7 @@ class RunLine:
 
 
 def list_runs(folder: str | os.PathLike[str], *, depth: int = DEPTH) -> tuple[RunLine, ...]:
-    """Every `NAME.trace` below a folder (or the folder itself, where it is one), by name; nothing is verified.
+    """Every `NAME.trace` below a folder (or the folder itself, where it `is_trace`), by name; nothing is verified.
 
     Links are not followed, and folders inside a trace not looked at. FileNotFoundError where there is no such folder;
     ValueError where more than MOST_FOLDERS lie below it.
@@ -84,10 +84,19 @@ def list_runs(folder: str | os.PathLike[str], *, depth: int = DEPTH) -> tuple[Ru
     if not top.is_dir():
         raise FileNotFoundError(f"there is no folder {top}; name one that traces lie in")
     keys = _own_keys()
-    if top.name.endswith(SUFFIX):
+    if is_trace(top):
         return (_line(top, top.name, keys),)
     found = sorted((str(path.relative_to(top)), path) for path in _traces(top, depth))
     return tuple(_line(path, name, keys) for name, path in found)
+
+
+def is_trace(folder: Path) -> bool:
+    """Whether a folder is a trace by its name, or (where it is a link, or has another name) by what lies in it: the
+    first file of a log, and no trace of its own."""
+    if folder.name.endswith(SUFFIX) or folder.resolve().name.endswith(SUFFIX):
+        return True
+    is_begun = (folder / "checkpoint").is_file() or (folder / "journal").is_dir()
+    return is_begun and next(_traces(folder, DEPTH), None) is None
 
 
 def _traces(top: Path, depth: int) -> Iterator[Path]:

@@ -171,7 +171,8 @@ class _Explorer:
             response.headers["set-cookie"] = guard.cookie_for(self._token)
             return response
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if any(guard.is_token(one, self._token) for one in (request.cookies.get(guard.COOKIE, ""), bearer)):
+        cookie = request.cookies.get(guard.cookie_name(self._token), "")
+        if any(guard.is_token(one, self._token) for one in (cookie, bearer)):
             return None
         words = "this explorer asks for a token; open the address that fgtrac ui printed"
         return self._problem(Problem(401, words), _Here())
@@ -229,7 +230,8 @@ class _Explorer:
         answer = Answer(problem.title, "problem.html", problem.as_json(), status=problem.status)
         try:
             if here.name and problem.verdict:
-                answer = replace(answer, command=command_line("verify", self._site.path_of(here.name)))
+                path = self._site.path_of(here.name)
+                answer = replace(answer, command=command_line("verify", path, *self._site.with_key))
             return self._html(answer, answer.data, here)
         except (NotThereError, OSError):  # the trace went while it was looked at
             return self._html(replace(answer, command=""), answer.data, _Here(query=here.query))

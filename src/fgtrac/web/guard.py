@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
 from ipaddress import ip_address
 
-COOKIE = "fgtrac_token"
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -69,6 +69,11 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
+def cookie_name(token: str) -> str:
+    """A name for each token: cookies belong to a host and not to a port, so that two explorers share them."""
+    return f"fgtrac_{hashlib.sha256(token.encode()).hexdigest()[:8]}"
+
+
 def cookie_for(token: str) -> str:
     """The Set-Cookie header that keeps a token in the browser: no script reads it, no other site's page sends it."""
-    return f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
+    return f"{cookie_name(token)}={token}; HttpOnly; SameSite=Strict; Path=/"

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from fgtrac.api.overview import newest_head, overview
+from fgtrac.api.runs import is_trace
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.errors import FormatError
@@ -46,7 +47,7 @@ class Site:
         if key is not None:
             trusted_verifier(key, bytes(16))  # what is no key is said now, and not on every page
         self.place = place
-        self.is_one = (place / "checkpoint").exists() or (place / "journal").exists()
+        self.is_one = is_trace(place)
         self.key = key
         self._opened: dict[str, _Opened] = {}
         self._turn = threading.Lock()
@@ -55,6 +56,11 @@ class Site:
         self.comparisons = Beside("fgtrac compares")
         self.scoring = Scoring(key)
         self.tables = Scoring(key)
+
+    @property
+    def with_key(self) -> tuple[str, ...]:
+        """What a command line says of the key whose signatures count here."""
+        return () if self.key is None else ("--key", self.key)
 
     @property
     def only(self) -> str:

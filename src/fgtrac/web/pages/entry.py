@@ -37,7 +37,9 @@ def show(asked: Asked) -> Answer:
         "is_read": found is not None,
         "names": [] if found is None else _names(asked, view, entry, found),
     }
-    return Answer(f"Entry {entry.number}", "entry.html", data, command_line("show", path))
+    select = f"SELECT * FROM entries WHERE number = {entry.number}"
+    command = command_line("sql", path, select, *asked.site.with_key)
+    return Answer(f"Entry {entry.number}", "entry.html", data, command)
 
 
 def _names(asked: Asked, view: LogView, entry: Entry, found: Overview) -> list[dict[str, str]]:

@@ -49,7 +49,10 @@ def show(asked: Asked) -> Answer:
         "receipts": receipts[:MAX_RECEIPTS],
         "receipt_count": len(receipts),
     }
-    return Answer("Log", "log.html", data, command_line("show", path), status=400 if why_not else 200)
+    of_kind = f" WHERE kind = '{kind}'" if kind else ""
+    select = f"SELECT * FROM entries{of_kind} ORDER BY number LIMIT {PER_PAGE} OFFSET {first}"
+    command = command_line("sql", path, select, *asked.site.with_key)
+    return Answer("Log", "log.html", data, command, status=400 if why_not else 200)
 
 
 def _numbers(asked: Asked, view: LogView, kind: str) -> tuple[Sequence[int] | NDArray[np.intp], bool]:
@@ -61,7 +64,8 @@ def _numbers(asked: Asked, view: LogView, kind: str) -> tuple[Sequence[int] | ND
     found = asked.site.overview(asked.name, asked.patience_s).known()
     if found is None:
         return (), False
-    return found.numbers_of(kind), True
+    numbers = found.numbers_of(kind)
+    return numbers[numbers < view.head.size], True  # the log may have grown since the view was made
 
 
 def _consistency(asked: Asked, view: LogView) -> tuple[dict[str, Any] | None, str]:

@@ -78,7 +78,8 @@ def _command(asked: Asked, datasets: Sequence[Mapping[str, Any]]) -> str:
     of = [one["source"] or "" for one in datasets] if not asked.query.get("sha256") else [source or "file"]
     forms = ["file:YOURS"] * ("file" in of) + ["row:YOURS.npy:ROW"] * any(one.startswith("tensor") for one in of)
     named = [written_out(asked.query["q"])] if asks_name else forms[:1]
-    return command_line("prove", asked.site.path_of(asked.name), *named, "-o", "receipt.json") if named else ""
+    end = ("-o", "receipt.json", *asked.site.with_key)
+    return command_line("prove", asked.site.path_of(asked.name), *named, *end) if named else ""
 
 
 def _says(asked: Asked, found: Mine, standing: Standing, signed: Verdict) -> str:

@@ -25,8 +25,6 @@ def show(asked: Asked) -> Answer:
         raise ValueError(f"sort={order:.40} is none of {', '.join(SORTS)}")
     place, text = asked.site.place, asked.query.get("text", "")
     lines = sorted(list_runs(place), key=lambda line: (*SORTS[order](line), line.name))
-    if asked.site.only:
-        lines = [line for line in lines if line.path == place]
     shown = [_line(asked, line) for line in lines if text.casefold() in line.name.casefold()]
     data = {"runs": shown, "run_count": len(lines), "sorts": list(SORTS), "sort": order, "text": text}
     return Answer("Runs", "runs.html", data, command_line("runs", place))

@@ -34,7 +34,7 @@ def show(asked: Asked) -> Answer | Elsewhere:
         data["thumbnail"] = asked.given.of(trace, sample_id).as_json()
     standing = asked.site.standing(asked.name)
     data["verdict"] = {"state": standing.state, "words": standing.words}
-    command = command_line("history", asked.site.path_of(asked.name), f"id:{sample_id.hex()}")
+    command = command_line("history", asked.site.path_of(asked.name), f"id:{sample_id.hex()}", *asked.site.with_key)
     title = f"Sample {short(data['name'] or sample_id.hex()[:16])}"
     return Answer(title, "sample.html", data, command, pictures=pictures)
 
@@ -65,7 +65,7 @@ def find(asked: Asked) -> Answer | Elsewhere:
     if text.strip():
         try:
             name = written_out(text)
-            command = command_line("history", asked.site.path_of(asked.name), name)
+            command = command_line("history", asked.site.path_of(asked.name), name, *asked.site.with_key)
             named = trace.find(name)
             if is_registered(trace, named.id):
                 return Elsewhere(address("run", asked.name, "sample", named.id.hex()))

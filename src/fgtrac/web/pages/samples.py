@@ -54,7 +54,8 @@ def show(asked: Asked) -> Answer:
         data |= {"done": late.done, "total": late.total, "datasets": [], "count": None}
     else:
         data |= _found(asked, views, wanted, shape, number, suspects)
-    return Answer("Samples", "samples.html", data, command_line("sql", path, wanted.written_out(number, PAGE_SAMPLES)))
+    command = command_line("sql", path, wanted.written_out(number, PAGE_SAMPLES), *asked.site.with_key)
+    return Answer("Samples", "samples.html", data, command)
 
 
 def _tables(trace: Trace, progress: Callable[[int, int], None]) -> Views:

@@ -9,7 +9,8 @@ from fgtrac.web.command import command_line
 def show(asked: Asked) -> Answer:
     """The state of the check, and what it found."""
     data = asked.site.standing(asked.name).as_json()
-    return Answer("Verdict", "verdict.html", data, command_line("verify", asked.site.path_of(asked.name)))
+    command = command_line("verify", asked.site.path_of(asked.name), *asked.site.with_key)
+    return Answer("Verdict", "verdict.html", data, command)
 
 
 PAGES = (Page("/run/{name}/verdict", show, needs_trace=False, waits=False),)

@@ -6,13 +6,14 @@ const SOON_MS = 700; // while a check is under way
 const LATER_MS = 4000; // once it is over: the files may change
 
 function show(standing, said) {
-  const before = standing.dataset.state;
+  const { state, checked } = standing.dataset;
   standing.dataset.state = said.state;
+  standing.dataset.checked = said.checked ?? checked;
   standing.className = "standing " + said.state.replace(" ", "-");
   standing.querySelector(".mark").textContent = MARKS[said.state] || "…";
   const words = standing.querySelector(".words");
   if (words.textContent !== said.words) words.textContent = said.words;
-  if (before !== said.state) renew(said);
+  if (state !== said.state || checked !== standing.dataset.checked) renew(said); // another check may end in the same word
   return said.state in MARKS;
 }
 
