@@ -15,6 +15,7 @@ import json
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from fgtrac.api.summary import summarize
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.events.schema import ROLES
 from fgtrac.query.occurrences import plain
+from fgtrac.query.seals import not_among_these
 from fgtrac.verify.report import Report
 from fgtrac.web.report_page import report_page
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 PARAMETERS = 1000  # at most; MLflow itself has no limit of a run's parameters
 NOT_CHECKED = "not checked"
 FOLDER = "fgtrac"  # of the artifacts
+CONTEXT = "mlflow.data.context"
+LARGEST = sys.float_info.max  # what MLflow's databases keep of infinity
 _STRANGE = re.compile(r"[^\w.\- :/]")  # what MLflow has in no name
 
 
@@ -62,8 +66,9 @@ def log_trace(
 ) -> Logged:
     """Log a sealed trace into an MLflow run: `run_id`, else the active one, else one that is made and ended.
 
-    Its configuration becomes parameters, `run.log`'s values and the losses of checkpoints metrics by step (those that a
-    restart undid are left out), its data sets inputs whose digests are their blocks' ids. Tags name the trace id, the
+    Every entry of the log is read and hashed first. Its configuration becomes parameters, `run.log`'s values and the
+    losses of checkpoints metrics by step (those that a restart undid are left out, and stay where an earlier call put
+    them: MLflow removes none), its data sets inputs whose digests are their blocks' ids. Tags name the trace id, the
     tree head and the verdict: "not checked" unless `verify` asks for a verification here and now, or `report` for the
     page of `fgtrac report`, which takes one and scores as well. Artifacts: the signed tree head, a summary, the
     verification and the page (samples by their ids), and the in-toto statement about its model files: it is signed with
@@ -71,7 +76,8 @@ def log_trace(
 
     `trace` is what `fgtrac.start_run` gave, an opened trace or a path. MLflow's limits are kept: what is too long is
     cut, and what the run has already by the same name stays as it is; `left_out` says so. A second call adds what is
-    new. ValueError without MLflow, otherwise as `fgtrac.open`; what MLflow refuses is its own error.
+    new. ValueError without MLflow and for an MLflow run that has another trace, ProofError where the log is not what
+    was sealed, otherwise as `fgtrac.open`; what MLflow refuses is its own error.
     """
     mlflow = _library()
     if not isinstance(trace, Trace):
@@ -107,12 +113,17 @@ class _Logging:
 
     def log(self, report: Report | None, pages: Mapping[str, str], key: str | os.PathLike[str] | None) -> Logged:
         """All of it; the head's tags last, so that a run that has them has the rest."""
-        data = self._client.get_run(self._run_id).data
-        is_known = data.tags.get("fgtrac.trace_id") == self._trace.id.hex()
-        self._tag("trace_id", self._trace.id.hex())
-        parameters = self._parameters(self._trace._seal.log.event(0), data.params)
-        metrics = self._metrics(set() if is_known else set(data.metrics))
-        datasets = self._datasets()
+        run = self._client.get_run(self._run_id)
+        known, mine = run.data.tags.get("fgtrac.trace_id"), self._trace.id.hex()
+        if known not in (None, mine):
+            raise ValueError(f"the MLflow run {self._run_id} has trace {known}; log trace {mine} into a run of its own")
+        self._trace._seal.log.check_all()
+        self._tag("trace_id", mine)
+        if self._trace.pending:
+            self._left_out.append(not_among_these(self._trace.pending))
+        parameters = self._parameters(self._trace._seal.log.event(0), run.data.params)
+        metrics = self._metrics(run.data.metrics)
+        datasets = self._datasets(run.inputs.dataset_inputs)
         artifacts = self._artifacts(report, pages, None if key is None else Path(key))
         verdict = NOT_CHECKED if report is None else str(report.verdict)
         head = self._trace._seal.head
@@ -137,15 +148,22 @@ class _Logging:
             self._client.log_batch(self._run_id, params=some)
         return len(found)
 
-    def _metrics(self, own: set[str]) -> int:
-        """Values by step, at the times at which the log has them: what MLflow has already it does not keep twice."""
-        count = undone = 0
+    def _metrics(self, names: Iterable[str]) -> int:
+        """Values by step, at the times at which the log has them; those that MLflow has by these `names` not again. A
+        name with a value that the log does not tell is of somebody else, and stays as it is."""
+        there = {_point(m) for name in names for m in self._client.get_metric_history(self._run_id, name)}
+        own = {point[0] for point in there - {_point(metric) for metric, _ in self._measured()}}
+        count = undone = stays = 0
         for some in _batches(self._measured(), self._limits.MAX_METRICS_PER_BATCH):
-            stand = [metric for metric, stands in some if stands and metric.key not in own]
-            count, undone = count + len(stand), undone + sum(not stands for _, stands in some)
-            self._client.log_batch(self._run_id, metrics=stand)
+            mine = [(metric, stands) for metric, stands in some if metric.key not in own]
+            count += sum(stands for _, stands in mine)
+            undone += sum(not stands for _, stands in some)
+            stays += sum(not stands and _point(metric) in there for metric, stands in mine)
+            new = [metric for metric, stands in mine if stands and _point(metric) not in there]
+            self._client.log_batch(self._run_id, metrics=new)
         if undone:
-            self._left_out.append(f"{undone:,} values that a restart undid")
+            words = f", of which MLflow keeps {stays:,} that an earlier call put there" if stays else ""
+            self._left_out.append(f"{undone:,} values that a restart undid{words}")
         self._left_out += [f"metric {name:.60}: the MLflow run has its own" for name in sorted(own & self._names)]
         return count
 
@@ -161,7 +179,10 @@ class _Logging:
                     metric = (_name(name), float(value), event["time"] // 10**6, event["step"])
                     yield self._entities.Metric(*metric), stands
 
-    def _datasets(self) -> int:
+    def _datasets(self, known: Iterable[Any]) -> int:
+        """What MLflow keeps of a data set is one record for all runs of an experiment, and never changes: so it says
+        nothing that a run may change, and its roles are a tag of the run's input."""
+        before = {(i.dataset.name, i.dataset.digest): {tag.key: tag.value for tag in i.tags} for i in known}
         counts = self._trace.sample_counts()
         blocks: dict[str, list[bytes]] = {}
         for _, event in self._timeline.entries("samples"):
@@ -170,17 +191,15 @@ class _Logging:
         inputs = []
         for place, name in enumerate(counts.datasets):
             mine = counts.roles[counts.dataset == place]
-            roles = {role: int((mine >> code & 1).sum()) for role, code in ROLES.items()}
-            roles = {role: number for role, number in roles.items() if number}
+            roles = ", ".join(role for role, code in ROLES.items() if (mine >> code & 1).any()) or "no role"
             one, *more = blocks[name]
             digest = (hashlib.sha256(b"".join([one, *more])).digest()[:16] if more else one).hex()
-            source = json.dumps({"trace": self._trace.id.hex(), "blocks": len(blocks[name])})
-            profile = json.dumps(
-                {"samples": len(mine), "roles": roles, "uses": int(counts.uses[counts.dataset == place].sum())}
-            )
+            source, profile = json.dumps({"blocks": len(blocks[name])}), json.dumps({"samples": len(mine)})
             called = _cut(name, self._limits.MAX_DATASET_NAME_SIZE)
             dataset = self._entities.Dataset(called, digest, "fgtrac", source, profile=profile)
-            tag = self._entities.InputTag("mlflow.data.context", ", ".join(roles) or "no role")
+            tag = self._entities.InputTag(CONTEXT, roles)
+            if (had := before.get((called, digest), {}).get(CONTEXT, roles)) != roles:
+                self._left_out.append(f"the roles of data set {name:.60}: the MLflow run keeps {had}, they are {roles}")
             inputs.append(self._entities.DatasetInput(dataset, [tag]))
         for some in _batches(inputs, self._limits.MAX_DATASETS_PER_BATCH):
             self._client.log_inputs(self._run_id, some)
@@ -203,6 +222,11 @@ class _Logging:
 
     def _tag(self, name: str, value: str) -> None:
         self._client.set_tag(self._run_id, f"fgtrac.{name}", value)
+
+
+def _point(metric: Any) -> tuple[str, int, int, str]:
+    """A value by which two are the same: name, step, time and digits, as MLflow's stores give them back."""
+    return metric.key, metric.step, metric.timestamp, repr(min(max(float(metric.value), -LARGEST), LARGEST))
 
 
 def _losses(event: Mapping[str, Any]) -> dict[str, float]:

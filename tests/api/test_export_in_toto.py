@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import google.protobuf.json_format as protobuf_json
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from securesystemslib.dsse import Envelope
@@ -25,9 +25,10 @@ from fgtrac.api.in_toto import PAYLOAD, PREDICATE, export_in_toto
 from fgtrac.api.keys import rotate
 from fgtrac.api.since import since_demand
 from fgtrac.commit.keys import Keyring, load_key
+from fgtrac.errors import ProofError
 from fgtrac.tlog.note import parse_vkey, verify_note
 from fgtrac.verify.report import Verdict
-from model_traces import STATES, trace_with_models, write_key
+from model_traces import STATES, change_a_use, leave_pending, resumed_trace, trace_with_models, write_key
 from traces import Made, make_trace
 
 
@@ -144,8 +145,7 @@ def test_the_check_that_the_docs_tell_accepts_it_and_the_note_in_it_is_an_older_
     docs = (Path(__file__).parents[2] / "docs" / "exports.md").read_text()
     code = re.search(r"\n\n((?:       .*\n|\n)+)", docs[docs.index("1. **The signature**") :])
     assert code is not None
-    key = Ed25519PublicKey.from_public_bytes(made.signer.public_key)
-    (tmp_path / "log.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "log.key").write_text(f"{made.signer.public_key.hex()}\n")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(textwrap.dedent(code[1]), found)
@@ -155,7 +155,7 @@ def test_the_check_that_the_docs_tell_accepts_it_and_the_note_in_it_is_an_older_
     report = fgtrac.open(made.trace.path).verify(made.signer.public_key.hex(), demands=demands)
     assert [f.verdict for f in report.findings if f.check == "since"] == [Verdict.HOLDS]
     other = load_key(write_key(tmp_path / "theirs.pem", bytes((1,)) * 32)).public_key()
-    (tmp_path / "log.pem").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "log.key").write_text(other.public_bytes_raw().hex())
     with pytest.raises(VerificationError):
         exec(textwrap.dedent(code[1]), {})
 
@@ -177,3 +177,31 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(made: Made, tmp_
     assert json.loads(out.read_bytes())["payloadType"] == PAYLOAD
     with pytest.raises(FileNotFoundError, match="no folder"):
         export_in_toto(made.trace.path, tmp_path / "no" / "x.json", key=key)
+
+
+def test_nothing_is_signed_of_a_log_with_a_changed_entry(made: Made, tmp_path: Path) -> None:
+    change_a_use(made.trace.path)
+    with pytest.raises(ProofError, match="do not lead to the root"):
+        export_in_toto(made.trace.path, tmp_path / "x.json", key=tmp_path / "key.pem")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_later_entries_are_named_and_a_data_set_that_was_registered_again_is_one(tmp_path: Path) -> None:
+    made, go_on = resumed_trace(tmp_path)
+    write_key(tmp_path / "key.pem")
+    go_on()
+    leave_pending(made)
+    done = export_in_toto(made.trace.path, tmp_path / "x.json", key=tmp_path / "key.pem")
+    predicate, (kept,) = done.statement["predicate"], done.statement["subject"]
+    assert predicate["laterEntries"] == 1
+    assert predicate["dataSets"] == [{"name": "digits", "id_scheme": "public", "rows": 20}]
+    assert (kept["annotations"]["step"], kept["annotations"]["val_loss"]) == (4, 0.9)
+
+
+@pytest.mark.parametrize("place", ["run.trace/x.json", "run.trace/checkpoint", "copy/tile/x.json"])
+def test_no_export_goes_into_a_trace(made: Made, tmp_path: Path, place: str) -> None:
+    shutil.copytree(made.trace.path, tmp_path / "copy")
+    before = made.trace.read("checkpoint")
+    with pytest.raises(ValueError, match="lies in the trace"):
+        export_in_toto(made.trace.path, tmp_path / place, key=tmp_path / "key.pem", replace=True)
+    assert made.trace.read("checkpoint") == before

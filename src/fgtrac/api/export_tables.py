@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from fgtrac.api.exported_files import check_outside
 from fgtrac.api.trace import Trace, open_trace
+from fgtrac.query.seals import not_among_these
 from fgtrac.query.view_schema import NAMES, VIEWS, Column
 from fgtrac.store import durable
 
@@ -50,7 +52,8 @@ def export_tables(
 
     With `names` also what the vault calls each sample, into a file that only its owner may read. Each file is put in
     place whole. `progress` is called with (rows done, all). Errors: ValueError for a table that is none, without the
-    vault that `names` needs and without pyarrow and duckdb; FileExistsError where a file is there, unless `replace`;
+    vault that `names` needs, without pyarrow and duckdb, and for a folder in a trace; FileExistsError where a file is
+    there, unless `replace`, and where another export left a table that this one does not write;
     FileNotFoundError for a folder above it that is not; ProofError where the log is not what was sealed.
     """
     wanted = _wanted(tables, names)
@@ -89,11 +92,20 @@ def _wanted(tables: Sequence[str], names: bool) -> list[str]:
 def _check_folder(folder: Path, files: Iterable[Path], replace: bool) -> None:
     if not folder.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.parent} to make {folder.name} in")
+    check_outside(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder")
+    files = list(files)
     there = [path for path in files if path.exists()]
     if there and not replace:
         raise FileExistsError(f"{there[0]} is there already; name another folder, or replace it with --force")
+    tables = [folder / f"{name}.{form}" for name in (*VIEWS, NAMED) for form in get_args(Form)]
+    left = [path.name for path in tables if path not in files and path.exists()]
+    if left:
+        raise FileExistsError(
+            f"{folder} has {', '.join(left)} of another export, which this one does not write and its manifest would "
+            f"not name; remove them, or name another folder"
+        )
 
 
 def _write(
@@ -154,7 +166,7 @@ def _manifest(trace: Trace, form: Form, done: Sequence[ExportedTable], for_sprea
         for table in done
     }
     head = {"size": seal.head.size, "root": seal.head.root.hex(), "note": seal.note.decode()}
-    said = {"trace_id": trace.id.hex(), "tree_head": head, "form": form, "tables": tables}
+    said = {"trace_id": trace.id.hex(), "tree_head": head, "pending": trace.pending, "form": form, "tables": tables}
     return said | ({"apostrophes_before_formulas": for_spreadsheets} if form == "csv" else {})
 
 
@@ -169,7 +181,8 @@ def _readme(trace: Trace, done: Sequence[ExportedTable], for_spreadsheets: bool)
         "",
         f"Made from the first {seal.head.size:,} entries of its log, whose root is {seal.head.root.hex()}. The log is",
         "what can be verified; these files are a view of it. manifest.json has the signed tree head and each file's",
-        "SHA-256.",
+        "SHA-256. They come from the tables in the cache of the user who wrote them.",
+        *(["", f"When they were written, {not_among_these(trace.pending)}."] if trace.pending else []),
         *(["", "Texts that a spreadsheet takes for formulas have an apostrophe in front."] if for_spreadsheets else []),
     ]
     for table in done:

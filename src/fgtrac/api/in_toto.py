@@ -7,6 +7,7 @@ trained: docs/exports.md has the fields, ADR 34 why this key signs it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ class Attested:
 
 
 def attest(trace: Trace, key: Path | None = None) -> Attested:
-    """The signed statement about the model states that a trace keeps, as of its newest full seal.
+    """The signed statement about the model states that a trace keeps, as of its newest full seal. Every entry of the
+    log is read and hashed before it is signed.
 
     `key` is the signing key's file (default: the user's). FileNotFoundError or ValueError where the key that signs the
     trace is not at hand, or was revoked; ValueError where the trace keeps no model file; TamperError or ProofError
     where what it rests on is not what was sealed.
     """
     signer = prior.signer_of(trace._directory, key)
+    trace._seal.log.check_all()
     return _attest(trace, signer, signer.key_of(trace._seal.note))
 
 
@@ -69,7 +72,7 @@ def _statement(trace: Trace, public_key: bytes) -> dict[str, Any]:
     seal = trace._seal
     with whole("the statement"):
         subjects = _subjects(trace._historian.timeline)
-        datasets = trace._historian.timeline.entries("dataset")
+        datasets = _datasets(trace._historian.timeline)
         run = seal.log.event(0)
     if not subjects:
         raise NoModelFileError(
@@ -86,21 +89,31 @@ def _statement(trace: Trace, public_key: bytes) -> dict[str, Any]:
         "verifierKey": format_vkey(Verifier(seal.head.origin, public_key)),
         "seal": {"indexRoot": seal.event["root"].hex(), "leaves": seal.event["leaves"]},
         "entries": dict(sorted(seal.event["counts"].items())),
-        "dataSets": [{k: e[k] for k in ("name", "id_scheme", "rows") if k in e} for _, e in datasets],
+        "laterEntries": trace.pending,
+        "dataSets": list(datasets.values()),
         "versions": dict(sorted(run.get("versions", {}).items())),
     }
     return {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": predicate}
 
 
+def _datasets(timeline: Timeline) -> dict[str, dict[str, Any]]:
+    """What the log says of each data set; of one that a resumed run registered again, the last."""
+    said = [e for _, e in timeline.entries("dataset")]
+    return {e["name"]: {k: e[k] for k in ("name", "id_scheme", "rows") if k in e} for e in said}
+
+
 def _subjects(timeline: Timeline) -> list[dict[str, Any]]:
     """A resource descriptor for each model file that is kept; the entries that say so are checked against the root."""
-    files = {event["sha256"]: (number, event) for number, event in timeline.entries("artifact")}
+    files: dict[bytes, list[tuple[int, Mapping[str, Any]]]] = {}
+    for number, event in timeline.entries("artifact"):
+        files.setdefault(event["sha256"], []).append((number, event))
     kept = dict(timeline.kept)
     found = []
     for number, event in timeline.entries("checkpoint"):
         if number not in kept or event.get("digest") not in files:
             continue
-        at, file = files[event["digest"]]
+        same = files[event["digest"]]  # its own is written just before it
+        at, file = next((one for one in reversed(same) if one[0] < number), same[0])
         said = {"entry": number, "fileEntry": at, "stateDigest": event["digest"].hex(), "bytes": file["size"]}
         said |= {name: event[name] for name in ("step", "epoch", "val_loss") if name in event}
         about = {"name": file["path"], "digest": {"sha256": file["sha256"].hex()}, "mediaType": file["media_type"]}

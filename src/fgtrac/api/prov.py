@@ -30,12 +30,13 @@ Attributes = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """A PROV-JSON document, with how many samples stand in it and how many were left out, and the totals of the run's
-    record: equal to what the log has of all samples."""
+    record: equal to what the log has of all samples. `pending` later entries are in none of it."""
 
     text: str
     samples: int
     left_out: int
     totals: dict[str, int]
+    pending: int
 
 
 def provenance(
@@ -61,7 +62,7 @@ def provenance(
     course = read_course(trace._seal, historian.timeline, trace._blocks, ids, progress)
     with whole("the provenance"):
         writing = _Writing(model, trace, course, counts, shown)
-        return Provenance(writing.text(), shown, len(counts) - shown, writing.totals)
+        return Provenance(writing.text(), shown, len(counts) - shown, writing.totals, trace.pending)
 
 
 def export_prov(
@@ -128,6 +129,7 @@ class _Writing:
             "fgtrac:run", {"prov:type": "training run", "traceId": self._trace.id.hex()} | self.totals | kinds
         )
         head = {"size": seal.head.size, "rootHash": seal.head.root.hex(), "origin": seal.head.origin}
+        head["laterEntries"] = self._trace.pending
         self._entity("fgtrac:log", {"prov:type": "transparency log", **head, "note": seal.note.decode()})
         versions = {f"version-{name}": version for name, version in sorted(self._run["versions"].items())}
         self.document.agent("fgtrac:recorder", {"prov:type": self._prov["SoftwareAgent"], **_named(versions)})

@@ -12,9 +12,11 @@ from fgtrac.api.export import entries_of_sample, export_proofs
 from fgtrac.api.export_tables import ExportedTable, export_tables
 from fgtrac.api.in_toto import export_in_toto
 from fgtrac.api.prov import SAMPLES, export_prov
+from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import FORMS
 from fgtrac.cli.html import html
+from fgtrac.query.seals import not_among_these
 from fgtrac.query.view_schema import VIEWS
 
 Traced = Annotated[Path, typer.Argument(help="the trace, NAME.trace")]
@@ -70,7 +72,7 @@ def parquet(
     """Write the tables of a trace (docs/tables.md) as Parquet files, with the signed tree head in their metadata."""
     with progress("writing tables") as bar:
         done = export_tables(trace, out, "parquet", tables=table or (), names=names, replace=force, progress=bar)
-    _print_tables(done, as_json)
+    _print_tables(done, open_trace(trace).pending, as_json)
 
 
 @export.command()
@@ -91,7 +93,7 @@ def csv(
             trace, out, "csv", tables=table or (), names=names, for_spreadsheets=spreadsheet, replace=force,
             progress=bar,
         )  # fmt: skip
-    _print_tables(done, as_json)
+    _print_tables(done, open_trace(trace).pending, as_json)
     formulas = sum(one.formulas for one in done)
     if formulas and not spreadsheet and not as_json:
         remark = (
@@ -100,13 +102,19 @@ def csv(
         answers().print(f"note: {remark}", soft_wrap=True)
 
 
-def _print_tables(done: Sequence[ExportedTable], as_json: bool) -> None:
+def _print_tables(done: Sequence[ExportedTable], pending: int, as_json: bool) -> None:
     if as_json:
         told = ("rows", "size", "sha256", "formulas")
         tables = [{"table": t.name, "file": str(t.path)} | {k: getattr(t, k) for k in told} for t in done]
-        print_json({"tables": tables})
+        print_json({"tables": tables, "pending": pending})
     else:
         answers().print("\n".join(safe(f"{t.path}: {t.rows:,} rows, {t.size:,} bytes") for t in done), soft_wrap=True)
+        _print_pending(pending)
+
+
+def _print_pending(pending: int) -> None:
+    if pending:
+        answers().print(not_among_these(pending), soft_wrap=True)
 
 
 @export.command("in-toto")
@@ -119,13 +127,14 @@ def in_toto(
 ) -> None:
     """Write an in-toto statement about the model files that a trace keeps, signed with the key that signs its log."""
     done = export_in_toto(trace, out, key=key, replace=force)
-    subjects = done.statement["subject"]
+    subjects, pending = done.statement["subject"], done.statement["predicate"]["laterEntries"]
     if as_json:
-        print_json({"file": str(out), "key_id": done.key_id, "statement": done.statement})
+        print_json({"file": str(out), "key_id": done.key_id, "statement": done.statement, "pending": pending})
     else:
         files = "one model file" if len(subjects) == 1 else f"{len(subjects)} model files"
         size = done.statement["predicate"]["treeHead"]["size"]
         answers().print(safe(f"{out}: a statement about {files}, as of {size} entries, signed by {done.key_id}"))
+        _print_pending(pending)
 
 
 @export.command()
@@ -141,11 +150,12 @@ def prov(
         done = export_prov(trace, out, samples=_number_of(samples), replace=force, progress=bar)
     if as_json:
         said = {"file": str(out), "samples": done.samples, "left_out": done.left_out, "totals": done.totals}
-        print_json(said)
+        print_json(said | {"pending": done.pending})
     else:
         answers().print(safe(f"{out}: {done.totals['uses']:,} uses of {done.totals['samples']:,} samples"))
         if done.left_out:
             answers().print(f"{done.left_out:,} samples have no record of their own in it; --samples all writes them")
+        _print_pending(done.pending)
 
 
 def _number_of(samples: str) -> int | None:

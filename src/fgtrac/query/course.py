@@ -190,12 +190,19 @@ class _Reading:
             one.children += int(seen.sum()) - before
 
     def state(self, number: int, event: Mapping[str, Any]) -> None:
-        """A model state; an entry that says that one was displaced is no state of its own."""
+        """A model state; an entry that says that the last one with its step and digest was displaced is no state of its
+        own, unless a resume lies between them."""
         ref, digest = (bytes(event["writer"]), event["seq"]), event.get("digest", b"")
         mark, place = (event["step"], digest), len(self.course.states)
-        self._states[ref] = self._marks.setdefault(mark, place) if digest else place
-        if self._states[ref] != place:
-            return
+        last = self._marks.get(mark) if digest and not event["kept"] else None
+        if last is not None:
+            resumed = self._timeline.superseding(self.course.states[last].entry, event["step"])
+            if resumed is None or resumed[0] > number:
+                self._states[ref] = last
+                return
+        self._states[ref] = place
+        if event["kept"]:
+            self._marks[mark] = place
         standing = self._timeline.standing(*ref)
         said = event["step"], event.get("epoch"), event.get("val_loss"), digest
         self.course.states.append(State(number, *said, standing))

@@ -15,15 +15,17 @@ from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import (
+    MemoryNodes,
     check_consistency,
     check_inclusion,
+    hash_leaves,
     leaf_hash,
     prove_consistency,
     prove_inclusion,
     root,
 )
 from fgtrac.tlog.note import TreeHead
-from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, TileNodes, tile_path
+from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, TileNodes, read_bundle, tile_path
 
 SMALL_BYTES = 4096  # what is no column of samples is nearly always shorter
 CACHED_EVENTS = 64
@@ -41,7 +43,7 @@ def whole(what: str) -> Iterator[None]:
 
 
 class SealedLog:
-    """The first `head.size` entries of a trace's log. No bundle (up to 16 MB) is ever decoded or hashed as a whole."""
+    """The first `head.size` entries of a trace's log. Only `check_all` reads a bundle (up to 16 MB) whole."""
 
     def __init__(self, trace: TraceDir, head: TreeHead) -> None:
         self.head = head
@@ -105,6 +107,19 @@ class SealedLog:
                 f"the log holds {len(found)} {kind} entries and its seal counts {count}; run fgtrac verify"
             )
         return sorted(found)
+
+    def check_all(self) -> None:
+        """Read and hash every entry, as whoever signs or copies what the log says has to. ProofError where they do not
+        lead to the head's root, FormatError or TamperError where a bundle is damaged or gone."""
+        leaves: list[bytes] = []
+        with whole("the log"):
+            for bundle in range(-(-self.head.size // WIDTH)):
+                leaves += hash_leaves(read_bundle(self._trace, bundle, self.head.size))
+        if root(len(leaves), MemoryNodes(leaves)) != self.head.root:
+            raise ProofError(
+                f"the entries in {self._trace.path} do not lead to the root of its full seal of {self.head.size} "
+                f"entries: they were changed since; run fgtrac verify"
+            )
 
     def locate(self) -> None:
         """Find out now where every entry lies, so that reading one later takes one system call.
