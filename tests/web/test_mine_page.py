@@ -120,8 +120,8 @@ def test_the_copied_command_asks_what_the_page_was_asked(apps: dict[str, App]) -
         ({}, "row:YOURS.npy:ROW"),
         ({"sha256": "0" * 64}, "file:YOURS"),
     ):
-        assert f"run.trace {form} -o receipt.json</code>" in asked(app, **query).text
-    assert "run.trace row:YOURS.npy:ROW -o receipt.json</code>" in of_row(app, 0).text
+        assert f"run.trace {form} -o receipt.json --key " in asked(app, **query).text
+    assert "run.trace row:YOURS.npy:ROW -o receipt.json --key " in of_row(app, 0).text
     assert "fgtrac prove" not in asked(app, sha256="0" * 64, source="sample").text
 
 
