@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from urllib.parse import urlencode
@@ -42,6 +43,24 @@ def asked(app: App, **query: object) -> Response:
 
 def of_row(app: App, row: int, **more: object) -> Response:
     return asked(app, sha256=digest_of(row).hex(), source=SOURCE, **more)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_file_is_held_against_bytes_that_the_program_gave_where_it_is_said_to_be_such(
+    tmp_path: Path, scheme: str
+) -> None:
+    path = record_people(tmp_path, scheme, source=lambda row: b"scan %d" % row)
+    app = explorer_app(path.parent, key=str(tmp_path / "key.pem"))
+    used, held_out, nobody = (hashlib.sha256(b"scan %d" % row).hexdigest() for row in (0, 7, 99))
+    as_files = [json.loads(asked(app, sha256=one, format="json").text) for one in (used, held_out, nobody)]
+    assert [one["answer"] for one in as_files] == ["used", "cannot tell", "cannot tell"]
+    assert "that yours is not among them says nothing" in as_files[2]["reasons"][0]
+    said = [json.loads(asked(app, sha256=one, source="source", format="json").text) for one in (used, held_out, nobody)]
+    assert [one["answer"] for one in said] == ["used", "not used", "not used"]
+    assert all(any("is what you say" in note for note in one["notes"]) for one in said)
+    link = f'href="/run/run/mine?sha256={nobody}&amp;source=source"'
+    assert link in asked(app, sha256=nobody).text
+    assert link not in asked(app, sha256=nobody, source="source").text
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -84,7 +84,7 @@ def test_without_factors_the_prediction_is_shown_and_what_is_missing_said(life: 
     [said] = data["predictions"]
     assert (said["step"], said["highest"], said["output_count"], said["loss"]) == (2, 1, 2, 0.125)
     assert said["outputs"] == pytest.approx([0.1, 0.9])
-    assert "1 of 2" in html
+    assert "1 (of 2 outputs)" in html
     assert "Outputs at step 2" in html
     assert data["explanation"] is None
     assert "fgtrac score TRACE --with FILE.py:FUNCTION" in html

@@ -28,6 +28,7 @@ from fgtrac.verify.children import are_certain
 from fgtrac.verify.sentences import record_words
 
 USED, NOT_USED, CANNOT_TELL = "used", "not used", "cannot tell"
+GIVEN = "source"  # what a `dataset` entry calls bytes that `register(source=...)` was given
 WITHOUT_PROOF = "what cannot be told cannot be proved either"
 RECEIPT_BYTES = 20_000
 MOST_KEYS = 20_000  # of subjects, under which a content is looked for: about 2 s
@@ -115,6 +116,8 @@ def ask_by_content(trace: Trace, digest: bytes, source: str) -> Mine:
         "what is compared is what was digested of each row, as the table below says; what a data set reads beside that "
         "while it gives a row, from other files say, the record does not have",
     ]
+    if source == GIVEN:
+        notes.append("that these are bytes as the program gave them for a row is what you say; the log cannot tell")
     proofs = [Proof(holder) for holder in holders[:MOST_HOLDERS]]
     asked = f"the content whose source ({source}) has SHA-256 {digest.hex()}"
     schemes = {event["id_scheme"] for event in datasets}
@@ -214,6 +217,11 @@ def _content_doubts(trace: Trace, source: str, datasets: Sequence[Mapping[str, A
             yield f"of {name} no contents were recorded: only names can be looked up in it"
         elif recorded == source and event.get("beside"):
             yield f"of each row of {name} only a part was digested ({recorded}), and it holds more: yours may be that"
+        elif recorded == GIVEN != source:
+            yield (
+                f"the contents of {name} are of bytes that the program itself gave for each row, and the log does not "
+                "say whether those were whole files: that yours is not among them says nothing"
+            )
         elif recorded != source:
             yield (
                 f"the contents of {name} were recorded as {recorded!r:.60} and yours is {source!r:.60}: their digests "
