@@ -254,11 +254,6 @@ def test_a_kind_of_rows_is_a_number(page: PageVerifier, cases: list[Case], kind:
     assert page.said(data, case.verifier) == ours(data, case.verifier) == ("malformed", {})
 
 
-LARGE = {
-    "words": (lambda said: said | {"words": "@"}, "\U0001f600" * 16_000_000),
-    "preimage": (lambda said: said | {"id": said["id"] | {"preimage": "@"}}, "00" * 30_000_000),
-    "entry": (lambda said: said | {"seal": said["seal"] | {"entry": "@"}}, "AAAA" * 15_000_000),
-}
 TIMED = """
 const page = new Function(`${require("node:fs").readFileSync("verifier.js")}; return { checkBundle }`)();
 const bytes = require("node:fs").readFileSync("large.json");
@@ -266,11 +261,10 @@ page.checkBundle(bytes).catch((error) => console.log(error.constructor.name));
 """
 
 
-@pytest.mark.parametrize("field", LARGE)
-def test_a_text_over_its_limit_is_refused_before_it_is_worked_on(cases: list[Case], tmp_path: Path, field: str) -> None:
+def test_a_text_over_its_limit_is_refused_before_it_is_worked_on(cases: list[Case], tmp_path: Path) -> None:
     (tmp_path / "verifier.js").write_text(verifier_source(), encoding="utf-8")
-    change, text = LARGE[field]
-    data = json.dumps(change(json.loads(cases[0].data))).replace('"@"', f'"{text}"').encode()
+    said = json.loads(cases[0].data) | {"words": "@"}
+    data = json.dumps(said).replace('"@"', '"' + "\U0001f600" * 16_000_000 + '"').encode()
     assert len(data) < 1 << 26
     (tmp_path / "large.json").write_bytes(data)
     command = ["node", "--no-warnings", "--max-old-space-size=250", "-e", TIMED]
