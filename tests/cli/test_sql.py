@@ -69,6 +69,13 @@ def test_entries_in_no_full_seal_are_said_to_be_missing(tmp_path: Path, run):
     made = make_trace(tmp_path, uses=12, seals=(5,), sealed=False)
     made.seal(full=False)
     assert "later entries are in no full seal yet" in run("sql", made.trace.path, QUERY).out
+    as_csv = run("sql", made.trace.path, QUERY, "--csv")
+    assert "later entries are in no full seal yet" in as_csv.err
+    assert "later" not in as_csv.out
+    out = Path(made.trace.path).parent / "out"
+    assert "later entries are in no full seal yet" in run("export", "csv", made.trace.path, "-o", out).out
+    span = "SELECT max(time) - min(time) AS d FROM entries"
+    assert run("sql", made.trace.path, span, "--csv").out.startswith("d\n0 months 11 days 49599 s")
     assert run("sql", made.trace.path, QUERY, "--json").json["pending"] > 0
 
 
