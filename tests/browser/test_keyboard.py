@@ -62,6 +62,16 @@ def test_a_slash_focuses_the_search_and_enter_finds_a_sample(
         assert not page.seen().troubles(page.origin)
 
 
+@pytest.mark.parametrize("path", ["/", "/compare"])
+def test_outside_a_run_a_slash_finds_a_run(path: str, browser: Browser, explorer: Explorer) -> None:
+    with browser.page(explorer.at(path)) as page:
+        page.press("/")
+        page.type("igit")
+        page.press("Enter")
+        page.wait("location.search === '?text=igit'")
+        assert page.texts("tbody th a") == ["digits"]
+
+
 def test_a_slash_in_a_field_is_a_slash(browser: Browser, explorer: Explorer) -> None:
     with browser.page(explorer.at("/run/digits")) as page:
         page.press("/")

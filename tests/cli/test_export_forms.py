@@ -41,7 +41,7 @@ def test_tables_go_into_a_folder(life: Life, run, tmp_path: Path, form: str) -> 
 def test_prov_says_what_it_left_out(life: Life, run, tmp_path: Path) -> None:
     done = run("export", "prov", life.path, "-o", tmp_path / "x.json", "--samples", "4")
     assert done.out.splitlines() == [
-        f"{tmp_path}/x.json: 9 uses of 15 samples",
+        f"{tmp_path}/x.json: 9 uses; 15 samples registered",
         "11 samples have no record of their own in it; --samples all writes them",
     ]
     whole = run("export", "prov", life.path, "-o", tmp_path / "x.json", "--samples", "all", "--force", "--json").json

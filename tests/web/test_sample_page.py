@@ -138,7 +138,7 @@ def test_a_graphs_node_has_its_hops_apart_and_its_weights(tmp_path: Path) -> Non
         weighed += bool(said["attention"])
         text = page(app, sample).text
         seeds, beside = said["uses"]["all"], said["uses"]["neighbour"]
-        words = f"in {seeds + beside} updates, {beside} of them as a neighbour, with its features alone, and {seeds} as a seed"
+        words = f"in {seeds + beside} updates, {beside} of them as a neighbour, with its features alone, and {seeds} as"
         assert (words in text) == (beside > 0)
         assert ("neighbour, hop 1" in text) == any("1" in row["neighbour"] for row in said["uses"]["epochs"])
     assert hops >= {"1", "2"}

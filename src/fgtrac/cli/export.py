@@ -152,7 +152,7 @@ def prov(
         said = {"file": str(out), "samples": done.samples, "left_out": done.left_out, "totals": done.totals}
         print_json(said | {"pending": done.pending})
     else:
-        answers().print(safe(f"{out}: {done.totals['uses']:,} uses of {done.totals['samples']:,} samples"))
+        answers().print(safe(f"{out}: {done.totals['uses']:,} uses; {done.totals['samples']:,} samples registered"))
         if done.left_out:
             answers().print(f"{done.left_out:,} samples have no record of their own in it; --samples all writes them")
         _print_pending(done.pending)
