@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def test_commands_name_the_key_that_the_explorer_was_given(tmp_path: Path) -> No
         command = re.search(r'data-copy="([^"]*)"', ask(app, f"/run/run/{page}").text)
         assert command is not None, page
         assert command[1].endswith(f"--key {key}"), page
+    app.state.site.stop()
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+def test_what_is_no_file_in_the_vaults_place_is_said_to_lie_there(what: str, tmp_path: Path) -> None:
+    vault = make_trace(tmp_path).trace.path.with_suffix(".vault")
+    vault.unlink(missing_ok=True)
+    if what == "pipe":
+        os.mkfifo(vault)
+    else:
+        vault.mkdir()
+    app = explorer_app(tmp_path)
+    answer = ask(app, "/run/run/samples")
+    assert answer.status == 500
+    assert "a file cannot be read" in answer.text
+    assert "is a pipe or a folder, and no vault" in answer.text
+    assert "<h1>Cannot tell</h1>" in answer.text
     app.state.site.stop()
 
 

@@ -80,7 +80,10 @@ class Vault:
 
     @classmethod
     def open(cls, path: Path, trace_id: bytes, *, read_only: bool = True) -> Vault:
-        """An existing vault. FileNotFoundError, FormatError for what is none, TamperError for another trace's."""
+        """An existing vault. FileNotFoundError, OSError for what is no file, FormatError for what is none, TamperError
+        for another trace's."""
+        if not path.is_file() and path.exists():
+            raise OSError(f"{path} is a pipe or a folder, and no vault; put the vault there")
         if not path.is_file():
             raise FileNotFoundError(
                 f"there is no vault at {path}; name the file that lies beside the trace, or put it there"
