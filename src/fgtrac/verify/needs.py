@@ -55,7 +55,10 @@ def check_needed(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> str
     named = {n for rows in (bundle.rows, *(c.rows for c in bundle.children)) for n in rows["entry"].tolist()}
     if more := shown.keys() - needed - named - _first_parts(shown):
         raise ProofError(f"entry {min(more)} ({shown[min(more)]['kind']}) is shown, and the claim does not need it")
-    return f"{len(shown)} other entries are shown, each of them in the log, and all that the claim needs"
+    others = (
+        "1 other entry is shown, which is" if len(shown) == 1 else f"{len(shown)} other entries are shown, each of them"
+    )
+    return f"{others} in the log, and all that the claim needs"
 
 
 def _by_kind(bundle: Bundle, counts: Mapping[str, int], shown: Shown) -> set[int]:

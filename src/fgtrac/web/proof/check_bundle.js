@@ -85,7 +85,8 @@ class Examination extends Told {
         (e.kind === "samples" && e.part === 0n);
       need(isNeeded, `entry ${number} (${e.kind}) is shown, and the claim does not need it`);
     }
-    return `${entries.length} other entries are shown, each of them in the log, and all that the claim needs`;
+    const many = `${entries.length} other entries are shown, each of them`;
+    return `${entries.length === 1 ? "1 other entry is shown, which is" : many} in the log, and all that the claim needs`;
   }
 
   kindsNeeded() {
