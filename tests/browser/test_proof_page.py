@@ -170,6 +170,9 @@ def test_the_verdict_says_where_the_key_came_from_and_no_address_replaces_what_w
         page.run("document.getElementById('verdict').dataset.verdict = 'unchecked'")
         page.run("key => { location.hash = key; return 0; }", f"key={'11' * 32}")
         wait(page)
+        page.run("location.hash = 'top'")
+        page.run("new Promise((resume) => setTimeout(resume, 100))")
+        assert page.run("document.getElementById('key').value") == "11" * 32
         assert verdict(page) == "refuted"
         assert "the key that came with this page's address" in page.text("#verdict")
 
@@ -284,6 +287,7 @@ def test_a_check_that_was_overtaken_tells_nothing(browser: Browser, proof: Proof
         page.run(f"{FORGET} 0")
         page.run("new Promise((resume) => setTimeout(resume, 1500))")
         assert verdict(page) == "unchecked"
+        assert page.run("document.getElementById('progress').hidden"), "it goes on no longer"
         assert check_again(page) == "holds"
 
 
