@@ -431,7 +431,7 @@ def test_a_page_that_a_refuted_trace_does_not_have_says_what_was_found(tmp_path:
     assert "<h1>Refuted</h1>" in page.text
     for finding in app.state.site.standing("run").findings:
         assert f'<th scope="row">{finding["check"]}</th>' in page.text
-    assert f'data-copy="fgtrac verify {made.trace.path}"' in page.text
+    assert f'data-copy="fgtrac verify {made.trace.path} --key {key_of(made)}"' in page.text
     line = json.loads(ask(app, "/?format=json").text)["runs"][0]
     assert (line["check"]["state"], line["check"]["words"]) == ("refuted", app.state.site.standing("run").words)
     app.state.site.stop()
