@@ -53,7 +53,7 @@ def test_a_target_whose_tools_are_missing_names_the_first_and_installs_nothing(
     for name in ("make", "sh"):
         (tmp_path / name).symlink_to({"make": make, "sh": shell}[name])
     ready = f".venv/{target}-ready"
-    command = [make, "--dry-run", "-W", ".venv/ready", "-o", ".venv/ready", ready]
+    command = [make, "--no-print-directory", "--dry-run", "-W", ".venv/ready", "-o", ".venv/ready", ready]
     script = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     looks = [line for line in script if line.startswith("for tool in ")]
     done = subprocess.run([shell, "-c", looks[0]], env={"PATH": str(tmp_path)}, capture_output=True, text=True)

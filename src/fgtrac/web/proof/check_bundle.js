@@ -86,7 +86,8 @@ class Examination extends Told {
       need(isNeeded, `entry ${number} (${e.kind}) is shown, and the claim does not need it`);
     }
     const many = `${entries.length} other entries are shown, each of them`;
-    return `${entries.length === 1 ? "1 other entry is shown, which is" : many} in the log, and all that the claim needs`;
+    const shown = entries.length === 1 ? "1 other entry is shown, which is" : many;
+    return `${shown} in the log, and all that the claim needs`;
   }
 
   kindsNeeded() {
