@@ -7,7 +7,6 @@ ids are keyed. The vaults are believed here: `fgtrac verify --vault` holds one a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.identity import make_ids, number_preimages, preimage
+from fgtrac.events.identity import make_ids, number_preimages, preimage, public_id
 from fgtrac.query.step_samples import Numbers
 from fgtrac.query.training import Block, TrainingLog
 from fgtrac.store.vault import Vault
@@ -162,7 +161,7 @@ def _public_ids(vault: Vault) -> tuple[Ids, Ids]:
             if (stage := _stage_key(key)) is not None:
                 made_of[sample_id] = dataset, stage
             else:
-                mine[sample_id] = hashlib.sha256(preimage(dataset, 0)[:-1] + key).digest()  # the key comes last
+                mine[sample_id] = _public_id(dataset, key)
     ids = b"".join([*(piece[0] for piece in pieces), *mine])
     public = b"".join([*(piece[1] for piece in pieces), *mine.values()])
     if made_of:
@@ -172,6 +171,11 @@ def _public_ids(vault: Vault) -> tuple[Ids, Ids]:
     columns = [np.frombuffer(data, "V32") for data in (ids, public)]
     order = np.argsort(columns[0])
     return columns[0][order], columns[1][order]
+
+
+def _public_id(dataset: str, encoded_key: bytes) -> bytes:
+    """The id under the public scheme of a key that is encoded already."""
+    return public_id(preimage(dataset, 0)[:-1] + encoded_key)  # the key comes last
 
 
 def _stage_key(key: bytes) -> tuple[str, list[bytes], int] | None:
@@ -196,6 +200,6 @@ def _follow_stages(
             break
         for child, (dataset, (stage, parents, number)) in ready.items():
             key = encode([stage, [public[parent] for parent in parents], number])
-            public[child] = hashlib.sha256(preimage(dataset, 0)[:-1] + key).digest()
+            public[child] = _public_id(dataset, key)
             del waiting[child]
     return public
