@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from chains import OTHER_CODE, TestChain, anchored, evm_head, no_proof, root_of
-from fgtrac.anchor import transactions
 from fgtrac.anchor.account import load_account
 from fgtrac.anchor.contract.calls import anchor_call
 from fgtrac.anchor.evm import Confirmed, EvmContract, Node, anchored_heads, confirm
@@ -58,14 +57,14 @@ def test_a_transaction_that_two_threads_wait_for_is_done_for_both(
 ) -> None:
     service, head = chain.service(), evm_head(trace_id, 1)
     receipt = anchored(service, head)
-    wait, both = transactions._wait, threading.Barrier(2)
-
-    def together(node: Node, transaction: bytes, chain_id: int) -> Mined:
-        both.wait(60)
-        return wait(node, transaction, chain_id)
-
-    monkeypatch.setattr(transactions, "_wait", together)
     sender, data = service._account(), anchor_call(trace_id, head.head.size, head.head.root)
+    wait, both = sender._wait, threading.Barrier(2)
+
+    def together(node: Node, chain_id: int, transaction: bytes, nonce: int) -> Mined:
+        both.wait(60)
+        return wait(node, chain_id, transaction, nonce)
+
+    monkeypatch.setattr(sender, "_wait", together)
     sender._sent[receipt.chain_id, receipt.contract, data] = receipt.transaction  # as it was before its block
     with ThreadPoolExecutor(2) as pool:
         waits = [pool.submit(sender.transact, node(chain), receipt.chain_id, receipt.contract, data) for _ in range(2)]

@@ -146,6 +146,34 @@ def test_a_number_that_somebody_else_took_first(chain: TestChain, trace_id: byte
     assert anchored(chain.service(), evm_head(trace_id, 5)).size == 5
 
 
+@pytest.mark.parametrize("is_deployed", [True, False])
+def test_a_transaction_that_the_node_dropped_for_another_of_its_number_is_not_waited_for(
+    chain: TestChain, trace_id: bytes, is_deployed: bool
+) -> None:
+    """What comes back is not paid twice."""
+    service = chain.service() if is_deployed else chain.service(contract=None)
+    for method in ("eth_getTransactionReceipt", "eth_getTransactionByHash"):
+        chain.liar.lies[method] = lambda said: None
+    nonce = Node(chain.provider).nonce(load_account(chain.account).address)
+    told = failure(service, trace_id)
+    assert type(told) is outcomes.OutrunError
+    assert f"took number {nonce} first; try again" in str(told)
+    assert "0x" + keccak(hexstr=chain.liar.sent[0]).hex() in str(told)
+    chain.liar.lies.clear()
+    assert anchored(service, evm_head(trace_id, 5)).size == 5
+    assert len(chain.liar.sent) == (1 if is_deployed else 2)
+
+
+def test_a_transaction_that_the_node_lost_while_its_number_is_free_is_waited_for(
+    chain: TestChain, trace_id: bytes
+) -> None:
+    for method in ("eth_getTransactionReceipt", "eth_getTransactionByHash"):
+        chain.liar.lies[method] = lambda said: None
+    nonce = Node(chain.provider).nonce(load_account(chain.account).address)
+    chain.liar.answers["eth_getTransactionCount"] = hex(nonce)
+    assert type(failure(chain.service(), trace_id)) is outcomes.TimedOutError
+
+
 def saying(words: str) -> Callable[[Any], Any]:
     """A node that takes a transaction and answers with an error in these words."""
 

@@ -232,13 +232,41 @@ def test_many_at_once_with_one_account(anvil: Anvil) -> None:
     assert len({receipt.transaction for receipt in receipts}) == 8
 
 
-# -- a node that lies, hangs, or breaks off ---------------------------------------------------------------------------
-
-
 @pytest.fixture
 def proxy(anvil: Anvil) -> Iterator[Proxy]:
     with lying_proxy(anvil.url) as proxy:
         yield proxy
+
+
+def test_who_is_outbid_while_waiting_is_told_once_a_block_has_the_other(anvil: Anvil, proxy: Proxy) -> None:
+    """A node takes two transactions of one number, and keeps the one that bids more."""
+    contract = deployed(anvil)
+    mine = format_address(load_account(anvil.account).address)
+    nonce = anvil.ask("eth_getTransactionCount", mine, "latest")
+    anvil.ask("evm_setAutomine", False)
+    bid = {"maxFeePerGas": hex(10**12), "maxPriorityFeePerGas": hex(10**11)}
+
+    def outbid(method: str, params: Any, answer: Any) -> Any:
+        if method == "eth_getTransactionReceipt":
+            asked = proxy.asked.count(method)
+            if asked == 2:
+                anvil.ask("eth_sendTransaction", {"from": mine, "to": mine, "nonce": nonce, **bid})
+            if asked == 4:
+                anvil.ask("evm_mine")
+        return answer
+
+    proxy.answer = outbid
+    anchors = EvmContract(proxy.url, anvil.account, contract=contract)
+    told = failure(anchors)
+    assert type(told) is outcomes.OutrunError
+    assert f"took number {int(nonce, 16)} first; try again" in str(told)
+    assert proxy.asked.count("eth_getTransactionReceipt") == 4
+    anvil.ask("evm_setAutomine", True)
+    assert anchored(anchors, evm_head(TRACE, 50)).size == 50
+    assert proxy.asked.count("eth_sendRawTransaction") == 2
+
+
+# -- a node that lies, hangs, or breaks off ---------------------------------------------------------------------------
 
 
 Change = Callable[[Any], Any]

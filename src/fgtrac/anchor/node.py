@@ -42,10 +42,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a transaction asks for: from whom, to whom (None: it deploys), with which data, wei and gas; and the hash of
-    the block that has it, None while it waits."""
+    """What a transaction asks for: from whom, its number among theirs (from 0), to whom (None: it deploys), which data,
+    wei and gas; and the hash of the block that has it, None while it waits."""
 
     sender: bytes
+    nonce: int
     to: bytes | None
     data: bytes
     value: int
@@ -141,9 +142,10 @@ class Node:
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
-    def nonce(self, address: bytes) -> int:
-        """How many transactions the account has sent, with those that wait."""
-        return self._number(self.ask("eth_getTransactionCount", format_address(address), "pending"), "nonce")
+    def nonce(self, address: bytes, *, with_waiting: bool = True) -> int:
+        """How many transactions the account has sent, with those that wait or only those that blocks have."""
+        block = "pending" if with_waiting else "latest"
+        return self._number(self.ask("eth_getTransactionCount", format_address(address), block), "nonce")
 
     def estimate_gas(self, sender: bytes, to: bytes | None, data: bytes) -> int:
         """How much gas the transaction takes as the chain stands. NodeError where it would fail."""
@@ -166,6 +168,7 @@ class Node:
         to, block_hash = said.get("to"), said.get("blockHash")
         return Transaction(
             self._data(said.get("from"), "address", 20),
+            self._number(said.get("nonce"), "nonce"),
             None if to is None else self._data(to, "address", 20),
             self._data(said.get("input"), "data of a transaction"),
             self._number(said.get("value"), "amount of wei"),

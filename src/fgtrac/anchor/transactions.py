@@ -47,14 +47,18 @@ class Sender:
         """Have a transaction done. `to` None deploys; what was deployed once is not deployed again.
 
         FeeError, LowBalanceError, LowGasError, RevertedError (before it is sent, where the node foresees it),
-        OutrunError, ContradictionError; TimedOutError where no block takes it in the node's time.
+        OutrunError, ContradictionError; TimedOutError where no block takes it in the node's time. What was outrun is
+        remembered: it is sent anew, unless the node has it again, as after a reorganisation.
         """
         what = (chain_id, to, data)
         transaction = self._sent.get(what)
-        if transaction is None or node.transaction(transaction) is None:
+        known = None if transaction is None else node.transaction(transaction)
+        if transaction is not None and known is not None:
+            nonce = known.nonce
+        else:
             with self._turn:  # of several threads each takes a number of its own
-                transaction = self._send(node, chain_id, to, data)
-        mined = _wait(node, transaction, chain_id)
+                transaction, nonce = self._send(node, chain_id, to, data)
+        mined = self._wait(node, chain_id, transaction, nonce)
         if to is not None or not mined.is_done:
             self._sent.pop(what, None)
         if mined.is_done:
@@ -65,8 +69,8 @@ class Sender:
             raise LowGasError(f"{name} ran out of gas: it had {asked.gas} and used {mined.gas_used}")
         raise RevertedError(f"{name} was reverted: the contract refused it")
 
-    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> bytes:
-        """Sign and send: the hash, which is kept before, since the node may take it and break off."""
+    def _send(self, node: Node, chain_id: int, to: bytes | None, data: bytes) -> tuple[bytes, int]:
+        """Sign and send: the hash, which is kept before, since the node may take it and break off; and the number."""
         address = self.account.address
         fees = _fees(node, self._max_fee)
         gas = _gas(node, address, to, data, max(fees.values()))
@@ -86,7 +90,19 @@ class Sender:
             raise ContradictionError(
                 f"{node.name} was given transaction 0x{transaction.hex()} and says that it took 0x{said.hex()}"
             )
-        return transaction
+        return transaction, nonce
+
+    def _wait(self, node: Node, chain_id: int, transaction: bytes, nonce: int) -> Mined:
+        """Wait for its block. OutrunError where blocks have another of its number: a node may take both, and keeps one.
+
+        The numbers are asked for before the transaction, since it may come into a block in between.
+        """
+        address, began = self.account.address, time.monotonic()
+        while (mined := node.mined(transaction, chain_id)) is None:
+            if node.nonce(address, with_waiting=False) > nonce and node.transaction(transaction) is None:
+                raise _outrun(address, nonce, f"{node.name} no longer knows transaction 0x{transaction.hex()}")
+            pause(node, began, f"waiting for a block that takes transaction 0x{transaction.hex()}; it may still come")
+        return mined
 
 
 def pause(node: Node, began: float, waiting: str) -> None:
@@ -94,13 +110,6 @@ def pause(node: Node, began: float, waiting: str) -> None:
     length = min(max(_FIRST_PAUSE_S, (time.monotonic() - began) / 10), _LONGEST_PAUSE_S)
     time.sleep(min(length, node.left_s(waiting)))
     node.left_s(waiting)
-
-
-def _wait(node: Node, transaction: bytes, chain_id: int) -> Mined:
-    began = time.monotonic()
-    while (mined := node.mined(transaction, chain_id)) is None:
-        pause(node, began, f"waiting for a block that takes transaction 0x{transaction.hex()}; it may still come")
-    return mined
 
 
 def _gas(node: Node, sender: bytes, to: bytes | None, data: bytes, price: int) -> int:
@@ -145,12 +154,14 @@ def _refusal(node: Node, error: NodeError, address: bytes, nonce: int, gas: int,
     _check_balance(node, address, cost)
     words = str(error).lower()
     if "nonce" in words or "underpriced" in words:
-        return OutrunError(
-            f"another transaction of {format_address(address)} took number {nonce} first; try again ({error})"
-        )
+        return _outrun(address, nonce, str(error))
     if "gas" in words:
         return LowGasError(f"the transaction has {gas} gas, which is too little or too much: {error}")
     return error
+
+
+def _outrun(address: bytes, nonce: int, why: str) -> OutrunError:
+    return OutrunError(f"another transaction of {format_address(address)} took number {nonce} first; try again ({why})")
 
 
 def _check_balance(node: Node, address: bytes, cost: int) -> None:
