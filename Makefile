@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-graph test test-services test-browser screenshots notebooks lint bench reproduction capture-matrix attacks fuzz clean
+.PHONY: demo demo-graph test test-services test-browser test-cluster screenshots notebooks lint bench reproduction capture-matrix attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
@@ -26,6 +26,10 @@ test-services: .venv/services-ready
 # Every page in a real browser: Debian's Chromium, driven by playwright-core, looked at by axe. Needs npm and chromium.
 test-browser: .venv/browser-ready .venv/icons-ready
 	$(BIN)/python -m pytest tests/browser --durations=5
+
+# Engines on a Ray cluster of this machine, capture under Ray, traces on an S3 server on loopback.
+test-cluster: .venv/cluster-ready
+	$(BIN)/python -m pytest tests/cluster --durations=5
 
 # The pictures of docs/explorer.md, taken anew.
 screenshots: .venv/browser-ready
@@ -77,6 +81,10 @@ fuzz: .venv/fuzz-ready
 	@for tool in npm openssl; do command -v $$tool >/dev/null || { echo "make test-services needs $$tool on PATH"; exit 1; }; done
 	npm install --prefix .venv/npm $(NPM_FLAGS) @foundry-rs/anvil@1.7.1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python aics-witness==0.1.0 aics-tlog==0.2.1 -c constraints.txt
+	touch $@
+
+.venv/cluster-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' -c constraints.txt
 	touch $@
 
 .venv/browser-ready: .venv/ready
