@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.functions import load_functions
+from fgtrac.api.user_functions import load_functions
 from fgtrac.demo import cnn
 from fgtrac.demo.data import BLANKS, DUPLICATES, LATE
 from fgtrac.web.thumbnails import Thumbnails

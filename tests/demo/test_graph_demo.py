@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.functions import load_functions
+from fgtrac.api.user_functions import load_functions
 from fgtrac.cli.main import main
 from fgtrac.demo.graph import story
 from fgtrac.demo.graph.icons import load_icons

@@ -14,8 +14,8 @@ from fgtrac.api.explanation import UNMEASURED, Explanation, Fidelity, Scored, To
 from fgtrac.api.groups import check_group
 from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
+from fgtrac.api.user_functions import load_function
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.cli.functions import load_function
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_WITH_OUT = 20  # up to so many targets are shown when the matrix is written too

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fgtrac.api.user_functions import load_functions
 from fgtrac.cli.console import AsJson, print_json
-from fgtrac.cli.functions import load_functions
 from fgtrac.cli.history import Key
 
 GRACE_S = 1.0  # for what is under way beside the pages

@@ -17,10 +17,10 @@ from fgtrac.api.reweigh import weights_demand
 from fgtrac.api.since import since_demand
 from fgtrac.api.trace import Trace, open_for_verification
 from fgtrac.api.trusted_anchors import TrustedAnchors
+from fgtrac.api.user_functions import FunctionFailedError, load_function
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.api.witnessed import read_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.cli.functions import FunctionFailedError, load_function
 from fgtrac.cli.history import Key
 from fgtrac.store.private_files import check_names_file
 from fgtrac.verify.report import Report, Verdict

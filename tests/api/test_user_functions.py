@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fgtrac.cli.functions import FunctionFailedError, load_function, load_functions
+from fgtrac.api.user_functions import FunctionFailedError, load_function, load_functions
 
 
 @pytest.fixture
