@@ -6,6 +6,7 @@
     |- TamperError    a state that no crash can leave: somebody changed the trace
     |- CaptureError   an event could not be recorded (full disk, unsupported loader, a run already closed)
     |- ScoreError     a contribution cannot be computed as asked
+    |- EngineError    workers were lost, or cannot be had: what was done stays, and the same command goes on
     `- AnchorError    an outside witness did not answer, or gave no usable answer; trying again may help
        `- RefusedError   it answered, and refused; trying again does not help
 
@@ -36,6 +37,10 @@ class CaptureError(FgtracError):
 
 class ScoreError(FgtracError):
     """A contribution cannot be computed as asked."""
+
+
+class EngineError(FgtracError):
+    """Workers were lost, or cannot be had; what was done stays, and trying again may help."""
 
 
 class AnchorError(FgtracError):

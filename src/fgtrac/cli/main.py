@@ -32,13 +32,13 @@ from fgtrac.cli.sql import sql
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.ui import ui
 from fgtrac.cli.verify import verify
-from fgtrac.errors import AnchorError, FgtracError, FormatError, RefusedError
+from fgtrac.errors import AnchorError, EngineError, FgtracError, FormatError, RefusedError
 from fgtrac.events.one_line import one_line
 from fgtrac.store.private_files import may_be_secret
 
 EPILOG = (
     "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage or malformed input, 3 cannot tell, "
-    "4 an outside service did not answer."
+    "4 an outside service or a worker was not there."
 )
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own click along, or uses the one installed
@@ -99,7 +99,7 @@ def main() -> None:
         code = fail(error, 2)
     except RefusedError as error:
         code = fail(error, 1)
-    except AnchorError as error:
+    except (AnchorError, EngineError) as error:
         code = fail(error, 4)
     except (FgtracError, OSError) as error:
         code = fail(error, 1)

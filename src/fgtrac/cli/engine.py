@@ -1,0 +1,40 @@
+"""The options --engine and --memory, as every verb that may take long has them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from fgtrac.engine.opening import FORMS, open_engine
+
+MEMORY = 2 << 30  # bytes, where nothing else is said
+
+_SIZE = re.compile(r"([0-9]{1,12})(?:([KMGT])(?:i?B)?)?")
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def memory_bytes(text: str | int) -> int:
+    """Bytes of `4G`, `512MiB` and the like (powers of 1024). ValueError for what is no size."""
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or not int(match[1]):
+        raise typer.BadParameter(f"{str(text)!r:.100} is no amount of memory; write it like 512M, 4G or 4GiB")
+    return int(match[1]) << _UNITS.get(match[2], 0)
+
+
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", envvar="FGTRAC_ENGINE", help=f"where the work is done: {FORMS}")
+]
+MemoryOption = Annotated[
+    int,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=memory_bytes,
+        show_default="2GiB",
+        help="about what all workers may hold, like 4G",
+    ),
+]
+
+opened = open_engine

@@ -1,0 +1,45 @@
+"""An engine by its name: `local`, `local:N`, `ray` or `ray://HOST:PORT`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+
+from fgtrac.engine.alone import Alone
+from fgtrac.engine.local import LocalPool, cores
+from fgtrac.engine.units import Engine
+
+FORMS = "local, local:N (N processes), ray (a cluster of this machine) or ray://HOST:PORT"
+MOST_PROCESSES = 1024
+
+_LOCAL = re.compile(r"local(?::([0-9]{1,9}))?")
+_RAY = re.compile(r"ray(?:://([^\s/:]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}))?")
+
+
+def named_engine(environment: Mapping[str, str] = os.environ) -> str:
+    """The engine that is meant where none is named: FGTRAC_ENGINE, else `local`."""
+    return environment.get("FGTRAC_ENGINE") or "local"
+
+
+@contextmanager
+def open_engine(text: str | None = None) -> Iterator[Engine]:
+    """The engine of this name, None for the one that FGTRAC_ENGINE names, else `local`: ended with the block.
+
+    ValueError for a name that is none, and where Ray is not installed; EngineError where no cluster is there.
+    """
+    text = named_engine() if text is None else text
+    if local := _LOCAL.fullmatch(text):
+        workers = cores() if local[1] is None else int(local[1])
+        if not 0 < workers <= MOST_PROCESSES:
+            raise ValueError(f"{text}: 1 to {MOST_PROCESSES} processes are an engine")
+        if workers == 1:
+            yield Alone()
+            return
+        with closing(LocalPool(workers)) as pool:
+            yield pool
+        return
+    if not _RAY.fullmatch(text):
+        raise ValueError(f"{text!r:.200} is no engine; an engine is {FORMS}")
+    raise ValueError(f"{text}: Ray is not there yet")
