@@ -45,7 +45,7 @@ class Engine(Protocol):
 
         At most a few units a worker are under way or waiting to be taken, so memory does not grow with their number.
         What `work` raises is raised here as itself, and the rest is given up; so it is where the caller stops early.
-        EngineError, which names the unit of `what`, where its worker was lost three times; and where the engine is gone.
+        EngineError, which names the unit of `what`, where its worker was lost three times; and where the engine went.
         """
 
     def check_shared(self, folder: Path) -> None:
