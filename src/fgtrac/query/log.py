@@ -29,6 +29,7 @@ from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, TileNodes, read_bundle, tile
 
 SMALL_BYTES = 4096  # what is no column of samples is nearly always shorter
 CACHED_EVENTS = 64
+WALKS = 32  # through bundles at once
 
 
 @contextmanager
@@ -126,7 +127,7 @@ class SealedLog:
 
         From a cold disk this is one short wait for each entry: bundles wait side by side.
         """
-        with whole("the log"), ThreadPoolExecutor(8) as pool:
+        with whole("the log"), ThreadPoolExecutor(WALKS) as pool:
             bundles = range(-(-self.head.size // WIDTH))
             list(pool.map(self._starts, bundles))
             for bundle in range(self.head.size // WIDTH):
@@ -158,12 +159,24 @@ class SealedLog:
 
     def _find(self, wanted: bytes, least: int, limit: int) -> Iterator[int]:
         """Entries of least up to limit bytes in which `wanted` stands; unchecked."""
-        for bundle in range(-(-self.head.size // WIDTH)):
-            with whole(f"bundle {bundle}"):
-                starts = self._starts(bundle)
+        for bundle, starts in self._walks():
             for place, (start, stop) in enumerate(pairwise(starts)):
                 if least <= stop - start - 2 < limit and wanted in self.peek(bundle * WIDTH + place):
                     yield bundle * WIDTH + place
+
+    def _walks(self) -> Iterator[tuple[int, list[int]]]:
+        """Every bundle in order, with where its entries start: the further one looks, the more are walked side by side,
+        as each step of a walk waits for a cold disk."""
+        first, stop, ahead = 0, -(-self.head.size // WIDTH), 1
+        while first < stop:
+            part = range(first, min(first + ahead, stop))
+            with ThreadPoolExecutor(WALKS) as pool:
+                walks = [pool.submit(self._starts, bundle) for bundle in part]
+                for bundle, walk in zip(part, walks, strict=True):
+                    with whole(f"bundle {bundle}"):
+                        starts = walk.result()
+                    yield bundle, starts
+            first, ahead = part.stop, 4 * ahead
 
     def _raw(self, number: int, most: int = 1 << 16) -> bytes:
         start, stop = self._place(number)
