@@ -10,14 +10,17 @@ import torch
 from torch.utils.data import TensorDataset
 
 from fgtrac.api import adding, ranks
-from fgtrac.api.gathered import Sender, SentJournal
+from fgtrac.api.gathered import SentJournal
+from fgtrac.api.kept import Kept
 from fgtrac.api.ranks import Ranks
 from fgtrac.api.run import Run, start_run
 from fgtrac.api.sealing import seal_trace
 from fgtrac.capture.recorder import Recorder
+from fgtrac.commit.gather import read_segments
 from fgtrac.errors import CaptureError
 from fgtrac.store.folder_store import FolderStore
 from fgtrac.store.journal import JournalWriter
+from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.report import Verdict
 from replays import report
 from told_truth import read_told
@@ -144,7 +147,7 @@ def test_nobody_waits_for_a_registration_by_a_rank_that_died(tmp_path: Path) -> 
 
 
 def test_a_rank_that_never_joined_is_a_gap_at_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gather, what rank 0 had not taken when it was killed is lost, the others' join with it."""
+    """Nor does anyone know what it trained on."""
     monkeypatch.setattr(ranks, "JOIN_WAIT_S", 0.0)
     first = start(tmp_path, 0)
     for _ in range(7):
@@ -157,16 +160,23 @@ def test_a_rank_that_never_joined_is_a_gap_at_a_resume(tmp_path: Path, monkeypat
     assert [gap["reason"] for gap in read_told(tmp_path / "run.trace").kind("gap")][1:] == [words]
 
 
-def test_where_rank_0_is_gone_the_remedy_is_not_the_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_rank_0_is_gone_a_rank_says_what_it_keeps(tmp_path: Path, strict: bool) -> None:
     gone = Ranks(1, 2, FolderStore(tmp_path / "run.ranks", keeps=False), gathers=True)
-    recorder = Recorder(SentJournal(Sender(gone), bytes(16)), bytes(16), flush_interval_s=0)
-    recorder.record("leave", {})
-    words = "rank 0 does not take the journal any more: .*; start all ranks anew, with resume=True"
-    with (
-        pytest.warns(RuntimeWarning, match="rank 0 does not take the journal any more"),
-        pytest.raises(CaptureError, match=words),
-    ):
-        recorder.close()
+    kept = Kept(gone, tmp_path / "run.trace", bytes(16))
+    kept.begin(bytes(16), [bytes(32)])
+    kept.finished, kept.strict = True, strict
+    recorder = Recorder(SentJournal(kept, bytes(16)), bytes(16), flush_interval_s=0, strict=strict)
+    number = recorder.record("leave", {})[1]
+    kept.send_parcel("names", [])
+    recorder.close()
+    words = "not known to be in the log \\(rank 0 does not take the journal any more: .* it stays in .*run.kept"
+    with pytest.raises(CaptureError, match=words) if strict else pytest.warns(RuntimeWarning, match=words):
+        kept.close()
+    (segment,) = read_segments(TraceDir(kept.folder))
+    assert [frame.seq for frame in segment.frames] == [number]
+    assert [path.name for path in (kept.folder / "parcels").iterdir()] == [f"{bytes(16).hex()}-00000000"]
+    assert (kept.folder.parent.stat().st_mode & 0o77) == 0
 
 
 def test_a_loops_own_error_stands_where_the_journal_cannot_be_written(tmp_path: Path) -> None:

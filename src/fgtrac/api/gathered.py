@@ -1,72 +1,68 @@
-"""Ranks without a common folder: each sends what it would write to rank 0, which writes it."""
+"""Ranks without a common folder: each keeps what it writes on its own disk, and sends it to rank 0, which puts it into
+the trace. What comes again is recognised: an entry by its writer and number, all else by what it is of."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.ranks import Ranks
-from fgtrac.errors import CaptureError
+from fgtrac.api.kept import Kept
+from fgtrac.api.ranks import POLL_S, Ranks
+from fgtrac.commit.signer import Signer
+from fgtrac.commit.state import sealed_writers
+from fgtrac.errors import CaptureError, FormatError
+from fgtrac.events.codec import decode, encode
+from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
-from fgtrac.store.journal import JournalWriter
+from fgtrac.store.journal import JournalWriter, encode_frame, parse_segment_name, scan, segments_of
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
 NAMES = 10_000  # sent at once
+KEPT_WAIT_S = 60.0  # for a rank to say what it kept, where a training goes on
 _ORDER_FILE = re.compile(r"artifacts/order-[0-9a-f]{16}\.cbor")
 
 
-class Sender:
-    """One rank's way to rank 0: what is sent arrives in order. Safe to call from several threads."""
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._turn = threading.Lock()
-        self._numbers = itertools.count()
-
-    def send(self, *what: Any) -> None:
-        """OSError where rank 0 cannot be reached."""
-        with self._turn:
-            self._ranks.send(next(self._numbers), list(what))
-
-    def put_file(self, path: str, data: bytes) -> None:
-        """A file of the trace."""
-        self.send("file", path, data)
-
-
 class SentJournal:
-    """A journal whose segments rank 0 writes (see `fgtrac.capture.recorder.Journal`)."""
+    """A journal on this rank's own disk, whose frames are sent as well (see `fgtrac.capture.recorder.Journal`)."""
 
-    def __init__(self, sender: Sender, writer: bytes) -> None:
-        self._sender = sender
+    def __init__(self, kept: Kept, writer: bytes) -> None:
+        self._kept = kept
         self._writer = writer
+        self._segments = JournalWriter(kept.journal, writer, stays=True)
 
     def append(self, entries: Sequence[bytes]) -> None:
-        """Send the entries. OSError where rank 0 cannot be reached."""
-        self._sender.send("entries", self._writer, list(entries))
+        """Write the entries, and send them. OSError where this rank's own disk refuses."""
+        self._segments.append(entries)
+        self._kept.send("frames", self._writer, b"".join(map(encode_frame, entries)))
 
     def sync(self) -> None:
-        """Rank 0 syncs them. This says that the rank is there."""
-        self._sender.send("here")
+        """Have them on this rank's disk. This says that the rank is there, and hears of what is sealed."""
+        self._segments.sync()
+        self._kept.send("here")
+        if self._kept.heed():
+            self._segments.rotate()
 
     def rotate(self) -> None:
-        """Rank 0 does."""
+        """Rank 0 does, of its own."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Close the segment."""
+        self._segments.close()
 
 
 class SentVault(Vault):
     """What a rank needs of the vault, which lies beside rank 0's trace. Its ids are made with one key, or with none."""
 
-    def __init__(self, sender: Sender, secret: bytes) -> None:
-        self._sender = sender
+    def __init__(self, kept: Kept, secret: bytes) -> None:
+        self._kept = kept
         self._secret = secret
 
     def secret(self, scope: str) -> bytes:
@@ -85,15 +81,15 @@ class SentVault(Vault):
         """Send them."""
         rest = iter(names)
         while some := [[*known, *([] if subject is None else [subject])] for *known, subject in _first(rest)]:
-            self._sender.send("names", some)
+            self._kept.send_parcel("names", some)
 
     def put_rows(self, dataset: str, block: bytes, scheme: str, rows: NDArray[np.uint32]) -> None:
         """Send them."""
-        self._sender.send("rows", dataset, block, scheme, rows.astype("<u4"))
+        self._kept.send_parcel("rows", dataset, block, scheme, rows.astype("<u4"))
 
     def put_opening(self, what: str, opening: bytes) -> None:
         """Send it."""
-        self._sender.send("opening", what, opening)
+        self._kept.send_parcel("opening", what, opening)
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -104,26 +100,56 @@ def _first(names: Iterable[tuple[bytes, str, bytes, str | None]]) -> Iterable[tu
 
 
 class Receiver:
-    """Rank 0's end: writes what the other ranks have sent into the trace and its vault."""
+    """Rank 0's end: writes what the others have sent into the trace and its vault, and tells them what is sealed."""
 
-    def __init__(self, ranks: Ranks, trace: TraceDir, vault: Vault) -> None:
+    def __init__(self, ranks: Ranks, trace: TraceDir, vault: Vault, signer: Signer) -> None:
         self._ranks = ranks
         self._trace = trace
         self._vault = vault
+        self._signer = signer
         self._turn = threading.Lock()
-        self._numbers = dict.fromkeys(range(1, ranks.count), 0)
+        self._taken = dict.fromkeys(range(1, ranks.count), 0)  # of each rank, how many parcels
         self._journals: dict[bytes, JournalWriter] = {}
 
     def take(self) -> None:
-        """Write what has come. OSError where the disk refuses, or the store of the group is gone."""
+        """Write what has come. OSError where the disk refuses, or the store of the group is gone: what was not written
+        is there still. So for what no rank can have sent; that is left out."""
         with self._turn:
             try:
-                for rank in self._numbers:
-                    while (what := self._ranks.receive(rank, self._numbers[rank])) is not None:
-                        self._numbers[rank] += 1
-                        self._write(*what)
+                for rank in self._taken:
+                    while (data := self._ranks.receive(rank, self._taken[rank])) is not None:
+                        self._take(rank, data)
             except RuntimeError as error:
                 raise OSError(f"what the other ranks have sent cannot be read: {error}") from error
+
+    def _take(self, rank: int, data: bytes) -> None:
+        unfit: Exception | None = None
+        try:
+            self._write(*decode(data))
+        except (FormatError, LookupError, TypeError, ValueError) as error:
+            unfit = error
+        self._ranks.forget(rank, self._taken[rank])
+        self._taken[rank] += 1
+        if unfit is not None:
+            raise OSError(f"parcel {self._taken[rank] - 1} of rank {rank} is none: {unfit}") from unfit
+
+    def take_kept(self) -> list[str]:
+        """Where a training goes on, take what the ranks kept from before; what to say of those that were silent."""
+        self._ranks.ask_kept(self._signer.trace_id)
+        deadline, silent = time.monotonic() + KEPT_WAIT_S, []
+        for rank in self._taken:
+            while (count := self._ranks.kept_of(rank)) is None or self._taken[rank] < count:
+                if time.monotonic() >= deadline:
+                    silent.append(f"rank {rank} of {self._ranks.count} did not say what it kept from before")
+                    break
+                self.take()
+                time.sleep(POLL_S)
+        with self._turn:
+            for journal in self._journals.values():
+                journal.sync()
+                journal.close()
+            self._journals.clear()
+        return silent
 
     def rotate(self) -> None:
         """`take`, and have a seal take it whole."""
@@ -133,17 +159,42 @@ class Receiver:
                 journal.sync()
                 journal.rotate()
 
+    def tell_sealed(self) -> None:
+        """Tell each rank the newest head, how many of each writer's entries it covers, and how many parcels are kept
+        here."""
+        note = self._trace.head_note()
+        if note is None:
+            return
+        writers = [[writer, stop] for writer, stop in sorted(sealed_writers(self._trace, self._signer).items())]
+        with self._turn:
+            for rank, taken in self._taken.items():
+                self._ranks.tell_sealed(rank, encode([note, writers, taken]))
+
     def _write(self, what: str, *parts: Any) -> None:
-        if what == "entries":
-            writer, entries = parts
-            if writer not in self._journals:
-                self._journals[writer] = JournalWriter(self._trace.journal, writer)
-            self._journals[writer].append(entries)
+        if what == "frames":
+            self._write_frames(*parts)
         elif what == "names":
             self._vault.put_names((name[0], name[1], name[2], name[3] if len(name) > 3 else None) for name in parts[0])
         elif what == "rows":
             self._vault.put_rows(*parts)
         elif what == "opening":
             self._vault.put_opening(*parts)
-        elif what == "file" and _ORDER_FILE.fullmatch(parts[0]):
+        elif what == "file":
+            if not _ORDER_FILE.fullmatch(parts[0]):
+                raise ValueError(f"{parts[0]!r:.60} is no file that a rank writes")
             durable.write_file(self._trace.path / parts[0], parts[1])
+        elif what != "here":
+            raise ValueError(f"{what!r:.60} is nothing that a rank sends")
+
+    def _write_frames(self, writer: bytes, data: bytes) -> None:
+        found = scan(data)
+        if found.bad or found.torn:
+            raise ValueError(f"{sum(n for _, n in found.bad) + found.torn} of {len(data)} bytes are no whole frames")
+        entries = [entry for _at, entry in found.frames]
+        for entry in entries:
+            if (says := decode_event(entry)["writer"]) != writer:
+                raise ValueError(f"an entry of writer {says.hex()} came as one of {writer.hex()}")
+        if writer not in self._journals:
+            before = [parse_segment_name(path.name)[1] for path in segments_of(self._trace.journal, writer)]
+            self._journals[writer] = JournalWriter(self._trace.journal, writer, max(before, default=-1) + 1)
+        self._journals[writer].append(entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -14,10 +15,11 @@ import torch
 from fgtrac.anchor.anchored import Anchored
 from fgtrac.api import prior
 from fgtrac.api.adding import hold_open
-from fgtrac.api.gathered import Receiver, Sender, SentJournal, SentVault
+from fgtrac.api.gathered import Receiver, SentJournal, SentVault
+from fgtrac.api.kept import Kept
 from fgtrac.api.ranks import Began, Ranks, is_writing
 from fgtrac.api.recording import Options, Run
-from fgtrac.commit.signer import SignerElsewhere
+from fgtrac.commit.signer import Signer, SignerElsewhere
 from fgtrac.errors import CaptureError, FormatError
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -72,22 +74,37 @@ class RankRun(Run):
         _writer, number = self._recorder.record("leave", {})
         self._recorder.sync()
         self._ranks.tell_left(number + 1, finished=finished)
+        if isinstance(self._held, Kept):
+            self._held.finished = finished
 
 
-def let_join(run: Run, ranks: Ranks, *, resumes: bool) -> None:
+def take_kept(trace: TraceDir, vault: Vault, signer: Signer, ranks: Ranks | None) -> tuple[Receiver | None, list[str]]:
+    """Before a training goes on whose ranks have no common folder: take what they kept. Who receives what they send
+    from then on, and what is said in the log of those that were silent."""
+    if ranks is None or not ranks.gathers:
+        return None, []
+    receiver = Receiver(ranks, trace, vault, signer)
+    return receiver, receiver.take_kept()
+
+
+def let_join(run: Run, ranks: Ranks, *, resumes: bool, receiver: Receiver | None = None) -> None:
     """Rank 0 has begun: say that it is one of several, and let the others join."""
     began, scheme, step = (run._recorder.writer, 0), run._registry.scheme, run._grounding.first_step
     run._recorder.record("join", {"rank": 0, "ranks": ranks.count, "step": step, "began": list(began)})
     run._recorder.sync()
     secret = b""
     if ranks.gathers:
-        receiver, keep = Receiver(ranks, run._trace, run._vault), run._orders.keep
-        run._sealer.prepare = _both(receiver.rotate, keep)
+        if receiver is None:
+            ranks.ask_kept(b"")
+            receiver = Receiver(ranks, run._trace, run._vault, run._signer)
+        keep = run._orders.keep
+        run._sealer.prepare, run._sealer.sealed = _both(receiver.rotate, keep), receiver.tell_sealed
         run._recorder.beside = _both(_careful(receiver.take, run), keep)
         secret = run._vault.secret("run") if scheme == "keyed" else b""
     passes = tuple(run._next_passes.items())
-    signed = run._signer.trace_id, run._signer.public_key
-    ranks.tell_began(Began(signed[0], began, scheme, step, signed[1], resumes, passes, secret))
+    signer = run._signer
+    signed = signer.trace_id, began, scheme, step, signer.public_key
+    ranks.tell_began(Began(*signed, resumes, passes, secret, signer.public_keys))
 
 
 def _careful(take: Callable[[], None], run: Run) -> Callable[[], None]:
@@ -112,13 +129,7 @@ def join(folder: Path, ranks: Ranks, options: Options) -> RankRun:
     """Record as one rank into the trace that rank 0 records. CaptureError where it records another one, or where its
     hold on the folder does not show here."""
     if ranks.gathers:
-        began = ranks.hear_began(lambda _: True)
-        ranks.take_place()
-        sender = Sender(ranks)
-        sent = SentVault(sender, began.secret)
-        run = _run(TraceDir(folder), sent, began, ranks, options, sent, lambda writer: SentJournal(sender, writer))
-        run._orders.put_file = sender.put_file
-        return _joined(run, began, ranks)
+        return _join_afar(folder, ranks, options)
     began = ranks.hear_began(lambda it: ranks.is_grouped or _is_recorded(folder, it))
     trace = _shared(folder, began, ranks)
     ranks.take_place()
@@ -129,6 +140,27 @@ def join(folder: Path, ranks: Ranks, options: Options) -> RankRun:
     except BaseException:
         held.close()
         raise
+
+
+def _join_afar(folder: Path, ranks: Ranks, options: Options) -> RankRun:
+    """Where rank 0's folder is another host's: first send what this host has kept of an interrupted training."""
+    trace_id = ranks.hear_kept()
+    before = Kept(ranks, folder, trace_id)
+    if trace_id:
+        before.send_from_before()
+    began = ranks.hear_began(lambda _: True)
+    ranks.take_place()
+    kept = before if trace_id else Kept(ranks, folder, began.trace_id)
+    kept.strict = options.strict
+    vault = SentVault(kept, began.secret)
+
+    def journal(writer: bytes) -> SentJournal:
+        kept.begin(writer, began.keys)
+        return SentJournal(kept, writer)
+
+    run = _run(TraceDir(folder), vault, began, ranks, options, kept, journal)
+    run._orders.put_file = functools.partial(kept.send_parcel, "file")
+    return _joined(run, began, ranks)
 
 
 def _run(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -32,7 +32,7 @@ FAILED_WAIT_S = 5.0  # for them where rank 0 has failed: they mostly have too, o
 JOIN_WAIT_S = 5.0  # for one that has not joined by then
 SILENT_S = 60.0  # after which a rank that sends its journal, and nothing else, counts as dead
 POLL_S = 0.05
-BEGAN = "began"
+BEGAN, KEPT = "began", "kept"
 _MAY_MISS = "the last of what it trained on may be missing"
 _LEFT_HOW = {
     "unknown": "recorded nothing: what it trained on is not known",
@@ -40,6 +40,7 @@ _LEFT_HOW = {
     "writes": f"was still recording when rank 0 ended: {_MAY_MISS}",
     "lost": f"cannot be asked, as the group's store is gone: {_MAY_MISS}",
 }
+Heard = TypeVar("Heard")
 _starts: Counter[str] = Counter()  # runs begun in this process, by the trace's name
 
 
@@ -47,7 +48,8 @@ _starts: Counter[str] = Counter()  # runs begun in this process, by the trace's 
 class Began:
     """What rank 0 tells the others: the trace, the entry that it began with, how samples are named, the step that
     updates are counted from, whose signature the log bears, whether the trace was there before and which pass of each
-    loader then comes next; where their journals are gathered, the secret that ids are made with."""
+    loader then comes next; where their journals are gathered, the secret that ids are made with, and the keys that may
+    sign heads."""
 
     trace_id: bytes
     entry: tuple[bytes, int]
@@ -57,6 +59,7 @@ class Began:
     resumes: bool
     next_passes: tuple[tuple[int, int], ...] = ()
     secret: bytes = b""
+    keys: tuple[bytes, ...] = ()
 
 
 class Ranks:
@@ -105,17 +108,21 @@ class Ranks:
 
     def hear_began(self, is_it: Callable[[Began], bool]) -> Began:
         """What rank 0 tells; wait for it, and for it to be the one. CaptureError where it cannot begin, or does not."""
+        return self._hear(BEGAN, _read_began, is_it)
+
+    def _hear(self, key: str, read: Callable[[bytes], Heard], is_it: Callable[[Heard], bool] = lambda _: True) -> Heard:
         deadline = time.monotonic() + BEGIN_WAIT_S
         while True:
             try:
-                said = self._store.get(BEGAN) if self._store.check([BEGAN]) else b""
-                began = self._read_began(said) if said else None
+                said = self._store.get(key) if self._store.check([key]) else b""
+                self._heed_error()
+                heard = read(said) if said else None
             except FileNotFoundError:
-                began = None  # rank 0 removed just now what an earlier run had left
+                heard = None  # rank 0 removed just now what an earlier run had left
             except RuntimeError as error:
                 raise CaptureError(f"rank 0 ended before rank {self.rank} could join it: {error!s:.200}") from error
-            if began is not None and is_it(began):
-                return began
+            if heard is not None and is_it(heard):
+                return heard
             if time.monotonic() >= deadline:
                 raise CaptureError(
                     f"rank {self.rank} of {self.count} waited {BEGIN_WAIT_S:g} s for rank 0 to record; call start_run "
@@ -123,12 +130,11 @@ class Ranks:
                 )
             time.sleep(POLL_S)
 
-    def _read_began(self, data: bytes) -> Began:
-        said = decode(data)
+    def _heed_error(self) -> None:
+        said = decode(self._store.get(BEGAN)) if self._store.check([BEGAN]) else {}
         if "error" in said:
             self._tell(f"heard/{self.rank}", b"heard")
             raise CaptureError(f"rank 0 could not begin to record: {said['error']}")
-        return Began(**said | {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))})
 
     # -- what all would say -------------------------------------------------------------------------------------------
 
@@ -296,14 +302,63 @@ class Ranks:
         except RuntimeError as error:
             raise ConnectionError(f"rank 0 does not take the journal any more: {error}") from error
 
-    def receive(self, rank: int, number: int) -> Any:
-        """What a rank has sent, or None where it has not yet; it is then forgotten."""
+    def receive(self, rank: int, number: int) -> bytes | None:
+        """What a rank has sent, or None where it has not yet."""
         key = f"sent/{rank}/{number}"
-        if not self._store.check([key]):
-            return None
-        data = self._store.get(key)
-        self._store.delete_key(key)
-        return decode(data)
+        return bytes(self._store.get(key)) if self._store.check([key]) else None
+
+    def forget(self, rank: int, number: int) -> None:
+        """It is written."""
+        self._store.delete_key(f"sent/{rank}/{number}")
+
+    def tell_sealed(self, rank: int, head: bytes) -> None:
+        """Let a rank know how far a head covers what it has sent."""
+        self._tell(f"sealed/{rank}", head)
+
+    def hear_sealed(self) -> bytes | None:
+        """What rank 0 said last of that, None before it has. ConnectionError where it cannot be reached."""
+        key = f"sealed/{self.rank}"
+        try:
+            return bytes(self._store.get(key)) if self._store.check([key]) else None
+        except RuntimeError as error:
+            raise ConnectionError(f"rank 0 cannot be asked any more: {error}") from error
+
+    def tell_closed(self) -> None:
+        """This rank waits for no other head."""
+        self._tell(f"closed/{self.rank}", b"closed")
+
+    def await_closed(self) -> None:
+        """Let the ranks that left hear of the last head, before this process ends and the store with it."""
+        deadline = time.monotonic() + FAILED_WAIT_S
+        keys = [f"closed/{rank}" for rank, _writer, _entries in self._left] if self.gathers else []
+        try:
+            while keys and not self._store.check(keys) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+        except RuntimeError:
+            return  # another process kept the store, and is gone: the ranks say what they keep
+
+    def ask_kept(self, trace_id: bytes) -> None:
+        """Have the other ranks send first what they keep of a trace from before; b"" for a new one."""
+        self._store.set(KEPT, encode(trace_id))
+
+    def hear_kept(self) -> bytes:
+        """The trace of which rank 0 asks what is kept, b"" for none. Waits and raises as `hear_began`."""
+        return self._hear(KEPT, lambda data: bytes(decode(data)))
+
+    def tell_kept(self, parcels: int) -> None:
+        """So many parcels were sent of what was kept."""
+        self._tell(f"kept/{self.rank}", encode(parcels))
+
+    def kept_of(self, rank: int) -> int | None:
+        """How many parcels a rank has sent of what it kept, None before it said so."""
+        key = f"kept/{rank}"
+        return int(decode(self._store.get(key))) if self._store.check([key]) else None
+
+
+def _read_began(data: bytes) -> Began:
+    said = decode(data)
+    lists = {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))}
+    return Began(**said | lists | {"keys": tuple(said["keys"])})
 
 
 def is_writing(journal: Path, writer: bytes) -> bool:

@@ -34,6 +34,7 @@ from fgtrac.api.ranks import Ranks
 from fgtrac.api.run_seals import RunSeals
 from fgtrac.api.scored_rows import resolve_rows
 from fgtrac.api.scoring import Scoring
+from fgtrac.api.spread_passes import Spread
 from fgtrac.api.wish import read_wish
 from fgtrac.capture.batch import Batch
 from fgtrac.capture.blocks import room_in
@@ -48,6 +49,7 @@ from fgtrac.capture.step import Grounding
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import sealed_writers
+from fgtrac.engine.opening import open_engine
 from fgtrac.errors import CaptureError, FgtracError
 from fgtrac.events.schema import ATTRIBUTION
 from fgtrac.store.journal import JournalWriter
@@ -344,19 +346,34 @@ class Run(Fitting, Attending):
         *,
         optimizer: torch.optim.Optimizer | None = None,
         progress: Callable[[int, int], None] | None = None,
+        engine: str | None = None,
+        function: str | None = None,
     ) -> None:
         """Make the factors and contributions that kept checkpoints still lack, as `score_with` says, from their saved
         states; `model` is not changed. A pass that was killed or interrupted goes on at its shard (of up to 65,536
         rows), with `ggn` it begins its role anew; what else was done is not done again.
 
         `optimizer` tells which parameter group the scored layer is in, where they have different learning rates.
-        `progress(rows done, rows in all)`; by default the time left is shown on a terminal. ScoreError where no
-        checkpoint is kept, the model is of another architecture, or factors are not finite.
+        `progress(rows done, rows in all)`; by default the time left is shown on a terminal. In a trace that was
+        reopened, `engine` ("local:N", "ray", ...) gives the passes to workers, shard by shard. Each calls `function`
+        (FILE.py:FUNCTION) once, which does and returns what you did here to have the data and the model; with every
+        engine the bytes are the same. ScoreError where no checkpoint is kept, the model is of another architecture, or
+        factors are not finite; EngineError where workers are lost.
         """
         self._recorder.check_open()
         if self._scoring is None:
             raise ValueError("score() needs to know the loss and the data: call score_with() first")
-        self._scoring.complete(model, optimizer, progress)
+        if engine is None or function is None:
+            if engine is not function:
+                raise ValueError("engine= and function= go together: each worker calls FILE.py:FUNCTION for its data")
+            self._scoring.complete(model, optimizer, progress)
+            return
+        if self._trains:
+            raise ValueError(
+                "engine= is for a trace that was reopened; beside a training, scoring stays in its process"
+            )
+        with open_engine(engine) as opened:
+            self._scoring.complete(model, optimizer, progress, Spread(opened, function))
 
     @property
     def scoring_cost(self) -> Cost | None:
@@ -380,6 +397,8 @@ class Run(Fitting, Attending):
 
     def _finish(self, last: ExitStack, finished: bool) -> None:
         """Write and seal what is left; `last` closes whatever is open, also where this fails."""
+        if self._ranks is not None:
+            last.callback(self._ranks.await_closed)
         last.callback(self._anchors.close)
         last.callback(self._sealer.last)
         last.callback(self._recorder.close)

@@ -16,7 +16,7 @@ from fgtrac.api.adding import await_idle, hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
-from fgtrac.api.rank_run import join, let_join
+from fgtrac.api.rank_run import join, let_join, take_kept
 from fgtrac.api.ranks import Ranks, find_ranks
 from fgtrac.api.recording import Options, Run
 from fgtrac.api.run_seals import WAIT_S
@@ -168,7 +168,10 @@ def _resume(
         beginning.enter_context(durable.lock(signer.lock_path.with_suffix(".resume"), str(trace.path), WAIT_S))
         await_idle(trace.journal)
         tidy.remove_unfinished(trace)
+        receiver, silent = take_kept(trace, vault, signer, ranks)
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+        if receiver is not None:
+            receiver.tell_sealed()
         first_step = prior.last_checkpoint_step(trace) if step is None else step
         standing = Standing(trace)
         unknown = _unknown_updates(standing.last_step, first_step, stacklevel=5)
@@ -180,10 +183,10 @@ def _resume(
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased, ranks=ranks)
         run._next_passes = standing.next_passes(first_step)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
-        if unknown:
-            run._recorder.record("gap", {"reason": unknown})
+        for reason in ([unknown] if unknown else []) + silent:
+            run._recorder.record("gap", {"reason": reason})
         if ranks is not None:
-            let_join(run, ranks, resumes=True)
+            let_join(run, ranks, resumes=True, receiver=receiver)
         run._recorder.sync()
         run._anchors.take_up()
         return run

@@ -52,6 +52,7 @@ class RunSeals:
         self._recorder = recorder
         self.until: Mapping[bytes, int] = {}  # of other writers what the last seal takes, by number
         self.prepare: Callable[[], None] = orders.keep  # called before each seal: what is committed to can be opened
+        self.sealed: Callable[[], None] = lambda: None  # called behind each seal
         self._anchors = anchors
         self._beside = BackgroundSealer(self._seal, interval_s)
         self._turn = threading.Lock()
@@ -90,6 +91,7 @@ class RunSeals:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
         try:
             sequencer.seal(self._trace, self._signer, full=True, clock=time.time_ns, wait_s=WAIT_S, before=self.until)
+            self.sealed()
         except ProofError:
             self._plain(WAIT_S, self.until)
             raise
@@ -117,6 +119,7 @@ class RunSeals:
 
     def _plain(self, wait_s: float, before: Mapping[bytes, int] = MappingProxyType({})) -> None:
         sequencer.seal(self._trace, self._signer, full=False, clock=time.time_ns, wait_s=wait_s, before=before)
+        self.sealed()
 
     def _begin_epoch(self) -> None:
         """A pass was just announced, on this thread, and none of its batches is drawn: seal exactly up to here."""

@@ -87,6 +87,11 @@ class Signer:
         return next(iter(self._keys))
 
     @property
+    def public_keys(self) -> tuple[bytes, ...]:
+        """The public keys that this signer's heads may be signed with."""
+        return tuple(self._keys)
+
+    @property
     def verifier(self) -> Verifier:
         """What checks this signer's notes under that key."""
         return Verifier(self.name, self.public_key)

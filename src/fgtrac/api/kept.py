@@ -1,0 +1,161 @@
+"""What a rank without the common folder has sent, on its own disk until a head that covers it is known.
+
+NAME.kept/TRACE-ID/journal/  its journal's segments, as in a trace
+NAME.kept/TRACE-ID/parcels/  WRITER-N: what else it sends, such as samples' names; readable by their owner alone
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fgtrac.api.ranks import Ranks, is_writing
+from fgtrac.commit.gather import clear_sealed, read_segments
+from fgtrac.errors import CaptureError, FormatError, ProofError
+from fgtrac.events.codec import decode, encode
+from fgtrac.store import durable
+from fgtrac.store.journal import encode_frame, segments_of
+from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.tlog.note import Verifier, verify_note
+
+PIECE_BYTES = 4 << 20  # of frames, sent at once
+HEAD_WAIT_S = 600.0  # at the end, for rank 0 to seal: as long as it may wait for another rank
+FAILED_WAIT_S = 15.0  # for that where the loop of this rank has failed
+
+
+class Kept:
+    """One rank's way to rank 0, and what it keeps of what it has sent. What is sent arrives in order. Safe to call from
+    several threads."""
+
+    def __init__(self, ranks: Ranks, trace_path: Path, trace_id: bytes) -> None:
+        self.folder = trace_path.with_suffix(".kept") / trace_id.hex()
+        self.finished = False  # whether the loop of this rank has ended well
+        self.strict = False
+        self._ranks = ranks
+        self._name = ORIGIN_PREFIX + trace_id.hex()
+        self._verifiers: tuple[Verifier, ...] = ()
+        self._turn = threading.RLock()
+        self._writer = b""
+        self._sent = 0
+        self._parcels = 0
+        self._waiting: deque[tuple[int, Path]] = deque()  # parcels that rank 0 is not known to have, by number
+        self._cut = ""  # why nothing more is sent
+        self._heard: bytes | None = None
+        self._sealed: dict[bytes, int] = {}  # writer -> how many of its entries are in the log
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the segments."""
+        return self.folder / "journal"
+
+    def begin(self, writer: bytes, keys: Sequence[bytes]) -> None:
+        """This rank writes; heads are signed with one of these keys."""
+        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_folder(self.journal)
+        self._writer = writer
+        self._verifiers = tuple(Verifier(self._name, key) for key in keys)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, *what: Any) -> None:
+        """What lies in the journal, or need not be kept. Once rank 0 cannot be reached, nothing more is sent."""
+        with self._turn:
+            if self._cut:
+                return
+            try:
+                self._ranks.send(self._sent, list(what))
+            except ConnectionError as error:
+                self._cut = str(error)
+            self._sent += 1
+
+    def send_parcel(self, *what: Any) -> None:
+        """Keep it, and send it. OSError where this rank's own disk refuses."""
+        with self._turn:
+            path = self.folder / "parcels" / f"{self._writer.hex()}-{self._parcels:08}"
+            durable.write_file(path, encode(list(what)), mode=0o600)
+            self._parcels += 1
+            self._waiting.append((self._sent, path))
+            self.send(*what)
+
+    def send_from_before(self) -> None:
+        """Send what processes that are gone have left here of this trace. FormatError for a parcel that is none."""
+        with self._turn:
+            for path in sorted((self.folder / "parcels").glob("*-*")):
+                if not is_writing(self.journal, bytes.fromhex(path.name.partition("-")[0])):
+                    self._waiting.append((self._sent, path))
+                    self.send(*decode(path.read_bytes()))
+            for segment in read_segments(TraceDir(self.folder)):
+                if not durable.is_held(segment.path):
+                    for frames in _pieces([encode_frame(frame.entry) for frame in segment.frames]):
+                        self.send("frames", segment.writer, frames)
+            self._ranks.tell_kept(self._sent)
+
+    # -- heads --------------------------------------------------------------------------------------------------------
+
+    def heed(self) -> bool:
+        """Let go of what the newest head covers; whether it is one that was not known."""
+        with self._turn:
+            try:
+                heard = self._ranks.hear_sealed()
+                if heard is None or heard == self._heard:
+                    return False
+                self._heard = heard
+                note, writers, taken = decode(heard)
+                verify_note(note, self._verifiers)
+                self._sealed = {bytes(writer): int(stop) for writer, stop in writers}
+                while self._waiting and self._waiting[0][0] < taken:
+                    durable.remove(self._waiting.popleft()[1])
+                self._clear()
+            except ConnectionError as error:
+                self._cut = self._cut or str(error)
+                return False
+            except (FormatError, ProofError, TypeError, ValueError) as error:
+                self._cut = f"what was said of a head is not believed: {error}"
+                return False
+            return True
+
+    def _clear(self) -> None:
+        clear_sealed(read_segments(TraceDir(self.folder)), self._sealed)
+
+    def close(self) -> None:
+        """Wait for the head that covers all of it. Where none comes, a RuntimeWarning says what stays (in a strict run
+        a CaptureError)."""
+        self._clear()
+        deadline = time.monotonic() + (HEAD_WAIT_S if self.finished else FAILED_WAIT_S)
+        while self._left() and not self._cut and time.monotonic() < deadline:
+            if not self.heed():
+                time.sleep(0.05)
+        self._ranks.tell_closed()
+        if not self._left():
+            for folder in (self.folder / "parcels", self.journal):
+                durable.remove_empty(folder, self.folder.parent.parent)
+            return
+        words = (
+            f"what this rank recorded last is not known to be in the log ({self._cut or 'rank 0 has not sealed it'}); "
+            f"it stays in {self.folder}: start all ranks anew with resume=True, or bring that folder to the trace and "
+            "give it to fgtrac seal --kept"
+        )
+        if self.strict and self.finished:
+            raise CaptureError(words)
+        warnings.warn(f"fgtrac: {words}", RuntimeWarning, stacklevel=2)
+
+    def _left(self) -> bool:
+        """Whether something of this rank's is not known to be covered."""
+        segments = (segments_of(self.journal, self._writer)) if self._writer else []
+        return bool(self._waiting) or any(path.stat().st_size for path in segments)
+
+
+def _pieces(frames: Sequence[bytes]) -> Iterator[bytes]:
+    some: list[bytes] = []
+    for frame in frames:
+        if some and sum(map(len, some)) + len(frame) > PIECE_BYTES:
+            yield b"".join(some)
+            some = []
+        some.append(frame)
+    if some:
+        yield b"".join(some)
