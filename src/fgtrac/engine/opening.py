@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from fgtrac.engine.alone import Alone
+from fgtrac.engine.cluster import RayCluster
 from fgtrac.engine.local import LocalPool, cores
 from fgtrac.engine.units import Engine
 
@@ -42,4 +43,5 @@ def open_engine(text: str | None = None) -> Iterator[Engine]:
         return
     if not _RAY.fullmatch(text):
         raise ValueError(f"{text!r:.200} is no engine; an engine is {FORMS}")
-    raise ValueError(f"{text}: Ray is not there yet")
+    with closing(RayCluster(None if text == "ray" else text, cores())) as cluster:
+        yield cluster

@@ -1,0 +1,164 @@
+"""The engine of a Ray cluster, as this process sees it: Ray's driver is a process of its own.
+
+Ray ends its driver a minute after the cluster's head is gone, prints to its standard output and takes over its signals.
+The driver is a child, so that nothing of this reaches the process that asked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as TooLongError
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from fgtrac.engine.child import Child
+from fgtrac.engine.units import IN_FLIGHT, TRIES, R, U, lost
+from fgtrac.errors import EngineError
+from fgtrac.store import durable
+
+ANSWER_S, JOIN_S, START_S, LEAVE_S = 5.0, 40.0, 120.0, 15.0  # a port, a cluster, one of our own, its end
+
+_HOST_PORT = re.compile(r"(?:ray://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+class RayCluster:
+    """The cluster at `ray://HOST:PORT`; without an address, the one that this process is part of, RAY_ADDRESS or
+    `ray start` names, else one of this machine's own, which ends with `close`."""
+
+    def __init__(self, address: str | None, cores: int) -> None:
+        """ValueError where Ray is not installed, EngineError where no such cluster is there or may be used."""
+        for module in ("ray", "grpc") if address else ("ray",):
+            if importlib.util.find_spec(module) is None:
+                raise ValueError(f"--engine {address or 'ray'} needs {module}: pip install 'fgtrac[ray]'")
+        self.name = address or "ray"
+        address = address or running_cluster()
+        if address is not None:
+            _ask_port(address)
+        self._folder = tempfile.mkdtemp(prefix="fgtrac-ray-")  # of a cluster of our own, and short: it holds sockets
+        self._driver = Child(_silence)
+        try:
+            limit = JOIN_S if address else START_S
+            joined = self._ask("join", address, cores, self._folder, limit_s=limit)
+            self._ask("check_versions")
+        except BaseException:
+            self.close()
+            raise
+        self.workers: int = joined.workers
+
+    def results(
+        self,
+        work: Callable[[U], R],
+        units: Sequence[U],
+        *,
+        what: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[int, R]]:
+        """As `Engine.results`."""
+        waiting, tries, under_way, done = deque(range(len(units))), [0] * len(units), 0, 0
+        try:
+            while done < len(units):
+                now = [waiting.popleft() for _ in range(min(len(waiting), self.workers * IN_FLIGHT - under_way))]
+                under_way += len(now)
+                outcomes = self._ask("step", work, [(number, units[number]) for number in now])
+                under_way -= len(outcomes)
+                for number, kind, value in outcomes:
+                    if kind == "raised":
+                        raise value
+                    if kind == "lost":
+                        tries[number] += 1
+                        if tries[number] == TRIES:
+                            raise lost(what, number, len(units), value)
+                        waiting.appendleft(number)
+                        continue
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(units))
+                    yield number, value
+        finally:
+            if under_way:
+                self._ask("give_up")
+
+    def check_shared(self, folder: Path) -> None:
+        """As `Engine.check_shared`. OSError where nothing may be written there."""
+        probe, content = folder / f"engine-{secrets.token_hex(8)}.probe", secrets.token_bytes(16)
+        durable.write_file(probe, content, sync=False)
+        try:
+            self._ask("check_seen", str(probe.absolute()), content)
+        finally:
+            durable.remove(probe)
+
+    def close(self) -> None:
+        """Leave the cluster; one of our own ends."""
+        try:
+            self._ask("leave", limit_s=LEAVE_S)
+        except EngineError:
+            pass  # it is gone: there is nothing to leave
+        finally:
+            self._driver.end()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ask(self, question: str, *given: Any, limit_s: float | None = None) -> Any:
+        """What a function of `ray.py` gives in the driver's process."""
+        answer = self._driver.submit(_in_driver, question, *given)
+        try:
+            return answer.result(limit_s)
+        except TooLongError:
+            self._driver.end()
+            raise EngineError(f"{self.name}: no answer of a Ray cluster within {limit_s:.0f} seconds") from None
+        except BrokenProcessPool:
+            how = self._driver.end()
+            raise EngineError(
+                f"{self.name}: the process that drives Ray was lost ({how}); what is done so far stays, and the same "
+                "command goes on"
+            ) from None
+
+
+def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The cluster that this process is part of, else that of RAY_ADDRESS, else that of `ray start` on this machine."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return str(ray.get_runtime_context().gcs_address)
+    named = environment.get("RAY_ADDRESS")
+    if named and named not in ("auto", "local"):
+        return named
+    noted = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    try:
+        address = noted.read_text("utf-8").strip()
+        _ask_port(address)
+    except (OSError, EngineError):
+        return None  # none was started, or it has ended since
+    return address
+
+
+def _ask_port(address: str) -> None:
+    """EngineError where nobody listens, at once; Ray itself would try for half a minute."""
+    parts = _HOST_PORT.fullmatch(address)
+    if parts is None:
+        raise EngineError(f"{address!r:.200} is no address of a Ray cluster: ray://HOST:PORT, or HOST:PORT of its head")
+    try:
+        socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"no Ray cluster at {address} ({error}): `ray status` there says whether one runs; "
+            "its head listens for ray:// at port 10001 unless it was told another"
+        ) from None
+
+
+def _silence() -> None:
+    _in_driver("silence")
+
+
+def _in_driver(question: str, *given: Any) -> Any:
+    """Only the driver's process imports Ray."""
+    return getattr(importlib.import_module("fgtrac.engine.ray"), question)(*given)

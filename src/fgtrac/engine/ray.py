@@ -1,0 +1,210 @@
+"""The one door to Ray: what runs in the process that is Ray's driver. `cluster.py` starts that process, and asks it.
+
+What is printed there goes nowhere: Ray tells a driver's standard output of lost workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import ray
+from ray.exceptions import GetTimeoutError, LocalRayletDiedError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fgtrac.engine.units import attempt
+from fgtrac.errors import EngineError
+
+POLL_S = 1.0  # between two looks whether the cluster is there
+NODES_S = 60.0  # for every node to answer
+STORE_BYTES = 128 << 20  # of a cluster of our own: results are small, Ray asks for 75 MB at least
+
+LOST = "lost"  # a unit's worker: the outcome is how
+RAISED = "raised"  # an exception
+DONE = "done"  # a result
+
+# Ray's types are too many for the first two, and none for the others.
+_init: Any = partial(ray.init, log_to_driver=False, logging_level=logging.CRITICAL)
+_remote: Any = ray.remote
+_cluster_resources: Any = ray.cluster_resources
+_nodes: Any = ray.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A cluster that this process drives."""
+
+    address: str
+    workers: int
+
+
+class _Driver:
+    """The state of the driver's process: where the head is, the task, and which units are under way."""
+
+    head: ClassVar[tuple[str, int]]
+    task: ClassVar[Any]
+    under_way: ClassVar[dict[Any, int]] = {}
+
+
+def silence() -> None:
+    """Send what this process and all it starts print nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def join(address: str | None, cores: int, folder: str) -> Joined:
+    """Drive the cluster at an address (`ray://HOST:PORT`, or HOST:PORT of its head), or one of this machine's own, which
+    has its sockets and logs in the folder. EngineError where Ray will not."""
+    try:
+        if address is None:
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # its workers import from where we do
+            own = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+            _init("local", _temp_dir=folder, **own)
+        else:
+            _init(address)
+    except (ConnectionError, RuntimeError) as error:  # of another version, too
+        words = " ".join(str(error).split())
+        raise EngineError(
+            f"the Ray cluster at {address or 'this machine'} cannot be joined: {words:.500}. On a machine that is no node "
+            "of it, name it ray://HOST:10001; versions of Ray and Python must be the same on both sides"
+        ) from None
+    _Driver.head = _host_port(address or ray.get_runtime_context().gcs_address)
+    _Driver.task = _remote(num_cpus=1, max_retries=0)(attempt)
+    workers = int(_cluster_resources().get("CPU", 0))
+    if not workers:
+        raise EngineError(f"the Ray cluster at {address} has no CPU for units of work")
+    return Joined(address or "ray", workers)
+
+
+def check_versions() -> None:
+    """That every node has this process's Python and fgtrac, file for file. EngineError where one does not."""
+    ours = installed()
+    for node, theirs in _on_every_node(installed):
+        if theirs != ours:
+            raise EngineError(
+                f"the Ray node {node} has {theirs}, and this machine has {ours}: install the same there, so that every "
+                "worker writes the same bytes"
+            )
+
+
+def _installed() -> Callable[[], str]:
+    def words() -> str:  # a function in a function is pickled by value: this one runs where there is no fgtrac
+        import hashlib
+        import platform
+        from importlib import metadata, util
+
+        python, found = platform.python_version(), util.find_spec("fgtrac")
+        if found is None or found.origin is None:
+            return f"Python {python} without fgtrac"
+        digest, folder = hashlib.sha256(), pathlib.Path(found.origin).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+        return f"Python {python} and fgtrac {metadata.version('fgtrac')} ({digest.hexdigest()[:8]})"
+
+    return words
+
+
+installed = _installed()
+
+
+def check_seen(path: str, content: bytes) -> None:
+    """That every node reads these bytes at this path. EngineError where one does not."""
+
+    def seen() -> bool:
+        try:
+            return pathlib.Path(path).read_bytes() == content
+        except OSError:
+            return False
+
+    for node, sees in _on_every_node(seen):
+        if not sees:
+            raise EngineError(
+                f"the Ray node {node} does not see {pathlib.Path(path).parent} of this machine, where units of work "
+                "read and write; put the trace and its scratch on a disk that all nodes mount at the same path"
+            )
+
+
+def step(work: Callable[[Any], Any], units: list[tuple[int, Any]]) -> list[tuple[int, str, Any]]:
+    """Begin these units, and wait until any has an outcome: the number, of which kind, and what. EngineError where the
+    cluster is gone."""
+    for number, unit in units:
+        _Driver.under_way[_Driver.task.remote(work, unit)] = number
+    waits = list(_Driver.under_way)
+    while not (ready := ray.wait(waits, num_returns=len(waits), timeout=0)[0]):
+        ready = ray.wait(waits, num_returns=1, timeout=POLL_S)[0]
+        if not ready:
+            _check_head()
+    return [(_Driver.under_way.pop(task), *_outcome(task)) for task in ready]
+
+
+def give_up() -> None:
+    """Cancel whatever is under way."""
+    for task in _Driver.under_way:
+        ray.cancel(task, force=True)
+    _Driver.under_way.clear()
+
+
+def leave() -> None:
+    """Leave the cluster, which ends one of our own."""
+    ray.shutdown()
+
+
+def _outcome(task: Any) -> tuple[str, Any]:
+    try:
+        return DONE, ray.get(task)
+    except RayTaskError as error:
+        return RAISED, error.cause if isinstance(error.cause, Exception) else EngineError(str(error))
+    except LocalRayletDiedError:
+        raise gone() from None
+    except RayError as error:
+        return LOST, type(error).__name__
+
+
+def _check_head() -> None:
+    try:
+        socket.create_connection(_Driver.head, timeout=5.0).close()
+    except OSError:
+        raise gone() from None
+
+
+def gone() -> EngineError:
+    """The cluster is not there any more."""
+    host, port = _Driver.head
+    return EngineError(
+        f"the Ray cluster at {host}:{port} went away; what is done so far stays, and the same command goes on"
+    )
+
+
+def _on_every_node(ask: Callable[[], Any]) -> list[tuple[str, Any]]:
+    """The address of each living node, and what it answers."""
+    asked = []
+    for node in _nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = _remote(num_cpus=0, scheduling_strategy=there)(ask).remote()
+            asked.append((node["NodeManagerAddress"], answer))
+    deadline = time.monotonic() + NODES_S
+    answers = []
+    for node, answer in asked:
+        try:
+            answers.append((node, ray.get(answer, timeout=max(1.0, deadline - time.monotonic()))))
+        except GetTimeoutError:
+            raise EngineError(f"the Ray node {node} started no worker within {NODES_S:.0f} seconds") from None
+        except RayError as error:
+            raise EngineError(f"the Ray node {node} runs no unit: {str(error).splitlines()[0]}") from None
+    return answers
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return host.strip("[]"), int(port)
