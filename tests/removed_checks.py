@@ -73,10 +73,10 @@ def _believe_entries(examination: Any) -> None:
 _BELIEVED = {"seal": _believe_seal, "entries": _believe_entries}
 
 
-def _check_log(audit: Any, log: Any, names: Any) -> None:
+def _check_log(audit: Any, log: Any, names: Any, reader: Any) -> None:
     """As the auditor's, but what entries say is read even where they do not lead to the root."""
     if not log.bad_bundle:
-        audit.facts = read_facts(log)
+        audit.facts = read_facts(log, reader)
     older, left = partials(log, names, [size for size in audit.facts.full_seals if size < log.head.size])
     log.used.update(tile.path for tile in older + left)
     tiles_hold = audit.checks.make("tiles", lambda: check_tiles(log, older + left))

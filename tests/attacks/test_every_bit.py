@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from fgtrac.tlog.index import Columns, Tree
 from fgtrac.tlog.note import Note, Signature, Verifier, format_note, parse_note
 from fgtrac.verify import auditor, keys
 from fgtrac.verify import tree as log_tree
-from fgtrac.verify.facts import Facts, read_facts
+from fgtrac.verify.facts import Facts, check_index, read_facts
+from fgtrac.verify.log_reader import LogReader
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.tree import Log
 from signed import MemoryTrace
@@ -63,15 +65,21 @@ def pure_functions_remember(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from the same bytes is worked out once: what entries say from their hashes, a note's parts and
     whether it is signed, a plan's parts, and the digests of an index that was built once."""
     known: dict[bytes, Facts] = {}
+    rebuilt: dict[int, Any] = {}
 
-    def remembered(log: Log) -> Facts:
+    def remembered(log: Log, reader: LogReader) -> Facts:
         leaves = bytes(log.leaves)
         if leaves not in known:
-            known[leaves] = read_facts(log)
+            known[leaves] = read_facts(log, reader)
         return known[leaves]
 
+    def rebuilt_once(facts: Facts, log: Log, reader: LogReader) -> Any:
+        if id(facts) not in rebuilt:  # they are kept in `known`, so no other facts get that number
+            rebuilt[id(facts)] = check_index(facts, log, reader)
+        return rebuilt[id(facts)]
+
     monkeypatch.setattr(auditor, "read_facts", remembered)
-    monkeypatch.setattr(auditor, "column_digests", cache(auditor.column_digests))
+    monkeypatch.setattr(auditor, "check_index", rebuilt_once)
     monkeypatch.setattr(audit, "parse_plan", lru_cache(64)(audit.parse_plan))
     monkeypatch.setattr(Verifier, "is_signed", lru_cache(4096)(Verifier.is_signed))
     monkeypatch.setattr(log_tree, "decode_event", lru_cache(4096)(log_tree.decode_event))

@@ -56,13 +56,13 @@ def parents(row: bytes | memoryview) -> bytes:
 
 
 class MemoryNodes:
-    """Every level of a tree in memory, from its leaf hashes."""
+    """Every level of a tree in memory, from its leaf hashes, one by one or laid end to end."""
 
-    def __init__(self, leaf_hashes: Sequence[bytes]) -> None:
-        self.levels = [b"".join(leaf_hashes)]
+    def __init__(self, leaf_hashes: bytes | Sequence[bytes]) -> None:
+        self.levels = [leaf_hashes if isinstance(leaf_hashes, bytes) else b"".join(leaf_hashes)]
         while len(self.levels[-1]) >= 2 * HASH_BYTES:
             self.levels.append(parents(self.levels[-1]))
-        self.size = len(leaf_hashes)
+        self.size = len(self.levels[0]) // HASH_BYTES
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of one complete subtree."""

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fgtrac.errors import FgtracError, FormatError, ProofError
-from fgtrac.tlog.index import Tree
 from fgtrac.tlog.note import TreeHead, Verifier
-from fgtrac.tlog.npy import COLUMNS, arrays_of, column_digests, column_path, flat_bytes, npy_header
+from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import Tile
 from fgtrac.verify.checks import CannotTell, Checks, TraceFiles
 from fgtrac.verify.facts import Artifact, Facts, check_index, check_registered, check_run, check_sequences, read_facts
+from fgtrac.verify.log_reader import Column, InProcess, LogReader
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.sightings import Witnessed
 from fgtrac.verify.tree import (
@@ -63,29 +63,34 @@ class Audit:
 
 
 def audit_log(
-    files: TraceFiles, verifier: Verifier | None, *, progress: Progress | None = None, is_new: bool = False
+    files: TraceFiles,
+    verifier: Verifier | None,
+    *,
+    progress: Progress | None = None,
+    is_new: bool = False,
+    reader: LogReader | None = None,
 ) -> Audit:
     """Make the checks above, in that order; never raises for anything that the files hold.
 
     `is_new` says that the first seal was interrupted, so that tiles without a head are no loss. `progress` is called
-    with bundles read and bundles in all.
+    with bundles hashed and bundles in all. `reader` goes over the log (default: this process does).
     """
-    audit = Audit(verifier=verifier)
+    audit, reader = Audit(verifier=verifier), reader or InProcess(files)
     head = _start(audit, files, verifier, is_new=is_new)
     if head is None:
         for name in NAMES:
             audit.checks.make(name, _not_without_head)
         return audit
     names = files.names()
-    log = audit.log = read_log(files, head, progress)
+    log = audit.log = read_log(files, head, progress, reader)
     audit.known.add(HEAD)
-    _check_log(audit, log, names)
+    _check_log(audit, log, names, reader)
     make, facts = audit.checks.make, audit.facts
     make("run", lambda: check_run(facts, files.read(HEAD), verifier, ORIGIN_PREFIX), ("entries",))
     make("sequences", lambda: check_sequences(facts), ("entries",))
     make("registered", lambda: check_registered(facts), ("entries",))
     make("seals", lambda: _check_seals(audit, files, names, verifier), ("entries",))
-    make("index", lambda: _check_index(audit, files), ("entries", "registered"))
+    make("index", lambda: _check_index(audit, files, reader), ("entries", "registered"))
     make("artifacts", lambda: _check_artifacts(audit, files), ("entries",))
     if facts.graphs.entries:
         make("graphs", lambda: facts.graphs.check(facts.sequences.gaps, facts.ids_of), ("entries", "registered"))
@@ -123,11 +128,11 @@ def _not_without_head() -> str:
     raise CannotTell("not checked, since there is no signed head to check against")
 
 
-def _check_log(audit: Audit, log: Log, names: Iterable[str]) -> None:
+def _check_log(audit: Audit, log: Log, names: Iterable[str], reader: LogReader) -> None:
     bad_entry: Exception | None = None
     if log.is_whole:
         try:
-            audit.facts = read_facts(log)
+            audit.facts = read_facts(log, reader)
         except (FgtracError, OSError) as error:  # a file may go while it is read
             bad_entry = error
     older: list[Tile] = []
@@ -180,30 +185,31 @@ def _size_of(path: str) -> int:
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
-def _check_index(audit: Audit, files: TraceFiles) -> str:
-    size, tree = (audit.facts.full_seals or [0])[-1], audit.facts.tree
+def _check_index(audit: Audit, files: TraceFiles, reader: LogReader) -> str:
+    assert audit.log is not None
+    size = (audit.facts.full_seals or [0])[-1]
     audit.known |= {column_path(size, name) for name in COLUMNS}
-    words = check_index(audit.facts)
-    assert tree is not None
-    audit.index_digests = column_digests(tree)
+    words, columns = check_index(audit.facts, audit.log, reader)
+    audit.index_digests = {name: column.sha256 for name, column in columns.items()}
     for name in COLUMNS:
-        _compare_column(files, column_path(size, name), tree, name)
+        _compare_column(files, column_path(size, name), columns[name])
     return words + "; its files on disk are the same"
 
 
-def _compare_column(files: TraceFiles, path: str, tree: Tree, name: str) -> None:
-    """ProofError unless the file is, byte for byte, the rebuilt column."""
-    array = arrays_of(tree)[name]
-    header, flat = npy_header(array), flat_bytes(array)
-    at, total = 0, len(header) + len(flat)
+def _compare_column(files: TraceFiles, path: str, column: Column) -> None:
+    """ProofError unless the file has the size and the SHA-256 of the rebuilt column."""
+    digest, size = hashlib.sha256(), 0
     for piece in files.pieces(path):
-        start = max(at - len(header), 0)
-        expected = header[at:] + bytes(flat[start : start + len(piece)])  # bytes compare faster than views
-        if not expected.startswith(piece):
-            raise ProofError(f"{path} is not the column rebuilt from the log; fgtrac seal rebuilds it")
-        at += len(piece)
-    if at != total:
-        raise ProofError(f"{path} has {at} bytes and the column rebuilt from the log {total}; fgtrac seal rebuilds it")
+        digest.update(piece)
+        size += len(piece)
+        if size > column.size:  # what comes behind may have no end
+            break
+    if size < column.size:
+        raise ProofError(
+            f"{path} has {size} bytes and the column rebuilt from the log {column.size}; fgtrac seal rebuilds it"
+        )
+    if (size, digest.digest()) != (column.size, column.sha256):
+        raise ProofError(f"{path} is not the column rebuilt from the log; fgtrac seal rebuilds it")
 
 
 def _check_artifacts(audit: Audit, files: TraceFiles) -> str:

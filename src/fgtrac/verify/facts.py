@@ -1,22 +1,20 @@
-"""The auditor's second half: what the entries say, taken in one by one, and the index rebuilt from them."""
+"""The auditor's second half: what the entries say, taken in one by one, and the index that is rebuilt from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.errors import FormatError, ProofError
+from fgtrac.errors import ProofError
 from fgtrac.events.orders import UNREAD
-from fgtrac.events.postings import PostingTable, merge
-from fgtrac.events.schema import TRAINING, decode_event
+from fgtrac.events.postings import PostingTable
+from fgtrac.events.schema import TRAINING
 from fgtrac.events.totals import Totals
-from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.note import Verifier, parse_note, parse_tree_head
-from fgtrac.tlog.tiles import ENTRIES, WIDTH
 from fgtrac.verify.announcements import Announcements
 from fgtrac.verify.attention import Attention
 from fgtrac.verify.checks import CannotTell, Sequences
@@ -24,6 +22,8 @@ from fgtrac.verify.erasures import Erasures
 from fgtrac.verify.graphs import Graphs
 from fgtrac.verify.joins import Joins
 from fgtrac.verify.keys import Rotation, check_chain, follow, rotations_of, signers_from
+from fgtrac.verify.log_reader import Column, Indexed, InProcess, LogReader
+from fgtrac.verify.reading import Told, ranges_of
 from fgtrac.verify.sightings import OwnTimes
 from fgtrac.verify.tree import Log
 
@@ -50,8 +50,30 @@ class Checkpoint:
     learning_rates: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a `seal` entry says of the index before it, and what is wrong with the rest of it, in words."""
+
+    number: int
+    root: bytes
+    leaves: int
+    problem: str
+
+
+class _Blocks(PostingTable):
+    """Who is registered, each id held once."""
+
+    def learn(self, number: int, event: Mapping[str, Any]) -> None:
+        """As `recall`."""
+        self.recall(number, event)
+        block = self._blocks[event["block"]]
+        if block.ids is not None:
+            block.pieces.clear()
+
+
 class Facts:
-    """Everything that later checks need of the entries; the entries themselves are not kept."""
+    """Everything that later checks need of the entries; the entries themselves are not kept, nor what there is of each
+    use: memory grows with the samples, and with the entries by some bytes each."""
 
     def __init__(self) -> None:
         self.sequences = Sequences()
@@ -64,6 +86,9 @@ class Facts:
         self.checkpoints: dict[tuple[bytes, int], Checkpoint] = {}  # by (writer, seq), as references name them
         self.contributions: dict[tuple[bytes, int], list[int]] = {}  # by checkpoint, the entries that record some
         self.full_seals: list[int] = []  # sizes: each one more than the number of its `seal` entry
+        self.seals: list[Seal] = []
+        self.registering: list[int] = []  # the `samples` entries
+        self.postings = 0  # rows of the index, and pairs of a content and a sample
         self.own_times = OwnTimes()
         self.announcements = Announcements()
         self.attention = Attention()
@@ -77,13 +102,12 @@ class Facts:
         self._schemes: dict[str, set[str]] = {}  # by name, the id schemes that entries say
         # data set, whether with content digests, whether with subjects -> the first such entry
         self._registering: dict[tuple[str, bool, bool], int] = {}
-        self.bad_seal = ""
-        self.tree: Tree | None = None  # of the newest full seal
-        self._postings = PostingTable()
+        self._blocks = _Blocks()
         self._totals = Totals({}, np.empty(0, np.uint64))
 
-    def add(self, number: int, event: Mapping[str, Any]) -> None:
+    def add(self, number: int, told: Told) -> None:
         """Take entry `number`."""
+        event = told.event
         kind = event["kind"]
         self.sequences.add(number, event)
         self.joins.add(number, event)
@@ -118,12 +142,12 @@ class Facts:
             self._schemes.setdefault(event["name"], set()).add(event["id_scheme"])
         elif kind == "samples":
             self._registering.setdefault((event["dataset"], "contents" in event, "subjects" in event), number)
+            self.registering.append(number)
+            self.postings += (len(event["ids"]) // 32) * (2 if "contents" in event else 1)
+        self.postings += sum(named.count for named in told.named)
         self.has_end = kind == "end" or (self.has_end and kind not in TRAINING)
         if not self.unregistered:
-            try:
-                self._postings.add(number, event)
-            except ProofError as error:
-                self.unregistered = str(error)
+            self.unregistered = self._look_up(number, told)
         self._totals.add(event)
         self.erasures.add(number, event)
 
@@ -132,26 +156,31 @@ class Facts:
         said = Checkpoint(number, event["step"], event["kept"], event.get("digest"), event.get("val_loss"), rates)
         self.checkpoints[event["writer"], event["seq"]] = said
 
+    def _look_up(self, number: int, told: Told) -> str:
+        """Learn whom an entry registers; what is wrong with that, or with whom it names, in words."""
+        if told.event["kind"] == "samples":
+            try:
+                self._blocks.learn(number, told.event)
+            except ProofError as error:
+                return str(error)
+        for named in told.named:
+            try:
+                registered = len(self.ids_of(named.block))
+            except ProofError as error:
+                return f"entry {number} ({told.event['kind']}): {error}"
+            if named.largest >= registered:
+                what = f"ordinal {named.largest} of block {named.block.hex()}, which has {registered} samples"
+                return f"entry {number} ({told.event['kind']}): {what}"
+        return ""
+
     def _seal(self, number: int, event: Mapping[str, Any]) -> None:
-        """Rebuild the index over the entries before `number`, from the one before it, and compare what is sealed."""
-        if self.unregistered or self.bad_seal:
-            return
-        previous, columns = self.tree, self._postings.take()
-        if previous is not None:
-            old = previous.columns
-            columns = merge((old.keys, old.offsets, old.values), columns)
-        self.tree = build(Columns(*columns), previous)
+        """Compare what a `seal` entry counts; the index is compared once it is rebuilt."""
         pairs = (
-            ("index root", event["root"].hex(), self.tree.root.hex()),
-            ("number of leaves", event["leaves"], len(self.tree)),
             ("number of entries", event["entries"], number),
             ("counts by kind", event["counts"], self._totals.counts),
             ("first steps of epochs", event["epoch_steps"].tolist(), self._totals.epoch_steps.tolist()),
         )
-        for what, said, found in pairs:
-            if said != found:
-                self.bad_seal = f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
-                return
+        self.seals.append(Seal(number, event["root"], event["leaves"], _differing(number, pairs)))
 
     def check_described(self) -> None:
         """ProofError where samples have no content digests, and their data set says that it has, or is the one that no
@@ -173,22 +202,27 @@ class Facts:
 
     def ids_of(self, block: bytes) -> NDArray[np.uint8]:
         """The ids (n, 32) of a block by ordinal. ProofError where it is not registered as a whole."""
-        return self._postings.ids(block)
+        return self._blocks.ids(block)
 
     def incomplete_blocks(self) -> list[bytes]:
         """Blocks of which some part was never registered."""
-        return self._postings.missing_parts()
+        return self._blocks.missing_parts()
 
 
-def read_facts(log: Log) -> Facts:
+def _differing(number: int, pairs: Iterable[tuple[str, Any, Any]]) -> str:
+    """The first thing that a `seal` entry says and the entries do not give."""
+    for what, said, found in pairs:
+        if said != found:
+            return f"entry {number} (seal) says {what} {said}; the entries give {found}"[:400]
+    return ""
+
+
+def read_facts(log: Log, reader: LogReader | None = None) -> Facts:
     """What the entries say, once their hashes have been found to be right. ProofError naming an entry that is none."""
     facts = Facts()
-    for number, entry in log.entries():
-        try:
-            facts.add(number, decode_event(entry))
-        except FormatError as error:
-            path = log.tile(ENTRIES, number // WIDTH).path
-            raise ProofError(f"entry {number} in {path} is no valid entry: {error}") from error
+    for number, told in enumerate((reader or InProcess(log.files)).tell(ranges_of(log.head.size))):
+        log.check_same(number, told.leaf)
+        facts.add(number, told)
     return facts
 
 
@@ -228,12 +262,19 @@ def check_registered(facts: Facts) -> str:
     return "every sample that an entry names was registered before it"
 
 
-def check_index(facts: Facts) -> str:
-    """Every `seal` entry commits to the index that the entries before it give."""
-    if not facts.full_seals:
+def check_index(facts: Facts, log: Log, reader: LogReader) -> tuple[str, Mapping[str, Column]]:
+    """Every `seal` entry commits to the index that the entries before it give: in words, and the newest one's files."""
+    if not facts.seals:
         raise CannotTell("no full seal commits to an index yet; run fgtrac seal")
-    if facts.bad_seal:
-        raise ProofError(facts.bad_seal)
-    newest, leaves = facts.full_seals[-1], len(facts.tree or ())
-    seals = f"{len(facts.full_seals)} full seals" if len(facts.full_seals) > 1 else "the full seal"
-    return f"rebuilt from the log, with the root of {seals}: {leaves} leaves over entries 0 to {newest - 2}"
+    numbers, head = [seal.number for seal in facts.seals], log.head
+    given = Indexed(head.size, head.root, log.leaves, log.entries, numbers, facts.registering, facts.postings)
+    for seal, rebuilt in zip(facts.seals, reader.rebuild(given), strict=True):
+        pairs = (
+            ("index root", seal.root.hex(), rebuilt.root.hex()),
+            ("number of leaves", seal.leaves, rebuilt.leaves),
+        )
+        if problem := _differing(seal.number, pairs) or seal.problem:
+            raise ProofError(problem)
+    seals = f"{len(facts.seals)} full seals" if len(facts.seals) > 1 else "the full seal"
+    words = f"with the root of {seals}: {rebuilt.leaves} leaves over entries 0 to {numbers[-1] - 1}"
+    return f"rebuilt from the log, {words}", rebuilt.columns

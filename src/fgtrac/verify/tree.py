@@ -10,13 +10,12 @@ from typing import Any
 
 from fgtrac.errors import FgtracError, FormatError, ProofError
 from fgtrac.events.schema import decode_event
-from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, leaf_hash, root
+from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, leaf_hash, root
 from fgtrac.tlog.note import TreeHead, Verifier, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import (
     ENTRIES,
     WIDTH,
     Tile,
-    decode_bundle,
     encode_bundle,
     parse_tile_path,
     partial_tiles,
@@ -24,6 +23,8 @@ from fgtrac.tlog.tiles import (
 )
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.keys import Rotation, follow, is_about_keys, may_hold_key, rotations_of
+from fgtrac.verify.log_reader import InProcess, LogReader
+from fgtrac.verify.reading import ranges_of, read_bundle
 
 HEAD = "checkpoint"
 
@@ -103,23 +104,24 @@ class Log:
 
     def bundle(self, number: int) -> list[bytes]:
         """The entries of a bundle, unchecked. FormatError or FileNotFoundError naming its file."""
-        tile = self.tile(ENTRIES, number)
-        try:
-            return decode_bundle(self.files.read(tile.path), tile.width)
-        except FormatError as error:
-            raise FormatError(f"{tile.path}: {error}") from error
+        return read_bundle(self.files, number, self.head.size)
 
     def entries(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, bytes]]:
         """Every entry (or those of some numbers) with its number, in order, read once more. ProofError where one is no
         longer what was hashed."""
-        wanted = range(self.head.size) if numbers is None else sorted(numbers)
+        numbers = range(self.head.size) if numbers is None else numbers
+        wanted = numbers if isinstance(numbers, range) else sorted(numbers)
         for bundle, some in groupby(wanted, lambda number: number // WIDTH):
             entries = self.bundle(bundle)
             for number in some:
                 entry = entries[number % WIDTH]
-                if leaf_hash(entry) != self.leaf(number):
-                    raise ProofError(f"entry {number} changed while it was read; verify a trace that nobody writes to")
+                self.check_same(number, leaf_hash(entry))
                 yield number, entry
+
+    def check_same(self, number: int, leaf: bytes) -> None:
+        """ProofError unless an entry that was read again has the hash that it had."""
+        if leaf != self.leaf(number):
+            raise ProofError(f"entry {number} changed while it was read; verify a trace that nobody writes to")
 
     def row(self, tile: Tile) -> bytes:
         """What a hash tile must hold, by the entries."""
@@ -129,24 +131,27 @@ class Log:
         return row[start : start + tile.width * HASH_BYTES]
 
 
-def read_log(files: TraceFiles, head: TreeHead, progress: Callable[[int, int], None] | None = None) -> Log:
-    """Hash every entry of the log, a bundle at a time; what the entries say is not looked at.
+def read_log(
+    files: TraceFiles,
+    head: TreeHead,
+    progress: Callable[[int, int], None] | None = None,
+    reader: LogReader | None = None,
+) -> Log:
+    """Hash every entry of the log; what the entries say is not looked at. `progress`: bundles hashed, and in all.
 
     Stops at the first bundle that is missing or malformed.
     """
-    log = Log(files, head)
-    bundles = -(-head.size // WIDTH)
-    for number in range(bundles):
-        try:
-            entries = log.bundle(number)
-        except (FormatError, OSError) as error:
-            log.bad_bundle = str(error)
-            break
-        log.used.add(log.tile(ENTRIES, number).path)
-        log.leaves += b"".join(hash_leaves(entries))
-        if progress is not None:
-            progress(number + 1, bundles)
-    log.nodes = MemoryNodes([log.leaf(n) for n in range(len(log.leaves) // HASH_BYTES)])
+    log, bundles = Log(files, head), -(-head.size // WIDTH)
+    try:
+        for hashes in (reader or InProcess(files)).hash(ranges_of(head.size)):
+            log.leaves += hashes
+            if progress is not None:
+                progress(-(-len(log.leaves) // (WIDTH * HASH_BYTES)), bundles)
+    except (FormatError, OSError) as error:
+        log.bad_bundle = str(error)
+    hashed = len(log.leaves) // HASH_BYTES
+    log.used |= {log.tile(ENTRIES, number).path for number in range(-(-hashed // WIDTH))}
+    log.nodes = MemoryNodes(bytes(log.leaves))
     log.is_whole = not log.bad_bundle and log.root_at(head.size) == head.root
     return log
 
@@ -189,7 +194,7 @@ def _check_tiles_alone(log: Log) -> None:
     """ProofError unless the tiles on disk, whatever the entries say, lead to the head's root."""
     leaves = _stored_leaves(log)
     stored = Log(log.files, log.head, leaves)
-    stored.nodes = MemoryNodes([stored.leaf(n) for n in range(log.head.size)])
+    stored.nodes = MemoryNodes(bytes(leaves))
     for tile, data in _hash_tiles(log):
         expected = stored.row(tile)
         if data != expected:
