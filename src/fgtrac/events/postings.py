@@ -106,7 +106,7 @@ class PostingTable:
         ]
         rows, counts = _sort_rows(self._chunks, within, len(ids))
         some = counts > 0
-        contents, content_counts, holders = _group_contents(self._contents)
+        contents, content_counts, holders = merge_contents(self._contents)
         keys = np.empty((int(some.sum()) + len(contents), 33), dtype=np.uint8)
         n = len(keys) - len(contents)
         keys[:n, 0], keys[:n, 1:] = SAMPLE, ids[some]
@@ -128,7 +128,8 @@ class PostingTable:
 
     def _add_samples(self, number: int, event: Mapping[str, Any]) -> None:
         digests = self._register(event)
-        self._chunks.append(_Chunk(event["block"], digests, _run(number, KIND["registered"]), np.array([len(digests)])))
+        run = run_of(number, KIND["registered"])
+        self._chunks.append(_Chunk(event["block"], digests, run, np.array([len(digests)])))
         if "contents" in event:
             self._contents.append((np.frombuffer(event["contents"], dtype=np.uint8).reshape(-1, 32), digests))
 
@@ -144,7 +145,7 @@ class PostingTable:
         if block is None or (block.ids is None and block.parts != event["parts"]):
             block = self._blocks[name] = _Block(event["parts"])
         if block.ids is not None:
-            start = _find(name, block.ids, digests)
+            start = find_part(name, block.ids, digests)
             at_end = start + len(digests) == len(block.ids)
             if event["part"] and not at_end and start != event["part"] * len(digests):
                 raise ProofError(
@@ -199,15 +200,15 @@ class PostingTable:
     def _add_transform(self, number: int, event: Mapping[str, Any]) -> None:
         for column, code in (("kept", "kept"), ("dropped", "dropped"), ("parents", "has children")):
             if column in event:
-                run = _run(number, KIND["transformed"], TRANSFORM[code])
+                run = run_of(number, KIND["transformed"], TRANSFORM[code])
                 self._append(event["block"], event[column], run, np.array([len(event[column])]))
         if "children" in event:
             children = event["children"]
-            self._append(event["child_block"], children, _run(number, KIND["derived"]), np.array([len(children)]))
+            self._append(event["child_block"], children, run_of(number, KIND["derived"]), np.array([len(children)]))
 
     def _name(self, number: int, event: Mapping[str, Any], kind: int, detail: int = 0, step: int = NO_STEP) -> None:
         ordinals = event["ordinals"]
-        self._append(event["block"], ordinals, _run(number, kind, detail, step), np.array([len(ordinals)]))
+        self._append(event["block"], ordinals, run_of(number, kind, detail, step), np.array([len(ordinals)]))
 
     def _append(
         self, name: bytes, ordinals: NDArray[np.uint32], runs: NDArray[np.void], lengths: NDArray[np.int64]
@@ -227,7 +228,7 @@ class PostingTable:
 
     def _ranks_in(self, chunk: _Chunk, ranks: NDArray[np.uint32]) -> NDArray[np.uint32]:
         if chunk.ordinals.ndim == 2:
-            start = _find(chunk.block, self.ids(chunk.block), chunk.ordinals)
+            start = find_part(chunk.block, self.ids(chunk.block), chunk.ordinals)
             return ranks[start : start + len(chunk.ordinals)]
         found: NDArray[np.uint32] = ranks[chunk.ordinals]
         return found
@@ -253,7 +254,7 @@ def merge(old: Columns, new: Columns) -> Columns:
         places = np.repeat(filled[rank] - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(part))
         rows[places] = part
         filled[rank] += sizes
-    digests, content_counts, holders = _group_contents(contents)
+    digests, content_counts, holders = merge_contents(contents)
     keys = np.empty((len(ids) + len(digests), 33), dtype=np.uint8)
     keys[: len(ids), 0], keys[: len(ids), 1:] = SAMPLE, ids
     keys[len(ids) :, 0], keys[len(ids) :, 1:] = CONTENT, digests
@@ -292,7 +293,8 @@ def decode_rows(value: bytes | memoryview) -> NDArray[np.void]:
 # -- columns ------------------------------------------------------------------------------------------------------
 
 
-def _run(entry: int, kind: int, detail: int = 0, step: int = NO_STEP) -> NDArray[np.void]:
+def run_of(entry: int, kind: int, detail: int = 0, step: int = NO_STEP) -> NDArray[np.void]:
+    """The one row (ROW) that all samples of a run share."""
     return np.array([(kind, detail, entry, step)], dtype=ROW)
 
 
@@ -313,7 +315,7 @@ def _assemble(name: bytes, block: _Block) -> Bytes2D:
     return ids
 
 
-def _find(name: bytes, ids: Bytes2D, part: Bytes2D) -> int:
+def find_part(name: bytes, ids: Bytes2D, part: Bytes2D) -> int:
     """Where a registered part begins in its block. ProofError unless it stands there whole."""
     first = part[0].tobytes()
     start = bisect.bisect_left(range(len(ids)), first, key=lambda i: ids[i].tobytes())
@@ -361,11 +363,11 @@ def _sort_rows(
     composite.sort()
     places = composite.astype(np.uint32)  # the low half
     del composite
-    run_of = np.repeat(np.arange(len(runs), dtype=np.uint32), lengths)
-    return runs[run_of[places]], counts
+    row_of = np.repeat(np.arange(len(runs), dtype=np.uint32), lengths)
+    return runs[row_of[places]], counts
 
 
-def _group_contents(pairs: list[tuple[Bytes2D, Bytes2D]]) -> tuple[Bytes2D, NDArray[np.int64], Bytes2D]:
+def merge_contents(pairs: list[tuple[Bytes2D, Bytes2D]]) -> tuple[Bytes2D, NDArray[np.int64], Bytes2D]:
     """Unique (content, id) pairs, ascending: the contents, how many ids each has, and the ids."""
     if not pairs:
         return _NONE32, np.zeros(0, dtype=np.int64), _NONE32

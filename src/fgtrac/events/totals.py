@@ -31,6 +31,13 @@ class Totals:
                 first = int(mine.min()) if len(mine) else NO_STEP
                 self._steps[epoch] = min(self._steps.get(epoch, NO_STEP), first)
 
+    def merge(self, counts: Mapping[str, int], epoch_steps: NDArray[np.uint64]) -> None:
+        """Take what other entries gave, in any order."""
+        for kind, count in counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+        for epoch, first in enumerate(epoch_steps.tolist()):
+            self._steps[epoch] = min(self._steps.get(epoch, NO_STEP), first)
+
     @property
     def epoch_steps(self) -> NDArray[np.uint64]:
         """Element e: the first applied step of epoch e (below MAX_EPOCHS), 2^64-1 where there is none."""

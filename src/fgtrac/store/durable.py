@@ -62,6 +62,45 @@ def write_file(path: Path, data: bytes | Iterable[bytes | memoryview], *, mode: 
         sync_folder(path.parent)
 
 
+def write_at(path: Path, offset: int, data: Iterable[bytes | memoryview], *, cut: bool = False) -> None:
+    """Put bytes at a place in a file, which is made where it is not there; with `cut`, nothing stays behind them.
+
+    Not on disk before `sync_file`: of a file that is being put together, whose reader checks it. OSError where the disk
+    refuses.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        for piece in data:
+            _write_all(fd, piece)
+        if cut:
+            os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until all that was written into a file is on disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def put_also(source: Path, target: Path) -> None:
+    """Give a file that is on disk another name as well, in the place of what has that name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + TEMPORARY)
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    try:
+        _rename(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # two names of one file: the rename does nothing
+    sync_folder(target.parent)
+
+
 def create_file(path: Path, data: bytes, *, mode: int) -> None:
     """Put a whole file in place where there is none. FileExistsError where there is one, even one made just now.
 

@@ -101,8 +101,7 @@ def build(columns: Columns, previous: Tree | None = None) -> Tree:
     if n == 0:
         return Tree(columns, np.empty((0, 32), np.uint8), np.empty((0, 32), np.uint8), EMPTY_ROOT)
     reuse = _Reuse(columns, previous) if previous is not None and len(previous) else None
-    digests = _rows(_digests(columns) if reuse is None else reuse.digests())
-    below = _leaf_hashes(columns.keys, digests) if reuse is None else reuse.leaf_hashes(digests)
+    digests, below = _hashed(columns, reuse)
     sizes = [n >> level for level in range(n.bit_length())]
     nodes, filled = np.empty((sum(sizes), HASH_BYTES), dtype=np.uint8), 0
     for level, size in enumerate(sizes):
@@ -113,11 +112,22 @@ def build(columns: Columns, previous: Tree | None = None) -> Tree:
     return Tree(columns, digests, nodes, merkle.root(n, Tree(columns, digests, nodes, b"")))
 
 
+def hash_columns(columns: Columns, previous: Tree | None = None) -> tuple[Bytes2D, bytes]:
+    """The digests (n, 32) of the values, and the leaf hashes laid end to end; of a part of a tree too, where `previous`
+    is the same part of an older one (of its nodes, only those of its leaves are read)."""
+    return _hashed(columns, _Reuse(columns, previous) if previous is not None and len(previous) else None)
+
+
+def _hashed(columns: Columns, reuse: _Reuse | None) -> tuple[Bytes2D, bytes]:
+    digests = _rows(value_digests(columns) if reuse is None else reuse.digests())
+    return digests, _leaf_hashes(columns.keys, digests) if reuse is None else reuse.leaf_hashes(digests)
+
+
 def _rows(data: bytes) -> Bytes2D:
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
-def _digests(columns: Columns, chosen: NDArray[np.intp] | None = None) -> bytes:
+def value_digests(columns: Columns, chosen: NDArray[np.intp] | None = None) -> bytes:
     """SHA-256 of the values of the chosen leaves (default: all), piece by piece, so that no copy of them all stays."""
     out = []
     starts_all, stops_all = columns.offsets[:-1], columns.offsets[1:]
@@ -152,7 +162,7 @@ class _Reuse:
     def __init__(self, columns: Columns, previous: Tree) -> None:
         self._columns, self._previous = columns, previous
         old = previous.columns
-        self._old_place = _places(old.keys, columns.keys)  # of each new leaf in the old tree, or -1
+        self._old_place = places_in(old.keys, columns.keys)  # of each new leaf in the old tree, or -1
         there = np.flatnonzero(self._old_place >= 0)
         sizes, old_sizes = np.diff(columns.offsets), np.diff(old.offsets)
         same_size = sizes[there] == old_sizes[self._old_place[there]]
@@ -163,7 +173,7 @@ class _Reuse:
     def digests(self) -> bytes:
         out = np.empty((len(self._columns), HASH_BYTES), dtype=np.uint8)
         out[self._same] = self._previous.digests[self._old_place[self._same]]
-        out[~self._same] = _rows(_digests(self._columns, np.flatnonzero(~self._same)))
+        out[~self._same] = _rows(value_digests(self._columns, np.flatnonzero(~self._same)))
         return out.tobytes()
 
     def leaf_hashes(self, digests: Bytes2D) -> bytes:
@@ -189,7 +199,7 @@ class _Reuse:
         return out.tobytes()
 
 
-def _places(old: Bytes2D, new: Bytes2D) -> NDArray[np.intp]:
+def places_in(old: Bytes2D, new: Bytes2D) -> NDArray[np.intp]:
     """For each row of `new` its place in `old` (both ascending), or -1: one merge of the two."""
     joined = np.concatenate([old, new])
     prefix = np.ascontiguousarray(joined[:, :9])  # type and eight bytes decide nearly always

@@ -1,0 +1,323 @@
+"""An index that does not fit in memory: built from a log by units of work, byte for byte as in memory.
+
+    register   this process   the `samples` entries: blocks, ranks, contents   (store/index_register.py)
+    map        units          ranges of entries -> sorted runs of postings     (store/index_units.py)
+    contents   units          ranges of contents -> leaves
+    reduce     units          ranges of samples -> values in place, leaves
+    join       this process   offsets, digests, upper nodes, the columns' SHA-256, as the units finish
+
+Seals and the auditor both build it so; the one keeps the columns, the other only their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.errors import ProofError
+from fgtrac.events.postings import ROW, PostingTable
+from fgtrac.events.schema import decode_event
+from fgtrac.events.totals import Totals
+from fgtrac.store import durable
+from fgtrac.store.index_files import load_index
+from fgtrac.store.index_join import Join
+from fgtrac.store.index_register import (
+    NPY_HEADER_BYTES,
+    PAIRS,
+    FirstReading,
+    bundle_path,
+    cut_evenly,
+    find_registrations,
+    read_registrations,
+)
+from fgtrac.store.index_runs import count_postings, part_of, read_leaves, read_run
+from fgtrac.store.index_units import (
+    ALL_GOOD,
+    ContentUnit,
+    MapUnit,
+    ReduceUnit,
+    forget,
+    map_entries,
+    merge_contents_of,
+    pairs_in,
+    reduce_samples,
+)
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.unit_ledger import UnitLedger
+from fgtrac.tlog.index import CONTENT, KEY_BYTES, SAMPLE, Tree
+from fgtrac.tlog.tiles import WIDTH, encode_bundle, read_entries
+
+WORK = 1  # number of what the units' files hold: another one's are not taken up
+BYTES_A_POSTING = 96  # that a worker holds at most for each posting of its unit
+FEWEST, MOST = 1 << 14, 1 << 22  # postings of a unit
+Progress = Callable[[str, int, int], None]
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+
+class Workers(Protocol):
+    """What does the units (`fgtrac.engine`), in any order."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def results(
+        self,
+        work: Callable[[U], R],
+        units: Sequence[U],
+        *,
+        what: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[int, R]]: ...
+
+    def check_shared(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """What an index is built over: the first `stop` entries of the log of `size` entries in the folder `trace`, whose
+    root is `root`, and the `new` entries behind them (with them, `stop` is `size`).
+
+    Only the entries from `start` on are read where the index sealed at `start` is given: 0 for none, else that index
+    must be whole (the caller checks its files' digests, which `start_digests` are)."""
+
+    trace: Path
+    size: int
+    root: bytes
+    stop: int
+    new: Sequence[bytes] = ()
+    start: int = 0
+    start_digests: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuiltIndex:
+    """An index over a log: its root and number of leaves, counts of the entries that were read by kind and their first
+    steps of epochs (of those from `start` on), and the SHA-256 of each column's file. `folder` holds these files
+    (NAME.npy), on disk, where they were to be kept."""
+
+    root: bytes
+    leaves: int
+    counts: dict[str, int]
+    epoch_steps: NDArray[np.uint64]
+    column_digests: dict[str, bytes]
+    folder: Path
+
+
+def build_large_index(
+    log: LogPart,
+    workers: Workers,
+    folder: Path,
+    ledger: Path,
+    *,
+    memory_bytes: int,
+    keep: bool = True,
+    numbers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> BuiltIndex:
+    """Build the index of a log in about `memory_bytes` for all workers together, with files in `folder`, which all
+    workers see and nobody else uses; and with `ledger`, a file where nobody else writes. Called again after it was cut
+    short, it goes on from the units that were finished.
+
+    Without `keep` the values are removed as soon as they are hashed (12 bytes a posting is what the disk holds at a
+    time), and the other columns are for the caller to remove. `numbers` are the entries that may be `samples` entries,
+    where the caller knows; `progress` hears the stage, and how many of how many units of it are done.
+    The caller removes folder and ledger when it has what it wants.
+
+    ProofError or FormatError, of the first entry that is not as it should be, in the words of `PostingTable`.
+    """
+    build = _Build(log, workers, folder, UnitLedger(ledger), memory_bytes, keep, progress or (lambda *_: None))
+    try:
+        return build.run(numbers)
+    finally:
+        forget()
+        build.ledger.close()
+
+
+class _Build:
+    """One build. Its folder has its name, which all that it rests on decides."""
+
+    def __init__(
+        self, log: LogPart, workers: Workers, folder: Path, ledger: UnitLedger, memory: int, keep: bool, told: Progress
+    ) -> None:
+        self.log, self.workers, self.ledger, self.keep, self.told = log, workers, ledger, keep, told
+        self.trace = TraceDir(log.trace)
+        share = memory // (max(workers.workers, 4) + 1) // BYTES_A_POSTING
+        self.at_once = min(max(1 << max(share.bit_length() - 1, 0), FEWEST), MOST)
+        said = hashlib.sha256(f"{WORK} {log.size} {log.stop} {log.start} {self.at_once} {keep}\n".encode())
+        said.update(log.root + log.start_digests)
+        for entry in log.new:
+            said.update(len(entry).to_bytes(4, "big") + entry)
+        self.folder = folder / said.hexdigest()[:32]
+        for other in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if other != self.folder:
+                durable.remove_folder(other) if other.is_dir() and not other.is_symlink() else durable.remove(other)
+        durable.make_folder(self.folder)
+        self.previous: Tree | None = load_index(self.trace.mapped, log.start, b"") if log.start else None
+
+    def run(self, numbers: Sequence[int] | None) -> BuiltIndex:
+        """All stages."""
+        log = self.log
+        self.workers.check_shared(self.folder)
+        self.told("samples", 0, 1)
+        if numbers is None:
+            numbers = find_registrations(self.trace, log.size)
+        numbers = [n for n in numbers if n < log.stop]
+        first = read_registrations(self.trace, log.size, numbers, log.new, log.start, self.folder)
+        self.told("samples", 1, 1)
+        runs, totals = self._map(first, numbers)
+        contents = self._do("contents", merge_contents_of, self._content_units(first), lambda digest: digest)
+        content_files = [self.folder / f"contents-{n}" for n, _ in sorted(contents)]
+        units, postings = self._reduce_units(runs, first.samples)
+        join = Join(self.folder, first.samples, postings * ROW.itemsize, content_files)
+        waiting: dict[int, ReduceUnit] = {}
+        for number, _digest in self._do("reduce", reduce_samples, units, lambda digest: digest):
+            waiting[number] = units[number]
+            while unit := waiting.pop(join.taken, None):
+                join.take(read_leaves(Path(unit.out)), Path(unit.values), unit.offset)
+                if not self.keep:
+                    durable.remove(Path(unit.values))
+        root, digests = join.finish(keep=self.keep)
+        return BuiltIndex(root, join.leaves, totals.counts, totals.epoch_steps, digests, self.folder)
+
+    def _do(
+        self, what: str, work: Callable[[U], R], units: Sequence[U], digest_of: Callable[[R], bytes]
+    ) -> Iterator[tuple[int, R]]:
+        """Results as they come; each finished unit is in the ledger before."""
+        self.told(what, 0, len(units))
+
+        def told(done: int, total: int) -> None:
+            self.told(what, done, total)
+
+        for number, result in self.workers.results(work, units, what=f"index: {what}", progress=told):
+            if digest := digest_of(result):
+                self.ledger.add(self._name(what, number), digest)
+            yield number, result
+
+    def _name(self, what: str, number: int) -> str:
+        return f"{self.folder.name}/{what}-{number}"
+
+    def _known(self, what: str, number: int) -> dict[str, Any]:
+        return {"out": str(self.folder / f"{what}-{number}"), "known": self.ledger.known(self._name(what, number))}
+
+    # -- map ------------------------------------------------------------------------------------------------------
+
+    def _map(self, first: FirstReading, numbers: Sequence[int]) -> tuple[list[Path], Totals]:
+        units = list(self._map_units(first.bad[0] if first.bad is not None else None))
+        totals = Totals({}, np.empty(0, np.uint64))
+        bad, open_units = first.bad[0] if first.bad is not None else -1, set(range(len(units)))
+        for number, mapped in self._do("map", map_entries, units, lambda m: m.sha256):
+            open_units.discard(number)
+            totals.merge(mapped.counts, mapped.epoch_steps)
+            if mapped.bad != ALL_GOOD:
+                bad = mapped.bad if bad < 0 else min(bad, mapped.bad)
+            if bad >= 0 and all(units[n].start > bad for n in open_units):
+                break
+        if bad >= 0:
+            self._explain(bad, numbers)
+        if first.late is not None:
+            raise first.late
+        return [Path(unit.out) for unit in units], totals
+
+    def _map_units(self, stop: int | None) -> Iterator[MapUnit]:
+        """Whole bundles, of about as many postings as are held at once: none has less than four bytes in an entry."""
+        log, count = self.log, 0
+        stop = log.stop if stop is None else min(stop, log.stop)
+        start, size = log.start, 0
+        at = start
+        while at < stop:
+            after = min((at // WIDTH + 1) * WIDTH, stop)
+            here = bundle_path(self.trace, at // WIDTH, min(WIDTH, log.size - at // WIDTH * WIDTH)).stat().st_size
+            if size and size + here > 4 * self.at_once:
+                yield self._map_unit(count, start, at)
+                count, start, size = count + 1, at, 0
+            at, size = after, size + here
+        if at > start:
+            yield self._map_unit(count, start, at)
+            count += 1
+        for n, first in enumerate(range(0, len(log.new), WIDTH), count):
+            path, entries = self.folder / f"new-{n}", log.new[first : first + WIDTH]
+            durable.write_file(path, encode_bundle(entries), sync=False)
+            yield self._map_unit(n, log.size + first, log.size + first + len(entries), str(path))
+
+    def _map_unit(self, number: int, start: int, stop: int, spool: str = "") -> MapUnit:
+        registered = str(self.folder / "registered")
+        return MapUnit(
+            str(self.log.trace), self.log.size, start, stop, spool, registered, **self._known("map", number)
+        )  # fmt: skip
+
+    def _explain(self, number: int, numbers: Sequence[int]) -> None:
+        """Raise what `PostingTable` says of an entry: with the registrations before it of the blocks that it names."""
+
+        def event_at(wanted: int) -> dict[str, Any]:
+            if wanted >= self.log.size:
+                return decode_event(self.log.new[wanted - self.log.size])
+            return decode_event(next(read_entries(self.trace, wanted, wanted + 1, self.log.size)))
+
+        event, table = event_at(number), PostingTable()
+        named = {event[name] for name in ("block", "child_block") if name in event}
+        new = [self.log.size + n for n in range(len(self.log.new))]
+        for before in (n for n in [*numbers, *new] if n < number):
+            earlier = event_at(before)
+            if earlier["kind"] == "samples" and earlier["block"] in named:
+                table.recall(before, earlier)
+        table.add(number, event)
+        raise ProofError(f"entry {number} changed while it was read; nobody may write to a log that is read")
+
+    # -- contents and reduce ----------------------------------------------------------------------------------------
+
+    def _content_units(self, first: FirstReading) -> list[ContentUnit]:
+        pairs, start = pairs_in(self.folder / "pairs"), b"\0" * 32
+        groups = [pairs[at : at + length] for at, length in first.pair_runs]
+        if self.previous is not None:
+            groups.append(part_of(self.previous, CONTENT, start, b"\xff" * 32)[0].columns.keys[:, 1:])
+        units = []
+        for number, border in enumerate(cut_evenly(groups, PAIRS)):
+            where = (str(self.log.trace), self.log.start)
+            unit = ContentUnit(
+                str(self.folder / "pairs"), first.pair_runs, start, border, *where, **self._known("contents", number)
+            )
+            units.append(unit)
+            start = border
+        return units
+
+    def _reduce_units(self, files: Sequence[Path], samples: int) -> tuple[list[ReduceUnit], int]:
+        """Ranges of samples with at most as many postings as are held at once, or of one sample; and all postings."""
+        runs, units, before = [read_run(path)[0] for path in files], list[ReduceUnit](), 0
+        keys = self.folder / "keys.npy"
+        waiting = [(0, samples)] if samples else []
+        while waiting:
+            start, stop = waiting.pop()
+            count = count_postings(runs, start, stop) + self._known_postings(keys, start, stop)
+            if count > self.at_once and stop - start > 1:
+                middle = (start + stop) // 2
+                waiting += [(middle, stop), (start, middle)]
+                continue
+            number = len(units)
+            values, offset = self.folder / "values.npy", NPY_HEADER_BYTES + before * ROW.itemsize
+            if not self.keep:
+                values, offset = self.folder / f"values-{number}", 0
+            unit = ReduceUnit(
+                tuple(path.name for path in files), start, stop, str(keys), str(self.log.trace), self.log.start,
+                str(values), offset, self.at_once, **self._known("reduce", number),
+            )  # fmt: skip
+            units.append(unit)
+            before += count
+        return units, before
+
+    def _known_postings(self, keys: Path, start: int, stop: int) -> int:
+        """How many rows of these samples the previous index has."""
+        if self.previous is None:
+            return 0
+        at = [NPY_HEADER_BYTES + KEY_BYTES * n + 1 for n in (start, stop - 1)]
+        with keys.open("rb") as file:
+            first, last = ((file.seek(place), file.read(32))[1] for place in at)
+        offsets = part_of(self.previous, SAMPLE, first, last)[0].columns.offsets
+        return int(offsets[-1] - offsets[0]) // ROW.itemsize

@@ -1,0 +1,114 @@
+"""An index built in pieces on disk is, byte for byte, the one that is built in memory; and goes on where it was cut."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgtrac.engine.alone import Alone
+from fgtrac.events.postings import PostingTable
+from fgtrac.events.schema import decode_event, encode_event
+from fgtrac.events.totals import Totals
+from fgtrac.store import index_build
+from fgtrac.store.index_build import BuiltIndex, LogPart, build_large_index
+from fgtrac.store.index_files import write_index
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.index import Columns, Tree, build
+from fgtrac.tlog.npy import COLUMNS, column_digests
+from fgtrac.tlog.tiles import grow
+from histories import Event, History
+
+
+def in_memory(entries: Sequence[bytes]) -> tuple[Tree, Totals]:
+    table, totals = PostingTable(), Totals({}, np.empty(0, np.uint64))
+    for number, entry in enumerate(entries):
+        event = decode_event(entry)
+        table.add(number, event)
+        totals.add(event)
+    return build(Columns(*table.columns())), totals
+
+
+class Place:
+    """A log in a folder, and where its index is built."""
+
+    def __init__(self, folder: Path, entries: Sequence[bytes]) -> None:
+        self.trace = TraceDir.create(folder / "run.trace")
+        self.entries = list(entries)
+        growth = grow(0, self.trace, self.entries)
+        self.root = growth.root
+        for path, data in growth.files.items():
+            (self.trace.path / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.trace.path / path).write_bytes(data)
+        self.work, self.ledger = folder / "work", folder / "ledger"
+
+    def build(self, engine: Any = None, *, new: Sequence[bytes] = (), start: int = 0, **more: Any) -> BuiltIndex:
+        size = len(self.entries)
+        log = LogPart(self.trace.path, size, self.root, size, new, start, b"digests" if start else b"")
+        return build_large_index(log, engine or Alone(), self.work, self.ledger, **{"memory_bytes": 1, **more})
+
+
+def same(built: BuiltIndex, tree: Tree, totals: Totals | None = None) -> None:
+    assert (built.root, built.leaves) == (tree.root, len(tree))
+    assert built.column_digests == column_digests(tree)
+    if totals is not None:
+        assert built.counts == totals.counts
+        assert built.epoch_steps.tolist() == totals.epoch_steps.tolist()
+
+
+def kept(built: BuiltIndex) -> dict[str, bytes]:
+    return {name: hashlib.sha256((built.folder / f"{name}.npy").read_bytes()).digest() for name in COLUMNS}
+
+
+def encoded(events: Sequence[Event]) -> list[bytes]:
+    return [encode_event(event) for event in events]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units so small that a short history has several of each, and samples that are streamed."""
+    monkeypatch.setattr(index_build, "FEWEST", 8)
+    monkeypatch.setattr(index_build, "PAIRS", 2)
+    monkeypatch.setattr("fgtrac.store.index_register.PAIRS", 3)
+    monkeypatch.setattr("fgtrac.store.index_register.AT_ONCE", 4)
+    monkeypatch.setattr("fgtrac.store.index_register.SAMPLED", 2)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_in_pieces_as_in_memory(seed: int, tmp_path: Path, tiny: None) -> None:
+    entries = encoded(History(seed, 1 + seed * 30).events)
+    place = Place(tmp_path, entries)
+    tree, totals = in_memory(entries)
+    built = place.build()
+    same(built, tree, totals)
+    assert kept(built) == built.column_digests
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_old_columns_are_merged_in_and_the_journal_s_entries_are_read(seed: int, tmp_path: Path, tiny: None) -> None:
+    entries = encoded(History(100 + seed, 200).events)
+    chosen = random.Random(seed)
+    old, sealed = sorted((chosen.randrange(1, 200), chosen.randrange(1, 200)))
+    place = Place(tmp_path, entries[:sealed])
+    write_index(place.trace.path, old, in_memory(entries[:old])[0])
+    built = place.build(start=old, new=entries[sealed:])
+    same(built, in_memory(entries)[0])
+
+
+def test_the_auditor_keeps_no_values(tmp_path: Path, tiny: None) -> None:
+    entries = encoded(History(7, 300).events)
+    place = Place(tmp_path, entries)
+    built = place.build(keep=False)
+    same(built, *in_memory(entries))
+    assert not list(built.folder.glob("values*"))
+
+
+def test_nothing_is_registered(tmp_path: Path) -> None:
+    place = Place(tmp_path, [])
+    built = place.build()
+    same(built, *in_memory([]))
