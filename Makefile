@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-graph test test-services test-browser test-cluster screenshots notebooks lint bench reproduction capture-matrix attacks fuzz clean
+.PHONY: demo demo-graph test test-services test-browser test-cluster screenshots notebooks lint bench scale reproduction capture-matrix attacks fuzz clean
 SECONDS ?= 600
 BUNDLES ?= 100000
 NPM_FLAGS := --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
@@ -46,8 +46,12 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready
-	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/lightning_loop.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py,$(wildcard benchmarks/*.py)); do \
+	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/lightning_loop.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py benchmarks/scale.py benchmarks/scaling_page.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
+
+# A billion uses over ten million samples, measured: docs/scaling.json and its page. Half an hour, and 45 GB of disk.
+scale: .venv/ready
+	$(BIN)/python benchmarks/scale.py --into docs/scaling.json
 
 # Both experiments of the paper, measured: docs/reproduction.json and its page. Goes on where it was interrupted.
 reproduction: .venv/ready
