@@ -100,7 +100,7 @@ class StatePass:
 
     def done(self, rows: ScoredRows, there: Set[str]) -> int:
         """How many rows need no pass where these files are there."""
-        if not set(self._matrix_path(rows)) <= there:
+        if self.makes_matrix(rows, there):
             return 0
         shards = [(head, shard_path(head, part)) for part, head in enumerate(self._heads(rows, b""))]
         return sum(head.stop - head.start for head, path in shards if {path, losses_path(path)} <= there)
@@ -121,24 +121,42 @@ class StatePass:
             files.take(path, self._about(rows, path))
         self._run(rows, digest, files, named | kept, advance)
 
+    def makes_matrix(self, rows: ScoredRows, there: Set[str]) -> bool:
+        """Whether a pass over these rows has a Gauss-Newton matrix to make."""
+        return not set(self._matrix_path(rows)) <= there
+
     def _run(self, rows: ScoredRows, digest: bytes, files: Files, there: Set[str], advance: Advance) -> None:
         """Write the files that are not there."""
-        matrix = GaussNewton(self.layers[0]) if not set(self._matrix_path(rows)) <= there else None
+        matrix = GaussNewton(self.layers[0]) if self.makes_matrix(rows, there) else None
         for part, head in enumerate(self._heads(rows, digest)):
             path = shard_path(head, part)
             if matrix is None and {path, losses_path(path)} <= there:
                 continue
-            passes = list(self._passes(rows, head.start, head.stop, advance))
+            passes = self.write(rows, head, part, files, there, advance)
             if matrix is not None:
                 _add(matrix, passes)
-            if (beside := losses_path(path)) not in there:
-                losses = np.concatenate([p.losses for p in passes])
-                files.write(beside, encode_losses(losses), self._about(rows, beside))
-            if path not in there:
-                files.write(path, self._shard(rows, head, passes), self._about(rows, path))
         if matrix is not None:
             path = ggn_path(self.state)
             files.write(path, encode_ggn({matrix.layer.name: matrix.mean()}), self._about(rows, path))
+
+    def write(
+        self, rows: ScoredRows, head: ShardHead, part: int, files: Files, there: Set[str], advance: Advance
+    ) -> list[Pass]:
+        """Write one shard and its losses, but for what is there; the passes that they are from."""
+        path = shard_path(head, part)
+        passes = list(self._passes(rows, head.start, head.stop, advance))
+        if (beside := losses_path(path)) not in there:
+            losses = np.concatenate([p.losses for p in passes])
+            files.write(beside, encode_losses(losses), self._about(rows, beside))
+        if path not in there:
+            files.write(path, self._shard(rows, head, passes), self._about(rows, path))
+        return passes
+
+    def parts(self, rows: ScoredRows, digest: bytes, named: Set[str]) -> list[tuple[int, ShardHead]]:
+        """The shards that are not named yet with their losses: where the matrix is to be made, all of them."""
+        is_whole = self.makes_matrix(rows, named)
+        each = [(part, head, shard_path(head, part)) for part, head in enumerate(self._heads(rows, digest))]
+        return [(part, head) for part, head, path in each if is_whole or not {path, losses_path(path)} <= named]
 
     def _fitting(self, rows: ScoredRows, digest: bytes, trace: TraceDir, named: Set[str], left: Set[str]) -> set[str]:
         """Those of the files that were left which this pass would make itself."""
@@ -149,7 +167,7 @@ class StatePass:
         for part, head in enumerate(self._heads(rows, digest)):
             path = shard_path(head, part)
             pair = {path, losses_path(path)}
-            if not pair <= named and pair <= named | left and self._is_ours(rows, head, path, trace):
+            if not pair <= named and pair <= named | left and self.is_ours(rows, head, path, trace):
                 kept |= pair & left
         if matrix and not (
             self.done(rows, named | kept | matrix) == len(rows)
@@ -158,7 +176,7 @@ class StatePass:
             return set()
         return kept | matrix
 
-    def _is_ours(self, rows: ScoredRows, head: ShardHead, path: str, trace: TraceDir) -> bool:
+    def is_ours(self, rows: ScoredRows, head: ShardHead, path: str, trace: TraceDir) -> bool:
         """Whether a shard is what its head should be, and a few of its rows still have the losses beside it."""
         then = find_losses(trace, path, head, self.dtype)
         if then is None:

@@ -26,12 +26,12 @@ from fgtrac.store.vault import Vault
 
 class GivenData(Registering):
     """What the verifier's function is called with: it takes the verbs of a run that register data and say how scores
-    and modality weights are made, and writes nothing."""
+    and modality weights are made, and writes nothing. With `digests` false contents are not held against the log."""
 
-    def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets) -> None:
+    def __init__(self, trace: TraceDir, scheme: str, secrets: Secrets, *, digests: bool = True) -> None:
         before = prior.registered_before(trace)
         recorder = cast(Recorder, None)  # never called where nothing is added
-        self._registry = Registry(recorder, scheme, secrets, cast(WayBack, None), before, adds=False)
+        self._registry = Registry(recorder, scheme, secrets, cast(WayBack, None), before, adds=False, digests=digests)
         self._hashed = {name for name, (_block, contents) in before.items() if contents is not None}
         self.rows: dict[str, ScoredRows] = {}
         self.how: dict[str, Any] = {}

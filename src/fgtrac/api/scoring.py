@@ -7,7 +7,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import torch
 from fgtrac.api.contributions import record_contributions
 from fgtrac.api.cost import Cost, in_words, say, shown
 from fgtrac.api.factor_passes import Files, StatePass
+from fgtrac.api.factor_units import one_thread
 from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger, read_state
@@ -24,6 +25,7 @@ from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.api.same_scoring import check_all_layers, check_named_layers, check_same_loss
 from fgtrac.api.scored_rows import ScoredRows, check_same, has_labels, read_labels
+from fgtrac.api.spread_passes import Spread, give_out
 from fgtrac.api.wish import Wish
 from fgtrac.capture.checkpoint import load_state
 from fgtrac.capture.recorder import Recorder
@@ -168,20 +170,29 @@ class Scoring:
     # -- at once, or afterwards -----------------------------------------------------------------------------------
 
     def complete(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress | None
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        progress: Progress | None,
+        spread: Spread | None = None,
     ) -> None:
-        """Make what is missing of every kept checkpoint, from its saved state put into a copy of the model.
+        """Make what is missing of every kept checkpoint, from its saved state put into a copy of the model; with
+        `spread` by its workers, and with one thread each.
 
         ScoreError where no checkpoint is kept, the model is of another architecture, or factors are not finite.
         """
         ledger = self._run._ledger
         if not ledger.states:
             raise ScoreError(f"{self._run._trace.path.name} has no kept checkpoint; record some with run.checkpoint()")
-        with self._alone():
-            self._complete(model, optimizer, progress)
+        with self._alone(), nullcontext() if spread is None else one_thread():
+            self._complete(model, optimizer, progress, spread)
 
     def _complete(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress | None
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        progress: Progress | None,
+        spread: Spread | None,
     ) -> None:
         ledger = self._run._ledger
         mine = copy.deepcopy(model)
@@ -199,9 +210,18 @@ class Scoring:
             show(done, total)
 
         show(done, total)
-        for state in todo:
-            self._load(mine, state)
-            self._score(mine, state, self._rates_then(state, model, mine, optimizer), advance)
+        passes = [self._pass(state, factors, self._rates_then(state, model, mine, optimizer)) for state in todo]
+        if spread is not None and not spread.is_here:
+            with self._unseen(mine):
+
+                def rows_digest(rows: ScoredRows) -> bytes:
+                    return hashlib.sha256(self._rows_file(rows, mine, Files(self._run._trace))).digest()
+
+                named = ledger.scored_files()
+                give_out(spread, self._run._trace, ledger.states[0], self._rows, passes, named, rows_digest, advance)
+        for one in passes:
+            self._load(mine, one.state)
+            self._score(mine, one.state, one.learning_rates, advance)
 
     def _todo(self) -> list[State]:
         """The states to look at: those that have factors, and as many others as the limits allow."""

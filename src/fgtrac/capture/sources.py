@@ -37,7 +37,7 @@ class Registry:
     `before` is what the log of a resumed run has under each name: the block, and the SHA-256 over the content digests
     in the order of the ids, where there are any. With `adds` false nothing is written: what is registered must be in
     `before`. `room(rows)` is where so many ids are put, (rows, 32) uint8; `progress(rows)` is told how naming so many
-    samples goes."""
+    samples goes. With `digests` false no contents are read: data are known by their ids."""
 
     def __init__(
         self,
@@ -49,10 +49,12 @@ class Registry:
         returned: Returned | None = None,
         *,
         adds: bool = True,
+        digests: bool = True,
         room: Room = lambda rows: np.empty((rows, 32), dtype=np.uint8),
         progress: Callable[[int], Progress | None] = lambda rows: None,
     ) -> None:
         self.adds = adds
+        self._digests = digests
         self.scheme = scheme
         self.turns: Turns = alone
         self._room = room
@@ -234,7 +236,9 @@ class Registry:
             self._returned.check(names, [self._before[n][0] for n in names if n in self._before], subjects)
         with self.turns(names[0]) as turn:
             keyed = self._id_keys(subjects)
-            described, digests = self._digest(names[0], there, rows, source) if content else (None, None)
+            described, digests = (
+                self._digest(names[0], there, rows, source) if content and self._digests else (None, None)
+            )
             contents = None if digests is None else content_ids(keyed, digests, self._room)
             del digests
             for called in names:  # one, unless a trace that has several is only added to

@@ -16,6 +16,7 @@ from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
 from fgtrac.api.user_functions import load_function
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
+from fgtrac.engine.opening import FORMS
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_WITH_OUT = 20  # up to so many targets are shown when the matrix is written too
@@ -70,12 +71,22 @@ def score(
     retrainings: Annotated[
         Path | None, typer.Option(help="where --fidelity keeps what it has trained (default: NAME.retrainings)")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            envvar="FGTRAC_ENGINE",
+            help=f"with --with and -o, give the work to: {FORMS} (default: this process alone)",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who lowered a target's loss (proponents) and who raised it (opponents), checkpoint by checkpoint.
 
     Reads the factors in the trace, and no training data. Without --toward, the target is role:validation. With --with,
-    FUNCTION(run) registers the data again, calls run.score_with(...) and returns the model; this needs torch.
+    FUNCTION(run) registers the data again, calls run.score_with(...) and returns the model; this needs torch. With
+    --engine, every worker calls it for data and a model of its own, and the scores are the same, byte for byte.
     --fidelity measures how well the scores agree with retraining; without it, or a measurement in the log, the answer
     says that fidelity is not measured.
     """
@@ -83,7 +94,7 @@ def score(
     if also:
         _check_alone({"-o": out, "--record": record, "--with": with_, "--fidelity": fidelity})
     if with_ is not None:
-        make_factors(trace, with_)
+        make_factors(trace, with_, engine)
     retrain = None if fidelity is None else load_function(fidelity)
     opened = open_trace(trace)
     named: list[Any] = toward or ["role:validation"]
@@ -174,9 +185,10 @@ class Answer:
             console.print("the measured fidelity stands in the log", soft_wrap=True)
 
 
-def make_factors(trace: Path, named: str) -> None:
+def make_factors(trace: Path, named: str, engine: str | None) -> None:
     """Make the factors that the kept checkpoints lack, as the user's function says: it registers the data again, calls
-    run.score_with(...) and returns the model. What an interrupted job has made is not made again."""
+    run.score_with(...) and returns the model. What an interrupted job has made is not made again. The workers of an
+    engine call the function themselves."""
     function = load_function(named)
     from fgtrac.api.run import reopen  # needs torch
 
@@ -184,7 +196,7 @@ def make_factors(trace: Path, named: str) -> None:
         model = function(run)
         if not hasattr(model, "state_dict"):
             raise TypeError(f"{named.rpartition(':')[2]} returned {type(model).__name__}; return the model")
-        run.score(model)
+        run.score(model, engine=engine, function=None if engine is None else named)
 
 
 def parse_steps(text: str | None) -> list[int] | None:
