@@ -4,30 +4,26 @@ the trace. What comes again is recognised: an entry by its writer and number, al
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.kept import Kept
+from fgtrac.api.kept_folder import KeptWriter
 from fgtrac.api.ranks import POLL_S, Ranks
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import sealed_writers
 from fgtrac.errors import CaptureError, FormatError
 from fgtrac.events.codec import decode, encode
-from fgtrac.events.schema import decode_event
-from fgtrac.store import durable
-from fgtrac.store.journal import JournalWriter, encode_frame, parse_segment_name, scan, segments_of
+from fgtrac.store.journal import JournalWriter, encode_frame
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 
 NAMES = 10_000  # sent at once
 KEPT_WAIT_S = 60.0  # for a rank to say what it kept, where a training goes on
-_ORDER_FILE = re.compile(r"artifacts/order-[0-9a-f]{16}\.cbor")
 
 
 class SentJournal:
@@ -105,11 +101,10 @@ class Receiver:
     def __init__(self, ranks: Ranks, trace: TraceDir, vault: Vault, signer: Signer) -> None:
         self._ranks = ranks
         self._trace = trace
-        self._vault = vault
+        self._writer = KeptWriter(trace, vault)
         self._signer = signer
         self._turn = threading.Lock()
         self._taken = dict.fromkeys(range(1, ranks.count), 0)  # of each rank, how many parcels
-        self._journals: dict[bytes, JournalWriter] = {}
 
     def take(self) -> None:
         """Write what has come. OSError where the disk refuses, or the store of the group is gone: what was not written
@@ -123,10 +118,10 @@ class Receiver:
                 raise OSError(f"what the other ranks have sent cannot be read: {error}") from error
 
     def _take(self, rank: int, data: bytes) -> None:
-        unfit: Exception | None = None
+        unfit: FormatError | None = None
         try:
-            self._write(*decode(data))
-        except (FormatError, LookupError, TypeError, ValueError) as error:
+            self._writer.write(decode(data))
+        except FormatError as error:
             unfit = error
         self._ranks.forget(rank, self._taken[rank])
         self._taken[rank] += 1
@@ -145,19 +140,14 @@ class Receiver:
                 self.take()
                 time.sleep(POLL_S)
         with self._turn:
-            for journal in self._journals.values():
-                journal.sync()
-                journal.close()
-            self._journals.clear()
+            self._writer.close()
         return silent
 
     def rotate(self) -> None:
         """`take`, and have a seal take it whole."""
         self.take()
         with self._turn:
-            for journal in self._journals.values():
-                journal.sync()
-                journal.rotate()
+            self._writer.rotate()
 
     def tell_sealed(self) -> None:
         """Tell each rank the newest head, how many of each writer's entries it covers, and how many parcels are kept
@@ -169,32 +159,3 @@ class Receiver:
         with self._turn:
             for rank, taken in self._taken.items():
                 self._ranks.tell_sealed(rank, encode([note, writers, taken]))
-
-    def _write(self, what: str, *parts: Any) -> None:
-        if what == "frames":
-            self._write_frames(*parts)
-        elif what == "names":
-            self._vault.put_names((name[0], name[1], name[2], name[3] if len(name) > 3 else None) for name in parts[0])
-        elif what == "rows":
-            self._vault.put_rows(*parts)
-        elif what == "opening":
-            self._vault.put_opening(*parts)
-        elif what == "file":
-            if not _ORDER_FILE.fullmatch(parts[0]):
-                raise ValueError(f"{parts[0]!r:.60} is no file that a rank writes")
-            durable.write_file(self._trace.path / parts[0], parts[1])
-        elif what != "here":
-            raise ValueError(f"{what!r:.60} is nothing that a rank sends")
-
-    def _write_frames(self, writer: bytes, data: bytes) -> None:
-        found = scan(data)
-        if found.bad or found.torn:
-            raise ValueError(f"{sum(n for _, n in found.bad) + found.torn} of {len(data)} bytes are no whole frames")
-        entries = [entry for _at, entry in found.frames]
-        for entry in entries:
-            if (says := decode_event(entry)["writer"]) != writer:
-                raise ValueError(f"an entry of writer {says.hex()} came as one of {writer.hex()}")
-        if writer not in self._journals:
-            before = [parse_segment_name(path.name)[1] for path in segments_of(self._trace.journal, writer)]
-            self._journals[writer] = JournalWriter(self._trace.journal, writer, max(before, default=-1) + 1)
-        self._journals[writer].append(entries)

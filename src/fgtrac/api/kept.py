@@ -1,8 +1,4 @@
-"""What a rank without the common folder has sent, on its own disk until a head that covers it is known.
-
-NAME.kept/TRACE-ID/journal/  its journal's segments, as in a trace
-NAME.kept/TRACE-ID/parcels/  WRITER-N: what else it sends, such as samples' names; readable by their owner alone
-"""
+"""What a rank without the common folder sends to rank 0, and keeps on its own disk until a head covers it."""
 
 from __future__ import annotations
 
@@ -10,20 +6,20 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fgtrac.api.ranks import Ranks, is_writing
+from fgtrac.api.kept_folder import read_kept
+from fgtrac.api.ranks import Ranks
 from fgtrac.commit.gather import clear_sealed, read_segments
 from fgtrac.errors import CaptureError, FormatError, ProofError
 from fgtrac.events.codec import decode, encode
 from fgtrac.store import durable
-from fgtrac.store.journal import encode_frame, segments_of
+from fgtrac.store.journal import segments_of
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, verify_note
 
-PIECE_BYTES = 4 << 20  # of frames, sent at once
 HEAD_WAIT_S = 600.0  # at the end, for rank 0 to seal: as long as it may wait for another rank
 FAILED_WAIT_S = 15.0  # for that where the loop of this rank has failed
 
@@ -85,14 +81,10 @@ class Kept:
     def send_from_before(self) -> None:
         """Send what processes that are gone have left here of this trace. FormatError for a parcel that is none."""
         with self._turn:
-            for path in sorted((self.folder / "parcels").glob("*-*")):
-                if not is_writing(self.journal, bytes.fromhex(path.name.partition("-")[0])):
+            for path, what in read_kept(self.folder):
+                if path is not None:
                     self._waiting.append((self._sent, path))
-                    self.send(*decode(path.read_bytes()))
-            for segment in read_segments(TraceDir(self.folder)):
-                if not durable.is_held(segment.path):
-                    for frames in _pieces([encode_frame(frame.entry) for frame in segment.frames]):
-                        self.send("frames", segment.writer, frames)
+                self.send(*what)
             self._ranks.tell_kept(self._sent)
 
     # -- heads --------------------------------------------------------------------------------------------------------
@@ -148,14 +140,3 @@ class Kept:
         """Whether something of this rank's is not known to be covered."""
         segments = (segments_of(self.journal, self._writer)) if self._writer else []
         return bool(self._waiting) or any(path.stat().st_size for path in segments)
-
-
-def _pieces(frames: Sequence[bytes]) -> Iterator[bytes]:
-    some: list[bytes] = []
-    for frame in frames:
-        if some and sum(map(len, some)) + len(frame) > PIECE_BYTES:
-            yield b"".join(some)
-            some = []
-        some.append(frame)
-    if some:
-        yield b"".join(some)

@@ -17,10 +17,11 @@ from fgtrac.api import prior
 from fgtrac.api.adding import hold_open
 from fgtrac.api.gathered import Receiver, SentJournal, SentVault
 from fgtrac.api.kept import Kept
-from fgtrac.api.ranks import Began, Ranks, is_writing
+from fgtrac.api.ranks import Began, Ranks
 from fgtrac.api.recording import Options, Run
 from fgtrac.commit.signer import Signer, SignerElsewhere
 from fgtrac.errors import CaptureError, FormatError
+from fgtrac.store.journal import is_writing
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 

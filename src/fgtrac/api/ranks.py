@@ -22,9 +22,8 @@ from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.turns import Registered, Turn
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import decode, encode
-from fgtrac.store import durable
 from fgtrac.store.folder_store import FolderStore
-from fgtrac.store.journal import segments_of
+from fgtrac.store.journal import is_writing
 
 BEGIN_WAIT_S = 600.0  # for rank 0, which may prepare its data first; and for a registration by another rank
 END_WAIT_S = 600.0  # for the other ranks, at the end
@@ -359,11 +358,6 @@ def _read_began(data: bytes) -> Began:
     said = decode(data)
     lists = {"entry": tuple(said["entry"]), "next_passes": tuple(map(tuple, said["next_passes"]))}
     return Began(**said | lists | {"keys": tuple(said["keys"])})
-
-
-def is_writing(journal: Path, writer: bytes) -> bool:
-    """Whether the process that a writer belongs to is there: it holds its newest segment as long as it lives."""
-    return any(durable.is_held(path) for path in segments_of(journal, writer))
 
 
 def find_ranks(folder: Path, rank: int | None, world_size: int | None, *, gather: bool) -> Ranks | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from fgtrac.api.prior import signer_of
+from fgtrac.api.kept_folder import take_folder
+from fgtrac.api.prior import signer_of, trace_id_of
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.sequencer import SealResult
 from fgtrac.store.trace_dir import TraceDir
@@ -13,8 +15,9 @@ from fgtrac.store.trace_dir import TraceDir
 WAIT_S = 10.0  # for somebody else's seal to end
 
 
-def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True) -> SealResult:
-    """Seal the trace at `path`, after a crash too; with `full` (the default) commit the index over all of it.
+def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True, kept: Sequence[Path] = ()) -> SealResult:
+    """Seal the trace at `path`, after a crash too; with `full` (the default) commit the index over all of it. `kept`
+    are folders that ranks on other hosts have left: what is in them goes in before (`fgtrac.api.kept_folder`).
 
     FileNotFoundError or FormatError where there is no trace, ValueError for a key that is not its own; otherwise as
     `fgtrac.commit.sequencer.seal`.
@@ -22,4 +25,6 @@ def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True) -
     trace = TraceDir.open(path)
     signer = signer_of(trace, key_path)
     tidy.remove_unfinished(trace)
+    for folder in kept:
+        take_folder(trace, trace_id_of(trace), folder)
     return sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S)

@@ -16,10 +16,14 @@ def seal(
     plain: Annotated[
         bool, typer.Option("--plain", help="sign the log only; the index follows with a full seal")
     ] = False,
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option("--kept", help="first take in what a rank on another host has kept: its NAME.kept; repeatable"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Seal a trace: after a crash, or to rebuild a lost index. Signs with your key ($FGTRAC_KEY names another)."""
-    result = seal_trace(trace, full=not plain)
+    result = seal_trace(trace, full=not plain, kept=kept or ())
     if as_json:
         said = {"size": result.size, "root": result.root.hex(), "new_entries": result.new_entries, "full": result.full}
         print_json(said)

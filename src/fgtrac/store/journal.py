@@ -16,7 +16,7 @@ import numpy as np
 
 from fgtrac.errors import FormatError
 from fgtrac.store.checksums import Words, moved, prefix_checksums
-from fgtrac.store.durable import AppendFile
+from fgtrac.store.durable import AppendFile, is_held
 
 HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 1 << 20
@@ -168,6 +168,11 @@ def parse_segment_name(name: str) -> tuple[bytes, int]:
 def segments_of(folder: Path, writer: bytes) -> list[Path]:
     """A writer's segments that are there."""
     return sorted(folder.glob(f"{writer.hex()}-*.wal"))
+
+
+def is_writing(folder: Path, writer: bytes) -> bool:
+    """Whether the process that a writer belongs to is there: it holds its newest segment as long as it lives."""
+    return any(is_held(path) for path in segments_of(folder, writer))
 
 
 class JournalWriter:
