@@ -86,7 +86,8 @@ class LogPart:
     root is `root`, and the `new` entries behind them (with them, `stop` is `size`).
 
     Only the entries from `start` on are read where the index sealed at `start` is given: 0 for none, else that index
-    must be whole (the caller checks its files' digests, which `start_digests` are)."""
+    must be whole (the caller checks its files' digests, which `start_digests` are). Where the `leaves` are given, the
+    leaf hashes of at least the first `stop` entries end to end, an entry that has another one is refused."""
 
     trace: Path
     size: int
@@ -95,19 +96,21 @@ class LogPart:
     new: Sequence[bytes] = ()
     start: int = 0
     start_digests: bytes = b""
+    leaves: bytes | bytearray = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BuiltIndex:
     """An index over a log: its root and number of leaves, counts of the entries that were read by kind and their first
-    steps of epochs (of those from `start` on), and the SHA-256 of each column's file. `folder` holds these files
-    (NAME.npy), on disk, where they were to be kept."""
+    steps of epochs (of those from `start` on), and the SHA-256 and the size in bytes of each column's file. `folder`
+    holds these files (NAME.npy), on disk, where they were to be kept."""
 
     root: bytes
     leaves: int
     counts: dict[str, int]
     epoch_steps: NDArray[np.uint64]
     column_digests: dict[str, bytes]
+    column_bytes: dict[str, int]
     folder: Path
 
 
@@ -185,7 +188,7 @@ class _Build:
                 if not self.keep:
                     durable.remove(Path(unit.values))
         root, digests = join.finish(keep=self.keep)
-        return BuiltIndex(root, join.leaves, totals.counts, totals.epoch_steps, digests, self.folder)
+        return BuiltIndex(root, join.leaves, totals.counts, totals.epoch_steps, digests, join.column_bytes, self.folder)
 
     def _do(
         self, what: str, work: Callable[[U], R], units: Sequence[U], digest_of: Callable[[R], bytes]
@@ -248,9 +251,9 @@ class _Build:
             yield self._map_unit(n, log.size + first, log.size + first + len(entries), str(path))
 
     def _map_unit(self, number: int, start: int, stop: int, spool: str = "") -> MapUnit:
-        registered = str(self.folder / "registered")
+        registered, leaves = str(self.folder / "registered"), bytes(self.log.leaves[start * 32 : stop * 32])
         return MapUnit(
-            str(self.log.trace), self.log.size, start, stop, spool, registered, **self._known("map", number)
+            str(self.log.trace), self.log.size, start, stop, spool, registered, leaves, **self._known("map", number)
         )  # fmt: skip
 
     def _explain(self, number: int, numbers: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Join:
         self._value_bytes = row_bytes + sum(len(part.values) for part in found)
         rows = {"offsets": self.leaves + 1, "values": self._value_bytes, "nodes": self._nodes.nodes}
         self._headers = {name: _header(name, rows.get(name, self.leaves)) for name in COLUMNS}
+        width = {name: np.dtype(kind).itemsize * prod(shape) for name, (kind, shape) in _SHAPES.items()}
+        self.column_bytes = {name: NPY_HEADER_BYTES + width[name] * rows.get(name, self.leaves) for name in COLUMNS}
         self._values = hashlib.sha256(self._headers["values"])
         for name in ("offsets", "digests", "nodes"):
             durable.write_at(self._path(name), 0, [self._headers[name]], cut=True)

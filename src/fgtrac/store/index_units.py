@@ -48,7 +48,8 @@ ALL_GOOD = -1
 @dataclass(frozen=True, slots=True)
 class MapUnit:
     """Entries `start` to `stop` of the log of `size` entries in `trace`, or all of the bundle `spool`; `registered` is
-    the file that says what is registered, `out` where the run goes, `known` its SHA-256 where it was there before."""
+    the file that says what is registered, `leaves` the hashes that the entries must have, one behind another (empty:
+    any), `out` where the run goes, `known` its SHA-256 where it was there before."""
 
     trace: str
     size: int
@@ -56,6 +57,7 @@ class MapUnit:
     stop: int
     spool: str
     registered: str
+    leaves: bytes
     out: str
     known: bytes
 
@@ -87,7 +89,11 @@ def map_entries(unit: MapUnit) -> Mapped:
             totals.add(event)
         except FgtracError:
             return _bad(number)  # its words rest on what other units read: the caller finds them again
-        if event["kind"] == "samples" and table.leaves[number] != leaf_hash(entry):
+        at = (number - unit.start) * 32
+        expected = [unit.leaves[at : at + 32]] if unit.leaves else []
+        if event["kind"] == "samples":
+            expected.append(table.leaves[number])
+        if expected and set(expected) != {leaf_hash(entry)}:
             return _bad(number)
     first, last = np.searchsorted(registered.places["entry"], [unit.start, unit.stop])
     if missing := set(registered.places["entry"][first:last].tolist()) - table.leaves.keys():
