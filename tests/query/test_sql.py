@@ -52,7 +52,7 @@ CHANGES = [
 def test_nothing_but_the_tables_is_read_and_nothing_is_changed(trace: Trace, tmp_path: Path, sql: str):
     secret = tmp_path / "secret.csv"
     secret.write_text("secret\nkept\n")
-    view = trace.views().path("samples")
+    (view,) = trace.views().paths("samples")
     before, whole = set(tmp_path.rglob("*")), view.read_bytes()
     with pytest.raises(ValueError, match=r"\S") as refused:
         list(trace.sql(sql.format(file=secret, folder=tmp_path, view=view)).to_tuples())

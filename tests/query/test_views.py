@@ -17,7 +17,7 @@ import fgtrac
 from erasable import write_small
 from fgtrac.api.trace import Trace
 from fgtrac.errors import ProofError
-from fgtrac.query import view_build, view_files, view_uses
+from fgtrac.query import view_build, view_files, view_rows, view_uses
 from fgtrac.query.through import WORDS, kin_of, used_through
 from fgtrac.query.view_schema import VIEWS
 from graph_lives import graph_life
@@ -69,6 +69,7 @@ def test_every_row_of_a_log_in_which_everything_occurs(tmp_path: Path):
 def test_rows_are_the_same_however_they_are_dealt_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, small in (("BUCKET_SAMPLES", 3), ("MOST_BUCKETS", 4), ("AT_ONCE", 3), ("BATCHES", 2), ("GROUP_ROWS", 2)):
         monkeypatch.setattr(view_uses, name, small)
+    monkeypatch.setattr(view_rows, "AT_ONCE", 2)
     monkeypatch.setattr(view_files, "GROUP_ROWS", 2)
     monkeypatch.setattr(view_files, "GROUP_BYTES", 100)
     monkeypatch.setattr(view_build, "AT_ONCE", 2)

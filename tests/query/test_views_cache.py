@@ -39,9 +39,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that views were built into."""
     built: list[Path] = []
 
-    def build(trace, seal, folder, progress=None):
+    def build(trace, seal, folder, engine, progress=None):
         built.append(folder)
-        return view_build.build_views(trace, seal, folder, progress)
+        return view_build.build_views(trace, seal, folder, engine, progress)
 
     monkeypatch.setattr(views, "build_views", build)
     return built
@@ -86,17 +86,17 @@ def manifest_with(**said: object) -> Callable[[Path], None]:
 
 def without(folder: Path, field: str) -> None:
     said = json.loads((folder / MANIFEST).read_text())
-    for known in said["files"].values():
-        del known[field]
+    for pieces in said["files"].values():
+        del pieces[0][field]
     (folder / MANIFEST).write_text(json.dumps(said))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a flipped bit": lambda folder: flip(folder / "uses.parquet"),
-    "a cut file": lambda folder: (folder / "uses.parquet").write_bytes((folder / "uses.parquet").read_bytes()[:-9]),
-    "an empty file": lambda folder: (folder / "uses.parquet").write_bytes(b""),
-    "a missing file": lambda folder: (folder / "uses.parquet").unlink(),
-    "another view's file": lambda folder: shutil.copy(folder / "roles.parquet", folder / "uses.parquet"),
+    "a flipped bit": lambda folder: flip(folder / "uses-0.parquet"),
+    "a cut file": lambda folder: (folder / "uses-0.parquet").write_bytes((folder / "uses-0.parquet").read_bytes()[:-9]),
+    "an empty file": lambda folder: (folder / "uses-0.parquet").write_bytes(b""),
+    "a missing file": lambda folder: (folder / "uses-0.parquet").unlink(),
+    "another view's file": lambda folder: shutil.copy(folder / "roles-0.parquet", folder / "uses-0.parquet"),
     "no manifest": lambda folder: (folder / MANIFEST).unlink(),
     "half a manifest": lambda folder: (folder / MANIFEST).write_text("{"),
     "a manifest of numbers": lambda folder: (folder / MANIFEST).write_text("[1]"),
@@ -107,7 +107,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a manifest of brackets": lambda folder: (folder / MANIFEST).write_text("[" * 60_000),
     "a manifest without end": lambda folder: (folder / MANIFEST).write_text(" " * (1 << 17) + "{}"),
     "no text": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\0"),
-    "a flipped bit in samples": lambda folder: flip(folder / "samples.parquet"),
+    "a flipped bit in samples": lambda folder: flip(folder / "samples-0.parquet"),
 }
 
 
@@ -174,7 +174,7 @@ def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(tm
     left, held = (views_folder(trace.id) / f"building-{word}" for word in ("left", "held"))
     for folder in (left, held):
         folder.mkdir(parents=True)
-        (folder / "uses.parquet").write_bytes(b"half")
+        (folder / "uses-0.parquet").write_bytes(b"half")
     hold = FolderHold(held, alone=True)
     len(trace.uses())
     assert not left.exists()
@@ -185,8 +185,8 @@ def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(tm
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     trace = fgtrac.open(make_trace(tmp_path).trace.path)
 
-    def fails(trace, seal, folder, progress=None):
-        (folder / "uses.parquet").write_bytes(b"half")
+    def fails(trace, seal, folder, engine, progress=None):
+        (folder / "uses-0.parquet").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(views, "build_views", fails)
@@ -279,13 +279,13 @@ def test_a_cache_whose_name_is_a_pattern_is_refused(tmp_path: Path, monkeypatch:
 
 def forge(folder: Path) -> None:
     """Another file for `samples`, and its digest in the manifest: what whoever may write there can do."""
-    table = pyarrow.parquet.read_table(folder / "samples.parquet")
+    table = pyarrow.parquet.read_table(folder / "samples-0.parquet")
     place = table.schema.get_field_index("uses")
     zeros = pyarrow.array([0] * len(table), pyarrow.uint32())
-    pyarrow.parquet.write_table(table.set_column(place, table.schema.field(place), zeros), folder / "samples.parquet")
-    data = (folder / "samples.parquet").read_bytes()
+    pyarrow.parquet.write_table(table.set_column(place, table.schema.field(place), zeros), folder / "samples-0.parquet")
+    data = (folder / "samples-0.parquet").read_bytes()
     said = json.loads((folder / MANIFEST).read_text())
-    said["files"]["samples"] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    said["files"]["samples"][0] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(said))
 
 
@@ -299,9 +299,9 @@ THEIRS: dict[str, Callable[[Path], object]] = {
     "a folder that anybody may write to": lambda folder: folder.chmod(0o777),
     "a folder that a group may write to": lambda folder: folder.chmod(0o770),
     "a manifest that anybody may write to": lambda folder: (folder / MANIFEST).chmod(0o666),
-    "a file that anybody may write to": lambda folder: (folder / "samples.parquet").chmod(0o666),
+    "a file that anybody may write to": lambda folder: (folder / "samples-0.parquet").chmod(0o666),
     "another user's folder": lambda folder: os.chown(folder, NOBODY, -1),
-    "another user's file": lambda folder: os.chown(folder / "samples.parquet", NOBODY, -1),
+    "another user's file": lambda folder: os.chown(folder / "samples-0.parquet", NOBODY, -1),
     "a link": lambda folder: link(folder, folder.parents[2] / "elsewhere"),
 }
 

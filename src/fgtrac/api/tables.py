@@ -52,8 +52,11 @@ class TabledTrace(ScoredTrace):
         does more than read these, or fails."""
         return self.views().sql(sql, parameters)
 
-    def views(self, progress: Callable[[int, int], None] | None = None) -> Views:
-        """All tables at once; `progress` is called with (entries done, all) while they are built."""
+    def views(self, progress: Callable[[int, int], None] | None = None, *, engine: str | None = None) -> Views:
+        """All tables at once; `progress` is called with (entries done, all) while they are built. `engine` says where:
+        "local" (a process for each core; a small log is read in this one), "local:N", "ray" or "ray://HOST:PORT"; by
+        default what FGTRAC_ENGINE names, else "local". The tables are the same wherever they are built. EngineError
+        where workers are lost; what is done stays, and the next call goes on from there."""
         if self._opened_views is None:
             try:
                 from fgtrac.query.views import Views
@@ -63,7 +66,7 @@ class TabledTrace(ScoredTrace):
                 raise ValueError(f"tables and SQL need {error.name}: pip install 'fgtrac[query]'") from error
             rests_on = self._rests_on  # a wrong signature is told before anything is built
             self._opened_views = Views(
-                self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress
+                self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress, engine
             )
         return self._opened_views
 

@@ -26,28 +26,28 @@ class Database:
     than read them is refused, as are files, networks, extensions and settings."""
 
     def __init__(
-        self, files: Mapping[str, Path], tables: Mapping[str, Any] | None = None, *, spill: Path | None = None
+        self, files: Mapping[str, Sequence[Path]], tables: Mapping[str, Any] | None = None, *, spill: Path | None = None
     ) -> None:
-        """`files` are Parquet files by the view's name, `tables` Arrow tables that are kept in memory only. What sorts
-        and joins need beyond MEMORY goes to the folder `spill`, which DuckDB makes and removes; without one they fail.
-        ValueError for a file that is no Parquet file, or not there."""
+        """`files` are the Parquet files of each view, in order, `tables` Arrow tables that are kept in memory only.
+        What sorts and joins need beyond MEMORY goes to the folder `spill`, which DuckDB makes and removes; without one
+        they fail. ValueError for a file that is no Parquet file, or not there."""
         settings: dict[str, Any] = {"temp_directory": "" if spill is None else str(spill), "memory_limit": MEMORY}
         self._connection = duckdb.connect(":memory:", config=settings)
         with refused():
             self._define(files, tables or {})
 
-    def _define(self, files: Mapping[str, Path], tables: Mapping[str, Any]) -> None:
+    def _define(self, files: Mapping[str, Sequence[Path]], tables: Mapping[str, Any]) -> None:
         """Make the views and tables, and then close every other door."""
         for setting in _SETTINGS:
             self._connection.execute(setting)
-        for view, path in files.items():
-            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({_literal(str(path))})")
+        for view, paths in files.items():
+            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet({_list(paths)})")
         for name, table in tables.items():
             self._connection.register("given", table)
             self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
             self._connection.unregister("given")
-        allowed = ", ".join(_literal(str(path)) for path in files.values())
-        self._connection.execute(f"SET allowed_paths = [{allowed}]")
+        allowed = [path for paths in files.values() for path in paths]
+        self._connection.execute(f"SET allowed_paths = {_list(allowed)}")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
 
@@ -109,6 +109,10 @@ def refused() -> Iterator[None]:
 def mentions(sql: str, table: str) -> bool:
     """Whether a statement may name a table: the word stands in it."""
     return re.search(rf"\b{re.escape(table)}\b", sql, re.IGNORECASE) is not None
+
+
+def _list(paths: Sequence[Path]) -> str:
+    return f"[{', '.join(_literal(str(path)) for path in paths)}]"
 
 
 def _literal(text: str) -> str:

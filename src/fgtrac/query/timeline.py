@@ -46,11 +46,8 @@ class Timeline:
         return next(((n, start) for n, start in self.resumes if n > entry and start < step), None)
 
     def superseded(self, entries: NDArray[np.uint64], steps: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """(n,) whether `superseding` finds a `resume` for each entry and step; not where there is no step."""
-        found = np.zeros(len(entries), dtype=bool)
-        for number, start in self.resumes:
-            found |= (entries < number) & (steps > start) & (steps != NO_STEP)
-        return found
+        """As `superseded` below, by the resumes of this seal."""
+        return superseded(self.resumes, entries, steps)
 
     def standing(self, writer: bytes, seq: int) -> str:
         """What became of the model state that a `checkpoint` entry tells of: "kept"; "superseded" where the run was
@@ -76,3 +73,14 @@ class Timeline:
         if kind not in self._numbers:
             self._numbers[kind] = self._seal.log.find_kind(kind, self._seal.event["counts"].get(kind, 0))
         return self._numbers[kind]
+
+
+def superseded(
+    resumes: Sequence[tuple[int, int]], entries: NDArray[np.uint64], steps: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """(n,) whether a later one of the `resumes` (entry, step) went on from before each entry's step; not where there is
+    no step."""
+    found = np.zeros(len(entries), dtype=bool)
+    for number, start in resumes:
+        found |= (entries < number) & (steps > start) & (steps != NO_STEP)
+    return found

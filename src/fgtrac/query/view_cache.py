@@ -1,8 +1,11 @@
 """Where views are kept between queries: in the user's cache, for one full seal at a time, and never in the trace.
 
-    CACHE/views/TRACE-ID/SIZE-ROOT16-FORMAT/VIEW.parquet    one file a view, and `manifest.json`, written last: each
-                                                            file's rows, size and SHA-256
-    CACHE/views/TRACE-ID/building-HEX/                      views that are being built; put in place by a rename
+    CACHE/views/TRACE-ID/SIZE-ROOT16-FORMAT/VIEW-N.parquet    the pieces of each view, and `manifest.json`, written
+                                                              last: the pieces in order with their rows, size and
+                                                              SHA-256
+    CACHE/views/TRACE-ID/building-SIZE-ROOT16-FORMAT/         views that are being built; put in place by a rename. Of a
+                                                              builder that was killed, the next one goes on there
+    CACHE/views/TRACE-ID/building-HEX/                        those of a second builder at the same time
 
 CACHE is FGTRAC_CACHE, else `fgtrac` in XDG_CACHE_HOME or ~/.cache. Only the user may read in `views` (0700), and no
 name of a vault is there. What is there counts only if it is this user's and nobody else may write to it, and a file
@@ -13,21 +16,23 @@ Who reads or builds in a folder holds it, so that nobody removes it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fgtrac.errors import EngineError
+from fgtrac.query.view_files import is_intact
 from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.store import durable
 from fgtrac.store.durable import FolderHold
 from fgtrac.tlog.note import TreeHead
 
-MANIFEST, MANIFEST_BYTES = "manifest.json", 1 << 16
+MANIFEST, MANIFEST_BYTES = "manifest.json", 1 << 22
 TRIES = 10  # while others build, replace and remove the same views
 _BUILDING = "building-"
 
@@ -48,23 +53,33 @@ def views_folder(trace_id: bytes) -> Path:
     return cache_folder() / "views" / trace_id.hex()
 
 
+Files = Mapping[str, Sequence[Mapping[str, Any]]]  # view -> what is said of each piece
+
+
 class CachedViews:
     """The views of one full seal on disk, held as long as this lives. A file is checked when it is first asked for, and
     again where it was touched since."""
 
-    def __init__(self, folder: Path, hold: FolderHold, files: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, folder: Path, hold: FolderHold, files: Files) -> None:
         self.folder, self.files = folder, files
         self._hold = hold
         self._checked: dict[str, tuple[int, ...]] = {}  # what the system says of a file that was looked at
 
-    def path(self, view: str) -> Path:
-        """The file of a view. DamagedViewsError where it is not the one that was built."""
-        path = self.folder / f"{view}.parquet"
+    def rows(self, view: str) -> int:
+        """How many rows a view has."""
+        return sum(int(said["rows"]) for said in self.files[view])
+
+    def paths(self, view: str) -> list[Path]:
+        """The files of a view, in order. DamagedViewsError where one is not what was built."""
+        return [self._checked_path(said) for said in self.files[view]]
+
+    def _checked_path(self, said: Mapping[str, Any]) -> Path:
+        path = self.folder / str(said["name"])
         seen = _seen(path)
-        if not seen or seen != self._checked.get(view):
-            if not _is_intact(path, self.files[view]):
+        if not seen or seen != self._checked.get(path.name):
+            if not is_intact(path, said):
                 raise DamagedViewsError(f"{path} is not the file that was built")
-            self._checked[view] = seen
+            self._checked[path.name] = seen
         return path
 
     def close(self) -> None:
@@ -79,9 +94,7 @@ class DamagedViewsError(Exception):
     """A file of the cache is not what was built; whoever meets this builds the views again."""
 
 
-def open_views(
-    trace_id: bytes, head: TreeHead, build: Callable[[Path], Mapping[str, Any]], *, anew: bool = False
-) -> CachedViews:
+def open_views(trace_id: bytes, head: TreeHead, build: Callable[[Path], Files], *, anew: bool = False) -> CachedViews:
     """The views of a full seal: those that are kept, or, `anew` or without them, those that `build` writes into a
     folder, which gives what the manifest says of each. Views of other seals are removed. OSError where the disk
     refuses, ValueError where the cache has a name that SQL takes for a pattern, or others may put folders into it."""
@@ -116,45 +129,53 @@ def forget_views(trace_id: bytes) -> None:
 def _open(folder: Path, head: TreeHead) -> CachedViews | None:
     """The views in a folder, None where they are not there or not this user's alone, or their manifest is none or
     another seal's."""
-    if not all(map(_is_ours, (folder, folder / MANIFEST, *(folder / f"{view}.parquet" for view in VIEWS)))):
+    if not (_is_ours(folder) and _is_ours(folder / MANIFEST)):
         return None
     try:
         hold = FolderHold(folder, alone=False)
     except (FileNotFoundError, NotADirectoryError, BlockingIOError):
         return None
     files = _read_manifest(folder, head)
-    if files is None:
+    if files is None or not all(_is_ours(folder / said["name"]) for pieces in files.values() for said in pieces):
         hold.close()
         return None
     return CachedViews(folder, hold, files)
 
 
-def _read_manifest(folder: Path, head: TreeHead) -> dict[str, dict[str, Any]] | None:
-    """What the manifest says of each file; None where it is none, another seal's, or files have other sizes."""
+def _read_manifest(folder: Path, head: TreeHead) -> Files | None:
+    """What the manifest says of each piece; None where it is none, another seal's, or files have other sizes."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             said = json.loads(file.read(MANIFEST_BYTES))
-        files = {view: dict(said["files"][view]) for view in VIEWS}
-        for view, known in files.items():
-            is_typed = type(known["rows"]) is int and type(known["sha256"]) is str
-            if not is_typed or known["size"] != (folder / f"{view}.parquet").stat().st_size:
+        files = {view: list(map(dict, said["files"][view])) for view in VIEWS}
+        for view, pieces in files.items():
+            is_typed = all(type(known["rows"]) is int and type(known["sha256"]) is str for known in pieces)
+            is_named = all(re.fullmatch(rf"{view}-[0-9]{{1,9}}\.parquet", known["name"]) for known in pieces)
+            if not (pieces and is_typed and is_named):
+                return None
+            if any(known["size"] != (folder / known["name"]).stat().st_size for known in pieces):
                 return None
         return files if said["head"] == _mark(head) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # whatever else may stand in a file
         return None
 
 
-def _build(folder: Path, head: TreeHead, build: Callable[[Path], Mapping[str, Any]]) -> None:
-    """Build into a folder of our own and put it in place of whatever is there."""
-    new, hold = _own_folder(folder.parent)
+def _build(folder: Path, head: TreeHead, build: Callable[[Path], Files]) -> None:
+    """Build into a folder of our own and put it in place of whatever is there. Where workers are lost, or the user
+    stops it, what is done stays, for whoever asks again."""
+    new, hold = _own_folder(folder.with_name(_BUILDING + folder.name))
     try:
         files = build(new)
         manifest = {"head": _mark(head), "files": files}
         durable.write_file(new / MANIFEST, json.dumps(manifest).encode(), mode=0o600)
         _replace(new, folder)
+    except (EngineError, KeyboardInterrupt):
+        raise
+    except BaseException:
+        durable.remove_folder(new)
+        raise
     finally:
         hold.close()
-        durable.remove_folder(new)
 
 
 def _make_own(top: Path) -> None:
@@ -183,16 +204,21 @@ def _is_ours(path: Path) -> bool:
     return is_alone and not stat.S_ISLNK(said.st_mode)
 
 
-def _own_folder(top: Path) -> tuple[Path, FolderHold]:
-    """A new folder that we hold; again where somebody tidied it away before we did."""
+def _own_folder(wanted: Path) -> tuple[Path, FolderHold]:
+    """A folder to build in, held: the wanted one, where an earlier builder may have left what it did; another name
+    where somebody builds there now, or it is not ours alone. Again where somebody tidied it away before we held it."""
+    new = wanted
     while True:
-        new = top / (_BUILDING + os.urandom(8).hex())
-        new.mkdir(mode=0o700)
-        with suppress(FileNotFoundError, BlockingIOError):
-            hold = FolderHold(new, alone=True)
-            if new.exists():
-                return new, hold
-            hold.close()
+        with suppress(FileExistsError):
+            new.mkdir(mode=0o700)
+        with suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
+            if _is_ours(new):
+                hold = FolderHold(new, alone=True)
+                if new.exists():
+                    return new, hold
+                hold.close()
+                continue
+        new = wanted.with_name(_BUILDING + os.urandom(8).hex())
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -229,11 +255,3 @@ def _seen(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
-
-
-def _is_intact(path: Path, said: Mapping[str, Any]) -> bool:
-    try:
-        with path.open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"])
-    except OSError:
-        return False

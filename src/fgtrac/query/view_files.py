@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fgtrac.query.view_schema import VIEWS, Column
-from fgtrac.store.durable import AppendFile
+from fgtrac.store import durable
+from fgtrac.store.durable import TEMPORARY, AppendFile
 
 GROUP_ROWS = 1 << 18  # rows of a row group at most
 GROUP_BYTES = 1 << 26  # of rows that wait for their row group
@@ -98,18 +100,23 @@ class _Sink:
     def close(self) -> None:
         if not self.closed:
             self.flush()
-            self.closed = True
-            self._file.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        self.closed = True
+        self._file.close()
 
 
 class ViewFile:
-    """A view that is being written: rows come in pieces, in columns of equal length."""
+    """A view, or a piece of one, that is being written: rows come in pieces, in columns of equal length. It gets its
+    name when it is whole."""
 
-    def __init__(self, folder: Path, view: str, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, view: str, thread: ThreadPoolExecutor) -> None:
         """`thread` encodes the rows beside whoever makes them; one row group waits for it at most."""
         self.view, self.rows = view, 0
+        self._path, self._written = path, path.with_name(f"{path.name}.{os.urandom(8).hex()}{TEMPORARY}")
         self._schema = schema_of(VIEWS[view])
-        self._sink = _Sink(folder / f"{view}.parquet")
+        self._sink = _Sink(self._written)
         names = [column.name for column in VIEWS[view]]
         self._writer = pq.ParquetWriter(
             self._sink,
@@ -144,18 +151,26 @@ class ViewFile:
             self.rows += len(table)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether any came."""
+        return bool(self.rows or self._waiting_rows)
+
     def close(self) -> dict[str, Any]:
         """Finish the file: what the manifest says of it."""
         self.write()
         self._under_way.result()
         self._writer.close()
         self._sink.close()
-        return {"rows": self.rows, "size": self._sink.size, "sha256": self._sink.digest.hexdigest()}
+        durable.rename(self._written, self._path)
+        said = {"name": self._path.name, "rows": self.rows}
+        return {**said, "size": self._sink.size, "sha256": self._sink.digest.hexdigest()}
 
     def abandon(self) -> None:
         """Let go of a file, whether or not it was finished."""
         wait([self._under_way])
-        self._sink.close()
+        self._sink.abandon()
+        durable.remove(self._written)
 
     def _encode(self, table: pa.Table) -> None:
         self._writer.write_table(table.unify_dictionaries(), row_group_size=GROUP_ROWS)
@@ -169,10 +184,43 @@ class ViewFile:
         return pa.array(values, type=wanted)
 
 
-def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
-    """A file's rows, a piece at a time."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        yield from file.iter_batches(batch_size=1 << 16)
+def is_intact(path: Path, said: Mapping[str, Any]) -> bool:
+    """Whether a file is there and has the SHA-256 that is said of it."""
+    try:
+        with path.open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"])
+    except OSError:
+        return False
+
+
+def batches_of(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
+    """The rows of files, one after the other, a piece at a time."""
+    for path in paths:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield from file.iter_batches(batch_size=1 << 16)
+
+
+def columns_of(
+    paths: Iterable[Path], names: Sequence[str], missing: int = 0, within: range | None = None
+) -> Iterator[dict[str, Any]]:
+    """Some columns of files, a row group at a time: numbers (n,), `missing` in the place of null, and of a column of
+    words their codes (n,), -1 for null, and the words. With `within`, only row groups whose first column begins there.
+    """
+    for path in paths:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for group in range(file.num_row_groups):
+                least = file.metadata.row_group(group).column(0).statistics
+                if within is None or (least is not None and least.has_min_max and least.min in within):
+                    table = file.read_row_group(group, list(names)).unify_dictionaries().combine_chunks()
+                    yield {name: _plain(table.column(name), missing) for name in names}
+
+
+def _plain(column: pa.ChunkedArray, missing: int) -> Any:
+    if pa.types.is_dictionary(column.type):
+        cells = column.combine_chunks()
+        codes = pc.fill_null(cells.indices, -1).to_numpy(zero_copy_only=False)
+        return codes, cells.dictionary.to_pylist()
+    return (pc.fill_null(column, missing) if column.null_count else column).to_numpy()
 
 
 def reader_of(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,43 +14,15 @@ from fgtrac.events.postings import rank_ids
 Bytes2D = NDArray[np.uint8]
 
 
-class Registry:
-    """Every registered sample, numbered by ascending id: n samples.
+class BlockNumbers:
+    """The numbers of the samples of every whole block, by ordinal."""
 
-    `ids` (n, 32); `datasets` the data sets' names and `dataset` (n,) an index into them, `registered` (n,) the first
-    entry that registers each, `contents` and `subjects` (n, 32) and where they are not known, of the last registration
-    that has them.
-    """
+    def __init__(self, blocks: Mapping[bytes, NDArray[np.uint32]]) -> None:
+        self._blocks = blocks
 
-    def __init__(self, entries: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-        groups = [np.frombuffer(event["ids"], np.uint8).reshape(-1, 32) for _, event in entries]
-        self.ids, ranks = rank_ids(groups)
-        n = len(self.ids)
-        self.dataset, self.registered = np.zeros(n, np.int32), np.zeros(n, np.uint64)
-        self.contents, self.no_content = _column(n, any("contents" in event for _, event in entries))
-        self.subjects, self.no_subject = _column(n, any("subjects" in event for _, event in entries))
-        names: dict[str, int] = {}
-        parts: dict[bytes, list[NDArray[np.uint32]]] = {}
-        self._blocks: dict[bytes, NDArray[np.uint32]] = {}
-        for (_, event), rank in zip(entries, ranks, strict=True):
-            self.dataset[rank] = names.setdefault(event["dataset"], len(names))
-            for field, column, missing in (
-                ("contents", self.contents, self.no_content),
-                ("subjects", self.subjects, self.no_subject),
-            ):
-                if field in event:
-                    column[rank] = np.frombuffer(event[field], np.uint8).reshape(-1, 32)
-                    missing[rank] = False
-            mine = parts.setdefault(event["block"], [])
-            mine[event["part"] :] = [rank]  # a registration that was cut short begins again from part 0
-            if len(mine) == event["parts"]:
-                self._blocks[event["block"]] = np.concatenate(mine)
-        for (number, _), rank in zip(reversed(entries), reversed(ranks), strict=True):
-            self.registered[rank] = number
-        self.datasets = tuple(names)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    def items(self) -> Iterable[tuple[bytes, NDArray[np.uint32]]]:
+        """Every block with its numbers."""
+        return self._blocks.items()
 
     def block(self, number: int, block: bytes) -> NDArray[np.uint32]:
         """The numbers of a block's samples by ordinal. ProofError, naming the entry that asks, where no entries
@@ -70,6 +42,46 @@ class Registry:
             )
         found: NDArray[np.uint32] = samples[ordinals]
         return found
+
+
+class Registry(BlockNumbers):
+    """Every registered sample, numbered by ascending id: n samples.
+
+    `ids` (n, 32); `datasets` the data sets' names and `dataset` (n,) an index into them, `registered` (n,) the first
+    entry that registers each, `contents` and `subjects` (n, 32) and where they are not known, of the last registration
+    that has them.
+    """
+
+    def __init__(self, entries: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        groups = [np.frombuffer(event["ids"], np.uint8).reshape(-1, 32) for _, event in entries]
+        self.ids, ranks = rank_ids(groups)
+        n = len(self.ids)
+        self.dataset, self.registered = np.zeros(n, np.int32), np.zeros(n, np.uint64)
+        self.contents, self.no_content = _column(n, any("contents" in event for _, event in entries))
+        self.subjects, self.no_subject = _column(n, any("subjects" in event for _, event in entries))
+        names: dict[str, int] = {}
+        parts: dict[bytes, list[NDArray[np.uint32]]] = {}
+        whole: dict[bytes, NDArray[np.uint32]] = {}
+        for (_, event), rank in zip(entries, ranks, strict=True):
+            self.dataset[rank] = names.setdefault(event["dataset"], len(names))
+            for field, column, missing in (
+                ("contents", self.contents, self.no_content),
+                ("subjects", self.subjects, self.no_subject),
+            ):
+                if field in event:
+                    column[rank] = np.frombuffer(event[field], np.uint8).reshape(-1, 32)
+                    missing[rank] = False
+            mine = parts.setdefault(event["block"], [])
+            mine[event["part"] :] = [rank]  # a registration that was cut short begins again from part 0
+            if len(mine) == event["parts"]:
+                whole[event["block"]] = np.concatenate(mine)
+        for (number, _), rank in zip(reversed(entries), reversed(ranks), strict=True):
+            self.registered[rank] = number
+        self.datasets = tuple(names)
+        super().__init__(whole)
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def _column(n: int, is_there: bool) -> tuple[Bytes2D, NDArray[np.bool_]]:

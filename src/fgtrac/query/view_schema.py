@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-FORMAT = "v2"  # stands in the name of a cache: one with other columns is another
+FORMAT = "v3"  # stands in the name of a cache: one with other columns is another
 
 # type -> what it is called in docs/tables.md; "word" is a dictionary of few texts, "hex" digits of 32 or 16 bytes
 TYPES = {

@@ -1,4 +1,4 @@
-"""The `uses` view as it is built: every place of every sample in every batch, and what it comes to for each sample.
+"""The `uses` view as it is built: every place of every sample in every batch.
 
 Rows wait in buckets of neighbouring samples, and each row group is of one bucket: whoever asks for one sample reads few
 of them. What a batch says stands once, in a table of the batches that still have rows waiting, until they are written.
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES, STATUS
-from fgtrac.query.timeline import Timeline
 from fgtrac.query.view_files import GROUP_ROWS, ViewFile, optional, words
-from fgtrac.query.view_samples import Registry
+from fgtrac.query.view_setting import Setting
 
 BUCKET_SAMPLES = 1 << 15  # neighbouring samples whose rows wait together
 MOST_BUCKETS = 64
@@ -30,22 +28,17 @@ _BATCH = {
 NO_RANK = 2**64 - 1
 
 
-class Counts:
-    """What uses come to for each of n samples."""
-
-    def __init__(self, n: int) -> None:
-        self.uses, self.perhaps, self.neighbours, self.deliveries = (np.zeros(n, np.uint32) for _ in range(4))
-        self.first_step = np.full(n, NO_STEP, np.uint64)
-        self.last_step = np.zeros(n, np.uint64)
+def bucket_width(n: int) -> int:
+    """How many of n samples share a bucket."""
+    return max(BUCKET_SAMPLES, -(-n // MOST_BUCKETS))
 
 
 class UsesBuilder:
     """Takes `use` entries in the order of the log."""
 
-    def __init__(self, file: ViewFile, n: int, timeline: Timeline, ranks: RankTable) -> None:
-        self.counts = Counts(n)
-        self._file, self._timeline, self._ranks = file, timeline, ranks
-        self._width = max(BUCKET_SAMPLES, -(-n // MOST_BUCKETS))
+    def __init__(self, file: ViewFile, setting: Setting) -> None:
+        self._file, self._setting, n = file, setting, setting.samples
+        self._width = bucket_width(n)
         self._buckets = [np.empty(GROUP_ROWS, _ROW) for _ in range(-(-n // self._width))]
         self._filled = [0] * len(self._buckets)
         self._waiting: list[NDArray[np.void]] = []
@@ -55,16 +48,16 @@ class UsesBuilder:
         self._writers: dict[bytes, int] = {}
         self._fits: dict[str, int] = {}
 
-    def add(self, number: int, event: Mapping[str, Any], registry: Registry, roles: NDArray[np.uint8]) -> None:
-        """Take an entry; `roles` (n,) are the codes of the roles in force. ProofError as `Registry`."""
+    def add(self, number: int, event: Mapping[str, Any], roles: NDArray[np.uint8]) -> None:
+        """Take an entry; `roles` (n,) are the codes of the roles in force. ProofError as `BlockNumbers`."""
         first, batches = self._take_batches(number, event), len(event["count"])
         owner = np.repeat(np.arange(first, first + batches, dtype=np.uint32), event["count"])
-        self._wait(registry.numbers(number, event), owner, 0, event.get("losses"), roles)
+        self._wait(self._setting.blocks.numbers(number, event), owner, 0, event.get("losses"), roles)
         if "hops" in event and len(event["hop_ordinals"]):
             cells = np.repeat(np.arange(batches * event["hops"], dtype=np.int64), event["hop_count"])
             batch, hop = np.divmod(cells, event["hops"])
             hop = np.minimum(hop + 1, 2**16 - 1)  # as in the index, whose hops have 16 bits
-            self._wait(registry.numbers(number, event, "hop_ordinals"), batch + first, hop, None, roles)
+            self._wait(self._setting.blocks.numbers(number, event, "hop_ordinals"), batch + first, hop, None, roles)
 
     def finish(self) -> None:
         """Write what waits."""
@@ -80,11 +73,11 @@ class UsesBuilder:
             self._batch_count = 0
         first, writer = self._batch_count, event["writer"]
         here = slice(first, first + count)
-        rank = self._ranks.rank(writer)
+        rank = self._setting.ranks.get(writer)
         said = {
             name: event[name] for name in ("step", "epoch", "batch", "loader", "optimizer", "status", "attribution")
         }
-        said["superseded"] = self._timeline.superseded(np.full(count, number, np.uint64), event["step"])
+        said["superseded"] = self._setting.superseded(np.full(count, number, np.uint64), event["step"])
         said |= {"entry": number, "rank": NO_RANK if rank is None else rank}
         said["writer"] = self._writers.setdefault(writer, len(self._writers))
         said["fit"] = self._fits.setdefault(event["fit"], len(self._fits)) if "fit" in event else -1
@@ -126,7 +119,7 @@ class UsesBuilder:
                 self._write(bucket)
 
     def _write(self, bucket: int) -> None:
-        """Write a bucket's rows as one row group, and count them."""
+        """Write a bucket's rows as one row group."""
         rows = self._buckets[bucket][: self._filled[bucket]]
         self._filled[bucket] = 0
         if not len(rows):
@@ -134,7 +127,6 @@ class UsesBuilder:
         sample, batch, hop, loss, role = (np.ascontiguousarray(rows[name]) for name in _ROW.names or ())
         places = batch.astype(np.intp)  # once, and not for each column
         said = {name: values.take(places) for name, values in self._batches.items()}
-        self._count(bucket, sample, hop, said)
         self._file.add(
             sample=sample, hop=hop, entry=said["entry"], epoch=said["epoch"], batch=said["batch"],
             step=optional(said["step"], said["step"] == NO_STEP), loader=said["loader"], optimizer=said["optimizer"],
@@ -146,24 +138,3 @@ class UsesBuilder:
             fit=words(said["fit"], list(self._fits)),
         )  # fmt: skip
         self._file.write()
-
-    def _count(self, bucket: int, sample: NDArray[Any], hop: NDArray[Any], said: Mapping[str, NDArray[Any]]) -> None:
-        counts, base = self.counts, bucket * self._width
-        here = slice(base, min(base + self._width, len(counts.uses)))
-        within = sample - np.uint32(base)
-        applied, seed = said["status"] == STATUS["applied"], hop == 0
-        perhaps = said["attribution"] == ATTRIBUTION["among"]
-        taking_part = applied & ~(seed & perhaps)
-        for column, chosen in (
-            (counts.uses, taking_part & seed),
-            (counts.perhaps, applied & seed & perhaps),
-            (counts.neighbours, applied & ~seed),
-            (counts.deliveries, ~applied & seed),
-        ):
-            if chosen.any():
-                column[here] += np.bincount(within[chosen], minlength=here.stop - base).astype(np.uint32)
-        steps = said["step"]
-        if not taking_part.all():
-            sample, steps = sample[taking_part], steps[taking_part]
-        np.minimum.at(counts.first_step, sample, steps)
-        np.maximum.at(counts.last_step, sample, steps)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from fgtrac.drawing.html import table
 from fgtrac.drawing.notebook import shown
+from fgtrac.engine.opening import open_engine
 from fgtrac.query.seals import FullSeal, not_among_these
 from fgtrac.query.sql import Database, mentions, refused
-from fgtrac.query.view_build import Progress, build_views
+from fgtrac.query.view_build import Files, Progress, build_views
 from fgtrac.query.view_cache import CachedViews, DamagedViewsError, open_views
 from fgtrac.query.view_files import batches_of, names_table, narrow, reader_of, schema_of
 from fgtrac.query.view_schema import NAMES, VIEWS
@@ -113,7 +114,7 @@ class View(Tabular):
         return f"<{self.name}: {len(self):,} rows of {', '.join(self.columns)}>"
 
     def to_batches(self) -> pyarrow.RecordBatchReader:
-        return reader_of(schema_of(VIEWS[self.name]), batches_of(self._views.path(self.name)))
+        return reader_of(schema_of(VIEWS[self.name]), batches_of(self._views.paths(self.name)))
 
 
 class Answer(Tabular):
@@ -154,10 +155,12 @@ class Views:
         pending: int,
         names: Names,
         progress: Progress | None,
+        engine: str | None = None,
     ) -> None:
+        """`engine` says where they are built; None is what FGTRAC_ENGINE names, else every core of this machine."""
         self.size, self.rests_on, self.pending = seal.head.size, f"{rests_on}; {CACHED}", pending
         self._trace, self._trace_id, self._seal = trace, trace_id, seal
-        self._names, self._progress = names, progress
+        self._names, self._progress, self._engine = names, progress, engine
         self._lock = threading.RLock()
         self._cached: CachedViews | None = None
         self._databases: dict[bool, Database] = {}
@@ -170,14 +173,14 @@ class Views:
 
     def count(self, view: str) -> int:
         """How many rows a view has."""
-        return int(self._open().files[view]["rows"])
+        return self._open().rows(view)
 
-    def path(self, view: str) -> Path:
-        """The file of a view, which is one that was built from this log: a damaged one is built again."""
+    def paths(self, view: str) -> list[Path]:
+        """The files of a view, in order, which were built from this log: where one is damaged, all are built again."""
         with self._lock:
             with suppress(DamagedViewsError):
-                return self._open().path(view)
-            return self._open(anew=True).path(view)
+                return self._open().paths(view)
+            return self._open(anew=True).paths(view)
 
     def sql(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Answer:
         """The answer to a SELECT over the views, and over `names` where there is a vault. `?` and `$name` stand for the
@@ -207,15 +210,19 @@ class Views:
                 self._cached = open_views(
                     self._trace_id,
                     self._seal.head,
-                    lambda folder: build_views(self._trace, self._seal, folder, self._progress),
+                    self._build,
                     anew=anew,
                 )
             return self._cached
 
+    def _build(self, folder: Path) -> Files:
+        with open_engine(self._engine) as engine:
+            return build_views(self._trace, self._seal, folder, engine, self._progress)
+
     def _database(self, with_names: bool) -> Database:
         """The views, each checked, as a database; names only where they are asked for, since they are many."""
         with self._lock:
-            files = {view: self.path(view) for view in VIEWS}
+            files = {view: self.paths(view) for view in VIEWS}
             if with_names not in self._databases:
                 names = self._names() if with_names else None
                 tables = {"names": names_table(names, NAMES)} if names is not None else {}
@@ -223,11 +230,11 @@ class Views:
                     self._databases[with_names] = self._connect(files, tables)
                 except ValueError:  # a file was damaged or removed since it was looked at
                     self._open(anew=True)
-                    files = {view: self.path(view) for view in VIEWS}
+                    files = {view: self.paths(view) for view in VIEWS}
                     self._databases[with_names] = self._connect(files, tables)
             return self._databases[with_names]
 
-    def _connect(self, files: Mapping[str, Path], tables: Mapping[str, Any]) -> Database:
+    def _connect(self, files: Mapping[str, Sequence[Path]], tables: Mapping[str, Any]) -> Database:
         """A database that may go to disk as long as it has no names."""
         spill = None if tables else self._open().folder / f"spill-{os.urandom(8).hex()}"
         return Database(files, tables, spill=spill)
