@@ -42,19 +42,19 @@ class RayCluster:
             if importlib.util.find_spec(module) is None:
                 raise ValueError(f"--engine {address or 'ray'} needs {module}: pip install 'fgtrac[ray]'")
         self.name = address or "ray"
-        address = address or running_cluster()
-        if address is not None:
+        if address is None:
+            address = running_cluster()
+        else:
             _ask_port(address)
         self._folder = tempfile.mkdtemp(prefix="fgtrac-ray-")  # of a cluster of our own, and short: it holds sockets
         self._driver = Child(_silence)
         try:
             limit = JOIN_S if address else START_S
-            joined = self._ask("join", address, cores, self._folder, limit_s=limit)
+            self.workers: int = self._ask("join", address, cores, self._folder, limit_s=limit)
             self._ask("check_versions")
         except BaseException:
             self.close()
             raise
-        self.workers: int = joined.workers
 
     def results(
         self,
@@ -125,12 +125,14 @@ class RayCluster:
 
 
 def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The cluster that this process is part of, else that of RAY_ADDRESS, else that of `ray start` on this machine."""
+    """The address of the cluster that this process is part of, else RAY_ADDRESS, else `auto` where `ray start` began
+    one on this machine. EngineError where nobody listens at RAY_ADDRESS."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         return str(ray.get_runtime_context().gcs_address)
     named = environment.get("RAY_ADDRESS")
     if named and named not in ("auto", "local"):
+        _ask_port(named)
         return named
     noted = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     try:
@@ -138,7 +140,7 @@ def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
         _ask_port(address)
     except (OSError, EngineError):
         return None  # none was started, or it has ended since
-    return address
+    return "auto"
 
 
 def _ask_port(address: str) -> None:

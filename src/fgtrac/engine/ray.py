@@ -11,8 +11,8 @@ import pathlib
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,14 +38,6 @@ _cluster_resources: Any = ray.cluster_resources
 _nodes: Any = ray.nodes
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A cluster that this process drives."""
-
-    address: str
-    workers: int
-
-
 class _Driver:
     """The state of the driver's process: where the head is, the task, and which units are under way."""
 
@@ -56,15 +48,17 @@ class _Driver:
 
 def silence() -> None:
     """Send what this process and all it starts print nowhere."""
+    warnings.simplefilter("ignore")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     os.close(nowhere)
 
 
-def join(address: str | None, cores: int, folder: str) -> Joined:
-    """Drive the cluster at an address (`ray://HOST:PORT`, or HOST:PORT of its head), or one of this machine's own, which
-    has its sockets and logs in the folder. EngineError where Ray will not."""
+def join(address: str | None, cores: int, folder: str) -> int:
+    """Drive the cluster at an address (`ray://HOST:PORT`, HOST:PORT of its head, or `auto` for what `ray start` began
+    here), or one of this machine's own, which has its sockets and logs in the folder. How many units it does at once;
+    EngineError where Ray will not."""
     try:
         if address is None:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # its workers import from where we do
@@ -72,49 +66,48 @@ def join(address: str | None, cores: int, folder: str) -> Joined:
             _init("local", _temp_dir=folder, **own)
         else:
             _init(address)
-    except (ConnectionError, RuntimeError) as error:  # of another version, too
-        words = " ".join(str(error).split())
-        raise EngineError(
-            f"the Ray cluster at {address or 'this machine'} cannot be joined: {words:.500}. On a machine that is no node "
-            "of it, name it ray://HOST:10001; versions of Ray and Python must be the same on both sides"
-        ) from None
-    _Driver.head = _host_port(address or ray.get_runtime_context().gcs_address)
+    except (ConnectionError, RuntimeError) as error:  # RuntimeError: versions of Ray or Python differ
+        raise EngineError(_not_joined(address, error)) from None
+    _Driver.head = _host_port(address if address and ":" in address else ray.get_runtime_context().gcs_address)
     _Driver.task = _remote(num_cpus=1, max_retries=0)(attempt)
     workers = int(_cluster_resources().get("CPU", 0))
     if not workers:
         raise EngineError(f"the Ray cluster at {address} has no CPU for units of work")
-    return Joined(address or "ray", workers)
+    return workers
+
+
+def _not_joined(address: str | None, error: Exception) -> str:
+    where, words = address or "this machine", " ".join(str(error).split())
+    if "Authentication token" in f"{error.__cause__}":
+        return f"the Ray cluster at {where} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    if "ersion" in words or "ncompatible" in words:
+        return f"the Ray cluster at {where} is of another version: {words:.400}"
+    return (
+        f"the Ray cluster at {where} cannot be joined: {words:.400}; a machine that is no node of it names it "
+        "ray://HOST:10001, and a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    )
 
 
 def check_versions() -> None:
-    """That every node has this process's Python and fgtrac, file for file. EngineError where one does not."""
+    """That every node has this process's fgtrac and Python. EngineError where one does not."""
+
+    def installed() -> str:  # a function in a function is pickled by value: this one runs where there is no fgtrac
+        import platform
+        from importlib import metadata
+
+        try:
+            version = metadata.version("fgtrac")
+        except metadata.PackageNotFoundError:
+            version = "none"
+        return f"fgtrac {version} on Python {platform.python_version()}"
+
     ours = installed()
     for node, theirs in _on_every_node(installed):
         if theirs != ours:
             raise EngineError(
-                f"the Ray node {node} has {theirs}, and this machine has {ours}: install the same there, so that every "
+                f"the Ray node {node} has {theirs}, and this machine {ours}: install the same there, so that every "
                 "worker writes the same bytes"
             )
-
-
-def _installed() -> Callable[[], str]:
-    def words() -> str:  # a function in a function is pickled by value: this one runs where there is no fgtrac
-        import hashlib
-        import platform
-        from importlib import metadata, util
-
-        python, found = platform.python_version(), util.find_spec("fgtrac")
-        if found is None or found.origin is None:
-            return f"Python {python} without fgtrac"
-        digest, folder = hashlib.sha256(), pathlib.Path(found.origin).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-        return f"Python {python} and fgtrac {metadata.version('fgtrac')} ({digest.hexdigest()[:8]})"
-
-    return words
-
-
-installed = _installed()
 
 
 def check_seen(path: str, content: bytes) -> None:
