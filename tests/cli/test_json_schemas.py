@@ -162,7 +162,7 @@ CALLS: dict[str, Callable[[Paths, Path], list[Call]]] = {  # of each verb exit c
     "key rotate": lambda p, out: [(0, [str(copy_of(p["whole"], out))])],
 }
 TRIED = 40  # leaves of an answer that are exchanged
-ELSEWHERE = {"anchor", "serve", "ui", "key revoke", "demo"}  # below, and demo in tests/demo
+ELSEWHERE = {"anchor", "serve", "ui", "key revoke", "demo", "push"}  # below, demo in tests/demo, push in tests/cluster
 OPEN = {  # what a schema leaves open, by the path in an answer: an entry's own fields, the user's own values
     "diff": r"(settings|versions|datasets|stages)/\d+/[ab]|roles/(counts|named)/\d+/[ab]",
     "history": r"events/\d+/details/.*",

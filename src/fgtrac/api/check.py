@@ -24,6 +24,7 @@ from fgtrac.drawing.html import table
 from fgtrac.drawing.notebook import shown
 from fgtrac.errors import FormatError
 from fgtrac.events.identity import key_commitment, subject_commitment
+from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.auditor import Audit, audit_log
@@ -132,7 +133,7 @@ def check_trace(
     FileNotFoundError and FormatError for a policy file or a list that is missing or malformed, ValueError for an id key
     that is none or another than the run committed to.
     """
-    directory = TraceDir.open(Path(path))
+    directory = open_to_read(path)
     trace_id = trace_id_of(directory)
     policies, folder = (Policies(), Path()) if policy is None else (read_policies(Path(policy)), Path(policy).parent)
     verifier, whose = trusted_verifier(key, trace_id, note=directory.head_note())

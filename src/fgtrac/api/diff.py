@@ -34,7 +34,8 @@ from fgtrac.query.seals import NotSealedError
 from fgtrac.query.step_samples import Numbers, StepSamples, read_step_samples
 from fgtrac.query.training import State, TrainingLog
 from fgtrac.score.fidelity import spearman
-from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
+from fgtrac.store.places import open_to_read
+from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
 
@@ -99,7 +100,7 @@ def diff_traces(a: Path_, b: Path_, *, suspects: int = SUSPECTS) -> Difference:
 
 
 def _open(path: Path, stack: ExitStack) -> Side:
-    trace = TraceDir.open(path)
+    trace = open_to_read(path)
     head = trace.head()
     if head is None or not head.size:
         raise NotSealedError(f"nothing of {path} was sealed yet; run fgtrac seal {path}")

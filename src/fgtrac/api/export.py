@@ -9,7 +9,7 @@ from pathlib import Path
 from fgtrac.api.trace import open_trace
 from fgtrac.query.log import SealedLog
 from fgtrac.store import durable
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.places import open_to_read
 from fgtrac.tlog.note import parse_note, parse_tree_head
 from fgtrac.tlog.proof import TlogProof, format_proof
 
@@ -44,7 +44,7 @@ def export_proofs(trace: Path, entries: Sequence[int], out: Path, *, replace: bo
     beside it under the same name with .cbor. FileExistsError for files that are there, unless `replace`; ValueError
     for an entry that the log does not have; ProofError or TamperError where the log is not the one that was sealed.
     """
-    directory = TraceDir.open(trace)
+    directory = open_to_read(trace)
     try:
         note = directory.read("checkpoint")
     except FileNotFoundError as error:

@@ -115,7 +115,7 @@ class OpenedTrace:
         return Vault.open(path, self.id) if path.exists() else None
 
     def _warm(self) -> None:
-        if self._seal.head.size <= EAGER_ENTRIES:
+        if self._seal.head.size <= EAGER_ENTRIES and not self._directory.is_far:
             self._seal.warm()
             self._historian.kept_checkpoints()
             _ = self._namer

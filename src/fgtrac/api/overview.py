@@ -8,14 +8,14 @@ from pathlib import Path
 from fgtrac.query.log import whole
 from fgtrac.query.overview import Overview, read_overview
 from fgtrac.query.seals import NotSealedError
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.places import open_to_read
 from fgtrac.tlog.note import TreeHead
 
 
 def newest_head(path: Path) -> TreeHead:
     """The newest tree head of a trace, its signature unchecked. NotSealedError (a ValueError) before the first seal,
     otherwise raises as `fgtrac.open`."""
-    head = TraceDir.open(path).head()
+    head = open_to_read(path).head()
     if head is None:
         raise NotSealedError(
             f"{path} has no tree head yet: nothing was sealed. A run is sealed at its checkpoints and at its end; "
@@ -28,4 +28,4 @@ def overview(path: Path, head: TreeHead, progress: Callable[[int, int], None] | 
     """What the log up to a head tells. ProofError, FormatError or TamperError where its files are not those of that
     head."""
     with whole("an overview"):
-        return read_overview(TraceDir.open(path), head, progress)
+        return read_overview(open_to_read(path), head, progress)

@@ -24,6 +24,7 @@ from fgtrac.events.orders import UNREAD
 from fgtrac.events.schema import STATUS, decode_event
 from fgtrac.query.blocks import Blocks
 from fgtrac.query.log import SealedLog, whole
+from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.passes import Drawn, Pass
@@ -105,7 +106,7 @@ def find_resumes(path: Path) -> tuple[Resume, ...]:
     is verified. Orders are drawn again where the log or the vault beside the trace says what they come from (with
     torch); for others each sample of the loader is expected once. FileNotFoundError, FormatError where it is no trace.
     """
-    trace = TraceDir.open(path)
+    trace = open_to_read(path)
     head = trace.head()
     if head is None:
         return ()

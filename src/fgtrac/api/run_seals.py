@@ -12,6 +12,7 @@ from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.seconds import read_seconds
 from fgtrac.api.anchored_run import RunAnchors
 from fgtrac.api.orders import Orders
+from fgtrac.api.push import PushBehind
 from fgtrac.capture.recorder import Recorder
 from fgtrac.commit import sequencer
 from fgtrac.commit.background import BackgroundSealer
@@ -53,6 +54,7 @@ class RunSeals:
         self.until: Mapping[bytes, int] = {}  # of other writers what the last seal takes, by number
         self.prepare: Callable[[], None] = orders.keep  # called before each seal: what is committed to can be opened
         self.sealed: Callable[[], None] = lambda: None  # called behind each seal
+        self._push = PushBehind(trace.path)
         self._anchors = anchors
         self._beside = BackgroundSealer(self._seal, interval_s)
         self._turn = threading.Lock()
@@ -86,6 +88,7 @@ class RunSeals:
         self._recorder.rotate()
         self.prepare()
         self._plain(WAIT_S)
+        self._push()
 
     def last(self) -> None:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
@@ -97,6 +100,7 @@ class RunSeals:
             raise
         finally:
             self._anchors.sealed(is_last=True)
+            self._push()
 
     def anchor(self, wait_s: float) -> tuple[Anchored, ...]:
         """Seal now, and have that head anchored: what has become of it within so many seconds. ValueError where there
@@ -153,3 +157,4 @@ class RunSeals:
                 epoch.sealed.set()
                 if is_asked:
                     self._beside.ask()  # since then: that is the next seal's
+        self._push()

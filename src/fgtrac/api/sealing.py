@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fgtrac.api.kept_folder import take_folder
 from fgtrac.api.prior import signer_of, trace_id_of
+from fgtrac.api.push import push_trace, pushed_to
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.sequencer import SealResult
 from fgtrac.store.trace_dir import TraceDir
@@ -20,11 +21,15 @@ def seal_trace(path: Path, key_path: Path | None = None, *, full: bool = True, k
     are folders that ranks on other hosts have left: what is in them goes in before (`fgtrac.api.kept_folder`).
 
     FileNotFoundError or FormatError where there is no trace, ValueError for a key that is not its own; otherwise as
-    `fgtrac.commit.sequencer.seal`.
+    `fgtrac.commit.sequencer.seal`, and, where FGTRAC_PUSH asks for a push behind it, as `fgtrac.api.push.push_trace`.
     """
     trace = TraceDir.open(path)
     signer = signer_of(trace, key_path)
     tidy.remove_unfinished(trace)
     for folder in kept:
         take_folder(trace, trace_id_of(trace), folder)
-    return sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S)
+    url = pushed_to(path)
+    result = sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S)
+    if url is not None:
+        push_trace(path, url)
+    return result

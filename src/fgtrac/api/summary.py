@@ -18,6 +18,7 @@ from fgtrac.commit.state import count_unsealed
 from fgtrac.events.ranks import RankTable
 from fgtrac.events.schema import STATUS, TRAINING, decode_event
 from fgtrac.query.log import whole
+from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.note import Verifier, format_vkey
 from fgtrac.tlog.tiles import read_entries
@@ -86,7 +87,7 @@ class Summary:
 
 def summarize(path: Path) -> Summary:
     """Read every entry of a trace once. FileNotFoundError, FormatError where it is none or its files are damaged."""
-    trace = TraceDir.open(path)
+    trace = open_to_read(path)
     with whole("a summary"):
         return _summarize(trace)
 

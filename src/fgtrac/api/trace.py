@@ -12,11 +12,13 @@ from fgtrac.api.audit import Demand, audit_trace
 from fgtrac.api.contents import source_digest
 from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
+from fgtrac.api.read_by_workers import MEMORY, ByWorkers
 from fgtrac.api.resumes import Resume, find_resumes
 from fgtrac.api.subjects import find_subject
 from fgtrac.api.tables import TabledTrace
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.api.trusted_anchors import TrustedAnchors
+from fgtrac.engine.opening import open_engine
 from fgtrac.query.attention import ModalityWeights
 from fgtrac.query.history import History
 from fgtrac.query.log import whole
@@ -24,8 +26,9 @@ from fgtrac.query.prove import Proof
 from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.subject import SubjectHistory
 from fgtrac.query.tables import Samples, read_samples
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.places import open_to_read
 from fgtrac.tlog.index import CONTENT
+from fgtrac.verify.checks import TraceFiles
 from fgtrac.verify.report import Report
 
 
@@ -139,15 +142,28 @@ class Trace(TabledTrace):
         anchors: TrustedAnchors | None = None,
         demands: Iterable[Demand] = (),
         progress: Callable[[int, int], None] | None = None,
+        engine: str | None = None,
+        memory_bytes: int = MEMORY,
+        scratch: str | os.PathLike[str] | None = None,
     ) -> Report:
         """Read everything again, and answer check by check. `key` is the public key that the head must be signed with:
         64 hex digits, a file, or a C2SP verifier key; by default the one given to `open`, else the user's own.
         `anchors` says whose receipts count; no network is asked without its `nodes`. `demands` are checks beyond the
-        usual ones, made after them. Errors of what is named as in `anchor_demands`."""
+        usual ones, made after them. Errors of what is named as in `anchor_demands`.
+
+        `engine` says who reads the log (default: `FGTRAC_ENGINE`, else the processes of this machine); an index that
+        would take more than `memory_bytes` is rebuilt in a folder `scratch` (default: in the user's cache), with about
+        12 bytes a use there at a time. EngineError where workers are lost: asked again, it goes on from there."""
         named = self._key if key is None else key
         verifier, whose = trusted_verifier(named, self.id, note=self._directory.head_note())
         demands = [*anchor_demands(self._directory.names(), anchors or TrustedAnchors()), *demands]
-        report = audit_trace(self._directory, verifier, demands=demands, progress=progress)
+        trace, where = self._directory, None if scratch is None else Path(scratch)
+        with open_engine(engine) as workers:
+
+            def reading(files: TraceFiles) -> ByWorkers:
+                return ByWorkers(files, trace, workers, memory_bytes, where, progress)
+
+            report = audit_trace(trace, verifier, demands=demands, progress=progress, reading=reading)
         return Report(
             report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
         )
@@ -169,7 +185,8 @@ def ensemble(traces: Sequence[Trace]) -> Ensemble:
 
 
 def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
-    """Open the trace at `path` (NAME.trace) for reading. `key` names the public key whose signature counts.
+    """Open the trace at `path` (NAME.trace, or s3://BUCKET/PREFIX/NAME.trace) for reading. `key` names the public
+    key whose signature counts.
 
     FileNotFoundError where there is none, FormatError for what is no trace, NotSealedError (a ValueError) where
     nothing has been fully sealed yet.
@@ -181,4 +198,4 @@ def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace
 
 def open_for_verification(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
     """`open_trace` for somebody who believes nothing yet: reads no more than which trace it is."""
-    return Trace(TraceDir.open(Path(path)), key)
+    return Trace(open_to_read(path), key)

@@ -21,6 +21,7 @@ from fgtrac.cli.export import export
 from fgtrac.cli.history import history
 from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
+from fgtrac.cli.push import push
 from fgtrac.cli.report import report
 from fgtrac.cli.runs import runs
 from fgtrac.cli.score import score
@@ -32,7 +33,7 @@ from fgtrac.cli.sql import sql
 from fgtrac.cli.suspects import suspects
 from fgtrac.cli.ui import ui
 from fgtrac.cli.verify import verify
-from fgtrac.errors import AnchorError, EngineError, FgtracError, FormatError, RefusedError
+from fgtrac.errors import AnchorError, EngineError, FgtracError, FormatError, RefusedError, StorageError
 from fgtrac.events.one_line import one_line
 from fgtrac.store.private_files import may_be_secret
 
@@ -64,6 +65,7 @@ VERBS: dict[Callable[..., None], str] = {  # a line each, that fits beside the v
     check: "hold a trace to policies: test data, opt-outs, erasures",
     report: "a trace in one page, and a draft for the AI Act",
     seal: "put the journal into the log, and sign it",
+    push: "publish what is sealed on object storage",
     anchor: "have the tree head witnessed outside your reach",
     ui: "runs, samples and what of it holds, in the browser",
     serve: "the log over HTTP, for tools that read C2SP tlog-tiles",
@@ -99,7 +101,7 @@ def main() -> None:
         code = fail(error, 2)
     except RefusedError as error:
         code = fail(error, 1)
-    except (AnchorError, EngineError) as error:
+    except (AnchorError, EngineError, StorageError) as error:
         code = fail(error, 4)
     except (FgtracError, OSError) as error:
         code = fail(error, 1)

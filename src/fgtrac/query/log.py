@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import FileIO
 from itertools import pairwise
 from typing import Any
 
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
+from fgtrac.store.random_access import OpenFile
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import (
     MemoryNodes,
@@ -149,7 +148,7 @@ class SealedLog:
             with whole(f"entry {number}"):
                 start, stop = self._place(number)
                 with self._open(number // WIDTH) as file:
-                    os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_WILLNEED)
+                    file.expect(start, stop - start)
 
     def peek(self, number: int, most: int = 1 << 16) -> bytes:
         """The bytes of an entry (its first `most`) as they stand on disk, unchecked: for looking which ones to
@@ -181,7 +180,7 @@ class SealedLog:
     def _raw(self, number: int, most: int = 1 << 16) -> bytes:
         start, stop = self._place(number)
         with self._open(number // WIDTH) as file:
-            return os.pread(file.fileno(), min(stop - start, most), start)
+            return file.read_at(start, min(stop - start, most))
 
     def _place(self, number: int) -> tuple[int, int]:
         """Where the bytes of an entry start and stop in its bundle."""
@@ -199,16 +198,16 @@ class SealedLog:
         """Where each entry of a bundle (with its length in front) starts, and the end: only lengths are read."""
         known = self._bundles.get(bundle)
         if known is None:
-            with self._open(bundle) as file:
+            with self._open(bundle, scattered=True) as file:
                 known = _walk(file, self._tile(bundle * WIDTH))
             self._bundles[bundle] = known
         return known
 
-    def _open(self, bundle: int) -> FileIO:
+    def _open(self, bundle: int, *, scattered: bool = False) -> OpenFile:
         tile = self._tile(bundle * WIDTH)
         for path in (tile.path, tile_path(tile.level, tile.number, WIDTH)):  # a partial bundle may have become full
             try:
-                return FileIO(self._trace.plain(path))
+                return self._trace.opened(path, scattered=scattered)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -216,13 +215,11 @@ class SealedLog:
         raise FileNotFoundError(f"{self._trace.path} has no file {tile.path}")
 
 
-def _walk(file: FileIO, tile: Tile) -> list[int]:
-    """The starts of a bundle's entries. Entries are up to 64 KB apart, so nothing is read ahead."""
-    fd, starts, at = file.fileno(), [0], 0
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-    size = os.fstat(fd).st_size
+def _walk(file: OpenFile, tile: Tile) -> list[int]:
+    """The starts of a bundle's entries: only lengths are read."""
+    starts, at, size = [0], 0, file.size
     for _ in range(tile.width):
-        at += 2 + int.from_bytes(os.pread(fd, 2, at), "big")
+        at += 2 + int.from_bytes(file.read_at(at, 2), "big")
         if at > size:
             raise FormatError(f"{tile.path} is cut: it ends after {size} bytes, in entry {len(starts) - 1}")
         starts.append(at)

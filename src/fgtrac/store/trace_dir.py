@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
 from fgtrac.store.private_files import check_names_file
+from fgtrac.store.random_access import LocalFile, OpenFile
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
 
 ORIGIN_PREFIX = "fgtrac/"
-_NPY_HEADER_BYTES = 128  # of every array of one or two dimensions, version 1.0
-_NPY_HEADER = re.compile(
+NPY_HEADER_BYTES = 128  # of every array of one or two dimensions, version 1.0
+NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00\x76\x00\{'descr': '(?:\|u1|<u8)', 'fortran_order': False, "
     rb"'shape': \((?:0|[1-9][0-9]{0,14}),(?: [1-9][0-9]{0,3})?\), \} *\n"
 )
@@ -27,6 +28,8 @@ MAX_SMALL_BYTES = 1 << 25  # of notes, tiles and receipts: 256 of the longest en
 
 class TraceDir:
     """The folder `NAME.trace`. Reads by path relative to it; writes go through `durable`."""
+
+    is_far = False  # each read is a request over a network
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,6 +48,11 @@ class TraceDir:
     def open(cls, path: Path) -> TraceDir:
         """An existing trace. FileNotFoundError where nothing is there, ValueError where that is no name but a URL or a
         key, FormatError for what is no trace."""
+        if str(path).startswith("s3:/"):
+            raise ValueError(
+                "a trace on object storage is only read, and this writes or needs its journal: do it with the trace on "
+                "this machine, then fgtrac push"
+            )
         check_names_file(path)
         if not path.exists():
             raise FileNotFoundError(f"there is no trace at {path}; name a folder that ends in .trace")
@@ -67,9 +75,7 @@ class TraceDir:
         and for notes, tiles and receipts that are longer than any: a stranger's trace must not lead its reader out of
         the folder, keep it waiting, or fill its memory."""
         place = self.plain(path)
-        is_small = path.startswith(("tile/", "receipts/")) or path.rpartition("/")[2] == "checkpoint"
-        if is_small and (size := place.stat().st_size) > MAX_SMALL_BYTES:
-            raise FormatError(f"{path} has {size:,} bytes, and the most that one like it has is {MAX_SMALL_BYTES:,}")
+        check_size(path, place.stat().st_size)
         return place.read_bytes()
 
     def pieces(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
@@ -98,6 +104,10 @@ class TraceDir:
             raise FormatError(f"{path} is no plain file (a link, a pipe or a device); a trace has none, so remove it")
         return self.path / path
 
+    def opened(self, path: str, *, scattered: bool = False) -> OpenFile:
+        """A plain file, open for reading at any place; `scattered` as in `LocalFile`. Raises as `read`."""
+        return LocalFile(self.plain(path), scattered=scattered)
+
     def mapped(self, path: str) -> NDArray[np.generic]:
         """A .npy file, memory-mapped and read-only. FormatError for what is none, otherwise raises as `read`.
 
@@ -106,7 +116,7 @@ class TraceDir:
         file_path = self.plain(path)
         try:
             with file_path.open("rb") as file:
-                if _NPY_HEADER.fullmatch(file.read(_NPY_HEADER_BYTES)) is None:
+                if NPY_HEADER.fullmatch(file.read(NPY_HEADER_BYTES)) is None:
                     raise FormatError(f"{path} does not begin like a .npy file of fgtrac; fgtrac seal rebuilds it")
             array = np.load(file_path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -134,6 +144,13 @@ class TraceDir:
         """The sizes at which an index is kept, ascending."""
         folder = self.path / "index"
         return sorted(int(p.name) for p in folder.iterdir() if is_size(p.name)) if folder.is_dir() else []
+
+
+def check_size(path: str, size: int) -> None:
+    """FormatError for a note, a tile or a receipt that is longer than any."""
+    is_small = path.startswith(("tile/", "receipts/")) or path.rpartition("/")[2] == "checkpoint"
+    if is_small and size > MAX_SMALL_BYTES:
+        raise FormatError(f"{path} has {size:,} bytes, and the most that one like it has is {MAX_SMALL_BYTES:,}")
 
 
 def is_size(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fgtrac.errors import FgtracError, ProofError
+from fgtrac.errors import EngineError, FgtracError, ProofError, StorageError
 from fgtrac.verify.report import Finding, Verdict
 
 
@@ -33,13 +33,16 @@ class Checks:
     def make(self, name: str, examine: Callable[[], str], needs: Sequence[str] = ()) -> bool:
         """Make one check; whether it holds. `examine` returns in words why it holds, or raises.
 
-        A check that needs another, which does not hold, is not made: it cannot tell.
+        A check that needs another, which does not hold, is not made: it cannot tell. StorageError where the trace is
+        far away and nobody answers, EngineError where workers are lost: that says nothing about the trace.
         """
         try:
             self.require(*needs)
             finding = Finding(name, Verdict.HOLDS, examine())
         except CannotTell as reason:
             finding = Finding(name, Verdict.CANNOT_TELL, str(reason))
+        except (StorageError, EngineError):
+            raise
         except (FgtracError, OSError, ValueError) as error:  # whatever the files hold, it is no mistake of the caller
             finding = Finding(name, Verdict.REFUTED, str(error))
         self.findings.append(finding)
