@@ -11,6 +11,7 @@ import typer
 
 from fgtrac.api.user_functions import load_functions
 from fgtrac.cli.console import AsJson, print_json
+from fgtrac.cli.engine import EngineOption
 from fgtrac.cli.history import Key
 
 GRACE_S = 1.0  # for what is under way beside the pages
@@ -33,6 +34,7 @@ def ui(
         str | None, typer.Option(help="who looks must have it; made and printed for any other --host than this machine")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="open a browser there")] = False,
+    engine: EngineOption = "local",
     as_json: AsJson = False,
 ) -> None:
     """Look at traces in the browser: runs, samples, predictions, suspects, the log, and what of it holds.
@@ -46,7 +48,7 @@ def ui(
     if token is None and not is_local:
         token = guard.new_token()
     given = None if with_ is None else _pictures(with_)
-    app = explorer.explorer_app(place, key=key, token=token, is_local=is_local, given=given)
+    app = explorer.explorer_app(place, key=key, token=token, is_local=is_local, given=given, engine=engine)
     sys.setswitchinterval(SWITCH_S)
     server = listening.server_of(app, "the explorer", "ui")
     listener, url = listening.listen(host, port)

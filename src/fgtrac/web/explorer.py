@@ -55,12 +55,19 @@ RESERVED.update(part for page in PAGES for part in page.path.split("/") if part 
 
 
 def explorer_app(
-    place: Path, *, key: str | None = None, token: str | None = None, is_local: bool = True, given: Any = None
+    place: Path,
+    *,
+    key: str | None = None,
+    token: str | None = None,
+    is_local: bool = True,
+    given: Any = None,
+    engine: str | None = None,
 ) -> Starlette:
     """The explorer of a trace or a folder as an ASGI application.
 
     With `is_local`, whoever names another machine in the Host header is refused. With `token`, whoever does not have it
-    is. `key` names the key whose signatures count, `given` is the user's own data. `app.state.site.stop()` ends what is
+    is. `key` names the key whose signatures count, `given` is the user's own data, `engine` says
+    where tables are built. `app.state.site.stop()` ends what is
     under way beside the pages. ValueError where starlette or jinja2 is not installed, or the token can be guessed; of
     `place` as Site.
     """
@@ -72,7 +79,7 @@ def explorer_app(
         guard.check_token(token)
     elif not is_local:
         raise ValueError("whoever reaches this address can read the traces; set a token")
-    site = Site(place, key)
+    site = Site(place, key, engine)
     app = Starlette()
     app.router.default = _Explorer(site, Templates(), token, is_local, given)  # also of a target that is no path
     app.state.site = site

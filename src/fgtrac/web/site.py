@@ -36,9 +36,10 @@ class _Opened:
 
 
 class Site:
-    """A trace, or a folder with traces in it; changes nothing on disk. `key` names the key whose signatures count."""
+    """A trace, or a folder with traces in it; changes nothing on disk. `key` names the key whose signatures count, and
+    `engine` where tables are built."""
 
-    def __init__(self, place: Path, key: str | None = None) -> None:
+    def __init__(self, place: Path, key: str | None = None, engine: str | None = None) -> None:
         check_names_file(place)
         if not place.exists():
             raise FileNotFoundError(f"there is no trace or folder {place}; name a trace, or a folder with traces in it")
@@ -48,7 +49,7 @@ class Site:
             trusted_verifier(key, bytes(16))  # what is no key is said now, and not on every page
         self.place = place
         self.is_one = is_trace(place)
-        self.key = key
+        self.key, self.engine = key, engine
         self._opened: dict[str, _Opened] = {}
         self._turn = threading.Lock()
         self._checking = Checking(key)

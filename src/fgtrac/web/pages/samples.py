@@ -6,6 +6,7 @@ The tables that it asks are built beside the pages, where they are not in the ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fgtrac.api.one_sample import has_vault, names_of, seems_scored
@@ -34,7 +35,7 @@ def show(asked: Asked) -> Answer:
     if wanted.sort == "suspicion" and no_suspicion:
         raise ValueError(f"nothing is known of suspicion here: {no_suspicion}")
     path, state = asked.site.path_of(asked.name), asked.site.state(asked.name)
-    tables = asked.site.tables.of(path, state, "tables", _tables, asked.patience_s)
+    tables = asked.site.tables.of(path, state, "tables", partial(_tables, asked.site.engine), asked.patience_s)
     ranks = None
     if wanted.sort == "suspicion":
         ranks = asked.site.scoring.of(path, state, "self-influence", _suspects, asked.patience_s)
@@ -58,9 +59,9 @@ def show(asked: Asked) -> Answer:
     return Answer("Samples", "samples.html", data, command)
 
 
-def _tables(trace: Trace, progress: Callable[[int, int], None]) -> Views:
+def _tables(engine: str | None, trace: Trace, progress: Callable[[int, int], None]) -> Views:
     """The trace's tables, built."""
-    views = trace.views(progress)
+    views = trace.views(progress, engine=engine)
     views.count("samples")
     return views
 
