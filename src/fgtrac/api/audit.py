@@ -28,6 +28,7 @@ from fgtrac.tlog.tiles import tiles_of
 from fgtrac.verify.anchors import first_seen
 from fgtrac.verify.auditor import Audit, audit_log
 from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.log_reader import InProcess, LogReader
 from fgtrac.verify.one_moment import OneMoment
 from fgtrac.verify.quorum import unread_lines
 from fgtrac.verify.receipts import EVM, RFC3161, WITNESS, parse_path
@@ -63,17 +64,20 @@ def audit_trace(
     *,
     demands: Iterable[Demand] = (),
     progress: Callable[[int, int], None] | None = None,
+    reading: Callable[[TraceFiles], LogReader] = InProcess,
 ) -> Report:
     """Read everything again and answer check by check, whatever the files hold; then what is demanded beyond that.
 
     Without a verifier the head's signature is not checked: "cannot tell". `progress` is called with bundles read and
-    bundles in all, then with contribution entries computed again and in all.
+    bundles in all, then with contribution entries computed again and in all. `reading` is given the trace's files, and
+    gives who goes over its log. EngineError where the workers of that are lost.
     """
     trace = OneMoment(files)
     names, demands = trace.names(), list(demands)
     segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
     pending = _find_pending(trace, names, segments)
-    audit = audit_log(trace, verifier, progress=progress, is_new=pending is not None and pending.start == 0)
+    is_new = pending is not None and pending.start == 0
+    audit = audit_log(trace, verifier, progress=progress, is_new=is_new, reader=reading(trace))
     make = audit.checks.make
     if audit.facts.erasures.subjects:
         make("erased-rows", lambda: check_erased_rows(files, audit), ("entries", "registered"))

@@ -21,7 +21,9 @@ from fgtrac.api.user_functions import FunctionFailedError, load_function
 from fgtrac.api.vault_audit import vault_demand
 from fgtrac.api.witnessed import read_quorum
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 from fgtrac.cli.history import Key
+from fgtrac.store.object_storage import is_url
 from fgtrac.store.private_files import check_names_file
 from fgtrac.verify.report import Report, Verdict
 
@@ -29,7 +31,7 @@ COLORS = {Verdict.HOLDS: "green", Verdict.REFUTED: "red", Verdict.CANNOT_TELL: "
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="a trace (NAME.trace) or a bundle")],
+    path: Annotated[Path, typer.Argument(help="a trace (NAME.trace, s3://BUCKET/PREFIX/NAME.trace) or a bundle")],
     key: Key = None,
     id_key: Annotated[
         str | None,
@@ -100,6 +102,15 @@ def verify(
     confirmations: Annotated[
         int | None, typer.Option(metavar="N", help="blocks on a head's, its own included (default: 1)")
     ] = None,
+    engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="where an index that does not fit in --memory is rebuilt, with 12 bytes a use (default: your cache)",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check everything: exit code 0 where it holds, 1 where it is refuted, 3 where nobody can tell. The network is
@@ -113,12 +124,9 @@ def verify(
     if unused:
         raise ValueError(f"{unused[0]} belongs to --evm RPC_URL, the node to ask; add that, or leave it out")
     for_trace: dict[str, Any] = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
-    for_trace |= {"--attention": attention, "--tsa-root": tsa_root, "--evm": evm}
+    for_trace |= {"--attention": attention, "--tsa-root": tsa_root, "--evm": evm, "--scratch": scratch}
     for_bundle: dict[str, Any] = {"--id-key": id_key, "--about": about}
-    check_names_file(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file or trace {path}")
-    is_bundle = path.is_file()
+    is_bundle = not is_url(path) and _is_file(path)
     for option, value in (for_trace if is_bundle else for_bundle).items():
         if value is not None:
             raise ValueError(
@@ -134,7 +142,15 @@ def verify(
             anchors = TrustedAnchors(
                 tsa_root or (), witness_key or (), quorum, evm or (), evm_contract or (), evm_account or (), deep
             )
-            report = trace.verify(key, anchors=anchors, demands=demands, progress=step)
+            report = trace.verify(
+                key,
+                anchors=anchors,
+                demands=demands,
+                progress=step,
+                engine=engine,
+                memory_bytes=memory,
+                scratch=scratch,
+            )
     if as_json:
         print_json(report.as_json())
     else:
@@ -166,6 +182,14 @@ def _demands(
     if vault is not None:
         demands.append(vault_demand(vault, trace.id, step))
     return demands
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, a bundle's; else a folder. FileNotFoundError where it is neither."""
+    check_names_file(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or trace {path}")
+    return path.is_file()
 
 
 def _load(named: str) -> Callable[[Any], Any]:

@@ -1,0 +1,74 @@
+"""Folders for what a long command writes and needs no more when it ends: the user's own, gone afterwards.
+
+    SCRATCH/NAME         held by the process that works there; its work goes on there after it was killed
+    SCRATCH/NAME-HEX     that of a second one at the same time, which nobody takes up
+
+SCRATCH is the folder that the caller names, else `scratch` in the user's cache (`fgtrac.query.view_cache`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fgtrac.errors import EngineError
+from fgtrac.query.view_cache import cache_folder
+from fgtrac.store import durable
+from fgtrac.store.durable import FolderHold
+
+STALE_S = 24 * 3600  # what a killed command left is kept so long
+
+
+@contextmanager
+def scratch_folder(top: Path | None, name: str) -> Iterator[Path]:
+    """The folder `name` in `top` (default: in the user's cache), held and for this user alone (0700); removed at the
+    end, except where workers were lost or the user stops it: the same command then goes on there.
+
+    FileNotFoundError where `top` is no folder, ValueError where `name` is there and somebody else's.
+    """
+    if top is None:
+        top = cache_folder() / "scratch"
+        top.mkdir(parents=True, exist_ok=True, mode=0o700)
+    elif not top.is_dir():
+        raise FileNotFoundError(f"there is no folder {top} for scratch files; make it, or name another")
+    _remove_stale(top)
+    folder, hold = _held(top, name)
+    try:
+        yield folder
+    except (EngineError, KeyboardInterrupt):
+        hold.close()
+        raise
+    except BaseException:
+        durable.remove_folder(folder)
+        raise
+    else:
+        durable.remove_folder(folder)
+    finally:
+        hold.close()
+
+
+def _held(top: Path, name: str) -> tuple[Path, FolderHold]:
+    for folder in (top / name, top / f"{name}-{os.urandom(8).hex()}"):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        said = folder.lstat()
+        if said.st_uid != os.geteuid() or not stat.S_ISDIR(said.st_mode) or said.st_mode & 0o077:
+            raise ValueError(f"{folder} is not a folder of your own alone; remove it, or name another place")
+        with suppress(BlockingIOError):
+            return folder, FolderHold(folder, alone=True)
+    raise OSError(f"{folder} is held by another process; try again")
+
+
+def _remove_stale(top: Path) -> None:
+    """What commands left that were killed, and that nobody took up."""
+    for folder in sorted(top.glob("verify-*")):
+        with suppress(OSError):
+            said = folder.lstat()
+            if said.st_uid == os.geteuid() and said.st_mtime < time.time() - STALE_S:
+                hold = FolderHold(folder, alone=True)
+                durable.remove_folder(folder)
+                hold.close()
