@@ -1,0 +1,92 @@
+"""A Ray cluster on this machine, one for each test module that asks: `ray start`, with its client server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+STORE_BYTES = 200_000_000  # of shared memory
+MARK = "FGTRAC_TEST_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head of two CPUs in a folder of its own."""
+
+    folder: Path
+    head: str  # RAY_ADDRESS of whoever is on this machine
+    client: str  # the engine's name
+
+    def pids(self, *names: str) -> list[int]:
+        """Its processes, known by their environment, or those of them that have one of these words in their command."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{MARK}={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                    command = (process / "cmdline").read_bytes().decode()
+                    if not names or any(name in command for name in names):
+                        found.append(int(process.name))
+        return found
+
+    def kill(self, *names: str) -> None:
+        """End them, all at once."""
+        for pid in self.pids(*names):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def start_cluster() -> Cluster:
+    """Without a token: what a test says of `ray://` must not depend on whoever runs it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path has 107 bytes
+    head, client = _free_port(), _free_port()
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=false", "--num-cpus=2"]
+    subprocess.run(
+        [*ray, f"--port={head}", f"--ray-client-server-port={client}", f"--object-store-memory={STORE_BYTES}",
+         "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
+        env={**os.environ, "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled", MARK: str(folder)},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )  # fmt: skip
+    return Cluster(folder, f"127.0.0.1:{head}", f"ray://127.0.0.1:{client}")
+
+
+def end_cluster(cluster: Cluster) -> None:
+    """Leave neither a process nor a file of it."""
+    while cluster.pids():
+        cluster.kill()
+    shutil.rmtree(cluster.folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of a module."""
+    started = start_cluster()
+    yield started
+    end_cluster(started)
+
+
+@pytest.fixture
+def passing_cluster() -> Iterator[Cluster]:
+    """One that a test may end."""
+    started = start_cluster()
+    yield started
+    end_cluster(started)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
