@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -50,6 +50,7 @@ from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import sealed_writers
 from fgtrac.engine.opening import open_engine
+from fgtrac.engine.units import Engine
 from fgtrac.errors import CaptureError, FgtracError
 from fgtrac.events.schema import ATTRIBUTION
 from fgtrac.store.journal import JournalWriter
@@ -346,7 +347,7 @@ class Run(Fitting, Attending):
         *,
         optimizer: torch.optim.Optimizer | None = None,
         progress: Callable[[int, int], None] | None = None,
-        engine: str | None = None,
+        engine: str | Engine | None = None,
         function: str | None = None,
     ) -> None:
         """Make the factors and contributions that kept checkpoints still lack, as `score_with` says, from their saved
@@ -355,10 +356,10 @@ class Run(Fitting, Attending):
 
         `optimizer` tells which parameter group the scored layer is in, where they have different learning rates.
         `progress(rows done, rows in all)`; by default the time left is shown on a terminal. In a trace that was
-        reopened, `engine` ("local:N", "ray", ...) gives the passes to workers, shard by shard. Each calls `function`
-        (FILE.py:FUNCTION) once, which does and returns what you did here to have the data and the model; with every
-        engine the bytes are the same. ScoreError where no checkpoint is kept, the model is of another architecture, or
-        factors are not finite; EngineError where workers are lost.
+        reopened, `engine` ("local:N", "ray", ..., or one that is open) gives the passes to workers, shard by shard.
+        Each calls `function` (FILE.py:FUNCTION) once, which does and returns what you did here to have the data and the
+        model; with every engine the bytes are the same. ScoreError where no checkpoint is kept, the model is of another
+        architecture, or factors are not finite; EngineError where workers are lost.
         """
         self._recorder.check_open()
         if self._scoring is None:
@@ -372,7 +373,7 @@ class Run(Fitting, Attending):
             raise ValueError(
                 "engine= is for a trace that was reopened; beside a training, scoring stays in its process"
             )
-        with open_engine(engine) as opened:
+        with open_engine(engine) if isinstance(engine, str) else nullcontext(engine) as opened:
             self._scoring.complete(model, optimizer, progress, Spread(opened, function))
 
     @property
