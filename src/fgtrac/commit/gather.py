@@ -6,6 +6,7 @@ others use it. So the journal is read twice, what the first reading has is taken
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from fgtrac.commit.plan import Taken
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
-from fgtrac.store.journal import parse_segment_name, scan
+from fgtrac.store.journal import SegmentBytes, parse_segment_name, read_frame, scan
 from fgtrac.store.trace_dir import TraceDir
 
 MAX_SEQ = 2**64
@@ -23,15 +24,30 @@ MAX_SEQ = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One whole frame: its entry's bytes and what it says of itself."""
+    """One whole frame: where it stands and what its entry says of itself. The entry is read again when it is asked
+    for, so that a journal takes no more memory than what its frames say."""
 
     seq: int
     time: int
     kind: str
-    entry: bytes
+    path: Path
+    at: int
+    size_bytes: int
+    crc: int
     lost: tuple[bytes, int, int] | None = None  # of a gap entry: writer, first, stop
     registers: bytes | None = None  # of a samples entry: the block
     needs: tuple[bytes | tuple[bytes, int], ...] = ()  # blocks that it names, and of a join entry what began it
+
+    @property
+    def entry(self) -> bytes:
+        """The entry's bytes. TamperError where another one stands there now."""
+        try:
+            entry = read_frame(self.path, self.at)
+        except FormatError as error:
+            raise TamperError(f"{error}: somebody changed it; restore it from a copy") from error
+        if zlib.crc32(entry) != self.crc:
+            raise TamperError(f"{self.path.name} at offset {self.at}: somebody changed this frame; restore the file")
+        return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +64,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """New entries in the log's order, as ranges and as bytes, and the gaps that the seal has to record itself."""
+    """New entries in the log's order, as ranges and as bytes, and the gaps that the seal has to record itself; and
+    whether these are all, or the next seal goes on behind them."""
 
     taken: tuple[Taken, ...]
     entries: tuple[bytes, ...]
     gaps: tuple[dict[str, Any], ...]
+    is_all: bool = True
 
 
 def read_segments(trace: TraceDir) -> list[Segment]:
@@ -64,9 +82,10 @@ def read_segments(trace: TraceDir) -> list[Segment]:
 
 
 def _read_segment(path: Path, writer: bytes, number: int) -> Segment:
-    data = path.read_bytes()
-    found = scan(data)
-    frames = tuple(_frame(path, writer, at, entry) for at, entry in found.frames)
+    with path.open("rb", buffering=0) as file:
+        data = SegmentBytes(file.fileno())
+        found = scan(data, lambda at, entry: _frame(path, writer, at, entry))
+    frames = tuple(frame for _, frame in found.frames)
     damaged = sum(length for _, length in found.bad)
     words = f"{damaged} damaged bytes in {path.name} from offset {found.bad[0][0]}" if found.bad else ""
     return Segment(path, writer, number, len(data), frames, words)
@@ -85,7 +104,8 @@ def _frame(path: Path, writer: bytes, at: int, entry: bytes) -> Frame:
     registers = event["block"] if event["kind"] == "samples" else None
     named = [event[n] for n in ("block", "child_block") if n in event] if registers is None else []
     named += [(event["began"][0], event["began"][1])] if event["kind"] == "join" else []
-    return Frame(event["seq"], event["time"], event["kind"], entry, lost, registers, tuple(named))
+    said = (event["seq"], event["time"], event["kind"])
+    return Frame(*said, path, at, len(entry), zlib.crc32(entry), lost, registers, tuple(named))
 
 
 def gather(
@@ -93,11 +113,12 @@ def gather(
     sealed: Mapping[bytes, int],
     before: Mapping[bytes, int],
     later: Sequence[Segment] | None = None,
+    most_bytes: int = 1 << 62,
 ) -> Gathered:
     """The frames from `sealed[writer]` on, and below `before[writer]` where that is said: writers by the time of their
     first one, each writer's frames together, unless one of them rests on another's: that and those before it come
     first, and where it may not be taken, nor is what rests on it. `later` is another reading of the journal, from which
-    only such entries are taken.
+    only such entries are taken. No more than `most_bytes` of entries are taken, but at least one.
 
     TamperError where one sequence number stands for two entries.
     """
@@ -105,7 +126,9 @@ def gather(
     known = fresh if later is None else _fresh(later, sealed)
     explained = [f.lost for mine in known.values() for f in mine.values() if f.lost is not None]
     last = {w: max((n for n in mine if n < before.get(w, MAX_SEQ)), default=-1) for w, mine in fresh.items()}
-    taken = _Order({w: seq for w, seq in last.items() if seq >= 0}, known, before).taken()
+    ordered = _Order({w: seq for w, seq in last.items() if seq >= 0}, known, before).taken()
+    taken = _first_of(ordered, known, most_bytes)
+    is_all = taken == ordered
     entries: list[bytes] = []
     gaps: list[dict[str, Any]] = []
     expected = dict(sealed)
@@ -116,7 +139,8 @@ def gather(
             gaps.append(_gap(segments, one.writer, missing))
         entries += [known[one.writer][seq].entry for seq in range(one.first, one.stop)]
         expected[one.writer] = one.stop
-    return Gathered(taken, tuple(entries), tuple(gaps + _lost_ends(segments, gaps)))
+    ends = _lost_ends(segments, gaps) if is_all else []
+    return Gathered(taken, tuple(entries), tuple(gaps + ends), is_all)
 
 
 Fresh = dict[bytes, dict[int, Frame]]
@@ -130,9 +154,23 @@ def _fresh(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> Fresh:
         for frame in segment.frames:
             if frame.seq < sealed.get(segment.writer, 0):
                 continue
-            if mine.setdefault(frame.seq, frame).entry != frame.entry:
+            other = mine.setdefault(frame.seq, frame)
+            if other is not frame and other.entry != frame.entry:
                 raise TamperError(f"{segment.path.name}: number {frame.seq} stands for two entries; keep the true one")
     return fresh
+
+
+def _first_of(ordered: tuple[Taken, ...], known: Fresh, most_bytes: int) -> tuple[Taken, ...]:
+    """The ranges from the first one on, as far as their entries have no more bytes; at least one entry."""
+    chosen, left = list[Taken](), most_bytes
+    for one in ordered:
+        for seq in range(one.first, one.stop):
+            size = known[one.writer][seq].size_bytes
+            if size > left and (chosen or seq > one.first):
+                return (*chosen, Taken(one.writer, one.first, seq)) if seq > one.first else tuple(chosen)
+            left -= size
+        chosen.append(one)
+    return tuple(chosen)
 
 
 class _Order:

@@ -6,11 +6,13 @@ frame = length (u32) || CRC-32 over length and entry (u32) || entry        littl
 from __future__ import annotations
 
 import bisect
+import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,14 +23,15 @@ from fgtrac.store.durable import AppendFile, is_held
 HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 1 << 20
 STRETCH = 1 << 16  # offsets that are searched together for whole frames
+WINDOW = 4 << 20  # bytes of a segment that are read at once
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a segment holds: whole frames as (offset, entry), damaged stretches as (offset, length), and how many
-    bytes of a torn last frame were dropped."""
+    """What a segment holds: whole frames as (offset, entry, or what was kept of it), damaged stretches as (offset,
+    length), and how many bytes of a torn last frame were dropped."""
 
-    frames: tuple[tuple[int, bytes], ...]
+    frames: tuple[tuple[int, Any], ...]
     bad: tuple[tuple[int, int], ...]
     torn: int
 
@@ -39,13 +42,47 @@ def encode_frame(entry: bytes) -> bytes:
     return length + struct.pack("<I", zlib.crc32(entry, zlib.crc32(length))) + entry
 
 
-def scan(data: bytes) -> Scan:
-    """Every whole frame of a segment, whatever else it holds; never raises.
+class Bytes(Protocol):
+    """Bytes that are read by slices, as `bytes` are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice) -> bytes: ...
+
+
+class SegmentBytes:
+    """A segment as `Bytes`, as long as it was when it was opened; a window of it is held at a time."""
+
+    def __init__(self, file: int) -> None:
+        self._file, self._size = file, os.fstat(file).st_size
+        self._first, self._window = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        start, stop, _step = where.indices(self._size)
+        if not self._first <= start <= stop <= self._first + len(self._window):
+            self._first, self._window = start, os.pread(self._file, max(WINDOW, stop - start), start)
+        return self._window[start - self._first : stop - self._first]
+
+
+def read_frame(path: Path, at: int) -> bytes:
+    """The entry of the whole frame that stands at an offset of a segment. FormatError where none does any more."""
+    with path.open("rb") as file:
+        entry = _frame_at(SegmentBytes(file.fileno()), at)
+    if entry is None:
+        raise FormatError(f"{path.name} at offset {at}: a whole frame stood here and does not now")
+    return entry
+
+
+def scan(data: Bytes, keep: Callable[[int, bytes], Any] = lambda _at, entry: entry) -> Scan:
+    """Every whole frame of a segment, whatever else it holds; never raises. Of each, `keep` says what is kept.
 
     Behind a damaged frame the scan goes on at the next place where a frame checks out. Damage up to the end is a
     torn tail where it could be one (a frame that was cut), and a damaged stretch otherwise.
     """
-    frames: list[tuple[int, bytes]] = []
+    frames: list[tuple[int, Any]] = []
     bad: list[tuple[int, int]] = []
     at, end, search, in_vain = 0, len(data), _Search(data), 0
     while at < end:
@@ -62,24 +99,27 @@ def scan(data: bytes) -> Scan:
                 break
             at, body = start, start + HEADER.size
             entry = data[body : body + _length_at(data, at)]
-        frames.append((at, entry))
+        frames.append((at, keep(at, entry)))
         at += HEADER.size + len(entry)
     return Scan(tuple(frames), tuple(bad), 0)
 
 
-def _length_at(data: bytes, at: int) -> int:
+def _length_at(data: Bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
-def _frame_at(data: bytes, at: int) -> bytes | None:
+def _frame_at(data: Bytes, at: int) -> bytes | None:
     if at + HEADER.size > len(data):
         return None
-    length, crc = HEADER.unpack_from(data, at)
+    head = data[at : at + HEADER.size]
+    if len(head) < HEADER.size:
+        return None  # cut off while it was read
+    length, crc = HEADER.unpack(head)
     stop = at + HEADER.size + length
     if length == 0 or length > MAX_FRAME_BYTES or stop > len(data):
         return None
     entry = data[at + HEADER.size : stop]
-    return entry if zlib.crc32(entry, zlib.crc32(data[at : at + 4])) == crc else None
+    return entry if zlib.crc32(entry, zlib.crc32(head[:4])) == crc else None
 
 
 class _Search:
@@ -89,7 +129,7 @@ class _Search:
     are computed together, and each stretch once.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Bytes) -> None:
         self._data = data
         self._found: dict[int, list[int]] = {}
         self._front, self._sums = 0, np.zeros(1, dtype=np.uint32)  # prefix_checksums from the offset `_front` on
@@ -110,7 +150,7 @@ class _Search:
         data, stop = self._data, min(stop, len(self._data) - HEADER.size)
         if start >= stop:
             return []
-        heads = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8, stop - start + 7, start), 8)
+        heads = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data[start : stop + 7], np.uint8), 8)
         lengths, sums = np.ascontiguousarray(heads).view("<u4").T.astype(np.int64)
         offsets = np.arange(start, stop)
         fit = (lengths > 0) & (lengths <= MAX_FRAME_BYTES) & (offsets + HEADER.size + lengths <= len(data))
@@ -138,7 +178,7 @@ class _Search:
         return self._sums
 
 
-def _is_cut(data: bytes, at: int) -> bool:
+def _is_cut(data: Bytes, at: int) -> bool:
     """Whether the bytes from `at` look like the beginning of a frame whose end was never written."""
     if at + HEADER.size > len(data):
         return True
