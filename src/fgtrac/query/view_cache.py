@@ -16,6 +16,7 @@ Who reads or builds in a folder holds it, so that nobody removes it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -26,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.errors import EngineError
-from fgtrac.query.view_files import is_intact
 from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.store import durable
 from fgtrac.store.durable import FolderHold
@@ -255,3 +255,12 @@ def _seen(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+
+
+def is_intact(path: Path, said: Mapping[str, Any]) -> bool:
+    """Whether a file is there and has the SHA-256 that is said of it."""
+    try:
+        with path.open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"])
+    except OSError:
+        return False

@@ -184,15 +184,6 @@ class ViewFile:
         return pa.array(values, type=wanted)
 
 
-def is_intact(path: Path, said: Mapping[str, Any]) -> bool:
-    """Whether a file is there and has the SHA-256 that is said of it."""
-    try:
-        with path.open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == said["sha256"])
-    except OSError:
-        return False
-
-
 def batches_of(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
     """The rows of files, one after the other, a piece at a time."""
     for path in paths:

@@ -13,7 +13,8 @@ from typing import Any
 from fgtrac.errors import FormatError
 from fgtrac.events.codec import decode, encode
 from fgtrac.query.log import SealedLog, whole
-from fgtrac.query.view_files import ViewFile, is_intact
+from fgtrac.query.view_cache import is_intact
+from fgtrac.query.view_files import ViewFile
 from fgtrac.query.view_rows import RangeRows
 from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.query.view_setting import RolesFile, load_roles, load_setting
