@@ -15,6 +15,7 @@ from functools import partial
 
 from fgtrac.api.erased_rows import check_erased_rows
 from fgtrac.api.recompute import check_contributions
+from fgtrac.commit.indexer import UNFINISHED
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import decode_event
@@ -348,17 +349,19 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
     older = {column_path(full, name) for full in audit.facts.full_seals for name in COLUMNS}
     older |= {path for stop, path in _plan_sizes(names).items() if stop < size}
     known |= {path for stop, path in _plan_sizes(names).items() if stop > size}  # and the check of the plan these
-    left = [n for n in names if n not in known and is_factor_file(n)]
+    left, unfinished = [n for n in names if n not in known and is_factor_file(n)], 0
     for name in names:
         if name in known:
             continue
         try:
             next(iter(trace.pieces(name)), b"")  # raises for what is no plain file: no other check reads these
         except FileNotFoundError:
-            if not name.endswith(durable.TEMPORARY):
+            if not name.endswith(durable.TEMPORARY) and not name.startswith(f"{UNFINISHED}/"):
                 raise
             continue  # it has been written whole meanwhile
-        if name.endswith(durable.TEMPORARY):
+        if name.startswith(f"{UNFINISHED}/"):
+            unfinished += 1
+        elif name.endswith(durable.TEMPORARY):
             audit.checks.notes.append(f"{name} was not written whole; the next seal removes it")
         elif name in older:
             audit.checks.notes.append(f"{name} is left over from an older seal; the next seal removes it")
@@ -370,6 +373,9 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
             audit.checks.notes.append(f"{name} is not named by any sealed entry: nothing is said about it")
         elif name not in left:
             raise ProofError(f"{name} is no file that the log explains; move it out of the trace")
+    if unfinished:
+        what = f"{UNFINISHED} has {unfinished} files of an index in the making"
+        audit.checks.notes.append(f"{what}; the next seal goes on from them or removes them")
     if left:
         what = f"{len(left)} factor files ({left[0]} ...), as an interrupted scoring leaves them, are not named by any"
         audit.checks.notes.append(f"{what} sealed entry: nothing is said about them; scoring again goes on from them")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from fgtrac.api.finding import Finding, cannot_tell, fine, named, note, to_do
 from fgtrac.commit.gather import Frame
+from fgtrac.commit.indexer import UNFINISHED
 from fgtrac.errors import FgtracError, ProofError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
@@ -127,6 +128,8 @@ def _unnamed(names: list[str], *, is_recording: bool) -> Finding:
 
 def is_temporary(name: str) -> bool:
     """Whether a seal removes this file, once nobody holds it."""
+    if name.startswith(f"{UNFINISHED}/"):
+        return True
     return name.endswith(durable.TEMPORARY) and name.startswith((
         "artifacts/", "checkpoint.", "index/", "journal/", "receipts/", "tile/",
     ))  # fmt: skip

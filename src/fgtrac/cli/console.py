@@ -47,3 +47,21 @@ def progress(words: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(words, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages(words: str) -> Iterator[Callable[[str, int, int], None]]:
+    """As `progress`, of work in stages: call what it yields with (stage, done, total)."""
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, current = bar.add_task(words, total=None), ""
+
+        def told(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                bar.reset(task, description=f"{words}: {stage}")
+            bar.update(task, completed=done, total=total)
+
+        yield told

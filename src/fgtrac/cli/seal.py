@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from fgtrac.api.sealing import seal_trace
-from fgtrac.cli.console import AsJson, answers, print_json
+from fgtrac.cli.console import AsJson, answers, print_json, stages
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 
 
 def seal(
@@ -20,10 +21,17 @@ def seal(
         list[Path] | None,
         typer.Option("--kept", help="first take in what a rank on another host has kept: its NAME.kept; repeatable"),
     ] = None,
+    engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
-    """Seal a trace: after a crash, or to rebuild a lost index. Signs with your key ($FGTRAC_KEY names another)."""
-    result = seal_trace(trace, full=not plain, kept=kept or ())
+    """Seal a trace: after a crash, or to rebuild a lost index. Signs with your key ($FGTRAC_KEY names another).
+
+    An index that does not fit in --memory is built in pieces on disk, by the processes of --engine; cut short, the same
+    command goes on.
+    """
+    with stages("sealing") as step:
+        result = seal_trace(trace, full=not plain, kept=kept or (), engine=engine, memory_bytes=memory, progress=step)
     if as_json:
         said = {"size": result.size, "root": result.root.hex(), "new_entries": result.new_entries, "full": result.full}
         print_json(said)

@@ -4,7 +4,8 @@ The order of writes, and what a crash behind each of them leaves:
 
     1  the plan (which frames, in which order; the seal's own entries)   the same seal is made again
     2  bundles and hash tiles                                            as 1: the same bytes are written again
-    3  the index, at a full seal                                         as 1
+    3  the index, at a full seal                                         as 1 (one that does not fit in memory is built
+                                                                         before 1, and found where it was built)
     4  the signer's state, with the whole signed note                    exactly this note is published
     5  at a full seal, the note beside its index                         as 4
     6  the tree head                                                     sealed; what follows is tidied up next time
@@ -23,22 +24,21 @@ from typing import Any
 
 from fgtrac.commit import tidy
 from fgtrac.commit.gather import Gathered, Segment, gather, read_segments
-from fgtrac.commit.indexer import Sealed, build_index, find_damaged_column
+from fgtrac.commit.indexer import MEANS, Means, Sealed, build_index, find_damaged_column
 from fgtrac.commit.plan import Plan, format_plan
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import State, load_state, sealed_writers
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.store import durable
-from fgtrac.store.index_files import write_index
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import hash_leaves, root
 from fgtrac.tlog.note import TreeHead
-from fgtrac.tlog.npy import column_digests
 from fgtrac.tlog.tiles import WIDTH, TileNodes, grow, read_bundle, read_entries
 from fgtrac.verify.keys import check_chain, is_about_keys, last_named_key, rotations_of, signers_from
 
 Clock = Callable[[], int]
+PORTIONS = 8  # the entries that one seal takes have at most this part of the memory: they are held three times
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,13 @@ def seal(
     clock: Clock,
     wait_s: float = 0.0,
     before: Mapping[bytes, int] = MappingProxyType({}),
+    means: Means = MEANS,
 ) -> SealResult:
     """Move every whole journal frame into the log and sign its head; with `full`, commit the index too.
 
     First finishes a seal that was interrupted. Where nothing is new, nothing is written (but a lost index is rebuilt).
-    Of a writer in `before` only entries below that number are taken; the others stay in the journal.
+    Of a writer in `before` only entries below that number are taken; the others stay in the journal. A journal that
+    does not fit in the memory of `means` is sealed in portions, by plain seals up to the last one.
     BlockingIOError where somebody else seals this trace for longer than `wait_s`;
     TamperError for a state that no crash can leave;
     ProofError where an entry speaks of samples that are not registered (a plain seal is still possible);
@@ -71,21 +73,30 @@ def seal(
     """
     with durable.lock(signer.lock_path, str(trace.path), wait_s):
         segments = read_segments(trace)
-        state = recover(trace, signer, segments)
+        state = recover(trace, signer, segments, means)
         is_shared = len({segment.writer for segment in segments}) > 1
-        found = gather(segments, state.plan.writers, before, read_segments(trace) if is_shared else None)
-        plan, entries, index = _make_plan(trace, state, found, full=full, clock=clock)
-        if plan is None:
-            if full and state.size:
-                _restore_index(trace, signer, state)
-            return SealResult(state.size, state.root, 0, state.size > 0 and state.plan.index_size == state.size)
-        _key_for(trace, signer, plan.start, entries)  # raises before anything is written
-        data = format_plan(plan)
-        signer.remember_plan(data)
-        durable.write_file(trace.path / plan.path, data)
-        head = _execute(trace, signer, plan, entries, index)
-        tidy.after_seal(trace, plan, segments)
-        return SealResult(head.size, head.root, plan.stop - plan.start, plan.index_size == plan.stop)
+        later = read_segments(trace) if is_shared else None
+        new, is_all = 0, False
+        while not is_all:
+            most = max(means.memory_bytes // PORTIONS, 1)
+            found = gather(segments, state.plan.writers, before, later, most)
+            is_all = found.is_all
+            is_full = full and is_all
+            plan, entries, index = _make_plan(trace, signer, state, found, full=is_full, clock=clock, means=means)
+            if plan is None:
+                if is_full and state.size:
+                    _restore_index(trace, signer, state, means)
+                break
+            _key_for(trace, signer, plan.start, entries)  # raises before anything is written
+            data = format_plan(plan)
+            signer.remember_plan(data)
+            durable.write_file(trace.path / plan.path, data)
+            head = _execute(trace, signer, plan, entries, index, state.plan, means)
+            tidy.after_seal(trace, plan, segments)
+            new += plan.stop - plan.start
+            state = State(head.size, head.root, plan)
+        tidy.remove_unfinished_index(trace, signer)
+        return SealResult(state.size, state.root, new, state.size > 0 and state.plan.index_size == state.size)
 
 
 def last_seqs(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]:
@@ -101,7 +112,7 @@ def last_seqs(trace: TraceDir, signer: Signer | None = None) -> dict[bytes, int]
 
 
 def _make_plan(
-    trace: TraceDir, state: State, found: Gathered, *, full: bool, clock: Clock
+    trace: TraceDir, signer: Signer, state: State, found: Gathered, *, full: bool, clock: Clock, means: Means
 ) -> tuple[Plan | None, tuple[bytes, ...], Sealed | None]:
     """The plan, all its entries, and the index where it is a full seal; None where there is nothing to do."""
     if not found.entries and not found.gaps and not (full and 0 < state.size != state.plan.index_size):
@@ -112,9 +123,9 @@ def _make_plan(
     index_size, digests, index = state.plan.index_size, state.plan.index_digests, None
     if full:
         new = (*found.entries, *own)
-        index = build_index(trace, start, new, index_size, digests)
+        index = build_index(trace, start, new, index_size, digests, means=means, ledger=signer.index_path)
         own.append(_own(writer, len(own), clock, _seal_fields(index, start + len(new))))
-        index_size, digests = start + len(new) + 1, column_digests(index.tree)
+        index_size, digests = start + len(new) + 1, index.index.digests()
     if own:
         writers[writer] = len(own)
     stop = start + len(found.entries) + len(own)
@@ -127,23 +138,36 @@ def _own(writer: bytes, seq: int, clock: Clock, fields: Mapping[str, Any]) -> by
 
 
 def _seal_fields(index: Sealed, entries: int) -> dict[str, Any]:
-    said = {"root": index.tree.root, "leaves": len(index.tree), "entries": entries}
+    said = {"root": index.index.root, "leaves": index.index.leaves, "entries": entries}
     return {"kind": "seal", **said, "counts": index.counts, "epoch_steps": index.epoch_steps}
 
 
 # -- carrying out ---------------------------------------------------------------------------------------------------
 
 
-def _execute(trace: TraceDir, signer: Signer, plan: Plan, entries: tuple[bytes, ...], index: Sealed | None) -> TreeHead:
-    """Steps 2 to 6 of a plan. Writes the same bytes however often it is begun."""
+def _execute(
+    trace: TraceDir,
+    signer: Signer,
+    plan: Plan,
+    entries: tuple[bytes, ...],
+    index: Sealed | None,
+    before: Plan,
+    means: Means,
+) -> TreeHead:
+    """Steps 2 to 6 of a plan, behind the plan of the head `before`. Writes the same bytes however often it is begun."""
     growth = grow(plan.start, trace, entries)
     for path, data in growth.files.items():
         durable.write_file(trace.path / path, data)
     full = plan.index_size == plan.stop
     if full:
-        if index is None:  # planned before a crash: the same entries give the same index
-            index = _check_rebuilt(build_index(trace, plan.start, entries[:-1]), entries[-1])
-        write_index(trace.path, plan.stop, index.tree)
+        if index is None and find_damaged_column(trace, plan.stop, plan.index_digests) is not None:
+            # Planned before a crash: the same entries give the same index.
+            old = before.index_size, before.index_digests
+            ledger = signer.index_path
+            index = build_index(trace, plan.start, entries[:-1], *old, means=means, ledger=ledger)
+            _check_rebuilt(index, entries[-1])
+        if index is not None:
+            index.index.put(trace, plan.stop)
     head = TreeHead(signer.name, growth.size, growth.root)
     note = signer.sign(head, _key_for(trace, signer, plan.start, entries))
     publish(trace, note, head.size, full=full)
@@ -175,19 +199,20 @@ def publish(trace: TraceDir, note: bytes, size: int, *, full: bool) -> None:
 def _check_rebuilt(index: Sealed, seal_entry: bytes) -> Sealed:
     """The index, once its root is the one that the `seal` entry says. TamperError otherwise."""
     said = decode_event(seal_entry)["root"]
-    if index.tree.root != said:
-        raise TamperError(f"the seal entry says index root {said.hex()}, its entries give {index.tree.root.hex()}")
+    if index.index.root != said:
+        raise TamperError(f"the seal entry says index root {said.hex()}, its entries give {index.index.root.hex()}")
     return index
 
 
-def _restore_index(trace: TraceDir, signer: Signer, state: State) -> None:
+def _restore_index(trace: TraceDir, signer: Signer, state: State, means: Means) -> None:
     """Write the newest index again where a column is gone or damaged: it is derived, the log has everything."""
     size = state.size
     if find_damaged_column(trace, size, state.plan.index_digests) is not None:
         entry = read_bundle(trace, (size - 1) // WIDTH, size)[(size - 1) % WIDTH]
-        index = _check_rebuilt(build_index(trace, size, (), stop=size - 1), entry)
-        write_index(trace.path, size, index.tree)
-        plan = Plan(size, size, (), state.plan.writers, (), size, column_digests(index.tree))
+        built = build_index(trace, size, (), stop=size - 1, means=means, ledger=signer.index_path)
+        index = _check_rebuilt(built, entry).index
+        index.put(trace, size)
+        plan = Plan(size, size, (), state.plan.writers, (), size, index.digests())
         signer.remember_plan(format_plan(plan))
         durable.write_file(trace.path / plan.path, format_plan(plan))
     note = trace.path / f"index/{size}/checkpoint"
@@ -199,7 +224,7 @@ def _restore_index(trace: TraceDir, signer: Signer, state: State) -> None:
 # -- recovery -------------------------------------------------------------------------------------------------------
 
 
-def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment]) -> State:
+def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment], means: Means = MEANS) -> State:
     """Bring the trace to a whole state: finish the seal that was under way, remove what a crash left over.
 
     TamperError where the trace is not the one that this key signed last.
@@ -212,7 +237,7 @@ def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment]) -> Sta
     pending = tidy.pending_plan(trace, signer, state.size)
     entries = _planned_entries(segments, pending) if pending is not None else None
     if pending is not None and entries is not None:
-        _execute(trace, signer, pending, entries, None)
+        _execute(trace, signer, pending, entries, None, state.plan, means)
         state = load_state(trace, signer)
     elif last is not None and last[0].size > state.size:
         _publish_signed(trace, *last)

@@ -32,6 +32,7 @@ class Signer:
     heads/TRACE-ID         the last note that was signed
     heads/TRACE-ID.plans   the SHA-256 of the last two plans of seals, so that no other plan is believed
     heads/TRACE-ID.lock    held by the one sealer at work
+    heads/TRACE-ID.index   the SHA-256 of the finished parts of an index that does not fit in memory
     heads/TRACE-ID.pending what is still to be anchored (anchor/pending.py)
     """
 
@@ -134,6 +135,11 @@ class Signer:
     def lock_path(self) -> Path:
         """The file that a sealer of this trace locks."""
         return self._state.with_name(self._state.name + ".lock")
+
+    @property
+    def index_path(self) -> Path:
+        """The file that says which parts of an index are finished, so that no others are believed."""
+        return self._state.with_name(self._state.name + ".index")
 
     @property
     def pending_path(self) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fgtrac.commit.gather import Segment, clear_sealed
+from fgtrac.commit.indexer import UNFINISHED
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import FormatError
@@ -58,6 +59,17 @@ def remove_temporaries(trace: TraceDir) -> None:
         for path in sorted((trace.path / folder).rglob(f"*{durable.TEMPORARY}")):
             durable.remove(path)
     durable.remove(trace.path / f"checkpoint{durable.TEMPORARY}")
+
+
+def remove_unfinished_index(trace: TraceDir, signer: Signer) -> None:
+    """What an index that does not fit in memory was built from, once it is sealed."""
+    folder = trace.path / UNFINISHED
+    if folder.is_symlink():
+        durable.remove(folder)
+    elif folder.is_dir():
+        durable.remove_folder(folder)
+        durable.remove_empty(folder.parent, trace.path)
+    durable.remove(signer.index_path)
 
 
 def remove_unfinished(trace: TraceDir) -> None:

@@ -93,6 +93,13 @@ def bundle_path(trace: TraceDir, number: int, width: int) -> Path:
         return trace.plain(tile_path(ENTRIES, number, WIDTH))
 
 
+def bundle_bytes(trace: TraceDir, start: int, stop: int, size: int) -> int:
+    """How many bytes the bundles with the entries `start` to `stop` of a log of `size` entries have. FileNotFoundError,
+    FormatError where one is missing or no plain file."""
+    numbers = range(start // WIDTH, -(-stop // WIDTH))
+    return sum(bundle_path(trace, n, min(WIDTH, size - n * WIDTH)).stat().st_size for n in numbers)
+
+
 def read_registrations(
     trace: TraceDir, size: int, numbers: Sequence[int], new: Sequence[bytes], start: int, folder: Path
 ) -> FirstReading:
