@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -121,3 +122,26 @@ def test_scores_without_a_vault_are_looked_up_by_id(tmp_path: Path) -> None:
     found = trace.scores("role:validation")
     assert set(found.names) == {None}
     assert found.row(found.ids[5].tobytes()) == 5
+
+
+def test_a_worker_killed_in_the_middle_of_a_part_is_replaced_and_the_bytes_are_those_of_one_process(
+    scored: Problem, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill(done: int, total: int) -> None:
+        if not killed:
+            (worker, *_) = multiprocessing.active_children()
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            killed.append(done)
+
+    opened, how = fgtrac.open(scored.path), {"method": "fisher", "rows_a_part": 20}
+    opened.write_scores(tmp_path / "two", *TARGETS, engine="local:2", progress=kill, **how)
+    opened.write_scores(tmp_path / "one", *TARGETS, engine="local:1", **how)
+    assert killed[0] < 340
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    opened.write_scores(tmp_path / "here", *TARGETS, **how)
+    for path in (tmp_path / "here").glob("*.npy"):
+        here, there = np.load(path), np.load(tmp_path / "two" / path.name)
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5 * np.abs(there).max())

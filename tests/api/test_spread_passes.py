@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from fgtrac.api import factor_passes
-from fgtrac.api.factor_units import digest_rows, one_thread
+from fgtrac.api.factor_units import digest_rows
 from fgtrac.api.ledger import read_ledger
 from fgtrac.api.run import reopen
 from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
+from fgtrac.score.one_thread import one_thread
 from scored_by_workers import CALLER, Recorded, again, record, rows_a_shard
 
 
@@ -131,6 +133,7 @@ def test_a_unit_has_one_thread_and_the_process_its_own_afterwards() -> None:
     try:
         with one_thread():
             assert torch.get_num_threads() == 1
+            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

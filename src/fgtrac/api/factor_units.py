@@ -8,8 +8,7 @@ keeps its data, its model and the state that is loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from fgtrac.errors import ScoreError
 from fgtrac.score.factor_files import ShardHead, State, losses_path, shard_path
 from fgtrac.score.factors import FactorPass
 from fgtrac.score.gradients import Layer
+from fgtrac.score.one_thread import one_thread
 from fgtrac.score.untouched import untouched
 from fgtrac.store.trace_dir import TraceDir
 
@@ -113,17 +113,6 @@ def digest_rows(rows: ScoredRows, start: int, stop: int) -> str:
 
     take(rows.some(start, stop)[1])
     return sha.hexdigest()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch computes with one thread: with several, sums are cut otherwise, and the last bits are others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Ready:

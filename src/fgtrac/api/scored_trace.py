@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from fgtrac.api.suspects import (
     measure_self_influence,
 )
 from fgtrac.api.targets import read_targets
+from fgtrac.engine.opening import open_engine
+from fgtrac.engine.units import Engine
 from fgtrac.query.tables import read_samples
 from fgtrac.score.methods import Method
 
@@ -177,17 +180,21 @@ class ScoredTrace(OpenedTrace):
         ggn: bool = False,
         checkpoints: Sequence[int] | None = None,
         rows_a_part: int | None = None,
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
         """Write the scores of all training samples toward all targets (as `explain` takes them) into `folder`, part by
         part: `scores-PART.npy` of shape (rows, targets) (by default of 16 MB each), rows.csv with your own keys,
-        targets.csv. An interrupted job goes on where it stopped. ValueError where the folder holds another query's
-        scores, or anything else."""
+        targets.csv. An interrupted job goes on where it stopped. `engine` ("local:N", "ray", ..., or one that is open)
+        gives the parts to workers, with one thread each: the bytes are the same with every engine, and those of this
+        process without one but for the last bits. ValueError where the folder holds another query's scores, or anything
+        else."""
         how = Method(method, damping, ggn)
-        return write_matrix(
-            self._explainer, targets, how, Path(folder), checkpoints=checkpoints, rows_a_part=rows_a_part,
-            progress=progress,
-        )  # fmt: skip
+        with open_engine(engine) if isinstance(engine, str) else nullcontext(engine) as opened:
+            return write_matrix(
+                self._explainer, targets, how, Path(folder), checkpoints=checkpoints, rows_a_part=rows_a_part,
+                engine=opened, progress=progress,
+            )  # fmt: skip
 
     def fidelity(
         self,

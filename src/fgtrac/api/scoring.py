@@ -17,7 +17,6 @@ import torch
 from fgtrac.api.contributions import record_contributions
 from fgtrac.api.cost import Cost, in_words, say, shown
 from fgtrac.api.factor_passes import Files, StatePass
-from fgtrac.api.factor_units import one_thread
 from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger, read_state
@@ -51,6 +50,7 @@ from fgtrac.score.finite import SamplesNotFinite
 from fgtrac.score.gradients import Layer
 from fgtrac.score.kernel import Progress
 from fgtrac.score.layers import left_out
+from fgtrac.score.one_thread import one_thread
 from fgtrac.score.untouched import untouched
 from fgtrac.store import durable
 from fgtrac.store.tensor_files import open_tensors

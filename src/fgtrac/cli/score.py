@@ -109,7 +109,7 @@ def score(
             answer.found = opened.explain(*targets, k=top, by=by, progress=step, **how)
     if out is not None:
         with progress("writing the scores") as step:
-            answer.out = opened.write_scores(out, *targets, progress=step, **how)
+            answer.out = opened.write_scores(out, *targets, engine=engine, progress=step, **how)
     if retrain is not None:
         kept = retrainings or trace.with_suffix(".retrainings")
         with progress("retraining") as step:
