@@ -364,7 +364,7 @@ def _sort_rows(
     places = composite.astype(np.uint32)  # the low half
     del composite
     row_of = np.repeat(np.arange(len(runs), dtype=np.uint32), lengths)
-    return runs[row_of[places]], counts
+    return runs.take(row_of[places]), counts
 
 
 def merge_contents(pairs: list[tuple[Bytes2D, Bytes2D]]) -> tuple[Bytes2D, NDArray[np.int64], Bytes2D]:
