@@ -53,8 +53,8 @@ class Bytes(Protocol):
 class SegmentBytes:
     """A segment as `Bytes`, as long as it was when it was opened; a window of it is held at a time."""
 
-    def __init__(self, file: int) -> None:
-        self._file, self._size = file, os.fstat(file).st_size
+    def __init__(self, file: int, window: int = WINDOW) -> None:
+        self._file, self._size, self._least = file, os.fstat(file).st_size, window
         self._first, self._window = 0, b""
 
     def __len__(self) -> int:
@@ -63,14 +63,14 @@ class SegmentBytes:
     def __getitem__(self, where: slice) -> bytes:
         start, stop, _step = where.indices(self._size)
         if not self._first <= start <= stop <= self._first + len(self._window):
-            self._first, self._window = start, os.pread(self._file, max(WINDOW, stop - start), start)
+            self._first, self._window = start, os.pread(self._file, max(self._least, stop - start), start)
         return self._window[start - self._first : stop - self._first]
 
 
 def read_frame(path: Path, at: int) -> bytes:
     """The entry of the whole frame that stands at an offset of a segment. FormatError where none does any more."""
     with path.open("rb") as file:
-        entry = _frame_at(SegmentBytes(file.fileno()), at)
+        entry = _frame_at(SegmentBytes(file.fileno(), 1 << 16), at)  # as long as an entry is
     if entry is None:
         raise FormatError(f"{path.name} at offset {at}: a whole frame stood here and does not now")
     return entry
