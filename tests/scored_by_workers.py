@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fgtrac.api import factor_passes
 from fgtrac.api.run import reopen, start_run
+from fgtrac.engine.units import Engine
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
@@ -72,7 +73,7 @@ def some_with_matrix(run: Any) -> nn.Module:
 
 def _give(run: Any, **options: Any) -> nn.Module:
     data = {role: points(role) for role in ROWS}
-    if os.environ[CALLER] != str(os.getpid()):
+    if os.environ.get(CALLER) != str(os.getpid()):
         factor_passes.shard_rows = rows_a_shard
         if "WORKER_LIES" in os.environ:
             data["train"].tensors[0].add_(1)
@@ -111,7 +112,7 @@ class Recorded:
     def trace(self) -> TraceDir:
         return TraceDir.open(self.folder / "run.trace")
 
-    def score(self, engine: str | None, name: str = "again", **options: Any) -> dict[str, bytes]:
+    def score(self, engine: str | Engine | None, name: str = "again", **options: Any) -> dict[str, bytes]:
         """Score it with the data and the model of the function `name`; the files of factors."""
         function = None if engine is None else f"{__file__}:{name}"
         with reopen(self.folder / "run", key=self.folder / "key.pem") as run:
