@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ def sealed(world: World, means: Means, *, full: bool = True) -> SealResult:
 def record(world: World, steps: int = 3) -> None:
     world.write(*world.begin(WRITER))
     for step in range(steps):
-        world.write(world.use(WRITER, step, [0, step, 19, 19]))
+        world.write(world.use(WRITER, step, [0, step % 19, 19, 19]))
     world.close(WRITER)
 
 
@@ -183,6 +186,21 @@ def test_finished_units_are_taken_over_and_damaged_ones_are_not(
 
 def cut() -> None:
     raise Cut
+
+
+@pytest.mark.parametrize("moment", [1, 7, 14])
+def test_killed_at_a_write_and_sealed_again(
+    moment: int, make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgtrac.store.index_build.FEWEST", 16)
+    world = make_world()
+    record(world, steps=40)
+    sealed(world, SMALL, full=False)
+    program = [sys.executable, Path(__file__).with_name("killed_seal.py"), world.trace.path, world.state, str(moment)]
+    assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+    sealed(world, SMALL)
+    assert last_index(world) == in_memory(make_world, world.log())
+    assert not (world.trace.path / UNFINISHED).exists()
 
 
 def test_after_the_plan_the_index_is_found_where_it_was_built(

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from fgtrac.engine.alone import Alone
+from fgtrac.engine.opening import open_engine
+from fgtrac.errors import FgtracError, ProofError
 from fgtrac.events.postings import PostingTable
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.events.totals import Totals
@@ -23,6 +25,7 @@ from fgtrac.tlog.index import Columns, Tree, build
 from fgtrac.tlog.npy import COLUMNS, column_digests
 from fgtrac.tlog.tiles import grow
 from histories import Event, History
+from killed_units import KillingEngine
 
 
 def in_memory(entries: Sequence[bytes]) -> tuple[Tree, Totals]:
@@ -112,3 +115,57 @@ def test_nothing_is_registered(tmp_path: Path) -> None:
     place = Place(tmp_path, [])
     built = place.build()
     same(built, *in_memory([]))
+
+
+def test_a_worker_killed_in_each_kind_of_unit_changes_nothing(tmp_path: Path, tiny: None) -> None:
+    entries = encoded(History(3, 300).events)
+    place = Place(tmp_path, entries)
+    with open_engine("local:2") as engine:
+        built = place.build(KillingEngine(engine, tmp_path))
+    same(built, *in_memory(entries))
+    assert kept(built) == built.column_digests
+    assert {p.name for p in tmp_path.glob("*-0")} == {"map_entries-0", "merge_contents_of-0", "reduce_samples-0"}
+
+
+def test_the_first_bad_entry_is_named_in_the_words_of_the_table(tmp_path: Path, tiny: None) -> None:
+    events = History(5, 300).events
+    uses = [n for n, event in enumerate(events) if event["kind"] == "use" and len(event["ordinals"])]
+    for which in (uses[2], uses[-1]):
+        events[which] = events[which] | {"ordinals": events[which]["ordinals"] + np.uint32(1000)}
+    entries = encoded(events)
+    with pytest.raises(ProofError) as told:
+        in_memory(entries)
+    with pytest.raises(ProofError) as found:
+        Place(tmp_path, entries).build()
+    assert str(found.value) == str(told.value)
+    assert f"entry {uses[2]} " in str(told.value)
+
+
+def test_a_block_with_other_ids_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    events = [event for event in History(9, 200).events if event["kind"] == "samples"]
+    wrong = next(n for n, event in enumerate(events) if event["parts"] == 1)
+    events[wrong] = events[wrong] | {"ids": bytes(32)}
+    entries = encoded(events)
+    with pytest.raises(FgtracError) as told:
+        in_memory(entries)
+    with pytest.raises(type(told.value)) as found:
+        Place(tmp_path, entries).build()
+    assert str(found.value) == str(told.value)
+
+
+def test_a_log_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = History(2, 60).events
+    place = Place(tmp_path, encoded(events))
+    real = index_build.read_registrations
+
+    def then_changed(*arguments: Any) -> Any:
+        found = real(*arguments)
+        at = max(n for n, event in enumerate(events) if event["kind"] == "samples")
+        changed = encoded([*events[:at], events[at] | {"dataset": "other"}, *events[at + 1 :]])
+        for path, data in grow(0, place.trace, changed).files.items():
+            (place.trace.path / path).write_bytes(data)
+        return found
+
+    monkeypatch.setattr(index_build, "read_registrations", then_changed)
+    with pytest.raises(ProofError, match="changed while it was read"):
+        place.build()

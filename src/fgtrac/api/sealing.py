@@ -12,6 +12,7 @@ from fgtrac.api.push import push_trace, pushed_to
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.indexer import MEMORY, Means
 from fgtrac.commit.sequencer import SealResult
+from fgtrac.engine.opening import check_engine
 from fgtrac.store.index_build import Progress
 from fgtrac.store.trace_dir import TraceDir
 
@@ -36,6 +37,8 @@ def seal_trace(
     FileNotFoundError or FormatError where there is no trace, ValueError for a key that is not its own; otherwise as
     `fgtrac.commit.sequencer.seal`, and, where FGTRAC_PUSH asks for a push behind it, as `fgtrac.api.push.push_trace`.
     """
+    if engine is not None:
+        check_engine(engine)
     trace = TraceDir.open(path)
     signer = signer_of(trace, key_path)
     tidy.remove_unfinished(trace)

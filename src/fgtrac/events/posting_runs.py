@@ -57,7 +57,6 @@ class Registrations(PostingTable):
         self._places: dict[int, tuple[int, int]] = {}
         self._leaves: dict[int, bytes] = {}
         self._late: list[int] = []  # entries with a part that another has taken the place of
-        self._rows = 0
         self.groups: list[tuple[int, int]] = []  # first and length of ids that ascend
 
     def register(self, number: int, event: Event, leaf: bytes) -> None:
@@ -115,9 +114,9 @@ class Registrations(PostingTable):
             self._places[number] = place, len(ids)
 
     def registered(self, ranks: NDArray[np.uint32]) -> Registered:
-        """The whole, once each id has its rank."""
+        """The whole, once each id has its rank; of parts that were not placed since an entry is wrong, no ids."""
         blocks = np.array([(n, *said) for n, said in sorted(self._whole.items())], dtype=BLOCK)
-        said = [(n, *place, self._leaves[n]) for n, place in sorted(self._places.items())]
+        said = [(n, *self._places.get(n, (0, 0)), leaf) for n, leaf in sorted(self._leaves.items())]
         return Registered(blocks, np.array(said, dtype=PLACE), ranks)
 
 
