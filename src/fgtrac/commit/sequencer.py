@@ -250,11 +250,11 @@ def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment], means:
 
 def _planned_entries(segments: Sequence[Segment], plan: Plan) -> tuple[bytes, ...] | None:
     """The entries of a plan, from the journal; None where a frame is missing."""
-    frames = {(s.writer, f.seq): f.entry for s in segments for f in s.frames}
+    frames = {(s.writer, f.seq): f for s in segments for f in s.frames}
     wanted = [(t.writer, seq) for t in plan.taken for seq in range(t.first, t.stop)]
     if any(key not in frames for key in wanted):
         return None
-    return (*(frames[key] for key in wanted), *plan.own)
+    return (*(frames[key].entry for key in wanted), *plan.own)
 
 
 def _publish_signed(trace: TraceDir, head: TreeHead, note: bytes) -> None:
