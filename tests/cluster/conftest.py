@@ -1,4 +1,5 @@
-"""A Ray cluster on this machine, one for each test module that asks: `ray start`, with its client server."""
+"""A Ray cluster on this machine, one for each test module that asks: `ray start`, with its client server. And an S3
+server, one for all."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from s3_servers import Server, ceph
+
 TESTS = Path(__file__).parents[1]
 STORE_BYTES = 200_000_000  # of shared memory
 MARK = "FGTRAC_TEST_CLUSTER"
@@ -28,6 +31,7 @@ class Cluster:
     folder: Path
     head: str  # RAY_ADDRESS of whoever is on this machine
     client: str  # the engine's name
+    unseen: Path  # a folder that is another one for its workers
 
     def pids(self, *names: str) -> list[int]:
         """Its processes, known by their environment, or those of them that have one of these words in their command."""
@@ -50,17 +54,19 @@ class Cluster:
 def start_cluster() -> Cluster:
     """Without a token: what a test says of `ray://` must not depend on whoever runs it."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path has 107 bytes
-    head, client = _free_port(), _free_port()
+    head, client, unseen = _free_port(), _free_port(), folder / "unseen"
+    unseen.mkdir()
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=false", "--num-cpus=2"]
+    apart = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {unseen} && exec "$@"', "sh"]
     subprocess.run(
-        [*ray, f"--port={head}", f"--ray-client-server-port={client}", f"--object-store-memory={STORE_BYTES}",
+        [*apart, *ray, f"--port={head}", f"--ray-client-server-port={client}", f"--object-store-memory={STORE_BYTES}",
          "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
         env={**os.environ, "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled", MARK: str(folder)},
         check=True,
         capture_output=True,
         timeout=120,
     )  # fmt: skip
-    return Cluster(folder, f"127.0.0.1:{head}", f"ray://127.0.0.1:{client}")
+    return Cluster(folder, f"127.0.0.1:{head}", f"ray://127.0.0.1:{client}", unseen)
 
 
 def end_cluster(cluster: Cluster) -> None:
@@ -68,6 +74,13 @@ def end_cluster(cluster: Cluster) -> None:
     while cluster.pids():
         cluster.kill()
     shutil.rmtree(cluster.folder)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Ceph's object gateway."""
+    with ceph(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

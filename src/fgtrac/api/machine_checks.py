@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, str] = {  # what each is for; a test holds the names agains
     "ui": "fgtrac ui, and reports",
     "prov": "fgtrac export prov",
     "mlflow": "fgtrac.mlflow.log_trace",
+    "ray": "--engine ray, and recording under Ray",
     "lightning": "the callback for Lightning",
     "transformers": "the callback for transformers' Trainer",
     "accelerate": "following accelerate",

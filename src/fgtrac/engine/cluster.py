@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as TooLongError
@@ -23,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from fgtrac.engine.child import Child
-from fgtrac.engine.units import IN_FLIGHT, TRIES, R, U, lost
+from fgtrac.engine.units import IN_FLIGHT, TRIES, R, U, gone, lost
 from fgtrac.errors import EngineError
 from fgtrac.store import durable
 
-ANSWER_S, JOIN_S, START_S, LEAVE_S = 5.0, 40.0, 120.0, 15.0  # a port, a cluster, one of our own, its end
+ANSWER_S, JOIN_S, START_S, LEAVE_S = 5.0, 60.0, 120.0, 15.0  # a port, a cluster, one of our own, its end
+LOOK_S = 2.0  # between two looks whether the cluster's head still listens
 
 _HOST_PORT = re.compile(r"(?:ray://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
@@ -47,10 +50,12 @@ class RayCluster:
         else:
             _ask_port(address)
         self._folder = tempfile.mkdtemp(prefix="fgtrac-ray-")  # of a cluster of our own, and short: it holds sockets
-        self._driver = Child(_silence)
+        self._driver: Child | None = Child(_silence)
+        self._head: str | None = None  # where it listens, once it is joined
         try:
             limit = JOIN_S if address else START_S
-            self.workers: int = self._ask("join", address, cores, self._folder, limit_s=limit)
+            joined: tuple[int, str] = self._ask("join", address, cores, self._folder, limit_s=limit)
+            self.workers, self._head = joined
             self._ask("check_versions")
         except BaseException:
             self.close()
@@ -86,7 +91,7 @@ class RayCluster:
                         progress(done, len(units))
                     yield number, value
         finally:
-            if under_way:
+            if under_way and self._driver:
                 self._ask("give_up")
 
     def check_shared(self, folder: Path) -> None:
@@ -101,27 +106,35 @@ class RayCluster:
     def close(self) -> None:
         """Leave the cluster; one of our own ends."""
         try:
-            self._ask("leave", limit_s=LEAVE_S)
+            if self._driver:
+                self._ask("leave", limit_s=LEAVE_S)
         except EngineError:
             pass  # it is gone: there is nothing to leave
         finally:
-            self._driver.end()
+            self._end_driver()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _ask(self, question: str, *given: Any, limit_s: float | None = None) -> Any:
-        """What a function of `ray.py` gives in the driver's process."""
-        answer = self._driver.submit(_in_driver, question, *given)
-        try:
-            return answer.result(limit_s)
-        except TooLongError:
-            self._driver.end()
-            raise EngineError(f"{self.name}: no answer of a Ray cluster within {limit_s:.0f} seconds") from None
-        except BrokenProcessPool:
-            how = self._driver.end()
-            raise EngineError(
-                f"{self.name}: the process that drives Ray was lost ({how}); what is done so far stays, and the same "
-                "command goes on"
-            ) from None
+    def _ask(self, question: str, *given: Any, limit_s: float = math.inf) -> Any:
+        """What a function of `ray.py` gives in the driver's process; a cluster that is gone may leave it waiting."""
+        if self._driver is None:
+            raise gone(f"the Ray cluster {self.name}")
+        answer, end = self._driver.submit(_in_driver, question, *given), time.monotonic() + limit_s
+        while True:
+            try:
+                return answer.result(min(LOOK_S, max(0.0, end - time.monotonic())))
+            except BrokenProcessPool:
+                raise gone(f"the process that drives Ray ({self._end_driver()})") from None
+            except TooLongError:
+                if time.monotonic() >= end:
+                    self._end_driver()
+                    raise EngineError(f"{self.name}: no answer of a Ray cluster within {limit_s:.0f} seconds") from None
+                if self._head and not _listens(self._head):
+                    self._end_driver()
+                    raise gone(f"the Ray cluster {self.name}") from None
+
+    def _end_driver(self) -> str:
+        driver, self._driver = self._driver, None
+        return driver.end() if driver else ""
 
 
 def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -145,16 +158,23 @@ def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
 
 def _ask_port(address: str) -> None:
     """EngineError where nobody listens, at once; Ray itself would try for half a minute."""
-    parts = _HOST_PORT.fullmatch(address)
-    if parts is None:
+    if _HOST_PORT.fullmatch(address) is None:
         raise EngineError(f"{address!r:.200} is no address of a Ray cluster: ray://HOST:PORT, or HOST:PORT of its head")
+    if not _listens(address):
+        raise EngineError(
+            f"no Ray cluster at {address}: nobody listens there. `ray status` on its head says whether one runs; it "
+            "listens for ray:// at port 10001 unless it was told another"
+        )
+
+
+def _listens(address: str) -> bool:
+    parts = _HOST_PORT.fullmatch(address)
+    assert parts is not None
     try:
         socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        raise EngineError(
-            f"no Ray cluster at {address} ({error}): `ray status` there says whether one runs; "
-            "its head listens for ray:// at port 10001 unless it was told another"
-        ) from None
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _silence() -> None:

@@ -24,6 +24,12 @@ def named_engine(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("FGTRAC_ENGINE") or "local"
 
 
+def check_engine(text: str) -> None:
+    """ValueError for a name that no engine has; nothing is started."""
+    if not (_LOCAL.fullmatch(text) or _RAY.fullmatch(text)):
+        raise ValueError(f"{text!r:.200} is no engine; an engine is {FORMS}")
+
+
 @contextmanager
 def open_engine(text: str | None = None) -> Iterator[Engine]:
     """The engine of this name, None for the one that FGTRAC_ENGINE names, else `local`: ended with the block.
@@ -41,7 +47,6 @@ def open_engine(text: str | None = None) -> Iterator[Engine]:
         with closing(LocalPool(workers)) as pool:
             yield pool
         return
-    if not _RAY.fullmatch(text):
-        raise ValueError(f"{text!r:.200} is no engine; an engine is {FORMS}")
+    check_engine(text)
     with closing(RayCluster(None if text == "ray" else text, cores())) as cluster:
         yield cluster

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
-import socket
 import sys
 import time
 import warnings
@@ -20,10 +19,9 @@ import ray
 from ray.exceptions import GetTimeoutError, LocalRayletDiedError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fgtrac.engine.units import attempt
+from fgtrac.engine.units import attempt, gone
 from fgtrac.errors import EngineError
 
-POLL_S = 1.0  # between two looks whether the cluster is there
 NODES_S = 60.0  # for every node to answer
 STORE_BYTES = 128 << 20  # of a cluster of our own: results are small, Ray asks for 75 MB at least
 
@@ -39,9 +37,8 @@ _nodes: Any = ray.nodes
 
 
 class _Driver:
-    """The state of the driver's process: where the head is, the task, and which units are under way."""
+    """The state of the driver's process: the task that does a unit, and which units are under way."""
 
-    head: ClassVar[tuple[str, int]]
     task: ClassVar[Any]
     under_way: ClassVar[dict[Any, int]] = {}
 
@@ -55,10 +52,10 @@ def silence() -> None:
     os.close(nowhere)
 
 
-def join(address: str | None, cores: int, folder: str) -> int:
+def join(address: str | None, cores: int, folder: str) -> tuple[int, str]:
     """Drive the cluster at an address (`ray://HOST:PORT`, HOST:PORT of its head, or `auto` for what `ray start` began
-    here), or one of this machine's own, which has its sockets and logs in the folder. How many units it does at once;
-    EngineError where Ray will not."""
+    here), or one of this machine's own, which has its sockets and logs in the folder. How many units it does at once,
+    and the address where it listens; EngineError where Ray will not."""
     try:
         if address is None:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # its workers import from where we do
@@ -68,12 +65,11 @@ def join(address: str | None, cores: int, folder: str) -> int:
             _init(address)
     except (ConnectionError, RuntimeError) as error:  # RuntimeError: versions of Ray or Python differ
         raise EngineError(_not_joined(address, error)) from None
-    _Driver.head = _host_port(address if address and ":" in address else ray.get_runtime_context().gcs_address)
     _Driver.task = _remote(num_cpus=1, max_retries=0)(attempt)
     workers = int(_cluster_resources().get("CPU", 0))
     if not workers:
         raise EngineError(f"the Ray cluster at {address} has no CPU for units of work")
-    return workers
+    return workers, address if address and ":" in address else ray.get_runtime_context().gcs_address
 
 
 def _not_joined(address: str | None, error: Exception) -> str:
@@ -128,15 +124,13 @@ def check_seen(path: str, content: bytes) -> None:
 
 
 def step(work: Callable[[Any], Any], units: list[tuple[int, Any]]) -> list[tuple[int, str, Any]]:
-    """Begin these units, and wait until any has an outcome: the number, of which kind, and what. EngineError where the
-    cluster is gone."""
+    """Begin these units, and wait until any has an outcome: the number, of which kind, and what. EngineError where this
+    machine is no node any more."""
     for number, unit in units:
         _Driver.under_way[_Driver.task.remote(work, unit)] = number
     waits = list(_Driver.under_way)
-    while not (ready := ray.wait(waits, num_returns=len(waits), timeout=0)[0]):
-        ready = ray.wait(waits, num_returns=1, timeout=POLL_S)[0]
-        if not ready:
-            _check_head()
+    ray.wait(waits, num_returns=1)
+    ready = ray.wait(waits, num_returns=len(waits), timeout=0)[0]
     return [(_Driver.under_way.pop(task), *_outcome(task)) for task in ready]
 
 
@@ -158,24 +152,9 @@ def _outcome(task: Any) -> tuple[str, Any]:
     except RayTaskError as error:
         return RAISED, error.cause if isinstance(error.cause, Exception) else EngineError(str(error))
     except LocalRayletDiedError:
-        raise gone() from None
+        raise gone("the Ray node of this machine") from None
     except RayError as error:
         return LOST, type(error).__name__
-
-
-def _check_head() -> None:
-    try:
-        socket.create_connection(_Driver.head, timeout=5.0).close()
-    except OSError:
-        raise gone() from None
-
-
-def gone() -> EngineError:
-    """The cluster is not there any more."""
-    host, port = _Driver.head
-    return EngineError(
-        f"the Ray cluster at {host}:{port} went away; what is done so far stays, and the same command goes on"
-    )
 
 
 def _on_every_node(ask: Callable[[], Any]) -> list[tuple[str, Any]]:
@@ -196,8 +175,3 @@ def _on_every_node(ask: Callable[[], Any]) -> list[tuple[str, Any]]:
         except RayError as error:
             raise EngineError(f"the Ray node {node} runs no unit: {str(error).splitlines()[0]}") from None
     return answers
-
-
-def _host_port(address: str) -> tuple[str, int]:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    return host.strip("[]"), int(port)

@@ -71,3 +71,8 @@ def lost(what: str, number: int, total: int, how: str) -> EngineError:
         f"{what}: unit {number + 1} of {total} lost its worker {TRIES} times ({how}); where the memory ran out, "
         "a smaller --memory or fewer workers (--engine local:1) need less. What is done stays: the same command goes on"
     )
+
+
+def gone(where: str) -> EngineError:
+    """Of a cluster that is not there any more."""
+    return EngineError(f"{where} went away; what is done so far stays, and the same command goes on")
