@@ -108,7 +108,7 @@ class ByWorkers:
     def _rebuild_one(self, log: Indexed, number: int) -> Rebuilt:
         """The index over the entries before `number`, by workers; what they had to write is removed again."""
         name = hashlib.sha256(b"index %d\n" % number + log.root).hexdigest()[:32]
-        part = LogPart(self.trace.path, log.size, log.root, number)
+        part = LogPart(self.trace.path, log.size, log.root, number, leaves=log.leaves)
         try:
             with scratch_folder(self.scratch, f"verify-{name}") as folder:
                 built = build_large_index(

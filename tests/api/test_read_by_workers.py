@@ -1,0 +1,256 @@
+"""A trace that workers read has the report of one that is read in one process, whatever is wrong with it or lost."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fgtrac.api import read_by_workers
+from fgtrac.api.audit import audit_trace
+from fgtrac.api.read_by_workers import ByWorkers
+from fgtrac.engine.opening import open_engine
+from fgtrac.engine.units import Engine
+from fgtrac.errors import EngineError
+from fgtrac.store import durable, index_build
+from fgtrac.store.trace_dir import TraceDir
+from fgtrac.verify import reading
+from fgtrac.verify.report import Report, Verdict
+from findings import verdict_of, words_of
+from signed import BLOCK, VERIFIER, Event, Files, end, run, samples, seal, use, write
+
+OTHER_BLOCK = b"b" * 16
+FIRST_BUNDLE, LAST_BUNDLE = "tile/entries/000", "tile/entries/002.p/136"
+USES = 640  # of ten of which nine are entries of another kind
+
+
+def events(**changed: Event) -> list[Any]:
+    """A log of three bundles with two full seals; `changed` are entries by their number, as in `entry_300`."""
+    uses = [use(n, n % 6, (n + 1) % 6) if n % 10 == 0 else metrics() for n in range(1, USES + 1)]
+    told: list[Any] = [run(), samples(), *uses[:300], seal(), *uses[300:], use(9, 5) | no_step(), metrics(), seal()]
+    told += [end((b"w" * 16, USES + 3)), seal()]
+    for name, event in changed.items():
+        told[int(name.removeprefix("entry_"))] = event
+    return told
+
+
+def no_step() -> Event:
+    """Of a batch that was discarded."""
+    return {"step": np.array([2**64 - 1], np.uint64), "status": np.array([2], np.uint8)}
+
+
+def metrics() -> Event:
+    return {"kind": "metrics", "step": 1, "values": {"loss": 1.0}}
+
+
+def flipped(files: Files, name: str, at: int = -9) -> Files:
+    data = bytearray(files[name])
+    data[at] ^= 4
+    return files | {name: bytes(data)}
+
+
+def cut(files: Files, name: str) -> Files:
+    return files | {name: files[name][:-3]}
+
+
+def without(files: Files, name: str) -> Files:
+    return {n: d for n, d in files.items() if n != name}
+
+
+def index_file(column: str) -> str:
+    return f"index/{len(events())}/{column}.npy"
+
+
+LIES: dict[str, Callable[[], Files]] = {
+    "none": lambda: write(*events()),
+    "a bit of the first bundle": lambda: flipped(write(*events()), FIRST_BUNDLE),
+    "a bit of the last bundle": lambda: flipped(write(*events()), LAST_BUNDLE),
+    "a bit of a length": lambda: flipped(write(*events()), "tile/entries/001", 0),
+    "a bundle is lost": lambda: without(write(*events()), "tile/entries/001"),
+    "a bundle is cut": lambda: cut(write(*events()), LAST_BUNDLE),
+    "a bit of a hash tile": lambda: flipped(write(*events()), "tile/0/001"),
+    "no entry": lambda: write(*events(entry_600=b"\xa0")),
+    "an unknown block": lambda: write(*events(entry_310={**use(9, 1), "block": OTHER_BLOCK})),
+    "an unknown ordinal": lambda: write(*events(entry_311=use(9, 1, 77), entry_313=use(9, 78))),
+    "an unknown ordinal in a discarded batch": lambda: write(*events(entry_311=use(9, 77) | no_step())),
+    "an unknown ordinal in roles": lambda: write(*events(entry_9=roles(6))),
+    "samples again in other parts": lambda: write(*events(entry_312={**samples(), "ids": b"\1" * 32})),
+    "a hole": lambda: write(*events(entry_311={**use(9, 1), "seq": 400})),
+    "another root": lambda: write(*events()[:-1], seal(root=bytes(32))),
+    "another root of an older seal": lambda: write(*events(entry_302=seal(root=bytes(32)))),
+    "other counts": lambda: write(*events()[:-1], seal(counts={"use": 3})),
+    "other first steps": lambda: write(*events()[:-1], seal(epoch_steps=np.array([4], np.uint64))),
+    "other entries": lambda: write(*events()[:-1], seal(entries=9)),
+    "a bit of the values": lambda: flipped(write(*events()), index_file("values")),
+    "a bit of the keys' header": lambda: flipped(write(*events()), index_file("keys"), 3),
+    "a column is lost": lambda: without(write(*events()), index_file("nodes")),
+    "a column is cut": lambda: cut(write(*events()), index_file("offsets")),
+    "a column is longer": lambda: (f := write(*events())) | {index_file("digests"): f[index_file("digests")] + b"\0"},
+    "a head of more entries": lambda: write(*events()) | {"checkpoint": write(*events(), metrics())["checkpoint"]},
+}
+
+
+def roles(*ordinals: int) -> Event:
+    return {"kind": "roles", "role": "train", "block": BLOCK, "ordinals": np.array(ordinals, np.uint32)}
+
+
+@pytest.fixture(autouse=True)
+def all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bundle is a range, workers read however few there are, and no index fits in memory."""
+    monkeypatch.setattr(reading, "LEAST_BUNDLES", 1)
+    monkeypatch.setattr(read_by_workers, "FEW_RANGES", 0)
+    monkeypatch.setattr(read_by_workers, "POSTING_BYTES", 1 << 40)
+    monkeypatch.setattr(index_build, "FEWEST", 8)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Engine]:
+    with open_engine("local:2") as engine:
+        yield engine
+
+
+@pytest.fixture
+def alone() -> Iterator[Engine]:
+    with open_engine("local:1") as engine:
+        yield engine
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def on_disk(folder: Path, files: Files) -> TraceDir:
+    path = folder / "run.trace"
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    (path / "journal").mkdir(exist_ok=True)
+    return TraceDir.open(path)
+
+
+def by_workers(trace: TraceDir, engine: Any, scratch: Path, memory: int = 1) -> Report:
+    return audit_trace(trace, VERIFIER, reading=lambda files: ByWorkers(files, trace, engine, memory, scratch))
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_every_engine_gives_the_same_report(
+    name: str, pool: Engine, alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace = on_disk(tmp_path, LIES[name]())
+    expected = audit_trace(trace, VERIFIER)
+    assert expected.verdict is (Verdict.HOLDS if name == "none" else Verdict.REFUTED)
+    for engine in (pool, alone):
+        assert by_workers(trace, engine, scratch) == expected
+        assert not list(scratch.iterdir())
+
+
+class Watched:
+    """An engine beside which something happens, once, at the first result of one kind of work (or before it)."""
+
+    def __init__(self, engine: Engine, what: str, do: Callable[[], None], *, before: bool = False) -> None:
+        self.name, self.workers = engine.name, engine.workers
+        self._engine, self._what, self._do, self._before = engine, what, do, before
+        self.units: list[Any] = []
+
+    def results(self, work: Any, units: Sequence[Any], *, what: str, progress: Any = None) -> Iterator[Any]:
+        self.units += units
+        is_meant = what == self._what
+        if is_meant and self._before:
+            self._do()
+        for found in self._engine.results(work, units, what=what, progress=progress):
+            if is_meant and not self._before:
+                is_meant = False
+                self._do()
+            yield found
+
+    def check_shared(self, folder: Path) -> None:
+        self._engine.check_shared(folder)
+
+
+WORK = ("hashing the log", "reading the log", "index: map", "index: reduce")
+
+
+@pytest.mark.parametrize("what", WORK)
+def test_a_killed_worker_changes_nothing(what: str, pool: Engine, tmp_path: Path, scratch: Path) -> None:
+    trace, killed = on_disk(tmp_path, LIES["none"]()), []
+
+    def kill() -> None:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, signal.SIGKILL)
+            killed.append(process.pid)
+
+    assert by_workers(trace, Watched(pool, what, kill), scratch) == audit_trace(trace, VERIFIER)
+    assert killed
+
+
+@pytest.mark.parametrize("what", WORK)
+def test_lost_workers_say_nothing_about_the_trace(what: str, alone: Engine, tmp_path: Path, scratch: Path) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+    pair = Watched(alone, what, lose)
+    pair.workers = 2  # so that ranges are given to it
+    with pytest.raises(EngineError, match="it went away"):
+        by_workers(trace, pair, scratch)
+
+
+def lose() -> None:
+    raise EngineError("it went away")
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_an_index_goes_on_from_what_was_done_and_is_whole(
+    is_damaged: bool, alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+    with pytest.raises(EngineError):
+        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
+    (folder,) = scratch.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    runs = sorted(folder.glob("index/*/map-*"))
+    if is_damaged:
+        for path in runs:
+            data = bytearray(path.read_bytes())
+            data[-5] ^= 1
+            path.write_bytes(data)
+    watched = Watched(alone, "", lose)
+    assert by_workers(trace, watched, scratch) == audit_trace(trace, VERIFIER)
+    known = [unit for unit in watched.units if getattr(unit, "known", b"") and "map-" in unit.out]
+    assert [Path(unit.out).name for unit in known] == [path.name for path in runs]
+    assert not list(scratch.iterdir())
+
+
+def test_an_entry_that_is_another_when_it_is_read_again_is_refused(
+    alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace, other = on_disk(tmp_path, LIES["none"]()), write(*events(entry_21=use(20, 3, 4)))
+    report = by_workers(trace, Watched(alone, "index: map", lambda: put(trace, other), before=True), scratch)
+    assert verdict_of(report, "index") is Verdict.REFUTED
+    assert "entry 21 changed while it was read" in words_of(report, "index")
+
+
+def put(trace: TraceDir, files: Files) -> None:
+    (trace.path / FIRST_BUNDLE).write_bytes(files[FIRST_BUNDLE])
+
+
+def test_a_full_disk_says_nothing_about_the_trace(
+    alone: Engine, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable, "write_at", full)
+    report = by_workers(trace, alone, scratch)
+    assert verdict_of(report, "index") is Verdict.CANNOT_TELL
+    assert "--scratch" in words_of(report, "index")
+    assert not list(scratch.iterdir())
