@@ -6,7 +6,9 @@ so that a rank may call less than the others do, or die; and no step waits for i
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +20,12 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from fgtrac.api.adding import await_idle
+from fgtrac.api.lost_ranks import MAY_MISS
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.turns import Registered, Turn
 from fgtrac.errors import CaptureError
 from fgtrac.events.codec import decode, encode
+from fgtrac.store import durable
 from fgtrac.store.folder_store import FolderStore
 from fgtrac.store.journal import is_writing
 
@@ -32,12 +36,11 @@ JOIN_WAIT_S = 5.0  # for one that has not joined by then
 SILENT_S = 60.0  # after which a rank that sends its journal, and nothing else, counts as dead
 POLL_S = 0.05
 BEGAN, KEPT = "began", "kept"
-_MAY_MISS = "the last of what it trained on may be missing"
 _LEFT_HOW = {
     "unknown": "recorded nothing: what it trained on is not known",
-    "dead": f"ended without leaving: {_MAY_MISS}",
-    "writes": f"was still recording when rank 0 ended: {_MAY_MISS}",
-    "lost": f"cannot be asked, as the group's store is gone: {_MAY_MISS}",
+    "dead": f"ended without leaving: {MAY_MISS}",
+    "writes": f"was still recording when rank 0 ended: {MAY_MISS}",
+    "lost": f"cannot be asked, as the group's store is gone: {MAY_MISS}",
 }
 Heard = TypeVar("Heard")
 _starts: Counter[str] = Counter()  # runs begun in this process, by the trace's name
@@ -390,3 +393,29 @@ def find_ranks(folder: Path, rank: int | None, world_size: int | None, *, gather
     common = dist.distributed_c10d._get_default_store()  # there is no public way to it in torch 2.6 to 2.13
     prefix = f"fgtrac/{folder.name}/{_starts[folder.name]}"
     return Ranks(mine, count, dist.PrefixStore(prefix, common), gathers=gather)  # type: ignore[attr-defined]
+
+
+def see_one_folder(folder: Path) -> bool:
+    """Whether all ranks of the initialised process group see the same folder under this path; every one of them asks.
+    CaptureError where one of them does not within ten minutes."""
+    rank, count = dist.get_rank(), dist.get_world_size()
+    _starts["folder"] += 1  # no trace's name: these end in .trace
+    common = dist.distributed_c10d._get_default_store()
+    store: Any = dist.PrefixStore(f"fgtrac/folder/{_starts['folder']}", common)  # type: ignore[attr-defined]
+    waited = datetime.timedelta(seconds=BEGIN_WAIT_S)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        probe = folder / f".fgtrac-{os.urandom(8).hex()}"
+        if rank == 0:
+            durable.create_file(probe, b"", mode=0o600)
+            store.set("probe", probe.name.encode())
+        store.wait(["probe"], waited)
+        there = (folder / bytes(store.get("probe")).decode()).exists()
+        store.set(f"sees/{rank}", b"yes" if there else b"no")
+        answers = [f"sees/{n}" for n in range(count)]
+        store.wait(answers, waited)
+        if rank == 0:
+            durable.remove(probe)
+        return all(bytes(store.get(answer)) == b"yes" for answer in answers)
+    except RuntimeError as error:
+        raise CaptureError(f"the ranks cannot ask each other what folders they see: {error!s:.200}") from error

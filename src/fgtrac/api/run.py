@@ -16,6 +16,7 @@ from fgtrac.api.adding import await_idle, hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.ledger import read_ledger
+from fgtrac.api.lost_ranks import lost_ranks
 from fgtrac.api.rank_run import join, let_join, take_kept
 from fgtrac.api.ranks import Ranks, find_ranks
 from fgtrac.api.recording import Options, Run
@@ -23,6 +24,7 @@ from fgtrac.api.run_seals import WAIT_S
 from fgtrac.api.standing import Standing
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.signer import Signer
+from fgtrac.engine.opening import check_engine
 from fgtrac.events.codec import encode
 from fgtrac.events.identity import key_commitment
 from fgtrac.score.select import parse_rule
@@ -53,6 +55,7 @@ def start_run(
     rank: int | None = None,
     world_size: int | None = None,
     gather: bool = False,
+    engine: str | None = None,
 ) -> Run:
     """Start recording into `PATH.trace` (secrets into `PATH.vault`); use the result as a context.
 
@@ -73,6 +76,7 @@ def start_run(
     batches; with a number, the first one sealed in as many seconds. It is done beside the training, again and again
     where a service does not answer, and what is left at the end `fgtrac anchor --pending` or a resume completes.
     `anchor_wait_s` is how long each pass waits for its receipts, before its first batch.
+    `engine` is where data are digested that are registered with none of their own (`Run.register`).
 
     In a training of several processes every rank calls this, with the same arguments, and all of them write one trace:
     those of an initialised torch.distributed group, or those that say `rank` and `world_size` (`world_size=1` records
@@ -88,8 +92,10 @@ def start_run(
     if step is not None and step < 0:
         raise ValueError(f"step={step}; updates are counted from 0")
     parse_rule(keep)  # raises for what is none
+    if engine is not None:
+        check_engine(engine)
     plan = read_plan(anchors, anchor_at, anchor_wait_s)
-    options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush, plan)
+    options = Options(strict, keep, flush_interval_s, sync_interval_s, seal_interval_s, on_flush, plan, engine)
     folder = _folder(path)
     signing_key = None if key is None else Path(key)
     ranks = find_ranks(folder, rank, world_size, gather=gather)
@@ -183,7 +189,8 @@ def _resume(
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased, ranks=ranks)
         run._next_passes = standing.next_passes(first_step)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
-        for reason in ([unknown] if unknown else []) + silent:
+        lost = lost_ranks(trace) if ranks is not None else {}
+        for reason in [*([unknown] if unknown else []), *silent, *(words for n, words in lost.items() if n)]:
             run._recorder.record("gap", {"reason": reason})
         if ranks is not None:
             let_join(run, ranks, resumes=True, receiver=receiver)

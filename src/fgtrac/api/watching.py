@@ -45,6 +45,7 @@ class Watching(Registering):
     _said_unrecorded: frozenset[str] = frozenset()
     _has_said_miscounted = False
     _said_unnamed: frozenset[int] = frozenset()  # loaders
+    _row_watches: Mapping[tuple[int, str | None], Watch] = MappingProxyType({})
 
     def watch(
         self,
@@ -162,6 +163,13 @@ class Watching(Registering):
             self.register(chosen, role=role)
             self._full_batches[known] = SeedPasses(self._new_watch(chosen, data, role), chosen, hops)
         return self._full_batches[known]
+
+    def _watch_rows(self, rows: Any, role: str | None) -> Watch:
+        """The watch of registered rows whose batches an adapter delivers itself, pass by pass: one for each role."""
+        known = id(rows), role
+        if known not in self._row_watches:
+            self._row_watches = {**self._row_watches, known: self._new_watch(rows, rows, role)}
+        return self._row_watches[known]
 
     def _new_watch(self, rows: Any, positions: Any, role: str | None, sampled: SampledNodes | None = None) -> Watch:
         """One more loader, that draws `rows`, and whose batches are recorded as positions of `positions`: of a graph,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_ADAPTERS = ("accelerate", "lightning", "skorch", "trainer")
+_ADAPTERS = ("accelerate", "lightning", "ray_data", "ray_train", "skorch", "trainer")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,172 @@
+"""What Ray's workers call in the place of a user's function: rows go in and come out with their numbers.
+
+A row's function gets the row without the column. A batch's function gets the column, and must leave it alone; where it
+computes with it, other numbers lead to other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgtrac.capture.carried_rows import NUMBER
+from fgtrac.capture.row_numbers import more_numberings
+from fgtrac.capture.tables import library_of
+
+Positions = NDArray[np.int64]
+Row = dict[str, Any]
+
+
+class RowsLost(ValueError):
+    """What came out does not say which rows it is made of."""
+
+
+def filtered(function: Callable[[Row], Any]) -> Callable[[Row], Any]:
+    """For Ray's `filter`."""
+    _check_function(function)
+
+    def keeps(row: Row) -> Any:
+        return function(_bare(row))
+
+    return keeps
+
+
+def mapped(function: Callable[[Row], Row]) -> Callable[[Row], Row]:
+    """For Ray's `map`."""
+    _check_function(function)
+
+    def one(row: Row) -> Row:
+        return _with_number(function(_bare(row)), row[NUMBER])
+
+    return one
+
+
+def unrolled(function: Callable[[Row], Any]) -> Callable[[Row], list[Row]]:
+    """For Ray's `flat_map`."""
+    _check_function(function)
+
+    def several(row: Row) -> list[Row]:
+        return [_with_number(made, row[NUMBER]) for made in function(_bare(row))]
+
+    return several
+
+
+def carried(function: Callable[[Any], Any], *, aligned: bool, check: bool) -> Callable[[Any], Any]:
+    """For Ray's `map_batches`."""
+    _check_function(function)
+
+    def through(batch: Any) -> Any:
+        bare, numbers = _apart(batch)
+        if aligned:
+            made = function(bare)
+            if (rows := _count(made)) != len(numbers):
+                raise RowsLost(
+                    f"the function gave {rows} rows for a batch of {len(numbers)}, so that row i is not made of row i: "
+                    f"leave aligned= out, and let it keep the column {NUMBER}"
+                )
+            return _together(made, numbers)
+        if check:
+            _check_again(function, bare, numbers)
+        return _checked(function(_together(bare, numbers)), numbers)
+
+    return through
+
+
+def numbered_block(block: Any, start: int) -> tuple[Any, Positions]:
+    """A pyarrow table with its rows numbered from `start`, and the numbers that they had (or -1)."""
+    import pyarrow as pa
+
+    had = np.full(block.num_rows, -1)
+    if NUMBER in block.column_names:
+        had = block.column(NUMBER).to_numpy().astype(np.int64)
+        block = block.drop_columns([NUMBER])
+    return block.append_column(NUMBER, pa.array(np.arange(start, start + block.num_rows, dtype=np.int64))), had
+
+
+def _check_function(function: Any) -> None:
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"a stage takes a function, not {function!r:.80}; call what a class makes inside of one")
+
+
+def _check_again(function: Callable[[Any], Any], bare: Any, numbers: Positions) -> None:
+    """RowsLost where other numbers lead to other rows: then the function computes with them."""
+    first = _found(function(_together(_copied(bare), numbers)))
+    for others in more_numberings(len(numbers)):
+        back = dict(zip(others.tolist(), numbers.tolist(), strict=True))
+        again = [back.get(int(n)) for n in _found(function(_together(_copied(bare), others)))]
+        if again != first.tolist():
+            raise RowsLost(
+                f"with other numbers in {NUMBER} the function names other rows, so nobody can tell which rows each is "
+                "made of: let it leave that column alone; of one that draws at random, seed it or pass check=False"
+            )
+
+
+def _checked(made: Any, numbers: Positions) -> Any:
+    if not np.isin(_found(made), numbers).all():
+        raise RowsLost(f"the column {NUMBER} has numbers that no row of the batch had; let the function leave it alone")
+    return made
+
+
+def _found(made: Any) -> Positions:
+    """The numbers of what a function gave."""
+    if not (isinstance(made, dict) or library_of(made) is not None):
+        raise RowsLost(
+            f"the function gave a {type(made).__name__}, and no batch: return one batch for each, or use flat_map"
+        )
+    if NUMBER not in (made if isinstance(made, dict) else library_of(made).columns(made)):  # type: ignore[union-attr]
+        raise RowsLost(
+            f"what the function gave has no column {NUMBER}, which would say what rows it is made of: let it keep that "
+            "column, or pass aligned=True where row i is made of row i"
+        )
+    _bare_batch, numbers = _apart(made)
+    if _count(made) != len(numbers):
+        raise RowsLost(f"the column {NUMBER} has {len(numbers)} numbers for {_count(made)} rows")
+    return numbers
+
+
+def _bare(row: Row) -> Row:
+    return {name: cell for name, cell in row.items() if name != NUMBER}
+
+
+def _with_number(made: Any, number: Any) -> Row:
+    if NUMBER in made:
+        raise RowsLost(f"the function gave a column {NUMBER}, which fgtrac carries row numbers in; rename it")
+    return {**made, NUMBER: number}
+
+
+# -- a batch in each of Ray's formats ---------------------------------------------------------------------------------
+
+
+def _apart(batch: Any) -> tuple[Any, Positions]:
+    """The batch without the column, and its numbers."""
+    if isinstance(batch, dict):
+        return _bare(batch), np.asarray(batch[NUMBER])
+    library = library_of(batch)
+    assert library is not None  # Ray's formats, and what a function gave was looked at
+    bare, (numbers,) = library.unnumber(batch, [NUMBER])
+    return bare, numbers.values
+
+
+def _together(batch: Any, numbers: Positions) -> Any:
+    if isinstance(batch, dict):
+        return {**batch, NUMBER: numbers}
+    library = library_of(batch)
+    if library is None:
+        raise RowsLost(f"the function gave a {type(batch).__name__}, and no batch: return one batch for each")
+    return library.number(batch, NUMBER, numbers)
+
+
+def _copied(batch: Any) -> Any:
+    if isinstance(batch, dict):
+        return {name: column.copy() for name, column in batch.items()}
+    return batch.copy() if hasattr(batch, "copy") else batch  # Arrow's do not change
+
+
+def _count(batch: Any) -> int:
+    if isinstance(batch, dict):
+        return len(next(iter(batch.values()))) if batch else 0
+    library = library_of(batch)
+    return -1 if library is None else library.length(batch)

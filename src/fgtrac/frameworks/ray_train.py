@@ -1,0 +1,106 @@
+"""Ray Train: the workers of a trainer record one trace, each as a rank of it.
+
+    def loop(config):                                            # on each worker
+        with ray_train.start_run("/shared/runs/cnn") as run:
+            loader = prepare_data_loader(run.watch(loader, role="train"))
+            ...
+    ray_train.fit(TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=2)), "/shared/runs/cnn")
+
+All else is what docs/distributed.md says of ranks. A worker that is lost is a `gap`, also where Ray then ends rank 0.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch.distributed as dist
+
+from fgtrac.api import prior
+from fgtrac.api.lost_ranks import say_lost
+from fgtrac.api.ranks import see_one_folder
+from fgtrac.api.recording import Run
+from fgtrac.api.run import start_run as _start_run
+from fgtrac.errors import FgtracError
+from fgtrac.store.trace_dir import TraceDir
+
+STARTED_BY = "ray train run"  # in the config that the log keeps: by it a restart of Ray's is recognised
+
+
+def start_run(
+    path: str | os.PathLike[str],
+    *,
+    config: Mapping[str, Any] | None = None,
+    gather: bool | None = None,
+    resume: bool | None = None,
+    **options: Any,
+) -> Run:
+    """`fgtrac.start_run` on one worker of Ray Train; every worker calls it, with the same arguments.
+
+    `path` is absolute, since each worker has a working folder of its own. By default the workers look whether they see
+    one folder there, and where they do not, gather: rank 0 has the trace, on its host. By default, too, a trace at the
+    path is gone on with exactly where this Ray Train run began it, so that `FailureConfig(max_failures=...)` needs no
+    word more; give `step=` where the state that training goes on from is not that of the trace's last checkpoint.
+
+    Raises ValueError for a relative path, and for several workers without a torch process group where `gather` is
+    asked for; otherwise as `fgtrac.start_run`.
+    """
+    folder = _trace_path(path)
+    context = ray.train.get_context()
+    name, count, rank = context.get_experiment_name(), context.get_world_size(), context.get_world_rank()
+    known = dict(config or {}) | {STARTED_BY: name}
+    goes_on = rank == 0 and _was_begun_by(folder, name) if resume is None else resume
+    if count > 1 and not (dist.is_available() and dist.is_initialized()):
+        options |= {"rank": rank, "world_size": count}
+        return _start_run(folder, config=known, resume=goes_on, gather=bool(gather), **options)
+    if count == 1:
+        return _start_run(folder, config=known, resume=goes_on, world_size=1, **options)
+    if gather is None:
+        gather = not see_one_folder(folder.parent)
+    return _start_run(folder, config=known, resume=goes_on, gather=gather, **options)
+
+
+def fit(trainer: Any, path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None) -> Any:
+    """`trainer.fit()`, and what it gives; however it ends, the trace at `path` is then sealed, and says of each worker
+    that was lost that it was, where Ray ended rank 0 before that could.
+
+    Where the trace is on another host than this one, a RuntimeWarning says what to do there, and so it does where it
+    cannot be sealed; the training's own error stands. ValueError for a relative path.
+    """
+    folder = _trace_path(path)
+    has_failed = True
+    try:
+        result = trainer.fit()
+        has_failed = False
+        return result
+    finally:
+        try:
+            if folder.is_dir():
+                say_lost(folder, key)
+            elif has_failed:
+                raise FileNotFoundError(f"there is no {folder} on this host")
+        except (FgtracError, OSError, ValueError) as error:
+            words = f"the trace of this training is not closed: {error}; run fgtrac seal on the host where it lies"
+            warnings.warn(f"fgtrac: {words}", RuntimeWarning, stacklevel=2)
+
+
+def _trace_path(path: str | os.PathLike[str]) -> Path:
+    base = Path(path)
+    if not base.is_absolute():
+        raise ValueError(
+            f"{str(path)!r} is relative, and each Ray worker has a working folder of its own; give an absolute path, "
+            "in a folder that all hosts share if there is one"
+        )
+    return base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
+
+
+def _was_begun_by(folder: Path, name: str) -> bool:
+    """Whether the trace there was begun by this run of Ray Train."""
+    if not folder.is_dir():
+        return False
+    said = prior.run_entry(TraceDir.open(folder)).get("config") or {}
+    return bool(said.get(STARTED_BY) == name)

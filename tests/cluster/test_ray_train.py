@@ -1,0 +1,98 @@
+"""Workers of Ray Train record one trace, each its own batches; a worker that is lost is a gap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from fgtrac.frameworks import ray_train
+from fgtrac.verify.report import Verdict
+from ray_loops import loop
+from replays import replayed, report
+from told_truth import read_told
+
+TESTS = str(Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    known = {"env_vars": {"PYTHONPATH": TESTS}}
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False, runtime_env=known)
+    yield
+    ray.shutdown()
+
+
+def train(folder: Path, retries: int = 0, **config: Any) -> str:
+    """Run it on two workers: the error's text, or nothing."""
+    key = folder / "key.pem"
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={"folder": str(folder), "key": str(key), **config},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=retries)),
+    )
+    try:
+        ray_train.fit(trainer, folder / "run", key=key)
+    except ray.train.TrainingFailedError as error:
+        return str(error)
+    return ""
+
+
+def told(folder: Path, attempt: int = 0) -> list[Any]:
+    read = [json.loads((folder / f"told-{rank}-{attempt}").read_text()) for rank in (0, 1)]
+    return [[tuple(one) for one in mine] for mine in read]
+
+
+def refuted(folder: Path) -> list[str]:
+    return [found.words for found in report(folder).findings if found.verdict is Verdict.REFUTED]
+
+
+def test_workers_record_one_trace(tmp_path: Path) -> None:
+    assert train(tmp_path) == ""
+    said = read_told(tmp_path / "run.trace")
+    assert [said.trained(rank) for rank in (0, 1)] == told(tmp_path)
+    assert said.counts("join", "leave", "end", "gap", "checkpoint") == [2, 1, 1, 0, 2]
+    assert said.attributions == {"exact"}
+    assert replayed(tmp_path).verdict is Verdict.HOLDS
+
+
+def test_workers_that_share_no_folder_record_one_trace(tmp_path: Path) -> None:
+    assert train(tmp_path, apart=True) == ""
+    said = read_told(tmp_path / "host-0" / "run.trace")
+    assert [said.trained(rank) for rank in (0, 1)] == told(tmp_path)
+    assert said.counts("join", "leave", "end", "gap") == [2, 1, 1, 0]
+    assert list((tmp_path / "host-1").iterdir()) == []
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_is_lost_is_a_gap(tmp_path: Path, lost: int) -> None:
+    assert train(tmp_path, killed_at=[lost, 1, 2])
+    said = read_told(tmp_path / "run.trace")
+    gaps = [gap["reason"] for gap in said.kind("gap")]
+    assert sum(reason.startswith(f"rank {lost} of 2 ended without leaving") for reason in gaps) == 1, gaps
+    assert said.counts("end") == [0]
+    assert len(said.trained(lost)) >= len(told(tmp_path)[lost])
+    assert not refuted(tmp_path)
+
+
+def test_a_training_that_ray_starts_anew_goes_on_in_its_trace(tmp_path: Path) -> None:
+    assert train(tmp_path, retries=1, killed_at=[1, 1, 2]) == ""
+    said = read_told(tmp_path / "run.trace")
+    gaps = [gap["reason"] for gap in said.kind("gap")]
+    assert sum(reason.startswith("rank 1 of 2 ended without leaving") for reason in gaps) == 1, gaps
+    assert said.counts("run", "resume", "join", "end") == [1, 1, 4, 1]
+    assert [said.trained(rank, start=1) for rank in (0, 1)] == told(tmp_path, 1)
+    assert not refuted(tmp_path)
+
+
+def test_a_relative_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'runs/cnn' is relative, and each Ray worker has a working folder of its own"):
+        ray_train.start_run("runs/cnn")
