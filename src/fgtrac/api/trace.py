@@ -26,7 +26,9 @@ from fgtrac.query.prove import Proof
 from fgtrac.query.spikes import Spikes, find_spikes
 from fgtrac.query.subject import SubjectHistory
 from fgtrac.query.tables import Samples, read_samples
+from fgtrac.store.far_trace import FarTrace
 from fgtrac.store.places import open_to_read
+from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import CONTENT
 from fgtrac.verify.checks import TraceFiles
 from fgtrac.verify.report import Report
@@ -164,9 +166,15 @@ class Trace(TabledTrace):
                 return ByWorkers(files, trace, workers, memory_bytes, where, progress)
 
             report = audit_trace(trace, verifier, demands=demands, progress=progress, reading=reading)
-        return Report(
-            report.findings, (*report.notes, f"the signature was checked with {whose}" if verifier else whose)
-        )
+        notes = (*report.notes, *_unpublished(trace))
+        return Report(report.findings, (*notes, f"the signature was checked with {whose}" if verifier else whose))
+
+
+def _unpublished(trace: TraceDir) -> list[str]:
+    """What lies on object storage beyond the head: a push is under way, or was cut."""
+    if not isinstance(trace, FarTrace) or not trace.unpublished:
+        return []
+    return [f"{trace.unpublished} files of a larger head were uploaded and are not published; fgtrac push goes on"]
 
 
 def _unregistered(sample: str, named: Named) -> UnknownSampleError:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import FormatError
 from fgtrac.store import durable
+from fgtrac.store.object_answers import NoBucketError
 from fgtrac.store.object_storage import Objects
 from fgtrac.store.random_access import OpenFile
 from fgtrac.store.range_reads import BlockCache, FarArray, FarFile
@@ -44,8 +45,13 @@ class FarTrace(TraceDir):
     def open(cls, path: Path) -> FarTrace:
         """FileNotFoundError where no trace was published there, ValueError for what is no such URL."""
         trace = cls(Objects(path))
-        if trace.head_note() is None:
-            raise FileNotFoundError(f"there is no trace at {trace.path}: nothing was published there; fgtrac push does")
+        try:
+            trace.read("checkpoint")
+        except NoBucketError:
+            raise
+        except FileNotFoundError as error:
+            words = f"there is no trace at {trace.path}: nothing was published there; fgtrac push does"
+            raise FileNotFoundError(words) from error
         return trace
 
     def read(self, path: str) -> bytes:

@@ -24,6 +24,10 @@ class Overtaken(StorageError):
     """The condition of a put does not hold: something else lies there by now."""
 
 
+class NoBucketError(FileNotFoundError):
+    """There is no bucket of that name."""
+
+
 class BeyondEnd(StorageError):
     """The range that was asked for begins behind the last byte, or the object is empty."""
 
@@ -36,7 +40,7 @@ def told(error: Exception, method: str, bucket: str, key: str, where: str) -> Ex
     if code in _OVERTAKEN or status == 412:
         return Overtaken(f"s3://{bucket}/{key} was put there, or changed, by somebody else meanwhile")
     if code == "NoSuchBucket":
-        return FileNotFoundError(f"there is no bucket {bucket} at {where}; make it, or name another")
+        return NoBucketError(f"there is no bucket {bucket} at {where}; make it, or name another")
     if code in ("NoSuchKey", "NoSuchUpload", "404") or (status == 404 and method != "list_objects_v2"):
         return FileNotFoundError(f"there is no object s3://{bucket}/{key}")
     if code in ("InvalidRange", "416") or status == 416:

@@ -122,6 +122,8 @@ class FarArray:
             if not 0 <= at < len(self):
                 raise IndexError(f"row {key} of {len(self)} in {self._path}")
             return self._rows(at, at + 1)[0]
+        if isinstance(key, tuple) and isinstance(key[0], (int, np.integer)):
+            return self[key[0]][key[1:]]
         if isinstance(key, slice) and key.step in (None, 1):
             start, stop, _step = key.indices(len(self))
             return self._rows(start, max(start, stop))

@@ -1,0 +1,289 @@
+"""Traces on a real S3 server: pushed, grown, read by ranges, and refused where something else lies there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from far_traces import BUCKET, Growing, assert_holds, new_place, objects_at, verify
+from fgtrac.api.bundles import verify_bundle
+from fgtrac.api.push import PushBehind, push_trace
+from fgtrac.api.sealing import seal_trace
+from fgtrac.api.summary import summarize
+from fgtrac.api.trace import open_trace
+from fgtrac.cli.main import main
+from fgtrac.errors import StorageError, TamperError
+from fgtrac.store import object_storage
+from fgtrac.store.object_storage import Objects
+from fgtrac.tlog.tiles import partial_tiles
+from fgtrac.verify.report import Verdict
+from json_schemas import check
+from lying_proxy import lying_proxy
+from s3_servers import STRANGER, Server, rclone
+from traces import files_of
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Growing:
+    made = Growing(tmp_path)
+    made.more(300)
+    return made
+
+
+@pytest.fixture
+def url(s3: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    return new_place(s3, monkeypatch)
+
+
+def test_what_was_pushed_holds_and_answers_as_the_local_trace(growing: Growing, url: str, tmp_path: Path) -> None:
+    done = push_trace(growing.path, url)
+    local = files_of(growing.path)
+    kept = {path for path in local if not path.endswith(".wal")}
+    assert objects_at(url).keys() == kept
+    assert (done.sent, done.there, done.removed) == (len(kept) - 1, 0, 0)  # and the head
+    assert assert_holds(url, growing.key) == assert_holds(growing.path, growing.key) == done.size
+    far, near = open_trace(url, key=growing.key), open_trace(growing.path, key=growing.key)
+    assert far.history("digits:3").as_json() == near.history("digits:3").as_json()
+    assert far.history("digits:3").text() == near.history("digits:3").text()
+    (tmp_path / "proof").write_bytes(far.prove("digits:3"))
+    assert verify_bundle(tmp_path / "proof", growing.key).verdict is Verdict.HOLDS
+    assert summarize(Path(url)) == summarize(growing.path)  # a Path has lost one slash
+
+
+def test_a_repeated_push_sends_nothing_and_again_puts_back_what_was_removed(growing: Growing, url: str) -> None:
+    first = push_trace(growing.path, url)
+    before = objects_at(url)
+    second = push_trace(growing.path, url)
+    assert (second.sent, second.sent_bytes, second.removed) == (0, 0, 0)
+    assert objects_at(url) == before
+    gone = ["tile/entries/000", next(path for path in before if path.startswith("artifacts/"))]
+    with Objects(url) as objects:
+        objects.remove(gone)
+    assert verify(url, growing.key).verdict is Verdict.REFUTED
+    third = push_trace(growing.path, url, again=True)
+    assert third.sent == len(gone)
+    assert third.there == first.sent - len(gone)
+    assert objects_at(url) == before
+    assert_holds(url, growing.key)
+
+
+def test_the_head_comes_last_and_only_then_what_older_heads_needed_goes(
+    growing: Growing, s3: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lying_proxy(s3.port) as proxy:
+        url = new_place(s3, monkeypatch, proxy.port)
+        growing.more(20, full=False)
+        old = push_trace(growing.path, url).size
+        before = objects_at(url)
+        new = growing.more(40)
+        proxy.requests.clear()
+        done = push_trace(growing.path, url)
+        writes = [line for line in proxy.requests if line.startswith(("PUT", "DELETE")) and ".probe-" not in line]
+        head = next(n for n, line in enumerate(writes) if line.partition("?")[0].endswith("run.trace/checkpoint"))
+        assert all(line.startswith("PUT") for line in writes[:head])
+        assert all(line.startswith("DELETE") for line in writes[head + 1 :])
+        notes = [n for n, line in enumerate(writes) if line.endswith(f"index/{new}/checkpoint")]
+        assert notes == [head - 1]
+        after = objects_at(url)
+        gone = before.keys() - after.keys()
+        assert done.removed == len(gone)
+        assert f"journal/{old}.seal" in gone
+        assert {path for path in gone if path.startswith("index/")}
+        assert {tile.path for tile in partial_tiles(old)} & gone
+        assert after.keys() == {path for path in files_of(growing.path) if not path.endswith(".wal")}
+        assert assert_holds(url, growing.key) == new
+
+
+def test_histories_fetch_little_of_a_long_log(tmp_path: Path, url: str) -> None:
+    growing = Growing(tmp_path)
+    for _ in range(3):
+        growing.more(1500, full=False, artifact_bytes=0)
+    growing.more(1500, artifact_bytes=2_000_000)
+    push_trace(growing.path, url)
+    whole = sum(size for size, _etag in objects_at(url).values())
+    far = open_trace(url, key=growing.key)
+    asked: Any = far._directory
+    found = far.history("digits:3", details=False)
+    assert found.uses == open_trace(growing.path, key=growing.key).history("digits:3", details=False).uses
+    print(
+        f"{whole:,} bytes there; a history took {asked.objects.requests} requests, {asked.objects.bytes_read:,} bytes"
+    )
+    assert asked.objects.requests <= 60
+    assert asked.objects.bytes_read <= whole / 5
+
+
+def test_another_trace_a_fork_or_more_entries_there_is_refused_and_nothing_is_overwritten(
+    growing: Growing, url: str, tmp_path: Path
+) -> None:
+    for name in ("fork", "older"):
+        shutil.copytree(growing.path, tmp_path / name / "run.trace")
+    fork = Growing(tmp_path / "other")  # of the same trace id and key, with other entries
+    fork.more(400)
+    old = growing.made.trace.head()
+    new = growing.more(100)
+    push_trace(growing.path, url)
+    before = objects_at(url)
+    assert old is not None
+    with pytest.raises(ValueError, match=rf"{new} entries published.*has {old.size}"):
+        push_trace(tmp_path / "older" / "run.trace", url)
+    fork_size = fork.more(400)
+    with pytest.raises(TamperError, match=rf"the {new} entries published.*the first of the {fork_size}.*fork"):
+        push_trace(fork.path, url)
+    with Objects(url) as objects:
+        note = objects.read("checkpoint").data
+        objects.check_conditions()
+        objects.put("checkpoint", note.replace(b"0001", b"1111", 1), replaces=before["checkpoint"][1])
+    with pytest.raises(FileExistsError, match="is another trace"):
+        push_trace(growing.path, url)
+    with Objects(url) as objects:
+        objects.check_conditions()
+        objects.put("checkpoint", note, replaces=objects.listed("checkpoint")["checkpoint"].etag)
+    assert objects_at(url) == before
+    assert_holds(url, growing.key)
+
+
+def test_somebody_elses_head_in_between_stands_and_both_sizes_are_told(
+    growing: Growing, url: str, tmp_path: Path
+) -> None:
+    push_trace(growing.path, url)
+    mine = growing.more(30)
+    shutil.copytree(growing.path, tmp_path / "copy" / "run.trace")
+    theirs = growing.more(30)
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == total:
+            push_trace(growing.path, url)
+
+    with pytest.raises(StorageError, match=rf"somebody else published {theirs} entries .* while {mine} were"):
+        push_trace(tmp_path / "copy" / "run.trace", url, progress=meanwhile)
+    assert assert_holds(url, growing.key) == theirs
+
+
+def test_other_bytes_there_are_not_overwritten_and_damage_here_is_not_given_away(growing: Growing, url: str) -> None:
+    with Objects(url) as objects:
+        objects.put("tile/entries/000", b"somebody else's")
+    with pytest.raises(
+        TamperError, match=r"tile/entries/000 has 15 bytes.*nothing was overwritten.*Remove that object"
+    ):
+        push_trace(growing.path, url)
+    assert "checkpoint" not in objects_at(url)
+    with Objects(url) as objects:
+        objects.remove(["tile/entries/000"])
+    push_trace(growing.path, url)
+    before = objects_at(url)
+    growing.more(5)
+    artifact = max(growing.path.glob("artifacts/*"), key=lambda path: path.stat().st_mtime_ns)
+    sound = artifact.read_bytes()
+    artifact.write_bytes(sound[:-1] + b"x")
+    with pytest.raises(TamperError, match=f"{artifact.name}.*is not what its log says"):
+        push_trace(growing.path, url)
+    artifact.write_bytes(sound)
+    bundle = max(growing.path.glob("tile/entries/001.p/*"), key=lambda path: int(path.name))
+    data = bundle.read_bytes()
+    bundle.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(TamperError, match="was changed"):
+        push_trace(growing.path, url)
+    assert {path: before[path] for path in before} == {p: one for p, one in objects_at(url).items() if p in before}
+    assert_holds(url, growing.key)
+
+
+def test_a_long_file_goes_in_parts_and_is_known_again(
+    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_storage, "PART_BYTES", 5 << 20)  # the least that S3 takes
+    growing.more(3, artifact_bytes=12_000_000)
+    push_trace(growing.path, url)
+    etags = [etag for path, (size, etag) in objects_at(url).items() if size == 12_000_000]
+    assert [etag.rpartition("-")[2] for etag in etags] == ["3"]
+    assert push_trace(growing.path, url, again=True).sent == 0
+    assert_holds(url, growing.key)
+
+
+def test_a_seal_pushes_where_the_environment_says_so_and_a_run_goes_on_where_that_fails(
+    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FGTRAC_PUSH", url.removesuffix("/run.trace"))
+    PushBehind(growing.path)()
+    assert_holds(url, growing.key)
+    monkeypatch.setenv("FGTRAC_S3_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.warns(RuntimeWarning, match=r"was sealed and not pushed: http://127.0.0.1:9 did not answer"):
+        PushBehind(growing.path)()
+    key = tmp_path / "key.pem"
+    monkeypatch.setenv("FGTRAC_PUSH", "/somewhere")
+    with pytest.raises(ValueError, match="FGTRAC_PUSH names no place"):
+        PushBehind(growing.path)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        seal_trace(growing.path, key)
+
+
+BAD: dict[str, tuple[dict[str, str], str, int, str]] = {  # environment, URL, exit code, words
+    "no bucket": ({}, "s3://nobody/run.trace", 2, "there is no bucket nobody at"),
+    "no permission": ({"AWS_ACCESS_KEY_ID": STRANGER}, "", 4, "refuses to let these credentials"),
+    "a wrong secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "", 4, "refuses the credentials.*SignatureDoesNotMatch"),
+    "an unknown key": ({"AWS_ACCESS_KEY_ID": "NOBODY"}, "", 4, "refuses the credentials.*InvalidAccessKeyId"),
+    "no credentials": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "", 4, "there are no credentials"),
+    "nobody there": ({"FGTRAC_S3_ENDPOINT": "http://127.0.0.1:9"}, "", 4, "did not answer.*FGTRAC_S3_ENDPOINT"),
+    "no URL there": ({"FGTRAC_S3_ENDPOINT": "ceph:8000"}, "", 4, "see to FGTRAC_S3_ENDPOINT"),
+    "no time": ({"FGTRAC_S3_TIMEOUT_S": "soon"}, "", 2, "is no number of seconds"),
+    "no trace's name": ({}, f"s3://{BUCKET}/run", 2, "is named s3://BUCKET/PREFIX/NAME.trace"),
+    "a password": ({}, "s3://AKID:secret@bucket/run.trace", 2, "this names none"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_is_one_line_with_the_remedy(
+    case: str, growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment, place, code, words = BAD[case]
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    with monkeypatch.context() as changed:
+        for name, value in environment.items():
+            changed.setenv(name, value) if value else changed.delenv(name)
+        for verb in (["push", str(growing.path)], ["verify"]):
+            assert run_verb([*verb, place or url], changed) == code
+            out, err = capfd.readouterr()
+            assert err.count("\n") == 1
+            assert err.startswith("fgtrac: ")
+            assert re.search(words, err), err
+            assert out == ""
+            assert "secret" not in err
+    assert objects_at(url) == {}
+
+
+def test_a_server_that_overlooks_conditions_is_found_out(
+    growing: Growing, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "buckets" / BUCKET).mkdir(parents=True)
+    with rclone(tmp_path / "buckets") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{BUCKET}/run.trace"
+        with pytest.raises(StorageError, match=r"does not heed If-None-Match.*nothing is published"):
+            push_trace(growing.path, url)
+        assert objects_at(url) == {}
+        assert [path for path in (tmp_path / "buckets").rglob("*") if path.is_file()] == []
+
+
+def test_the_command_pushes_and_what_it_prints_has_its_schema(
+    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_verb(["push", str(growing.path), url, "--json"], monkeypatch) == 0
+    check("push", json.loads(capfd.readouterr().out))
+    assert run_verb(["verify", url, "--key", growing.key], monkeypatch) == 0
+    assert run_verb(["seal", url], monkeypatch) == 2
+    assert "only read" in capfd.readouterr().err
+
+
+def run_verb(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command."""
+    monkeypatch.setattr(sys, "argv", ["fgtrac", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
