@@ -139,7 +139,8 @@ def read_log(
 ) -> Log:
     """Hash every entry of the log; what the entries say is not looked at. `progress`: bundles hashed, and in all.
 
-    Stops at the first bundle that is missing or malformed.
+    Stops at the first bundle that is missing or malformed. What others read, and does not lead to the root, this
+    process reads again before anything is said about it: their disks may hold something else.
     """
     log, bundles = Log(files, head), -(-head.size // WIDTH)
     try:
@@ -153,6 +154,8 @@ def read_log(
     log.used |= {log.tile(ENTRIES, number).path for number in range(-(-hashed // WIDTH))}
     log.nodes = MemoryNodes(bytes(log.leaves))
     log.is_whole = not log.bad_bundle and log.root_at(head.size) == head.root
+    if not log.is_whole and not isinstance(reader, InProcess | None):
+        return read_log(files, head, progress)
     return log
 
 
