@@ -259,6 +259,23 @@ def test_score_with_a_function_makes_the_missing_factors_first(
     assert run("verify", unscored).code == 0
 
 
+def test_score_with_an_engine_makes_the_factors_and_the_matrix(
+    run: Run, unscored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGTRAC_KEY", str(unscored.parent / "key.pem"))
+    given, out = ("--with", f"{unscored.parent / 'later.py'}:again"), unscored.parent / "scores"
+    for engine in ("many", "local:0"):
+        refused = run("score", unscored, *given, "--engine", engine)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert engine in refused.err
+        assert not list(unscored.glob("artifacts/scoring/*"))
+    monkeypatch.setenv("FGTRAC_ENGINE", "local:1")
+    done = run("score", unscored, *given, "-o", out, "--json")
+    assert done.code == 0, done.err
+    assert np.load(out / "scores-00000.npy").shape == (30, 1)
+    assert run("verify", unscored).code == 0
+
+
 @pytest.mark.parametrize(
     ("named", "code", "words"),
     [
