@@ -73,6 +73,7 @@ class Options:
     seal_interval_s: float = 5.0
     on_flush: Callable[[int], None] | None = None
     anchors: AnchorPlan = NO_ANCHORS
+    engine: str | None = None
 
 
 class Held(Protocol):
@@ -124,7 +125,7 @@ class Run(Fitting, Attending):
         returned = Returned(erased or Erased(), vault.find_secret, str(trace.path))
         self._registry = Registry(
             self._recorder, scheme, secrets, vault, before, returned,
-            adds=trains, room=room_in(trace.path), progress=shown_naming,
+            adds=trains, room=room_in(trace.path), progress=shown_naming, engine=options.engine,
         )  # fmt: skip
         self._recorder.take = self._settled
         self._grounding = Grounding(self._recorder.settle, self._say_undecided, first_step=first_step)

@@ -28,6 +28,7 @@ class Registering:
         content: bool = True,
         source: Callable[[int], bytes] | None = None,
         rows: Any = None,
+        engine: str | None = None,
     ) -> None:
         """Register the samples of the data set(s) behind `data`, and their role.
 
@@ -37,7 +38,9 @@ class Registering:
         number; None is nobody's sample, which is then named under the run's key); `source(row)` gives the bytes that a
         content digest is taken from where fgtrac does not know them; `content=False` takes none. `rows` is other
         registered data, such as a table, whose row i is row i of `data`: then its samples are those. Registering the
-        same data set again adds the role only.
+        same data set again adds the role only. `engine` ("local:N", "ray", ...) gives contents that lie in files to
+        workers, with the same digests: files that an image folder lists, an array of `numpy.load(mmap_mode="r")`, a
+        Dataset of `datasets` as it was loaded. By default, and of other data always, this process reads them.
         Raises ValueError for a taken name, a second graph without one, keys that collide, options for a data set that
         is registered already, and for samples of an erased subject; TypeError for a graph of several node types and for
         a DatasetDict; CaptureError for a source file that cannot be read, and for rows that a batched `map` made of
@@ -50,4 +53,6 @@ class Registering:
         if rows is not None:
             check_settled(rows)
             self._registry.adopt(data, self._registry.resolve(rows))
-        self._registry.register(data, role=role, name=name, key=key, subject=subject, content=content, source=source)
+        self._registry.register(
+            data, role=role, name=name, key=key, subject=subject, content=content, source=source, engine=engine
+        )

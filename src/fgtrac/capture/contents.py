@@ -51,30 +51,30 @@ def source_digests(
     """
     if source is not None:
         return "source", stacked([_source_digest(source, row) for row in range(rows)])
-    if (table := digest_table(_files_digested(data) if is_hf_dataset(data) else data)) is not None:
+    if (table := digest_table(files_digested(data) if is_hf_dataset(data) else data)) is not None:
         return f"table {table[0]}", table[1]
     if isinstance(data, TensorDataset):
         return _of_rows(data.tensors[0])
     if isinstance(data, torch.Tensor | np.ndarray):
         return _of_rows(data)
-    if (paths := _listed_files(data, rows)) is not None:
+    if (paths := listed_files(data, rows)) is not None:
         return "file", stacked([file_digest(path) for path in paths])
-    held = _held(data)
-    values = held.get("data")
-    is_labelled = any(_has_length(held.get(name), rows) for name in ("targets", "labels"))
-    if is_labelled and isinstance(values, torch.Tensor | np.ndarray) and _has_length(values, rows):
-        return _of_rows(values)
-    return None, None
+    values = labelled_rows(data, rows)
+    return (None, None) if values is None else _of_rows(values)
 
 
 def _of_rows(values: torch.Tensor | NDArray[Any]) -> tuple[str, NDArray[np.uint8]]:
-    """What the digests of rows are of, and these: rows of another dtype or shape have others, whatever they hold."""
     digests = row_digests(values)
+    return described(values), digests
+
+
+def described(values: torch.Tensor | NDArray[Any]) -> str:
+    """What the digests of rows are of: rows of another dtype or shape have others, whatever they hold."""
     name = values.dtype.name if isinstance(values, np.ndarray) else str(values.dtype).removeprefix("torch.")
-    return f"tensor {name} {'x'.join(map(str, values.shape[1:]))}".rstrip(), digests
+    return f"tensor {name} {'x'.join(map(str, values.shape[1:]))}".rstrip()
 
 
-def _files_digested(data: Any) -> Any:
+def files_digested(data: Any) -> Any:
     """The table behind a Dataset of `datasets`, with SHA-256 of the file in the place of images, sounds and films, also
     in lists and records: its name says nothing of what is in it, and it may lie in the table or beside it."""
     table, pyarrow = table_of(data), sys.modules["pyarrow"]
@@ -268,7 +268,17 @@ def _has_length(values: Any, rows: int) -> bool:
     return hasattr(values, "__len__") and not (hasattr(values, "ndim") and not values.ndim) and len(values) == rows
 
 
-def _listed_files(data: Any, rows: int) -> list[Path] | None:
+def labelled_rows(data: Any, rows: int) -> torch.Tensor | NDArray[Any] | None:
+    """The `data` of a data set in torchvision's style; None for any other."""
+    held = _held(data)
+    values = held.get("data")
+    is_labelled = any(_has_length(held.get(name), rows) for name in ("targets", "labels"))
+    if is_labelled and isinstance(values, torch.Tensor | np.ndarray) and _has_length(values, rows):
+        return values
+    return None
+
+
+def listed_files(data: Any, rows: int) -> list[Path] | None:
     """The file of each row that a data set lists as (path, ...), or as a path; None where it lists no files."""
     held = _held(data)
     for name in ("samples", "imgs", "data"):

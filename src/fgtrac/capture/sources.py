@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from fgtrac.capture.adopted import Adopted
 from fgtrac.capture.beside import holds_more
 from fgtrac.capture.blocks import Block, Room, WayBack, content_ids, name_block
+from fgtrac.capture.content_units import digests_by
 from fgtrac.capture.contents import UndigestedError, source_digests
 from fgtrac.capture.graph import GraphNodes, is_graph, node_count
 from fgtrac.capture.hf_rows import HfRows, choose, is_hf_dataset, table_root
@@ -24,6 +25,7 @@ from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
 from fgtrac.capture.tables import check_settled, check_unchanged, mark_of, settled
 from fgtrac.capture.turns import Turns, alone, check_same
 from fgtrac.capture.use_entries import pieces
+from fgtrac.engine.opening import open_engine
 from fgtrac.errors import CaptureError
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
 from fgtrac.events.schema import ROLES
@@ -37,7 +39,8 @@ class Registry:
     `before` is what the log of a resumed run has under each name: the block, and the SHA-256 over the content digests
     in the order of the ids, where there are any. With `adds` false nothing is written: what is registered must be in
     `before`. `room(rows)` is where so many ids are put, (rows, 32) uint8; `progress(rows)` is told how naming so many
-    samples goes. With `digests` false no contents are read: data are known by their ids."""
+    samples goes. With `digests` false no contents are read: data are known by their ids. `engine` names where contents
+    are digested; None is this process."""
 
     def __init__(
         self,
@@ -52,9 +55,10 @@ class Registry:
         digests: bool = True,
         room: Room = lambda rows: np.empty((rows, 32), dtype=np.uint8),
         progress: Callable[[int], Progress | None] = lambda rows: None,
+        engine: str | None = None,
     ) -> None:
         self.adds = adds
-        self._digests = digests
+        self._digests, self.engine = digests, engine
         self.scheme = scheme
         self.turns: Turns = alone
         self._room = room
@@ -192,7 +196,9 @@ class Registry:
         """All roots, in the order of their registration."""
         return list(self._roots.values())
 
-    def register(self, data: Any, *, role: str | None, content: bool, **options: Any) -> None:
+    def register(
+        self, data: Any, *, role: str | None, content: bool, engine: str | None = None, **options: Any
+    ) -> None:
         """Register the roots behind `data` that are new, and the role of its samples; `options` (None: not given) and
         errors as `Run.register`."""
         given = [k for k, v in options.items() if v is not None]
@@ -203,7 +209,7 @@ class Registry:
             what = "is registered already" if not new else f"is made of {len(roots)} data sets"
             raise ValueError(f"{', '.join(given)}= was given, but this data set {what}; register each root once, first")
         for root in new:
-            self.register_root(root, content=content, **options)
+            self.register_root(root, content=content, engine=engine, **options)
         if role is not None and (whole := self._roots.get(id(data))) is not None and not is_graph(data):
             self._give_role(whole.block, slice(None), role)  # without a number for each row
         elif role is not None:
@@ -218,12 +224,13 @@ class Registry:
         subject: Keys = None,
         content: bool = True,
         source: Callable[[int], bytes] | None = None,
+        engine: str | None = None,
     ) -> Root:
         """Name every row of `data` and write its `dataset` and `samples` entries.
 
         Raises ValueError for a data set without a length, a name that is taken, is read as something else, or had other
         samples or contents before the run was resumed, two rows with one key, or an erased subject's; TypeError for
-        what is no key or subject.
+        what is no key or subject; EngineError where workers of `engine` are lost.
         """
         there = settled(data)
         rows = count_rows(there)
@@ -237,7 +244,7 @@ class Registry:
         with self.turns(names[0]) as turn:
             keyed = self._id_keys(subjects)
             described, digests = (
-                self._digest(names[0], there, rows, source) if content and self._digests else (None, None)
+                self._digest(names[0], there, rows, source, engine) if content and self._digests else (None, None)
             )
             contents = None if digests is None else content_ids(keyed, digests, self._room)
             del digests
@@ -399,11 +406,14 @@ class Registry:
         )
 
     def _digest(
-        self, name: str, data: Any, rows: int, source: Callable[[int], bytes] | None
+        self, name: str, data: Any, rows: int, source: Callable[[int], bytes] | None, engine: str | None
     ) -> tuple[str | None, NDArray[np.uint8] | None]:
         """`source_digests`; where there can be none, the data set is registered without, and that is said."""
         try:
-            return source_digests(data, rows, source)
+            if (named := engine or self.engine) is None:
+                return source_digests(data, rows, source)
+            with open_engine(named) as opened:
+                return digests_by(opened, data, rows, source)
         except UndigestedError as error:
             if self.adds:
                 self._recorder.miss(f"the contents of data set {name!r} cannot be digested: {error}", error)
