@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -217,6 +218,18 @@ def test_after_the_plan_the_index_is_found_where_it_was_built(
     assert sealed(world, SMALL).size == 7
     assert last_index(world) == in_memory(make_world, world.log())
     assert patch_puts == []
+
+
+def test_where_a_file_has_one_name_the_columns_are_moved(
+    world: World, make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    record(world)
+    sealed(world, SMALL)
+    assert last_index(world) == in_memory(make_world, world.log())
 
 
 def test_a_pipe_as_a_column_keeps_no_seal_waiting(world: World) -> None:

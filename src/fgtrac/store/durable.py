@@ -5,6 +5,7 @@ Every system call goes through one of four functions below, so that tests can ma
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 
 TEMPORARY = ".tmp"
 ZEROS = 1 << 20  # bytes written at once by `overwrite`
+_ONE_NAME = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of a hard link that cannot be
 
 
 def _write(fd: int, data: bytes | memoryview) -> int:
@@ -89,14 +91,19 @@ def sync_file(path: Path) -> None:
 
 
 def put_also(source: Path, target: Path) -> None:
-    """Give a file that is on disk another name as well, in the place of what has that name."""
+    """Give a file that is on disk another name as well, in the place of what has that name. On a file system where a
+    file has one name, it is moved. OSError where the disk refuses."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + TEMPORARY)
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
     try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _ONE_NAME:
+            raise
+        _rename(source, target)
+    else:
         _rename(temporary, target)
-    finally:
         temporary.unlink(missing_ok=True)  # two names of one file: the rename does nothing
     sync_folder(target.parent)
 
