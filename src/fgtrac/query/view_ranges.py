@@ -19,6 +19,7 @@ from fgtrac.query.view_rows import RangeRows
 from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.query.view_setting import RolesFile, load_roles, load_setting
 from fgtrac.store import durable
+from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
 from fgtrac.tlog.note import TreeHead
@@ -83,7 +84,8 @@ def ranges_of(trace: TraceDir, size: int) -> list[tuple[int, int]]:
 def _bytes_of(trace: TraceDir, tile: Tile) -> int:
     for path in (tile.path, Tile(tile.level, tile.number, WIDTH).path):
         try:
-            return trace.plain(path).stat().st_size
+            with trace.opened(path) as file:
+                return file.size
         except (FileNotFoundError, FormatError):
             continue
     return 0
@@ -96,7 +98,7 @@ def build_range(unit: RangeUnit) -> Written:
     """
     if (before := _written_before(unit)) is not None:
         return before
-    folder, trace = Path(unit.folder), TraceDir(Path(unit.trace))
+    folder, trace = Path(unit.folder), open_to_read(unit.trace)
     with ExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(1))
         files = {view: ViewFile(folder / f"{view}-{unit.number}.parquet", view, thread) for view in BUILT}
