@@ -20,6 +20,7 @@ from fgtrac.events.schema import STATUS
 from fgtrac.frameworks import ray_data
 from told_truth import read_told
 
+pytestmark = pytest.mark.filterwarnings("default", "error:fgtrac")  # Ray warns of itself
 ROWS = 40
 IDS = [1000 + n for n in range(ROWS)]
 

@@ -19,6 +19,7 @@ from ray_loops import loop
 from replays import replayed, report
 from told_truth import read_told
 
+pytestmark = pytest.mark.filterwarnings("default", "error:fgtrac")  # Ray warns of itself
 TESTS = str(Path(__file__).parents[1])
 
 
