@@ -44,7 +44,7 @@ CHECKPOINT = 10_000_000  # uses between two: 40 MB of the journal
 HISTORIES = 200
 DATASET = "rows"
 TRACE_ID = bytes(range(16))
-LOG_BYTES, INDEX_BYTES, RUN_BYTES, SAMPLE_BYTES = 4.4, 20.0, 12.0, 400  # on disk, a use; and a sample
+LOG_BYTES, INDEX_BYTES, RUN_BYTES, SAMPLE_BYTES = 4.5, 20.5, 9, 400  # on disk, a use; and a sample
 STAGES = ("register", "ingest", "plain seals", "full seal", "verify", "open", "first history", "history")
 COSTS = STAGES[:5]  # what `linearity` compares
 LOOK_S = 0.05
@@ -157,7 +157,7 @@ def full_seal(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
     spans = Spans()
     with spans.of("full seal"):
-        sealed = seal_trace(folder / "run.trace", folder / "key.pem", **on_engine(asked))
+        sealed = seal_trace(folder / "run.trace", folder / "key.pem", progress=show_stage, **on_engine(asked))
     if not sealed.full:
         raise SystemExit(f"the seal at {sealed.size} entries has no index")
     return {"spans": spans.taken, "entries": sealed.size}
@@ -199,7 +199,14 @@ def look_up(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 def on_engine(asked: argparse.Namespace) -> dict[str, Any]:
     """What was asked for of engine and memory, as the verbs take it."""
-    return {}
+    from fgtrac.cli.engine import memory_bytes
+
+    return {"engine": asked.engine, **({"memory_bytes": memory_bytes(asked.memory)} if asked.memory else {})}
+
+
+def show_stage(stage: str, done: int, of: int) -> None:
+    """Progress of a seal."""
+    show(f"sealed: {stage} {done:,} of {of:,}")
 
 
 def show(words: str) -> None:
