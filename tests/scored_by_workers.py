@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fgtrac.api import factor_passes
 from fgtrac.api.run import reopen, start_run
+from fgtrac.engine.alone import Alone
 from fgtrac.engine.units import Engine
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
@@ -71,6 +73,17 @@ def some_with_matrix(run: Any) -> nn.Module:
     return _give(run, factors="sample:50", ggn=True)
 
 
+def spoiled(run: Any) -> nn.Module:
+    """One validation sample has no finite loss."""
+    odd = points("validation").tensors[0][7]
+
+    def forward(model: nn.Module, batch: Any) -> Any:
+        is_odd = (batch[0] == odd).all(1, keepdim=True)
+        return model(batch[0]) + torch.where(is_odd, float("nan"), 0.0), batch[1]
+
+    return _give(run, forward=forward)
+
+
 def _give(run: Any, **options: Any) -> nn.Module:
     data = {role: points(role) for role in ROWS}
     if os.environ.get(CALLER) != str(os.getpid()):
@@ -95,6 +108,16 @@ def _die_once(words: str, note: Path) -> None:
         rename(source, target)
 
     durable._rename = renaming
+
+
+class Inside(Alone):
+    """An engine whose only worker is this process, which loads function, data and model again for its units."""
+
+    name = "inside"
+
+    def results(self, *given: Any, **how: Any) -> Iterator[Any]:
+        os.environ[CALLER] = "another"
+        yield from super().results(*given, **how)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fgtrac.api.run import reopen
 from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.one_thread import one_thread
-from scored_by_workers import CALLER, Recorded, again, record, rows_a_shard
+from scored_by_workers import CALLER, Inside, Recorded, again, record, rows_a_shard
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_what_workers_have_made_is_not_made_again(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trace.score("local:2", progress=interrupt)
+        trace.score(Inside(), progress=interrupt)
     before = trace.inodes()
     assert len(before) >= 8
     told: list[int] = []
@@ -90,8 +90,18 @@ def test_other_data_in_a_worker_are_refused_and_leave_no_file(trace: Recorded, m
     with pytest.raises(
         ScoreError, match=r"the train data that .*:again gives a worker are not those that it gives here"
     ):
-        trace.score("local:2")
+        trace.score(Inside())
     assert {path.partition("-")[0] for path in trace.files()} <= {"rows"}
+
+
+def test_what_cannot_be_computed_is_told_as_by_one_process(trace: Recorded, alone: Recorded) -> None:
+    said = []
+    for copy, engine in ((alone, None), (trace, Inside())):
+        with pytest.raises(ScoreError, match="NaN or infinity in the factors of 1 of 20 validation samples") as caught:
+            copy.score(engine, "spoiled")
+        said.append(str(caught.value))
+        assert not any(path.startswith("00000006") for path in copy.files())
+    assert said[0] == said[1]
 
 
 def test_an_engine_and_a_function_go_together_and_belong_to_a_reopened_trace(trace: Recorded) -> None:
