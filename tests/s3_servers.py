@@ -71,7 +71,7 @@ class Server:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_EC2_METADATA_DISABLED": "true",
             "FGTRAC_S3_ENDPOINT": f"http://127.0.0.1:{port or self.port}",
-            "FGTRAC_S3_TIMEOUT_S": "5",
+            "FGTRAC_S3_TIMEOUT_S": "20",
         }
 
 

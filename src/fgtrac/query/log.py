@@ -28,6 +28,7 @@ from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, TileNodes, read_bundle, tile
 
 SMALL_BYTES = 4096  # what is no column of samples is nearly always shorter
 CACHED_EVENTS = 64
+FEW_BUNDLES = 4  # in which entries of a trace far away are read though nobody asked for details
 WALKS = 32  # through bundles at once
 
 
@@ -133,7 +134,11 @@ class SealedLog:
                 self._nodes.node(7, 2 * bundle)  # hashes the tile's levels, which every path through it needs
 
     def fits(self, numbers: Iterable[int], limit: int) -> bool:
-        """Whether the entries have at most so many bytes together. Looks no further than where they have more."""
+        """Whether the entries have at most so many bytes together, and, far away, lie in few bundles (looking into one
+        takes requests). Looks no further than where they have more."""
+        numbers = list(numbers)
+        if self._trace.is_far and len({number // WIDTH for number in numbers}) > FEW_BUNDLES:
+            return False
         for number in numbers:
             with whole(f"entry {number}"):
                 start, stop = self._place(number)

@@ -306,6 +306,10 @@ def _open(endpoint: str | None, environment: Mapping[str, str]) -> Any:
         "max_pool_connections": 32,
     }
     client: dict[str, Any] = {}
+    if endpoint and endpoint.startswith("http://"):
+        client["verify"] = (
+            False  # there is no certificate to look at: else a list of authorities is read for each client
+        )
     if endpoint:
         config["s3"] = {"addressing_style": "path"}
         if not any(environment.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")):
