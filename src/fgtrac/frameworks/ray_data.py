@@ -5,7 +5,7 @@
     tokens = clean.transform("cut").flat_map(windows)            # new samples, each made of its row
     for batch in tokens.random_shuffle().iter_torch_batches(role="train", batch_size=32): ...
 
-A row's number rides in a column of its own, `fgtrac_row`, wherever Ray moves the row (ADR 29 says why). Stages run when
+A row's number rides in a column of its own, `fgtrac_row`, wherever Ray moves the row, as in tables. Stages run when
 they are called, since the log says what came out of them.
 """
 
