@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,21 @@ def count_postings(runs: Sequence[Run], first: int, stop: int) -> int:
 
 
 def _spans(runs: Sequence[Run], first: int, stop: int) -> list[tuple[int, int]]:
-    wanted = np.array([first, stop], dtype=np.uint32)
-    return [(int(a), int(b)) for a, b in (np.searchsorted(run.ranks, wanted) for run in runs)]
+    wanted, spans = np.array([first, stop], dtype=np.uint32), []
+    for run in runs:
+        a, b = np.searchsorted(run.ranks, wanted)
+        spans.append((int(a), int(b)))
+        _let_go(run.ranks)
+    return spans
+
+
+def _let_go(*columns: NDArray[Any]) -> None:
+    """Take what was looked at of memory-mapped columns out of this process. The system still has it, as long as it has
+    the room: a search touches some pages of each run, and maps sixteen with each, which of many runs are gigabytes."""
+    for column in columns:
+        mapped = getattr(column, "_mmap", None)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def merge_samples(
@@ -194,6 +208,7 @@ def _merge_part(
         np.take(run.table.view(_BARE), run.rows[a:b], out=rows[at : at + b - a], mode="clip")
         places[at : at + b - a] = run.ranks[a:b] - np.uint32(first)
         at += b - a
+        _let_go(run.ranks, run.rows, run.table)
     counts = np.bincount(places.astype(np.intp), minlength=len(ids))
     places <<= np.uint64(32)
     places |= np.arange(total, dtype=np.uint64)
