@@ -20,6 +20,7 @@ class Proxy:
     target: int
     port: int = 0
     fault: str = ""
+    only: str = ""
     at: int = 0
     times: int = 1 << 30
     puts: int = 0
@@ -28,18 +29,21 @@ class Proxy:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def begin(self, fault: str, at: int, times: int = 1 << 30) -> None:
-        """From now on puts are counted, and number `at` and those that follow have the fault."""
+    def begin(self, fault: str, only: str = "", at: int = 1, times: int = 1 << 30) -> None:
+        """From now on puts of paths with `only` in them are counted, and number `at` and those behind it have the
+        fault."""
         with self._lock:
-            self.fault, self.at, self.times, self.puts = fault, at, times, 0
+            self.fault, self.only, self.at, self.times, self.puts = fault, only, at, times, 0
 
     def heal(self) -> None:
         """No fault any more."""
-        self.begin("", 0)
+        self.begin("")
 
-    def _fault_of(self, method: bytes) -> str:
+    def _fault_of(self, method: bytes, path: bytes) -> str:
+        if method != b"PUT" or self.only not in path.decode():
+            return ""
         with self._lock:
-            self.puts += method == b"PUT"
+            self.puts += 1
             return self.fault if self.fault and self.at <= self.puts < self.at + self.times else ""
 
     def serve(self, listening: socket.socket) -> None:
@@ -57,7 +61,7 @@ class Proxy:
             while head := _read_head(client):
                 method, path = head.split(b" ", 2)[:2]
                 self.requests.append(f"{method.decode()} {path.decode()}")
-                fault = self._fault_of(method) if method in (b"PUT", b"POST") else ""
+                fault = self._fault_of(method, path)
                 if fault == "refused":
                     return
                 if fault == "slow":
