@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import engine_units
 from fgtrac.api import read_by_workers
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.read_by_workers import ByWorkers
@@ -105,7 +106,7 @@ def roles(*ordinals: int) -> Event:
 def all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bundle is a range, workers read however few there are, and no index fits in memory."""
     monkeypatch.setattr(reading, "LEAST_BUNDLES", 1)
-    monkeypatch.setattr(read_by_workers, "FEW_RANGES", 0)
+    monkeypatch.setattr(read_by_workers, "FEW_BYTES", 0)
     monkeypatch.setattr(read_by_workers, "POSTING_BYTES", 1 << 40)
     monkeypatch.setattr(index_build, "FEWEST", 8)
 
@@ -182,11 +183,13 @@ WORK = ("hashing the log", "reading the log", "index: map", "index: reduce")
 
 @pytest.mark.parametrize("what", WORK)
 def test_a_killed_worker_changes_nothing(what: str, pool: Engine, tmp_path: Path, scratch: Path) -> None:
-    trace, killed = on_disk(tmp_path, LIES["none"]()), []
+    trace, killed = on_disk(tmp_path, LIES["none"]()), list[int]()
+    list(pool.results(engine_units.process, engine_units.units(4, tmp_path), what="begin"))  # all workers are there
 
     def kill() -> None:
-        for process in multiprocessing.active_children():
-            os.kill(process.pid or 0, signal.SIGKILL)
+        for process in () if killed else multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
             killed.append(process.pid)
 
     assert by_workers(trace, Watched(pool, what, kill), scratch) == audit_trace(trace, VERIFIER)

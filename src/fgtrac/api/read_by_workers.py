@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from fgtrac.verify.reading import Range, Told, hash_range, tell_range
 
 Progress = Callable[[int, int], None]
 MEMORY = 2 << 30  # bytes, where nobody says how many
-FEW_RANGES = 2  # that are read sooner than workers are started
+FEW_BYTES = 16 << 20  # that are read sooner than workers are started
 AT_ONCE = 4  # ranges a worker, between two of which the results are put in order
 POSTING_BYTES = 64  # that an index in memory takes for each
 T = TypeVar("T")
@@ -99,11 +100,19 @@ class ByWorkers:
         ranges, one_by_one = iter(ranges), self.trace.is_far or self.engine.workers == 1
         while some := list(islice(ranges, self.engine.workers * AT_ONCE)):
             found: dict[int, T | None] = {}
-            if not one_by_one and len(some) > FEW_RANGES:
+            if not one_by_one and sum(map(self._bytes, some)) >= FEW_BYTES:
                 units = [RangeUnit(str(self.trace.path), one.first, one.stop, one.size) for one in some]
                 found = dict(self.engine.results(work, units, what=what))
             for number, one in enumerate(some):
                 yield one, found.pop(number, None)
+
+    def _bytes(self, one: Range) -> int:
+        """How many bytes its bundles have, as far as they are there."""
+        found = 0
+        for path in one.paths():
+            with suppress(OSError):
+                found += (self.trace.path / path).lstat().st_size
+        return found
 
     def _rebuild_one(self, log: Indexed, number: int) -> Rebuilt:
         """The index over the entries before `number`, by workers; what they had to write is removed again."""

@@ -43,6 +43,10 @@ class Range:
     stop: int
     size: int
 
+    def paths(self) -> Iterator[str]:
+        """Where its bundles lie."""
+        return (bundle_tile(number, self.size).path for number in range(self.first, self.stop))
+
     def bundles(self, files: TraceFiles) -> Iterator[list[bytes]]:
         """The entries of each, unchecked. FormatError or FileNotFoundError naming the file."""
         for number in range(self.first, self.stop):
@@ -56,9 +60,14 @@ def ranges_of(size: int) -> Iterator[Range]:
     return (Range(first, min(first + each, bundles), size) for first in range(0, bundles, each))
 
 
+def bundle_tile(number: int, size: int) -> Tile:
+    """The bundle of that number, as wide as a log of `size` entries has it."""
+    return Tile(ENTRIES, number, min(WIDTH, size - number * WIDTH))
+
+
 def read_bundle(files: TraceFiles, number: int, size: int) -> list[bytes]:
     """The entries of a bundle of a log of `size` entries. FormatError or FileNotFoundError naming its file."""
-    tile = Tile(ENTRIES, number, min(WIDTH, size - number * WIDTH))
+    tile = bundle_tile(number, size)
     try:
         return decode_bundle(files.read(tile.path), tile.width)
     except FormatError as error:
@@ -96,7 +105,7 @@ def tell_range(files: TraceFiles, one: Range) -> Iterator[Told]:
             try:
                 event = decode_event(entry)
             except FormatError as error:
-                path = Tile(ENTRIES, bundle, len(entries)).path
+                path = bundle_tile(bundle, one.size).path
                 raise ProofError(f"entry {number} in {path} is no valid entry: {error}") from error
             yield Told(leaf_hash(entry), _condensed(event), tuple(_named(event)))
 
