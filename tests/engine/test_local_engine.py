@@ -12,8 +12,9 @@ import pytest
 
 import engine_units
 from engine_units import Counted, Unit, is_running, pids, units, wait_until
-from fgtrac.engine.local import LocalPool, cores
+from fgtrac.engine.local import cores
 from fgtrac.engine.opening import open_engine
+from fgtrac.engine.pool import Pool
 from fgtrac.engine.units import IN_FLIGHT, TRIES
 from fgtrac.errors import EngineError, ProofError
 
@@ -73,12 +74,12 @@ def test_a_worker_that_was_lost_between_two_calls_is_replaced(pool, tmp_path):
 
 
 def test_a_worker_that_cannot_begin_is_told_apart_from_one_that_was_killed(tmp_path):
-    pool = LocalPool(2)
+    pool = Pool(2, 1)
     for worker in pool._workers:
         worker._child._begin = os._exit
         worker._child._given = (7,)
     with pytest.raises(EngineError, match=r"unit \d of 8 lost its worker 3 times \(exit code 7\)"):
-        list(pool.results(engine_units.square, units(8, tmp_path), what="squares"))
+        list(pool.results(engine_units.square, units(8, tmp_path), "squares", None))
 
 
 def test_what_a_unit_raises_is_raised_as_itself(pool, tmp_path):
@@ -139,6 +140,7 @@ def test_no_worker_outlives_a_command_that_is_stopped_or_killed(tmp_path, sent):
 POOL = """
 import sys
 from fgtrac.engine.opening import open_engine
+from fgtrac.engine.pool import Pool
 with open_engine("local:2") as engine:
     work, units = getattr(engine_units, sys.argv[1]), engine_units.units(8, pathlib.Path.cwd())
     found = list(engine.results(work, units, what="x"))

@@ -18,10 +18,12 @@ import numpy as np
 from fgtrac.api.bundles import read_id_key
 from fgtrac.api.naming import Namer, TypedSubject, find_scope
 from fgtrac.api.prior import trace_id_of
+from fgtrac.api.read_by_workers import MEMORY, ByWorkers
 from fgtrac.api.trust import trusted_verifier
 from fgtrac.commit.state import count_unsealed
 from fgtrac.drawing.html import table
 from fgtrac.drawing.notebook import shown
+from fgtrac.engine.opening import open_engine
 from fgtrac.errors import FormatError
 from fgtrac.events.identity import key_commitment, subject_commitment
 from fgtrac.store.places import open_to_read
@@ -124,12 +126,15 @@ def check_trace(
     policy: str | os.PathLike[str] | None = None,
     id_key: str | None = None,
     progress: Progress | None = None,
+    engine: str | None = None,
+    memory_bytes: int = MEMORY,
 ) -> Checked:
     """Verify a trace's log, then hold it to the policies of a file, or to those that are built in.
 
     `key` names the public key that the head must be signed with, as for `verify`; `id_key` is the run's secret id key
     for those who were given it, 64 hex digits or a vault: by default that of the vault beside the trace. `progress` is
-    called with what is done and what there is, once for the log and then for each pass of the policies.
+    called with what is done and what there is, once for the log and then for each pass of the policies. `engine` and
+    `memory_bytes` are for verifying the log, as in `Trace.verify`.
     FileNotFoundError and FormatError for a policy file or a list that is missing or malformed, ValueError for an id key
     that is none or another than the run committed to.
     """
@@ -140,7 +145,9 @@ def check_trace(
     vault = Vault.open(directory.vault_path, trace_id) if directory.vault_path.exists() else None
     try:
         secret = None if id_key is None else read_id_key(id_key, trace_id)
-        audit = audit_log(directory, verifier, progress=progress, is_new=True)
+        with open_engine(engine) as workers:
+            reader = ByWorkers(directory, directory, workers, memory_bytes, progress=progress)
+            audit = audit_log(directory, verifier, progress=progress, is_new=True, reader=reader)
         audit.checks.make("journal", lambda: _check_journal(directory))
         name_of = Namer({}, vault).name_of
         roster, rulings = Roster(), list[Ruling]()

@@ -34,6 +34,7 @@ EXTRAS: Mapping[str, str] = {  # what each is for; a test holds the names agains
     "prov": "fgtrac export prov",
     "mlflow": "fgtrac.mlflow.log_trace",
     "ray": "--engine ray, and recording under Ray",
+    "s3": "traces on object storage",
     "lightning": "the callback for Lightning",
     "transformers": "the callback for transformers' Trainer",
     "accelerate": "following accelerate",

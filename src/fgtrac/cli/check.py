@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from fgtrac.api.check import Checked, check_trace
 from fgtrac.cli.console import AsJson, answers, progress, safe
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 from fgtrac.cli.history import Key
 from fgtrac.cli.verify import print_report
 from fgtrac.store.durable import write_file
@@ -28,6 +29,8 @@ def check(
     show: Annotated[int, typer.Option(min=0, help="how many violations of each policy to show")] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="write all violations as CSV too")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Verify the log, then check policies over it: exit code 0 where all hold, 1 where one is refuted, 3 where nobody
@@ -37,7 +40,7 @@ def check(
     if out is not None and not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
     with progress("checking") as step:
-        found = check_trace(trace, key, policy=policy, id_key=id_key, progress=step)
+        found = check_trace(trace, key, policy=policy, id_key=id_key, progress=step, engine=engine, memory_bytes=memory)
     if out is not None:
         write_file(out, found.csv())
     if as_json:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from fgtrac.engine.alone import Alone
-from fgtrac.engine.cluster import RayCluster
 from fgtrac.engine.local import LocalPool, cores
 from fgtrac.engine.units import Engine
 
@@ -48,5 +47,7 @@ def open_engine(text: str | None = None) -> Iterator[Engine]:
             yield pool
         return
     check_engine(text)
+    from fgtrac.engine.cluster import RayCluster  # the only one that needs a network
+
     with closing(RayCluster(None if text == "ray" else text, cores())) as cluster:
         yield cluster

@@ -12,7 +12,10 @@ class NotFinite(ScoreError):
 
     def __init__(self, what: str, count: int, row: int) -> None:
         super().__init__(f"NaN or infinity in the {what} in {count} rows of the batch, first in row {row}")
-        self.count, self.row = count, row
+        self.what, self.count, self.row = what, count, row
+
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, int, int]]:
+        return NotFinite, (self.what, self.count, self.row)  # a worker's comes home as itself
 
 
 class SamplesNotFinite(ScoreError):
@@ -23,6 +26,10 @@ class SamplesNotFinite(ScoreError):
             f"NaN or infinity in the factors of {count:,} of {total:,} {role} samples at step {step}, the first is "
             f"{name}: look at its data, or at the learning rate"
         )
+        self._said = count, total, role, step, name
+
+    def __reduce__(self) -> tuple[type[SamplesNotFinite], tuple[int, int, str, int, str]]:
+        return SamplesNotFinite, self._said
 
 
 def check_finite(what: str, values: torch.Tensor) -> None:
