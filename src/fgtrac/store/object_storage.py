@@ -11,6 +11,7 @@ server that overlooks them answers 200 all the same, so `check_conditions` tries
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -28,6 +29,7 @@ from fgtrac.store.object_answers import BeyondEnd, Overtaken, told
 PART_BYTES = 1 << 26  # a longer file goes in several parts
 MAX_PARTS = 9000  # S3 takes 10,000
 TIMEOUT_S = 30.0
+SLOWEST = 100_000  # bytes a second: a put that takes longer is given up
 _REMOVED_AT_ONCE = 1000
 _URL = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x20\\\x7f]{1,900})")
 _ENDPOINTS = ("FGTRAC_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -116,7 +118,8 @@ class Objects:
         said = os.environ if environment is None else environment
         endpoint = next((said[name] for name in _ENDPOINTS if said.get(name)), None)
         self.server = re.sub("//[^/]*@", "//", endpoint) if endpoint else "Amazon S3"  # in words, without a password
-        self._files = _open(endpoint, said)
+        self._timeout_s = _timeout_s(said)
+        self._files = _open(endpoint, said, self._timeout_s)
         self._quote = '"{}"'  # how an ETag is written in If-Match; `check_conditions` finds out
         self.requests = 0  # asked so far,
         self.bytes_read = 0  # and what came back
@@ -269,7 +272,10 @@ class Objects:
 
     async def _answer(self, method: str, asked: dict[str, Any]) -> dict[str, Any]:
         for tries_left in (2, 1, 0):
-            answer: dict[str, Any] = await self._files._call_s3(method, Bucket=self.bucket, **asked)
+            # The client's own time-out does not run while a server lets it wait for "100 Continue".
+            limit_s = 2 * self._timeout_s + len(asked.get("Body", b"")) / SLOWEST
+            call = self._files._call_s3(method, Bucket=self.bucket, **asked)
+            answer: dict[str, Any] = await asyncio.wait_for(call, limit_s)
             if method != "get_object":
                 return answer
             try:
@@ -285,18 +291,23 @@ def _noted(digest: Digest | None) -> dict[str, Any]:
     return {} if digest is None else {"Metadata": {"sha256": digest.sha256}}
 
 
-def _open(endpoint: str | None, environment: Mapping[str, str]) -> Any:
-    """The client. ValueError where s3fs is not installed, and for a time-out that is none."""
-    try:
-        from s3fs import S3FileSystem
-    except ModuleNotFoundError as error:
-        raise ValueError(f"a trace on object storage needs the extra s3 ({error}): pip install 'fgtrac[s3]'") from error
+def _timeout_s(environment: Mapping[str, str]) -> float:
+    """How long an answer may take. ValueError for a setting that is no time."""
     try:
         timeout_s = float(environment.get("FGTRAC_S3_TIMEOUT_S") or TIMEOUT_S)
     except ValueError:
         timeout_s = 0.0
     if not 0 < timeout_s < 86_400:
         raise ValueError(f"FGTRAC_S3_TIMEOUT_S={environment['FGTRAC_S3_TIMEOUT_S']!r:.40} is no number of seconds")
+    return timeout_s
+
+
+def _open(endpoint: str | None, environment: Mapping[str, str], timeout_s: float) -> Any:
+    """The client. ValueError where s3fs is not installed."""
+    try:
+        from s3fs import S3FileSystem
+    except ModuleNotFoundError as error:
+        raise ValueError(f"a trace on object storage needs the extra s3 ({error}): pip install 'fgtrac[s3]'") from error
     config: dict[str, Any] = {
         "connect_timeout": min(timeout_s, 10.0),
         "read_timeout": timeout_s,
