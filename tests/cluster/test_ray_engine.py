@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,9 @@ def test_another_version_of_fgtrac_on_a_node_is_told_with_both(cluster, tmp_path
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: fgtrac\nVersion: 9.9\n")
     monkeypatch.syspath_prepend(tmp_path)  # found first by this process's driver, and by no node
+    monkeypatch.setenv("RAY_ADDRESS", cluster.head)
     with pytest.raises(EngineError, match=r"has fgtrac 0\.1\.0 on Python \S+, and this machine fgtrac 9\.9 on Python"):
-        open_engine(cluster.client).__enter__()
+        open_engine("ray").__enter__()
 
 
 def test_another_version_of_ray_on_the_cluster_is_told_with_both(cluster):
@@ -161,5 +163,10 @@ def test_without_a_cluster_ray_starts_one_of_this_machines_own_and_ends_it(tmp_p
 
 
 def _with(word: str) -> list[str]:
-    """The commands on this machine that have a word in them."""
-    return [line for line in subprocess.check_output(["ps", "-eo", "args"], text=True).splitlines() if word in line]
+    """The processes of this machine that have a word in their command."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if word in (process / "cmdline").read_text():
+                found.append(process.name)
+    return found

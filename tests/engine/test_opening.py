@@ -62,6 +62,9 @@ def test_every_error_of_the_package_comes_home_from_a_worker_as_itself():
         assert (str(home), vars(home)) == (str(error), vars(error))
 
 
+ODD = {NotFinite: ("loss", 2, 7), SamplesNotFinite: (1, 2, "train", 3, "digits:0")}  # take more than words
+
+
 def import_all(package):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.startswith(("fgtrac.demo", "fgtrac.frameworks", "fgtrac.mlflow", "fgtrac.engine.ray")):
