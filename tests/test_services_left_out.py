@@ -1,4 +1,4 @@
-"""What needs services or a browser is left out of `make test`, and run by targets of its own and by CI."""
+"""What needs services, a browser or a cluster is left out of `make test`, and run by targets of its own and by CI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def collected(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("folder", ["services", "browser"])
+@pytest.mark.parametrize("folder", ["services", "browser", "cluster"])
 def test_make_test_leaves_these_tests_out_and_their_own_target_runs_them(folder: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("tests/store/test_here.py", f"tests/{folder}/test_there.py"):
@@ -43,7 +43,14 @@ def test_make_test_leaves_these_tests_out_and_their_own_target_runs_them(folder:
     assert (ROOT / f"tests/{folder}/conftest.py").exists()
 
 
-@pytest.mark.parametrize(("target", "tools"), [("services", ["npm", "openssl"]), ("browser", ["npm", "chromium"])])
+@pytest.mark.parametrize(
+    ("target", "tools"),
+    [
+        ("services", ["npm", "openssl"]),
+        ("browser", ["npm", "chromium"]),
+        ("cluster", ["ceph", "ceph-mon", "ceph-osd", "radosgw"]),
+    ],
+)
 def test_a_target_whose_tools_are_missing_names_the_first_and_installs_nothing(
     target: str, tools: list[str], tmp_path: Path
 ) -> None:
@@ -65,4 +72,4 @@ def test_a_target_whose_tools_are_missing_names_the_first_and_installs_nothing(
 
 def test_ci_runs_all() -> None:
     steps = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make ")]
-    assert steps == ["make lint", "make test", "make test-services", "make test-browser"]
+    assert steps == ["make lint", "make test", "make test-services", "make test-browser", "make test-cluster"]

@@ -11,7 +11,6 @@ server that overlooks them answers 200 all the same, so `check_conditions` tries
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import os
@@ -271,6 +270,8 @@ class Objects:
         return answer
 
     async def _answer(self, method: str, asked: dict[str, Any]) -> dict[str, Any]:
+        import asyncio
+
         for tries_left in (2, 1, 0):
             # The client's own time-out does not run while a server lets it wait for "100 Continue".
             limit_s = 2 * self._timeout_s + len(asked.get("Body", b"")) / SLOWEST
