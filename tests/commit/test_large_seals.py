@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fgtrac.commit import indexer, sequencer
+from fgtrac.commit import indexer, sequencer, tidy
 from fgtrac.commit.indexer import UNFINISHED, Means, find_damaged_column
 from fgtrac.commit.sequencer import SealResult, seal
 from fgtrac.engine.alone import Alone
@@ -242,3 +242,36 @@ def test_a_pipe_as_a_column_keeps_no_seal_waiting(world: World) -> None:
     assert find_damaged_column(world.trace, result.size, {}) == "keys"
     sealed(world, Means("local:1"))
     assert last_index(world) == before
+
+
+@pytest.mark.parametrize("moment", ["never", "before", "after"])
+def test_a_damaged_end_has_its_gap_however_the_portions_are_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    record(world, steps=1)
+    (path,) = world.trace.journal.glob("*.wal")
+    damaged = path.read_bytes() + b"\xff" * 50 + b"damage" * 30
+    path.write_bytes(damaged)
+    other = b"\1" * 16
+    world.write(world.use(other, 1, [2]))
+    world.write(world.use(other, 2, [3]))
+    world.close(other)
+    real = tidy.after_seal
+
+    def cut_behind_the_damaged_segment(*what: Any) -> None:
+        is_last = moment != "never" and what[1].writers.get(WRITER) == 4
+        if moment != "before" or not is_last:
+            real(*what)
+        if is_last:
+            raise Cut
+
+    monkeypatch.setattr(tidy, "after_seal", cut_behind_the_damaged_segment)
+    try:
+        sealed(world, SMALL)
+    except Cut:
+        monkeypatch.setattr(tidy, "after_seal", real)
+        sealed(world, Means("local:1"))
+    assert world.kinds() == ["run", "dataset", "samples", "use", "gap", "use", "use", "seal"]
+    assert path.name in decode_event(world.log()[4])["detail"]
+    assert path.with_name(path.name + ".damaged").read_bytes() == damaged
+    assert not path.exists()

@@ -7,7 +7,7 @@ others use it. So the journal is read twice, what the first reading has is taken
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,13 @@ def gather(
     before: Mapping[bytes, int],
     later: Sequence[Segment] | None = None,
     most_bytes: int = 1 << 62,
+    told: Collection[str] = (),
 ) -> Gathered:
     """The frames from `sealed[writer]` on, and below `before[writer]` where that is said: writers by the time of their
     first one, each writer's frames together, unless one of them rests on another's: that and those before it come
     first, and where it may not be taken, nor is what rests on it. `later` is another reading of the journal, from which
-    only such entries are taken. No more than `most_bytes` of entries are taken, but at least one.
+    only such entries are taken. No more than `most_bytes` of entries are taken, but at least one. Damage at a segment's
+    end is told with its last frames, unless it is `told` already.
 
     TamperError where one sequence number stands for two entries.
     """
@@ -139,7 +141,8 @@ def gather(
             gaps.append(_gap(segments, one.writer, missing))
         entries += [known[one.writer][seq].entry for seq in range(one.first, one.stop)]
         expected[one.writer] = one.stop
-    ends = _lost_ends(segments, gaps) if is_all else []
+    done = [s for s in segments if is_all or _is_sealed(s, expected)]
+    ends = _lost_ends(done, gaps, told)
     return Gathered(taken, tuple(entries), tuple(gaps + ends), is_all)
 
 
@@ -228,20 +231,33 @@ def _gap(segments: Sequence[Segment], writer: bytes, missing: dict[str, Any]) ->
     return {"reason": reason, **({"detail": words} if words else {}), **missing}
 
 
-def _lost_ends(segments: Sequence[Segment], gaps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _lost_ends(
+    segments: Sequence[Segment], gaps: Sequence[dict[str, Any]], told: Collection[str]
+) -> list[dict[str, Any]]:
     """Damage with no whole frame behind it, in a file to which nobody appends: how many entries it held is unknown."""
     named = {gap.get("lost_writer") for gap in gaps}
-    ends = [s for s in segments if s.damage and s.writer not in named and not durable.is_held(s.path)]
-    return [_gap([s], s.writer, {}) for s in ends]
+    ends = [s for s in segments if s.damage and s.writer not in named and s.damage not in told]
+    return [_gap([s], s.writer, {}) for s in ends if not durable.is_held(s.path)]
 
 
-def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int]) -> None:
+def told_damage(segments: Sequence[Segment], entries: Sequence[bytes]) -> set[str]:
+    """The damage of segments, in words, that `gap` entries among these name."""
+    words = {word for entry in entries for word in decode_event(entry).get("detail", "").split("; ")}
+    return {s.damage for s in segments if s.damage in words} - {""}
+
+
+def _is_sealed(segment: Segment, sealed: Mapping[bytes, int]) -> bool:
+    return all(frame.seq < sealed.get(segment.writer, 0) for frame in segment.frames)
+
+
+def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int], told: Collection[str] | None = None) -> None:
     """Delete the segments whose every frame is sealed and to which nobody appends any more.
 
-    A damaged one is set aside under another name instead: the gap entry says what it lost.
+    A damaged one is set aside under another name instead, once its damage is among what was `told` (None: whatever it
+    is): a gap entry says what it lost.
     """
     for segment in segments:
-        if any(frame.seq >= sealed.get(segment.writer, 0) for frame in segment.frames):
+        if not _is_sealed(segment, sealed) or (segment.damage and told is not None and segment.damage not in told):
             continue
         with durable.alone_with(segment.path) as size_bytes:
             if size_bytes != segment.size_bytes:

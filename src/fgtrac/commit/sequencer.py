@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fgtrac.commit import tidy
-from fgtrac.commit.gather import Gathered, Segment, gather, read_segments
+from fgtrac.commit.gather import Gathered, Segment, gather, read_segments, told_damage
 from fgtrac.commit.indexer import MEANS, Means, Sealed, build_index, find_damaged_column
 from fgtrac.commit.plan import Plan, format_plan
 from fgtrac.commit.signer import Signer
@@ -76,10 +76,10 @@ def seal(
         state = recover(trace, signer, segments, means)
         is_shared = len({segment.writer for segment in segments}) > 1
         later = read_segments(trace) if is_shared else None
-        new, is_all = 0, False
+        new, is_all, told = 0, False, told_damage(segments, state.plan.own)
         while not is_all:
             most = max(means.memory_bytes // PORTIONS, 1)
-            found = gather(segments, state.plan.writers, before, later, most)
+            found = gather(segments, state.plan.writers, before, later, most, told)
             is_all = found.is_all
             is_full = full and is_all
             plan, entries, index = _make_plan(trace, signer, state, found, full=is_full, clock=clock, means=means)
@@ -92,7 +92,8 @@ def seal(
             signer.remember_plan(data)
             durable.write_file(trace.path / plan.path, data)
             head = _execute(trace, signer, plan, entries, index, state.plan, means)
-            tidy.after_seal(trace, plan, segments)
+            told |= told_damage(segments, plan.own)
+            tidy.after_seal(trace, plan, segments, told)
             new += plan.stop - plan.start
             state = State(head.size, head.root, plan)
         tidy.remove_unfinished_index(trace, signer)
@@ -244,7 +245,7 @@ def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment], means:
         state = load_state(trace, signer)
     elif pending is not None:
         tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
-    tidy.after_seal(trace, state.plan, segments)
+    tidy.after_seal(trace, state.plan, segments, told_damage(segments, state.plan.own))
     return state
 
 

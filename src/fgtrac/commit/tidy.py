@@ -5,7 +5,7 @@ Everything here can be done again at any time; a crash in the middle leaves it t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fgtrac.commit.gather import Segment, clear_sealed
 from fgtrac.commit.indexer import UNFINISHED
@@ -18,9 +18,9 @@ from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import partial_tiles, tiles_of
 
 
-def after_seal(trace: TraceDir, plan: Plan, segments: Sequence[Segment]) -> None:
-    """Remove what the plan's seal has made superfluous."""
-    clear_sealed(segments, plan.writers)
+def after_seal(trace: TraceDir, plan: Plan, segments: Sequence[Segment], told: Collection[str]) -> None:
+    """Remove what the plan's seal has made superfluous; of damaged segments those whose damage was told."""
+    clear_sealed(segments, plan.writers, told)
     kept = {tile.path for size in kept_sizes(trace, plan.stop) for tile in partial_tiles(size)}
     for tile in partial_tiles(plan.start):
         if tile.path not in kept:
