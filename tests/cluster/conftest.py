@@ -17,11 +17,15 @@ from pathlib import Path
 
 import pytest
 
+from engine_units import wait_until
 from s3_servers import Server, ceph
 
 TESTS = Path(__file__).parents[1]
 STORE_BYTES = 200_000_000  # of shared memory
 MARK = "FGTRAC_TEST_CLUSTER"
+FORKS = {
+    "GRPC_ENABLE_FORK_SUPPORT": "0"
+}  # a client server forks under threads of gRPC, and crashes at times
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,21 @@ class Cluster:
     client: str  # the engine's name
     unseen: Path  # a folder that is another one for its workers
 
-    def pids(self, *names: str) -> list[int]:
-        """Its processes, known by their environment, or those of them that have one of these words in their command."""
-        found = []
+    def pids(self) -> list[int]:
+        """Its processes: those with its mark in their environment, and their children, whose titles hide theirs."""
+        parents, found = dict[int, int](), set[int]()
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
+                parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
                 if f"{MARK}={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                    command = (process / "cmdline").read_bytes().decode()
-                    if not names or any(name in command for name in names):
-                        found.append(int(process.name))
-        return found
+                    found.add(int(process.name))
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found)
 
-    def kill(self, *names: str) -> None:
+    def kill(self) -> None:
         """End them, all at once."""
-        for pid in self.pids(*names):
+        for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -61,11 +66,12 @@ def start_cluster() -> Cluster:
     subprocess.run(
         [*apart, *ray, f"--port={head}", f"--ray-client-server-port={client}", f"--object-store-memory={STORE_BYTES}",
          "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled", MARK: str(folder)},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "RAY_AUTH_MODE": "disabled", **FORKS, MARK: str(folder)},
         check=True,
         capture_output=True,
         timeout=120,
     )  # fmt: skip
+    wait_until(lambda: listens(client))  # the client server, which comes last
     return Cluster(folder, f"127.0.0.1:{head}", f"ray://127.0.0.1:{client}", unseen)
 
 
@@ -97,6 +103,12 @@ def passing_cluster() -> Iterator[Cluster]:
     started = start_cluster()
     yield started
     end_cluster(started)
+
+
+def listens(port: int) -> bool:
+    """Whether anybody does on loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:

@@ -4,6 +4,7 @@ sees no such folder, or goes away in between."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import engine_units
 from engine_units import Unit, is_running, pids, units, wait_until
 from fgtrac.engine import cluster as ray_cluster
+from fgtrac.engine.local import cores
 from fgtrac.engine.opening import open_engine
 from fgtrac.engine.units import TRIES
 from fgtrac.errors import EngineError, ProofError
@@ -134,10 +136,11 @@ def test_somebody_else_at_the_address_is_told_within_the_limit(monkeypatch):
             open_engine(f"ray://127.0.0.1:{port}").__enter__()
 
 
-@pytest.mark.parametrize("name", ["ray", "ray://"])
-def test_a_cluster_that_goes_away_is_told_and_what_is_done_stays(name, passing_cluster, tmp_path, monkeypatch, capfd):
+def test_a_cluster_that_goes_away_under_its_node_is_told_and_what_is_done_stays(
+    passing_cluster, tmp_path, monkeypatch, capfd
+):
     monkeypatch.setenv("RAY_ADDRESS", passing_cluster.head)
-    with open_engine(passing_cluster.client if name == "ray://" else name) as engine:
+    with open_engine("ray") as engine:
         found = engine.results(engine_units.slow, units(8, tmp_path), what="squares")
         next(found)
         passing_cluster.kill()
@@ -160,6 +163,33 @@ def test_without_a_cluster_ray_starts_one_of_this_machines_own_and_ends_it(tmp_p
     wait_until(lambda: not _with(mark))
     assert not Path(mark).exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_ends_a_cluster_of_its_own_and_all_its_units(tmp_path):
+    script = """
+import pathlib, engine_units
+from fgtrac.engine.opening import open_engine
+with open_engine("ray") as engine:
+    pathlib.Path("mark").write_text(engine._folder)
+    list(engine.results(engine_units.long, engine_units.units(8, pathlib.Path.cwd()), what="x"))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(Path(engine_units.__file__).parent), "RAY_TMPDIR": str(tmp_path)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: all(pids(tmp_path)) and len(pids(tmp_path)) == cores(), 120)
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal sends it
+    said = command.communicate(timeout=60)[1]
+    assert said.count("Traceback") == 1
+    assert said.endswith("KeyboardInterrupt\n")
+    mark = (tmp_path / "mark").read_text()
+    wait_until(lambda: not _with(mark) and not any(map(is_running, pids(tmp_path))))
+    assert not Path(mark).exists()
 
 
 def _with(word: str) -> list[str]:

@@ -21,11 +21,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as TooLongError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fgtrac.engine.child import Child
-from fgtrac.engine.units import IN_FLIGHT, TRIES, R, U, gone, lost
+from fgtrac.engine.units import IN_FLIGHT, LOST, RAISED, TRIES, R, U, gone, lost
 from fgtrac.errors import EngineError
 from fgtrac.store import durable
 
@@ -49,7 +50,9 @@ class RayCluster:
             address = running_cluster()
         else:
             _ask_port(address)
-        self._folder = tempfile.mkdtemp(prefix="fgtrac-ray-")  # of a cluster of our own, and short: it holds sockets
+        self._folder = tempfile.mkdtemp(
+            prefix="fgtrac-ray-", dir="/tmp"
+        )  # of our own cluster: its sockets' paths are short
         self._driver: Child | None = Child(_silence)
         self._head: str | None = None  # where it listens, once it is joined
         try:
@@ -78,9 +81,9 @@ class RayCluster:
                 outcomes = self._ask("step", work, [(number, units[number]) for number in now])
                 under_way -= len(outcomes)
                 for number, kind, value in outcomes:
-                    if kind == "raised":
+                    if kind == RAISED:
                         raise value
-                    if kind == "lost":
+                    if kind == LOST:
                         tries[number] += 1
                         if tries[number] == TRIES:
                             raise lost(what, number, len(units), value)
@@ -92,7 +95,8 @@ class RayCluster:
                     yield number, value
         finally:
             if under_way and self._driver:
-                self._ask("give_up")
+                with suppress(EngineError):  # it is gone, or being ended: there is nothing to give up
+                    self._ask("give_up", limit_s=LEAVE_S)
 
     def check_shared(self, folder: Path) -> None:
         """As `Engine.check_shared`. OSError where nothing may be written there."""
@@ -107,9 +111,8 @@ class RayCluster:
         """Leave the cluster; one of our own ends."""
         try:
             if self._driver:
-                self._ask("leave", limit_s=LEAVE_S)
-        except EngineError:
-            pass  # it is gone: there is nothing to leave
+                with suppress(EngineError):  # it is gone: there is nothing to leave
+                    self._ask("leave", limit_s=LEAVE_S)
         finally:
             self._end_driver()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -124,6 +127,9 @@ class RayCluster:
                 return answer.result(min(LOOK_S, max(0.0, end - time.monotonic())))
             except BrokenProcessPool:
                 raise gone(f"the process that drives Ray ({self._end_driver()})") from None
+            except ConnectionError:  # Ray's: what a unit raises is an outcome
+                self._end_driver()
+                raise gone(f"the Ray cluster {self.name}") from None
             except TooLongError:
                 if time.monotonic() >= end:
                     self._end_driver()
@@ -147,7 +153,7 @@ def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:
     if named and named not in ("auto", "local"):
         _ask_port(named)
         return named
-    noted = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    noted = Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     try:
         address = noted.read_text("utf-8").strip()
         _ask_port(address)

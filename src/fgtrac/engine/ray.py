@@ -19,15 +19,12 @@ import ray
 from ray.exceptions import GetTimeoutError, LocalRayletDiedError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fgtrac.engine.units import attempt, gone
+from fgtrac.engine.units import DONE, LOST, RAISED, attempt, gone
 from fgtrac.errors import EngineError
 
+WAIT_S = 2.0  # so that a command that is stopped need not wait for a long unit
 NODES_S = 60.0  # for every node to answer
 STORE_BYTES = 128 << 20  # of a cluster of our own: results are small, Ray asks for 75 MB at least
-
-LOST = "lost"  # a unit's worker: the outcome is how
-RAISED = "raised"  # an exception
-DONE = "done"  # a result
 
 # Ray's types are too many for the first two, and none for the others.
 _init: Any = partial(ray.init, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -124,12 +121,12 @@ def check_seen(path: str, content: bytes) -> None:
 
 
 def step(work: Callable[[Any], Any], units: list[tuple[int, Any]]) -> list[tuple[int, str, Any]]:
-    """Begin these units, and wait until any has an outcome: the number, of which kind, and what. EngineError where this
-    machine is no node any more."""
+    """Begin these units, and wait a while for an outcome: of none or more units the number, of which kind, and what.
+    EngineError where this machine is no node any more."""
     for number, unit in units:
         _Driver.under_way[_Driver.task.remote(work, unit)] = number
     waits = list(_Driver.under_way)
-    ray.wait(waits, num_returns=1)
+    ray.wait(waits, num_returns=1, timeout=WAIT_S)
     ready = ray.wait(waits, num_returns=len(waits), timeout=0)[0]
     return [(_Driver.under_way.pop(task), *_outcome(task)) for task in ready]
 

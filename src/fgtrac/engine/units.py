@@ -17,6 +17,7 @@ from fgtrac.errors import EngineError
 
 TRIES = 3  # of a unit whose worker is lost
 IN_FLIGHT = 2  # units a worker has: the one it does, and the next
+DONE, RAISED, LOST = "done", "raised", "lost"  # outcomes of a unit: its result, an exception, how its worker was lost
 
 U = TypeVar("U")
 R = TypeVar("R")
