@@ -17,7 +17,7 @@ from fgtrac.commit import indexer, sequencer, tidy
 from fgtrac.commit.indexer import UNFINISHED, Means, find_damaged_column
 from fgtrac.commit.sequencer import SealResult, seal
 from fgtrac.engine.alone import Alone
-from fgtrac.errors import ProofError
+from fgtrac.errors import FormatError, ProofError
 from fgtrac.events.schema import decode_event
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.npy import COLUMNS, column_path
@@ -275,3 +275,15 @@ def test_a_damaged_end_has_its_gap_however_the_portions_are_cut(
     assert path.name in decode_event(world.log()[4])["detail"]
     assert path.with_name(path.name + ".damaged").read_bytes() == damaged
     assert not path.exists()
+
+
+def test_an_index_folder_that_is_a_link_is_refused_and_nothing_behind_it_goes(world: World, tmp_path: Path) -> None:
+    (tmp_path / "documents" / "unfinished").mkdir(parents=True)
+    thesis = tmp_path / "documents" / "unfinished" / "thesis"
+    thesis.write_text("mine")
+    record(world)
+    (world.trace.path / "index").symlink_to(tmp_path / "documents")
+    with pytest.raises(FormatError, match="index is a link"):
+        sealed(world, SMALL)
+    sealed(world, Means("local:1"), full=False)
+    assert thesis.read_text() == "mine"

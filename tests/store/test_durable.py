@@ -140,3 +140,28 @@ def test_a_folder_is_removed_with_all_in_it_and_nothing_behind_its_links(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["outside"]
     assert (outside / "kept").exists()
     durable.remove_folder(folder)  # gone already
+
+
+def test_what_is_written_goes_through_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    theirs, link, pipe = tmp_path / "theirs", tmp_path / "link", tmp_path / "pipe"
+    theirs.write_bytes(b"mine")
+    link.symlink_to(theirs)
+    os.mkfifo(pipe)
+    for name in (link, pipe):
+        with pytest.raises(OSError, match=name.name):
+            durable.write_at(name, 0, [b"other"])
+        with pytest.raises(OSError, match=name.name):
+            durable.AppendFile(name).append(b"other")
+        (tmp_path / "whole.tmp").unlink(missing_ok=True)
+        name.rename(tmp_path / "whole.tmp")
+        with pytest.raises(OSError, match="whole"):
+            durable.write_file(tmp_path / "whole", b"other")
+    assert theirs.read_bytes() == b"mine"
+
+
+def test_a_folder_of_another_user_is_refused_as_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    durable.make_own_folder(tmp_path / "mine")
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionError, match="mine is another user's folder"):
+        durable.make_own_folder(tmp_path / "mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,3 +170,30 @@ def test_a_log_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(index_build, "read_registrations", then_changed)
     with pytest.raises(ProofError, match="changed while it was read"):
         place.build()
+
+
+def test_no_link_in_the_place_of_the_work_folder_or_in_it_is_followed(tmp_path: Path, tiny: None) -> None:
+    theirs = tmp_path / "documents"
+    theirs.mkdir()
+    (theirs / "thesis").write_text("mine")
+    place = Place(tmp_path, encoded(History(3, 100).events))
+    place.work.symlink_to(theirs)
+    folder = place.build().folder
+    assert not place.work.is_symlink()
+    assert [(p.name, p.read_text()) for p in theirs.iterdir()] == [("thesis", "mine")]
+
+    names = [path.name for path in folder.iterdir()]
+    for path in folder.iterdir():
+        path.unlink()
+        path.symlink_to(theirs / "thesis")
+        path.with_name(f"{path.name}.tmp").symlink_to(theirs / "thesis")
+    (folder / "ids").unlink()
+    os.mkfifo(folder / "ids")
+    (place.work / "other").symlink_to(theirs)
+    place.ledger.unlink()
+    place.work.chmod(0o777)
+    same(place.build(), *in_memory(place.entries))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert [p for p in place.work.iterdir() if p != folder] == []
+    assert [(p.name, p.read_text()) for p in theirs.iterdir()] == [("thesis", "mine")]
+    assert [p.stat().st_mode & 0o777 for p in (place.work, folder)] == [0o700, 0o700]

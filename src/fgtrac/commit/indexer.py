@@ -122,13 +122,16 @@ def build_index(
     totals = _totals_at(trace, index_size, size) if previous is not None else Totals({}, np.empty(0, np.uint64))
     estimate = _estimate(trace, start, stop, size, new, previous)
     if means is not None and ledger is not None and estimate > means.memory_bytes:
+        folder = trace.path / UNFINISHED
+        if folder.parent.is_symlink():
+            raise FormatError(f"{folder.parent} is a link; a trace has none, so put a folder in its place")
         head = trace.head()
         root = head.root if head is not None else EMPTY_ROOT
         said = b"".join(digests[name] for name in COLUMNS) if digests and start else b""
         log = LogPart(trace.path, size, root, stop, new, start, said)
         with open_engine(means.engine) as engine:
             built = build_large_index(
-                log, engine, trace.path / UNFINISHED, ledger, memory_bytes=means.memory_bytes, progress=means.progress
+                log, engine, folder, ledger, memory_bytes=means.memory_bytes, progress=means.progress
             )
         totals.merge(built.counts, built.epoch_steps)
         return Sealed(_OnDisk(built), totals.counts, totals.epoch_steps)

@@ -66,7 +66,7 @@ def remove_unfinished_index(trace: TraceDir, signer: Signer) -> None:
     folder = trace.path / UNFINISHED
     if folder.is_symlink():
         durable.remove(folder)
-    elif folder.is_dir():
+    elif folder.is_dir() and not folder.parent.is_symlink():
         durable.remove_folder(folder)
         durable.remove_empty(folder.parent, trace.path)
     durable.remove(signer.index_path)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 TEMPORARY = ".tmp"
 ZEROS = 1 << 20  # bytes written at once by `overwrite`
+_NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a file itself: no link is followed, no pipe waited for
 _ONE_NAME = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of a hard link that cannot be
 
 
@@ -68,9 +69,9 @@ def write_at(path: Path, offset: int, data: Iterable[bytes | memoryview], *, cut
     """Put bytes at a place in a file, which is made where it is not there; with `cut`, nothing stays behind them.
 
     Not on disk before `sync_file`: of a file that is being put together, whose reader checks it. OSError where the disk
-    refuses.
+    refuses, or a link or a pipe has the name.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | _NO_LINK, 0o644)
     try:
         os.lseek(fd, offset, os.SEEK_SET)
         for piece in data:
@@ -127,9 +128,9 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def _open_held(path: Path, flags: int, mode: int) -> int:
-    """Open a file and hold it (flock); never one that was removed between the two."""
+    """Open a file and hold it (flock); never one that was removed between the two, nor a link or a pipe (OSError)."""
     while True:
-        fd = os.open(path, flags | os.O_CLOEXEC, mode)
+        fd = os.open(path, flags | _NO_LINK, mode)
         fcntl.flock(fd, fcntl.LOCK_EX)
         try:
             if os.path.samestat(os.fstat(fd), os.stat(path)):
@@ -166,9 +167,20 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def make_own_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that is for this user alone (0700); what is there of the user's becomes so. A
+    link or file of its name is removed, not followed. PermissionError where the folder is another user's."""
+    if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
+        _remove(folder)
+    make_folder(folder)
+    if folder.lstat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is another user's folder; remove it, then try again")
+    folder.chmod(0o700)
+
+
 def remove(path: Path) -> None:
-    """Remove a file that may have gone already."""
-    if path.exists():
+    """Remove a file, or the link that has its name; it may have gone already."""
+    if os.path.lexists(path):
         _remove(path)
 
 

@@ -126,8 +126,8 @@ def build_large_index(
     progress: Progress | None = None,
 ) -> BuiltIndex:
     """Build the index of a log in about `memory_bytes` for all workers together, with files in `folder`, which all
-    workers see and nobody else uses; and with `ledger`, a file where nobody else writes. Called again after it was cut
-    short, it goes on from the units that were finished.
+    workers see and nobody else uses (it becomes this user's alone, and no link in it is followed); and with `ledger`, a
+    file where nobody else writes. Called again after it was cut short, it goes on from the units that were finished.
 
     Without `keep` the values are removed as soon as they are hashed (12 bytes a posting is what the disk holds at a
     time), and the other columns are for the caller to remove. `numbers` are the entries that may be `samples` entries,
@@ -159,10 +159,12 @@ class _Build:
         for entry in log.new:
             said.update(len(entry).to_bytes(4, "big") + entry)
         self.folder = folder / said.hexdigest()[:32]
-        for other in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if other != self.folder:
-                durable.remove_folder(other) if other.is_dir() and not other.is_symlink() else durable.remove(other)
-        durable.make_folder(self.folder)
+        durable.make_own_folder(folder)
+        strangers = [other for other in folder.iterdir() if other != self.folder]
+        durable.make_own_folder(self.folder)
+        strangers += [other for other in self.folder.iterdir() if other.is_symlink() or not other.is_file()]
+        for other in sorted(strangers):
+            durable.remove_folder(other) if other.is_dir() and not other.is_symlink() else durable.remove(other)
         self.previous: Tree | None = load_index(self.trace.mapped, log.start, b"") if log.start else None
 
     def run(self, numbers: Sequence[int] | None) -> BuiltIndex:
