@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fgtrac.engine.opening import FORMS, open_engine
+from fgtrac.engine.opening import FORMS
 
 MEMORY = 2 << 30  # bytes, where nothing else is said
 
@@ -36,5 +36,3 @@ MemoryOption = Annotated[
         help="about what all workers may hold, like 4G",
     ),
 ]
-
-opened = open_engine
