@@ -53,7 +53,7 @@ from fgtrac.store.unit_ledger import UnitLedger
 from fgtrac.tlog.index import CONTENT, KEY_BYTES, SAMPLE, Tree
 from fgtrac.tlog.tiles import WIDTH, encode_bundle, read_entries
 
-WORK = 1  # number of what the units' files hold: another one's are not taken up
+WORK = 2  # number of how units are cut and what their files hold: another one's are not taken up
 BYTES_A_POSTING = 96  # that a worker holds at most for each posting of its unit
 FEWEST, MOST = 1 << 14, 1 << 22  # postings of a unit
 Progress = Callable[[str, int, int], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,9 +215,16 @@ def _rank(
 
 def cut_evenly(groups: Sequence[Bytes2D], at_once: int, width: int = 32) -> Iterator[bytes]:
     """Keys, ascending, that cut rows into ranges of about so many, whatever their first bytes are: each range's end,
-    the last one's empty. Nothing where there are no rows."""
-    step = max(at_once // SAMPLED, 1)
-    sampled = sorted(row.tobytes() for rows in groups for row in np.array(rows[step // 2 :: step, :width]))
+    the last one's empty. Nothing where there are no rows. The same rows are always cut at the same keys.
+
+    Of each so many rows one is looked at, anywhere among them: rows that ascend in blocks of one length, each time at
+    the same place of a block, would say nothing."""
+    step, chance = max(at_once // SAMPLED, 1), random.Random(0)  # `random()` gives the same numbers for ever
+    sampled = []
+    for rows in groups:
+        places = [start + int(chance.random() * step) for start in range(0, len(rows), step)]
+        sampled += [row.tobytes() for row in rows[[place for place in places if place < len(rows)], :width]]
+    sampled.sort()
     yield from sorted(set(sampled[SAMPLED::SAMPLED]))
     if any(len(rows) for rows in groups):
         yield b""
