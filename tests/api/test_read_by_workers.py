@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import engine_units
 from fgtrac.api import read_by_workers
 from fgtrac.api.audit import audit_trace
 from fgtrac.api.read_by_workers import ByWorkers
+from fgtrac.api.trace import open_for_verification
 from fgtrac.engine.opening import open_engine
 from fgtrac.engine.units import Engine
 from fgtrac.errors import EngineError
@@ -244,16 +248,142 @@ def put(trace: TraceDir, files: Files) -> None:
     (trace.path / FIRST_BUNDLE).write_bytes(files[FIRST_BUNDLE])
 
 
-def test_a_full_disk_says_nothing_about_the_trace(
-    alone: Engine, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.EACCES, errno.EIO])
+def test_what_scratch_files_meet_says_nothing_about_the_trace(
+    number: int, alone: Engine, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = on_disk(tmp_path, LIES["none"]())
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(durable, "write_at", full)
+    monkeypatch.setattr(durable, "write_at", fail)
     report = by_workers(trace, alone, scratch)
     assert verdict_of(report, "index") is Verdict.CANNOT_TELL
+    assert os.strerror(number) in words_of(report, "index")
     assert "--scratch" in words_of(report, "index")
+    assert not list(scratch.iterdir())
+
+
+def test_a_limit_of_open_files_says_nothing_about_the_trace(alone: Engine, tmp_path: Path, scratch: Path) -> None:
+    trace, before = on_disk(tmp_path, LIES["none"]()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = list[int]()
+
+    def limit() -> None:
+        least = os.dup(0)
+        held.append(least)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least + 1, before[1]))
+        while True:  # those below it that were closed meanwhile
+            try:
+                held.append(os.dup(0))
+            except OSError:
+                return
+
+    def free() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        while held:
+            os.close(held.pop())
+
+    class Freed(Watched):
+        def results(self, work: Any, units: Sequence[Any], *, what: str, progress: Any = None) -> Iterator[Any]:
+            try:
+                yield from super().results(work, units, what=what, progress=progress)
+            except OSError:
+                free()
+                raise
+
+    try:
+        report = by_workers(trace, Freed(alone, "index: reduce", limit, before=True), scratch)
+    finally:
+        free()
+    assert verdict_of(report, "index") is Verdict.CANNOT_TELL
+    assert "Too many open files" in words_of(report, "index")
+
+
+def no_folder(path: Path) -> None:
+    """Nothing is there."""
+
+
+def a_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_disk(path: Path) -> None:
+    path.symlink_to("/proc")
+
+
+@pytest.mark.parametrize("make", [no_folder, a_file, no_disk])
+def test_a_scratch_folder_that_is_none_is_refused_before_anything_is_read(
+    make: Callable[[Path], None], tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, bad = on_disk(tmp_path, LIES["none"]()), scratch / "bad"
+    make(bad)
+    opened = open_for_verification(trace.path)
+    with pytest.raises((FileNotFoundError, ValueError), match=str(bad)):
+        opened.verify(VERIFIER.public_key.hex(), scratch=bad, progress=pytest.fail)
+    if make is not no_folder:  # and the user's cache, which nobody names and not every trace needs
+        monkeypatch.setenv("FGTRAC_CACHE", str(bad))
+        with open_engine("local:1") as engine:
+            report = audit_trace(trace, VERIFIER, reading=lambda files: ByWorkers(files, trace, engine, 1))
+        assert verdict_of(report, "index") is Verdict.CANNOT_TELL
+        assert "FGTRAC_CACHE" in words_of(report, "index")
+        assert Verdict.REFUTED not in [finding.verdict for finding in report.findings]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_folder_that_somebody_made_first_is_left_alone(
+    is_link: bool, alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+    with pytest.raises(EngineError):
+        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
+    (folder,) = scratch.iterdir()
+    shutil.rmtree(folder)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    (theirs / "mine").write_bytes(b"mine")
+    folder.symlink_to(theirs) if is_link else theirs.rename(folder)
+    assert by_workers(trace, alone, scratch) == audit_trace(trace, VERIFIER)
+    assert list(scratch.iterdir()) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_a_bundle_that_goes_while_the_index_is_rebuilt_is_named_as_lost(
+    alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+    report = by_workers(trace, Watched(alone, "index: map", (trace.path / FIRST_BUNDLE).unlink, before=True), scratch)
+    assert (verdict_of(report, "index"), FIRST_BUNDLE in words_of(report, "index")) == (Verdict.REFUTED, True)
+
+
+class Elsewhere:
+    """Workers of another machine, where something else lies at the trace's path."""
+
+    name, workers = "ray", 2
+
+    def __init__(self, here: Path, there: Path) -> None:
+        self._here, self._there = str(here), str(there)
+
+    def results(self, work: Any, units: Sequence[Any], *, what: str, progress: Any = None) -> Iterator[Any]:
+        for number, unit in enumerate(units):
+            has_trace = getattr(unit, "trace", None) == self._here
+            assert has_trace or not hasattr(unit, "trace")
+            yield number, work(replace(unit, trace=self._there) if has_trace else unit)
+
+    def check_shared(self, folder: Path) -> None:
+        assert folder.is_absolute()
+
+
+@pytest.mark.parametrize("name", ["a bit of the first bundle", "a bundle is lost", "a bundle is cut", "no entry"])
+@pytest.mark.parametrize("is_sound_here", [False, True])
+def test_a_report_is_about_the_trace_that_lies_here_whatever_workers_see(
+    is_sound_here: bool, name: str, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, other = on_disk(tmp_path / "a", LIES["none"]()), on_disk(tmp_path / "b", LIES[name]())
+    here, there = (sound, other) if is_sound_here else (other, sound)
+    monkeypatch.chdir(here.path.parent)  # where no worker of another machine is
+    trace = TraceDir(Path("run.trace"))
+    report = by_workers(trace, Elsewhere(here.path, there.path), Path("../scratch"))
+    assert report == audit_trace(trace, VERIFIER)
+    assert report.verdict is (Verdict.HOLDS if is_sound_here else Verdict.REFUTED)
     assert not list(scratch.iterdir())

@@ -115,6 +115,12 @@ CASES: dict[str, tuple[Make, int, str]] = {
         lambda i, _r, f: ["prove", i.path, "digits:99", "-o", f / "o", "--entries"], 2, "leave --entries out"),
     "somebody whom a trace is not about": (
         lambda i, _r, _f: ["verify", i.path, "--about", "digits:0"], 2, "--about belongs to a bundle"),
+    "an engine for a bundle": (
+        lambda i, r, f: ["verify", bundle(i, r, f), "--engine", "local"], 2, "--engine belongs to a trace"),
+    "memory for a bundle": (
+        lambda i, r, f: ["verify", bundle(i, r, f), "--memory", "2GiB"], 2, "--memory belongs to a trace"),
+    "scratch files where no folder is": (
+        lambda i, _r, f: ["verify", i.path, "--scratch", f / "none"], 2, "there is no folder"),
     "a name that says too little": (
         lambda i, r, f: ["verify", bundle(i, r, f), "--about", 'key:"a"'], 2, 'write NAME:key:"a"'),
     "a row of no array": (

@@ -1,13 +1,15 @@
 """Going over a trace's log with an engine's workers, in memory that does not grow with the uses: what `verify` does.
 
 Each worker reads its ranges of the log from the trace's folder. What is wrong with a range is not told by a worker: it
-is read again here, so that words and order are those of one process. An index that does not fit in memory is rebuilt
-through files in a scratch folder (`fgtrac.store.index_build`), and only its digests are kept.
+is read again here, so that words and order are those of one process. Workers of other machines may have another copy at
+the same path: what is hashed is then what this process reads, and all else must have those hashes.
+
+An index that does not fit in memory is rebuilt through files in a scratch folder (`fgtrac.store.index_build`), and only
+its digests are kept.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -17,11 +19,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from fgtrac.api.scratch import scratch_folder
+from fgtrac.engine.alone import Alone
 from fgtrac.engine.units import Engine
-from fgtrac.errors import FgtracError
-from fgtrac.store.index_build import LogPart, build_large_index
+from fgtrac.errors import EngineError, FgtracError
+from fgtrac.store.index_build import BuiltIndex, LogPart, build_large_index
 from fgtrac.store.trace_dir import TraceDir
+from fgtrac.tlog.merkle import HASH_BYTES
 from fgtrac.tlog.npy import COLUMNS
+from fgtrac.tlog.tiles import WIDTH
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.log_reader import Column, Indexed, InProcess, Rebuilt
 from fgtrac.verify.reading import Range, Told, hash_range, tell_range
@@ -74,16 +79,21 @@ class ByWorkers:
 
     def hash(self, ranges: Iterable[Range]) -> Iterator[bytes]:
         """As `LogReader.hash`."""
+        if not self._see_the_same:
+            yield from InProcess(self.files).hash(ranges)
+            return
         for one, found in self._in_order(hash_unit, ranges, "hashing the log"):
             if found is None:
                 yield from hash_range(self.files, one)
             else:
                 yield found
 
-    def tell(self, ranges: Iterable[Range]) -> Iterator[Told]:
+    def tell(self, ranges: Iterable[Range], leaves: bytes | bytearray) -> Iterator[Told]:
         """As `LogReader.tell`."""
         for one, found in self._in_order(tell_unit, ranges, "reading the log"):
-            yield from tell_range(self.files, one) if found is None else found
+            expected = leaves[one.first * WIDTH * HASH_BYTES : one.stop * WIDTH * HASH_BYTES]
+            is_this = found is not None and b"".join(told.leaf for told in found) == expected
+            yield from found if found is not None and is_this else tell_range(self.files, one)
 
     def rebuild(self, log: Indexed) -> Iterator[Rebuilt]:
         """As `LogReader.rebuild`."""
@@ -93,6 +103,16 @@ class ByWorkers:
         for number in log.seals:
             yield self._rebuild_one(log, number)
 
+    @property
+    def _path(self) -> Path:
+        """As any process finds it."""
+        return self.trace.path.absolute()
+
+    @property
+    def _see_the_same(self) -> bool:
+        """Whether a path is the same file for every worker as for this process: all are on this machine."""
+        return self.engine.name.startswith("local")
+
     def _in_order(
         self, work: Callable[[RangeUnit], T | None], ranges: Iterable[Range], what: str
     ) -> Iterator[tuple[Range, T | None]]:
@@ -101,7 +121,7 @@ class ByWorkers:
         while some := list(islice(ranges, self.engine.workers * AT_ONCE)):
             found: dict[int, T | None] = {}
             if not one_by_one and sum(map(self._bytes, some)) >= FEW_BYTES:
-                units = [RangeUnit(str(self.trace.path), one.first, one.stop, one.size) for one in some]
+                units = [RangeUnit(str(self._path), one.first, one.stop, one.size) for one in some]
                 found = dict(self.engine.results(work, units, what=what))
             for number, one in enumerate(some):
                 yield one, found.pop(number, None)
@@ -117,22 +137,40 @@ class ByWorkers:
     def _rebuild_one(self, log: Indexed, number: int) -> Rebuilt:
         """The index over the entries before `number`, by workers; what they had to write is removed again."""
         name = hashlib.sha256(b"index %d\n" % number + log.root).hexdigest()[:32]
-        part = LogPart(self.trace.path, log.size, log.root, number, leaves=log.leaves)
+        part = LogPart(self._path, log.size, log.root, number, leaves=log.leaves)
         try:
             with scratch_folder(self.scratch, f"verify-{name}") as folder:
-                built = build_large_index(
-                    part, self.engine, folder / "index", folder / "ledger", memory_bytes=self.memory_bytes, keep=False,
-                    numbers=log.registering, progress=self._told,
-                )  # fmt: skip
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                built = self._build(part, folder, log)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and self._is_of_trace(error):
                 raise
             raise CannotTell(
-                f"the index of {log.postings:,} postings was not rebuilt: its scratch files found no room "
-                f"({error}); name a folder on a larger disk with --scratch, or give more --memory"
+                f"the index of {log.postings:,} postings was not rebuilt in scratch files, which this machine did not "
+                f"let it do ({error}); that says nothing about the trace. Name another folder with verify --scratch "
+                "(or FGTRAC_CACHE), raise its limits (ulimit), or give more --memory"
             ) from error
         columns = {n: Column(built.column_bytes[n], built.column_digests[n]) for n in COLUMNS}
         return Rebuilt(built.root, built.leaves, columns if number == log.seals[-1] else {})
+
+    def _build(self, part: LogPart, folder: Path, log: Indexed) -> BuiltIndex:
+        """By workers; what those of other machines find wrong is said only where this process finds it too."""
+        engine = self.engine
+        while True:
+            try:
+                return build_large_index(
+                    part, engine, folder / "index", folder / "ledger", memory_bytes=self.memory_bytes, keep=False,
+                    numbers=log.registering, progress=self._told,
+                )  # fmt: skip
+            except (FgtracError, OSError) as error:
+                if isinstance(error, EngineError) or self._see_the_same or isinstance(engine, Alone):
+                    raise
+                engine = Alone()
+
+    def _is_of_trace(self, error: OSError) -> bool:
+        """Whether it says that a file of the trace is not there any more."""
+        if not isinstance(error, FileNotFoundError):
+            return False
+        return Path(error.filename or "").is_relative_to(self._path) or str(error).startswith(f"{self._path} has no")
 
     def _told(self, _stage: str, done: int, total: int) -> None:
         if self.progress is not None:

@@ -1,7 +1,7 @@
 """Folders for what a long command writes and needs no more when it ends: the user's own, gone afterwards.
 
     SCRATCH/NAME         held by the process that works there; its work goes on there after it was killed
-    SCRATCH/NAME-HEX     that of a second one at the same time, which nobody takes up
+    SCRATCH/NAME-HEX     that of a second one at the same time, or where NAME is not this user's: nobody takes it up
 
 SCRATCH is the folder that the caller names, else `scratch` in the user's cache (`fgtrac.query.view_cache`).
 """
@@ -28,13 +28,12 @@ def scratch_folder(top: Path | None, name: str) -> Iterator[Path]:
     """The folder `name` in `top` (default: in the user's cache), held and for this user alone (0700); removed at the
     end, except where workers were lost or the user stops it: the same command then goes on there.
 
-    FileNotFoundError where `top` is no folder, ValueError where `name` is there and somebody else's.
+    OSError where nothing can be written in `top`, ValueError where the user has no home.
     """
     if top is None:
         top = cache_folder() / "scratch"
         top.mkdir(parents=True, exist_ok=True, mode=0o700)
-    elif not top.is_dir():
-        raise FileNotFoundError(f"there is no folder {top} for scratch files; make it, or name another")
+    top = top.absolute()  # workers of other machines are elsewhere
     _remove_stale(top)
     folder, hold = _held(top, name)
     try:
@@ -51,13 +50,27 @@ def scratch_folder(top: Path | None, name: str) -> Iterator[Path]:
         hold.close()
 
 
+def check_scratch(top: Path) -> None:
+    """That scratch files can be made in a folder which the caller named. FileNotFoundError where there is none,
+    ValueError where it is no folder, or one in which this user makes nothing."""
+    if not top.exists():
+        raise FileNotFoundError(f"there is no folder {top} for scratch files; make it, or name another")
+    if not top.is_dir():
+        raise ValueError(f"{top} is no folder, and scratch files need one; name another")
+    try:
+        (probe := top / f"verify-probe-{os.urandom(8).hex()}").mkdir(mode=0o700)
+        probe.rmdir()
+    except OSError as error:
+        raise ValueError(f"nothing can be made in {top} for scratch files ({error}); name another folder") from error
+
+
 def _held(top: Path, name: str) -> tuple[Path, FolderHold]:
     for folder in (top / name, top / f"{name}-{os.urandom(8).hex()}"):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         said = folder.lstat()
         if said.st_uid != os.geteuid() or not stat.S_ISDIR(said.st_mode) or said.st_mode & 0o077:
-            raise ValueError(f"{folder} is not a folder of your own alone; remove it, or name another place")
+            continue  # somebody else may have made it, since its name can be computed
         with suppress(BlockingIOError):
             return folder, FolderHold(folder, alone=True)
     raise OSError(f"{folder} is held by another process; try again")

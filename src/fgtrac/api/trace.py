@@ -14,6 +14,7 @@ from fgtrac.api.ensemble import Ensemble
 from fgtrac.api.naming import Named, Subject, UnknownSampleError, key_of, words_of
 from fgtrac.api.read_by_workers import MEMORY, ByWorkers
 from fgtrac.api.resumes import Resume, find_resumes
+from fgtrac.api.scratch import check_scratch
 from fgtrac.api.subjects import find_subject
 from fgtrac.api.tables import TabledTrace
 from fgtrac.api.trust import trusted_verifier
@@ -155,11 +156,14 @@ class Trace(TabledTrace):
 
         `engine` says who reads the log (default: `FGTRAC_ENGINE`, else the processes of this machine); an index that
         would take more than `memory_bytes` is rebuilt in a folder `scratch` (default: in the user's cache), with about
-        12 bytes a use there at a time. EngineError where workers are lost: asked again, it goes on from there."""
+        12 bytes a use there at a time. EngineError where workers are lost: asked again, it goes on from there;
+        FileNotFoundError or ValueError, before anything is read, where nothing can be made in the `scratch` named."""
         named = self._key if key is None else key
         verifier, whose = trusted_verifier(named, self.id, note=self._directory.head_note())
         demands = [*anchor_demands(self._directory.names(), anchors or TrustedAnchors()), *demands]
         trace, where = self._directory, None if scratch is None else Path(scratch)
+        if where is not None:
+            check_scratch(where)
         with open_engine(engine) as workers:
 
             def reading(files: TraceFiles) -> ByWorkers:

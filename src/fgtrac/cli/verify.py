@@ -31,6 +31,7 @@ COLORS = {Verdict.HOLDS: "green", Verdict.REFUTED: "red", Verdict.CANNOT_TELL: "
 
 
 def verify(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="a trace (NAME.trace, s3://BUCKET/PREFIX/NAME.trace) or a bundle")],
     key: Key = None,
     id_key: Annotated[
@@ -125,6 +126,7 @@ def verify(
         raise ValueError(f"{unused[0]} belongs to --evm RPC_URL, the node to ask; add that, or leave it out")
     for_trace: dict[str, Any] = {"--scores": scores, "--replay": replay or None, "--since": since, "--vault": vault}
     for_trace |= {"--attention": attention, "--tsa-root": tsa_root, "--evm": evm, "--scratch": scratch}
+    for_trace |= {f"--{name}": name for name in ("engine", "memory") if _is_given(context, name)}
     for_bundle: dict[str, Any] = {"--id-key": id_key, "--about": about}
     is_bundle = not is_url(path) and _is_file(path)
     for option, value in (for_trace if is_bundle else for_bundle).items():
@@ -182,6 +184,12 @@ def _demands(
     if vault is not None:
         demands.append(vault_demand(vault, trace.id, step))
     return demands
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option that has a default was written on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _is_file(path: Path) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import bisect
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fgtrac.errors import EngineError, FgtracError, ProofError, StorageError
 from fgtrac.verify.report import Finding, Verdict
+
+OF_THE_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)  # what goes wrong with reading a trace, and says nothing about it
 
 
 class TraceFiles(Protocol):
@@ -45,6 +50,9 @@ class Checks:
             raise
         except (FgtracError, OSError, ValueError) as error:  # whatever the files hold, it is no mistake of the caller
             finding = Finding(name, Verdict.REFUTED, str(error))
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+                words = f"not checked, since this machine has not what that takes ({error}); verify again where it has"
+                finding = Finding(name, Verdict.CANNOT_TELL, words)
         self.findings.append(finding)
         return finding.verdict is Verdict.HOLDS
 

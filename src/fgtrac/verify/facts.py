@@ -220,7 +220,7 @@ def _differing(number: int, pairs: Iterable[tuple[str, Any, Any]]) -> str:
 def read_facts(log: Log, reader: LogReader | None = None) -> Facts:
     """What the entries say, once their hashes have been found to be right. ProofError naming an entry that is none."""
     facts = Facts()
-    for number, told in enumerate((reader or InProcess(log.files)).tell(ranges_of(log.head.size))):
+    for number, told in enumerate((reader or InProcess(log.files)).tell(ranges_of(log.head.size), log.leaves)):
         log.check_same(number, told.leaf)
         facts.add(number, told)
     return facts

@@ -52,11 +52,12 @@ class LogReader(Protocol):
     def hash(self, ranges: Iterable[Range]) -> Iterator[bytes]:
         """The leaf hashes of the ranges, some bundles' at a time end to end; raises as `hash_range`."""
 
-    def tell(self, ranges: Iterable[Range]) -> Iterator[Told]:
-        """Every entry; raises as `tell_range`."""
+    def tell(self, ranges: Iterable[Range], leaves: bytes | bytearray) -> Iterator[Told]:
+        """Every entry, `leaves` being the hashes that all entries of the log have, end to end; raises as `tell_range`.
+        Whoever takes them compares the hashes."""
 
     def rebuild(self, log: Indexed) -> Iterator[Rebuilt]:
-        """The index over the entries before each `seal` entry."""
+        """The index over the entries before each `seal` entry. CannotTell where this machine cannot do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class InProcess:
         for one in ranges:
             yield from hash_range(self.files, one)
 
-    def tell(self, ranges: Iterable[Range]) -> Iterator[Told]:
+    def tell(self, ranges: Iterable[Range], _leaves: bytes | bytearray) -> Iterator[Told]:
         """As `LogReader.tell`."""
         for one in ranges:
             yield from tell_range(self.files, one)
