@@ -36,7 +36,7 @@ from fgtrac.store.index_register import (
     find_registrations,
     read_registrations,
 )
-from fgtrac.store.index_runs import count_postings, part_of, read_leaves, read_run
+from fgtrac.store.index_runs import count_postings, part_of, read_leaves
 from fgtrac.store.index_units import (
     ALL_GOOD,
     ContentUnit,
@@ -293,9 +293,9 @@ class _Build:
             start = border
         return units
 
-    def _reduce_units(self, files: Sequence[Path], samples: int) -> tuple[list[ReduceUnit], int]:
+    def _reduce_units(self, runs: Sequence[Path], samples: int) -> tuple[list[ReduceUnit], int]:
         """Ranges of samples with at most as many postings as are held at once, or of one sample; and all postings."""
-        runs, units, before = [read_run(path)[0] for path in files], list[ReduceUnit](), 0
+        units, before = list[ReduceUnit](), 0
         keys = self.folder / "keys.npy"
         waiting = [(0, samples)] if samples else []
         while waiting:
@@ -310,7 +310,7 @@ class _Build:
             if not self.keep:
                 values, offset = self.folder / f"values-{number}", 0
             unit = ReduceUnit(
-                tuple(path.name for path in files), start, stop, str(keys), str(self.log.trace), self.log.start,
+                tuple(path.name for path in runs), start, stop, str(keys), str(self.log.trace), self.log.start,
                 str(values), offset, self.at_once, **self._known("reduce", number),
             )  # fmt: skip
             units.append(unit)

@@ -31,13 +31,13 @@ class Join:
 
     def __init__(self, folder: Path, samples: int, row_bytes: int, contents: Sequence[Path]) -> None:
         self._folder, self._contents = folder, contents
-        found = [read_leaves(path) for path in contents]
-        self.leaves = samples + sum(len(part.sizes) for part in found)
+        found = [(len(part.sizes), len(part.values)) for part in map(read_leaves, contents)]
+        self.leaves = samples + sum(leaves for leaves, _ in found)
         self.taken = 0  # parts
         self._samples, self._row_bytes = samples, row_bytes
         self._at, self._offset = 0, 0  # leaves and bytes of values taken
         self._nodes = NodeStream(self.leaves)
-        self._value_bytes = row_bytes + sum(len(part.values) for part in found)
+        self._value_bytes = row_bytes + sum(values for _, values in found)
         rows = {"offsets": self.leaves + 1, "values": self._value_bytes, "nodes": self._nodes.nodes}
         self._headers = {name: _header(name, rows.get(name, self.leaves)) for name in COLUMNS}
         width = {name: np.dtype(kind).itemsize * prod(shape) for name, (kind, shape) in _SHAPES.items()}

@@ -54,16 +54,19 @@ def write_columns(path: Path, said: Mapping[str, Any], arrays: Sequence[NDArray[
 
 
 def read_columns(path: Path) -> tuple[dict[str, Any], list[NDArray[np.uint8]]]:
-    """What a file of columns says, and its columns, memory-mapped. FormatError where it is none."""
+    """What a file of columns says, and its columns, memory-mapped. FormatError where it is none.
+
+    The mapping keeps one descriptor until the last of the columns has gone."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         said = decode(file.read(min(length, 1 << 20)))
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     sizes, at = said["bytes"].tolist(), 8 + length + -(8 + length) % ALIGNED
-    if path.stat().st_size != at + sum(sizes):
-        raise FormatError(f"{path.name} has {path.stat().st_size:,} bytes; its columns ask for another length")
+    if len(mapped) != at + sum(sizes):
+        raise FormatError(f"{path.name} has {len(mapped):,} bytes; its columns ask for another length")
     columns = []
     for size in sizes:
-        columns.append(np.memmap(path, np.uint8, "r", at, (size,)) if size else np.empty(0, np.uint8))
+        columns.append(mapped[at : at + size])
         at += size
     return said, columns
 
@@ -133,31 +136,24 @@ def part_of(tree: Tree, type: int, first: bytes, last: bytes) -> tuple[Tree, int
     return Tree(columns, tree.digests[start:stop], tree.nodes[start:stop], b""), start
 
 
-def count_postings(runs: Sequence[Run], first: int, stop: int) -> int:
-    """How many postings of the samples of rank `first` to `stop` the runs have."""
+def count_postings(runs: Sequence[Path], first: int, stop: int) -> int:
+    """How many postings of the samples of rank `first` to `stop` the runs in these files have.
+
+    Here and in `merge_samples` a file is mapped while it is looked into: of however many, one is open at a time, and
+    what was looked at of it is in this process no more."""
     return sum(b - a for a, b in _spans(runs, first, stop))
 
 
-def _spans(runs: Sequence[Run], first: int, stop: int) -> list[tuple[int, int]]:
+def _spans(runs: Sequence[Path], first: int, stop: int) -> list[tuple[int, int]]:
     wanted, spans = np.array([first, stop], dtype=np.uint32), []
-    for run in runs:
-        a, b = np.searchsorted(run.ranks, wanted)
+    for path in runs:
+        a, b = np.searchsorted(read_run(path)[0].ranks, wanted)
         spans.append((int(a), int(b)))
-        _let_go(run.ranks)
     return spans
 
 
-def _let_go(*columns: NDArray[Any]) -> None:
-    """Take what was looked at of memory-mapped columns out of this process. The system still has it, as long as it has
-    the room: a search touches some pages of each run, and maps sixteen with each, which of many runs are gigabytes."""
-    for column in columns:
-        mapped = getattr(column, "_mmap", None)
-        if mapped is not None:
-            mapped.madvise(mmap.MADV_DONTNEED)
-
-
 def merge_samples(
-    runs: Sequence[Run], ids: Bytes2D, first: int, write: Write, previous: Tree | None, at_once: int
+    runs: Sequence[Path], ids: Bytes2D, first: int, write: Write, previous: Tree | None, at_once: int
 ) -> Leaves:
     """The leaves of the samples of rank `first` on, whose ascending ids (n, 32) these are: their rows in `previous`,
     then those of the runs, in the order of the log. The values are handed to `write` in order.
@@ -190,7 +186,7 @@ _Part = tuple[NDArray[np.uint64], Bytes2D, Bytes2D]
 
 
 def _merge_part(
-    runs: Sequence[Run], spans: list[tuple[int, int]], ids: Bytes2D, first: int, old: Tree | None, write: Write
+    runs: Sequence[Path], spans: list[tuple[int, int]], ids: Bytes2D, first: int, old: Tree | None, write: Write
 ) -> _Part:
     """Samples whose postings fit in memory together: one stable sort."""
     keys = typed_keys(SAMPLE, ids)
@@ -204,11 +200,11 @@ def _merge_part(
         rows[:known] = old.columns.values[int(old.columns.offsets[0]) : int(old.columns.offsets[-1])].view(_BARE)
         places[:known] = np.repeat(np.arange(len(ids), dtype=np.uint64), counts)
     at = known
-    for run, (a, b) in zip(runs, spans, strict=True):
+    for path, (a, b) in zip(runs, spans, strict=True):
+        run = read_run(path)[0]
         np.take(run.table.view(_BARE), run.rows[a:b], out=rows[at : at + b - a], mode="clip")
         places[at : at + b - a] = run.ranks[a:b] - np.uint32(first)
         at += b - a
-        _let_go(run.ranks, run.rows, run.table)
     counts = np.bincount(places.astype(np.intp), minlength=len(ids))
     places <<= np.uint64(32)
     places |= np.arange(total, dtype=np.uint64)
@@ -223,7 +219,7 @@ def _merge_part(
 
 
 def _stream_sample(
-    runs: Sequence[Run], spans: list[tuple[int, int]], ids: Bytes2D, old: Tree | None, write: Write, at_once: int
+    runs: Sequence[Path], spans: list[tuple[int, int]], ids: Bytes2D, old: Tree | None, write: Write, at_once: int
 ) -> _Part:
     """One sample with more postings than fit in memory: what is there of it comes in the order of the log."""
     digest, size = hashlib.sha256(), 0
@@ -236,12 +232,13 @@ def _stream_sample(
     return np.array([size], np.uint64), found, np.frombuffer(leaf, np.uint8).reshape(1, 32)
 
 
-def _pieces(runs: Sequence[Run], spans: list[tuple[int, int]], old: Tree | None, at_once: int) -> Iterator[memoryview]:
+def _pieces(runs: Sequence[Path], spans: list[tuple[int, int]], old: Tree | None, at_once: int) -> Iterator[memoryview]:
     if old is not None and len(old):
         start, stop = int(old.columns.offsets[0]), int(old.columns.offsets[-1])
         for at in range(start, stop, at_once * ROW.itemsize):
             yield memoryview(np.array(old.columns.values[at : min(at + at_once * ROW.itemsize, stop)]))  # type: ignore[arg-type]
-    for run, (a, b) in zip(runs, spans, strict=True):
+    for path, (a, b) in zip(runs, spans, strict=True):
+        run = read_run(path)[0]
         for at in range(a, b, at_once):
             rows = run.table.view(_BARE).take(run.rows[at : min(at + at_once, b)])
             yield memoryview(np.ascontiguousarray(rows).view(np.uint8))  # type: ignore[arg-type]

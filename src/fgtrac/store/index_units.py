@@ -212,7 +212,7 @@ def reduce_samples(unit: ReduceUnit) -> bytes:
     out, values = Path(unit.out), Path(unit.values)
     if unit.known and has_digest(out, unit.known) and _has_values(values, unit.offset, read_leaves(out)):
         return unit.known
-    runs = [read_run(out.parent / name)[0] for name in unit.runs]
+    runs = [out.parent / name for name in unit.runs]
     keys = np.memmap(unit.keys, np.uint8, "r", 128 + 33 * unit.first, ((unit.stop - unit.first) * 33,))
     at = unit.offset
 
