@@ -287,3 +287,20 @@ def test_an_index_folder_that_is_a_link_is_refused_and_nothing_behind_it_goes(wo
         sealed(world, SMALL)
     sealed(world, Means("local:1"), full=False)
     assert thesis.read_text() == "mine"
+
+
+@pytest.mark.parametrize("means", [Means("local:1"), SMALL])
+def test_a_part_in_an_older_index_that_the_whole_block_does_not_have_is_refused_however_it_is_sealed(
+    world: World, means: Means
+) -> None:
+    world.write(*world.begin(WRITER)[:2])
+    world.seqs[WRITER] = 2
+    named = {"dataset": "digits", "block": world.block, "part": 0}
+    world.write(world.entry(WRITER, "samples", {**named, "parts": 2, "ids": b"\1" * 32 + b"\2" * 32}))
+    sealed(world, Means("local:1"))
+    world.write(world.entry(WRITER, "samples", {**named, "parts": 1, "ids": b"".join(world.ids)}))
+    world.close(WRITER)
+    with pytest.raises(
+        ProofError, match=r"entry 4 \(samples\): block .* was registered with other ids than those from 01"
+    ):
+        sealed(world, means)

@@ -151,6 +151,8 @@ def roles(*ordinals: int, block: bytes = BLOCK) -> Event:
         ([samples(ids=IDS[:3])], "is not the hash of its ids"),
         ([samples(0, 2, IDS[2:]), samples(1, 2, IDS[:2])], "is not the hash of its ids"),
         ([samples(), samples(ids=IDS[1:3][:1] + IDS[3:])], "registered with other ids"),
+        ([samples(0, 2, IDS[1:2]), samples(0, 2, [digest(9)]), samples()], "registered with other ids than those from"),
+        ([samples(0, 2, IDS[::2]), samples(0, 2, IDS[:2]), samples(1, 2, IDS[2:])], "registered with other ids"),
         ([samples(0, 2, IDS[:2], block_id(b"".join(IDS[2:] + IDS[:2]))),
           samples(1, 2, IDS[2:], block_id(b"".join(IDS[2:] + IDS[:2])))], "is not the hash"),
         ([samples(0, 2, IDS[2:], block_id(b"".join(IDS[2:] + IDS[:2]))),
@@ -168,6 +170,13 @@ def test_a_registration_that_a_crash_cut_short_may_be_written_again_in_other_par
     cut = [samples(0, 3, IDS[:1]), samples(1, 3, IDS[1:2])]
     again = [samples(0, 2, IDS[:2]), samples(1, 2, IDS[2:]), roles(0, 3)]
     assert leaves_of(table_of(cut + again).columns()) == expected_leaves(cut + again)
+
+
+def test_an_older_part_with_other_ids_than_the_block_is_refused_though_its_rows_are_in_an_older_index() -> None:
+    table = PostingTable()
+    table.recall(0, samples(0, 2, IDS[::2]))
+    with pytest.raises(ProofError, match=r"entry 1 .samples.: block .* was registered with other ids than those from"):
+        table.add(1, samples())
 
 
 def test_a_part_of_a_block_that_is_not_whole_is_in_the_index() -> None:

@@ -101,10 +101,8 @@ class Registrations(PostingTable):
         return first
 
     def finish(self, event_at: Callable[[int], Event]) -> None:
-        """All entries were taken: place those whose block never became whole, and those that others took the place of.
-
-        ProofError where such a part is not in the block that became whole.
-        """
+        """All entries were taken: place those whose block never became whole, and those that others took the place
+        of."""
         late = self._late + [n for parts in self._waiting.values() for n in parts.values()]
         for number in sorted(late):
             event = event_at(number)

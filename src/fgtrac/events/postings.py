@@ -41,9 +41,11 @@ _NONE32: Bytes2D = np.empty((0, 32), dtype=np.uint8)
 
 @dataclass(slots=True)
 class _Block:
-    """One block's parts as they arrive; complete (`ids`) when all are there and hash to its id."""
+    """One block's parts as they arrive; complete (`ids`) when all are there and hash to its id. What was `replaced` by
+    later parts must be in it too."""
 
     parts: int
+    replaced: list[bytes] = field(default_factory=list)
     pieces: dict[int, bytes] = field(default_factory=dict)
     ids: Bytes2D | None = None
 
@@ -137,13 +139,15 @@ class PostingTable:
         """Take one part of a block; its ids (n, 32).
 
         A registration that a crash cut short is written again from part 0, perhaps in other parts: of a block that
-        is not whole yet, the later part stands. Its id, the hash of the whole, settles what it holds.
+        is not whole yet, the later part stands. Its id, the hash of the whole, settles what it holds, and once it is
+        whole what stood before must be a part of it.
         """
         name, ids = event["block"], event["ids"]
         digests = np.frombuffer(ids, dtype=np.uint8).reshape(-1, 32)
         block = self._blocks.get(name)
         if block is None or (block.ids is None and block.parts != event["parts"]):
-            block = self._blocks[name] = _Block(event["parts"])
+            replaced = [] if block is None else [*block.replaced, *block.pieces.values()]
+            block = self._blocks[name] = _Block(event["parts"], replaced)
         if block.ids is not None:
             start = find_part(name, block.ids, digests)
             at_end = start + len(digests) == len(block.ids)
@@ -152,9 +156,15 @@ class PostingTable:
                     f"part {event['part']} of block {name.hex()} begins at {start}; all parts are of one size"
                 )
         else:
+            before = block.pieces.get(event["part"], ids)
+            if before != ids:
+                block.replaced.append(before)
             block.pieces[event["part"]] = ids
             if len(block.pieces) == block.parts:
                 block.ids = _assemble(name, block)
+                for part in block.replaced:
+                    find_part(name, block.ids, np.frombuffer(part, dtype=np.uint8).reshape(-1, 32))
+                block.replaced.clear()
         return digests
 
     def _add_use(self, number: int, event: Mapping[str, Any]) -> None:
