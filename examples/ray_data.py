@@ -38,7 +38,7 @@ def main() -> None:
     model = nn.Linear(WINDOW, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with fgtrac.start_run("runs/ray-data") as run:
-        data = ray_data.trace(run, ray.data.from_items(readings), name="readings", key="id")
+        data = ray_data.trace(run, ray.data.from_items(readings, override_num_blocks=2), name="readings", key="id")
         whole = data.transform("whole").filter(is_whole)
         cut = whole.transform("windows").flat_map(windows)
         print(f"{len(data)} readings, {len(whole)} of them whole, {len(cut)} windows")

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import ray
 import ray.data
 import torch
+from ray.data.collate_fn import ArrowBatchCollateFn, PandasBatchCollateFn
+from ray.data.util.torch_utils import arrow_batch_to_tensors
+from ray.exceptions import RayError
 
 import fgtrac
 from fgtrac.api.run import Run
 from fgtrac.events.schema import STATUS
 from fgtrac.frameworks import ray_data
+from fgtrac.frameworks.ray_batches import carried
 from told_truth import read_told
 
 pytestmark = pytest.mark.filterwarnings("default", "error:fgtrac")  # Ray warns of itself
@@ -57,6 +62,7 @@ def train(data: ray_data.TracedData, **options: Any) -> list[list[float]]:
     held = []
     for batch in data.iter_torch_batches(role="train", batch_size=7, **options):
         assert "fgtrac_row" not in batch
+        assert "dtypes" not in options or batch["value"].dtype == torch.float64
         values = batch["value"].float()[:, None]
         model(values).square().mean().backward()
         optimizer.step()
@@ -88,23 +94,47 @@ def stages(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_batches_are_told_by_what_they_hold(run: Run) -> None:
-    data = people(run).random_shuffle(seed=3).repartition(3)
-    held = train(data) + train(data, local_shuffle_buffer_size=10, local_shuffle_seed=1)
-    assert sorted(chain(*held[:6])) == list(range(ROWS))
+    data = people(run)
+    held = train(data.random_shuffle(seed=3).repartition(3))
+    assert sorted(chain(*held)) == list(range(ROWS))
+    held += train(data.sort("value", descending=True), local_shuffle_buffer_size=10, local_shuffle_seed=1)
+    assert sorted(chain(*held[6:])) == list(range(ROWS))
     assert in_log(run) == [[IDS[int(value)] for value in batch] for batch in held]
     assert read_told(run.path).attributions == {"exact"}
     assert read_told(run.path).counts("sampler", "gap") == [2, 0]
 
 
-def test_a_collate_function_and_types_see_no_number(run: Run) -> None:
-    data = people(run).sort("value", descending=True)
+class InArrow(ArrowBatchCollateFn):
+    """Chunks for each column, as Ray's own makes them."""
 
-    def collate(batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: pa.Table) -> Any:
+        assert set(batch.column_names) == {"id", "value", "group"}
+        return arrow_batch_to_tensors(batch)
+
+
+class InPandas(PandasBatchCollateFn):
+    def __call__(self, batch: Any) -> Any:
         assert set(batch) == {"id", "value", "group"}
-        return {"value": torch.as_tensor(batch["value"])}
+        return {"value": torch.as_tensor(batch["value"].to_numpy())}
 
-    held = train(data, collate_fn=collate)
-    assert held[0] == [39, 38, 37, 36, 35, 34, 33]
+
+def in_numpy(batch: dict[str, Any]) -> Any:
+    assert set(batch) == {"id", "value", "group"}
+    return {"value": torch.as_tensor(batch["value"])}
+
+
+def test_a_collate_function_sees_its_format_and_no_number(run: Run) -> None:
+    data = people(run)
+    passes = [train(data, collate_fn=collate) for collate in (in_numpy, InArrow(), InPandas())]
+    assert passes[0][0] == [0, 1, 2, 3, 4, 5, 6]
+    assert passes[1] == passes[2] == passes[0]
+    assert in_log(run) == [[IDS[int(value)] for value in batch] for held in passes for batch in held]
+
+
+def test_types_are_asked_for_of_all_columns_or_of_each(run: Run) -> None:
+    data = people(run)
+    types = dict.fromkeys(("id", "value", "group"), torch.float64)
+    held = train(data, dtypes=torch.float64) + train(data, dtypes=types)
     assert in_log(run) == [[IDS[int(value)] for value in batch] for batch in held]
 
 
@@ -176,6 +206,71 @@ def test_a_batch_function_that_is_aligned_sees_no_number(run: Run, batch_format:
     data = people(run).transform("same").map_batches(same, aligned=True, batch_format=batch_format)
     held = train(data)
     assert in_log(run) == [[IDS[int(value)] for value in batch] for batch in held]
+
+
+def test_a_function_that_changes_cells_in_place_changes_them_once(run: Run) -> None:
+    def more(batch: Any) -> Any:
+        for cell in batch["cell"]:
+            cell["n"] += 1
+        return batch
+
+    cells = [{"n": 1}, {"n": 5}]
+    items = ray.data.from_items([{"cell": cell} for cell in cells], override_num_blocks=1)
+    made = ray_data.trace(run, items).transform("more").map_batches(more)
+    assert [row["cell"] for row in made.dataset.take_all()] == [{"n": 2}, {"n": 6}]
+    frame = pd.DataFrame({"cell": pd.Series(cells, dtype=object), "fgtrac_row": [0, 1]})  # Ray may give it such a one
+    carried(more, aligned=False, check=True)(frame)
+    assert cells == [{"n": 2}, {"n": 6}]
+
+
+def test_more_arguments_reach_a_function_as_rays_do(run: Run) -> None:
+    few = people(run).transform("few").filter(lambda row, below: row["id"] < below, fn_args=(1003,))
+    more = few.transform("more").map(lambda row, by: {"value": row["value"] + by}, fn_kwargs={"by": 10})
+    twice = more.transform("twice").map_batches(lambda batch, by: {**batch, "value": batch["value"] * by}, fn_args=(2,))
+    each = twice.transform("each").flat_map(lambda row, times: [row] * times, fn_kwargs={"times": 2})
+    assert sorted(row["value"] for row in each.dataset.take_all()) == [20, 20, 22, 22, 24, 24]
+
+
+def test_rows_in_a_block_that_fails_are_not_dropped_whatever_ray_may_leave_out(run: Run) -> None:
+    def broken(row: dict[str, Any]) -> dict[str, Any]:
+        if row["id"] == 1001:
+            raise RuntimeError("a worker broke")
+        return row
+
+    def loses(batch: dict[str, Any]) -> dict[str, Any]:
+        return {"id": batch["id"]} if 1001 in batch["id"] else batch
+
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1
+    try:
+        data = people(run)
+        with pytest.raises(RayError, match="a worker broke"):
+            data.transform("broken").map(broken)
+        with pytest.raises(ValueError, match="has no column fgtrac_row"):
+            data.transform("loses").map_batches(loses)
+        failing = data.dataset.drop_columns(["fgtrac_row"]).map(broken)
+        with pytest.raises(RayError, match="a worker broke"):
+            ray_data.trace(run, failing, name="some", key="id")
+        assert failing.context.max_errored_blocks == -1
+    finally:
+        context.max_errored_blocks = 0
+    run.close()
+    assert stages(run.path) == {}
+
+
+def test_a_key_that_is_missing_is_told_by_its_row(run: Run) -> None:
+    blocks = [pa.table({"id": pa.array(ids, pa.int64())}) for ids in ([10, 11], [12, None])]
+    with pytest.raises(TypeError, match=r"the key of row 3 of 'some': None of type NoneType is no key"):
+        ray_data.trace(run, ray.data.from_arrow(blocks), name="some", key="id")
+
+
+def test_stages_and_passes_over_no_rows_are_empty(run: Run) -> None:
+    none = people(run).transform("none").flat_map(lambda row: [])
+    assert len(none) == len(none.transform("more").map(lambda row: row)) == 0
+    assert len(none.transform("cut").flat_map(lambda row: [row])) == 0
+    assert list(none.iter_torch_batches(role="train", batch_size=2)) == []
+    run.close()
+    assert sorted(_rows(run, stages(run.path)["none"][0], "dropped")) == list(range(ROWS))
 
 
 def test_names_that_are_lost_or_invented_are_refused(run: Run) -> None:

@@ -31,6 +31,7 @@ def test_an_example_runs_and_its_trace_holds(
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nholds: " in done.stdout
     found = fgtrac.open(tmp_path / "runs" / f"{trace}.trace")
     assert found.verify().verdict is Verdict.HOLDS
     assert says in str(found.history(key))

@@ -7,6 +7,7 @@ computes with it, other numbers lead to other rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -24,44 +25,44 @@ class RowsLost(ValueError):
     """What came out does not say which rows it is made of."""
 
 
-def filtered(function: Callable[[Row], Any]) -> Callable[[Row], Any]:
+def filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     """For Ray's `filter`."""
     _check_function(function)
 
-    def keeps(row: Row) -> Any:
-        return function(_bare(row))
+    def keeps(row: Row, *arguments: Any, **named: Any) -> Any:
+        return function(_bare(row), *arguments, **named)
 
     return keeps
 
 
-def mapped(function: Callable[[Row], Row]) -> Callable[[Row], Row]:
+def mapped(function: Callable[..., Row]) -> Callable[..., Row]:
     """For Ray's `map`."""
     _check_function(function)
 
-    def one(row: Row) -> Row:
-        return _with_number(function(_bare(row)), row[NUMBER])
+    def one(row: Row, *arguments: Any, **named: Any) -> Row:
+        return _with_number(function(_bare(row), *arguments, **named), row[NUMBER])
 
     return one
 
 
-def unrolled(function: Callable[[Row], Any]) -> Callable[[Row], list[Row]]:
+def unrolled(function: Callable[..., Any]) -> Callable[..., list[Row]]:
     """For Ray's `flat_map`."""
     _check_function(function)
 
-    def several(row: Row) -> list[Row]:
-        return [_with_number(made, row[NUMBER]) for made in function(_bare(row))]
+    def several(row: Row, *arguments: Any, **named: Any) -> list[Row]:
+        return [_with_number(made, row[NUMBER]) for made in function(_bare(row), *arguments, **named)]
 
     return several
 
 
-def carried(function: Callable[[Any], Any], *, aligned: bool, check: bool) -> Callable[[Any], Any]:
+def carried(function: Callable[..., Any], *, aligned: bool, check: bool) -> Callable[..., Any]:
     """For Ray's `map_batches`."""
     _check_function(function)
 
-    def through(batch: Any) -> Any:
-        bare, numbers = _apart(batch)
+    def through(batch: Any, *arguments: Any, **named: Any) -> Any:
+        bare, numbers = apart(batch)
         if aligned:
-            made = function(bare)
+            made = function(bare, *arguments, **named)
             if (rows := _count(made)) != len(numbers):
                 raise RowsLost(
                     f"the function gave {rows} rows for a batch of {len(numbers)}, so that row i is not made of row i: "
@@ -69,8 +70,8 @@ def carried(function: Callable[[Any], Any], *, aligned: bool, check: bool) -> Ca
                 )
             return _together(made, numbers)
         if check:
-            _check_again(function, bare, numbers)
-        return _checked(function(_together(bare, numbers)), numbers)
+            _check_again(lambda one: function(one, *arguments, **named), bare, numbers)
+        return _checked(function(_together(bare, numbers), *arguments, **named), numbers)
 
     return through
 
@@ -121,7 +122,7 @@ def _found(made: Any) -> Positions:
             f"what the function gave has no column {NUMBER}, which would say what rows it is made of: let it keep that "
             "column, or pass aligned=True where row i is made of row i"
         )
-    _bare_batch, numbers = _apart(made)
+    _bare_batch, numbers = apart(made)
     if _count(made) != len(numbers):
         raise RowsLost(f"the column {NUMBER} has {len(numbers)} numbers for {_count(made)} rows")
     return numbers
@@ -140,7 +141,7 @@ def _with_number(made: Any, number: Any) -> Row:
 # -- a batch in each of Ray's formats ---------------------------------------------------------------------------------
 
 
-def _apart(batch: Any) -> tuple[Any, Positions]:
+def apart(batch: Any) -> tuple[Any, Positions]:
     """The batch without the column, and its numbers."""
     if isinstance(batch, dict):
         return _bare(batch), np.asarray(batch[NUMBER])
@@ -160,9 +161,15 @@ def _together(batch: Any, numbers: Positions) -> Any:
 
 
 def _copied(batch: Any) -> Any:
+    """A batch that shares no cell with this one, whatever a function changes in it."""
     if isinstance(batch, dict):
-        return {name: column.copy() for name, column in batch.items()}
-    return batch.copy() if hasattr(batch, "copy") else batch  # Arrow's do not change
+        return deepcopy(batch)
+    if not hasattr(batch, "isetitem"):
+        return batch  # Arrow's do not change
+    copied = batch.copy(deep=False)
+    for place, (_name, column) in enumerate(batch.items()):
+        copied.isetitem(place, deepcopy(column.array))  # pandas' own deep copy has the same objects in its cells
+    return copied
 
 
 def _count(batch: Any) -> int:

@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
+import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
@@ -31,6 +33,7 @@ from fgtrac.capture.lineage import Lineage
 from fgtrac.capture.roots import select_resolved
 from fgtrac.capture.sampler import Order
 from fgtrac.frameworks.ray_batches import RowsLost, carried, filtered, mapped, numbered_block, unrolled
+from fgtrac.frameworks.ray_collation import apart_from_numbers, finalized
 
 Positions = NDArray[np.int64]
 
@@ -79,6 +82,8 @@ class TracedData:
         are left; without one, the roles that they have tell whether they train. CaptureError in a closed run."""
         self.run._check_training("iter_torch_batches()")
         registry = self.run._registry
+        if not len(self.rows):
+            return iter(())  # nothing was made of any row
         if role is not None:
             registry.record_role(select_resolved(registry.resolve(self.rows), self.there), role)
         return _deliver(self.run, self.rows, role, self.dataset, options)
@@ -90,7 +95,8 @@ def trace(
     """Register the rows of a Ray data set as samples, named by a column `key` (and its `subject`), or by their numbers,
     in the order in which Ray reads them. The data set is read, once, into Ray's object store.
 
-    ValueError for a column `fgtrac_row`, keys that collide and a taken name; KeyError for a column that is not there.
+    `DataContext.max_errored_blocks` is 0 here and in stages: whatever fails, fails. ValueError for a column
+    `fgtrac_row`, keys that collide and a taken name; KeyError for a column that is not there.
     """
     if NUMBER in (dataset.columns() or ()):
         raise ValueError(f"a column is named {NUMBER!r}, which fgtrac carries row numbers in; rename it")
@@ -150,7 +156,8 @@ class RayStage:
         """Have Ray do it: the data set, in its object store, and the rows' numbers."""
         stage = f"stage {self._lineage.stage!r}: {verb}()"
         try:
-            made = made.materialize()
+            with _whole(made):
+                made = made.materialize()
             numbers = _column(made, NUMBER).astype(np.int64)
         except (RayError, RowsLost) as error:
             if lost := _lost(error):
@@ -162,6 +169,8 @@ class RayStage:
 
     def _keep(self, verb: str, made: Any, numbers: Positions, said: dict[str, Any]) -> TracedData:
         """Write which rows went on as they are."""
+        if not len(self._data.rows):
+            return replace(self._data, dataset=made)
         left = np.sort(numbers)
         gone = np.setdiff1d(self._data.there, left)
         resolved = self._lineage.registry.resolve(self._data.rows)
@@ -170,6 +179,8 @@ class RayStage:
 
     def _derive(self, verb: str, made: Any, said: dict[str, Any]) -> TracedData:
         """Write which new rows were made of which."""
+        if not len(self._data.rows):
+            return replace(self._data, dataset=made)
         made, count, parents = _renumbered(made)
         resolved, rows = self._lineage.registry.resolve(self._data.rows), Rows(count)
         families = Families(np.arange(count + 1), parents)
@@ -186,7 +197,7 @@ class RayStage:
 
 
 def _deliver(run: Run, rows: Rows, role: str | None, source: Any, options: dict[str, Any]) -> Iterator[Any]:
-    """One pass over a data set of Ray's, or a worker's share of it."""
+    """One pass over a data set of Ray's."""
     watch = run._watch_rows(rows, role)
     watch.grounding.restarted(watch.number)
     iteration = Iteration(watch.number, watch.epochs, watch.trains)
@@ -202,15 +213,14 @@ def _numbered_batches(source: Any, options: dict[str, Any]) -> Iterator[tuple[Po
     """The numbers of each batch's rows, and the batch without them."""
     collate, dtypes = options.get("collate_fn"), options.get("dtypes")
     if collate is not None:
-
-        def apart(batch: dict[str, Any]) -> tuple[Any, Any]:
-            return batch[NUMBER], collate({name: column for name, column in batch.items() if name != NUMBER})
-
-        yield from source.iter_torch_batches(**options | {"collate_fn": apart})
+        to_device = finalized(options.get("device", "auto"))
+        for numbers, batch in source.iter_torch_batches(**options | {"collate_fn": apart_from_numbers(collate)}):
+            yield numbers, to_device(batch)
         return
-    if dtypes is not None and not isinstance(dtypes, dict):
-        names = [name for name in source.schema().names if name != NUMBER]
-        options = options | {"dtypes": dict.fromkeys(names, dtypes)}
+    if dtypes is not None:
+        if not isinstance(dtypes, dict):
+            dtypes = dict.fromkeys(source.schema().names, dtypes)
+        options = options | {"dtypes": dtypes | {NUMBER: torch.int64}}
     for batch in source.iter_torch_batches(**options):
         yield batch.pop(NUMBER).cpu().numpy(), batch
 
@@ -229,7 +239,8 @@ def _renumbered(dataset: Any) -> tuple[Any, int, Positions]:
     options = dataset.context.execution_options
     before, options.preserve_order = options.preserve_order, True
     try:
-        blocks = dataset.to_arrow_refs()
+        with _whole(dataset):
+            blocks = dataset.to_arrow_refs()
     finally:
         options.preserve_order = before
     counts = ray.get([_count_there.remote(block) for block in blocks])
@@ -238,6 +249,17 @@ def _renumbered(dataset: Any) -> tuple[Any, int, Positions]:
     found = ray.get([numbers for _block, numbers in pairs])
     numbers = np.concatenate([np.zeros(0, np.int64), *found])
     return ray.data.from_arrow_refs([block for block, _numbers in pairs]), int(starts[-1]), numbers
+
+
+@contextmanager
+def _whole(dataset: Any) -> Iterator[None]:
+    """Let Ray leave out no block where an error is: its rows would seem to have been dropped."""
+    context = dataset.context
+    before, context.max_errored_blocks = context.max_errored_blocks, 0
+    try:
+        yield
+    finally:
+        context.max_errored_blocks = before
 
 
 def _count(block: Any) -> int:
@@ -249,7 +271,10 @@ def _cells(block: Any, name: str) -> Any:
         return np.zeros(0, np.int64)
     if name not in block.column_names:
         raise RowsLost(f"there is no column {name!r} among {', '.join(block.column_names)[:400]}")
-    return block.column(name).to_numpy()
+    column = block.column(name)
+    if column.null_count and name != NUMBER:  # as they are: a column of whole numbers would become one of floats
+        return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
+    return column.to_numpy()
 
 
 _count_there: Any = ray.remote(_count)  # what is bulky stays where it lies

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray.train
 import torch.distributed as dist
+from ray.train.v2._internal.execution.context import get_train_context  # no public one tells a run from its namesake
 
 from fgtrac.api import prior
 from fgtrac.api.lost_ranks import say_lost
@@ -43,17 +44,19 @@ def start_run(
 
     `path` is absolute, since each worker has a working folder of its own. By default the workers look whether they see
     one folder there, and where they do not, gather: rank 0 has the trace, on its host. By default, too, a trace at the
-    path is gone on with exactly where this Ray Train run began it, so that `FailureConfig(max_failures=...)` needs no
-    word more; give `step=` where the state that training goes on from is not that of the trace's last checkpoint.
+    path is gone on with exactly where this call of `fit` began it, so that `FailureConfig(max_failures=...)` needs no
+    word more; give `step=` where the state that training goes on from is not that of the trace's last checkpoint. One
+    that another `fit` began, also one of the same name, is gone on with only where `resume=True` asks for it.
 
     Raises ValueError for a relative path, and for several workers without a torch process group where `gather` is
     asked for; otherwise as `fgtrac.start_run`.
     """
     folder = _trace_path(path)
     context = ray.train.get_context()
-    name, count, rank = context.get_experiment_name(), context.get_world_size(), context.get_world_rank()
-    known = dict(config or {}) | {STARTED_BY: name}
-    goes_on = rank == 0 and _was_begun_by(folder, name) if resume is None else resume
+    count, rank = context.get_world_size(), context.get_world_rank()
+    me = f"{context.get_experiment_name()} {_run_id()}"
+    known = dict(config or {}) | {STARTED_BY: me}
+    goes_on = rank == 0 and _was_begun_by(folder, me) if resume is None else resume
     if count > 1 and not (dist.is_available() and dist.is_initialized()):
         options |= {"rank": rank, "world_size": count}
         return _start_run(folder, config=known, resume=goes_on, gather=bool(gather), **options)
@@ -68,21 +71,21 @@ def fit(trainer: Any, path: str | os.PathLike[str], *, key: str | os.PathLike[st
     """`trainer.fit()`, and what it gives; however it ends, the trace at `path` is then sealed, and says of each worker
     that was lost that it was, where Ray ended rank 0 before that could.
 
-    Where the trace is on another host than this one, a RuntimeWarning says what to do there, and so it does where it
-    cannot be sealed; the training's own error stands. ValueError for a relative path.
+    Where a training fails whose trace is on another host than this one, a RuntimeWarning says what to do there, and so
+    it does where it cannot be sealed; the training's own error stands. ValueError for a relative path.
     """
     folder = _trace_path(path)
-    has_failed = True
+    before, has_failed = _written(folder), True
     try:
         result = trainer.fit()
         has_failed = False
         return result
     finally:
         try:
-            if folder.is_dir():
+            if _written(folder) != before:
                 say_lost(folder, key)
             elif has_failed:
-                raise FileNotFoundError(f"there is no {folder} on this host")
+                raise FileNotFoundError(f"nothing of it is in {folder} on this host")
         except (FgtracError, OSError, ValueError) as error:
             words = f"the trace of this training is not closed: {error}; run fgtrac seal on the host where it lies"
             warnings.warn(f"fgtrac: {words}", RuntimeWarning, stacklevel=2)
@@ -98,9 +101,19 @@ def _trace_path(path: str | os.PathLike[str]) -> Path:
     return base if base.suffix == ".trace" else base.with_name(base.name + ".trace")
 
 
-def _was_begun_by(folder: Path, name: str) -> bool:
+def _run_id() -> str:
+    """Ray's id of this call of `fit`: a name may be given to several. It stays where Ray starts workers anew."""
+    return str(get_train_context().train_run_context.run_id)
+
+
+def _written(folder: Path) -> list[int]:
+    """When a trace was last written into, ns; nothing where there is none."""
+    return [path.stat().st_mtime_ns for path in (folder / "journal", folder / "checkpoint") if path.exists()]
+
+
+def _was_begun_by(folder: Path, me: str) -> bool:
     """Whether the trace there was begun by this run of Ray Train."""
     if not folder.is_dir():
         return False
     said = prior.run_entry(TraceDir.open(folder)).get("config") or {}
-    return bool(said.get(STARTED_BY) == name)
+    return bool(said.get(STARTED_BY) == me)
