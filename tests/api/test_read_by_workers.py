@@ -348,6 +348,24 @@ def test_a_folder_that_somebody_made_first_is_left_alone(
     assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
+def test_leftovers_go_after_a_day_and_folders_of_the_user_never(alone: Engine, tmp_path: Path, scratch: Path) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+    with pytest.raises(EngineError):
+        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
+    (left,) = scratch.iterdir()
+    left.rename(scratch / f"verify-{'0' * 32}")  # of another trace
+    users = {f"verify-{'1' * 32}", "verify-2025-results"}
+    (scratch / "verify-2025-results").mkdir()
+    (scratch / "verify-2025-results" / "fgtrac-scratch").write_bytes(b"mine")
+    (scratch / f"verify-{'1' * 32}").mkdir()
+    for folder in scratch.iterdir():
+        (folder / "data.txt").write_text("precious")
+        os.utime(folder, (1, 1))
+    assert by_workers(trace, alone, scratch) == audit_trace(trace, VERIFIER)
+    assert {folder.name for folder in scratch.iterdir()} == users
+    assert {folder.joinpath("data.txt").read_text() for folder in scratch.iterdir()} == {"precious"}
+
+
 def test_a_bundle_that_goes_while_the_index_is_rebuilt_is_named_as_lost(
     alone: Engine, tmp_path: Path, scratch: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
     SCRATCH/NAME         held by the process that works there; its work goes on there after it was killed
     SCRATCH/NAME-HEX     that of a second one at the same time, or where NAME is not this user's: nobody takes it up
+    .../fgtrac-scratch   in both, the mark that says whose they are: a user's own folder of such a name is left alone
 
 SCRATCH is the folder that the caller names, else `scratch` in the user's cache (`fgtrac.query.view_cache`).
 """
@@ -9,6 +10,7 @@ SCRATCH is the folder that the caller names, else `scratch` in the user's cache 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from fgtrac.store import durable
 from fgtrac.store.durable import FolderHold
 
 STALE_S = 24 * 3600  # what a killed command left is kept so long
+MARK = "fgtrac-scratch"  # sorts before what is written beside it, so it is removed last
+_NAME = re.compile(r"verify-[0-9a-f]{32}(-[0-9a-f]{16})?")
 
 
 @contextmanager
@@ -37,6 +41,7 @@ def scratch_folder(top: Path | None, name: str) -> Iterator[Path]:
     _remove_stale(top)
     folder, hold = _held(top, name)
     try:
+        durable.write_file(folder / MARK, b"files of fgtrac verify, which it removes again\n")
         yield folder
     except (EngineError, KeyboardInterrupt):
         hold.close()
@@ -77,11 +82,14 @@ def _held(top: Path, name: str) -> tuple[Path, FolderHold]:
 
 
 def _remove_stale(top: Path) -> None:
-    """What commands left that were killed, and that nobody took up."""
+    """What commands left that were killed, and that nobody took up: known by name and mark, since all else in a folder
+    that the caller named is the caller's."""
     for folder in sorted(top.glob("verify-*")):
         with suppress(OSError):
             said = folder.lstat()
-            if said.st_uid == os.geteuid() and said.st_mtime < time.time() - STALE_S:
+            is_marked = stat.S_ISDIR(said.st_mode) and stat.S_ISREG((folder / MARK).lstat().st_mode)
+            is_mine = is_marked and said.st_uid == os.geteuid() and _NAME.fullmatch(folder.name)
+            if is_mine and said.st_mtime < time.time() - STALE_S:
                 hold = FolderHold(folder, alone=True)
                 durable.remove_folder(folder)
                 hold.close()
