@@ -197,3 +197,39 @@ def test_no_link_in_the_place_of_the_work_folder_or_in_it_is_followed(tmp_path: 
     assert [p for p in place.work.iterdir() if p != folder] == []
     assert [(p.name, p.read_text()) for p in theirs.iterdir()] == [("thesis", "mine")]
     assert [p.stat().st_mode & 0o777 for p in (place.work, folder)] == [0o700, 0o700]
+
+
+class Slipping(Alone):
+    """An engine with somebody beside it who flips a bit of a file before a stage."""
+
+    def __init__(self, folder: Path, stage: str, name: str, at: int) -> None:
+        super().__init__()
+        self._folder, self._stage, self._name, self._at = folder, stage, name, at
+
+    def results(self, work: Any, units: Any, **more: Any) -> Any:
+        """As `Engine.results`."""
+        if work.__name__ == self._stage:
+            (path,) = self._folder.glob(f"*/{self._name}")
+            data = bytearray(path.read_bytes())
+            data[self._at] ^= 1
+            path.write_bytes(data)
+        yield from super().results(work, units, **more)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "at"),
+    [
+        ("map_entries", "registered", -1),
+        ("merge_contents_of", "pairs", 0),
+        ("reduce_samples", "map-0", -1),
+        ("reduce_samples", "keys.npy", 128 + 33 + 32),
+        ("merge_contents_of", "keys.npy", 128 + 33 + 32),
+    ],
+)
+def test_what_is_changed_between_two_stages_is_not_taken_in(
+    tmp_path: Path, tiny: None, stage: str, name: str, at: int
+) -> None:
+    place = Place(tmp_path, encoded(History(3, 300).events))
+    with pytest.raises(OSError, match=f"{name} changed while the index was put together"):
+        place.build(Slipping(place.work, stage, name, at))
+    same(place.build(), *in_memory(place.entries))

@@ -36,7 +36,7 @@ from fgtrac.store.index_register import (
     find_registrations,
     read_registrations,
 )
-from fgtrac.store.index_runs import count_postings, part_of, read_leaves
+from fgtrac.store.index_runs import check_digest, count_postings, part_of, read_leaves
 from fgtrac.store.index_units import (
     ALL_GOOD,
     ContentUnit,
@@ -57,6 +57,8 @@ WORK = 2  # number of how units are cut and what their files hold: another one's
 BYTES_A_POSTING = 96  # that a worker holds at most for each posting of its unit
 FEWEST, MOST = 1 << 14, 1 << 22  # postings of a unit
 Progress = Callable[[str, int, int], None]
+
+Runs = Sequence[tuple[Path, bytes]]  # files and their SHA-256
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -178,14 +180,18 @@ class _Build:
         first = read_registrations(self.trace, log.size, numbers, log.new, log.start, self.folder)
         self.told("samples", 1, 1)
         runs, totals = self._map(first, numbers)
-        contents = self._do("contents", merge_contents_of, self._content_units(first), lambda digest: digest)
-        content_files = [self.folder / f"contents-{n}" for n, _ in sorted(contents)]
-        units, postings = self._reduce_units(runs, first.samples)
+        contents = sorted(self._do("contents", merge_contents_of, self._content_units(first), lambda digest: digest))
+        content_files = [self.folder / f"contents-{n}" for n, _ in contents]
+        for path, (_, digest) in zip(content_files, contents, strict=True):
+            check_digest(path, digest)
+        units, postings = self._reduce_units(runs, first)
         join = Join(self.folder, first.samples, postings * ROW.itemsize, content_files)
-        waiting: dict[int, ReduceUnit] = {}
-        for number, _digest in self._do("reduce", reduce_samples, units, lambda digest: digest):
-            waiting[number] = units[number]
-            while unit := waiting.pop(join.taken, None):
+        waiting: dict[int, bytes] = {}
+        for number, digest in self._do("reduce", reduce_samples, units, lambda digest: digest):
+            waiting[number] = digest
+            while join.taken in waiting:
+                unit = units[join.taken]
+                check_digest(Path(unit.out), waiting.pop(join.taken))
                 join.take(read_leaves(Path(unit.out)), Path(unit.values), unit.offset)
                 if not self.keep:
                     durable.remove(Path(unit.values))
@@ -214,12 +220,13 @@ class _Build:
 
     # -- map ------------------------------------------------------------------------------------------------------
 
-    def _map(self, first: FirstReading, numbers: Sequence[int]) -> tuple[list[Path], Totals]:
-        units = list(self._map_units(first.bad[0] if first.bad is not None else None))
+    def _map(self, first: FirstReading, numbers: Sequence[int]) -> tuple[Runs, Totals]:
+        units, runs = list(self._map_units(first)), dict[int, bytes]()
         totals = Totals({}, np.empty(0, np.uint64))
         bad, open_units = first.bad[0] if first.bad is not None else -1, set(range(len(units)))
         for number, mapped in self._do("map", map_entries, units, lambda m: m.sha256):
             open_units.discard(number)
+            runs[number] = mapped.sha256
             totals.merge(mapped.counts, mapped.epoch_steps)
             if mapped.bad != ALL_GOOD:
                 bad = mapped.bad if bad < 0 else min(bad, mapped.bad)
@@ -229,33 +236,35 @@ class _Build:
             self._explain(bad, numbers)
         if first.late is not None:
             raise first.late
-        return [Path(unit.out) for unit in units], totals
+        return [(Path(unit.out), runs[number]) for number, unit in enumerate(units)], totals
 
-    def _map_units(self, stop: int | None) -> Iterator[MapUnit]:
+    def _map_units(self, first_reading: FirstReading) -> Iterator[MapUnit]:
         """Whole bundles, of about as many postings as are held at once: none has less than four bytes in an entry."""
         log, count = self.log, 0
-        stop = log.stop if stop is None else min(stop, log.stop)
+        bad, sha256 = first_reading.bad, first_reading.registered_sha256
+        stop = log.stop if bad is None else min(bad[0], log.stop)
         start, size = log.start, 0
         at = start
         while at < stop:
             after = min((at // WIDTH + 1) * WIDTH, stop)
             here = bundle_path(self.trace, at // WIDTH, min(WIDTH, log.size - at // WIDTH * WIDTH)).stat().st_size
             if size and size + here > 4 * self.at_once:
-                yield self._map_unit(count, start, at)
+                yield self._map_unit(count, start, at, sha256)
                 count, start, size = count + 1, at, 0
             at, size = after, size + here
         if at > start:
-            yield self._map_unit(count, start, at)
+            yield self._map_unit(count, start, at, sha256)
             count += 1
         for n, first in enumerate(range(0, len(log.new), WIDTH), count):
             path, entries = self.folder / f"new-{n}", log.new[first : first + WIDTH]
             durable.write_file(path, encode_bundle(entries), sync=False)
-            yield self._map_unit(n, log.size + first, log.size + first + len(entries), str(path))
+            yield self._map_unit(n, log.size + first, log.size + first + len(entries), sha256, str(path))
 
-    def _map_unit(self, number: int, start: int, stop: int, spool: str = "") -> MapUnit:
+    def _map_unit(self, number: int, start: int, stop: int, sha256: bytes, spool: str = "") -> MapUnit:
         registered, leaves = str(self.folder / "registered"), bytes(self.log.leaves[start * 32 : stop * 32])
         return MapUnit(
-            str(self.log.trace), self.log.size, start, stop, spool, registered, leaves, **self._known("map", number)
+            str(self.log.trace), self.log.size, start, stop, spool, registered, sha256, leaves,
+            **self._known("map", number),
         )  # fmt: skip
 
     def _explain(self, number: int, numbers: Sequence[int]) -> None:
@@ -287,20 +296,27 @@ class _Build:
         for number, border in enumerate(cut_evenly(groups, PAIRS)):
             where = (str(self.log.trace), self.log.start)
             unit = ContentUnit(
-                str(self.folder / "pairs"), first.pair_runs, start, border, *where, **self._known("contents", number)
+                str(self.folder / "pairs"),
+                first.pairs_sha256,
+                first.pair_runs,
+                start,
+                border,
+                *where,
+                **self._known("contents", number),
             )
             units.append(unit)
             start = border
         return units
 
-    def _reduce_units(self, runs: Sequence[Path], samples: int) -> tuple[list[ReduceUnit], int]:
+    def _reduce_units(self, runs: Runs, first: FirstReading) -> tuple[list[ReduceUnit], int]:
         """Ranges of samples with at most as many postings as are held at once, or of one sample; and all postings."""
-        units, before = list[ReduceUnit](), 0
+        units, before, samples, paths = list[ReduceUnit](), 0, first.samples, [path for path, _ in runs]
+        named, all_keys = tuple((path.name, digest) for path, digest in runs), hashlib.sha256()
         keys = self.folder / "keys.npy"
         waiting = [(0, samples)] if samples else []
         while waiting:
             start, stop = waiting.pop()
-            count = count_postings(runs, start, stop) + self._known_postings(keys, start, stop)
+            count = count_postings(paths, start, stop) + self._known_postings(keys, start, stop)
             if count > self.at_once and stop - start > 1:
                 middle = (start + stop) // 2
                 waiting += [(middle, stop), (start, middle)]
@@ -310,11 +326,13 @@ class _Build:
             if not self.keep:
                 values, offset = self.folder / f"values-{number}", 0
             unit = ReduceUnit(
-                tuple(path.name for path in runs), start, stop, str(keys), str(self.log.trace), self.log.start,
-                str(values), offset, self.at_once, **self._known("reduce", number),
+                named, start, stop, str(keys), _hash_keys(keys, start, stop, all_keys), str(self.log.trace),
+                self.log.start, str(values), offset, self.at_once, **self._known("reduce", number),
             )  # fmt: skip
             units.append(unit)
             before += count
+        if all_keys.digest() != first.keys_sha256:
+            raise OSError("keys.npy changed while the index was put together; begin again")
         return units, before
 
     def _known_postings(self, keys: Path, start: int, stop: int) -> int:
@@ -326,3 +344,15 @@ class _Build:
             first, last = ((file.seek(place), file.read(32))[1] for place in at)
         offsets = part_of(self.previous, SAMPLE, first, last)[0].columns.offsets
         return int(offsets[-1] - offsets[0]) // ROW.itemsize
+
+
+def _hash_keys(path: Path, start: int, stop: int, whole: Any) -> bytes:
+    """The SHA-256 of the keys of rank `start` to `stop` in the column's file; `whole` is told of them too."""
+    found, left = hashlib.sha256(), (stop - start) * KEY_BYTES
+    with path.open("rb") as file:
+        file.seek(NPY_HEADER_BYTES + start * KEY_BYTES)
+        while left and (piece := file.read(min(left, 1 << 22))):
+            found.update(piece)
+            whole.update(piece)
+            left -= len(piece)
+    return found.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +35,16 @@ _IDS_FIRST = b"\x63ids"  # a `samples` entry's first field, behind the head of i
 @dataclass(frozen=True, slots=True)
 class FirstReading:
     """What the first stage gives: how many samples there are, the sorted runs (first, length) of pairs, the first entry
-    that is not as it should be with what it says (None: there is none), and what is wrong of a part that came late."""
+    that is not as it should be with what it says (None: there is none), and what is wrong of a part that came late; and
+    the SHA-256 of its files, of the column of keys without its header."""
 
     samples: int
     pair_runs: tuple[tuple[int, int], ...]
     bad: tuple[int, FgtracError] | None
     late: FgtracError | None
+    registered_sha256: bytes
+    keys_sha256: bytes
+    pairs_sha256: bytes
 
 
 class IdFile:
@@ -132,9 +137,11 @@ def read_registrations(
         except FgtracError as error:
             late = error
     pairs.sort()
-    ranks, samples = _rank(ids, table.groups, _keys_writer(folder / "keys.npy"))
-    write_registered(folder / "registered", table.registered(ranks))
-    return FirstReading(samples, tuple(pairs.runs), bad, late)
+    keys = _Keys(folder / "keys.npy")
+    ranks, samples = _rank(ids, table.groups, keys.write)
+    registered = write_registered(folder / "registered", table.registered(ranks))
+    digests = registered, keys.sha256.digest(), pairs.sha256.digest()
+    return FirstReading(samples, tuple(pairs.runs), bad, late, *digests)
 
 
 class _Entries:
@@ -160,6 +167,7 @@ class _Pairs:
         self._waiting: list[Bytes2D] = []
         self._count, self._written = 0, 0
         self.runs: list[tuple[int, int]] = []
+        self.sha256 = hashlib.sha256()
         durable.write_at(path, 0, [], cut=True)
 
     def add(self, event: Event) -> None:
@@ -173,20 +181,26 @@ class _Pairs:
         if self._count:
             joined = np.concatenate(self._waiting)
             joined = joined[order_of(joined)[0]]
-            durable.write_at(self._path, self._written * 64, [joined.tobytes()])
+            written = joined.tobytes()
+            self.sha256.update(written)
+            durable.write_at(self._path, self._written * 64, [written])
             self.runs.append((self._written, len(joined)))
             self._written += len(joined)
             self._waiting, self._count = [], 0
 
 
-def _keys_writer(path: Path) -> Callable[[int, Bytes2D], None]:
-    durable.write_at(path, 0, [bytes(NPY_HEADER_BYTES)], cut=True)
+class _Keys:
+    """The samples' part of the column of keys, written in order."""
 
-    def write(first: int, ids: Bytes2D) -> None:
-        keys = typed_keys(SAMPLE, ids)
-        durable.write_at(path, NPY_HEADER_BYTES + first * KEY_BYTES, [memoryview(keys.reshape(-1))])  # type: ignore[arg-type]
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.sha256 = hashlib.sha256()
+        durable.write_at(path, 0, [bytes(NPY_HEADER_BYTES)], cut=True)
 
-    return write
+    def write(self, first: int, ids: Bytes2D) -> None:
+        keys = memoryview(typed_keys(SAMPLE, ids).reshape(-1))  # type: ignore[arg-type]
+        self.sha256.update(keys)
+        durable.write_at(self._path, NPY_HEADER_BYTES + first * KEY_BYTES, [keys])
 
 
 def _rank(

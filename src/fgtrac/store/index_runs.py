@@ -80,6 +80,27 @@ def has_digest(path: Path, digest: bytes) -> bool:
         return False
 
 
+_checked: dict[Path, tuple[bytes, int, int, int]] = {}
+
+
+def check_digest(path: Path, digest: bytes) -> None:
+    """OSError where a file has another SHA-256. It is read for that once in a process, and once more whenever it is
+    another file or was written to since."""
+    said = path.stat()
+    seen = digest, said.st_ino, said.st_size, said.st_ctime_ns
+    if _checked.get(path) != seen:
+        if not has_digest(path, digest):
+            raise OSError(
+                f"{path.name} changed while the index was put together; the same command does that part again"
+            )
+        _checked[path] = seen
+
+
+def forget_checked() -> None:
+    """The files are no longer needed."""
+    _checked.clear()
+
+
 def write_run(path: Path, run: Run, said: Mapping[str, Any]) -> bytes:
     """Put a sorted run in place, with what else its maker says; its SHA-256."""
     return write_columns(path, said, [run.ranks, run.rows, run.table])
@@ -91,9 +112,9 @@ def read_run(path: Path) -> tuple[Run, dict[str, Any]]:
     return Run(ranks.view("<u4"), rows.view("<u4"), table.view(ROW)), said
 
 
-def write_registered(path: Path, registered: Registered) -> None:
-    """Put what the `samples` entries say in place."""
-    write_columns(path, {}, [registered.blocks, registered.places, registered.ranks])
+def write_registered(path: Path, registered: Registered) -> bytes:
+    """Put what the `samples` entries say in place; the file's SHA-256."""
+    return write_columns(path, {}, [registered.blocks, registered.places, registered.ranks])
 
 
 def read_registered(path: Path) -> Registered:

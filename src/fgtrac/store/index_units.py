@@ -27,6 +27,8 @@ from fgtrac.store import durable
 from fgtrac.store.index_files import load_index
 from fgtrac.store.index_runs import (
     Leaves,
+    check_digest,
+    forget_checked,
     has_digest,
     hash_contents,
     merge_samples,
@@ -48,8 +50,8 @@ ALL_GOOD = -1
 @dataclass(frozen=True, slots=True)
 class MapUnit:
     """Entries `start` to `stop` of the log of `size` entries in `trace`, or all of the bundle `spool`; `registered` is
-    the file that says what is registered, `leaves` the hashes that the entries must have, one behind another (empty:
-    any), `out` where the run goes, `known` its SHA-256 where it was there before."""
+    the file that says what is registered, with its SHA-256, `leaves` the hashes that the entries must have, one behind
+    another (empty: any), `out` where the run goes, `known` its SHA-256 where it was there before."""
 
     trace: str
     size: int
@@ -57,6 +59,7 @@ class MapUnit:
     stop: int
     spool: str
     registered: str
+    registered_sha256: bytes
     leaves: bytes
     out: str
     known: bytes
@@ -80,6 +83,7 @@ def map_entries(unit: MapUnit) -> Mapped:
     if unit.known and has_digest(out, unit.known):
         run, said = read_run(out)
         return Mapped(unit.known, len(run.ranks), said["counts"], said["epoch_steps"], ALL_GOOD)
+    check_digest(Path(unit.registered), unit.registered_sha256)
     registered = _registered(unit.registered)
     table, totals = RunTable(registered), Totals({}, np.empty(0, np.uint64))
     for number, entry in enumerate(_entries(unit), unit.start):
@@ -128,14 +132,16 @@ def forget() -> None:
     """Let go of the files that units of this process keep mapped."""
     _registered.cache_clear()
     _previous.cache_clear()
+    forget_checked()
 
 
 @dataclass(frozen=True, slots=True)
 class ContentUnit:
     """The contents from `first` up to `stop` (empty: to the end), of the sorted runs of pairs in the file `pairs`, each
-    (its first, its length), and of the index sealed at `index_size` of `trace` (0: none)."""
+    (its first, its length), with the file's SHA-256, and of the index sealed at `index_size` of `trace` (0: none)."""
 
     pairs: str
+    pairs_sha256: bytes
     runs: tuple[tuple[int, int], ...]
     first: bytes
     stop: bytes
@@ -150,6 +156,7 @@ def merge_contents_of(unit: ContentUnit) -> bytes:
     out = Path(unit.out)
     if unit.known and has_digest(out, unit.known):
         return unit.known
+    check_digest(Path(unit.pairs), unit.pairs_sha256)
     found = []
     pairs = pairs_in(Path(unit.pairs))
     for first, length in unit.runs:
@@ -190,14 +197,16 @@ def before(key: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ReduceUnit:
-    """The samples of rank `first` to `stop`, whose ids are in the column of keys `keys`: from the `runs` (files beside
-    `out`, in the order of the log) and the index sealed at `index_size` of `trace` (0: none). The values go into the
-    file `values` from `offset` on, in pieces of `at_once` postings; the leaves to `out`."""
+    """The samples of rank `first` to `stop`, whose ids are in the column of keys `keys` and have this SHA-256 there:
+    from the `runs` (files beside `out`, each with its SHA-256, in the order of the log) and the index sealed at
+    `index_size` of `trace` (0: none). The values go into the file `values` from `offset` on, in pieces of `at_once`
+    postings; the leaves to `out`."""
 
-    runs: tuple[str, ...]
+    runs: tuple[tuple[str, bytes], ...]
     first: int
     stop: int
     keys: str
+    keys_sha256: bytes
     trace: str
     index_size: int
     values: str
@@ -212,8 +221,12 @@ def reduce_samples(unit: ReduceUnit) -> bytes:
     out, values = Path(unit.out), Path(unit.values)
     if unit.known and has_digest(out, unit.known) and _has_values(values, unit.offset, read_leaves(out)):
         return unit.known
-    runs = [out.parent / name for name in unit.runs]
-    keys = np.memmap(unit.keys, np.uint8, "r", 128 + 33 * unit.first, ((unit.stop - unit.first) * 33,))
+    runs = [out.parent / name for name, _ in unit.runs]
+    for path, (_, digest) in zip(runs, unit.runs, strict=True):
+        check_digest(path, digest)
+    keys = np.fromfile(unit.keys, np.uint8, (unit.stop - unit.first) * 33, offset=128 + 33 * unit.first)
+    if hashlib.sha256(keys.tobytes()).digest() != unit.keys_sha256:
+        raise OSError(f"{Path(unit.keys).name} changed while the index was put together; begin again")
     at = unit.offset
 
     def write(piece: memoryview) -> None:
@@ -222,6 +235,7 @@ def reduce_samples(unit: ReduceUnit) -> bytes:
         at += len(piece)
 
     ids = np.ascontiguousarray(keys.reshape(-1, 33)[:, 1:])
+    del keys
     previous = _previous(unit.trace, unit.index_size)
     return write_leaves(out, merge_samples(runs, ids, unit.first, write, previous, unit.at_once))
 
