@@ -1,7 +1,8 @@
 """The verb `push`: a sealed trace is copied to object storage, its tree head last, and only in place of one it extends.
 
-Every object is put on a condition, so that whatever is cut, repeated or done by two at once, a head that lies there
-has all that it covers, byte for byte. What lies there already is not sent again.
+Every object is put on a condition, and every one that lies there is compared, so that whatever is cut, repeated or done
+by two at once, no head goes over what is gone or damaged. What lies there already is not sent again; what others have
+signed there, and what they witnessed, is never replaced.
 """
 
 from __future__ import annotations
@@ -15,27 +16,29 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from fgtrac.commit.publishing import HEAD, Contents, contents_of, stale_files, withdrawn_artifacts
-from fgtrac.errors import FgtracError, FormatError, StorageError, TamperError
+from fgtrac.commit.publishing import HEAD, Contents, Signed, contents_of, stale_files, withdrawn_artifacts
+from fgtrac.errors import FormatError, ProofError, StorageError, TamperError
+from fgtrac.store import durable
 from fgtrac.store.object_answers import Overtaken
-from fgtrac.store.object_storage import Digest, Listed, Objects, digest_of, is_url, parse_url, part_bytes
-from fgtrac.store.trace_dir import TraceDir
+from fgtrac.store.object_storage import Digest, Listed, Objects, digest_of, parse_url, part_bytes
+from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.merkle import root
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
-from fgtrac.tlog.tiles import WIDTH, TileNodes, parse_tile_path
+from fgtrac.tlog.tiles import WIDTH, TileNodes, tiles_of
 
 SETTING = "FGTRAC_PUSH"
 TRIES = 3  # for a trace that is sealed meanwhile
 AT_ONCE = 16  # small files on the way
 SMALL_BYTES = 1 << 22
-_MAY_CHANGE = ("journal/", "receipts/")  # and full seals' notes, which cosignatures are added to
+LOOKED_AT = 4096  # files at a time
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What a push came to: where it is, the head's size and root, how many files and bytes were sent, how many lay
-    there already, and how many stale ones were removed."""
+    there already, how many stale ones were removed, and the paths of notes and receipts that are other ones there than
+    here, and were left as they are."""
 
     url: str
     size: int
@@ -44,11 +47,17 @@ class Pushed:
     sent_bytes: int
     there: int
     removed: int
+    left: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Plain data; the root as hex."""
         said = {"url": self.url, "size": self.size, "root": self.root.hex(), "sent": self.sent}
-        return said | {"sent_bytes": self.sent_bytes, "there": self.there, "removed": self.removed}
+        return said | {
+            "sent_bytes": self.sent_bytes,
+            "there": self.there,
+            "removed": self.removed,
+            "left": list(self.left),
+        }
 
 
 def push_trace(
@@ -60,12 +69,14 @@ def push_trace(
 ) -> Pushed:
     """Publish the sealed trace at `path` as `url`, s3://BUCKET/PREFIX/NAME.trace; the journal and the vault stay here.
 
-    Only what is missing there is sent; with `again`, what earlier heads published is looked at too, and put back where
-    it is gone. `progress` is called with files that are there and files in all. A push that was cut goes on when it is
-    repeated. FileNotFoundError or FormatError where there is no trace, ValueError for a URL that is none, where nothing
-    is sealed yet, and where more is published than this trace has; FileExistsError where another trace lies there;
-    TamperError where what lies there is no beginning of this trace, or this one is damaged; StorageError where object
-    storage does not answer, refuses, knows no conditional writes, or somebody else published meanwhile.
+    Only what is missing there is sent, and what lies there is compared with the files here. These are read and proven
+    from the head in place on; with `again`, and where something is gone there, from the first entry on. `progress` is
+    called with files that are there and files in all. A push that was cut goes on when it is repeated.
+    FileNotFoundError or FormatError where there is no trace, or where what its head needs is gone, ValueError for a URL
+    that is none, where nothing is sealed yet, and where more is published than this trace has; FileExistsError where
+    another trace lies there; TamperError where what lies there is no beginning of this trace, or either is damaged;
+    StorageError where object storage does not answer, refuses, knows no conditional writes, or somebody else published
+    meanwhile.
     """
     trace = TraceDir.open(Path(path))
     with Objects(url) as objects:
@@ -85,10 +96,14 @@ def pushed_to(path: Path, environment: Mapping[str, str] | None = None) -> str |
     said = (os.environ if environment is None else environment).get(SETTING)
     if not said:
         return None
-    url = f"{said.rstrip('/')}/{path.name}"
-    if not is_url(said):
-        raise ValueError(f"{SETTING} names no place on object storage; set it to s3://BUCKET/PREFIX, or unset it")
-    parse_url(url)
+    name = Path(os.path.abspath(path)).name
+    url = f"{said.rstrip('/')}/{name}"
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise ValueError(
+            f"{SETTING} names no place on object storage for {name}: set it to s3://BUCKET/PREFIX, or unset it"
+        ) from error
     return url
 
 
@@ -104,9 +119,15 @@ class PushBehind:
             return
         try:
             push_trace(self._path, self._url)
-        except (FgtracError, OSError, ValueError) as error:
-            words = f"{self._path.name} was sealed and not pushed: {error}"
-            warnings.warn(f"fgtrac: {words}; later: fgtrac push {self._path} {self._url}", RuntimeWarning, stacklevel=3)
+        except Exception as error:  # noqa: BLE001 -- whatever a server answers, the run goes on
+            words = not_pushed(self._path, self._url, error)
+            warnings.warn(f"fgtrac: {self._path.name} was sealed and {words}", RuntimeWarning, stacklevel=3)
+
+
+def not_pushed(path: Path, url: str, error: Exception) -> str:
+    """Why a push behind a seal failed, and what to do."""
+    why = str(error) or type(error).__name__
+    return f"not pushed, as {SETTING} asks: {why}; later: fgtrac push {path} {url}"
 
 
 @dataclass(slots=True)
@@ -119,9 +140,11 @@ class _Push:
     head: TreeHead = field(init=False)
     there: dict[str, Listed] = field(init=False)
     published: TreeHead | None = field(init=False)  # and seen there before
+    signed: Signed = field(init=False)
     sent: int = 0
     sent_bytes: int = 0
     kept: int = 0
+    left: list[str] = field(default_factory=list)  # others' signatures and receipts, which are other ones here
     is_tried: bool = False  # that conditions are heeded
 
     def make(self, progress: Progress | None) -> Pushed:
@@ -133,14 +156,30 @@ class _Push:
         self.there = self.objects.listed()
         before = self.objects.read(HEAD) if HEAD in self.there else None
         self.published = None if before is None else self._extended(before.data)
-        since = 0 if self.published is None or self.again else self.published.size
-        contents = contents_of(self.trace, self.head, since)
-        self._send(contents, since, progress)
-        if before is None or before.data != note:
+        self.signed = Signed(self.trace, self.head)
+        self.signed.check_here(HEAD, note, self.head.size)
+        contents = self._contents()
+        self._send(contents, progress)
+        if before is None or (before.data != note and self._follows(before.data, note)):
             self._publish(note, None if before is None else before.etag)
         removed = self._remove(contents)
         said = str(self.objects.path), self.head.size, self.head.root
-        return Pushed(*said, self.sent, self.sent_bytes, self.kept, removed)
+        return Pushed(*said, self.sent, self.sent_bytes, self.kept, removed, tuple(sorted(self.left)))
+
+    def _contents(self) -> Contents:
+        """What is to lie there: read and proven from the head in place on, or, where something that it covers is gone
+        there, all of it. Artifacts of the head in place are among it, to be compared."""
+        since = 0 if self.published is None or self.again else self.published.size
+        if any(tile.width == WIDTH and tile.path not in self.there for tile in tiles_of(since)):
+            since = 0
+        contents = contents_of(self.trace, self.head, since)
+        here = {n for n in self.trace.names() if n.startswith("artifacts/") and not n.endswith(durable.TEMPORARY)}
+        old = here - contents.said.keys() - contents.withdrawn
+        if since and old - self.there.keys():  # gone there, or not yet in the log: the log says which
+            contents = contents_of(self.trace, self.head, 0)
+            old = here - contents.said.keys() - contents.withdrawn
+        contents.groups.insert(0, sorted(old & self.there.keys()))
+        return contents
 
     def _extended(self, note: bytes) -> TreeHead:
         """The head that lies there, which this trace's must extend."""
@@ -163,18 +202,23 @@ class _Push:
             )
         return found
 
+    def _follows(self, theirs: bytes, ours: bytes) -> bool:
+        """Whether a head goes in the place of another one: it covers more, or nobody signed there only."""
+        assert self.published is not None
+        return self.published.size < self.head.size or self._may_replace(HEAD, theirs, ours, self.head.size)
+
     # -- sending ----------------------------------------------------------------------------------------------------
 
-    def _send(self, contents: Contents, since: int, progress: Progress | None) -> None:
+    def _send(self, contents: Contents, progress: Progress | None) -> None:
         """Put what is missing there, group by group."""
         total, done = len(contents.paths), 0
+        slices = (group[at : at + LOOKED_AT] for group in contents.groups for at in range(0, len(group), LOOKED_AT))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for group in contents.groups:
-                todo = [path for path in group if not self._is_covered(path, since)]
+            for todo in slices:
                 looked = zip(todo, pool.map(partial(self._look, contents), todo), strict=True)
                 missing = [(path, digest) for path, digest in looked if digest is not None]
-                self.kept += len(group) - len(missing)
-                done += len(group) - len(missing)
+                self.kept += len(todo) - len(missing)
+                done += len(todo) - len(missing)
                 if missing:
                     self._try_conditions()
                 small = [(p, digest) for p, digest in missing if digest.size <= SMALL_BYTES]
@@ -184,35 +228,51 @@ class _Push:
                     if progress is not None:
                         progress(done, total)
 
-    def _is_covered(self, path: str, since: int) -> bool:
-        """Whether a full tile lies there that the head in place covers: it was there before that head was."""
-        if not path.startswith("tile/") or path not in self.there:
-            return False
-        tile = parse_tile_path(path)
-        return tile.width == WIDTH and (tile.number + 1) * WIDTH <= since >> 8 * max(tile.level, 0)
-
     def _look(self, contents: Contents, path: str) -> Digest | None:
-        """The digest of a file that has to be put there; None where it lies there. TamperError where it is not what
-        the log says, and where something else lies there that nobody may replace."""
+        """The digest of a file that has to be put there; None where it lies there, or is others' to change. TamperError
+        where it is not what the log or the plan says, and where something else lies there that nobody may replace."""
         place = self.trace.plain(path)
         size = place.stat().st_size
         with place.open("rb") as file:
             digest = digest_of(iter(lambda: file.read(part_bytes(size)), b""), size)
-        said = contents.said.get(path, (digest.size, bytes.fromhex(digest.sha256)))
-        if said != (digest.size, bytes.fromhex(digest.sha256)):
+        size_said, sha256 = contents.said.get(path, (None, bytes.fromhex(digest.sha256)))
+        if sha256.hex() != digest.sha256 or size_said not in (None, digest.size):
             raise TamperError(f"{path} in {self.trace.path} is not what its log says: run fgtrac verify")
         found = self.there.get(path)
         if found is None:
             return digest
         if self._is_same(path, found, digest):
             return None
-        if not path.startswith(_MAY_CHANGE) and not path.endswith(f"/{HEAD}"):
+        folder, _, rest = path.partition("/")
+        sealed = rest.partition("/")[0]
+        if path.endswith(f"/{HEAD}") and is_size(sealed):
+            theirs = self.objects.read(path).data
+            return digest if self._may_replace(path, theirs, self.trace.read(path), int(sealed)) else None
+        if folder == "receipts":
+            self.left.append(path)
+            return None
+        if folder != "journal":
             raise TamperError(
                 f"{self.objects.path}/{path} has {found.size:,} bytes, and not those of {self.trace.path} "
                 f"({digest.size:,}): it is damaged, or of another trace's push that was cut; nothing was overwritten. "
                 "Remove that object, or name another place, and push again"
             )
         return digest
+
+    def _may_replace(self, path: str, theirs: bytes, ours: bytes, size: int) -> bool:
+        """Whether a note there has no signature that ours lacks; else it is left as it is. TamperError where it is no
+        note of this log's first `size` entries, or its own signature fails."""
+        try:
+            there = self.signed.check(theirs, size)
+        except (ProofError, FormatError) as error:
+            raise TamperError(
+                f"{self.objects.path}/{path}: {error}; nothing was overwritten. Remove that object, or name another "
+                "place, and push again"
+            ) from error
+        if set(there.signatures) <= set(parse_note(ours).signatures):
+            return True
+        self.left.append(path)
+        return False
 
     def _is_same(self, path: str, found: Listed, digest: Digest) -> bool:
         """Whether an object has a file's bytes: by its ETag, or, where that is no MD5, by the SHA-256 noted with it."""

@@ -8,15 +8,24 @@ from pathlib import Path
 
 from fgtrac.api.kept_folder import take_folder
 from fgtrac.api.prior import signer_of, trace_id_of
-from fgtrac.api.push import push_trace, pushed_to
+from fgtrac.api.push import not_pushed, push_trace, pushed_to
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.indexer import MEMORY, Means
 from fgtrac.commit.sequencer import SealResult
 from fgtrac.engine.opening import check_engine
+from fgtrac.errors import StorageError
 from fgtrac.store.index_build import Progress
 from fgtrac.store.trace_dir import TraceDir
 
 WAIT_S = 10.0  # for somebody else's seal to end
+
+
+class NotPushedError(StorageError):
+    """The trace was sealed, as `sealed` says, and the push that FGTRAC_PUSH asks for behind it failed."""
+
+    def __init__(self, words: str, sealed: SealResult) -> None:
+        super().__init__(words)
+        self.sealed = sealed
 
 
 def seal_trace(
@@ -34,19 +43,24 @@ def seal_trace(
     What does not fit in about `memory_bytes` is done in pieces on disk by the workers of `engine` (None: FGTRAC_ENGINE,
     else `local`); `progress` hears the stage, and how many of how many units of it are done.
 
-    FileNotFoundError or FormatError where there is no trace, ValueError for a key that is not its own; otherwise as
-    `fgtrac.commit.sequencer.seal`, and, where FGTRAC_PUSH asks for a push behind it, as `fgtrac.api.push.push_trace`.
+    FileNotFoundError or FormatError where there is no trace, ValueError for a key that is not its own and for
+    an FGTRAC_PUSH that names no place; otherwise as `fgtrac.commit.sequencer.seal`. NotPushedError where it was sealed,
+    and the push behind it failed in any way.
     """
     if engine is not None:
         check_engine(engine)
     trace = TraceDir.open(path)
+    url = pushed_to(path)
     signer = signer_of(trace, key_path)
     tidy.remove_unfinished(trace)
     for folder in kept:
         take_folder(trace, trace_id_of(trace), folder)
-    url = pushed_to(path)
     means = Means(engine, memory_bytes, progress)
     result = sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S, means=means)
     if url is not None:
-        push_trace(path, url)
+        try:
+            push_trace(path, url)
+        except Exception as error:  # whatever a server answers: the seal is done, and its result is told
+            words = f"sealed at {result.size} entries, and {not_pushed(path, url, error)}"
+            raise NotPushedError(words, result) from error
     return result

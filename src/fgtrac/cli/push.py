@@ -15,7 +15,7 @@ def push(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
     url: Annotated[str, typer.Argument(metavar="URL", help="s3://BUCKET/PREFIX/NAME.trace")],
     again: Annotated[
-        bool, typer.Option("--again", help="look at what was published before too, and put back what is gone")
+        bool, typer.Option("--again", help="prove what was published before anew too, from the first entry on")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,3 +30,5 @@ def push(
     console.print(f"root {done.root.hex()}")
     counts = f"{done.sent:,} files with {done.sent_bytes:,} bytes sent, {done.there:,} were there"
     console.print(f"{counts}, {done.removed:,} stale ones removed")
+    for path in done.left:
+        console.print(f"{path} has other signatures or bytes there than here, and was left as it is", soft_wrap=True)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fgtrac.api.sealing import seal_trace
+from fgtrac.api.sealing import NotPushedError, seal_trace
 from fgtrac.cli.console import AsJson, answers, print_json, stages
 from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
+from fgtrac.commit.sequencer import SealResult
 
 
 def seal(
@@ -30,8 +31,18 @@ def seal(
     An index that does not fit in --memory is built in pieces on disk, by the processes of --engine; cut short, the same
     command goes on.
     """
-    with stages("sealing") as step:
-        result = seal_trace(trace, full=not plain, kept=kept or (), engine=engine, memory_bytes=memory, progress=step)
+    try:
+        with stages("sealing") as step:
+            result = seal_trace(
+                trace, full=not plain, kept=kept or (), engine=engine, memory_bytes=memory, progress=step
+            )
+    except NotPushedError as error:
+        _tell(error.sealed, as_json)
+        raise
+    _tell(result, as_json)
+
+
+def _tell(result: SealResult, as_json: bool) -> None:
     if as_json:
         said = {"size": result.size, "root": result.root.hex(), "new_entries": result.new_entries, "full": result.full}
         print_json(said)

@@ -4,38 +4,53 @@
     2  bundles and tiles   5  full seals' notes
     3  the index           6  the tree head: the caller's, when all of these are there; then what is stale may go
 
-Before that everything new is read and hashed here, so that no damaged copy is given away.
+Before that all that is new is read and hashed here, and held against the head, so that no damaged copy is given away.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fgtrac.commit.plan import SUFFIX
+from fgtrac.commit.indexer import find_damaged_column
+from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.commit.tidy import kept_sizes
-from fgtrac.errors import FormatError, TamperError
+from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir, is_size
-from fgtrac.tlog.merkle import hash_leaves, root
-from fgtrac.tlog.note import TreeHead
+from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
+from fgtrac.tlog.note import Note, TreeHead, Verifier, parse_note, parse_tree_head, verify_note
 from fgtrac.tlog.npy import COLUMNS, column_path
-from fgtrac.tlog.tiles import WIDTH, TileNodes, parse_tile_path, partial_tiles, read_bundle, tiles_of
+from fgtrac.tlog.tiles import (
+    WIDTH,
+    Tile,
+    TileNodes,
+    decode_bundle,
+    parse_tile_path,
+    partial_tiles,
+    read_bundle,
+    read_tile,
+    tiles_of,
+)
+from fgtrac.verify.keys import is_about_keys
 
 HEAD = "checkpoint"
-_NAMES_FILES = tuple(encode("kind") + encode(kind) for kind in ("artifact", "erasure"))
+_KINDS = tuple(encode("kind") + encode(kind) for kind in ("artifact", "erasure", "seal"))
 
 
 @dataclass(slots=True)
 class Contents:
-    """The files that a head needs, in groups to be sent one after the other; what the log says of artifacts that are
-    among them, size and SHA-256; and which were withdrawn."""
+    """The files that a head needs, in groups to be sent one after the other; the SHA-256 that the log says of artifacts
+    among them and the plan of columns, the log also a size; the sizes of full seals that were read; and which artifacts
+    were withdrawn."""
 
     groups: list[list[str]]
-    said: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    said: dict[str, tuple[int | None, bytes]] = field(default_factory=dict)
+    seals: list[int] = field(default_factory=list)
     withdrawn: set[str] = field(default_factory=set)
 
     @property
@@ -44,57 +59,163 @@ class Contents:
         return [path for group in self.groups for path in group]
 
 
+class Signed:
+    """What tells a trace's own notes: their text is that of its first entries, a key that its log names signed them."""
+
+    def __init__(self, trace: TraceDir, head: TreeHead) -> None:
+        self._trace, self._head = trace, head
+        self._nodes = TileNodes(trace, head.size)
+        self._keys: list[bytes] = []  # of the log's first `_read` bundles
+        self._read = 0
+        self._alone = threading.Lock()
+
+    def check(self, note: bytes, size: int) -> Note:
+        """The note of the first `size` entries. FormatError for what is no note, ProofError for any other, and for one
+        that none of the log's keys signed or whose signature fails."""
+        parsed = parse_note(note)
+        with self._alone:
+            mine = TreeHead(self._head.origin, size, root(size, self._nodes))
+            if parse_tree_head(parsed.text) != mine:
+                raise ProofError(f"is no head of the log's first {size} entries, whose root is {mine.root.hex()}")
+            ids = {line.key_id for line in parsed.signatures if line.name == mine.origin}
+            verify_note(note, [self._verifier(ids)])
+        return parsed
+
+    def check_here(self, path: str, note: bytes, size: int) -> None:
+        """As `check`, for a file of this trace: TamperError that names it."""
+        try:
+            self.check(note, size)
+        except (ProofError, FormatError) as error:
+            raise TamperError(f"{path} in {self._trace.path}: {error}; nothing was sent: run fgtrac verify") from error
+
+    def _verifier(self, ids: set[bytes]) -> Verifier:
+        """The first key in the log that one of these ids means: the bundles are read until it is found."""
+        while True:
+            for key in self._keys:
+                verifier = Verifier(self._head.origin, key)
+                if verifier.key_id in ids:
+                    return verifier
+            if self._read * WIDTH >= self._head.size:
+                raise ProofError("is signed by none of the keys that the log names")
+            entries = read_bundle(self._trace, self._read, self._head.size)
+            self._keys = [decode_event(entry)["public_key"] for entry in entries if is_about_keys(entry)]
+            self._read += 1
+
+
 def contents_of(
     trace: TraceDir, head: TreeHead, since: int, progress: Callable[[int, int], None] | None = None
 ) -> Contents:
     """What is to be published of a trace under `head`, whose first `since` entries were: tiles of all of it, artifacts
-    of what is new. TamperError or FormatError where what is new does not lead to the head's root; FileNotFoundError
-    where a file is gone, as where a seal has just replaced it. `progress` is called with bundles read and in all."""
+    of what is new. TamperError or FormatError where what is new does not lead to the head's root, and where a note is
+    none of this log; FileNotFoundError where a file is gone that the head needs: a seal has just replaced it, or it was
+    lost. `progress` is called with bundles read and in all."""
     found = _read(trace, head, since, progress)
-    sizes = sorted(size for size in trace.full_seals() if size <= head.size)
+    plan = _plan(trace, head)
     names = trace.names()
-    there = set(names)
-    notes = [f"index/{size}/{HEAD}" for size in sizes if f"index/{size}/{HEAD}" in there]
-    newest = newest_index(names, head.size)
+    there, signed = set(names), Signed(trace, head)
+    seals = {*found.seals, plan.index_size} - {0}
+    sizes = sorted(seals | {n for n in trace.full_seals() if n <= head.size and f"index/{n}/{HEAD}" in there})
+    notes = [f"index/{size}/{HEAD}" for size in sizes]
+    for size, note in zip(sizes, notes, strict=True):
+        signed.check_here(note, _needed(trace, note), size)
     tiles = [tile.path for tile in tiles_of(head.size)]
-    more = {tile.path for size in kept_sizes(trace, head.size) for tile in partial_tiles(size)} - set(tiles)
+    more = {tile.path: tile for size in kept_sizes(trace, head.size) for tile in partial_tiles(size)}
+    more = {path: more[path] for path in sorted(more.keys() - set(tiles))}
+    for tile in more.values():
+        _check_beginning(trace, head, tile)
     receipts = [n for n in names if n.startswith("receipts/") and not n.endswith(durable.TEMPORARY)]
-    plan = f"journal/{head.size}{SUFFIX}"
-    columns = [column_path(newest, name) for name in COLUMNS] if newest else []
-    found.groups = [[plan] if plan in there else [], tiles + sorted(more), columns, sorted(found.said), receipts, notes]
+    columns = _columns(trace, plan, found)
+    found.groups = [[plan.path], tiles + list(more), columns, sorted(found.said.keys() - set(columns)), receipts, notes]
     return found
 
 
-def newest_index(names: Iterable[str], size: int) -> int:
-    """The newest full seal up to `size` whose columns are all among the names; 0 where there is none."""
-    there = set(names)
-    sizes = {int(name.split("/")[1]) for name in there if name.startswith("index/") and is_size(name.split("/")[1])}
-    whole = [s for s in sizes if s <= size and all(column_path(s, name) in there for name in COLUMNS)]
-    return max(whole, default=0)
+def _needed(trace: TraceDir, path: str) -> bytes:
+    """A file that the head needs. FileNotFoundError, with the remedy, where it is gone."""
+    try:
+        return trace.read(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, which its head needs; nothing was published: run fgtrac seal") from error
+
+
+def _plan(trace: TraceDir, head: TreeHead) -> Plan:
+    """The head's plan. FormatError for another."""
+    path = f"journal/{head.size}{SUFFIX}"
+    try:
+        plan = parse_plan(_needed(trace, path))
+        if plan.stop != head.size or plan.index_size > head.size:
+            raise FormatError(f"the plan of a seal ends at {plan.stop} entries, its index at {plan.index_size}")
+    except FormatError as error:
+        raise FormatError(f"{path} in {trace.path}: {error}; nothing was sent: run fgtrac seal") from error
+    return plan
+
+
+def _columns(trace: TraceDir, plan: Plan, found: Contents) -> list[str]:
+    """The newest index's columns, all there, each with the SHA-256 that the plan says."""
+    if not plan.index_size:
+        return []
+    name = find_damaged_column(trace, plan.index_size, plan.index_digests)
+    if name is not None:
+        path = column_path(plan.index_size, name)
+        if not (trace.path / path).exists():
+            raise FileNotFoundError(
+                f"{trace.path} has no file {path}, which its head needs; nothing was published: run fgtrac seal"
+            )
+        raise TamperError(f"{path} in {trace.path} is not what its plan says; nothing was sent: run fgtrac seal")
+    paths = {name: column_path(plan.index_size, name) for name in COLUMNS}
+    found.said |= {path: (None, plan.index_digests[name]) for name, path in paths.items()}
+    return list(paths.values())
+
+
+def _check_beginning(trace: TraceDir, head: TreeHead, tile: Tile) -> None:
+    """TamperError unless a partial tile of an older head is the beginning of this head's."""
+    count = head.size >> 8 * max(tile.level, 0)
+    width = min(WIDTH, count - tile.number * WIDTH)
+    part, whole = trace.read(tile.path), trace.read(Tile(tile.level, tile.number, width).path)
+    if tile.level >= 0:
+        fits = len(part) == tile.width * HASH_BYTES
+    else:
+        fits = bool(decode_bundle(part, tile.width))
+    if not fits or not whole.startswith(part):
+        raise TamperError(f"{tile.path} in {trace.path} was changed: run fgtrac verify")
 
 
 def _read(trace: TraceDir, head: TreeHead, since: int, progress: Callable[[int, int], None] | None) -> Contents:
-    """Hash every bundle from entry `since` on, hold it against its tile and these against the root, and collect what
-    its entries say of artifacts."""
+    """Hash every bundle from entry `since` on, hold it against its tile, each such tile against the one above it, and
+    the last against the root; and collect what the entries say of artifacts and full seals."""
     nodes, found = TileNodes(trace, head.size), Contents([])
     if head.size and root(head.size, nodes) != head.root:
         raise TamperError(f"the hash tiles of {trace.path} do not lead to the root of its head: run fgtrac verify")
     first, bundles = since // WIDTH, -(-head.size // WIDTH)
     for number in range(first, bundles):
         entries = read_bundle(trace, number, head.size)
+        tile = Tile(0, number, len(entries))
+        hashes = read_tile(trace, tile)
         for place, leaf in enumerate(hash_leaves(entries)):
-            if nodes.node(0, number * WIDTH + place) != leaf:
+            if hashes[place * HASH_BYTES : (place + 1) * HASH_BYTES] != leaf:
                 raise TamperError(f"entry {number * WIDTH + place} of {trace.path} was changed: run fgtrac verify")
-        for entry in entries[max(since - number * WIDTH, 0) :]:
-            if any(words in entry for words in _NAMES_FILES):
-                _take(found, decode_event(entry))
+        _check_above(trace, nodes, tile, hashes)
+        for place, entry in enumerate(entries):
+            if number * WIDTH + place >= since and any(words in entry for words in _KINDS):
+                _take(found, number * WIDTH + place, decode_event(entry))
         if progress is not None:
             progress(number + 1 - first, bundles - first)
+    for tile in tiles_of(head.size):
+        if tile.level > 0 and (tile.number + 1) * WIDTH > since >> 8 * tile.level:
+            _check_above(trace, nodes, tile, read_tile(trace, tile))
     return found
 
 
-def _take(found: Contents, event: Mapping[str, Any]) -> None:
-    if event["kind"] == "artifact":
+def _check_above(trace: TraceDir, nodes: TileNodes, tile: Tile, hashes: bytes) -> None:
+    """TamperError unless a full tile's root is what the tile above it says; a partial one's hashes are all in the root
+    of the log."""
+    if tile.width == WIDTH and MemoryNodes(hashes).node(8, 0) != nodes.node(8 * (tile.level + 1), tile.number):
+        raise TamperError(f"{tile.path} in {trace.path} is not what the tile above it says: run fgtrac verify")
+
+
+def _take(found: Contents, number: int, event: Mapping[str, Any]) -> None:
+    if event["kind"] == "seal":
+        found.seals.append(number + 1)
+    elif event["kind"] == "artifact":
         found.said[event["path"]] = event["size"], event["sha256"]
     elif event["kind"] == "erasure":
         found.withdrawn.update(event["artifacts"])
