@@ -93,6 +93,21 @@ def test_what_cannot_be_made_again_from_its_pickle_is_no_lost_worker(pool, tmp_p
         list(pool.results(engine_units.odd, units(2, tmp_path), what="x"))
 
 
+@pytest.mark.parametrize("name", ["local:1", "local:2"])
+def test_a_unit_that_leaves_does_not_end_its_caller(name, tmp_path):
+    with (
+        open_engine(name) as engine,
+        pytest.raises(EngineError, match=r"leaves left with SystemExit\(0\), work undone"),
+    ):
+        list(engine.results(engine_units.leaves, units(4, tmp_path), what="x"))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(0, "KeyboardInterrupt"), (1, "GeneratorExit"), (2, "HiddenError")])
+def test_a_units_interrupt_is_not_its_callers(pool, number, kind):
+    with pytest.raises(EngineError, match=rf"stops left with {kind}\(here\), work undone"):
+        list(pool.results(engine_units.stops, [Unit(number)] * 2, what="x"))
+
+
 def test_whoever_stops_early_leaves_no_unit_running(pool, tmp_path):
     for number, _ in pool.results(engine_units.first_short, units(8, tmp_path), what="x"):
         assert number == 0

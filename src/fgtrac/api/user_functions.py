@@ -61,7 +61,7 @@ def _calling(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() would end the command as if all were done
             frames = traceback.extract_tb(error.__traceback__)
             mine = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
             line = mine[-1] if mine else getattr(error, "lineno", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fgtrac.engine.units import R, U
+from fgtrac.engine.units import R, U, left
 
 
 class Alone:
@@ -24,7 +24,10 @@ class Alone:
     ) -> Iterator[tuple[int, R]]:
         """As `Engine.results`."""
         for number, unit in enumerate(units):
-            result = work(unit)
+            try:
+                result = work(unit)
+            except SystemExit as error:
+                raise left(work, error) from None
             if progress is not None:
                 progress(number + 1, len(units))
             yield number, result

@@ -64,6 +64,13 @@ def attempt(work: Callable[[U], R], unit: U) -> R:
         except Exception:  # noqa: BLE001  whatever its own pickling raises
             raise EngineError(f"{type(error).__name__}: {error}") from None
         raise
+    except BaseException as error:  # noqa: BLE001  as its caller would take it for its own
+        raise left(work, error) from None
+
+
+def left(work: Callable[[U], R], error: BaseException) -> EngineError:
+    """Of a unit that ends its process, which its caller must not take for its own end."""
+    return EngineError(f"{getattr(work, '__name__', 'a unit')} left with {type(error).__name__}({error}), work undone")
 
 
 def lost(what: str, number: int, total: int, how: str) -> EngineError:
