@@ -220,6 +220,9 @@ def broken(run):
     rows = []
     return rows[3]
 
+def leaving(run):
+    raise SystemExit(0)
+
 def modelless(run):
     again(run)
 
@@ -285,6 +288,7 @@ def test_score_with_an_engine_makes_the_factors_and_the_matrix(
         ("later.py:value", 2, "later.py has no function value"),
         ("later.py:forgetful", 2, "call score_with() first"),
         ("later.py:broken", 1, "later.py, line 25: IndexError: list index out of range"),
+        ("later.py:leaving", 1, "SystemExit: 0"),
         ("later.py:modelless", 2, "modelless returned NoneType; return the model"),
     ],
 )
