@@ -60,7 +60,8 @@ def test_what_a_rank_kept_can_be_brought_to_the_trace(tmp_path: Path) -> None:
         seal_trace(trace, tmp_path / "key.pem", kept=[brought])
     said = read_told(trace)
     assert [len(said.trained(rank)) for rank in (0, 1)] == [9, 10]
-    assert said.counts("gap", "leave") == [0, 1]
+    assert said.counts("gap", "leave") == [1, 1]
+    assert said.kind("gap")[0]["reason"].startswith("rank 0 of 2 ended without leaving")
     assert not refuted(tmp_path / "0")
     assert fgtrac.open(trace).history("TensorDataset:5").uses > 0  # the vault has its name
 

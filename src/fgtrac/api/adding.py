@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgtrac.api import prior
+from fgtrac.api.last_start import lost_ranks
 from fgtrac.api.ledger import Ledger, read_ledger
 from fgtrac.capture.recorder import Recorder
 from fgtrac.commit import sequencer, tidy
-from fgtrac.commit.gather import read_segments
 from fgtrac.commit.signer import Signer
 from fgtrac.errors import CaptureError
 from fgtrac.store import durable
@@ -66,7 +66,8 @@ def alone_in(trace: TraceDir) -> Iterator[None]:
 
 
 def take_up(trace: TraceDir, key: Path | None) -> Signer:
-    """Make a trace ready to be added to: what a crash left is repaired and sealed. Its signer.
+    """Make a trace ready to be added to: what a crash left is repaired and sealed, and of a training of several
+    processes it is said which of them were lost. Its signer.
 
     CaptureError where it is being recorded now, FileNotFoundError or ValueError where the key is not at hand.
     """
@@ -74,13 +75,34 @@ def take_up(trace: TraceDir, key: Path | None) -> Signer:
     signer = prior.signer_of(trace, key)
     tidy.remove_unfinished(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
+    if say_lost_ranks(trace):
+        sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
     return signer
+
+
+def say_lost_ranks(trace: TraceDir) -> tuple[str, ...]:
+    """Write a `gap` entry into the journal for each rank that the log of a training that is over shows to be lost, and
+    that was not said of: a full seal behind it would look like rank 0's own. What was written."""
+    lost = tuple(lost_ranks(trace).values())
+    if lost:
+        writer = os.urandom(16)
+        with closing(
+            Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
+        ) as recorder:
+            for reason in lost:
+                recorder.record("gap", {"reason": reason})
+    return lost
 
 
 def check_idle(trace: TraceDir) -> None:
     """CaptureError where a process is recording into the trace now."""
-    if any(durable.is_held(segment.path) for segment in read_segments(trace)):
+    if is_recorded(trace):
         raise CaptureError(f"{trace.path} is being recorded by a process now; add to it when that has ended")
+
+
+def is_recorded(trace: TraceDir) -> bool:
+    """Whether a process is recording into the trace now."""
+    return any(durable.is_held(path) for path in trace.journal.glob("*.wal"))
 
 
 def await_idle(journal: Path) -> None:

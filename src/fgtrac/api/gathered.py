@@ -7,11 +7,12 @@ import itertools
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.api.kept import Kept
+from fgtrac.api.kept import SEALED, Kept
 from fgtrac.api.kept_folder import KeptWriter
 from fgtrac.api.ranks import POLL_S, Ranks
 from fgtrac.commit.signer import Signer
@@ -96,7 +97,9 @@ def _first(names: Iterable[tuple[bytes, str, bytes, str | None]]) -> Iterable[tu
 
 
 class Receiver:
-    """Rank 0's end: writes what the others have sent into the trace and its vault, and tells them what is sealed."""
+    """Rank 0's end: writes what the others have sent into the trace and its vault, and tells them what is sealed. Of a
+    rank it takes the entries of the writer that it joined as and, where a training goes on, of those that it said first
+    of all that it kept something of."""
 
     def __init__(self, ranks: Ranks, trace: TraceDir, vault: Vault, signer: Signer) -> None:
         self._ranks = ranks
@@ -105,6 +108,8 @@ class Receiver:
         self._signer = signer
         self._turn = threading.Lock()
         self._taken = dict.fromkeys(range(1, ranks.count), 0)  # of each rank, how many parcels
+        self._goes_on = False
+        self._kept: dict[int, tuple[list[bytes], bytes]] = {}  # rank -> writers of before; what it knows this start by
 
     def take(self) -> None:
         """Write what has come. OSError where the disk refuses, or the store of the group is gone: what was not written
@@ -120,7 +125,12 @@ class Receiver:
     def _take(self, rank: int, data: bytes) -> None:
         unfit: FormatError | None = None
         try:
-            self._writer.write(decode(data))
+            said = decode(data)
+            if isinstance(said, list) and said[:1] == ["keeps"] and self._goes_on and not self._taken[rank]:
+                self._kept[rank] = _read_keeps(*said[1:])
+            else:
+                self._check_writer(rank, said)
+                self._writer.write(said)
         except FormatError as error:
             unfit = error
         self._ranks.forget(rank, self._taken[rank])
@@ -128,8 +138,22 @@ class Receiver:
         if unfit is not None:
             raise OSError(f"parcel {self._taken[rank] - 1} of rank {rank} is none: {unfit}") from unfit
 
+    def _check_writer(self, rank: int, said: Any) -> None:
+        """FormatError for frames of a writer that is not the rank's."""
+        if not (isinstance(said, list) and said[:1] == ["frames"] and len(said) == 3 and isinstance(said[1], bytes)):
+            return
+        writer, joined = said[1], self._ranks.writer_of(rank)
+        if writer == joined:
+            return
+        kept = self._kept[rank][0] if rank in self._kept else []
+        if writer not in kept or any(writer == self._ranks.writer_of(other) for other in self._taken):
+            mine = f"joined as {joined.hex()}" if joined else "has not joined"
+            more = f" and said to keep {', '.join(one.hex() for one in kept)}" if kept else ""
+            raise FormatError(f"entries of writer {writer.hex()} from a rank that {mine}{more}")
+
     def take_kept(self) -> list[str]:
         """Where a training goes on, take what the ranks kept from before; what to say of those that were silent."""
+        self._goes_on = True
         self._ranks.ask_kept(self._signer.trace_id)
         deadline, silent = time.monotonic() + KEPT_WAIT_S, []
         for rank in self._taken:
@@ -150,12 +174,24 @@ class Receiver:
             self._writer.rotate()
 
     def tell_sealed(self) -> None:
-        """Tell each rank the newest head, how many of each writer's entries it covers, and how many parcels are kept
-        here."""
+        """Tell each rank how many of its writers' entries the log has, and how many parcels are kept here: signed with
+        the key of the newest head."""
         note = self._trace.head_note()
         if note is None:
             return
-        writers = [[writer, stop] for writer, stop in sorted(sealed_writers(self._trace, self._signer).items())]
+        sealed, key = sealed_writers(self._trace, self._signer), self._signer.key_of(note)
         with self._turn:
             for rank, taken in self._taken.items():
-                self._ranks.tell_sealed(rank, encode([note, writers, taken]))
+                kept, start = self._kept.get(rank, ([], b""))
+                try:
+                    mine = sorted({self._ranks.writer_of(rank), *kept} & sealed.keys())
+                except RuntimeError:
+                    return  # the store is gone: nobody is left to hear it
+                said = encode([self._signer.trace_id, rank, start, [[w, sealed[w]] for w in mine], taken])
+                self._ranks.tell_sealed(rank, encode([said, self._signer.sign_envelope(key, SEALED, said)]))
+
+
+def _read_keeps(writers: Any, start: Any) -> tuple[list[bytes], bytes]:
+    if not isinstance(writers, list) or not all(isinstance(one, bytes) for one in [*writers, start]):
+        raise FormatError("a rank says whose entries it kept, and it is no list of writers")
+    return writers, start

@@ -38,6 +38,11 @@ def read_kept(folder: Path) -> Iterator[tuple[Path | None, list[Any]]]:
                 yield None, ["frames", segment.writer, frames]
 
 
+def writers_in(folder: Path) -> list[bytes]:
+    """Whose segments are there."""
+    return sorted({parse_segment_name(path.name)[0] for path in (folder / "journal").glob("*.wal")})
+
+
 def _pieces(frames: Sequence[bytes]) -> Iterator[bytes]:
     some: list[bytes] = []
     size = 0

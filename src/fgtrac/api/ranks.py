@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from fgtrac.api.adding import await_idle
-from fgtrac.api.lost_ranks import MAY_MISS
+from fgtrac.api.last_start import MAY_MISS
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.turns import Registered, Turn
 from fgtrac.errors import CaptureError
@@ -79,6 +79,7 @@ class Ranks:
         self._before_told: Callable[[], None] = lambda: None
         self._store = store
         self._said: Counter[str] = Counter()
+        self._joined: dict[int, bytes] = {}
         self._last_seen: dict[int, tuple[bytes, float]] = {}
         self._left: list[tuple[int, bytes, int]] = []  # rank, writer, how many entries it wrote
 
@@ -308,6 +309,12 @@ class Ranks:
         """What a rank has sent, or None where it has not yet."""
         key = f"sent/{rank}/{number}"
         return bytes(self._store.get(key)) if self._store.check([key]) else None
+
+    def writer_of(self, rank: int) -> bytes:
+        """The writer that a rank joined as, as it said at first; b"" before it has."""
+        if rank not in self._joined and self._store.check([f"joined/{rank}"]):
+            self._joined[rank] = bytes(self._store.get(f"joined/{rank}"))
+        return self._joined.get(rank, b"")
 
     def forget(self, rank: int, number: int) -> None:
         """It is written."""

@@ -15,8 +15,8 @@ from fgtrac.api import prior
 from fgtrac.api.adding import await_idle, hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
+from fgtrac.api.last_start import lost_ranks
 from fgtrac.api.ledger import read_ledger
-from fgtrac.api.lost_ranks import lost_ranks
 from fgtrac.api.rank_run import join, let_join, take_kept
 from fgtrac.api.ranks import Ranks, find_ranks
 from fgtrac.api.recording import Options, Run

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+from fgtrac.api.adding import hold_open, is_recorded, say_lost_ranks
 from fgtrac.api.kept_folder import take_folder
+from fgtrac.api.last_start import has_ranks
 from fgtrac.api.prior import signer_of, trace_id_of
 from fgtrac.api.push import not_pushed, push_trace, pushed_to
 from fgtrac.commit import sequencer, tidy
@@ -39,7 +43,8 @@ def seal_trace(
     progress: Progress | None = None,
 ) -> SealResult:
     """Seal the trace at `path`, after a crash too; with `full` (the default) commit the index over all of it. `kept`
-    are folders that ranks on other hosts have left: what is in them goes in before (`fgtrac.api.kept_folder`).
+    are folders that ranks on other hosts have left: what is in them goes in before (`fgtrac.api.kept_folder`). Of a
+    training of several processes that is over, a full seal says which of them were lost.
     What does not fit in about `memory_bytes` is done in pieces on disk by the workers of `engine` (None: FGTRAC_ENGINE,
     else `local`); `progress` hears the stage, and how many of how many units of it are done.
 
@@ -56,7 +61,13 @@ def seal_trace(
     for folder in kept:
         take_folder(trace, trace_id_of(trace), folder)
     means = Means(engine, memory_bytes, progress)
+    new = 0
+    if full and has_ranks(trace) and not is_recorded(trace):
+        with closing(hold_open(trace)):
+            new = sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S, means=means).new_entries
+            say_lost_ranks(trace)
     result = sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S, means=means)
+    result = replace(result, new_entries=new + result.new_entries)
     if url is not None:
         try:
             push_trace(path, url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,23 @@ class Gathered:
 
 def read_segments(trace: TraceDir) -> list[Segment]:
     """Every journal segment, by writer and number. TamperError for a frame that checks out and is no entry of it."""
+    return [_read_segment(trace.plain(f"journal/{p.name}"), writer, number) for writer, number, p in _named(trace)]
+
+
+def read_segments_of(trace: TraceDir, writers: Collection[bytes]) -> list[Segment]:
+    """As `read_segments`, of these writers alone; one that another process removes meanwhile is passed over."""
+    found = []
+    for writer, number, path in _named(trace):
+        if writer in writers:
+            with suppress(FileNotFoundError):
+                found.append(_read_segment(trace.plain(f"journal/{path.name}"), writer, number))
+    return found
+
+
+def _named(trace: TraceDir) -> list[tuple[bytes, int, Path]]:
     if not trace.journal.is_dir():
         return []
-    named = [(*parse_segment_name(p.name), p) for p in trace.journal.iterdir() if p.suffix == ".wal"]
-    return [_read_segment(trace.plain(f"journal/{p.name}"), writer, number) for writer, number, p in sorted(named)]
+    return sorted((*parse_segment_name(p.name), p) for p in trace.journal.iterdir() if p.suffix == ".wal")
 
 
 def _read_segment(path: Path, writer: bytes, number: int) -> Segment:
@@ -251,7 +265,8 @@ def _is_sealed(segment: Segment, sealed: Mapping[bytes, int]) -> bool:
 
 
 def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int], told: Collection[str] | None = None) -> None:
-    """Delete the segments whose every frame is sealed and to which nobody appends any more.
+    """Delete the segments whose every frame is sealed and to which nobody appends any more; one that another process
+    has deleted meanwhile is passed over.
 
     A damaged one is set aside under another name instead, once its damage is among what was `told` (None: whatever it
     is): a gap entry says what it lost.
@@ -259,7 +274,7 @@ def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int], told:
     for segment in segments:
         if not _is_sealed(segment, sealed) or (segment.damage and told is not None and segment.damage not in told):
             continue
-        with durable.alone_with(segment.path) as size_bytes:
+        with suppress(FileNotFoundError), durable.alone_with(segment.path) as size_bytes:
             if size_bytes != segment.size_bytes:
                 continue  # held; or its writer added something after it was read, which the next seal takes
             if segment.damage:
