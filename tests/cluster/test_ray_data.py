@@ -26,17 +26,16 @@ from fgtrac.frameworks.ray_batches import carried
 from told_truth import read_told
 
 pytestmark = pytest.mark.filterwarnings("default", "error:fgtrac")  # Ray warns of itself
+TESTS = str(Path(__file__).parents[1])
 ROWS = 40
 IDS = [1000 + n for n in range(ROWS)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    tests = str(Path(__file__).parents[1])
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": tests}},
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", TESTS)  # in a runtime_env, Ray's waiting workers would not do
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

@@ -25,8 +25,9 @@ TESTS = str(Path(__file__).parents[1])
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    known = {"env_vars": {"PYTHONPATH": TESTS}}
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False, runtime_env=known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", TESTS)  # in a runtime_env, Ray's waiting workers would not do
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
     yield
     ray.shutdown()
 
