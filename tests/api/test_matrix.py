@@ -70,6 +70,26 @@ def test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one(scored: Problem, tm
     assert len(after) == 7
 
 
+def test_a_kept_part_that_is_damaged_or_foreign_is_made_again(scored: Problem, tmp_path: Path) -> None:
+    whole = write(scored, tmp_path)
+    part = tmp_path / "scores-00001.npy"
+    part.write_bytes(part.read_bytes()[:-1] + b"\0")
+    (tmp_path / "scores-00002.npy").write_bytes(whole["scores-00003.npy"])
+    (tmp_path / "scores-00003.sha256").unlink()
+    (tmp_path / "scores-00004.npy").write_bytes(b"")
+    untouched = (tmp_path / "scores-00000.npy").stat().st_mtime_ns
+    assert write(scored, tmp_path) == whole
+    assert (tmp_path / "scores-00000.npy").stat().st_mtime_ns == untouched
+
+
+def test_one_folder_has_no_parts_of_an_engine_beside_parts_without(scored: Problem, tmp_path: Path) -> None:
+    before = write(scored, tmp_path)
+    opened, how = fgtrac.open(scored.path), {"method": "fisher", "rows_a_part": 50}
+    with pytest.raises(ValueError, match="with --engine and now without or the reverse"):
+        opened.write_scores(tmp_path, *TARGETS, engine="local:1", **how)
+    assert files(tmp_path) == before
+
+
 def test_a_folder_with_anything_else_in_it_is_refused_and_left_alone(scored: Problem, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")

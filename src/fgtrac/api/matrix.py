@@ -1,9 +1,10 @@
 """The whole matrix of scores, part by part into a folder: an interrupted job goes on where it stopped.
 
-query.json           what was asked: trace, method, checkpoints, layers, targets; how many rows a part has
+query.json           what was asked: trace, method, checkpoints, layers, targets; a part's rows; how many threads
 rows.csv             a line for each training sample, in the order of the scores' rows: row, data set, key, id, label
 targets.csv          a line for each target, in the order of the scores' columns: column, target
 scores-00000.npy     (rows, targets) float32, the scores of the rows from part * rows_a_part on
+scores-00000.sha256  written after it, as sha256sum does: a part that has not this digest is made again
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def write_matrix(
     size = max(1, PART_NUMBERS // m) if rows_a_part is None else rows_a_part
     if size < 1:
         raise ValueError(f"rows_a_part={size}; a part has at least 1 row")
-    query = query_text(explainer, cache, resolved, method, size)
+    query = query_text(explainer, cache, resolved, method, size, by_engine=engine is not None)
     parts = [(part, start, min(n, start + size)) for part, start in enumerate(range(0, n, size))]
-    missing = [part for part in parts if not _path(folder, part[0]).exists()]
+    missing = [part for part in parts if not _is_whole(folder, part[0])]
     is_here = engine is None or engine.name == "local:1" or len(missing) < 2
     with nullcontext() if engine is None else one_thread():
         ready = hold_ready(cache, resolved, method) if is_here else None
@@ -106,16 +107,33 @@ def write_part(
     m: int,
 ) -> None:
     """Write the scores of some rows toward all m targets."""
-    durable.write_file(_path(folder, part), _npy(_part(cache, prepared, start, stop, m)))
+    data = _npy(_part(cache, prepared, start, stop, m))
+    durable.write_file(_path(folder, part), data)
+    durable.write_file(_path(folder, part).with_suffix(".sha256"), _digest_line(folder, part, data))
 
 
 def _path(folder: Path, part: int) -> Path:
     return folder / f"scores-{part:05d}.npy"
 
 
-def query_text(explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int) -> str:
-    """query.json."""
-    return json.dumps(_query(explainer, cache, targets, method, size), ensure_ascii=False, indent=1) + "\n"
+def _digest_line(folder: Path, part: int, data: bytes) -> bytes:
+    return f"{hashlib.sha256(data).hexdigest()}  {_path(folder, part).name}\n".encode()
+
+
+def _is_whole(folder: Path, part: int) -> bool:
+    path = _path(folder, part)
+    kept = path.with_suffix(".sha256")
+    if not (path.is_file() and kept.is_file()):
+        return False
+    return kept.read_bytes() == _digest_line(folder, part, path.read_bytes())
+
+
+def query_text(
+    explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int, *, by_engine: bool
+) -> str:
+    """query.json. All units of any engine compute with one thread; without an engine the last bits are others."""
+    query = _query(explainer, cache, targets, method, size) | {"threads": "one" if by_engine else "as many as torch's"}
+    return json.dumps(query, ensure_ascii=False, indent=1) + "\n"
 
 
 def _query(explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int) -> dict[str, Any]:
@@ -145,7 +163,10 @@ def _claim(folder: Path, text: str) -> None:
     path = folder / "query.json"
     if path.is_file():
         if path.read_text() != text:
-            raise ValueError(f"{folder} has the scores of another query (see query.json in it); name another folder")
+            raise ValueError(
+                f"{folder} has the scores of another query, or made with --engine and now without or the reverse (see "
+                "query.json in it); name another folder"
+            )
         return
     if folder.exists() and (not folder.is_dir() or any(p for p in folder.iterdir() if p.suffix != ".tmp")):
         raise ValueError(f"{folder} exists and holds no scores; name a new folder")

@@ -73,6 +73,6 @@ def _ready(job: MatrixJob) -> tuple[Cache, Ready, int]:
     explainer = open_trace(job.trace)._explainer
     cache = explainer.cache(job.checkpoints)
     resolved = explainer.resolve(cache, job.targets)
-    if query_text(explainer, cache, resolved, job.method, job.rows_a_part) != job.query:
+    if query_text(explainer, cache, resolved, job.method, job.rows_a_part, by_engine=True) != job.query:
         raise ScoreError(f"{job.trace} has other factors or samples at a worker than where the scores were asked for")
     return cache, hold_ready(cache, resolved, job.method), len(resolved)
