@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from fgtrac.api.audit import audit_trace
@@ -159,6 +161,27 @@ def test_what_a_crash_leaves_is_noted_and_what_nobody_explains_is_refuted() -> N
         "receipts/8/x",
     ):
         assert_refuted(whole() | {name: b"x"}, "files", name)
+
+
+class Starved(MemoryTrace):
+    """A trace on a machine that cannot open one of its files."""
+
+    starved = ""
+
+    def read(self, path: str) -> bytes:
+        if path == self.starved:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().read(path)
+
+
+@pytest.mark.parametrize("path", ["tile/entries/000.p/8", "tile/0/000.p/8", "index/8/values.npy", "index/8/checkpoint"])
+def test_what_a_machine_lacks_is_no_fault_of_the_trace(path: str) -> None:
+    trace = Starved(whole())
+    assert path in trace.names()
+    trace.starved = path
+    report = audit_trace(trace, VERIFIER)
+    assert report.verdict is Verdict.CANNOT_TELL
+    assert any("Too many open files" in finding.words for finding in report.failures())
 
 
 def test_progress_counts_bundles() -> None:

@@ -85,7 +85,7 @@ class Log:
     files: TraceFiles
     head: TreeHead
     leaves: bytearray = field(default_factory=bytearray)
-    bad_bundle: str = ""
+    bad_bundle: FormatError | OSError | None = None
     nodes: MemoryNodes = field(default_factory=lambda: MemoryNodes(()))
     used: set[str] = field(default_factory=set)
     is_whole: bool = False  # every bundle was there, and the entries lead to the head's root
@@ -149,7 +149,7 @@ def read_log(
             if progress is not None:
                 progress(-(-len(log.leaves) // (WIDTH * HASH_BYTES)), bundles)
     except (FormatError, OSError) as error:
-        log.bad_bundle = str(error)
+        log.bad_bundle = error
     hashed = len(log.leaves) // HASH_BYTES
     log.used |= {log.tile(ENTRIES, number).path for number in range(-(-hashed // WIDTH))}
     log.nodes = MemoryNodes(bytes(log.leaves))
@@ -229,7 +229,7 @@ def check_entries(log: Log, older: Iterable[Tile], *, tiles_hold: bool) -> str:
     """Every entry must hash to its leaf under the head's root; bundles of `older` sizes must be the beginning of their
     successors."""
     if log.bad_bundle:
-        raise ProofError(log.bad_bundle)
+        raise log.bad_bundle
     if not log.is_whole:
         _blame_entry(log, tiles_hold=tiles_hold)
     for tile in older:
