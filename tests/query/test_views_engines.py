@@ -193,6 +193,29 @@ def test_a_builder_beside_another_builds_in_a_folder_of_its_own(long: Path, cach
     assert len([path for path in top.iterdir() if not path.name.startswith("building-")]) == 1
 
 
+class Unseen(Alone):
+    """Workers that do not see a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def check_shared(self, folder: Path) -> None:
+        if folder == self._folder:
+            raise EngineError(f"a node does not see {folder}")
+
+    def results(self, *_: Any, **__: Any) -> Any:
+        pytest.fail("a unit began")
+
+
+def test_a_node_that_does_not_see_the_trace_is_refused_before_any_unit_begins(
+    long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "views").mkdir()
+    monkeypatch.chdir(long.parent)
+    with pytest.raises(EngineError, match=f"does not see {long.resolve()}"):
+        build_in(Path(long.name), tmp_path / "views", Unseen(long.resolve()))
+
+
 def test_a_range_that_is_not_what_was_sealed_gives_no_table_on_any_engine(tmp_path: Path, cache: Path) -> None:
     path = make_trace(tmp_path / "t", uses=600, seals=(200,)).trace.path
     bundle = path / "tile/entries/001"

@@ -3,6 +3,7 @@ and its rows go to disk as they come. Nothing is believed unless the hashes lead
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,8 @@ def build_views(
     roles = Roles(registry, timeline)
     units = _units(trace, seal, folder, write_setting(folder, registry, timeline), roles)
     if len(units) > 1:
+        if os.access(_path(trace), os.W_OK):  # where not, a worker that lacks it says so
+            engine.check_shared(_path(trace))
         engine.check_shared(folder)
     written = _write_ranges(engine, units, seal.head.size, progress)
     load_setting.cache_clear()  # it maps files of the folder
@@ -63,10 +66,15 @@ def build_views(
     return files
 
 
+def _path(trace: TraceDir) -> Path:
+    """As any process finds it."""
+    return trace.path if trace.is_far else trace.path.resolve()
+
+
 def _units(trace: TraceDir, seal: FullSeal, folder: Path, setting: bytes, roles: Roles) -> list[RangeUnit]:
     return [
         RangeUnit(
-            number, str(trace.path), seal.head, start, stop, str(folder), setting, roles.write(folder, start * WIDTH)
+            number, str(_path(trace)), seal.head, start, stop, str(folder), setting, roles.write(folder, start * WIDTH)
         )
         for number, (start, stop) in enumerate(ranges_of(trace, seal.head.size))
     ]
