@@ -155,6 +155,7 @@ def test_score_writes_the_whole_matrix_with_the_users_own_keys(run: Run, scored:
         (("--checkpoints", "ten"), 2, "--checkpoints ten are no steps"),
         (("--checkpoints", "11"), 2, "there are [10, 20, 30]"),
         (("--by", "colour"), 2, "by='colour' is none of"),
+        (("--engine", "locall:2"), 2, "'locall:2' is no engine"),
         (("--method", "fisher", "--ggn"), 1, "no Gauss-Newton matrix"),
     ],
 )
@@ -166,6 +167,17 @@ def test_score_refuses_in_one_line(
     assert words in done.err
     assert done.err.count("\n") == 1
     assert not (tmp_path / "scores").exists()
+
+
+def test_an_engine_that_would_do_nothing_is_refused_first(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = tmp_path / "none.trace"
+    done = run("score", none, "--engine", "local:2")
+    assert (done.code, "(--with) and the matrix (-o), and neither is asked for" in done.err) == (2, True)
+    assert "'locall:2' is no engine" in run("score", none, "--with", "none.py:f", "--engine", "locall:2").err
+    monkeypatch.setenv("FGTRAC_ENGINE", "local:2")  # for every verb: no word where it does nothing
+    assert "--engine" not in run("score", none).err
 
 
 def test_score_without_factors_names_the_remedy(run: Run, lived: Life) -> None:

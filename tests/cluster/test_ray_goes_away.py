@@ -42,10 +42,9 @@ def test_a_seal_goes_on_after_its_cluster_went_away(
             stages.append(stage)
             passing_cluster.kill()
 
-    monkeypatch.setattr("fgtrac.cli.seal.seal_trace", lambda path, **how: seal_trace(path, **how | {"progress": hear}))
-    monkeypatch.setattr(
-        "sys.argv", ["fgtrac", "seal", str(made.trace.path), "--memory", "1", "--engine", passing_cluster.client]
-    )
+    here = {"progress": hear, "memory_bytes": 1}
+    monkeypatch.setattr("fgtrac.cli.seal.seal_trace", lambda path, **how: seal_trace(path, **how | here))
+    monkeypatch.setattr("sys.argv", ["fgtrac", "seal", str(made.trace.path), "--engine", passing_cluster.client])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 4

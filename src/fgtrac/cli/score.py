@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
 from fgtrac.api.user_functions import load_function
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.engine.opening import FORMS
+from fgtrac.engine.opening import FORMS, check_engine
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_WITH_OUT = 20  # up to so many targets are shown when the matrix is written too
@@ -91,6 +92,9 @@ def score(
     says that fidelity is not measured.
     """
     check_group(by)
+    if engine is not None:
+        check_engine(engine)
+        _check_used(engine, with_, out)
     if also:
         _check_alone({"-o": out, "--record": record, "--with": with_, "--fidelity": fidelity})
     if with_ is not None:
@@ -127,6 +131,12 @@ def score(
         print_json(answer.as_json())
     else:
         answer.print(answers())
+
+
+def _check_used(engine: str, with_: str | None, out: Path | None) -> None:
+    """ValueError where an engine was named on the command line, and nothing is asked that it would do."""
+    if with_ is None and out is None and engine != os.environ.get("FGTRAC_ENGINE"):
+        raise ValueError(f"--engine {engine} makes factors (--with) and the matrix (-o), and neither is asked for")
 
 
 def _check_alone(given: dict[str, Any]) -> None:
