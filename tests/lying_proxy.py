@@ -57,6 +57,8 @@ class Proxy:
         """One connection: one request after the other."""
         with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
             client.settimeout(WAIT_S)
+            for one in (client, server):  # else what follows a head waits for its acknowledgement, 40 ms
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections.append(server)
             while head := _read_head(client):
                 method, path = head.split(b" ", 2)[:2]

@@ -282,6 +282,22 @@ def test_the_command_pushes_and_what_it_prints_has_its_schema(
     assert "only read" in capfd.readouterr().err
 
 
+def test_a_report_of_a_trace_far_away_is_written_here(
+    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    push_trace(growing.path, url)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run_verb(["report", url, "--key", growing.key], monkeypatch) == 0
+    assert [path.name for path in Path().iterdir()] == ["run.report.html"]
+    assert "run.trace: holds" in capfd.readouterr().out
+    assert run_verb(["diff", url, str(growing.path)], monkeypatch) == 0
+    told = capfd.readouterr().out
+    assert url in told
+    assert "s3:/t" not in told
+    assert "put its vault beside it" not in told
+
+
 def run_verb(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of a command."""
     monkeypatch.setattr(sys, "argv", ["fgtrac", *arguments])

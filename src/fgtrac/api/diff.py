@@ -103,12 +103,12 @@ def _open(path: Path, stack: ExitStack) -> Side:
     trace = open_to_read(path)
     head = trace.head()
     if head is None or not head.size:
-        raise NotSealedError(f"nothing of {path} was sealed yet; run fgtrac seal {path}")
+        raise NotSealedError(f"nothing of {trace.path} was sealed yet; run fgtrac seal {trace.path}")
     vault = None
     if trace.vault_path.exists():
         vault = Vault.open(trace.vault_path, trace_id_of(trace))
         stack.callback(vault.close)
-    return Side(str(path), TrainingLog(trace, head), vault)
+    return Side(str(trace.path), TrainingLog(trace, head), vault)
 
 
 def _tell(unknown: dict[str, str], sections: Sequence[str], make: Callable[[], T]) -> T | None:
@@ -274,9 +274,10 @@ def _contributions(same: SameSamples) -> tuple[Correlation, ...]:
     sums = [_sums(side.log, blocks, same.total) for side, blocks in zip(same.sides, (same.a, same.b), strict=True)]
     for side, mine in zip(same.sides, sums, strict=True):
         if not mine:
-            raise CannotTell(
-                f"{side.name} has no recorded contributions; with factors, fgtrac score {side.name} --record makes some"
+            where = (
+                "fgtrac score --record where it was recorded" if side.is_far else f"fgtrac score {side.name} --record"
             )
+            raise CannotTell(f"{side.name} has no recorded contributions; with factors, {where} makes some")
     found = []
     for method, target in sorted(sums[0].keys() & sums[1].keys()):
         (a, has_a), (b, has_b) = sums[0][method, target], sums[1][method, target]

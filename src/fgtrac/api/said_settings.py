@@ -132,7 +132,7 @@ def _orders(sides: Sequence[Side]) -> tuple[tuple[Pair, ...], Untold]:
 
 
 def _sealed_state(side: Side) -> str:
-    where = "its vault has not what opens that" if side.vault else "put its vault beside it"
+    where = "its vault has not what opens that" if side.vault else side.needs_vault
     return f"the log of {side.name} has no open state that its batches were drawn from: {where}"
 
 

@@ -19,6 +19,7 @@ from fgtrac.events.codec import decode, encode
 from fgtrac.events.identity import make_ids, number_preimages, preimage, public_id
 from fgtrac.query.step_samples import Numbers
 from fgtrac.query.training import Block, TrainingLog
+from fgtrac.store.object_storage import is_url
 from fgtrac.store.vault import Vault
 from fgtrac.verify.checks import CannotTell
 
@@ -42,6 +43,16 @@ class Side:
         self.schemes = {event["name"]: event["id_scheme"] for _, event in self.log.events("dataset")}
         runs = [event for _, event in self.log.events("run")]
         self.commitment = runs[0].get("key_commitment") if runs else None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it lies on object storage, where no vault is beside it."""
+        return is_url(self.name)
+
+    @property
+    def needs_vault(self) -> str:
+        """What to do where its vault is missing."""
+        return "compare it where its vault is" if self.is_far else "put its vault beside it"
 
     @property
     def keyed(self) -> set[str]:
@@ -130,7 +141,7 @@ def _by_name(side: Side) -> Comparable:
     if side.keyed:
         if side.vault is None:
             raise CannotTell(
-                f"the ids of {side.name} are keyed, so they say nothing about another run's: put its vault beside it, "
+                f"the ids of {side.name} are keyed, so they say nothing about another run's: {side.needs_vault}, "
                 "and the samples are compared by their names"
             )
         own = _public_ids(side.vault)

@@ -18,6 +18,7 @@ from fgtrac.cli.doctor import doctor
 from fgtrac.cli.duplicates import duplicates
 from fgtrac.cli.erase import erase
 from fgtrac.cli.export import export
+from fgtrac.cli.far_places import refuse_far_places, remedy_far
 from fgtrac.cli.history import history
 from fgtrac.cli.key import key
 from fgtrac.cli.prove import prove
@@ -87,6 +88,7 @@ app.add_typer(key, name="key", short_help="your signing key: make, show, replace
 def main() -> None:
     """Run the command line; ends the process with the documented exit code."""
     try:
+        refuse_far_places(sys.argv[1:])
         code = app(standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
@@ -110,6 +112,6 @@ def main() -> None:
 
 def fail(error: BaseException | str, code: int) -> int:
     """Say what went wrong, on one line, and give the exit code back."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = remedy_far(" ".join(str(error).split()) or type(error).__name__, sys.argv[1:])
     print(f"fgtrac: {one_line(words)}", file=sys.stderr)
     return code

@@ -13,6 +13,7 @@ from fgtrac.api.report import make_report
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
 from fgtrac.cli.history import Key
 from fgtrac.store.durable import write_file
+from fgtrac.store.object_storage import FarPath, is_url
 from fgtrac.web.ai_act import draft
 from fgtrac.web.report_data import report_data
 from fgtrac.web.report_page import report_page
@@ -23,7 +24,8 @@ SUFFIX = ".report.html"
 def report(
     trace: Annotated[Path, typer.Argument(help="the trace, NAME.trace")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="the page to write (default: NAME.report.html beside the trace)")
+        Path | None,
+        typer.Option("--out", "-o", help="the page to write (default: NAME.report.html beside the trace, or here)"),
     ] = None,
     key: Key = None,
     ai_act: Annotated[
@@ -41,8 +43,9 @@ def report(
 
     Exit code as of verify. With --json the figures are printed too; a page is then written with -o only.
     """
-    whole = trace.absolute()
-    page = out or (None if as_json else whole.with_name(whole.name.removesuffix(".trace") + SUFFIX))
+    whole = FarPath(trace) if is_url(trace) else trace.absolute()
+    beside = Path.cwd() if is_url(trace) else whole.parent
+    page = out or (None if as_json else beside / (whole.name.removesuffix(".trace") + SUFFIX))
     for place in (page, ai_act):
         if place is not None:
             _check_place(place, force)

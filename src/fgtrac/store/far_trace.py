@@ -21,10 +21,11 @@ from fgtrac.store.object_answers import NoBucketError
 from fgtrac.store.object_storage import Objects
 from fgtrac.store.random_access import OpenFile
 from fgtrac.store.range_reads import BlockCache, FarArray, FarFile
-from fgtrac.store.trace_dir import NPY_HEADER, NPY_HEADER_BYTES, TraceDir, check_size, is_size
+from fgtrac.store.trace_dir import NPY_HEADER, NPY_HEADER_BYTES, TraceDir, check_size, is_size, is_small
 from fgtrac.tlog.tiles import parse_tile_path
 
 PIECE_BYTES = 1 << 23
+MAX_WHOLE_BYTES = 1 << 30  # in memory at once
 
 
 class FarTrace(TraceDir):
@@ -59,20 +60,27 @@ class FarTrace(TraceDir):
         if path.startswith("tile/"):  # they never change, and are read more than once
             check_size(path, size := self._cache.size(path))
             return self._cache.read(path, 0, size)
-        piece = self.objects.read(path)
-        check_size(path, piece.size)
-        return piece.data
+        if is_small(path):
+            return self.objects.read(path).data
+        data = bytearray()
+        for piece in self.pieces(path):
+            data += piece
+            if len(data) > MAX_WHOLE_BYTES:
+                raise FormatError(f"{path} has more than the {MAX_WHOLE_BYTES:,} bytes that are read at once")
+        return bytes(data)
 
     def pieces(self, path: str, size: int = PIECE_BYTES) -> Iterator[bytes]:
         """As `TraceDir.pieces`."""
-        at, total = 0, 1
+        piece = self.objects.read(path, 0, max(size, PIECE_BYTES))
+        at, total = len(piece.data), piece.size
+        if piece.data:
+            yield piece.data
         while at < total:
             piece = self.objects.read(path, at, max(size, PIECE_BYTES))
-            total = piece.size
-            if not piece.data:
-                break
-            yield piece.data
             at += len(piece.data)
+            if piece.size != total or not piece.data:
+                raise FormatError(f"{path} has {piece.size:,} bytes, and had {total:,} when it was begun; try again")
+            yield piece.data
 
     def names(self) -> list[str]:
         """As `TraceDir.names`, of what the head in place covers and of what is no file of a log."""

@@ -32,6 +32,13 @@ class BeyondEnd(StorageError):
     """The range that was asked for begins behind the last byte, or the object is empty."""
 
 
+def said_in(answer: dict[str, Any], name: str, where: str) -> Any:
+    """A field of an answer. StorageError where it is not there."""
+    if answer.get(name) is None:
+        raise StorageError(f"what answers at {where} leaves out {name}, as no S3 does; see to FGTRAC_S3_ENDPOINT")
+    return answer[name]
+
+
 def told(error: Exception, method: str, bucket: str, key: str, where: str) -> Exception:
     """The error to raise in place of what s3fs or botocore raised: FileNotFoundError where there is no such object or
     bucket, Overtaken for a condition that does not hold, StorageError otherwise."""
@@ -51,7 +58,7 @@ def told(error: Exception, method: str, bucket: str, key: str, where: str) -> Ex
         )
         return StorageError(f"{where} refuses the credentials for s3://{bucket} ({code}): {remedy}")
     if code in _REGION:
-        region = said.get("Region") or said.get("Endpoint") or "another region"
+        region = f"{said.get('Region') or said.get('Endpoint') or 'another region':.80}"
         return StorageError(f"the bucket {bucket} is in {region}, not where it was asked for ({where}): set AWS_REGION")
     if code == "InvalidBucketName":
         return StorageError(f"{where} takes {bucket} for no bucket's name; name another")
@@ -71,7 +78,7 @@ def _code(cause: BaseException) -> tuple[str, int, dict[str, Any]]:
     if not isinstance(response, dict):
         return "", 0, {}
     said = response.get("Error", {})
-    return str(said.get("Code", "")), int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)), said
+    return f"{said.get('Code', '')!s:.80}", int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)), said
 
 
 def _unanswered(error: Exception, bucket: str, where: str) -> StorageError:

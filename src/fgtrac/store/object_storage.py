@@ -16,21 +16,28 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from fgtrac.errors import StorageError
-from fgtrac.store.object_answers import BeyondEnd, Overtaken, told
+from fgtrac.store.object_answers import BeyondEnd, Overtaken, said_in, told
+from fgtrac.store.trace_dir import MAX_SMALL_BYTES, check_size
 
 PART_BYTES = 1 << 26  # a longer file goes in several parts
 MAX_PARTS = 9000  # S3 takes 10,000
 TIMEOUT_S = 30.0
-SLOWEST = 100_000  # bytes a second: a put that takes longer is given up
+SLOWEST = 100_000  # bytes a second: what takes longer is given up
+MAX_LISTED = 1_000_000  # objects below one place: 100 million entries have fewer
+MAX_PAGES = 10_000
+_READ_BYTES = 1 << 18
 _REMOVED_AT_ONCE = 1000
 _URL = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x20\\\x7f]{1,900})")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _ENDPOINTS = ("FGTRAC_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -116,7 +123,7 @@ class Objects:
         self.path = FarPath(f"s3:/{self.bucket}/{self._key}")
         said = os.environ if environment is None else environment
         endpoint = next((said[name] for name in _ENDPOINTS if said.get(name)), None)
-        self.server = re.sub("//[^/]*@", "//", endpoint) if endpoint else "Amazon S3"  # in words, without a password
+        self.server = in_words(endpoint) if endpoint else "Amazon S3"
         self._timeout_s = _timeout_s(said)
         self._files = _open(endpoint, said, self._timeout_s)
         self._quote = '"{}"'  # how an ETag is written in If-Match; `check_conditions` finds out
@@ -138,43 +145,56 @@ class Objects:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def listed(self, prefix: str = "") -> dict[str, Listed]:
-        """Every object whose path begins with `prefix`; one request for each thousand."""
-        found = {}
-        for answer in self._pages(Prefix=f"{self._key}/{prefix}"):
+        """Every object whose path begins with `prefix`; one request for each thousand. StorageError where a listing
+        does not end, or names something else."""
+        found, at = {}, f"{self._key}/{prefix}"
+        for answer in self._pages(Prefix=at):
             for one in answer.get("Contents", ()):
-                path = one["Key"].removeprefix(f"{self._key}/")
-                found[path] = Listed(int(one["Size"]), one["ETag"].strip('"'))
+                key, size, etag = (said_in(one, name, self.server) for name in ("Key", "Size", "ETag"))
+                if not key.startswith(at):
+                    raise self._wrong(f"lists {key!r:.100} below s3://{self.bucket}/{at}")
+                found[key.removeprefix(f"{self._key}/")] = Listed(int(size), etag.strip('"'))
         return found
 
     def folders(self, prefix: str) -> list[str]:
         """The names that follow `prefix` (which ends in a slash) and have something below them."""
         at = f"{self._key}/{prefix}"
-        pages = self._pages(Prefix=at, Delimiter="/")
-        return [one["Prefix"][len(at) :].rstrip("/") for page in pages for one in page.get("CommonPrefixes", ())]
+        found = (one for page in self._pages(Prefix=at, Delimiter="/") for one in page.get("CommonPrefixes", ()))
+        return [said_in(one, "Prefix", self.server)[len(at) :].rstrip("/") for one in found]
 
     def _pages(self, **asked: Any) -> Iterator[dict[str, Any]]:
         more: dict[str, Any] = {}
-        while True:
+        listed = 0
+        for _page in range(MAX_PAGES):
             answer = self._ask("list_objects_v2", "", **asked, **more)
+            listed += len(answer.get("Contents", ())) + len(answer.get("CommonPrefixes", ()))
+            if listed > MAX_LISTED:
+                break
             yield answer
             if not answer.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+            more = {"ContinuationToken": said_in(answer, "NextContinuationToken", self.server)}
+        raise self._wrong(f"lists no end of objects below s3://{self.bucket}/{asked['Prefix']} ({listed:,} so far)")
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> Piece:
-        """An object's bytes, all of them, or at most `length` from `start` on. FileNotFoundError where there is none;
-        `start` has to lie inside it."""
-        asked = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+        """At most `length` of an object's bytes, from `start` on, which has to lie inside it. Without `length` all of
+        them, of a note, a tile or a receipt: FormatError where it is longer than any. FileNotFoundError where there is
+        none."""
+        most = MAX_SMALL_BYTES if length is None else length
         try:
-            answer = self._ask("get_object", path, **asked)
+            answer = self._ask("get_object", path, most, Range=f"bytes={start}-{start + most - 1}")
         except BeyondEnd:
             if start:
                 raise
             return Piece(b"", 0, "")
-        data = answer["Body"]
+        data, etag = answer["Body"], said_in(answer, "ETag", self.server).strip('"')
         self.bytes_read += len(data)
-        size = str(answer.get("ContentRange", "")).rpartition("/")[2]
-        return Piece(data, int(size) if size.isdecimal() else len(data), answer["ETag"].strip('"'))
+        size = _whole_size(answer.get("ContentRange"), start, len(data))
+        if size is None:
+            raise self._wrong(f"gives another range of s3://{self.bucket}/{self._key}/{path} than was asked for")
+        if length is None:
+            check_size(path, size)
+        return Piece(data, size, etag)
 
     def sha256(self, path: str) -> str | None:
         """The SHA-256 that was noted with an object as it was put there, None where none was."""
@@ -191,26 +211,26 @@ class Objects:
             "ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
         }
         answer = self._ask("put_object", path, **said, **_noted(digest), **self._condition(replaces))
-        return str(answer["ETag"]).strip('"')
+        return str(said_in(answer, "ETag", self.server)).strip('"')
 
     def put_file(self, path: str, source: Path, digest: Digest, *, replaces: str | None = None) -> str:
         """Put a file: as `put`, in parts where it is long. What a cut upload left of parts is taken back."""
         if digest.size <= PART_BYTES:
             return self.put(path, source.read_bytes(), digest, replaces=replaces)
-        upload = self._ask("create_multipart_upload", path, **_noted(digest))["UploadId"]
+        upload = said_in(self._ask("create_multipart_upload", path, **_noted(digest)), "UploadId", self.server)
         try:
             parts: list[dict[str, Any]] = []
             with source.open("rb") as file:
                 while piece := file.read(part_bytes(digest.size)):
                     answer = self._ask("upload_part", path, UploadId=upload, PartNumber=len(parts) + 1, Body=piece)
-                    parts.append({"PartNumber": len(parts) + 1, "ETag": answer["ETag"]})
+                    parts.append({"PartNumber": len(parts) + 1, "ETag": said_in(answer, "ETag", self.server)})
             said = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
             answer = self._ask("complete_multipart_upload", path, **said, **self._condition(replaces))
         except BaseException:
             with suppress(StorageError, FileNotFoundError):  # what follows says why; a bucket's rules remove such parts
                 self._ask("abort_multipart_upload", path, UploadId=upload)
             raise
-        return str(answer["ETag"]).strip('"')
+        return str(said_in(answer, "ETag", self.server)).strip('"')
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove objects, which may have gone already; how many were named."""
@@ -229,7 +249,7 @@ class Objects:
         try:
             if not self._answers(key, IfNoneMatch="*") or self._answers(key, IfNoneMatch="*"):
                 raise self._unconditional("If-None-Match")
-            etag = str(self._ask("head_object", "", Key=key)["ETag"]).strip('"')
+            etag = said_in(self._ask("head_object", "", Key=key), "ETag", self.server).strip('"')
             wrong = hashlib.md5(etag.encode(), usedforsecurity=False).hexdigest()
             for quote in ('"{}"', "{}"):  # RFC 9110 has it in quotes; Ceph up to 16 wants it without
                 if self._answers(key, IfMatch=quote.format(wrong)):
@@ -257,35 +277,86 @@ class Objects:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, path: str, **asked: Any) -> dict[str, Any]:
+    def _wrong(self, does: str) -> StorageError:
+        return StorageError(f"what answers at {self.server} {does}; see to FGTRAC_S3_ENDPOINT, or name another place")
+
+    def _ask(self, method: str, path: str, most: int = 0, /, **asked: Any) -> dict[str, Any]:
+        """What the server says; of an object at most `most` bytes."""
         from fsspec.asyn import sync
 
         if method != "list_objects_v2":
             asked.setdefault("Key", f"{self._key}/{path}")
         self.requests += 1
         try:
-            answer: dict[str, Any] = sync(self._files.loop, self._answer, method, asked)
+            answer: dict[str, Any] = sync(self._files.loop, self._answer, method, asked, most)
+        except StorageError:
+            raise
         except Exception as error:  # s3fs, botocore and aiohttp raise kinds of their own
             raise told(error, method, self.bucket, asked.get("Key", self._key), self.server) from error
         return answer
 
-    async def _answer(self, method: str, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, method: str, asked: dict[str, Any], most: int) -> dict[str, Any]:
         import asyncio
 
         for tries_left in (2, 1, 0):
             # The client's own time-out does not run while a server lets it wait for "100 Continue".
             limit_s = 2 * self._timeout_s + len(asked.get("Body", b"")) / SLOWEST
+            begun = time.monotonic()
             call = self._files._call_s3(method, Bucket=self.bucket, **asked)
             answer: dict[str, Any] = await asyncio.wait_for(call, limit_s)
             if method != "get_object":
                 return answer
             try:
                 async with answer["Body"] as body:
-                    return answer | {"Body": await body.read()}
+                    return answer | {"Body": await self._body(body, most, begun + limit_s)}
+            except (StorageError, TimeoutError):
+                raise
             except Exception:  # cut while it was read: asked for again, and the last one is raised
                 if not tries_left:
                     raise
         raise AssertionError("unreachable")
+
+    async def _body(self, body: Any, most: int, deadline: float) -> bytes:
+        """A body of at most `most` bytes, which come at no less than SLOWEST. StorageError where there are more,
+        TimeoutError where they come more slowly."""
+        import asyncio
+
+        data = bytearray()
+        while True:
+            left_s = deadline + len(data) / SLOWEST - time.monotonic()
+            piece = await asyncio.wait_for(body.read(min(_READ_BYTES, most + 1 - len(data))), max(left_s, 0))
+            if not piece:
+                return bytes(data)
+            data += piece
+            if len(data) > most:
+                raise self._wrong(f"sends more than the {most:,} bytes that were asked for")
+
+
+def in_words(endpoint: str) -> str:
+    """Scheme, host and port of an endpoint: what stands before or behind them may be secret."""
+    try:
+        url = urlsplit(endpoint)
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        url, port = urlsplit(""), ""
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or "@" in endpoint.removeprefix(f"{url.scheme}://{url.netloc}")
+    ):
+        return "the endpoint that is set"  # perhaps a password with a slash
+    return f"{url.scheme}://{f'[{url.hostname}]' if ':' in url.hostname else url.hostname}{port}"
+
+
+def _whole_size(said: str | None, start: int, length: int) -> int | None:
+    """How many bytes an object has, from Content-Range, or, where a server sent the whole, from what came. None where
+    it is another range than that from `start` on."""
+    if said is None:
+        return None if start else length
+    match = _RANGE.fullmatch(said)
+    if match is None or int(match[1]) != start or int(match[2]) - start + 1 != length:
+        return None
+    return int(match[3])
 
 
 def _noted(digest: Digest | None) -> dict[str, Any]:
@@ -309,7 +380,10 @@ def _open(endpoint: str | None, environment: Mapping[str, str], timeout_s: float
         from s3fs import S3FileSystem
     except ModuleNotFoundError as error:
         raise ValueError(f"a trace on object storage needs the extra s3 ({error}): pip install 'fgtrac[s3]'") from error
+    from fgtrac.store.bounded_answers import BoundedSession
+
     config: dict[str, Any] = {
+        "http_session_cls": BoundedSession,
         "connect_timeout": min(timeout_s, 10.0),
         "read_timeout": timeout_s,
         "retries": {"max_attempts": 2, "mode": "standard"},
@@ -319,9 +393,7 @@ def _open(endpoint: str | None, environment: Mapping[str, str], timeout_s: float
     }
     client: dict[str, Any] = {}
     if endpoint and endpoint.startswith("http://"):
-        client["verify"] = (
-            False  # there is no certificate to look at: else a list of authorities is read for each client
-        )
+        client["verify"] = False  # no certificate to look at: else a list of authorities is read for each client
     if endpoint:
         config["s3"] = {"addressing_style": "path"}
         if not any(environment.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")):

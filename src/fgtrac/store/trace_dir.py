@@ -146,10 +146,14 @@ class TraceDir:
         return sorted(int(p.name) for p in folder.iterdir() if is_size(p.name)) if folder.is_dir() else []
 
 
+def is_small(path: str) -> bool:
+    """Whether a path is that of a note, a tile or a receipt."""
+    return path.startswith(("tile/", "receipts/")) or path.rpartition("/")[2] == "checkpoint"
+
+
 def check_size(path: str, size: int) -> None:
     """FormatError for a note, a tile or a receipt that is longer than any."""
-    is_small = path.startswith(("tile/", "receipts/")) or path.rpartition("/")[2] == "checkpoint"
-    if is_small and size > MAX_SMALL_BYTES:
+    if is_small(path) and size > MAX_SMALL_BYTES:
         raise FormatError(f"{path} has {size:,} bytes, and the most that one like it has is {MAX_SMALL_BYTES:,}")
 
 
