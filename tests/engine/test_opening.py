@@ -11,6 +11,7 @@ import pytest
 import typer
 
 import fgtrac
+from fgtrac.api.sealing import NotPushedError
 from fgtrac.cli.engine import memory_bytes
 from fgtrac.engine.alone import Alone
 from fgtrac.engine.local import cores
@@ -21,10 +22,16 @@ from fgtrac.score.finite import NotFinite, SamplesNotFinite
 
 @pytest.mark.parametrize(
     "name", ["", "locals", "local:", "local:0", "local:-1", "local:9999", "local:two", "ray:", "ray://", "ray://host",
-             "ray://host:port", "ray://ho st:1", "Ray", "dask"],
+             "ray://host:port", "ray://ho st:1", "ray://host:0", "ray://host:99999", "Ray", "dask"],
 )  # fmt: skip
 def test_what_is_no_engine_is_refused_with_the_forms_there_are(name):
-    with pytest.raises(ValueError, match=r"is no engine; an engine is local, local:N|are an engine"), open_engine(name):
+    with (
+        pytest.raises(
+            ValueError,
+            match=r"is no engine(; an engine is local|: local:N has 1 to 1024 processes$|: a port is 1 to 65535$)",
+        ),
+        open_engine(name),
+    ):
         pass
 
 
@@ -53,16 +60,18 @@ def test_every_error_of_the_package_comes_home_from_a_worker_as_itself():
     found = below(FgtracError)
     assert len(found) > 20
     for kind in found:
-        said = {NotFinite: ("loss", 2, 7), SamplesNotFinite: (1, 2, "train", 3, "digits:0")}.get(
-            kind, ("what is wrong",)
-        )
+        said = ODD.get(kind, ("what is wrong",))
         error = kind(*said)
         home = pickle.loads(pickle.dumps(error))
         assert type(home) is kind
         assert (str(home), vars(home)) == (str(error), vars(error))
 
 
-ODD = {NotFinite: ("loss", 2, 7), SamplesNotFinite: (1, 2, "train", 3, "digits:0")}  # take more than words
+ODD = {
+    NotFinite: ("loss", 2, 7),
+    SamplesNotFinite: (1, 2, "train", 3, "digits:0"),
+    NotPushedError: ("words", None),
+}  # take more than words
 
 
 def import_all(package):
@@ -78,17 +87,24 @@ def below(kind):
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("1", 1),
+        ("1M", 1 << 20),
         ("4G", 4 << 30),
         ("4GiB", 4 << 30),
         ("4GB", 4 << 30),
         ("512M", 512 << 20),
-        ("7K", 7 << 10),
+        ("7000K", 7000 << 10),
+        ("1048576", 1 << 20),
         ("2T", 2 << 40),
     ],
 )
 def test_memory_is_said_in_powers_of_1024(text, size):
     assert memory_bytes(text) == size
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1", "1G"), ("4", "4G"), ("512K", "512G"), ("1048575", "1048575G")])
+def test_a_size_whose_unit_was_forgotten_is_refused_with_what_was_meant(text, meant):
+    with pytest.raises(typer.BadParameter, match=f"below 1M; did you mean {meant}"):
+        memory_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0G", "-1G", "4 apples", "1.5G", "G", "4Gi B", "9" * 13, "4P"])

@@ -31,6 +31,9 @@ class NotPushedError(StorageError):
         super().__init__(words)
         self.sealed = sealed
 
+    def __reduce__(self) -> tuple[type[NotPushedError], tuple[str, SealResult]]:
+        return type(self), (str(self), self.sealed)
+
 
 def seal_trace(
     path: Path,
