@@ -320,9 +320,9 @@ class Ranks:
         """It is written."""
         self._store.delete_key(f"sent/{rank}/{number}")
 
-    def tell_sealed(self, rank: int, head: bytes) -> None:
-        """Let a rank know how far a head covers what it has sent."""
-        self._tell(f"sealed/{rank}", head)
+    def tell_sealed(self, rank: int, said: bytes) -> None:
+        """Let a rank know how much of what it has sent is in the log, and kept."""
+        self._tell(f"sealed/{rank}", said)
 
     def hear_sealed(self) -> bytes | None:
         """What rank 0 said last of that, None before it has. ConnectionError where it cannot be reached."""
