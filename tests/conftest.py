@@ -1,6 +1,7 @@
 """One thread for every computation, here and in child processes: a sum in another order has other last bits."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,9 @@ import pytest
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # read when numpy and torch are loaded, which is later
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and then in every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECURSION_LIMIT = sys.getrecursionlimit()
 
