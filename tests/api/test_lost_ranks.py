@@ -31,6 +31,7 @@ def die(*runs: Run) -> None:
         atexit.unregister(run._interrupted)
         for held in (run._recorder, run._vault, run._held):
             held.close()
+        run._grounding.close()  # a killed process has no optimizer that it could hear any more
 
 
 def reasons(folder: Path) -> list[str]:
