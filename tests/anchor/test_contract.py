@@ -100,7 +100,7 @@ def test_a_size_that_does_not_grow_is_refused(chain: TestChain, trace_id: bytes)
 
 
 def test_nobody_elses_log_is_touched(chain: TestChain, trace_id: bytes) -> None:
-    mine, yours, other = Talk(chain), Talk(chain, 1), bytes(15) + b"z"
+    mine, yours, other = Talk(chain), Talk(chain, 1), b"z" * 16
     mine.anchor(trace_id, 10, root_of("mine"))
     assert yours.newest(trace_id).size == mine.newest(other).size == 0
     yours.anchor(trace_id, 5, root_of("yours"))

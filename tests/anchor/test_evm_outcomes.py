@@ -281,7 +281,7 @@ def test_a_contract_with_a_head_that_the_account_never_gave_is_not_used(
         assert type(told) is outcomes.PlantedHeadError
         assert "its event was made up" in str(told)
     assert chain.liar.sent == []
-    assert anchored(chain.service(contract=format_address(planted.contract)), evm_head(bytes(15) + b"!", 5)).size == 5
+    assert anchored(chain.service(contract=format_address(planted.contract)), evm_head(b"!" * 16, 5)).size == 5
 
 
 # -- a contract that is gone -------------------------------------------------------------------------------------------
