@@ -23,9 +23,7 @@ from s3_servers import Server, ceph
 TESTS = Path(__file__).parents[1]
 STORE_BYTES = 200_000_000  # of shared memory
 MARK = "FGTRAC_TEST_CLUSTER"
-FORKS = {
-    "GRPC_ENABLE_FORK_SUPPORT": "0"
-}  # a client server forks under threads of gRPC, and crashes at times
+FORKS = {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # a client server forks under threads of gRPC, and crashes at times
 
 
 @dataclass(frozen=True)
