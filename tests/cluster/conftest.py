@@ -1,5 +1,5 @@
 """A Ray cluster on this machine, one for each test module that asks: `ray start`, with its client server. And an S3
-server, one for all."""
+server, one for all, with a trace that is pushed there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from engine_units import wait_until
+from far_traces import Growing, new_place
+from fgtrac.cli.main import main
 from s3_servers import Server, ceph
 
 TESTS = Path(__file__).parents[1]
@@ -85,6 +87,33 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Ceph's object gateway."""
     with ceph(tmp_path_factory.mktemp("ceph")) as server:
         yield server
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Growing:
+    """A sealed trace of 300 batches, to be pushed."""
+    made = Growing(tmp_path)
+    made.more(300)
+    return made
+
+
+@pytest.fixture
+def url(s3: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where nothing lies on the S3 server."""
+    return new_place(s3, monkeypatch)
+
+
+@pytest.fixture
+def run_verb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`fgtrac ARGUMENTS...`; its exit code."""
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["fgtrac", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0)
+
+    return command
 
 
 @pytest.fixture(scope="module")

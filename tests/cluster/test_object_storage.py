@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from fgtrac.api.push import PushBehind, push_trace
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.summary import summarize
 from fgtrac.api.trace import open_trace
-from fgtrac.cli.main import main
 from fgtrac.errors import StorageError, TamperError
 from fgtrac.store import object_storage
 from fgtrac.store.object_storage import Objects
@@ -27,18 +26,6 @@ from json_schemas import check
 from lying_proxy import lying_proxy
 from s3_servers import STRANGER, Server, rclone
 from traces import files_of
-
-
-@pytest.fixture
-def growing(tmp_path: Path) -> Growing:
-    made = Growing(tmp_path)
-    made.more(300)
-    return made
-
-
-@pytest.fixture
-def url(s3: Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    return new_place(s3, monkeypatch)
 
 
 def test_what_was_pushed_holds_and_answers_as_the_local_trace(growing: Growing, url: str, tmp_path: Path) -> None:
@@ -239,7 +226,12 @@ BAD: dict[str, tuple[dict[str, str], str, int, str]] = {  # environment, URL, ex
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_is_one_line_with_the_remedy(
-    case: str, growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    case: str,
+    growing: Growing,
+    url: str,
+    run_verb: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     environment, place, code, words = BAD[case]
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
@@ -247,8 +239,8 @@ def test_what_cannot_be_is_one_line_with_the_remedy(
     with monkeypatch.context() as changed:
         for name, value in environment.items():
             changed.setenv(name, value) if value else changed.delenv(name)
-        for verb in (["push", str(growing.path)], ["verify"]):
-            assert run_verb([*verb, place or url], changed) == code
+        for verb in (["push", growing.path], ["verify"]):
+            assert run_verb(*verb, place or url) == code
             out, err = capfd.readouterr()
             assert err.count("\n") == 1
             assert err.startswith("fgtrac: ")
@@ -273,34 +265,31 @@ def test_a_server_that_overlooks_conditions_is_found_out(
 
 
 def test_the_command_pushes_and_what_it_prints_has_its_schema(
-    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    growing: Growing, url: str, run_verb: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_verb(["push", str(growing.path), url, "--json"], monkeypatch) == 0
+    assert run_verb("push", growing.path, url, "--json") == 0
     check("push", json.loads(capfd.readouterr().out))
-    assert run_verb(["verify", url, "--key", growing.key], monkeypatch) == 0
-    assert run_verb(["seal", url], monkeypatch) == 2
+    assert run_verb("verify", url, "--key", growing.key) == 0
+    assert run_verb("seal", url) == 2
     assert "only read" in capfd.readouterr().err
 
 
 def test_a_report_of_a_trace_far_away_is_written_here(
-    growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    growing: Growing,
+    url: str,
+    run_verb: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     push_trace(growing.path, url)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert run_verb(["report", url, "--key", growing.key], monkeypatch) == 0
+    assert run_verb("report", url, "--key", growing.key) == 0
     assert [path.name for path in Path().iterdir()] == ["run.report.html"]
     assert "run.trace: holds" in capfd.readouterr().out
-    assert run_verb(["diff", url, str(growing.path)], monkeypatch) == 0
+    assert run_verb("diff", url, growing.path) == 0
     told = capfd.readouterr().out
     assert url in told
     assert "s3:/t" not in told
     assert "put its vault beside it" not in told
-
-
-def run_verb(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of a command."""
-    monkeypatch.setattr(sys, "argv", ["fgtrac", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)

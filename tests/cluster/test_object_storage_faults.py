@@ -20,9 +20,19 @@ ARTIFACT_BYTES = 200_000  # a put of many packets, to be cut in its middle
 
 
 @pytest.fixture
+def growing(tmp_path: Path) -> Growing:
+    return Growing(tmp_path)
+
+
+@pytest.fixture
 def proxy(s3: Server) -> Iterator[Proxy]:
     with lying_proxy(s3.port) as before:
         yield before
+
+
+@pytest.fixture
+def url(s3: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
+    return new_place(s3, monkeypatch, proxy.port)
 
 
 @pytest.mark.parametrize(
@@ -33,10 +43,8 @@ def proxy(s3: Server) -> Iterator[Proxy]:
     ],
 )
 def test_a_fault_leaves_the_old_head_or_the_new_one_and_a_repeated_push_the_new(
-    fault: str, at: str, proxy: Proxy, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fault: str, at: str, growing: Growing, proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = new_place(s3, monkeypatch, proxy.port)
-    growing = Growing(tmp_path)
     growing.more(60, artifact_bytes=ARTIFACT_BYTES)
     old = growing.made.trace.head()
     assert old is not None
@@ -62,11 +70,7 @@ def test_a_fault_leaves_the_old_head_or_the_new_one_and_a_repeated_push_the_new(
     assert not [path for path in objects_at(url) if ".probe" in path]
 
 
-def test_an_answer_that_is_lost_once_is_no_conflict(
-    proxy: Proxy, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    url = new_place(s3, monkeypatch, proxy.port)
-    growing = Growing(tmp_path)
+def test_an_answer_that_is_lost_once_is_no_conflict(growing: Growing, proxy: Proxy, url: str) -> None:
     growing.more(10)
     for at in ("a file", "the head"):  # the same put is tried again, and finds itself
         proxy.begin("lost answer", PLACES[at], times=1)
@@ -76,10 +80,8 @@ def test_an_answer_that_is_lost_once_is_no_conflict(
 
 
 def test_a_first_push_that_is_cut_publishes_nothing_and_verify_says_so(
-    proxy: Proxy, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    growing: Growing, proxy: Proxy, url: str
 ) -> None:
-    url = new_place(s3, monkeypatch, proxy.port)
-    growing = Growing(tmp_path)
     growing.more(300)
     proxy.begin("cut", PLACES["the head"])
     with pytest.raises(StorageError):
@@ -93,11 +95,7 @@ def test_a_first_push_that_is_cut_publishes_nothing_and_verify_says_so(
     assert assert_holds(url, growing.key) == sent.size
 
 
-def test_what_is_uploaded_and_not_published_is_passed_over_and_told(
-    proxy: Proxy, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    url = new_place(s3, monkeypatch, proxy.port)
-    growing = Growing(tmp_path)
+def test_what_is_uploaded_and_not_published_is_passed_over_and_told(growing: Growing, proxy: Proxy, url: str) -> None:
     size = growing.more(300)
     push_trace(growing.path, url)
     growing.more(300)
@@ -111,10 +109,8 @@ def test_what_is_uploaded_and_not_published_is_passed_over_and_told(
 
 
 def test_nobody_answering_in_the_middle_of_a_verification_is_no_verdict(
-    proxy: Proxy, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    growing: Growing, proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = new_place(s3, monkeypatch, proxy.port)
-    growing = Growing(tmp_path)
     growing.more(600)
     push_trace(growing.path, url)
     opened = open_for_verification(url, key=growing.key)

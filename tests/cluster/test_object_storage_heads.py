@@ -5,37 +5,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from far_traces import Growing, assert_holds, new_place, objects_at, verify
+from far_traces import Growing, assert_holds, objects_at, verify
 from fgtrac.api import push
 from fgtrac.api.push import push_trace
 from fgtrac.api.run import start_run
-from fgtrac.cli.main import main
 from fgtrac.commit.keys import load_key, public_bytes
 from fgtrac.errors import TamperError
 from fgtrac.store.object_storage import Objects
 from fgtrac.tlog.note import parse_note
 from fgtrac.verify.report import Verdict
-from s3_servers import Server
 
 WITNESS = "\N{EM DASH} witness.example/w AAAAAAAAAAAAAAAA\n".encode()
-
-
-@pytest.fixture
-def growing(tmp_path: Path) -> Growing:
-    made = Growing(tmp_path)
-    made.more(300)
-    return made
-
-
-@pytest.fixture
-def url(s3: Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    return new_place(s3, monkeypatch)
 
 
 def test_a_seal_between_the_head_and_its_files_has_the_new_head_pushed(
@@ -126,7 +112,11 @@ def test_no_head_goes_over_an_older_ones_objects_that_are_altered_and_those_that
 
 
 def test_a_run_and_a_seal_push_where_the_environment_says_so_and_a_seal_tells_what_it_sealed_where_that_fails(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    url: str,
+    run_verb: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     path, key = tmp_path / "run.trace", tmp_path / "key.pem"
     monkeypatch.setenv("FGTRAC_KEY", str(key))
@@ -143,7 +133,7 @@ def test_a_run_and_a_seal_push_where_the_environment_says_so_and_a_seal_tells_wh
     monkeypatch.chdir(path)
     with monkeypatch.context() as lost:
         lost.setenv("FGTRAC_PUSH", "s3://nobody-there/runs")
-        assert run_verb(["seal", ".", "--json"], lost) == 4
+        assert run_verb("seal", ".", "--json") == 4
         out, err = capfd.readouterr()
         sealed = json.loads(out)["size"]
         assert sealed > size
@@ -152,13 +142,5 @@ def test_a_run_and_a_seal_push_where_the_environment_says_so_and_a_seal_tells_wh
         )
         assert err.endswith("later: fgtrac push . s3://nobody-there/runs/run.trace\n")
         assert err.count("\n") == 1
-    assert run_verb(["seal", "."], monkeypatch) == 0
+    assert run_verb("seal", ".") == 0
     assert assert_holds(url, public) == sealed
-
-
-def run_verb(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of a command."""
-    monkeypatch.setattr(sys, "argv", ["fgtrac", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
