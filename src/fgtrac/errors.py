@@ -54,3 +54,8 @@ class AnchorError(FgtracError):
 
 class RefusedError(AnchorError):
     """An outside witness answered and refused; trying again does not help."""
+
+
+def not_installed(what_needs: str, module: str | None, extra: str) -> ValueError:
+    """Of a library that is the caller's to install: what needs it (as in "PROV needs"), and the extra it comes with."""
+    return ValueError(f"{what_needs} {str(module).partition('.')[0]}: pip install 'fgtrac[{extra}]'")

@@ -26,6 +26,7 @@ from fgtrac.api.in_toto import NoModelFileError, attest
 from fgtrac.api.report import make_report
 from fgtrac.api.summary import summarize
 from fgtrac.api.trace import Trace, open_trace
+from fgtrac.errors import not_installed
 from fgtrac.events.schema import ROLES
 from fgtrac.query.occurrences import plain
 from fgtrac.query.seals import not_among_these
@@ -97,7 +98,7 @@ def _library() -> Any:
         import mlflow
         import mlflow.tracking
     except ModuleNotFoundError as error:
-        raise ValueError(f"fgtrac.mlflow needs {error.name}: pip install 'fgtrac[mlflow]'") from error
+        raise not_installed("fgtrac.mlflow needs", error.name, "mlflow") from error
     return mlflow
 
 

@@ -31,7 +31,7 @@ from fgtrac.anchor.seconds import read_seconds
 from fgtrac.anchor.service import ProveFrom, SignedHead
 from fgtrac.anchor.stamp_reply import CertificateName, Info, Reply, Signed, read_reply
 from fgtrac.anchor.transport import check_url, fetch, shown
-from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError
+from fgtrac.errors import AnchorError, FormatError, ProofError, RefusedError, not_installed
 from fgtrac.verify.checks import CannotTell
 from fgtrac.verify.receipts import rfc3161_name
 
@@ -181,7 +181,7 @@ def load_library() -> ModuleType:
     try:
         import rfc3161_client
     except ModuleNotFoundError as error:
-        raise ValueError("time stamps need rfc3161-client: pip install 'fgtrac[tsa]'") from error
+        raise not_installed("time stamps need", "rfc3161-client", "tsa") from error
     return rfc3161_client
 
 

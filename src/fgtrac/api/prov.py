@@ -16,6 +16,7 @@ import numpy as np
 
 from fgtrac.api.exported_files import check_place, write_export
 from fgtrac.api.trace import Trace, open_trace
+from fgtrac.errors import not_installed
 from fgtrac.events.identity import subject_commitment
 from fgtrac.query.course import Course, Epoch, read_course
 from fgtrac.query.log import whole
@@ -84,7 +85,7 @@ def _model() -> Any:
     try:
         import prov.model
     except ModuleNotFoundError as error:
-        raise ValueError(f"PROV needs {error.name}: pip install 'fgtrac[prov]'") from error
+        raise not_installed("PROV needs", error.name, "prov") from error
     return prov.model
 
 

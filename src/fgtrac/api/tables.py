@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.api.scored_trace import ScoredTrace
+from fgtrac.errors import not_installed
 
 if TYPE_CHECKING:
     from fgtrac.query.views import Answer, View, Views
@@ -63,7 +64,7 @@ class TabledTrace(ScoredTrace):
             except ModuleNotFoundError as error:
                 if str(error.name).startswith("fgtrac"):
                     raise
-                raise ValueError(f"tables and SQL need {error.name}: pip install 'fgtrac[query]'") from error
+                raise not_installed("tables and SQL need", error.name, "query") from error
             rests_on = self._rests_on  # a wrong signature is told before anything is built
             self._opened_views = Views(
                 self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress, engine

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fgtrac.cli.console import AsJson, answers, print_json
 from fgtrac.demo.graph.fetch import FetchError
+from fgtrac.errors import not_installed
 
 DEMOS = {"cnn": ("fgtrac.demo.cnn", "demo"), "graph": ("fgtrac.demo.graph.story", "graph")}  # module, extra
 
@@ -42,7 +43,7 @@ def demo(
     try:
         module = importlib.import_module(where)
     except ModuleNotFoundError as error:
-        raise ValueError(f"the demo needs {error.name}: pip install 'fgtrac[{extra}]'") from error
+        raise not_installed("the demo needs", error.name, extra) from error
     console = Console(quiet=True) if as_json else answers()
     progress = Console(stderr=True)
     try:

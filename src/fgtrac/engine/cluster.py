@@ -27,7 +27,7 @@ from typing import Any
 
 from fgtrac.engine.child import Child
 from fgtrac.engine.units import IN_FLIGHT, LOST, RAISED, TRIES, R, U, gone, lost
-from fgtrac.errors import EngineError
+from fgtrac.errors import EngineError, not_installed
 from fgtrac.store import durable
 
 ANSWER_S, JOIN_S, START_S, LEAVE_S = 5.0, 60.0, 120.0, 15.0  # a port, a cluster, one of our own, its end
@@ -44,7 +44,7 @@ class RayCluster:
         """ValueError where Ray is not installed, EngineError where no such cluster is there or may be used."""
         for module in ("ray", "grpc") if address else ("ray",):
             if importlib.util.find_spec(module) is None:
-                raise ValueError(f"--engine {address or 'ray'} needs {module}: pip install 'fgtrac[ray]'")
+                raise not_installed(f"--engine {address or 'ray'} needs", module, "ray")
         self.name = address or "ray"
         if address is None:
             address = running_cluster()

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 from weakref import WeakKeyDictionary
 
+from fgtrac.errors import not_installed
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
 from fgtrac.web.command import command_line
-from fgtrac.web.listening import missing
 from fgtrac.web.pages import compare, entry, log, mine, prediction, run, runs, sample, samples, suspects, verdict
 from fgtrac.web.paths import NAME, NO_PAGE, file_name, match, read_path, read_query
 from fgtrac.web.plain_data import plain
@@ -74,7 +74,7 @@ def explorer_app(
     try:
         from starlette.applications import Starlette
     except ModuleNotFoundError as error:
-        raise missing(error, "the explorer", "ui") from error
+        raise not_installed("the explorer needs", error.name, "ui") from error
     if token is not None:
         guard.check_token(token)
     elif not is_local:

@@ -6,6 +6,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from fgtrac.errors import not_installed
+
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from uvicorn import Server
@@ -33,7 +35,7 @@ def server_of(app: Starlette, what: str = "serving a log", extra: str = "web") -
     try:
         from uvicorn import Config, Server
     except ModuleNotFoundError as error:
-        raise missing(error, what, extra) from error
+        raise not_installed(f"{what} needs", error.name, extra) from error
     return Server(
         Config(
             app,
@@ -53,8 +55,3 @@ def serve(server: Server, listener: socket.socket) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, server.handle_exit)  # uvicorn sends the signal on once it has ended: to nobody else
     server.run(sockets=[listener])
-
-
-def missing(error: ModuleNotFoundError, what: str, extra: str) -> ValueError:
-    """What to install where a library is missing."""
-    return ValueError(f"{what} needs {str(error.name).partition('.')[0]}: pip install 'fgtrac[{extra}]'")

@@ -7,9 +7,9 @@ from importlib.resources import files
 from typing import Any
 
 from fgtrac.drawing.style import CSS
+from fgtrac.errors import not_installed
 from fgtrac.events.one_line import one_line
 from fgtrac.web.asked import address
-from fgtrac.web.listening import missing
 
 STATIC = {
     "style.css": "text/css",
@@ -27,7 +27,7 @@ class Templates:
             from jinja2 import Environment, PackageLoader, StrictUndefined
             from markupsafe import Markup
         except ModuleNotFoundError as error:
-            raise missing(error, "the explorer", "ui") from error
+            raise not_installed("the explorer needs", error.name, "ui") from error
         self._safe = Markup
         self._pages = Environment(
             loader=PackageLoader("fgtrac.web", "templates"),

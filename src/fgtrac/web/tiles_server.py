@@ -20,13 +20,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fgtrac.api.prior import run_entry, trace_id_of
-from fgtrac.errors import FormatError
+from fgtrac.errors import FormatError, not_installed
 from fgtrac.store.trace_dir import ORIGIN_PREFIX, TraceDir
 from fgtrac.tlog.merkle import HASH_BYTES
 from fgtrac.tlog.note import Verifier, format_vkey, parse_note
 from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle, parse_tile_path, read_entries
 from fgtrac.verify.keys import last_named_key
-from fgtrac.web.listening import missing
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -62,7 +61,7 @@ def tiles_app(trace: TraceDir, *, cors: bool = False) -> Starlette:
         from starlette.responses import Response
         from starlette.routing import Route
     except ModuleNotFoundError as error:
-        raise missing(error, "serving a log", "web") from error
+        raise not_installed("serving a log needs", error.name, "web") from error
     everywhere = _EVERYWHERE | ({"access-control-allow-origin": "*"} if cors else {})
 
     def answer(request: Request) -> Response:
