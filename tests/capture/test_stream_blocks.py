@@ -23,8 +23,8 @@ def test_blocks_of_one_name_are_one_data_set(run, tmp_path):
     with run:
         first = run._registry.add_block("web", ["a", "b"])
         second = run._registry.add_block("web", ["c", 4, ("d", 5)])
-        run._registry.record_role(first.whole(), "train")
-        run._registry.record_role(second.whole(), "train")
+        run._registry.roles.record(first.whole(), "train")
+        run._registry.roles.record(second.whole(), "train")
     trace = fgtrac.open(tmp_path / "a.trace")
     assert set(trace.sample_counts().names) == {
         'web:key:"a"', 'web:key:"b"', 'web:key:"c"', "web:4", 'web:key:["d", 5]',
@@ -54,9 +54,9 @@ def test_a_block_that_is_there_already_is_not_written_again(run):
 def test_samples_without_keys_are_named_by_their_contents(run, tmp_path):
     with run:
         root = run._registry.add_block("web", digests=digests_of(b"seven", b"eight"))
-        run._registry.record_role(root.whole(), "train")
+        run._registry.roles.record(root.whole(), "train")
         again = run._registry.add_block("copies", ["x"], digests=digests_of(b"seven"))
-        run._registry.record_role(again.whole(), "test")
+        run._registry.roles.record(again.whole(), "test")
     trace = fgtrac.open(tmp_path / "a.trace")
     assert f'web:key:{{"hex": "{hashlib.sha256(b"seven").hexdigest()}"}}' in trace.sample_counts().names
     assert root.contents[0].tobytes() == again.contents[0].tobytes() != root.contents[1].tobytes()

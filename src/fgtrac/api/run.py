@@ -17,8 +17,9 @@ from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.last_start import lost_ranks
 from fgtrac.api.ledger import read_ledger
+from fgtrac.api.rank_group import find_ranks
 from fgtrac.api.rank_run import join, let_join, take_kept
-from fgtrac.api.ranks import Ranks, find_ranks
+from fgtrac.api.ranks import Ranks
 from fgtrac.api.recording import Options, Run
 from fgtrac.api.run_seals import WAIT_S
 from fgtrac.api.standing import Standing

@@ -67,7 +67,7 @@ def resolve_rows(registry: Registry, role: str, data: Any, sample: int | None = 
     if count_rows(data) == 0:
         raise ValueError(f"{role}= has no rows; give at least 1")
     resolved = registry.resolve(data)
-    registry.record_role(registry.without_role(resolved), role)
+    registry.roles.record(registry.roles.lacking(resolved), role)
     placement = resolved.placement
     which = np.zeros(len(resolved.rows), np.uint16) if placement.which is None else placement.which
     positions, about = _once(which, placement.ordinals), ""

@@ -176,7 +176,7 @@ class Watching(Registering):
         where its batches name nodes."""
         resolved = self._registry.resolve(rows)
         placement = resolved.placement
-        trains = self._registry.may_train(resolved) if role is None else role == "train"
+        trains = self._registry.roles.may_train(resolved) if role is None else role == "train"
         orders = self._orders.of_loader(resolved, placement)
         number, count = next(self._loader_numbers), len(placement.ordinals)
         watch = Watch(self._grounding, number, count, trains, orders, self.path.name, self._say_unrecorded, sampled)

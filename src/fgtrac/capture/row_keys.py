@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fgtrac.capture.graph import column_of, is_graph, node_count
 from fgtrac.capture.hf_rows import is_hf_dataset, is_hf_dict, table_of
+from fgtrac.capture.sample_ids import rows_of
 from fgtrac.capture.tables import library_of
 
 Keys = Callable[[int], Any] | Sequence[Any] | str | None
@@ -67,3 +69,15 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
     if len(values) != rows:
         raise ValueError(f"{what}= has {len(values)} values for {rows} rows; give one for each row")
     return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
+def keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.uint8] | None) -> Sequence[Any]:
+    """The keys of a stream's next samples, or, without any, their digests, (n, 32) uint8. ValueError for neither, and for
+    other numbers of them."""
+    if keys is None and digests is None:
+        raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
+    named = list(keys) if keys is not None else rows_of(digests) if digests is not None else []
+    if not named or (digests is not None and len(digests) != len(named)):
+        of = f" and {len(digests)} digests" if digests is not None else ""
+        raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
+    return named

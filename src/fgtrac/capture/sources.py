@@ -19,16 +19,15 @@ from fgtrac.capture.graph import GraphNodes, is_graph, node_count
 from fgtrac.capture.hf_rows import HfRows, choose, is_hf_dataset, table_root
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.returned import Returned, check_subjects, scope_of
+from fgtrac.capture.roles import Roles
 from fgtrac.capture.roots import Resolved, Root
-from fgtrac.capture.row_keys import Keys, count_rows, keys_of
-from fgtrac.capture.sample_ids import IdKeys, Progress, rows_of
+from fgtrac.capture.row_keys import Keys, count_rows, keys_of, keys_of_block
+from fgtrac.capture.sample_ids import IdKeys, Progress
 from fgtrac.capture.tables import check_settled, check_unchanged, mark_of, settled
 from fgtrac.capture.turns import Turns, alone, check_same
-from fgtrac.capture.use_entries import pieces
 from fgtrac.engine.opening import open_engine
 from fgtrac.errors import CaptureError
 from fgtrac.events.sample_names import check_dataset_name, kind_of_keys
-from fgtrac.events.schema import ROLES
 
 Secrets = Callable[[str], bytes]  # scope -> 32 secret bytes, made on first use and kept in the vault
 
@@ -76,7 +75,7 @@ class Registry:
         self._streams: dict[str, bool] = {}  # name -> whether its blocks have digests of the samples
         self._before = before or {}
         self._returned = returned
-        self._roles: dict[bytes, NDArray[np.uint8]] = {}  # block -> (rows,): 1 << code for each role
+        self.roles = Roles(recorder, adds=adds)
 
     def resolve(self, data: Any) -> Resolved:
         """Rows of roots behind every position of `data`, through Subset, ConcatDataset and views of them. The root of
@@ -188,7 +187,7 @@ class Registry:
         self._marks |= earlier._marks
         self._settled |= earlier._settled
         self._hf = earlier._hf
-        self._roles |= earlier._roles
+        self.roles.take_over(earlier.roles)
         self._taken |= earlier._taken
         self._streams |= earlier._streams
 
@@ -211,9 +210,9 @@ class Registry:
         for root in new:
             self.register_root(root, content=content, engine=engine, **options)
         if role is not None and (whole := self._roots.get(id(data))) is not None and not is_graph(data):
-            self._give_role(whole.block, slice(None), role)  # without a number for each row
+            self.roles.give(whole.block, slice(None), role)  # without a number for each row
         elif role is not None:
-            self.record_role(self.resolve(data), role)
+            self.roles.record(self.resolve(data), role)
 
     def register_root(
         self,
@@ -268,7 +267,7 @@ class Registry:
             self._settled[id(data)] = there
         if is_hf_dataset(data) and table_root(data) is data:
             self._hf.add(data, root)
-        self._roles[block.id] = np.zeros(rows, dtype=np.uint8)
+        self.roles.begin(block.id, rows)
         self._taken.add(called)
         return root
 
@@ -306,7 +305,7 @@ class Registry:
             raise ValueError(f"the samples of the stream {name!r:.60} were registered as they came, and only then")
         if name in self._taken and name not in self._streams:
             raise ValueError(f"a data set named {name!r} is registered already; give this stream another name=")
-        named = _keys_of_block(name, keys, digests)
+        named = keys_of_block(name, keys, digests)
         if self._streams.get(name, digests is not None) != (digests is not None):
             raise ValueError(f"the stream {name!r:.60} has blocks with digests of its samples, and others without")
         keyed = self._id_keys(None)
@@ -314,10 +313,10 @@ class Registry:
         block = name_block(name, named, keyed, contents, None, self._room)
         if name not in self._streams:
             self._begin_stream(name, named, None if digests is None else content)
-        if block.id not in self._roles:
+        if block.id not in self.roles:
             block.keep(self._way_back)
             block.write(self._recorder)
-            self._roles[block.id] = np.zeros(len(named), dtype=np.uint8)
+            self.roles.begin(block.id, len(named))
         return block.root(None)
 
     def _begin_stream(self, name: str, keys: Sequence[Any], content: str | None) -> None:
@@ -328,37 +327,6 @@ class Registry:
         self._recorder.record("dataset", said)
         self._taken.add(name)
         self._streams[name] = content is not None
-
-    def record_role(self, resolved: Resolved, role: str) -> None:
-        """Write `roles` entries for every position that has not this role yet, each sample once. ValueError for an
-        unknown role."""
-        placement = resolved.placement
-        for block, here in resolved.by_block():
-            self._give_role(block, placement.ordinals[here], role)
-
-    def _give_role(self, block: bytes, ordinals: NDArray[np.uint32] | slice, role: str) -> None:
-        if role not in ROLES:
-            raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}; choose one of them")
-        roles, bit = self._roles[block], np.uint8(1 << ROLES[role])
-        is_new = np.zeros(len(roles), dtype=bool)
-        is_new[ordinals] = True
-        is_new &= roles & bit == 0
-        for piece in pieces(np.flatnonzero(is_new).astype(np.uint32), 4) if self.adds else ():
-            self._recorder.record("roles", {"role": role, "block": block, "ordinals": piece})
-        roles[is_new] |= bit
-
-    def without_role(self, resolved: Resolved) -> Resolved:
-        """The positions whose samples have no role yet."""
-        placement, lacks = resolved.placement, np.zeros(len(resolved.rows), dtype=bool)
-        for block, here in resolved.by_block():
-            lacks[here] = self._roles[block][placement.ordinals[here]] == 0
-        return Resolved(resolved.roots, resolved.which[lacks], resolved.rows[lacks])
-
-    def may_train(self, resolved: Resolved) -> bool:
-        """False where every position has a role and none of them has the role "train"."""
-        placement, train = resolved.placement, np.uint8(1 << ROLES["train"])
-        roles = [self._roles[block][placement.ordinals[here]] for block, here in resolved.by_block()]
-        return not roles or any(bool(((r == 0) | (r & train != 0)).any()) for r in roles)
 
     def _free_names(self, data: Any, name: str | None) -> list[str]:
         """The name to register under; where nothing is added, those of the trace that may be meant."""
@@ -425,13 +393,3 @@ class Registry:
         numbers: dict[Any, int] = {}
         owner = np.fromiter((numbers.setdefault(s, len(numbers)) for s in subjects), np.uint32, len(subjects))
         return IdKeys("subject", [self._secrets(scope_of(s)) for s in numbers], owner)
-
-
-def _keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.uint8] | None) -> Sequence[Any]:
-    if keys is None and digests is None:
-        raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
-    named = list(keys) if keys is not None else rows_of(digests) if digests is not None else []
-    if not named or (digests is not None and len(digests) != len(named)):
-        of = f" and {len(digests)} digests" if digests is not None else ""
-        raise ValueError(f"a block of the stream {name!r:.60} has {len(named)} keys{of}; give one for each sample")
-    return named

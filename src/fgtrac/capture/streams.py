@@ -96,7 +96,7 @@ class Stream:
         fresh = np.flatnonzero(self._met.add(digests))
         if self.role is not None and len(fresh):
             some = Resolved((root,), np.zeros(len(fresh), dtype=np.uint16), fresh)
-            self._registry.record_role(some, self.role)
+            self._registry.roles.record(some, self.role)
         if not keys and self._strangers >= 0 and min(b.epoch for b in batches if isinstance(b, Named)):
             self._strangers = self._strangers + len(row) if len(fresh) == len(row) else -1
         return (root.block,), root.ordinals[np.array(rows, dtype=np.intp)], None

@@ -85,7 +85,7 @@ class TracedData:
         if not len(self.rows):
             return iter(())  # nothing was made of any row
         if role is not None:
-            registry.record_role(select_resolved(registry.resolve(self.rows), self.there), role)
+            registry.roles.record(select_resolved(registry.resolve(self.rows), self.there), role)
         return _deliver(self.run, self.rows, role, self.dataset, options)
 
 

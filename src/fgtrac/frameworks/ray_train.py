@@ -23,7 +23,7 @@ from ray.train.v2._internal.execution.context import get_train_context  # no pub
 
 from fgtrac.api import prior
 from fgtrac.api.lost_ranks import say_lost
-from fgtrac.api.ranks import see_one_folder
+from fgtrac.api.rank_group import see_one_folder
 from fgtrac.api.recording import Run
 from fgtrac.api.run import start_run as _start_run
 from fgtrac.errors import FgtracError
