@@ -72,8 +72,8 @@ def keys_of(data: Any, key: Keys, rows: int, what: str) -> Sequence[Any]:
 
 
 def keys_of_block(name: str, keys: Sequence[Any] | None, digests: NDArray[np.uint8] | None) -> Sequence[Any]:
-    """The keys of a stream's next samples, or, without any, their digests, (n, 32) uint8. ValueError for neither, and for
-    other numbers of them."""
+    """The keys of a stream's next samples, or, without any, their digests, (n, 32) uint8. ValueError for neither, and
+    for other numbers of them."""
     if keys is None and digests is None:
         raise ValueError(f"a block of the stream {name!r:.60} has neither keys nor digests of its samples")
     named = list(keys) if keys is not None else rows_of(digests) if digests is not None else []
