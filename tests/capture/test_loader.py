@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from fgtrac.api.run import Run, start_run
-from fgtrac.capture.loader import as_positions, find_watch
+from fgtrac.capture.loader import as_positions
+from fgtrac.capture.watches import find_watch
 from fgtrac.errors import CaptureError
 
 WORKERS = pytest.mark.parametrize("workers", [0, 2])

@@ -37,12 +37,13 @@ from fgtrac.capture.batch import Batch
 from fgtrac.capture.blocks import room_in
 from fgtrac.capture.checkpoint import Model
 from fgtrac.capture.lineage import Lineage
-from fgtrac.capture.loader import look_for_strangers, unwatch
+from fgtrac.capture.loader import look_for_strangers
 from fgtrac.capture.recorder import Journal, Recorder
 from fgtrac.capture.returned import Returned
 from fgtrac.capture.sources import Registry
 from fgtrac.capture.stages import stage_over
 from fgtrac.capture.step import Grounding
+from fgtrac.capture.watches import unwatch
 from fgtrac.commit import sequencer
 from fgtrac.commit.signer import Signer
 from fgtrac.commit.state import sealed_writers

@@ -19,12 +19,13 @@ from fgtrac.capture.envelope import Key
 from fgtrac.capture.full_batch import FullBatch, SeedPasses
 from fgtrac.capture.graph import GraphNodes, Nodes, adds_nodes, is_node_loader, node_count
 from fgtrac.capture.hops import MOST_HOPS, SampledNodes
-from fgtrac.capture.loader import Watch, check_free, find_watch, watch_loader
+from fgtrac.capture.loader import watch_loader
 from fgtrac.capture.prepared import innermost
 from fgtrac.capture.recorder import Recorder
 from fgtrac.capture.step import Grounding
 from fgtrac.capture.streams import Stream, behind_pipeline
 from fgtrac.capture.use_entries import Places
+from fgtrac.capture.watches import Watch, check_free, find_watch
 from fgtrac.errors import CaptureError
 
 

@@ -13,8 +13,8 @@ from fgtrac.capture.batch import Iteration
 from fgtrac.capture.draws import MACHINE, VERSION
 from fgtrac.capture.graph import GraphNodes
 from fgtrac.capture.hops import Hops, whole_graph
-from fgtrac.capture.loader import Watch
 from fgtrac.capture.sampler import Order
+from fgtrac.capture.watches import Watch
 
 
 class SeedPasses:

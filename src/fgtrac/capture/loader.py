@@ -8,64 +8,28 @@ Of loaders that nobody watches, each batch asks whether their data set is watche
 from __future__ import annotations
 
 import functools
-import os
 import weakref
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader
 from torch.utils.data import dataloader as torch_dataloader
 
-from fgtrac.capture.batch import Batch, Iteration, Unnamed
+from fgtrac.capture.batch import Iteration, Unnamed
 from fgtrac.capture.collate import holds_other_count
 from fgtrac.capture.envelope import Envelope
 from fgtrac.capture.graph import is_changed_behind_sampler, is_unfinished
-from fgtrac.capture.hops import Hops, SampledNodes
+from fgtrac.capture.hops import Hops
 from fgtrac.capture.sampler import Order
 from fgtrac.capture.self_test import KNOWN_VERSIONS, check_pairing, check_private_names
 from fgtrac.capture.step import Grounding
-from fgtrac.capture.streams import Stream
+from fgtrac.capture.watches import Watch, find_watch, keep_watch, watch_over
 from fgtrac.errors import CaptureError
 
 OTHERWISE_BEGUN = "an iterator that was begun before watch(), or over a copy of the watched loader,"
-
-
-class Announcer(Protocol):
-    """Who writes down how a pass will be ordered, and which of its batches could not be read."""
-
-    def announce(self, iteration: Iteration, iterator: Any, loader: Any) -> None: ...
-    def announce_order(self, iteration: Iteration, order: Order) -> None: ...
-    def unread(self, iteration: Iteration, batch: int) -> None: ...
-
-
-@dataclass(eq=False, slots=True)
-class Watch:
-    """One watched loader (or every loader around one watched data set) of one run."""
-
-    grounding: Grounding
-    number: int
-    rows: int  # positions that the data set has: an index outside is refused at delivery
-    trains: bool
-    orders: Announcer
-    trace: str  # of the run, as messages call it
-    unrecorded: Callable[..., None]  # told what delivers batches of the watched data that are not recorded
-    sampled: SampledNodes | None = None  # of a loader over seed nodes: reads who is in a batch
-    opener: Callable[[Batch, Any], Any] | None = None  # takes what was delivered, and gives what the loop gets
-    stream: Stream | None = None  # of an iterable-style loader: names its samples
-    miscounted: Callable[[Batch], None] | None = None  # told of a batch that holds another number than were drawn
-    unnamed: Callable[[int, CaptureError], None] | None = None  # told the loader, and why samples cannot be named
-    pid: int = field(default_factory=os.getpid)
-    epochs: int = 0
-    active: bool = True
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the run is open, this process's, and looks on."""
-        return self.active and self.pid == os.getpid() and not self.grounding.looks_away
 
 
 class Ahead(Protocol):
@@ -199,7 +163,6 @@ class Pairing:
 
 
 _awaiting: dict[int, Ahead] = {}  # by the identity of the loader whose next iterator it reads
-_watched: dict[int, tuple[weakref.ref[Any], Watch]] = {}
 _original: dict[str, Callable[..., Any]] = {}
 _lookers: weakref.WeakSet[Grounding] = weakref.WeakSet()  # of the runs that are open
 
@@ -214,41 +177,13 @@ def awaiting(loader: DataLoader[Any], ahead: Ahead) -> Iterator[None]:
         del _awaiting[id(loader)]
 
 
-def check_free(loader: DataLoader[Any], grounding: Grounding) -> None:
-    """CaptureError where another run that is still open watches the loader or its data set: it would lose batches."""
-    same = (_entry_of(loader), "loader"), (_entry_of(loader.dataset), "data set"), (_over_same_nodes(loader), "graph")
-    for other, what in same:
-        if other is not None and other.grounding is not grounding:
-            raise CaptureError(
-                f"this {what} is watched by the run {other.trace}, which is still open and would lose its batches; "
-                f"close that run first, or give this one a {what} of its own"
-            )
-
-
 def watch_loader(loader: DataLoader[Any], watch: Watch) -> None:
     """Register a loader, and every other loader that will be built around the same data set, or the same seeds.
 
     Raises CaptureError where this torch lacks the private names that the pairing reads.
     """
     _install()
-    for thing in (loader, loader.dataset, watch.sampled):
-        try:
-            _watched[id(thing)] = (weakref.ref(thing, functools.partial(_forget, id(thing))), watch)
-        except TypeError:
-            continue  # None; and a list as data set has no weak references: found by its loader alone
-
-
-def _forget(key: int, _dead: Any) -> None:
-    _watched.pop(key, None)
-
-
-def unwatch(watch: Watch) -> None:
-    """Forget everything registered for this watch; iterators under way stop reporting."""
-    watch.active = False
-    if watch.stream is not None:
-        watch.stream.unwrap()
-    for key in [k for k, (_ref, w) in _watched.items() if w is watch]:
-        del _watched[key]
+    keep_watch(watch, loader, loader.dataset, watch.sampled)
 
 
 def as_positions(index: Any, rows: int, *, asked_at_once: bool = False) -> array[int]:
@@ -279,22 +214,6 @@ def as_positions(index: Any, rows: int, *, asked_at_once: bool = False) -> array
             f"the sampler drew row {index!r:.80} of a data set of {rows} rows; watch the loader after the data is whole"
         )
     return array("I", whole.astype(np.uint32).tobytes())
-
-
-def find_watch(loader: Any) -> Watch | None:
-    """The watch that follows a loader's batches."""
-    return _entry_of(loader) or _entry_of(getattr(loader, "dataset", None)) or _over_same_nodes(loader)
-
-
-def _entry_of(thing: Any) -> Watch | None:
-    entry = _watched.get(id(thing))
-    return entry[1] if entry is not None and entry[0]() is thing and entry[1].is_here else None
-
-
-def _over_same_nodes(loader: Any) -> Watch | None:
-    """The watch over the same seeds of the same graph: each of PyG's loaders has a data set of its own, a range."""
-    watches = [watch for _ref, watch in list(_watched.values()) if watch.sampled is not None and watch.is_here]
-    return next((w for w in watches if w.sampled is not None and w.sampled.are_of(loader)), None)
 
 
 def _install() -> None:
@@ -389,11 +308,9 @@ def look_for_strangers(grounding: Grounding) -> None:
 def _look_for_unrecorded(iterator: Any, data: Any) -> None:
     """An iterator that no run follows delivered a batch: is it of a watched data set? And is it trained on?"""
     data_set = getattr(iterator, "_dataset", iterator)
-    for ref, watch in list(_watched.values()):
-        thing = ref()
-        if (thing is data_set or getattr(thing, "dataset", None) is data_set) and watch.is_here:
-            watch.unrecorded(OTHERWISE_BEGUN)
-            return
+    if (watch := watch_over(data_set)) is not None:
+        watch.unrecorded(OTHERWISE_BEGUN)
+        return
     for grounding in list(_lookers):
         if grounding.is_open and not grounding.looks_away:
             grounding.deliver_stranger(data, type(data_set).__name__)

@@ -11,7 +11,7 @@ import functools
 import sys
 from typing import Any
 
-from fgtrac.capture.loader import find_watch
+from fgtrac.capture.watches import find_watch
 from fgtrac.errors import CaptureError
 
 KNOWN_VERSIONS = "torch_geometric 2.6 to 2.8"

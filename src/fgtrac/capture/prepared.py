@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from fgtrac.capture.hops import Hops
-from fgtrac.capture.loader import Pairing, awaiting, find_watch
+from fgtrac.capture.loader import Pairing, awaiting
 from fgtrac.capture.sampler import Order
 from fgtrac.capture.tensors import tensors_in
+from fgtrac.capture.watches import find_watch
 
 KINDS = ("DataLoaderShard", "DataLoaderDispatcher", "SkipDataLoader")
 ROWS = "fgtrac_rows"  # in a batch on its way from the process that read it

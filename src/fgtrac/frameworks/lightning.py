@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from fgtrac.api.run import Run
 from fgtrac.capture.batch import Batch, Iteration
 from fgtrac.capture.graph import is_node_loader
-from fgtrac.capture.loader import find_watch, watch_loader
+from fgtrac.capture.loader import watch_loader
+from fgtrac.capture.watches import find_watch
 from fgtrac.errors import CaptureError
 from fgtrac.frameworks.lasting_run import LastingRun, Where, greatest_step, origin_of
 from fgtrac.frameworks.lightning_loops import Followed, reads

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fgtrac.capture.batch import Batch, Iteration
-from fgtrac.capture.loader import Watch
+from fgtrac.capture.watches import Watch
 
 
 @dataclass(eq=False, slots=True)

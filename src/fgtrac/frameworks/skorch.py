@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from fgtrac.api.run import Run
 from fgtrac.capture.batch import Batch
-from fgtrac.capture.loader import Watch, find_watch
+from fgtrac.capture.watches import Watch, find_watch
 from fgtrac.errors import CaptureError
 from fgtrac.frameworks.lasting_run import LastingRun, Where
 from fgtrac.frameworks.places import Places

@@ -23,8 +23,9 @@ from transformers import Trainer, TrainerCallback
 
 from fgtrac.api.run import Run
 from fgtrac.capture.batch import Batch, Iteration
-from fgtrac.capture.loader import Watch, find_watch, watch_loader
+from fgtrac.capture.loader import watch_loader
 from fgtrac.capture.prepared import innermost
+from fgtrac.capture.watches import Watch, find_watch
 from fgtrac.errors import CaptureError
 from fgtrac.frameworks.lasting_run import LastingRun, Where, origin_of
 from fgtrac.frameworks.places import Places
