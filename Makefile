@@ -46,7 +46,7 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready
-	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/lightning_loop.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py benchmarks/scale.py benchmarks/scaling_page.py,$(wildcard benchmarks/*.py)); do \
+	@for benchmark in $(filter-out benchmarks/harness.py benchmarks/lightning_loop.py benchmarks/trainer_loop.py benchmarks/retrainings.py benchmarks/peers.py benchmarks/reproduction.py benchmarks/scale.py benchmarks/scaling_page.py benchmarks/memory_watch.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$benchmark --json || exit 1; done
 
 # A billion uses over ten million samples, measured: docs/scaling.json and its page. Half an hour, and 45 GB of disk.
