@@ -34,7 +34,7 @@ def test_tables_go_into_a_folder(life: Life, run, tmp_path: Path, form: str) -> 
     assert left.code == 2
     assert f"has samples.{form} of another export" in left.err
     (tmp_path / "out" / f"samples.{form}").unlink()
-    words = run("export", form, life.path, "-o", tmp_path / "out", "--table", "uses", "--force")
+    words = run("export", form, life.path, "-o", tmp_path / "out", "--table", "uses", "--force", "--memory", "1M")
     assert words.out == f"{tmp_path}/out/uses.{form}: 12 rows, {said[1]['size']:,} bytes\n"
 
 

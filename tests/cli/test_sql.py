@@ -37,6 +37,15 @@ def test_an_answer_as_a_table_as_csv_and_as_json(path: str, run):
     assert table.err == ""
 
 
+def test_a_query_has_as_much_memory_as_it_is_told(path: str, run):
+    sort = "SELECT range, repeat('x', 40) AS s FROM range(1_000_000) ORDER BY hash(range)"
+    small = run("sql", path, sort, "--memory", "1M")
+    assert (small.code, small.out) == (2, "")
+    assert "needs more than 1.0 MiB of memory; give it more (--memory" in small.err
+    assert run("sql", path, QUERY, "--memory", "1M", "--csv").out == run("sql", path, QUERY, "--csv").out
+    assert "'much' is no amount of memory" in run("sql", path, QUERY, "--memory", "much").err
+
+
 def test_values_of_every_type_are_json_and_csv(path: str, run):
     query = (
         "SELECT time, learning_rates, digest, epoch, kept, 1.5::DECIMAL(5, 2) AS d, 'nan'::DOUBLE AS n, "

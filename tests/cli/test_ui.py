@@ -76,6 +76,7 @@ def test_each_way_in_which_it_cannot_start_is_one_line(run, life, tmp_path: Path
         ((life.path, "--token", "weak"), "a token has at least 16"),
         ((life.path, "--with", "nothing"), "names no function"),
         ((life.path, "--port", "65536"), "65535"),
+        ((life.path, "--memory", "much"), "no amount of memory"),
     ):
         done = run("ui", *arguments)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done

@@ -19,7 +19,7 @@ import pytest
 import fgtrac
 from erasable import ANN, KEYS, files_with, write_small
 from fgtrac.api.trace import Trace
-from fgtrac.query import sql, view_build, views
+from fgtrac.query import view_build, views
 from fgtrac.query.view_cache import MANIFEST, cache_folder, forget_views, views_folder
 from fgtrac.store.durable import FolderHold
 from traces import make_trace
@@ -39,9 +39,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that views were built into."""
     built: list[Path] = []
 
-    def build(trace, seal, folder, engine, progress=None):
+    def build(trace, seal, folder, engine, memory_bytes, progress=None):
         built.append(folder)
-        return view_build.build_views(trace, seal, folder, engine, progress)
+        return view_build.build_views(trace, seal, folder, engine, memory_bytes, progress)
 
     monkeypatch.setattr(views, "build_views", build)
     return built
@@ -144,10 +144,10 @@ def test_what_is_damaged_between_the_look_and_the_reading_is_built_again(
     trace = fgtrac.open(path)
     damage, real = [DAMAGES["an empty file"]], views.Database
 
-    def database(files, tables, spill):
+    def database(files, tables, **said):
         if damage:
             damage.pop()(folder_of(trace))
-        return real(files, tables, spill=spill)
+        return real(files, tables, **said)
 
     monkeypatch.setattr(views, "Database", database)
     assert trace.sql(UNDAMAGED).rows == wanted
@@ -185,7 +185,7 @@ def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(tm
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     trace = fgtrac.open(make_trace(tmp_path).trace.path)
 
-    def fails(trace, seal, folder, engine, progress=None):
+    def fails(trace, seal, folder, engine, memory_bytes, progress=None):
         (folder / "uses-0.parquet").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -239,14 +239,14 @@ def test_what_a_sort_needs_beyond_its_memory_lies_in_the_cache_while_it_runs_and
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FGTRAC_KEY", str(tmp_path / "key.pem"))
-    monkeypatch.setattr(sql, "MEMORY", "50MB")
     trace = fgtrac.open(write_small(tmp_path))
+    trace.views(memory_bytes=48 << 20)
     before = folder_of_views(trace)
     batches = trace.sql(SORT).to_batches()
     seen = len(next(iter(batches)))
     assert len(folder_of_views(trace) - before) == 1
     assert seen + sum(len(batch) for batch in batches) == 1_000_000
-    with pytest.raises(ValueError, match="needs more than 50MB of memory"):
+    with pytest.raises(ValueError, match=r"needs more than 48\.0 MiB of memory"):
         list(trace.sql(SORT.replace("range(1_000_000)", "range(1_000_000), names")).to_tuples())
     trace.views()._databases.clear()
     del batches

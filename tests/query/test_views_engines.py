@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import fgtrac
@@ -18,9 +19,10 @@ from fgtrac.engine.alone import Alone
 from fgtrac.engine.opening import open_engine
 from fgtrac.engine.units import Engine
 from fgtrac.errors import EngineError, ProofError
-from fgtrac.query import view_build, view_ranges
+from fgtrac.query import view_build, view_ranges, view_uses
 from fgtrac.query.view_cache import views_folder
 from fgtrac.query.view_schema import VIEWS
+from fgtrac.store import durable
 from fgtrac.store.trace_dir import TraceDir
 from killed_view_workers import kill_a_worker_once
 from traces import make_trace
@@ -88,9 +90,45 @@ class Stopped(Alone):
             yield number, result
 
 
-def build_in(path: Path, folder: Path, engine: Engine) -> Any:
+def build_in(path: Path, folder: Path, engine: Engine, memory_bytes: int = 1 << 30) -> Any:
     trace = fgtrac.open(path)
-    return view_build.build_views(TraceDir(path), trace._seal, folder, engine)
+    return view_build.build_views(TraceDir(path), trace._seal, folder, engine, memory_bytes)
+
+
+class Counted(Alone):
+    """An engine of four workers that notes how many units it is given at a time."""
+
+    workers = 4
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def results(self, work: Callable[[Any], Any], units: Any, **said: Any) -> Iterator[tuple[int, Any]]:
+        if work is view_ranges.build_range:
+            self.given.append(len(units))
+        return super().results(work, units, **said)
+
+
+@pytest.mark.parametrize(("memory_bytes", "given"), [(1 << 20, [1, 1, 1, 1]), (3 << 28, [3, 1]), (1 << 31, [4])])
+def test_less_memory_has_fewer_work_at_a_time_and_rows_wait_on_disk_with_the_same_files(
+    long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int, given: list[int]
+) -> None:
+    monkeypatch.setattr(view_uses, "GROUP_ROWS", 16)  # row groups that fill up
+    monkeypatch.setattr(view_uses, "BUCKET_SAMPLES", 2)  # in more than one bucket
+    waited: list[Path] = []
+    real = durable.write_at
+    monkeypatch.setattr(durable, "write_at", lambda path, *said: waited.append(path) or real(path, *said))
+    much, little, engine = tmp_path / "much", tmp_path / "little", Counted()
+    for folder in (much, little):
+        folder.mkdir()
+    wanted = build_in(long, much, Alone())
+    assert not waited
+    assert build_in(long, little, engine, memory_bytes) == wanted
+    assert digests(little) == digests(much)
+    assert engine.given == given
+    assert len(set(waited)) == (0 if memory_bytes == 1 << 31 else 4)
+    groups = sum(pq.ParquetFile(path).num_row_groups for path in little.glob("uses-*.parquet"))
+    assert groups > len(tables_of(long)["uses"]) / 16
 
 
 def flip(path: Path) -> None:

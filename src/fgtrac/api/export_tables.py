@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fgtrac.api.exported_files import check_outside
+from fgtrac.api.read_by_workers import MEMORY
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.query.seals import not_among_these
 from fgtrac.query.view_schema import NAMES, VIEWS, Column
@@ -48,21 +49,22 @@ def export_tables(
     replace: bool = False,
     progress: Progress | None = None,
     engine: str | None = None,
+    memory_bytes: int = MEMORY,
 ) -> tuple[ExportedTable, ...]:
     """Write tables (default: all of `VIEWS`) to FOLDER/TABLE.parquet or .csv, then a README and, last, the manifest.
 
     With `names` also what the vault calls each sample, into a file that only its owner may read. Each file is put in
-    place whole. `progress` is called with (rows done, all); `engine` says where tables that are not in the cache are
-    built, as `Trace.views` takes it. Errors: ValueError for a table that is none, without the vault that `names` needs,
-    without pyarrow and duckdb, and for a folder in a trace; FileExistsError where a file is there, unless `replace`,
-    and where another export left a table that this one does not write; FileNotFoundError for a folder above it that is
-    not; ProofError where the log is not what was sealed; EngineError where workers are lost.
+    place whole. `progress` is called with (rows done, all); `engine` and `memory_bytes` say how tables that are not in
+    the cache are built, as `Trace.views` takes them. Errors: ValueError for a table that is none, without the vault
+    that `names` needs, without pyarrow and duckdb, and for a folder in a trace; FileExistsError where a file is there,
+    unless `replace`, and where another export left a table that this one does not write; FileNotFoundError for a folder
+    above it that is not; ProofError where the log is not what was sealed; EngineError where workers are lost.
     """
     wanted = _wanted(tables, names)
     files = {name: folder / f"{name}.{form}" for name in wanted}
     _check_folder(folder, [*files.values(), folder / README, folder / MANIFEST], replace)
     trace = open_trace(path)
-    views = trace.views(progress, engine=engine)
+    views = trace.views(progress, engine=engine, memory_bytes=memory_bytes)
     if names and trace._vault is None:
         raise ValueError(f"there is no vault beside {path}, and names stand in nothing else; leave --names out")
     every = sum(views.count(name) for name in wanted if name != NAMED)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fgtrac.api.naming import key_of, words_of
+from fgtrac.api.read_by_workers import MEMORY
 from fgtrac.api.scored_trace import ScoredTrace
 from fgtrac.errors import not_installed
 
@@ -53,11 +54,19 @@ class TabledTrace(ScoredTrace):
         does more than read these, or fails."""
         return self.views().sql(sql, parameters)
 
-    def views(self, progress: Callable[[int, int], None] | None = None, *, engine: str | None = None) -> Views:
+    def views(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        engine: str | None = None,
+        memory_bytes: int = MEMORY,
+    ) -> Views:
         """All tables at once; `progress` is called with (entries done, all) while they are built. `engine` says where:
         "local" (a process for each core; a small log is read in this one), "local:N", "ray" or "ray://HOST:PORT"; by
-        default what FGTRAC_ENGINE names, else "local". The tables are the same wherever they are built. EngineError
-        where workers are lost; what is done stays, and the next call goes on from there."""
+        default what FGTRAC_ENGINE names, else "local". About `memory_bytes` are for all workers together, and then for
+        what queries hold; of less, fewer work at a time, and rows wait and are sorted on disk. The tables are the same
+        wherever they are built. Only the first call's counts. EngineError where workers are lost; what is done stays,
+        and the next call goes on from there."""
         if self._opened_views is None:
             try:
                 from fgtrac.query.views import Views
@@ -67,8 +76,9 @@ class TabledTrace(ScoredTrace):
                 raise not_installed("tables and SQL need", error.name, "query") from error
             rests_on = self._rests_on  # a wrong signature is told before anything is built
             self._opened_views = Views(
-                self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress, engine
-            )
+                self._directory, self.id, self._seal, rests_on, self.pending, self._table_of_names, progress, engine,
+                memory_bytes,
+            )  # fmt: skip
         return self._opened_views
 
     def _table_of_names(self) -> dict[str, list[Any]] | None:

@@ -14,7 +14,7 @@ from fgtrac.api.in_toto import export_in_toto
 from fgtrac.api.prov import SAMPLES, export_prov
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.cli.engine import EngineOption
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 from fgtrac.cli.history import FORMS
 from fgtrac.cli.html import html
 from fgtrac.query.seals import not_among_these
@@ -69,13 +69,15 @@ def parquet(
     names: Names = False,
     force: Force = False,
     engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Write the tables of a trace (docs/tables.md) as Parquet files, with the signed tree head in their metadata."""
     with progress("writing tables") as bar:
         done = export_tables(
-            trace, out, "parquet", tables=table or (), names=names, replace=force, progress=bar, engine=engine
-        )
+            trace, out, "parquet", tables=table or (), names=names, replace=force, progress=bar, engine=engine,
+            memory_bytes=memory,
+        )  # fmt: skip
     _print_tables(done, open_trace(trace).pending, as_json)
 
 
@@ -90,13 +92,14 @@ def csv(
     ] = False,
     force: Force = False,
     engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Write the tables of a trace (docs/tables.md) as CSV files."""
     with progress("writing tables") as bar:
         done = export_tables(
             trace, out, "csv", tables=table or (), names=names, for_spreadsheets=spreadsheet, replace=force,
-            progress=bar, engine=engine,
+            progress=bar, engine=engine, memory_bytes=memory,
         )  # fmt: skip
     _print_tables(done, open_trace(trace).pending, as_json)
     formulas = sum(one.formulas for one in done)

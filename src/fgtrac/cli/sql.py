@@ -17,7 +17,7 @@ from rich.table import Table
 
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.cli.engine import EngineOption
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 from fgtrac.cli.history import Key
 from fgtrac.query.occurrences import plain
 from fgtrac.query.seals import not_among_these
@@ -32,6 +32,7 @@ def sql(
     key: Key = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV with a heading instead of a table")] = False,
     engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Ask a trace with SQL, over samples, uses, checkpoints, contributions, predictions, attention, metrics, roles,
@@ -41,7 +42,7 @@ def sql(
         raise ValueError("--csv and --json are two answers; ask for one of them")
     opened = open_trace(trace, key=key)
     with progress("reading the log") as step:
-        views = opened.views(step, engine=engine)
+        views = opened.views(step, engine=engine, memory_bytes=memory)
         answer = views.sql(query)
     rows = answer.to_tuples()
     if as_json:

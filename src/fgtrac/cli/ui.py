@@ -11,7 +11,7 @@ import typer
 
 from fgtrac.api.user_functions import load_functions
 from fgtrac.cli.console import AsJson, print_json
-from fgtrac.cli.engine import EngineOption
+from fgtrac.cli.engine import MEMORY, EngineOption, MemoryOption
 from fgtrac.cli.history import Key
 
 GRACE_S = 1.0  # for what is under way beside the pages
@@ -35,6 +35,7 @@ def ui(
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="open a browser there")] = False,
     engine: EngineOption = "local",
+    memory: MemoryOption = MEMORY,
     as_json: AsJson = False,
 ) -> None:
     """Look at traces in the browser: runs, samples, predictions, suspects, the log, and what of it holds.
@@ -48,7 +49,9 @@ def ui(
     if token is None and not is_local:
         token = guard.new_token()
     given = None if with_ is None else _pictures(with_)
-    app = explorer.explorer_app(place, key=key, token=token, is_local=is_local, given=given, engine=engine)
+    app = explorer.explorer_app(
+        place, key=key, token=token, is_local=is_local, given=given, engine=engine, memory_bytes=memory
+    )
     sys.setswitchinterval(SWITCH_S)
     server = listening.server_of(app, "the explorer", "ui")
     listener, url = listening.listen(host, port)

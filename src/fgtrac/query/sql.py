@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from typing import Any
 
 import duckdb
 
-MEMORY = "3GB"  # of one database
+THREAD_BYTES = 1 << 26  # of a database's memory, for each thread that it has
 _EXPLAIN = re.compile(r"\s*explain\s+(?:analyze\s+)?", re.IGNORECASE)
+_LIMIT = re.compile(r"/([0-9.]+ [KMGT]iB) used")  # in DuckDB's words
 _KINDS = {"MULTI": "PIVOT without its values (ON role IN ('train', 'test'))"}
 _SETTINGS = (
     "SET autoinstall_known_extensions = false", "SET autoload_known_extensions = false",
@@ -21,17 +23,33 @@ _SETTINGS = (
 )  # fmt: skip
 
 
+class NoMemoryError(ValueError):
+    """What was asked needs more memory than a database may take."""
+
+
+def _threads(memory_bytes: int) -> int:
+    """Of this machine's cores as many as have memory to work in."""
+    return max(1, min(len(os.sched_getaffinity(0)), memory_bytes // THREAD_BYTES))
+
+
 class Database:
     """Views as tables of one in-memory database. What it is asked may come from anybody: a statement that does more
     than read them is refused, as are files, networks, extensions and settings."""
 
     def __init__(
-        self, files: Mapping[str, Sequence[Path]], tables: Mapping[str, Any] | None = None, *, spill: Path | None = None
+        self,
+        files: Mapping[str, Sequence[Path]],
+        tables: Mapping[str, Any] | None = None,
+        *,
+        memory_bytes: int,
+        spill: Path | None = None,
     ) -> None:
         """`files` are the Parquet files of each view, in order, `tables` Arrow tables that are kept in memory only.
-        What sorts and joins need beyond MEMORY goes to the folder `spill`, which DuckDB makes and removes; without one
-        they fail. ValueError for a file that is no Parquet file, or not there."""
-        settings: dict[str, Any] = {"temp_directory": "" if spill is None else str(spill), "memory_limit": MEMORY}
+        What sorts and joins need beyond `memory_bytes` goes to the folder `spill`, which DuckDB makes and removes;
+        without one they fail. ValueError for a file that is no Parquet file, or not there, NoMemoryError where the
+        tables need more."""
+        settings: dict[str, Any] = {"temp_directory": "" if spill is None else str(spill)}
+        settings |= {"memory_limit": f"{memory_bytes}B", "threads": _threads(memory_bytes)}
         self._connection = duckdb.connect(":memory:", config=settings)
         with refused():
             self._define(files, tables or {})
@@ -98,8 +116,10 @@ def refused() -> Iterator[None]:
             raise
         raise KeyboardInterrupt from error
     except duckdb.OutOfMemoryException as error:
-        raise ValueError(
-            f"SQL: this needs more than {MEMORY} of memory; ask for fewer rows or columns, and join names to the result"
+        limit = _LIMIT.search(str(error))
+        raise NoMemoryError(
+            f"SQL: this needs more than {limit[1] if limit else 'its share'} of memory; give it more (--memory, "
+            "memory_bytes=), or ask for fewer rows or columns, and join names to the result"
         ) from error
     except duckdb.Error as error:
         words = " ".join(str(error).split("\n\nLINE", 1)[0].split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +20,7 @@ from fgtrac.query.seals import FullSeal
 from fgtrac.query.through import WORDS, Pair, kin_of, used_through
 from fgtrac.query.timeline import Timeline
 from fgtrac.query.view_files import ViewFile, hexes, optional, words
-from fgtrac.query.view_ranges import JoinedNodes, RangeUnit, Written, build_range, ranges_of
+from fgtrac.query.view_ranges import WORKER_BYTES, JoinedNodes, RangeUnit, Written, build_range, ranges_of
 from fgtrac.query.view_samples import Registry
 from fgtrac.query.view_schema import VIEWS
 from fgtrac.query.view_setting import Roles, load_setting, write_setting
@@ -37,10 +37,16 @@ AT_ONCE = 1 << 16  # rows of samples that are put into columns together
 
 
 def build_views(
-    trace: TraceDir, seal: FullSeal, folder: Path, engine: Engine, progress: Progress | None = None
+    trace: TraceDir,
+    seal: FullSeal,
+    folder: Path,
+    engine: Engine,
+    memory_bytes: int,
+    progress: Progress | None = None,
 ) -> Files:
     """Write the views of a full seal into a folder, and say what each file holds: its name, rows, size and SHA-256.
-    What an earlier builder left there is used where it is whole; nothing else stays.
+    What an earlier builder left there is used where it is whole; nothing else stays. All workers together hold about
+    `memory_bytes`, of which each takes WORKER_BYTES and more at least: where there is less, fewer work at a time.
 
     ProofError where the log is not what was sealed or contradicts itself, FormatError or TamperError for damaged files;
     EngineError where workers are lost, and then what is done stays.
@@ -48,12 +54,14 @@ def build_views(
     timeline = Timeline(seal)
     registry = Registry(timeline.entries("samples"))
     roles = Roles(registry, timeline)
-    units = _units(trace, seal, folder, write_setting(folder, registry, timeline), roles)
+    at_once = max(1, min(engine.workers, memory_bytes // WORKER_BYTES))
+    setting = write_setting(folder, registry, timeline)
+    units = _units(trace, seal, folder, setting, roles, memory_bytes // at_once)
     if len(units) > 1:
         if os.access(_path(trace), os.W_OK):  # where not, a worker that lacks it says so
             engine.check_shared(_path(trace))
         engine.check_shared(folder)
-    written = _write_ranges(engine, units, seal.head.size, progress)
+    written = _write_ranges(engine, units, at_once, seal.head.size, progress)
     load_setting.cache_clear()  # it maps files of the folder
     _check(trace, seal, written)
     roles.advance(seal.head.size)
@@ -71,20 +79,31 @@ def _path(trace: TraceDir) -> Path:
     return trace.path if trace.is_far else trace.path.resolve()
 
 
-def _units(trace: TraceDir, seal: FullSeal, folder: Path, setting: bytes, roles: Roles) -> list[RangeUnit]:
-    return [
-        RangeUnit(
-            number, str(_path(trace)), seal.head, start, stop, str(folder), setting, roles.write(folder, start * WIDTH)
-        )
-        for number, (start, stop) in enumerate(ranges_of(trace, seal.head.size))
-    ]
+def _units(
+    trace: TraceDir, seal: FullSeal, folder: Path, setting: bytes, roles: Roles, memory_bytes: int
+) -> list[RangeUnit]:
+    where, units = str(_path(trace)), []
+    for number, (start, stop) in enumerate(ranges_of(trace, seal.head.size)):
+        codes = roles.write(folder, start * WIDTH)
+        units.append(RangeUnit(number, where, seal.head, start, stop, str(folder), setting, codes, memory_bytes))
+    return units
 
 
-def _write_ranges(engine: Engine, units: Sequence[RangeUnit], size: int, progress: Progress | None) -> list[Written]:
+def _in_turns(engine: Engine, units: Sequence[RangeUnit], at_once: int) -> Iterator[tuple[int, Written]]:
+    """The number of each unit and what it wrote; no more than `at_once` are under way."""
+    step = at_once if at_once < engine.workers else max(len(units), 1)
+    for first in range(0, len(units), step):
+        for place, written in engine.results(build_range, units[first : first + step], what="building tables"):
+            yield first + place, written
+
+
+def _write_ranges(
+    engine: Engine, units: Sequence[RangeUnit], at_once: int, size: int, progress: Progress | None
+) -> list[Written]:
     """What each unit wrote, in the order of the log; `progress` hears how many entries of how many."""
     found: list[Any] = [None] * len(units)
     entries = 0
-    for place, written in engine.results(build_range, units, what="building tables"):
+    for place, written in _in_turns(engine, units, at_once):
         found[place] = written
         entries += sum(written.counted.values())
         if progress is not None:

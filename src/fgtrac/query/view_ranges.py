@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from fgtrac.query.view_files import ViewFile
 from fgtrac.query.view_rows import RangeRows
 from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.query.view_setting import RolesFile, load_roles, load_setting
+from fgtrac.query.view_uses import waiting_bytes
 from fgtrac.store import durable
 from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
@@ -27,13 +29,15 @@ from fgtrac.tlog.tiles import ENTRIES, WIDTH, Tile, read_bundle
 
 RANGE_BYTES = 1 << 25  # of a log, at least: 8 million uses or so
 MOST_RANGES = 256
+WORKER_BYTES = 1 << 28  # what a worker holds beside uses that wait: a bundle, and row groups as they are written
 TILE_LEVEL = 8  # of the hash over a full bundle
 BUILT = tuple(view for view in VIEWS if view != "samples")
 
 
 @dataclass(frozen=True, slots=True)
 class RangeUnit:
-    """Bundles `start` to `stop` of the log under a head, and the folder of the setting and of what is written."""
+    """Bundles `start` to `stop` of the log under a head, the folder of the setting and of what is written, and how much
+    memory the worker may take, by which no byte changes."""
 
     number: int
     trace: str
@@ -43,6 +47,7 @@ class RangeUnit:
     folder: str
     setting: bytes
     roles: RolesFile
+    memory_bytes: int
 
     @property
     def mark(self) -> bytes:
@@ -105,7 +110,11 @@ def build_range(unit: RangeUnit) -> Written:
         for file in files.values():
             stack.callback(file.abandon)
         setting = load_setting(folder, unit.setting)
-        rows = RangeRows(SealedLog(trace, unit.head), setting, load_roles(folder, unit.roles), files)
+        waiting = None
+        if waiting_bytes(setting.samples) > unit.memory_bytes - WORKER_BYTES:
+            waiting = folder / f"waiting-{unit.number}.{os.urandom(8).hex()}{durable.TEMPORARY}"
+            stack.callback(durable.remove, waiting)
+        rows = RangeRows(SealedLog(trace, unit.head), setting, load_roles(folder, unit.roles), files, waiting)
         tiles, rest = bytearray(), b""
         for bundle in range(unit.start, unit.stop):
             with whole("the views"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,19 @@ class RangeRows:
     """Takes every entry of a range in order and gives each view its rows; `counted` says how many of each kind."""
 
     def __init__(
-        self, log: SealedLog, setting: Setting, roles: NDArray[np.uint8], files: Mapping[str, ViewFile]
+        self,
+        log: SealedLog,
+        setting: Setting,
+        roles: NDArray[np.uint8],
+        files: Mapping[str, ViewFile],
+        waiting: Path | None = None,
     ) -> None:
-        """`roles` (n,) are the codes of the roles in force before the range; they are changed."""
+        """`roles` (n,) are the codes of the roles in force before the range; they are changed. `waiting` as
+        `UsesBuilder` takes it."""
         self.counted: Counter[str] = Counter()
         self._log, self._setting, self._roles, self._files = log, setting, roles, files
         self._numbers = setting.blocks.numbers
-        self._uses = UsesBuilder(files["uses"], setting)
+        self._uses = UsesBuilder(files["uses"], setting, waiting)
         self._logged: list[tuple[int, int, int, str, float]] = []
         self._listed: list[tuple[int, str, int, bytes, int, int, int]] = []
 

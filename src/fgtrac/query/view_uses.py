@@ -1,13 +1,15 @@
 """The `uses` view as it is built: every place of every sample in every batch.
 
-Rows wait in buckets of neighbouring samples, and each row group is of one bucket: whoever asks for one sample reads few
-of them. What a batch says stands once, in a table of the batches that still have rows waiting, until they are written.
+Rows wait in buckets of neighbouring samples, in memory or in a file, and each row group is of one bucket: whoever asks
+for one sample reads few of them. What a batch says stands once, in a table of the batches that still have rows waiting,
+until they are written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, ROLES, STATUS
 from fgtrac.query.view_files import GROUP_ROWS, ViewFile, optional, words
 from fgtrac.query.view_setting import Setting
+from fgtrac.store import durable
 
 BUCKET_SAMPLES = 1 << 15  # neighbouring samples whose rows wait together
 MOST_BUCKETS = 64
@@ -33,14 +36,60 @@ def bucket_width(n: int) -> int:
     return max(BUCKET_SAMPLES, -(-n // MOST_BUCKETS))
 
 
+def waiting_bytes(n: int) -> int:
+    """What the rows of n samples take while they wait, at most."""
+    return _buckets_of(n) * GROUP_ROWS * _ROW.itemsize
+
+
+def _buckets_of(n: int) -> int:
+    return -(-n // bucket_width(n))
+
+
+class _Waiting(Protocol):
+    """The rows that wait in each bucket, GROUP_ROWS at most."""
+
+    def put(self, bucket: int, at: int, rows: NDArray[np.void]) -> None:
+        """Put rows behind the `at` that are there."""
+
+    def rows(self, bucket: int, count: int) -> NDArray[np.void]:
+        """The first so many, good until the next `put`."""
+
+
+class _InMemory:
+    def __init__(self, buckets: int) -> None:
+        self._rows = [np.empty(GROUP_ROWS, _ROW) for _ in range(buckets)]
+
+    def put(self, bucket: int, at: int, rows: NDArray[np.void]) -> None:
+        self._rows[bucket][at : at + len(rows)] = rows
+
+    def rows(self, bucket: int, count: int) -> NDArray[np.void]:
+        return self._rows[bucket][:count]
+
+
+class _InFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def put(self, bucket: int, at: int, rows: NDArray[np.void]) -> None:
+        durable.write_at(self._path, self._offset(bucket, at), [rows.tobytes()])
+
+    def rows(self, bucket: int, count: int) -> NDArray[np.void]:
+        return np.fromfile(self._path, _ROW, count, offset=self._offset(bucket, 0))
+
+    def _offset(self, bucket: int, at: int) -> int:
+        return (bucket * GROUP_ROWS + at) * _ROW.itemsize
+
+
 class UsesBuilder:
     """Takes `use` entries in the order of the log."""
 
-    def __init__(self, file: ViewFile, setting: Setting) -> None:
+    def __init__(self, file: ViewFile, setting: Setting, waiting: Path | None = None) -> None:
+        """`waiting` is the file where rows wait, for the caller to remove (default: in memory); it changes no byte of
+        what is written. OSError where the disk refuses."""
         self._file, self._setting, n = file, setting, setting.samples
         self._width = bucket_width(n)
-        self._buckets = [np.empty(GROUP_ROWS, _ROW) for _ in range(-(-n // self._width))]
-        self._filled = [0] * len(self._buckets)
+        self._buckets: _Waiting = _InMemory(_buckets_of(n)) if waiting is None else _InFile(waiting)
+        self._filled = [0] * _buckets_of(n)
         self._waiting: list[NDArray[np.void]] = []
         self._waiting_rows = 0
         self._batches = {name: np.empty(BATCHES, dtype) for name, dtype in _BATCH.items()}
@@ -62,7 +111,7 @@ class UsesBuilder:
     def finish(self) -> None:
         """Write what waits."""
         self._deal()
-        for bucket in range(len(self._buckets)):
+        for bucket in range(len(self._filled)):
             self._write(bucket)
 
     def _take_batches(self, number: int, event: Mapping[str, Any]) -> int:
@@ -103,7 +152,7 @@ class UsesBuilder:
         self._waiting, self._waiting_rows = [], 0
         bucket = (rows["sample"] // np.uint32(self._width)).astype(np.uint8)
         rows = rows[np.argsort(bucket, kind="stable")]
-        ends = np.cumsum(np.bincount(bucket, minlength=len(self._buckets)))
+        ends = np.cumsum(np.bincount(bucket, minlength=len(self._filled)))
         for place, mine in enumerate(np.split(rows, ends[:-1])):
             self._fill(place, mine)
 
@@ -112,7 +161,7 @@ class UsesBuilder:
         while at < len(rows):
             filled = self._filled[bucket]
             piece = rows[at : at + GROUP_ROWS - filled]
-            self._buckets[bucket][filled : filled + len(piece)] = piece
+            self._buckets.put(bucket, filled, piece)
             self._filled[bucket] += len(piece)
             at += len(piece)
             if self._filled[bucket] == GROUP_ROWS:
@@ -120,10 +169,10 @@ class UsesBuilder:
 
     def _write(self, bucket: int) -> None:
         """Write a bucket's rows as one row group."""
-        rows = self._buckets[bucket][: self._filled[bucket]]
-        self._filled[bucket] = 0
-        if not len(rows):
+        count, self._filled[bucket] = self._filled[bucket], 0
+        if not count:
             return
+        rows = self._buckets.rows(bucket, count)
         sample, batch, hop, loss, role = (np.ascontiguousarray(rows[name]) for name in _ROW.names or ())
         places = batch.astype(np.intp)  # once, and not for each column
         said = {name: values.take(places) for name, values in self._batches.items()}

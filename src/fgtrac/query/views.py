@@ -15,7 +15,7 @@ from fgtrac.drawing.html import table
 from fgtrac.drawing.notebook import shown
 from fgtrac.engine.opening import open_engine
 from fgtrac.query.seals import FullSeal, not_among_these
-from fgtrac.query.sql import Database, mentions, refused
+from fgtrac.query.sql import Database, NoMemoryError, mentions, refused
 from fgtrac.query.view_build import Files, Progress, build_views
 from fgtrac.query.view_cache import CachedViews, DamagedViewsError, open_views
 from fgtrac.query.view_files import batches_of, names_table, narrow, reader_of, schema_of
@@ -155,12 +155,14 @@ class Views:
         pending: int,
         names: Names,
         progress: Progress | None,
-        engine: str | None = None,
+        engine: str | None,
+        memory_bytes: int,
     ) -> None:
-        """`engine` says where they are built; None is what FGTRAC_ENGINE names, else every core of this machine."""
+        """`engine` says where they are built; None is what FGTRAC_ENGINE names, else every core of this machine. About
+        `memory_bytes` are for all who build them, and then for what queries hold."""
         self.size, self.rests_on, self.pending = seal.head.size, f"{rests_on}; {CACHED}", pending
         self._trace, self._trace_id, self._seal = trace, trace_id, seal
-        self._names, self._progress, self._engine = names, progress, engine
+        self._names, self._progress, self._engine, self._memory_bytes = names, progress, engine, memory_bytes
         self._lock = threading.RLock()
         self._cached: CachedViews | None = None
         self._databases: dict[bool, Database] = {}
@@ -217,7 +219,7 @@ class Views:
 
     def _build(self, folder: Path) -> Files:
         with open_engine(self._engine) as engine:
-            return build_views(self._trace, self._seal, folder, engine, self._progress)
+            return build_views(self._trace, self._seal, folder, engine, self._memory_bytes, self._progress)
 
     def _database(self, with_names: bool) -> Database:
         """The views, each checked, as a database; names only where they are asked for, since they are many."""
@@ -228,6 +230,8 @@ class Views:
                 tables = {"names": names_table(names, NAMES)} if names is not None else {}
                 try:
                     self._databases[with_names] = self._connect(files, tables)
+                except NoMemoryError:
+                    raise
                 except ValueError:  # a file was damaged or removed since it was looked at
                     self._open(anew=True)
                     files = {view: self.paths(view) for view in VIEWS}
@@ -237,7 +241,7 @@ class Views:
     def _connect(self, files: Mapping[str, Sequence[Path]], tables: Mapping[str, Any]) -> Database:
         """A database that may go to disk as long as it has no names."""
         spill = None if tables else self._open().folder / f"spill-{os.urandom(8).hex()}"
-        return Database(files, tables, spill=spill)
+        return Database(files, tables, memory_bytes=self._memory_bytes, spill=spill)
 
 
 def _cell(value: Any) -> Any:

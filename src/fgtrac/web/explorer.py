@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 from weakref import WeakKeyDictionary
 
+from fgtrac.api.read_by_workers import MEMORY
 from fgtrac.errors import not_installed
 from fgtrac.web import guard
 from fgtrac.web.asked import RESERVED, Answer, Asked, Download, Elsewhere, NotThereError, Page
@@ -62,14 +63,15 @@ def explorer_app(
     is_local: bool = True,
     given: Any = None,
     engine: str | None = None,
+    memory_bytes: int = MEMORY,
 ) -> Starlette:
     """The explorer of a trace or a folder as an ASGI application.
 
     With `is_local`, whoever names another machine in the Host header is refused. With `token`, whoever does not have it
-    is. `key` names the key whose signatures count, `given` is the user's own data, `engine` says
-    where tables are built. `app.state.site.stop()` ends what is
-    under way beside the pages. ValueError where starlette or jinja2 is not installed, or the token can be guessed; of
-    `place` as Site.
+    is. `key` names the key whose signatures count, `given` is the user's own data, `engine` and `memory_bytes` say how
+    the tables of each trace are built, as `Trace.views` takes them. `app.state.site.stop()` ends what is under way
+    beside the pages. ValueError where starlette or jinja2 is not installed, or the token can be guessed; of `place` as
+    Site.
     """
     try:
         from starlette.applications import Starlette
@@ -79,7 +81,7 @@ def explorer_app(
         guard.check_token(token)
     elif not is_local:
         raise ValueError("whoever reaches this address can read the traces; set a token")
-    site = Site(place, key, engine)
+    site = Site(place, key, engine, memory_bytes)
     app = Starlette()
     app.router.default = _Explorer(site, Templates(), token, is_local, given)  # also of a target that is no path
     app.state.site = site

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from fgtrac.api.overview import newest_head, overview
+from fgtrac.api.read_by_workers import MEMORY
 from fgtrac.api.runs import is_trace
 from fgtrac.api.trace import Trace, open_trace
 from fgtrac.api.trust import trusted_verifier
@@ -37,9 +38,11 @@ class _Opened:
 
 class Site:
     """A trace, or a folder with traces in it; changes nothing on disk. `key` names the key whose signatures count, and
-    `engine` where tables are built."""
+    `engine` and `memory_bytes` how tables are built."""
 
-    def __init__(self, place: Path, key: str | None = None, engine: str | None = None) -> None:
+    def __init__(
+        self, place: Path, key: str | None = None, engine: str | None = None, memory_bytes: int = MEMORY
+    ) -> None:
         check_names_file(place)
         if not place.exists():
             raise FileNotFoundError(f"there is no trace or folder {place}; name a trace, or a folder with traces in it")
@@ -49,7 +52,7 @@ class Site:
             trusted_verifier(key, bytes(16))  # what is no key is said now, and not on every page
         self.place = place
         self.is_one = is_trace(place)
-        self.key, self.engine = key, engine
+        self.key, self.engine, self.memory_bytes = key, engine, memory_bytes
         self._opened: dict[str, _Opened] = {}
         self._turn = threading.Lock()
         self._checking = Checking(key)

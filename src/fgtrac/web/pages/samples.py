@@ -15,6 +15,7 @@ from fgtrac.web.asked import Answer, Asked, Page, address
 from fgtrac.web.command import command_line
 from fgtrac.web.pictures import pictures_of
 from fgtrac.web.sample_query import ROLE_WORDS, SORTS, USES, SampleQuery, parse_query
+from fgtrac.web.site import Site
 from fgtrac.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def show(asked: Asked) -> Answer:
     if wanted.sort == "suspicion" and no_suspicion:
         raise ValueError(f"nothing is known of suspicion here: {no_suspicion}")
     path, state = asked.site.path_of(asked.name), asked.site.state(asked.name)
-    tables = asked.site.tables.of(path, state, "tables", partial(_tables, asked.site.engine), asked.patience_s)
+    tables = asked.site.tables.of(path, state, "tables", partial(_tables, asked.site), asked.patience_s)
     ranks = None
     if wanted.sort == "suspicion":
         ranks = asked.site.scoring.of(path, state, "self-influence", _suspects, asked.patience_s)
@@ -59,9 +60,9 @@ def show(asked: Asked) -> Answer:
     return Answer("Samples", "samples.html", data, command)
 
 
-def _tables(engine: str | None, trace: Trace, progress: Callable[[int, int], None]) -> Views:
+def _tables(site: Site, trace: Trace, progress: Callable[[int, int], None]) -> Views:
     """The trace's tables, built."""
-    views = trace.views(progress, engine=engine)
+    views = trace.views(progress, engine=site.engine, memory_bytes=site.memory_bytes)
     views.count("samples")
     return views
 
