@@ -21,7 +21,7 @@ from fgtrac.verify.claims import About, check_bundle
 from fgtrac.verify.report import Report, Verdict
 from fgtrac.verify.sentences import sentence
 from lives import live, live_with_contents
-from signed import Event, write
+from signed import Event, put_files, write
 
 CLAIMS = ["used", "history", "never used", "label never used", "never registered", "content present", "content absent"]
 WITH_ENTRIES = ["used, with entries", "history, with entries"]
@@ -29,10 +29,7 @@ WITH_ENTRIES = ["used, with entries", "history, with entries"]
 
 def opened(folder: Path, *events: Event | bytes, index: Callable[[Tree], Tree] = lambda tree: tree) -> FullSeal:
     """A trace of these entries on disk, whose signer commits to the changed index."""
-    for path, data in write(*events, index=index).items():
-        file = folder / "run.trace" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+    put_files(folder / "run.trace", write(*events, index=index))
     return open_full_seal(TraceDir.open(folder / "run.trace"))
 
 

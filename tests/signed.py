@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,14 @@ def write(*events: Event | bytes, index: Callable[[Tree], Tree] = lambda tree: t
     files["checkpoint"] = note(entries, len(entries))
     plan = plan_of(entries, seals)
     return files | {plan.path: format_plan(plan)}
+
+
+def put_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write them below a folder, by their paths."""
+    for path, data in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 def _encode(events: Sequence[Event | bytes], index: Callable[[Tree], Tree]) -> tuple[list[bytes], dict[int, Tree]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fgtrac.events.identity import block_id, public_id
 from fgtrac.events.schema import ATTRIBUTION, NO_STEP, STATUS
-from signed import BLOCK, IDS, OTHER, WRITER, Event, Files, by, end, metrics, run, samples, seal, write
+from signed import BLOCK, IDS, OTHER, WRITER, Event, Files, by, end, metrics, put_files, run, samples, seal, write
 
 MORE = sorted([IDS[2], *(public_id(b"more %d" % n) for n in range(3))])  # one of them is in both blocks
 MORE_BLOCK = block_id(b"".join(MORE))
@@ -62,9 +62,7 @@ def everything() -> list[Event]:
 def trace_of(folder: Path, files: Files) -> Path:
     """The files of a trace on disk."""
     path = folder / "run.trace"
-    for name, data in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
+    put_files(path, files)
     return path
 
 

@@ -29,7 +29,7 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify import reading
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
-from signed import BLOCK, VERIFIER, Event, Files, end, run, samples, seal, use, write
+from signed import BLOCK, VERIFIER, Event, Files, end, put_files, run, samples, seal, use, write
 
 OTHER_BLOCK = b"b" * 16
 FIRST_BUNDLE, LAST_BUNDLE = "tile/entries/000", "tile/entries/002.p/136"
@@ -136,9 +136,7 @@ def scratch(tmp_path: Path) -> Path:
 
 def on_disk(folder: Path, files: Files) -> TraceDir:
     path = folder / "run.trace"
-    for name, data in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
+    put_files(path, files)
     (path / "journal").mkdir(exist_ok=True)
     return TraceDir.open(path)
 
@@ -213,14 +211,20 @@ def lose() -> None:
     raise EngineError("it went away")
 
 
+def stopped(folder: Path, alone: Engine, scratch: Path) -> tuple[TraceDir, Path]:
+    """A trace whose verification was stopped as it put the parts of the index together, and the folder it left."""
+    trace = on_disk(folder, LIES["none"]())
+    with pytest.raises(EngineError):
+        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
+    (left,) = scratch.iterdir()
+    return trace, left
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_an_index_goes_on_from_what_was_done_and_is_whole(
     is_damaged: bool, alone: Engine, tmp_path: Path, scratch: Path
 ) -> None:
-    trace = on_disk(tmp_path, LIES["none"]())
-    with pytest.raises(EngineError):
-        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
-    (folder,) = scratch.iterdir()
+    trace, folder = stopped(tmp_path, alone, scratch)
     assert folder.stat().st_mode & 0o777 == 0o700
     runs = sorted(folder.glob("index/*/map-*"))
     if is_damaged:
@@ -334,10 +338,7 @@ def test_a_scratch_folder_that_is_none_is_refused_before_anything_is_read(
 def test_a_folder_that_somebody_made_first_is_left_alone(
     is_link: bool, alone: Engine, tmp_path: Path, scratch: Path
 ) -> None:
-    trace = on_disk(tmp_path, LIES["none"]())
-    with pytest.raises(EngineError):
-        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
-    (folder,) = scratch.iterdir()
+    trace, folder = stopped(tmp_path, alone, scratch)
     shutil.rmtree(folder)
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o755)
@@ -349,10 +350,7 @@ def test_a_folder_that_somebody_made_first_is_left_alone(
 
 
 def test_leftovers_go_after_a_day_and_folders_of_the_user_never(alone: Engine, tmp_path: Path, scratch: Path) -> None:
-    trace = on_disk(tmp_path, LIES["none"]())
-    with pytest.raises(EngineError):
-        by_workers(trace, Watched(alone, "index: reduce", lose), scratch)
-    (left,) = scratch.iterdir()
+    trace, left = stopped(tmp_path, alone, scratch)
     left.rename(scratch / f"verify-{'0' * 32}")  # of another trace
     users = {f"verify-{'1' * 32}", "verify-2025-results"}
     (scratch / "verify-2025-results").mkdir()

@@ -72,11 +72,7 @@ def test_what_a_unit_raises_is_raised_as_itself(engine, tmp_path):
 
 
 def test_whoever_stops_early_leaves_no_unit_running(engine, tmp_path):
-    for number, _ in engine.results(engine_units.first_short, units(8, tmp_path), what="x"):
-        assert number == 0
-        wait_until(lambda: len(pids(tmp_path)) == 2 and all(pids(tmp_path)))
-        break
-    wait_until(lambda: not any(map(is_running, pids(tmp_path))))
+    engine_units.stop_early(engine, tmp_path)
 
 
 def test_a_folder_that_a_node_does_not_see_is_told_before_any_unit_begins(cluster, engine, tmp_path):

@@ -109,11 +109,7 @@ def test_a_units_interrupt_is_not_its_callers(pool, number, kind):
 
 
 def test_whoever_stops_early_leaves_no_unit_running(pool, tmp_path):
-    for number, _ in pool.results(engine_units.first_short, units(8, tmp_path), what="x"):
-        assert number == 0
-        wait_until(lambda: len(pids(tmp_path)) == 2 and all(pids(tmp_path)))
-        break
-    wait_until(lambda: not any(map(is_running, pids(tmp_path))))
+    engine_units.stop_early(pool, tmp_path)
     assert len(pids(tmp_path)) == 2
 
 

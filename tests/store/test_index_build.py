@@ -27,6 +27,7 @@ from fgtrac.tlog.npy import COLUMNS, column_digests
 from fgtrac.tlog.tiles import grow
 from histories import Event, History
 from killed_units import KillingEngine
+from signed import put_files
 
 
 def in_memory(entries: Sequence[bytes]) -> tuple[Tree, Totals]:
@@ -46,9 +47,7 @@ class Place:
         self.entries = list(entries)
         growth = grow(0, self.trace, self.entries)
         self.root = growth.root
-        for path, data in growth.files.items():
-            (self.trace.path / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.trace.path / path).write_bytes(data)
+        put_files(self.trace.path, growth.files)
         self.work, self.ledger = folder / "work", folder / "ledger"
 
     def build(self, engine: Any = None, *, new: Sequence[bytes] = (), start: int = 0, **more: Any) -> BuiltIndex:

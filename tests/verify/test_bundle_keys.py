@@ -18,7 +18,7 @@ from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.keys import rotation_message
 from fgtrac.verify.report import Finding, Verdict
 from proofs import prove, refuting
-from signed import IDS, KEY, ORIGIN, TRACE_ID, Event, end, note, run, samples, seal, use, write
+from signed import IDS, KEY, ORIGIN, TRACE_ID, Event, end, note, put_files, run, samples, seal, use, write
 
 NEXT = Ed25519PrivateKey.from_private_bytes(bytes([2]) * 32)
 THIRD = Ed25519PrivateKey.from_private_bytes(bytes([3]) * 32)
@@ -36,10 +36,7 @@ def rotated(folder: Path, *, revoked: bool = False, signer: Ed25519PrivateKey = 
     rotations = (key(KEY, NEXT, revoked=revoked), key(NEXT, THIRD))
     files = write(run(), samples(), rotations[0], use(1, 0), rotations[1], end(), seal())
     signed = note(decode_bundle(files["tile/entries/000.p/7"], 7), 7, signer)
-    for path, data in (files | {"checkpoint": signed, "index/7/checkpoint": signed}).items():
-        file = folder / "run.trace" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+    put_files(folder / "run.trace", files | {"checkpoint": signed, "index/7/checkpoint": signed})
     return parse_bundle(prove(open_full_seal(TraceDir.open(folder / "run.trace")), Proof(IDS[0]), "used"))
 
 
