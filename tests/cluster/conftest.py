@@ -20,7 +20,7 @@ import pytest
 from engine_units import wait_until
 from far_traces import Growing, new_place
 from fgtrac.cli.main import main
-from s3_servers import Server, ceph
+from s3_servers import Server, ceph, free_port
 
 TESTS = Path(__file__).parents[1]
 STORE_BYTES = 200_000_000  # of shared memory
@@ -59,7 +59,7 @@ class Cluster:
 def start_cluster() -> Cluster:
     """Without a token: what a test says of `ray://` must not depend on whoever runs it."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path has 107 bytes
-    head, client, unseen = _free_port(), _free_port(), folder / "unseen"
+    head, client, unseen = free_port(), free_port(), folder / "unseen"
     unseen.mkdir()
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--include-dashboard=false", "--num-cpus=2"]
     apart = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {unseen} && exec "$@"', "sh"]
@@ -136,9 +136,3 @@ def listens(port: int) -> bool:
     """Whether anybody does on loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
