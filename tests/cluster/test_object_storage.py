@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from far_traces import BUCKET, Growing, assert_holds, new_place, objects_at, verify
+from fgtrac.api import read_by_workers
 from fgtrac.api.bundles import verify_bundle
 from fgtrac.api.push import PushBehind, push_trace
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.summary import summarize
-from fgtrac.api.trace import open_trace
+from fgtrac.api.trace import open_for_verification, open_trace
 from fgtrac.errors import StorageError, TamperError
-from fgtrac.store import object_storage
+from fgtrac.store import index_build, object_storage
+from fgtrac.store.far_trace import FarTrace
 from fgtrac.store.object_storage import Objects
 from fgtrac.tlog.tiles import partial_tiles
 from fgtrac.verify.report import Verdict
@@ -103,6 +105,24 @@ def test_histories_fetch_little_of_a_long_log(tmp_path: Path, url: str) -> None:
     )
     assert asked.objects.requests <= 60
     assert asked.objects.bytes_read <= whole / 5
+
+
+def test_an_index_larger_than_memory_is_rebuilt_by_workers_who_fetch_their_ranges(
+    growing: Growing, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing.more(300)
+    push_trace(growing.path, url)
+    expected = open_for_verification(url, key=growing.key).verify(engine="local:1")
+    assert expected.verdict is Verdict.HOLDS
+    monkeypatch.setattr(read_by_workers, "POSTING_BYTES", 1 << 40)
+    monkeypatch.setattr(index_build, "FEWEST", 256)
+    monkeypatch.setattr(FarTrace, "plain", lambda _trace, path: pytest.fail(f"{path} was copied"))
+    stages: list[tuple[int, int]] = []
+    far = open_for_verification(url, key=growing.key)
+    found = far.verify(engine="local:2", memory_bytes=1, scratch=tmp_path, progress=lambda *step: stages.append(step))
+    assert found == expected
+    assert max(total for _done, total in stages) > 4  # units of one stage
+    assert not list(tmp_path.glob("verify-*"))
 
 
 def test_another_trace_a_fork_or_more_entries_there_is_refused_and_nothing_is_overwritten(

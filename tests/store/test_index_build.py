@@ -52,7 +52,7 @@ class Place:
 
     def build(self, engine: Any = None, *, new: Sequence[bytes] = (), start: int = 0, **more: Any) -> BuiltIndex:
         size = len(self.entries)
-        log = LogPart(self.trace.path, size, self.root, size, new, start, b"digests" if start else b"")
+        log = LogPart(self.trace, size, self.root, size, new, start, b"digests" if start else b"")
         return build_large_index(log, engine or Alone(), self.work, self.ledger, **{"memory_bytes": 1, **more})
 
 

@@ -5,7 +5,8 @@ is read again here, so that words and order are those of one process. Workers of
 the same path: what is hashed is then what this process reads, and all else must have those hashes.
 
 An index that does not fit in memory is rebuilt through files in a scratch folder (`fgtrac.store.index_build`), and only
-its digests are kept.
+its digests are kept. A trace far away is read by this process, and its index rebuilt by workers of this machine, which
+fetch their ranges of the log themselves.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class ByWorkers:
 
     def rebuild(self, log: Indexed) -> Iterator[Rebuilt]:
         """As `LogReader.rebuild`."""
-        if self.trace.is_far or log.postings * POSTING_BYTES <= self.memory_bytes:
+        if log.postings * POSTING_BYTES <= self.memory_bytes:
             yield from InProcess(self.files).rebuild(log)
             return
         for number in log.seals:
@@ -106,7 +107,7 @@ class ByWorkers:
     @property
     def _path(self) -> Path:
         """As any process finds it."""
-        return self.trace.path.absolute()
+        return self.trace.path if self.trace.is_far else self.trace.path.absolute()
 
     @property
     def _see_the_same(self) -> bool:
@@ -137,7 +138,8 @@ class ByWorkers:
     def _rebuild_one(self, log: Indexed, number: int) -> Rebuilt:
         """The index over the entries before `number`, by workers; what they had to write is removed again."""
         name = hashlib.sha256(b"index %d\n" % number + log.root).hexdigest()[:32]
-        part = LogPart(self._path, log.size, log.root, number, leaves=log.leaves)
+        trace = self.trace if self.trace.is_far else TraceDir(self._path)
+        part = LogPart(trace, log.size, log.root, number, leaves=log.leaves)
         try:
             with scratch_folder(self.scratch, f"verify-{name}") as folder:
                 built = self._build(part, folder, log)
@@ -154,7 +156,7 @@ class ByWorkers:
 
     def _build(self, part: LogPart, folder: Path, log: Indexed) -> BuiltIndex:
         """By workers; what those of other machines find wrong is said only where this process finds it too."""
-        engine = self.engine
+        engine = Alone() if self.trace.is_far and not self._see_the_same else self.engine
         while True:
             try:
                 return build_large_index(
@@ -170,7 +172,7 @@ class ByWorkers:
         """Whether it says that a file of the trace is not there any more."""
         if not isinstance(error, FileNotFoundError):
             return False
-        return Path(error.filename or "").is_relative_to(self._path) or str(error).startswith(f"{self._path} has no")
+        return error.filename is None or Path(error.filename).is_relative_to(self._path)  # None: of `TraceDir`
 
     def _told(self, _stage: str, done: int, total: int) -> None:
         if self.progress is not None:

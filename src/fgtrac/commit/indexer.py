@@ -128,7 +128,7 @@ def build_index(
         head = trace.head()
         root = head.root if head is not None else EMPTY_ROOT
         said = b"".join(digests[name] for name in COLUMNS) if digests and start else b""
-        log = LogPart(trace.path, size, root, stop, new, start, said)
+        log = LogPart(trace, size, root, stop, new, start, said)
         with open_engine(means.engine) as engine:
             built = build_large_index(
                 log, engine, folder, ledger, memory_bytes=means.memory_bytes, progress=means.progress

@@ -20,7 +20,7 @@ from fgtrac.store import durable
 from fgtrac.store.object_answers import NoBucketError
 from fgtrac.store.object_storage import Objects
 from fgtrac.store.random_access import OpenFile
-from fgtrac.store.range_reads import BlockCache, FarArray, FarFile
+from fgtrac.store.range_reads import CACHE_BYTES, MOST_BYTES, BlockCache, FarArray, FarFile
 from fgtrac.store.trace_dir import NPY_HEADER, NPY_HEADER_BYTES, TraceDir, check_size, is_size, is_small
 from fgtrac.tlog.tiles import parse_tile_path
 
@@ -34,11 +34,11 @@ class FarTrace(TraceDir):
 
     is_far = True
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(objects.path)
         self.objects = objects
         self.unpublished = 0  # objects that `names` has passed over
-        self._cache = BlockCache(self._fetch)
+        self._cache = BlockCache(self._fetch, cache_bytes)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         weakref.finalize(self, objects.close)
 
@@ -58,7 +58,7 @@ class FarTrace(TraceDir):
     def read(self, path: str) -> bytes:
         """As `TraceDir.read`."""
         if path.startswith("tile/"):  # they never change, and are read more than once
-            check_size(path, size := self._cache.size(path))
+            check_size(path, size := self._cache.size(path, MOST_BYTES))
             return self._cache.read(path, 0, size)
         if is_small(path):
             return self.objects.read(path).data

@@ -31,7 +31,7 @@ from fgtrac.store.index_register import (
     NPY_HEADER_BYTES,
     PAIRS,
     FirstReading,
-    bundle_path,
+    bundle_size,
     cut_evenly,
     find_registrations,
     read_registrations,
@@ -84,14 +84,14 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LogPart:
-    """What an index is built over: the first `stop` entries of the log of `size` entries in the folder `trace`, whose
-    root is `root`, and the `new` entries behind them (with them, `stop` is `size`).
+    """What an index is built over: the first `stop` entries of the log of `size` entries of `trace` (units open it by
+    its path), whose root is `root`, and the `new` entries behind them (with them, `stop` is `size`).
 
     Only the entries from `start` on are read where the index sealed at `start` is given: 0 for none, else that index
     must be whole (the caller checks its files' digests, which `start_digests` are). Where the `leaves` are given, the
     leaf hashes of at least the first `stop` entries end to end, an entry that has another one is refused."""
 
-    trace: Path
+    trace: TraceDir
     size: int
     root: bytes
     stop: int
@@ -153,7 +153,7 @@ class _Build:
         self, log: LogPart, workers: Workers, folder: Path, ledger: UnitLedger, memory: int, keep: bool, told: Progress
     ) -> None:
         self.log, self.workers, self.ledger, self.keep, self.told = log, workers, ledger, keep, told
-        self.trace = TraceDir(log.trace)
+        self.trace = log.trace
         share = memory // (max(workers.workers, 4) + 1) // BYTES_A_POSTING
         self.at_once = min(max(1 << max(share.bit_length() - 1, 0), FEWEST), MOST)
         said = hashlib.sha256(f"{WORK} {log.size} {log.stop} {log.start} {self.at_once} {keep}\n".encode())
@@ -247,7 +247,7 @@ class _Build:
         at = start
         while at < stop:
             after = min((at // WIDTH + 1) * WIDTH, stop)
-            here = bundle_path(self.trace, at // WIDTH, min(WIDTH, log.size - at // WIDTH * WIDTH)).stat().st_size
+            here = bundle_size(self.trace, at // WIDTH, min(WIDTH, log.size - at // WIDTH * WIDTH))
             if size and size + here > 4 * self.at_once:
                 yield self._map_unit(count, start, at, sha256)
                 count, start, size = count + 1, at, 0
@@ -263,7 +263,7 @@ class _Build:
     def _map_unit(self, number: int, start: int, stop: int, sha256: bytes, spool: str = "") -> MapUnit:
         registered, leaves = str(self.folder / "registered"), bytes(self.log.leaves[start * 32 : stop * 32])
         return MapUnit(
-            str(self.log.trace), self.log.size, start, stop, spool, registered, sha256, leaves,
+            str(self.trace.path), self.log.size, start, stop, spool, registered, sha256, leaves,
             **self._known("map", number),
         )  # fmt: skip
 
@@ -294,7 +294,7 @@ class _Build:
             groups.append(part_of(self.previous, CONTENT, start, b"\xff" * 32)[0].columns.keys[:, 1:])
         units = []
         for number, border in enumerate(cut_evenly(groups, PAIRS)):
-            where = (str(self.log.trace), self.log.start)
+            where = (str(self.trace.path), self.log.start)
             unit = ContentUnit(
                 str(self.folder / "pairs"),
                 first.pairs_sha256,
@@ -326,7 +326,7 @@ class _Build:
             if not self.keep:
                 values, offset = self.folder / f"values-{number}", 0
             unit = ReduceUnit(
-                named, start, stop, str(keys), _hash_keys(keys, start, stop, all_keys), str(self.log.trace),
+                named, start, stop, str(keys), _hash_keys(keys, start, stop, all_keys), str(self.trace.path),
                 self.log.start, str(values), offset, self.at_once, **self._known("reduce", number),
             )  # fmt: skip
             units.append(unit)

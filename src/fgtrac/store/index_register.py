@@ -99,11 +99,21 @@ def bundle_path(trace: TraceDir, number: int, width: int) -> Path:
         return trace.plain(tile_path(ENTRIES, number, WIDTH))
 
 
+def bundle_size(trace: TraceDir, number: int, width: int) -> int:
+    """How many bytes a bundle has: the full one, where the partial one has gone."""
+    try:
+        opened = trace.opened(tile_path(ENTRIES, number, width))
+    except FileNotFoundError:
+        opened = trace.opened(tile_path(ENTRIES, number, WIDTH))
+    with opened:
+        return opened.size
+
+
 def bundle_bytes(trace: TraceDir, start: int, stop: int, size: int) -> int:
     """How many bytes the bundles with the entries `start` to `stop` of a log of `size` entries have. FileNotFoundError,
     FormatError where one is missing or no plain file."""
     numbers = range(start // WIDTH, -(-stop // WIDTH))
-    return sum(bundle_path(trace, n, min(WIDTH, size - n * WIDTH)).stat().st_size for n in numbers)
+    return sum(bundle_size(trace, n, min(WIDTH, size - n * WIDTH)) for n in numbers)
 
 
 def read_registrations(

@@ -39,6 +39,7 @@ from fgtrac.store.index_runs import (
     write_leaves,
     write_run,
 )
+from fgtrac.store.places import trace_of_unit
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import CONTENT, Tree
 from fgtrac.tlog.merkle import leaf_hash
@@ -115,7 +116,7 @@ def _entries(unit: MapUnit) -> Iterator[bytes]:
     if unit.spool:
         yield from decode_bundle(Path(unit.spool).read_bytes(), unit.stop - unit.start)
     else:
-        yield from read_entries(TraceDir(Path(unit.trace)), unit.start, unit.stop, unit.size)
+        yield from read_entries(_trace(unit.trace), unit.start, unit.stop, unit.size)
 
 
 @lru_cache(maxsize=1)
@@ -124,12 +125,18 @@ def _registered(path: str) -> Registered:
 
 
 @lru_cache(maxsize=1)
+def _trace(path: str) -> TraceDir:
+    return trace_of_unit(path)
+
+
+@lru_cache(maxsize=1)
 def _previous(trace: str, size: int) -> Tree | None:
-    return load_index(TraceDir(Path(trace)).mapped, size, b"") if size else None
+    return load_index(_trace(trace).mapped, size, b"") if size else None
 
 
 def forget() -> None:
-    """Let go of the files that units of this process keep mapped."""
+    """Let go of the files that units of this process keep mapped, and of the connections of a trace far away."""
+    _trace.cache_clear()
     _registered.cache_clear()
     _previous.cache_clear()
     forget_checked()

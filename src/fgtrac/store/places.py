@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 
 from fgtrac.store.far_trace import FarTrace
-from fgtrac.store.object_storage import is_url
+from fgtrac.store.object_storage import Objects, is_url
+from fgtrac.store.range_reads import MOST_BYTES
 from fgtrac.store.trace_dir import TraceDir
+
+
+def trace_of_unit(path: str) -> TraceDir:
+    """The trace that a unit of work names, for reading each file once: whoever made the unit has looked at it."""
+    return FarTrace(Objects(path), cache_bytes=2 * MOST_BYTES) if is_url(path) else TraceDir(Path(path))
 
 
 def open_to_read(path: str | os.PathLike[str]) -> TraceDir:

@@ -32,10 +32,11 @@ class BlockCache:
         self._ends: dict[str, tuple[int, int]] = {}  # where the last fetch of an object ended, and how long it was
         self._lock = Lock()
 
-    def size(self, path: str) -> int:
-        """How many bytes an object has. FileNotFoundError where there is none."""
+    def size(self, path: str, wanted: int = 1) -> int:
+        """How many bytes an object has, and at least the first `wanted` come with the answer, where it was not known.
+        FileNotFoundError where there is none."""
         if path not in self._sizes:
-            self._fill(path, 0, 1)
+            self._fill(path, 0, -(-wanted // BLOCK_BYTES))
         return self._sizes[path]
 
     def read(self, path: str, start: int, length: int) -> bytes:
@@ -66,7 +67,7 @@ class BlockCache:
         with self._lock:
             self._sizes[path] = size
             self._ends[path] = (number + count, count)
-            for n in range(count):
+            for n in range(max(1, -(-len(data) // BLOCK_BYTES))):
                 self._keep((path, number + n), data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES])
         return data[:BLOCK_BYTES]
 
