@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Cache:
         self._converted: dict[str, tuple[Gradients, ...]] = {}
         self._room = keep_bytes
         self.kept: dict[Any, Any] = {}  # curvatures, by those who compute them
+        self.curvatures: dict[Any, Path] = {}  # method -> a folder with those that somebody has computed for all
         self._shards = self._find_shards(states)
         self.states = tuple(s for s in states if self._complete(s, "train"))
         if not self.states:

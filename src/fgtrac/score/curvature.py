@@ -137,17 +137,39 @@ def stay_in_eigenbasis(layer: Layer, m: int) -> bool:
     return m > FEW and layer.size > SMALL
 
 
+Terms = Callable[[Gradients], tuple[Doubles, ...]]
+
+
+def add_up(blocks: Iterable[Gradients], terms: Terms) -> tuple[list[Doubles], int]:
+    """The sums over all rows of what `terms` gives for each block, and the number of rows."""
+    totals: list[Doubles] = []
+    n = 0
+    for rows in blocks:
+        n += len(rows)
+        add_to(totals, terms(rows))
+    return totals, n
+
+
+def add_to(totals: list[Doubles], terms: Iterable[Doubles]) -> None:
+    """Add further terms to sums, which begin empty and then are the first terms."""
+    if not totals:
+        totals += terms
+        return
+    for total, term in zip(totals, terms, strict=True):
+        np.add(total, term, out=total)
+
+
 def fisher(blocks: Iterable[Gradients], damping: float) -> Exact:
     """The exact empirical Fisher matrix of a layer, damped and inverted. `blocks` are all training rows."""
-    total, n = None, 0
-    for rows in blocks:
-        whole = double(rows.whole())
-        product = whole.T @ whole
-        total = product if total is None else np.add(total, product, out=total)
-        n += len(rows)
-    assert total is not None
+    (total,), n = add_up(blocks, squares)
     total /= n
     return from_matrix(total, damping)
+
+
+def squares(rows: Gradients) -> tuple[Doubles]:
+    """Whose mean is the Fisher matrix."""
+    whole = double(rows.whole())
+    return (whole.T @ whole,)
 
 
 def from_matrix(matrix: Floats | Doubles, damping: float) -> Exact:
@@ -157,47 +179,60 @@ def from_matrix(matrix: Floats | Doubles, damping: float) -> Exact:
 
 def kronecker(blocks: Iterable[Gradients], damping: float) -> Kronecker:
     """Both Kronecker factors of a layer whose rows are outer products (or matrices), damped and inverted."""
-    deltas, inputs = moments(blocks)
-    return Kronecker(damped_inverse(deltas, damping), damped_inverse(inputs, damping))
+    sums, n = add_up(blocks, moments)
+    return from_moments(sums, n, damping)
+
+
+def from_moments(sums: Iterable[Doubles], n: int, damping: float) -> Kronecker:
+    """Kronecker factors of the sums of `moments` over n rows, damped and inverted."""
+    return Kronecker(*(damped_inverse(total / n, damping) for total in sums))
 
 
 def ekfac(layer: Layer, read: Callable[[], Iterable[Gradients]], damping: float) -> Eigen:
     """The eigenbasis of the two Kronecker factors, and the moments in it; `read` gives all training rows, twice."""
-    deltas, inputs = moments(read())
-    rows, columns = (double(np.linalg.eigh(m)[1]) for m in (deltas, inputs))
-    total, n = np.zeros(layer.shape, dtype=np.float64), 0
-    for block in read():
-        n += len(block)
+    basis = eigenbasis(*add_up(read(), moments))
+    (total,), n = add_up(read(), turned_by(*basis))
+    return from_turned(basis, total, n, damping)
+
+
+def eigenbasis(sums: Iterable[Doubles], n: int) -> tuple[Doubles, Doubles]:
+    """The eigenvectors, in columns, of the means of `moments` over n rows: of the deltas', and of the inputs'."""
+    rows, columns = (double(np.linalg.eigh(total / n)[1]) for total in sums)
+    return rows, columns
+
+
+def from_turned(basis: tuple[Doubles, Doubles], total: Doubles, n: int, damping: float) -> Eigen:
+    """The moments (r, c) in an eigenbasis, summed over n rows, damped."""
+    mean = max(float(total.mean()) / n, TINY)
+    return Eigen(*basis, 1 / (total / n / mean + damping), mean)
+
+
+def turned_by(rows: Doubles, columns: Doubles) -> Terms:
+    """Gives the squares (r, c) of the coordinates in an eigenbasis."""
+
+    def turned(block: Gradients) -> tuple[Doubles]:
         if block.is_factored:
             x, d = factors_of(block)
-            total += np.square(d @ rows).T @ np.square(x @ columns)
-        else:
-            matrices = block.whole().reshape(len(block), *layer.shape)
-            total += np.square(rows.T @ matrices @ columns).sum(axis=0)
-    mean = max(float(total.mean()) / n, TINY)
-    return Eigen(rows, columns, 1 / (total / n / mean + damping), mean)
+            return (np.square(d @ rows).T @ np.square(x @ columns),)
+        matrices = block.whole().reshape(len(block), *block.layer.shape)
+        return (np.square(rows.T @ matrices @ columns).sum(axis=0),)
+
+    return turned
 
 
 TINY = 1e-30  # a layer without any gradient: nothing to divide by
 
 
-def moments(blocks: Iterable[Gradients]) -> tuple[Doubles, Doubles]:
-    """Second moments: of deltas (d_out, d_out) and inputs (d_in + bias, d_in + bias) where rows are outer products
-    (arXiv:1503.05671 eq. 1); else E[G G^T] and E[G^T G] of the gradients as matrices (arXiv:1802.09568)."""
-    left, right, n = None, None, 0
-    for block in blocks:
-        n += len(block)
-        if block.is_factored:
-            inputs, deltas = map(double, factors_of(block))
-            a, b = deltas.T @ deltas, inputs.T @ inputs
-        else:
-            matrices = double(block.whole()).reshape(len(block), *block.layer.shape)
-            a = np.tensordot(matrices, matrices, axes=([0, 2], [0, 2]))
-            b = np.tensordot(matrices, matrices, axes=([0, 1], [0, 1]))
-        left, right = (a, b) if left is None or right is None else (left + a, right + b)
-    assert left is not None
-    assert right is not None
-    return left / n, right / n
+def moments(rows: Gradients) -> tuple[Doubles, Doubles]:
+    """Whose means are the second moments: of deltas (d_out, d_out) and inputs (d_in + bias, d_in + bias) where rows are
+    outer products (arXiv:1503.05671 eq. 1); else E[G G^T] and E[G^T G] of the gradients as matrices
+    (arXiv:1802.09568)."""
+    if rows.is_factored:
+        inputs, deltas = map(double, factors_of(rows))
+        return deltas.T @ deltas, inputs.T @ inputs
+    matrices = double(rows.whole()).reshape(len(rows), *rows.layer.shape)
+    left = np.tensordot(matrices, matrices, axes=([0, 2], [0, 2]))
+    return left, np.tensordot(matrices, matrices, axes=([0, 1], [0, 1]))
 
 
 def damped_inverse(matrix: Floats | Doubles, damping: float) -> Doubles:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats, Gradients, Layer
-from fgtrac.score.topk import TopK
+from fgtrac.score.topk import TopK, best_of
 
 Progress = Callable[[int, int], None]
 
@@ -99,27 +99,46 @@ class Ranking:
 
 
 def rank(
-    cache: Cache, targets: Sequence[Prepared], k: int, *, role: str = "train", progress: Progress | None = None
+    cache: Cache,
+    targets: Sequence[Prepared],
+    k: int,
+    *,
+    role: str = "train",
+    rows: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Ranking:
-    """The k strongest proponents and opponents of each target among a role's rows, in one pass over the factors.
+    """The k strongest proponents and opponents of each target among a role's rows (all, or from one up to another), in
+    one pass over the factors.
 
     `targets` has one item for each of the cache's states. With fewer than k rows, all of them. ValueError for k < 1.
     """
-    if k < 1:
-        raise ValueError(f"the {k} strongest are none; ask for at least 1")
-    n, m = len(cache.rows(role)), len(targets[0])
+    check_count(k)
+    begin, end = (0, len(cache.rows(role))) if rows is None else rows
+    n, m = end - begin, len(targets[0])
     k = min(k, n)
     found = []
     for start in range(0, m, TARGETS_AT_ONCE):
         part = [prepared.cut(start, min(m, start + TARGETS_AT_ONCE)) for prepared in targets]
         best, worst = TopK(len(part[0]), k, largest=True), TopK(len(part[0]), k, largest=False)
-        for first, block in blocks(cache, part, 0, n, role):
+        for first, block in blocks(cache, part, begin, end, role):
             best.add(first, block)
             worst.add(first, block)
             if progress is not None:
-                progress(start * n + (first + len(block)) * len(part[0]), m * n)
+                progress(start * n + (first - begin + len(block)) * len(part[0]), m * n)
         found.append((*best.result(), *worst.result()))
     return Ranking(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def check_count(k: int) -> None:
+    """ValueError for a number of strongest rows that are none."""
+    if k < 1:
+        raise ValueError(f"the {k} strongest are none; ask for at least 1")
+
+
+def merge_rankings(first: Ranking, second: Ranking, k: int) -> Ranking:
+    """The k strongest of two ranges of rows, of which the second begins where the first ends: as `rank` of both."""
+    best = best_of([(r.proponents, r.proponent_scores) for r in (first, second)], k, largest=True)
+    return Ranking(*best, *best_of([(r.opponents, r.opponent_scores) for r in (first, second)], k, largest=False))
 
 
 def scores(cache: Cache, targets: Sequence[Prepared], start: int, stop: int, *, role: str = "train") -> Floats:

@@ -19,6 +19,7 @@ from fgtrac.errors import ScoreError
 from fgtrac.score import curvature
 from fgtrac.score.cache import Cache
 from fgtrac.score.curvature import Curvature, bytes_of, factors_of
+from fgtrac.score.curvature_files import read_curvatures
 from fgtrac.score.gradients import Floats, Gradients, Layer
 from fgtrac.score.kernel import SMALL, Prepared, PreparedLayer, Progress
 
@@ -128,31 +129,53 @@ def self_influence(cache: Cache, method: Method, progress: Progress | None = Non
 
     ValueError for tracin-cos, where every sample has the same.
     """
-    if method.name == "tracin-cos":
-        raise ValueError("by tracin-cos every sample's self-influence is the same; choose tracin, fisher or ekfac")
+    check_self_influence(method)
     n = len(cache.rows("train"))
     out = np.zeros(n, dtype=np.float32)
     for k in range(len(cache.states)):
-        inverses = curvatures(cache, k, method)
-        for start, rows in read_all(cache, k):
-            for inverse, g in zip(inverses, rows, strict=True):
-                out[start : start + len(g)] += inverse.quadratic(g)
+        for stop in add_self_influence(cache, k, method, out):
             if progress is not None:
-                progress(k * n + start + len(rows[0]), len(cache.states) * n)
+                progress(k * n + stop, len(cache.states) * n)
     return out
+
+
+def check_self_influence(method: Method) -> None:
+    """ValueError for a method that measures none."""
+    if method.name == "tracin-cos":
+        raise ValueError("by tracin-cos every sample's self-influence is the same; choose tracin, fisher or ekfac")
+
+
+def add_self_influence(cache: Cache, k: int, method: Method, out: Floats, first: int = 0) -> Iterator[int]:
+    """Add what state k has in the self-influence of the training rows `first`, ... to `out`; yields how far it is."""
+    inverses = curvatures(cache, k, method)
+    for start, rows in read_all(cache, k, start=first, stop=first + len(out)):
+        for inverse, g in zip(inverses, rows, strict=True):
+            out[start - first : start - first + len(g)] += inverse.quadratic(g)
+        yield start + len(rows[0])
 
 
 def curvatures(cache: Cache, k: int, method: Method) -> tuple[Curvature, ...]:
     """Each layer's inverse curvature at state k; computed once for each opened cache, as far as KEPT_BYTES go: those of
-    other methods leave first."""
+    other methods leave first. Where `cache.curvatures` has a folder with those of this method, they are read."""
     known: tuple[Curvature, ...] | None
     if method.name not in DAMPING:
         return tuple(curvature.Scaled(rate) for rate in cache.learning_rates(k))
     known = cache.kept.get((method, k))
     if known is None:
-        known = tuple(_curvature(cache, k, i, method) for i in range(len(cache.layers)))
+        known = computed_before(cache, k, method) or compute_curvatures(cache, k, method)
         _keep(cache, method, k, known)
     return known
+
+
+def computed_before(cache: Cache, k: int, method: Method) -> tuple[Curvature, ...]:
+    """Those in files that somebody made; none where nobody did."""
+    there = cache.curvatures.get(method)
+    return () if there is None else read_curvatures(there, k)
+
+
+def compute_curvatures(cache: Cache, k: int, method: Method) -> tuple[Curvature, ...]:
+    """Each layer's, from all training rows."""
+    return tuple(_curvature(cache, k, i, method) for i in range(len(cache.layers)))
 
 
 def _keep(cache: Cache, method: Method, k: int, found: tuple[Curvature, ...]) -> None:
@@ -183,11 +206,14 @@ def _one_layer(cache: Cache, k: int, i: int) -> Iterator[Gradients]:
     return (rows[i] for _start, rows in read_all(cache, k))
 
 
-def read_all(cache: Cache, k: int, role: str = "train") -> Iterator[tuple[int, tuple[Gradients, ...]]]:
-    """(first row, gradients) over all rows of a role at state k."""
-    n, size = len(cache.rows(role)), max(64, READ_NUMBERS // max(map(_read_numbers, cache.layers)))
-    for start in range(0, n, size):
-        yield start, cache.read(k, role, start, min(n, start + size))
+def read_all(
+    cache: Cache, k: int, role: str = "train", start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, tuple[Gradients, ...]]]:
+    """(first row, gradients) over all rows of a role at state k, or over `start` up to `stop`."""
+    end = len(cache.rows(role)) if stop is None else stop
+    size = max(64, READ_NUMBERS // max(map(_read_numbers, cache.layers)))
+    for first in range(start, end, size):
+        yield first, cache.read(k, role, first, min(end, first + size))
 
 
 def _read_numbers(layer: Layer) -> int:

@@ -124,20 +124,45 @@ def near_duplicates(read: Read, n: int, k: int, *, by: str = "gradients", progre
     `read(start, stop)` gives the rows' gradients, one a layer (as `Cache.read` does at a state). `by`: "gradients" or
     "inputs". Rows whose gradient is zero are like no other. ValueError for k < 1, unknown `by`, or inputs not kept.
     """
+    check_pairs(k, by)
+    return pairs_of(read, best_pairs(read, (0, n), (0, n), k, by, progress)[0])
+
+
+def check_pairs(k: int, by: str) -> None:
+    """ValueError for pairs that nobody can find."""
     if k < 1 or by not in ("gradients", "inputs"):
         raise ValueError(f"{k} pairs by {by!r:.40}; ask for at least 1, by 'gradients' or 'inputs'")
+
+
+def best_pairs(
+    read: Read, left: tuple[int, int], right: tuple[int, int], k: int, by: str, progress: Progress | None = None
+) -> tuple[Rows, Floats]:
+    """The k most similar pairs (k, 2) of a row of one range and a later row of another, which is the same or lies
+    behind it; and their cosines (k,). Both ranges begin at a multiple of BLOCK."""
     likeness = _gradients_alike if by == "gradients" else _inputs_alike
     rows, cosines = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32)
-    starts = range(0, n, BLOCK)
+    starts = range(*left, BLOCK)
     for number, first in enumerate(starts):
-        left = read(first, min(n, first + BLOCK))
-        for second in range(first, n, BLOCK):
-            block = likeness(left, left if second == first else read(second, min(n, second + BLOCK)))
+        mine = read(first, min(left[1], first + BLOCK))
+        for second in range(max(first, right[0]), right[1], BLOCK):
+            block = likeness(mine, mine if second == first else read(second, min(right[1], second + BLOCK)))
             if second == first:
                 block[np.tril_indices(len(block), m=block.shape[1])] = -np.inf
             rows, cosines = _merge(rows, cosines, block, first, second, k)
         if progress is not None:
             progress(number + 1, len(starts))
+    return rows, cosines
+
+
+def merge_pairs(parts: Sequence[tuple[Rows, Floats]], k: int) -> tuple[Rows, Floats]:
+    """The k best of several parts; equal ones in the order of rows."""
+    rows, cosines = (np.concatenate(column) for column in zip(*parts, strict=True))
+    best = np.lexsort((rows[:, 1], rows[:, 0], -cosines))[:k]
+    return rows[best], cosines[best]
+
+
+def pairs_of(read: Read, rows: Rows) -> Pairs:
+    """Both cosines of these pairs."""
     pairs = [_pair(read, *row) for row in rows.tolist()]
     gradients, inputs = (np.array([p[i] for p in pairs], dtype=np.float32) for i in range(2))
     return Pairs(rows, gradients, inputs)
@@ -151,10 +176,8 @@ def _merge(rows: Rows, cosines: Floats, block: Floats, first: int, second: int, 
         values = block.reshape(-1)[some]
         some = some[values >= np.partition(values, len(values) - k)[len(values) - k]]
     left, right = np.divmod(some, block.shape[1])
-    rows = np.concatenate([rows, np.stack([left + first, right + second], axis=1)])
-    cosines = np.concatenate([cosines, block.reshape(-1)[some]])
-    best = np.lexsort((rows[:, 1], rows[:, 0], -cosines))[:k]
-    return rows[best], cosines[best]
+    found = np.stack([left + first, right + second], axis=1), block.reshape(-1)[some]
+    return merge_pairs([(rows, cosines), found], k)
 
 
 def _pair(read: Read, first: int, second: int) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,15 @@ class TopK:
         self._columns, self._rows, self._scores = self._columns[kept], self._rows[kept], self._scores[kept]
         if self._seen >= self._k:
             self._bar = self._scores.reshape(self._m, self._k)[:, -1].copy()
+
+
+def best_of(
+    parts: Sequence[tuple[NDArray[np.int64], Floats]], k: int, *, largest: bool
+) -> tuple[NDArray[np.int64], Floats]:
+    """Rows and scores, (m, up to k) each, of those of several ranges of rows in their order: as if one had seen all."""
+    rows, scores = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
+    order = np.argsort(ranks_of(-scores if largest else scores), axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def ranks_of(scores: Floats) -> NDArray[np.int64]:
