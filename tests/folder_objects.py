@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgtrac.errors import StorageError
 from fgtrac.store.far_trace import FarTrace
-from fgtrac.store.object_storage import FarPath, Listed, Piece
+from fgtrac.store.object_storage import PLACES, FarPath, Listed, Piece
 from fgtrac.store.trace_dir import TraceDir
 
 
@@ -16,8 +16,9 @@ class FolderObjects:
 
     path = FarPath("s3:/bucket/run.trace")
 
-    def __init__(self, folder: Path) -> None:
-        self._trace = TraceDir(folder)
+    def __init__(self, folder: Path, places: bytes | None = None) -> None:
+        """`places` is what a push has left beside the trace."""
+        self._trace, self._places = TraceDir(folder), places
         self.asked: Counter[str] = Counter()  # requests, by path
         self.bytes_read = 0
         self.answers = True
@@ -31,7 +32,7 @@ class FolderObjects:
         """As `Objects.read`."""
         self._ask(path)
         try:
-            data = self._trace.read(path)
+            data = self._beside() if path == PLACES else self._trace.read(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"there is no object s3://bucket/run.trace/{path}") from error
         piece = data[start:] if length is None else data[start : start + length]
@@ -51,12 +52,17 @@ class FolderObjects:
     def close(self) -> None:
         """There is no connection."""
 
+    def _beside(self) -> bytes:
+        if self._places is None:
+            raise FileNotFoundError("nothing lies beside the trace")
+        return self._places
+
     def _ask(self, what: str) -> None:
         if not self.answers:
             raise StorageError("nobody answers")
         self.asked[what] += 1
 
 
-def far(folder: Path) -> FarTrace:
+def far(folder: Path, places: bytes | None = None) -> FarTrace:
     """The trace in a folder, far away; `objects` counts."""
-    return FarTrace(FolderObjects(folder))  # type: ignore[arg-type]  # it answers what a reader asks
+    return FarTrace(FolderObjects(folder, places))  # type: ignore[arg-type]  # it answers what a reader asks

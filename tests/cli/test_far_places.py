@@ -10,7 +10,7 @@ import pytest
 
 from fgtrac.cli.far_places import IN_A_FOLDER, READING, WRITING, refuse_far_places, remedy_far
 from fgtrac.cli.main import VERBS, main
-from fgtrac.store.object_storage import in_words
+from fgtrac.store.object_answers import in_words
 
 DOCS = Path(__file__).parents[2] / "docs" / "object-storage.md"
 URL = "s3://AKID:secret@bucket/run.trace"

@@ -19,9 +19,10 @@ from fgtrac.api.sealing import seal_trace
 from fgtrac.api.summary import summarize
 from fgtrac.api.trace import open_for_verification, open_trace
 from fgtrac.errors import StorageError, TamperError
+from fgtrac.query.found_places import decode_places
 from fgtrac.store import index_build, object_storage
 from fgtrac.store.far_trace import FarTrace
-from fgtrac.store.object_storage import Objects
+from fgtrac.store.object_storage import PLACES, Objects
 from fgtrac.tlog.tiles import partial_tiles
 from fgtrac.verify.report import Verdict
 from json_schemas import check
@@ -43,6 +44,29 @@ def test_what_was_pushed_holds_and_answers_as_the_local_trace(growing: Growing, 
     (tmp_path / "proof").write_bytes(far.prove("digits:3"))
     assert verify_bundle(tmp_path / "proof", growing.key).verdict is Verdict.HOLDS
     assert summarize(Path(url)) == summarize(growing.path)  # a Path has lost one slash
+
+
+def test_what_is_said_of_places_is_that_of_the_head_and_read_once(growing: Growing, url: str) -> None:
+    growing.checkpoint(7)
+    growing.more(3)
+    push_trace(growing.path, url)
+    far = open_trace(url, key=growing.key)
+    assert far._seal.log._given.keys() == {"checkpoint", "dataset"}
+    with Objects(url) as objects:
+        first = objects.read(PLACES, 0, 1 << 20)
+    push_trace(growing.path, url)
+    growing.checkpoint(9)
+    growing.more(3)
+    push_trace(growing.path, url)
+    with Objects(url) as objects:
+        second = objects.read(PLACES, 0, 1 << 20)
+        objects.check_conditions()
+        objects.put(PLACES, b"somebody else's", replaces=second.etag)
+    assert decode_places(first.data, far._seal.head.root).keys() == {"checkpoint", "dataset"}
+    assert decode_places(second.data, far._seal.head.root) == {}
+    again = open_trace(url, key=growing.key)
+    assert again.history("digits:3").checkpoints == (7, 9)  # found without
+    assert_holds(url, growing.key)
 
 
 def test_a_repeated_push_sends_nothing_and_another_puts_back_what_was_removed(growing: Growing, url: str) -> None:
@@ -73,7 +97,9 @@ def test_the_head_comes_last_and_only_then_what_older_heads_needed_goes(
         new = growing.more(40)
         proxy.requests.clear()
         done = push_trace(growing.path, url)
-        writes = [line for line in proxy.requests if line.startswith(("PUT", "DELETE")) and ".probe-" not in line]
+        beside = (".probe-", "run.trace.places")
+        sent = [line for line in proxy.requests if line.startswith(("PUT", "DELETE"))]
+        writes = [line for line in sent if not any(name in line for name in beside)]
         head = next(n for n, line in enumerate(writes) if line.partition("?")[0].endswith("run.trace/checkpoint"))
         assert all(line.startswith("PUT") for line in writes[:head])
         assert all(line.startswith("DELETE") for line in writes[head + 1 :])
@@ -94,12 +120,16 @@ def test_histories_fetch_little_of_a_long_log(tmp_path: Path, url: str) -> None:
     for _ in range(3):
         growing.more(1500, full=False, artifact_bytes=0)
     growing.more(1500, artifact_bytes=2_000_000)
+    for step in range(0, 5000, 500):
+        growing.checkpoint(step)
+    growing.more(300, artifact_bytes=0)
     push_trace(growing.path, url)
     whole = sum(size for size, _etag in objects_at(url).values())
     far = open_trace(url, key=growing.key)
     asked: Any = far._directory
     found = far.history("digits:3", details=False)
-    assert found.uses == open_trace(growing.path, key=growing.key).history("digits:3", details=False).uses
+    assert found.as_json() == open_trace(growing.path, key=growing.key).history("digits:3", details=False).as_json()
+    assert len(found.checkpoints) >= 9
     print(
         f"{whole:,} bytes there; a history took {asked.objects.requests} requests, {asked.objects.bytes_read:,} bytes"
     )

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -18,9 +19,12 @@ from pathlib import Path
 
 from fgtrac.commit.publishing import HEAD, Contents, Signed, contents_of, stale_files, withdrawn_artifacts
 from fgtrac.errors import FormatError, ProofError, StorageError, TamperError
+from fgtrac.query.found_places import decode_places
+from fgtrac.query.seals import NotSealedError, open_full_seal
 from fgtrac.store import durable
+from fgtrac.store.far_trace import PLACES_BYTES
 from fgtrac.store.object_answers import Overtaken
-from fgtrac.store.object_storage import Digest, Listed, Objects, digest_of, parse_url, part_bytes
+from fgtrac.store.object_storage import PLACES, Digest, Listed, Objects, Piece, digest_of, parse_url, part_bytes
 from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.merkle import root
 from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
@@ -162,6 +166,7 @@ class _Push:
         self._send(contents, progress)
         if before is None or (before.data != note and self._follows(before.data, note)):
             self._publish(note, None if before is None else before.etag)
+        self._leave_places()
         removed = self._remove(contents)
         said = str(self.objects.path), self.head.size, self.head.root
         return Pushed(*said, self.sent, self.sent_bytes, self.kept, removed, tuple(sorted(self.left)))
@@ -314,6 +319,28 @@ class _Push:
                 f"somebody else published {theirs.size} entries as {self.objects.path} while {self.head.size} were "
                 f"sent to follow {before}; nothing was overwritten: push again"
             ) from error
+
+    def _leave_places(self) -> None:
+        """Say beside the trace where the entries lie that readers would go over the log for."""
+        try:
+            seal = open_full_seal(self.trace)
+        except NotSealedError:
+            return
+        there = self._places_there()
+        if not self.again and there is not None and decode_places(there.data, seal.head.root):
+            return
+        data = seal.places()
+        if there is not None and there.data == data:
+            return
+        self._try_conditions()
+        with suppress(Overtaken):  # by another push, which says so, too
+            self.objects.put(PLACES, data, replaces=None if there is None else there.etag)
+
+    def _places_there(self) -> Piece | None:
+        try:
+            return self.objects.read(PLACES, 0, PLACES_BYTES)
+        except FileNotFoundError:
+            return None
 
     # -- tidying up -------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
+from fgtrac.query.found_places import Places, decode_places
+from fgtrac.store.object_answers import BeyondEnd
 from fgtrac.store.random_access import OpenFile
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import (
@@ -51,6 +54,7 @@ class SealedLog:
         self._trace = trace
         self._nodes = TileNodes(trace, head.size)
         self._bundles: dict[int, list[int]] = {}
+        self._places: Places = {}  # of entries whose bundle need not be walked
         self._events: dict[int, dict[str, Any]] = {}
 
     def entry(self, number: int) -> bytes:
@@ -95,7 +99,10 @@ class SealedLog:
 
     def find_kind(self, kind: str, count: int) -> list[int]:
         """The numbers of the `count` entries of one kind, ascending: the short entries are looked at first, the long
-        ones only where those are fewer. TamperError where the log does not hold that many."""
+        ones only where those are fewer; of a log far away those first that its push has named. TamperError where the
+        log does not hold that many."""
+        if self._trace.is_far and count and (known := self._named(kind, count)):
+            return known
         wanted = encode("kind") + encode(kind)
         found: list[int] = []
         for least, limit in ((0, SMALL_BYTES), (SMALL_BYTES, 1 << 16)):
@@ -108,6 +115,36 @@ class SealedLog:
                 f"the log holds {len(found)} {kind} entries and its seal counts {count}; run fgtrac verify"
             )
         return sorted(found)
+
+    def places_of(self, numbers: Iterable[int]) -> Places:
+        """Where the bytes of entries start and stop in their bundles. TamperError where a file is gone."""
+        with whole("the log"):
+            return {number: self._place(number) for number in numbers}
+
+    @cached_property
+    def _given(self) -> dict[str, Places]:
+        return decode_places(self._trace.found_places(), self.head.root)
+
+    def _named(self, kind: str, count: int) -> list[int]:
+        """The numbers of the entries of a kind that lie where a push said, each proved as `entry` does; none where it
+        said nothing, or something else."""
+        places, before = self._given.get(kind, {}), self._places
+        if len(places) != count:
+            return []
+        self._places = before | places
+        try:
+            with ThreadPoolExecutor(WALKS) as pool:
+                list(pool.map(self._expect, places))
+            if all(self.event(number)["kind"] == kind for number in places):
+                return sorted(places)
+        except (ProofError, FormatError, TamperError, FileNotFoundError, BeyondEnd):
+            pass  # nobody has signed it: what is wrong with the log is told by whoever goes over it
+        self._places = before
+        return []
+
+    def _expect(self, number: int) -> None:
+        start, stop = self._place(number)
+        self._trace.expect(self._tile(number).path, start, min(stop - start, 1 << 16))
 
     def check_all(self) -> None:
         """Read and hash every entry, as whoever signs or copies what the log says has to. ProofError where they do not
@@ -191,6 +228,8 @@ class SealedLog:
         """Where the bytes of an entry start and stop in its bundle."""
         if not 0 <= number < self.head.size:
             raise ProofError(f"entry {number} is named, and the log has {self.head.size}")
+        if number in self._places:
+            return self._places[number]
         bundle, place = divmod(number, WIDTH)
         starts = self._starts(bundle)
         return starts[place] + 2, starts[place + 1]

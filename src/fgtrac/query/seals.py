@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fgtrac.errors import ProofError, TamperError
 from fgtrac.events.postings import decode_rows
+from fgtrac.query.found_places import KINDS, MOST, encode_places
 from fgtrac.query.log import SealedLog, whole
 from fgtrac.store.index_files import load_index
 from fgtrac.store.trace_dir import TraceDir
@@ -70,6 +71,15 @@ class FullSeal:
                 f"index/{self.head.size} is not the index that was sealed: {error}; run fgtrac seal"
             ) from error
         return presence
+
+    def places(self) -> bytes:
+        """Where the entries of kinds of which there are few lie, as a push leaves it (`query.found_places`)."""
+        found, left = {}, MOST
+        for count, kind in sorted((self.event["counts"].get(kind, 0), kind) for kind in KINDS):
+            if 0 < count <= left:
+                found[kind] = self.log.places_of(self.log.find_kind(kind, count))
+                left -= count
+        return encode_places(self.head.root, found)
 
     def absence(self, type: int, key: bytes) -> Absence:
         """The neighbours of a key that `find` has shown to be absent."""

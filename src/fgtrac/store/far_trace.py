@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fgtrac.errors import FormatError
+from fgtrac.errors import FormatError, StorageError
 from fgtrac.store import durable
 from fgtrac.store.object_answers import NoBucketError
-from fgtrac.store.object_storage import Objects
+from fgtrac.store.object_storage import PLACES, Objects
 from fgtrac.store.random_access import OpenFile
 from fgtrac.store.range_reads import CACHE_BYTES, MOST_BYTES, BlockCache, FarArray, FarFile
 from fgtrac.store.trace_dir import NPY_HEADER, NPY_HEADER_BYTES, TraceDir, check_size, is_size, is_small
@@ -26,6 +26,7 @@ from fgtrac.tlog.tiles import parse_tile_path
 
 PIECE_BYTES = 1 << 23
 MAX_WHOLE_BYTES = 1 << 30  # in memory at once
+PLACES_BYTES = 1 << 20
 
 
 class FarTrace(TraceDir):
@@ -105,6 +106,16 @@ class FarTrace(TraceDir):
     def opened(self, path: str, *, scattered: bool = False) -> OpenFile:
         """As `TraceDir.opened`."""
         return FarFile(self._cache, path)
+
+    def expect(self, path: str, start: int, length: int) -> None:
+        """As `TraceDir.expect`: they are fetched, and how long the file is comes with them."""
+        self._cache.read(path, start, length)
+
+    def found_places(self) -> bytes:
+        """As `TraceDir.found_places`. Where it cannot be had, whoever asks goes over the log."""
+        with suppress(FileNotFoundError, StorageError):
+            return self.objects.read(PLACES, 0, PLACES_BYTES).data
+        return b""
 
     def mapped(self, path: str) -> NDArray[np.generic]:
         """A .npy file whose rows are fetched when they are asked for; raises as `TraceDir.mapped`."""

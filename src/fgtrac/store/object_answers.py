@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from fgtrac.errors import StorageError
 
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _NEEDS = {
     "list_objects_v2": "list the bucket (s3:ListBucket)",
     "get_object": "read (s3:GetObject)",
@@ -99,3 +102,30 @@ def _unanswered(error: Exception, bucket: str, where: str) -> StorageError:
         f"{where} did not answer for s3://{bucket}, or was cut off ({kind}); see to the network and to "
         "FGTRAC_S3_ENDPOINT or AWS_ENDPOINT_URL, then the same command goes on"
     )
+
+
+def whole_size(said: str | None, start: int, length: int) -> int | None:
+    """How many bytes an object has, from Content-Range, or, where a server sent the whole, from what came. None where
+    it is another range than that from `start` on."""
+    if said is None:
+        return None if start else length
+    match = _RANGE.fullmatch(said)
+    if match is None or int(match[1]) != start or int(match[2]) - start + 1 != length:
+        return None
+    return int(match[3])
+
+
+def in_words(endpoint: str) -> str:
+    """Scheme, host and port of an endpoint: what stands before or behind them may be secret."""
+    try:
+        url = urlsplit(endpoint)
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        url, port = urlsplit(""), ""
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or "@" in endpoint.removeprefix(f"{url.scheme}://{url.netloc}")
+    ):
+        return "the endpoint that is set"  # perhaps a password with a slash
+    return f"{url.scheme}://{f'[{url.hostname}]' if ':' in url.hostname else url.hostname}{port}"

@@ -22,10 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from fgtrac.errors import StorageError
-from fgtrac.store.object_answers import BeyondEnd, Overtaken, said_in, told
+from fgtrac.store.object_answers import BeyondEnd, Overtaken, in_words, said_in, told, whole_size
 from fgtrac.store.trace_dir import MAX_SMALL_BYTES, check_size
 
 PART_BYTES = 1 << 26  # a longer file goes in several parts
@@ -34,10 +33,10 @@ TIMEOUT_S = 30.0
 SLOWEST = 100_000  # bytes a second: what takes longer is given up
 MAX_LISTED = 1_000_000  # objects below one place: 100 million entries have fewer
 MAX_PAGES = 10_000
+PLACES = ".places"  # behind the name of a trace: of the object beside it (`fgtrac.query.found_places`)
 _READ_BYTES = 1 << 18
 _REMOVED_AT_ONCE = 1000
 _URL = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x20\\\x7f]{1,900})")
-_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _ENDPOINTS = ("FGTRAC_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -111,7 +110,7 @@ def digest_of(pieces: Iterable[bytes], size: int) -> Digest:
 
 
 class Objects:
-    """The objects below `s3://BUCKET/KEY/`, by their path relative to it.
+    """The objects below `s3://BUCKET/KEY/`, by their path relative to it; PLACES is beside it.
 
     Every method raises StorageError, one line with what to do, where the server does not answer, refuses, or the
     credentials are missing; FileNotFoundError where there is no such bucket.
@@ -189,7 +188,7 @@ class Objects:
             return Piece(b"", 0, "")
         data, etag = answer["Body"], said_in(answer, "ETag", self.server).strip('"')
         self.bytes_read += len(data)
-        size = _whole_size(answer.get("ContentRange"), start, len(data))
+        size = whole_size(answer.get("ContentRange"), start, len(data))
         if size is None:
             raise self._wrong(f"gives another range of s3://{self.bucket}/{self._key}/{path} than was asked for")
         if length is None:
@@ -285,7 +284,7 @@ class Objects:
         from fsspec.asyn import sync
 
         if method != "list_objects_v2":
-            asked.setdefault("Key", f"{self._key}/{path}")
+            asked.setdefault("Key", f"{self._key}{path}" if path == PLACES else f"{self._key}/{path}")
         self.requests += 1
         try:
             answer: dict[str, Any] = sync(self._files.loop, self._answer, method, asked, most)
@@ -330,33 +329,6 @@ class Objects:
             data += piece
             if len(data) > most:
                 raise self._wrong(f"sends more than the {most:,} bytes that were asked for")
-
-
-def in_words(endpoint: str) -> str:
-    """Scheme, host and port of an endpoint: what stands before or behind them may be secret."""
-    try:
-        url = urlsplit(endpoint)
-        port = f":{url.port}" if url.port else ""
-    except ValueError:
-        url, port = urlsplit(""), ""
-    if (
-        url.scheme not in ("http", "https")
-        or not url.hostname
-        or "@" in endpoint.removeprefix(f"{url.scheme}://{url.netloc}")
-    ):
-        return "the endpoint that is set"  # perhaps a password with a slash
-    return f"{url.scheme}://{f'[{url.hostname}]' if ':' in url.hostname else url.hostname}{port}"
-
-
-def _whole_size(said: str | None, start: int, length: int) -> int | None:
-    """How many bytes an object has, from Content-Range, or, where a server sent the whole, from what came. None where
-    it is another range than that from `start` on."""
-    if said is None:
-        return None if start else length
-    match = _RANGE.fullmatch(said)
-    if match is None or int(match[1]) != start or int(match[2]) - start + 1 != length:
-        return None
-    return int(match[3])
 
 
 def _noted(digest: Digest | None) -> dict[str, Any]:

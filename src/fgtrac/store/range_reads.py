@@ -41,6 +41,8 @@ class BlockCache:
 
     def read(self, path: str, start: int, length: int) -> bytes:
         """At most `length` bytes from `start` on; fewer at the end."""
+        if path not in self._sizes and length > 0:  # which this answer says, too
+            self._fill(path, start // BLOCK_BYTES, (start + length - 1) // BLOCK_BYTES - start // BLOCK_BYTES + 1)
         stop = min(start + length, self.size(path))
         if start >= stop:
             return b""

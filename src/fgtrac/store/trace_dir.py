@@ -108,6 +108,13 @@ class TraceDir:
         """A plain file, open for reading at any place; `scattered` as in `LocalFile`. Raises as `read`."""
         return LocalFile(self.plain(path), scattered=scattered)
 
+    def expect(self, path: str, start: int, length: int) -> None:
+        """These bytes of a file will be read soon: far away, they come now. Raises as `read`."""
+
+    def found_places(self) -> bytes:
+        """What a push has left beside a trace far away (`fgtrac.query.found_places`); empty where there is nothing."""
+        return b""
+
     def mapped(self, path: str) -> NDArray[np.generic]:
         """A .npy file, memory-mapped and read-only. FormatError for what is none, otherwise raises as `read`.
 
