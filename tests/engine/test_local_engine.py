@@ -76,8 +76,8 @@ def test_a_worker_that_was_lost_between_two_calls_is_replaced(pool, tmp_path):
 def test_a_worker_that_cannot_begin_is_told_apart_from_one_that_was_killed(tmp_path):
     pool = Pool(2, 1)
     for worker in pool._workers:
-        worker._child._begin = os._exit
-        worker._child._given = (7,)
+        worker.child._begin = os._exit
+        worker.child._given = (7,)
     with pytest.raises(EngineError, match=r"unit \d of 8 lost its worker 3 times \(exit code 7\)"):
         list(pool.results(engine_units.square, units(8, tmp_path), "squares", None))
 

@@ -74,9 +74,13 @@ ODD = {
 }  # take more than words
 
 
+# Rooms for what an auditor does without, and files that a package of an extra is needed to import.
+FOR_EXTRAS = ("fgtrac.demo", "fgtrac.frameworks", "fgtrac.mlflow", "fgtrac.engine.ray", "fgtrac.store.bounded_answers")
+
+
 def import_all(package):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.startswith(("fgtrac.demo", "fgtrac.frameworks", "fgtrac.mlflow", "fgtrac.engine.ray")):
+        if not module.name.startswith(FOR_EXTRAS):
             importlib.import_module(module.name)
 
 

@@ -19,13 +19,11 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError as TooLongError
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fgtrac.engine.child import Child
+from fgtrac.engine.child import Child, LostError, NotYetError
 from fgtrac.engine.units import IN_FLIGHT, LOST, RAISED, TRIES, R, U, gone, lost
 from fgtrac.errors import EngineError, not_installed
 from fgtrac.store import durable
@@ -121,16 +119,17 @@ class RayCluster:
         """What a function of `ray.py` gives in the driver's process; a cluster that is gone may leave it waiting."""
         if self._driver is None:
             raise gone(f"the Ray cluster {self.name}")
-        answer, end = self._driver.submit(_in_driver, question, *given), time.monotonic() + limit_s
+        number, end = self._driver.give(_in_driver, question, *given), time.monotonic() + limit_s
         while True:
             try:
-                return answer.result(min(LOOK_S, max(0.0, end - time.monotonic())))
-            except BrokenProcessPool:
-                raise gone(f"the process that drives Ray ({self._end_driver()})") from None
+                return self._driver.take(number, min(LOOK_S, max(0.0, end - time.monotonic())))
+            except LostError:
+                driver, self._driver = self._driver, None
+                raise gone(f"the process that drives Ray ({driver.lost()})") from None
             except ConnectionError:  # Ray's: what a unit raises is an outcome
                 self._end_driver()
                 raise gone(f"the Ray cluster {self.name}") from None
-            except TooLongError:
+            except NotYetError:
                 if time.monotonic() >= end:
                     self._end_driver()
                     raise EngineError(f"{self.name}: no answer of a Ray cluster within {limit_s:.0f} seconds") from None
@@ -138,9 +137,10 @@ class RayCluster:
                     self._end_driver()
                     raise gone(f"the Ray cluster {self.name}") from None
 
-    def _end_driver(self) -> str:
+    def _end_driver(self) -> None:
         driver, self._driver = self._driver, None
-        return driver.end() if driver else ""
+        if driver is not None:
+            driver.end()
 
 
 def running_cluster(environment: Mapping[str, str] = os.environ) -> str | None:

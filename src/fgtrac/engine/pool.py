@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from fgtrac.engine.child import Child
+from fgtrac.engine.child import Child, LostError, wait_for_any
 from fgtrac.engine.units import IN_FLIGHT, TRIES, R, U, attempt, lost
 
 # What libraries ask, before they are imported, how many threads they may have: BLAS (three kinds), torch and pyarrow.
@@ -59,15 +57,17 @@ class Pool:
 
     def _finished(self, waiting: deque[int], tries: list[int], what: str) -> Iterator[tuple[int, Any]]:
         """Wait for a unit or a worker to end: the results there are, and what was lost back among those that wait."""
-        wait([worker.under_way[0][1] for worker in self._workers if worker.under_way], return_when=FIRST_COMPLETED)
-        for worker in self._workers:
-            while worker.under_way and worker.under_way[0][1].done():
-                number, future = worker.under_way[0]
+        busy = [worker for worker in self._workers if worker.under_way]
+        wait_for_any([worker.child for worker in busy])
+        for worker in busy:
+            while worker.under_way and worker.child.has_answer():
+                number, ticket = worker.under_way[0]
                 try:
-                    result = future.result()
-                except BrokenProcessPool:
+                    result = worker.child.take(ticket)
+                except LostError:
                     waiting.extendleft(number for number, _ in reversed(worker.under_way))
-                    how = worker.end()
+                    worker.under_way.clear()
+                    how = worker.child.lost()
                     tries[number] += 1  # it was doing the first; the one behind that had not begun
                     if tries[number] == TRIES:
                         raise lost(what, number, len(tries), how) from None
@@ -77,23 +77,23 @@ class Pool:
 
 
 class _Worker:
-    """A process and the units that it was given, the one that it does first."""
+    """A process and the units that it was given, each with the child's own number, the one that it does first."""
 
     def __init__(self, child: Child) -> None:
-        self.under_way: deque[tuple[int, Future[Any]]] = deque()
-        self._child = child
+        self.under_way: deque[tuple[int, int]] = deque()
+        self.child = child
 
     def begin(self, number: int, work: Callable[[U], R], unit: U) -> None:
-        self.under_way.append((number, self._child.submit(attempt, work, unit)))
+        self.under_way.append((number, self.child.give(attempt, work, unit)))
 
     def give_up(self) -> None:
         """Leave a unit that is being done: its files are whole or not there."""
         if self.under_way:
             self.end()
 
-    def end(self) -> str:
+    def end(self) -> None:
         self.under_way.clear()
-        return self._child.end()
+        self.child.end()
 
 
 def _share_threads(threads: int) -> None:
