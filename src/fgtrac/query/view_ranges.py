@@ -21,7 +21,7 @@ from fgtrac.query.view_schema import FORMAT, VIEWS
 from fgtrac.query.view_setting import RolesFile, load_roles, load_setting
 from fgtrac.query.view_uses import waiting_bytes
 from fgtrac.store import durable
-from fgtrac.store.places import open_to_read
+from fgtrac.store.places import ONCE_BYTES, open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
 from fgtrac.tlog.note import TreeHead
@@ -103,7 +103,7 @@ def build_range(unit: RangeUnit) -> Written:
     """
     if (before := _written_before(unit)) is not None:
         return before
-    folder, trace = Path(unit.folder), open_to_read(unit.trace)
+    folder, trace = Path(unit.folder), open_to_read(unit.trace, ONCE_BYTES)
     with ExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(1))
         files = {view: ViewFile(folder / f"{view}-{unit.number}.parquet", view, thread) for view in BUILT}

@@ -44,9 +44,9 @@ class FarTrace(TraceDir):
         weakref.finalize(self, objects.close)
 
     @classmethod
-    def open(cls, path: Path) -> FarTrace:
+    def open(cls, path: Path, cache_bytes: int = CACHE_BYTES) -> FarTrace:
         """FileNotFoundError where no trace was published there, ValueError for what is no such URL."""
-        trace = cls(Objects(path))
+        trace = cls(Objects(path), cache_bytes)
         try:
             trace.read("checkpoint")
         except NoBucketError:
