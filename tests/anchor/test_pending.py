@@ -165,7 +165,7 @@ def test_processes_that_change_the_list_at_once_lose_nothing_of_each_other(file:
     for other in others:
         other.start()
     for other in others:
-        other.join()
+        other.join(timeout=120)
         assert other.exitcode == 0
     assert len(file.read()) == 30
 

@@ -241,8 +241,9 @@ def test_a_thread_that_iterates_beside_the_training_takes_no_part(run: Run, log:
     seen: list[int] = []
     thread = threading.Thread(target=lambda: seen.extend(len(batch[1]) for _ in range(20) for batch in other))
     trainer = Trainer()
+    batches = iter(loader)  # its workers are forked here: a fork beside other threads may wait for ever
     thread.start()
-    trainer.over(loader)
+    trainer.over(batches)
     thread.join()
     said = check(run, log, trainer)
     assert sum(seen) == 240

@@ -46,7 +46,7 @@ def train_until_killed(folder: Path, data: Any, step: int, options: dict[str, An
 
     child = multiprocessing.get_context("fork").Process(target=train)
     child.start()
-    child.join()
+    child.join(timeout=300)
     assert child.exitcode == -signal.SIGKILL
 
 
