@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgtrac.errors import FormatError
-from fgtrac.store.range_reads import BLOCK_BYTES, MOST_BYTES, BlockCache, FarArray, FarFile
+from fgtrac.store.range_reads import BLOCK_BYTES, MOST_BYTES, WALK_BLOCKS, BlockCache, FarArray, FarFile
 from fgtrac.tlog.npy import npy_header
 
 DATA = np.random.default_rng(3).bytes(40 * BLOCK_BYTES + 17)
@@ -45,6 +45,16 @@ def test_a_block_is_fetched_once_and_who_reads_on_gets_more_at_a_time() -> None:
         cache.read("x", at, 2)
     assert len(far.asked) <= 8
     assert max(length for _start, length in far.asked) <= MOST_BYTES
+
+
+def test_who_goes_from_entry_to_entry_takes_few_requests_and_others_what_they_read() -> None:
+    walked, read = Far(DATA), Far(DATA)
+    for far, near, most in ((walked, WALK_BLOCKS, 5), (read, 0, 11)):
+        file = FarFile(BlockCache(far.fetch), "x", near)
+        for at in range(0, len(DATA), 60_000):
+            assert file.read_at(at, 2) == DATA[at : at + 2]
+        assert len(far.asked) == most
+    assert {length for _start, length in read.asked} == {BLOCK_BYTES}
 
 
 def test_fewer_bytes_than_were_promised_are_refused() -> None:

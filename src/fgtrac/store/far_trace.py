@@ -20,7 +20,7 @@ from fgtrac.store import durable
 from fgtrac.store.object_answers import NoBucketError
 from fgtrac.store.object_storage import PLACES, Objects
 from fgtrac.store.random_access import OpenFile
-from fgtrac.store.range_reads import CACHE_BYTES, MOST_BYTES, BlockCache, FarArray, FarFile
+from fgtrac.store.range_reads import CACHE_BYTES, MOST_BYTES, WALK_BLOCKS, BlockCache, FarArray, FarFile
 from fgtrac.store.trace_dir import NPY_HEADER, NPY_HEADER_BYTES, TraceDir, check_size, is_size, is_small
 from fgtrac.tlog.tiles import parse_tile_path
 
@@ -104,8 +104,8 @@ class FarTrace(TraceDir):
         return place
 
     def opened(self, path: str, *, scattered: bool = False) -> OpenFile:
-        """As `TraceDir.opened`."""
-        return FarFile(self._cache, path)
+        """As `TraceDir.opened`; `scattered` for who goes from entry to entry, and is given more at a time."""
+        return FarFile(self._cache, path, WALK_BLOCKS if scattered else 0)
 
     def expect(self, path: str, start: int, length: int) -> None:
         """As `TraceDir.expect`: they are fetched, and how long the file is comes with them."""

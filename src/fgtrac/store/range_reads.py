@@ -15,6 +15,7 @@ from fgtrac.errors import FormatError
 
 BLOCK_BYTES = 1 << 14  # fetched at least
 MOST_BYTES = 1 << 22  # fetched at once, where blocks are asked for one behind the other
+WALK_BLOCKS = 4  # as far as the longest entry reaches
 CACHE_BYTES = 1 << 27
 NPY_HEADER_BYTES = 128
 
@@ -39,8 +40,9 @@ class BlockCache:
             self._fill(path, 0, -(-wanted // BLOCK_BYTES))
         return self._sizes[path]
 
-    def read(self, path: str, start: int, length: int) -> bytes:
-        """At most `length` bytes from `start` on; fewer at the end."""
+    def read(self, path: str, start: int, length: int, near: int = 0) -> bytes:
+        """At most `length` bytes from `start` on; fewer at the end. Who begins at most `near` blocks behind the last
+        fetch is taken to read on."""
         if path not in self._sizes and length > 0:  # which this answer says, too
             self._fill(path, start // BLOCK_BYTES, (start + length - 1) // BLOCK_BYTES - start // BLOCK_BYTES + 1)
         stop = min(start + length, self.size(path))
@@ -53,14 +55,14 @@ class BlockCache:
                 block = self._blocks.get((path, number))
                 if block is not None:
                     self._blocks.move_to_end((path, number))
-            parts.append(block if block is not None else self._fill(path, number, last + 1 - number))
+            parts.append(block if block is not None else self._fill(path, number, last + 1 - number, near))
         data = b"".join(parts) if len(parts) > 1 else parts[0]
         return data[start - first * BLOCK_BYTES : stop - first * BLOCK_BYTES]
 
-    def _fill(self, path: str, number: int, wanted: int) -> bytes:
+    def _fill(self, path: str, number: int, wanted: int, near: int = 0) -> bytes:
         """Fetch a block, with those of `wanted` that follow, and more where the reader goes on from the last fetch."""
-        end, before = self._ends.get(path, (-1, 0))
-        ahead = 2 * before if end == number else 0
+        end, before = self._ends.get(path, (number + 1, 0))
+        ahead = 2 * before if end <= number <= end + near else 0
         count = max(1, min(max(wanted, ahead), MOST_BYTES // BLOCK_BYTES))
         start = number * BLOCK_BYTES
         data, size = self._fetch(path, start, count * BLOCK_BYTES)
@@ -83,13 +85,14 @@ class BlockCache:
 class FarFile:
     """An object as an open file (`random_access.OpenFile`). FileNotFoundError where there is none."""
 
-    def __init__(self, cache: BlockCache, path: str) -> None:
-        self._cache, self._path = cache, path
+    def __init__(self, cache: BlockCache, path: str, near: int = 0) -> None:
+        """`near` as `BlockCache.read` takes it."""
+        self._cache, self._path, self._near = cache, path, near
         self.size = cache.size(path)
 
     def read_at(self, start: int, length: int) -> bytes:
         """As `OpenFile.read_at`."""
-        return self._cache.read(self._path, start, length)
+        return self._cache.read(self._path, start, length, self._near)
 
     def expect(self, start: int, length: int) -> None:
         """As `OpenFile.expect`: nothing is fetched before it is read."""
