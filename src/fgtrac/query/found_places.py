@@ -17,7 +17,7 @@ from fgtrac.errors import FormatError
 from fgtrac.events.codec import decode, encode
 
 KINDS = ("checkpoint", "dataset", "join", "key", "resume")
-MOST = 1 << 15  # entries, so that it stays below 1 MiB; kinds with more are left out
+MOST = 1 << 13  # entries, which a reader may hold a block of each of; kinds with more are left out
 Place = tuple[int, int]  # where an entry's bytes start and stop in its bundle
 Places = dict[int, Place]  # by its number
 

@@ -74,7 +74,10 @@ class _InFile:
         durable.write_at(self._path, self._offset(bucket, at), [rows.tobytes()])
 
     def rows(self, bucket: int, count: int) -> NDArray[np.void]:
-        return np.fromfile(self._path, _ROW, count, offset=self._offset(bucket, 0))
+        found = np.fromfile(self._path, _ROW, count, offset=self._offset(bucket, 0))
+        if len(found) != count:
+            raise OSError(f"{self._path} was cut while tables were built; ask again")
+        return found
 
     def _offset(self, bucket: int, at: int) -> int:
         return (bucket * GROUP_ROWS + at) * _ROW.itemsize
