@@ -46,7 +46,7 @@ def journal_findings(
     left = sum(f.seq >= sealed.get(s.writer, 0) for s in segments if s.path not in held for f in s.frames)
     damage = "; ".join(s.damage for s in segments if s.damage)
     if damage:
-        yield to_do("journal", damage, f"{seal} sets the file aside, and a gap entry says what is lost")
+        yield to_do("journal", damage, f"{seal} sets the file aside; if entries are lost, a gap entry says so")
     if held:
         yield note("journal", f"a process is recording: it holds {named([path.name for path in held])}")
     elif left:
@@ -57,7 +57,7 @@ def journal_findings(
     yield from _temporaries(trace)
     aside = sorted(trace.journal.glob("*.damaged")) if trace.journal.is_dir() else []
     if aside:
-        words = f"{named([path.name for path in aside])} set aside as damaged; a gap entry says what is lost"
+        words = f"{named([path.name for path in aside])} set aside as damaged; if entries are lost, a gap entry says so"
         yield note("journal", words, "nothing reads them: keep them if somebody is to look into them")
 
 

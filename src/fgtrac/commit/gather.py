@@ -17,7 +17,7 @@ from fgtrac.commit.plan import Taken
 from fgtrac.errors import FormatError, TamperError
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
-from fgtrac.store.journal import SegmentBytes, parse_segment_name, read_frame, scan
+from fgtrac.store.journal import SegmentBytes, is_writing, parse_segment_name, read_frame, scan
 from fgtrac.store.trace_dir import TraceDir
 
 MAX_SEQ = 2**64
@@ -52,15 +52,31 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Damaged bytes in one place, in words, and the number of the frame behind them: the writer's next whole one, in
+    this file or a later one. None where there is none."""
+
+    words: str
+    behind: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """One journal file: its writer, its whole frames, and whether some of its bytes are damaged."""
+    """One journal file: its writer, its whole frames, and where it is damaged; all of that in words too, empty where
+    it is not."""
 
     path: Path
     writer: bytes
     number: int
     size_bytes: int
     frames: tuple[Frame, ...]
-    damage: str  # in words; empty where there is none
+    damage: str
+    damaged: tuple[Damage, ...] = ()
+
+    @property
+    def end(self) -> str:
+        """The damage behind which there is nothing, in words; empty where there is none."""
+        return self.damaged[-1].words if self.damaged and self.damaged[-1].behind is None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +92,25 @@ class Gathered:
 
 def read_segments(trace: TraceDir) -> list[Segment]:
     """Every journal segment, by writer and number. TamperError for a frame that checks out and is no entry of it."""
-    return [_read_segment(trace.plain(f"journal/{p.name}"), writer, number) for writer, number, p in _named(trace)]
+    return _read(trace, _named(trace))
 
 
 def read_segments_of(trace: TraceDir, writers: Collection[bytes]) -> list[Segment]:
     """As `read_segments`, of these writers alone; one that another process removes meanwhile is passed over."""
-    found = []
-    for writer, number, path in _named(trace):
-        if writer in writers:
-            with suppress(FileNotFoundError):
-                found.append(_read_segment(trace.plain(f"journal/{path.name}"), writer, number))
-    return found
+    return _read(trace, [one for one in _named(trace) if one[0] in writers], FileNotFoundError)
+
+
+def _read(trace: TraceDir, named: list[tuple[bytes, int, Path]], *passed: type[OSError]) -> list[Segment]:
+    """The segments of these names, in their order; read from the last one on, as damage is told with what is behind."""
+    found: list[Segment] = []
+    behind: dict[bytes, int] = {}
+    for writer, number, path in reversed(named):
+        with suppress(*passed):
+            segment = _read_segment(trace.plain(f"journal/{path.name}"), writer, number, behind.get(writer))
+            found.append(segment)
+            if segment.frames:
+                behind[writer] = segment.frames[0].seq
+    return found[::-1]
 
 
 def _named(trace: TraceDir) -> list[tuple[bytes, int, Path]]:
@@ -95,14 +119,22 @@ def _named(trace: TraceDir) -> list[tuple[bytes, int, Path]]:
     return sorted((*parse_segment_name(p.name), p) for p in trace.journal.iterdir() if p.suffix == ".wal")
 
 
-def _read_segment(path: Path, writer: bytes, number: int) -> Segment:
+def _read_segment(path: Path, writer: bytes, number: int, behind: int | None) -> Segment:
+    """A segment; `behind` is the number of the writer's first whole frame in the files after it."""
     with path.open("rb", buffering=0) as file:
         data = SegmentBytes(file.fileno())
         found = scan(data, lambda at, entry: _frame(path, writer, at, entry))
     frames = tuple(frame for _, frame in found.frames)
-    damaged = sum(length for _, length in found.bad)
-    words = f"{damaged} damaged bytes in {path.name} from offset {found.bad[0][0]}" if found.bad else ""
-    return Segment(path, writer, number, len(data), frames, words)
+    if not found.bad:
+        return Segment(path, writer, number, len(data), frames, "")
+    starts = {frame.at: frame.seq for frame in frames}
+    damaged = [Damage(_words(path, length, at), starts.get(at + length, behind)) for at, length in found.bad]
+    words = _words(path, sum(length for _, length in found.bad), found.bad[0][0])
+    return Segment(path, writer, number, len(data), frames, words, tuple(damaged))
+
+
+def _words(path: Path, length: int, at: int) -> str:
+    return f"{length} damaged bytes in {path.name} from offset {at}"
 
 
 def _frame(path: Path, writer: bytes, at: int, entry: bytes) -> Frame:
@@ -133,8 +165,10 @@ def gather(
     """The frames from `sealed[writer]` on, and below `before[writer]` where that is said: writers by the time of their
     first one, each writer's frames together, unless one of them rests on another's: that and those before it come
     first, and where it may not be taken, nor is what rests on it. `later` is another reading of the journal, from which
-    only such entries are taken. No more than `most_bytes` of entries are taken, but at least one. Damage at a segment's
-    end is told with its last frames, unless it is `told` already.
+    only such entries are taken. No more than `most_bytes` of entries are taken, but at least one.
+
+    What is missing before a frame is told with the frame. Damage behind all frames of a writer that is gone is told
+    with the last ones of its file, unless it is `told` already.
 
     TamperError where one sequence number stands for two entries.
     """
@@ -145,6 +179,11 @@ def gather(
     ordered = _Order({w: seq for w, seq in last.items() if seq >= 0}, known, before).taken()
     taken = _first_of(ordered, known, most_bytes)
     is_all = taken == ordered
+    newest = segments if later is None else later
+    damage: dict[tuple[bytes, int | None], list[str]] = {}
+    for s in newest:
+        for place in s.damaged:
+            damage.setdefault((s.writer, place.behind), []).append(place.words)
     entries: list[bytes] = []
     gaps: list[dict[str, Any]] = []
     expected = dict(sealed)
@@ -152,12 +191,12 @@ def gather(
         wanted = expected.get(one.writer, 0)
         if one.first > wanted and not _is_explained(one.writer, wanted, one.first, explained):
             missing = {"lost_writer": one.writer, "first": wanted, "stop": one.first}
-            gaps.append(_gap(segments, one.writer, missing))
+            gaps.append(_gap(damage.get((one.writer, one.first), []), missing))
         entries += [known[one.writer][seq].entry for seq in range(one.first, one.stop)]
         expected[one.writer] = one.stop
-    done = [s for s in segments if is_all or _is_sealed(s, expected)]
-    ends = _lost_ends(done, gaps, told)
-    return Gathered(taken, tuple(entries), tuple(gaps + ends), is_all)
+    ends = [s for s in newest if s.end and s.end not in told and _is_sealed(s, expected)]
+    gaps += [_gap([s.end], {}) for s in ends if not is_writing(s.path.parent, s.writer)]
+    return Gathered(taken, tuple(entries), tuple(gaps), is_all)
 
 
 Fresh = dict[bytes, dict[int, Frame]]
@@ -239,25 +278,15 @@ def _is_explained(writer: bytes, first: int, stop: int, explained: Sequence[tupl
     return any(lost[0] == writer and lost[1] <= first and stop <= lost[2] for lost in explained)
 
 
-def _gap(segments: Sequence[Segment], writer: bytes, missing: dict[str, Any]) -> dict[str, Any]:
-    words = "; ".join(s.damage for s in segments if s.writer == writer and s.damage)
-    reason = "damaged frames in the journal" if words else "frames missing from the journal"
-    return {"reason": reason, **({"detail": words} if words else {}), **missing}
+def _gap(damage: Sequence[str], missing: dict[str, Any]) -> dict[str, Any]:
+    """Entries that are missing, or of which nobody knows how many they were."""
+    reason = "damaged frames in the journal" if damage else "frames missing from the journal"
+    return {"reason": reason, **({"detail": "; ".join(damage)} if damage else {}), **missing}
 
 
-def _lost_ends(
-    segments: Sequence[Segment], gaps: Sequence[dict[str, Any]], told: Collection[str]
-) -> list[dict[str, Any]]:
-    """Damage with no whole frame behind it, in a file to which nobody appends: how many entries it held is unknown."""
-    named = {gap.get("lost_writer") for gap in gaps}
-    ends = [s for s in segments if s.damage and s.writer not in named and s.damage not in told]
-    return [_gap([s], s.writer, {}) for s in ends if not durable.is_held(s.path)]
-
-
-def told_damage(segments: Sequence[Segment], entries: Sequence[bytes]) -> set[str]:
-    """The damage of segments, in words, that `gap` entries among these name."""
-    words = {word for entry in entries for word in decode_event(entry).get("detail", "").split("; ")}
-    return {s.damage for s in segments if s.damage in words} - {""}
+def told_damage(entries: Sequence[bytes]) -> set[str]:
+    """The damage, in words, that `gap` entries among these name."""
+    return {word for entry in entries for word in decode_event(entry).get("detail", "").split("; ")}
 
 
 def _is_sealed(segment: Segment, sealed: Mapping[bytes, int]) -> bool:
@@ -268,11 +297,11 @@ def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int], told:
     """Delete the segments whose every frame is sealed and to which nobody appends any more; one that another process
     has deleted meanwhile is passed over.
 
-    A damaged one is set aside under another name instead, once its damage is among what was `told` (None: whatever it
-    is): a gap entry says what it lost.
+    A damaged one is set aside under another name instead, once what it lost is told: where there is a frame behind the
+    damage, with that; else where it is among what was `told`. (None: whatever it is.)
     """
     for segment in segments:
-        if not _is_sealed(segment, sealed) or (segment.damage and told is not None and segment.damage not in told):
+        if not _is_sealed(segment, sealed) or (told is not None and not _is_told(segment, sealed, told)):
             continue
         with suppress(FileNotFoundError), durable.alone_with(segment.path) as size_bytes:
             if size_bytes != segment.size_bytes:
@@ -281,3 +310,10 @@ def clear_sealed(segments: Sequence[Segment], sealed: Mapping[bytes, int], told:
                 durable.rename(segment.path, segment.path.with_name(segment.path.name + ".damaged"))
             else:
                 durable.remove(segment.path)
+
+
+def _is_told(segment: Segment, sealed: Mapping[bytes, int], told: Collection[str]) -> bool:
+    if not segment.damaged:
+        return True
+    last = segment.damaged[-1]
+    return last.words in told if last.behind is None else last.behind < sealed.get(segment.writer, 0)

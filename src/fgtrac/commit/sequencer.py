@@ -76,7 +76,7 @@ def seal(
         state = recover(trace, signer, segments, means)
         is_shared = len({segment.writer for segment in segments}) > 1
         later = read_segments(trace) if is_shared else None
-        new, is_all, told = 0, False, told_damage(segments, state.plan.own)
+        new, is_all, told = 0, False, told_damage(state.plan.own)
         while not is_all:
             most = max(means.memory_bytes // PORTIONS, 1)
             found = gather(segments, state.plan.writers, before, later, most, told)
@@ -92,7 +92,7 @@ def seal(
             signer.remember_plan(data)
             durable.write_file(trace.path / plan.path, data)
             head = _execute(trace, signer, plan, entries, index, state.plan, means)
-            told |= told_damage(segments, plan.own)
+            told |= told_damage(plan.own)
             tidy.after_seal(trace, plan, segments, told)
             new += plan.stop - plan.start
             state = State(head.size, head.root, plan)
@@ -245,7 +245,7 @@ def recover(trace: TraceDir, signer: Signer, segments: Sequence[Segment], means:
         state = load_state(trace, signer)
     elif pending is not None:
         tidy.discard_plan(trace, pending, state.size)  # never signed, and its frames are gone: plan anew
-    tidy.after_seal(trace, state.plan, segments, told_damage(segments, state.plan.own))
+    tidy.after_seal(trace, state.plan, segments, told_damage(state.plan.own))
     return state
 
 
