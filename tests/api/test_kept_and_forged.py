@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from fgtrac.api import gathered
 from fgtrac.api.gathered import Receiver, SentJournal
 from fgtrac.api.kept import Kept
 from fgtrac.api.ranks import Ranks
@@ -101,6 +102,48 @@ def test_what_a_rank_kept_is_of_the_writers_that_it_said_first(pair: Pair) -> No
     words = f"writer {third.hex()} from a rank that joined as {MINE.hex()} and said to keep {OTHERS.hex()}"
     with pytest.raises(OSError, match=words):
         pair.receiver.take()
+
+
+def test_no_rank_writes_as_the_rank_0_that_lives(pair: Pair) -> None:
+    zero = pair.run._recorder.writer
+    pair.first.begin_writing(zero, pair.run._trace.journal, lambda: None)
+    pair.second.send(0, ["keeps", [zero], b""])
+    pair.second.tell_kept(1)
+    assert pair.receiver.take_kept() == []
+    pair.second.tell_joined()
+    pair.second.send(1, ["frames", zero, encode_frame(entry(zero, 9))])
+    with pytest.raises(OSError, match=f"entries of writer {zero.hex()} from a rank that joined as {MINE.hex()}"):
+        pair.receiver.rotate()
+    assert segments(pair) == set()
+
+
+def test_what_a_rank_says_too_late_that_it_kept_stays_with_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered, "KEPT_WAIT_S", 0.0)
+    durable.make_folder(pair.kept.journal)
+    before = JournalWriter(pair.kept.journal, OTHERS)
+    before.append([entry(OTHERS, 0)])
+    before.close()
+    assert pair.receiver.take_kept() == ["rank 1 of 2 did not say what it kept from before"]
+    pair.kept.send_from_before()
+    for words in (f"says only now that it kept entries of {OTHERS.hex()}", f"entries of writer {OTHERS.hex()} from a"):
+        with pytest.raises(OSError, match=words):
+            pair.receiver.take()
+    journal = pair.records()
+    pair.receiver.rotate()
+    assert segments(pair) == {MINE}
+    pair.run._sealer.now()
+    pair.receiver.tell_sealed()
+    assert pair.kept.heed()  # what it writes from then on is let go of as ever
+    kept = read_segments(TraceDir(pair.kept.folder))
+    assert [segment.writer for segment in kept if segment.frames] == [OTHERS]
+    journal.close()
+
+
+@pytest.mark.parametrize("said", [[], [[MINE]], [[1], b""], [MINE, b""], [[MINE], 1], [[MINE], b"", b""]])
+def test_who_says_in_no_known_way_what_it_kept_is_refused(pair: Pair, said: list[Any]) -> None:
+    pair.second.send(0, ["keeps", *said])
+    with pytest.raises(OSError, match="it is no list of writers"):
+        pair.receiver.take_kept()
 
 
 def test_a_rank_lets_go_of_what_is_signed_for_it_alone(pair: Pair) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,23 +75,35 @@ def take_up(trace: TraceDir, key: Path | None) -> Signer:
     signer = prior.signer_of(trace, key)
     tidy.remove_unfinished(trace)
     sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
-    if say_lost_ranks(trace):
+    if say_lost_ranks(trace, signer):
         sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S)
     return signer
 
 
-def say_lost_ranks(trace: TraceDir) -> tuple[str, ...]:
+def say_lost_ranks(trace: TraceDir, signer: Signer) -> tuple[str, ...]:
     """Write a `gap` entry into the journal for each rank that the log of a training that is over shows to be lost, and
-    that was not said of: a full seal behind it would look like rank 0's own. What was written."""
-    lost = tuple(lost_ranks(trace).values())
-    if lost:
+    that was not said of: a full seal behind it would look like rank 0's own. What was written: nothing where a training
+    is at work by now, or begins, which says itself who was lost before."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(beginning(trace, signer, wait_s=0.0))
+        except BlockingIOError:
+            return ()
+        lost = tuple(lost_ranks(trace).values())
+        if not lost or is_recorded(trace):
+            return ()
         writer = os.urandom(16)
-        with closing(
-            Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
-        ) as recorder:
-            for reason in lost:
-                recorder.record("gap", {"reason": reason})
-    return lost
+        recorder = Recorder(JournalWriter(trace.journal, writer), writer, strict=True, flush_interval_s=0)
+        stack.callback(recorder.close)
+        for reason in lost:
+            recorder.record("gap", {"reason": reason})
+        return lost
+
+
+def beginning(trace: TraceDir, signer: Signer, *, wait_s: float) -> AbstractContextManager[None]:
+    """Nobody else goes on with the training of a trace inside the block, until the journal shows that. BlockingIOError
+    where somebody is about to for longer than `wait_s`."""
+    return durable.lock(signer.lock_path.with_suffix(".resume"), str(trace.path), wait_s)
 
 
 def check_idle(trace: TraceDir) -> None:

@@ -109,6 +109,7 @@ class Receiver:
         self._turn = threading.Lock()
         self._taken = dict.fromkeys(range(1, ranks.count), 0)  # of each rank, how many parcels
         self._goes_on = False
+        self._is_late = False  # to say what was kept: the training has gone on
         self._kept: dict[int, tuple[list[bytes], bytes]] = {}  # rank -> writers of before; what it knows this start by
 
     def take(self) -> None:
@@ -127,7 +128,7 @@ class Receiver:
         try:
             said = decode(data)
             if isinstance(said, list) and said[:1] == ["keeps"] and self._goes_on and not self._taken[rank]:
-                self._kept[rank] = _read_keeps(*said[1:])
+                self._take_keeps(rank, *_read_keeps(said[1:]))
             else:
                 self._check_writer(rank, said)
                 self._writer.write(said)
@@ -138,6 +139,13 @@ class Receiver:
         if unfit is not None:
             raise OSError(f"parcel {self._taken[rank] - 1} of rank {rank} is none: {unfit}") from unfit
 
+    def _take_keeps(self, rank: int, writers: list[bytes], start: bytes) -> None:
+        """Whose entries a rank kept, and what it knows this start by. FormatError for any where it is too late: these
+        stay with it."""
+        self._kept[rank] = ([] if self._is_late else writers), start
+        if self._is_late and writers:
+            raise FormatError(f"the rank says only now that it kept entries of {', '.join(w.hex() for w in writers)}")
+
     def _check_writer(self, rank: int, said: Any) -> None:
         """FormatError for frames of a writer that is not the rank's."""
         if not (isinstance(said, list) and said[:1] == ["frames"] and len(said) == 3 and isinstance(said[1], bytes)):
@@ -146,7 +154,7 @@ class Receiver:
         if writer == joined:
             return
         kept = self._kept[rank][0] if rank in self._kept else []
-        if writer not in kept or any(writer == self._ranks.writer_of(other) for other in self._taken):
+        if writer not in kept or any(writer == self._ranks.writer_of(other) for other in range(self._ranks.count)):
             mine = f"joined as {joined.hex()}" if joined else "has not joined"
             more = f" and said to keep {', '.join(one.hex() for one in kept)}" if kept else ""
             raise FormatError(f"entries of writer {writer.hex()} from a rank that {mine}{more}")
@@ -164,6 +172,7 @@ class Receiver:
                 self.take()
                 time.sleep(POLL_S)
         with self._turn:
+            self._is_late = True
             self._writer.close()
         return silent
 
@@ -191,7 +200,8 @@ class Receiver:
                 self._ranks.tell_sealed(rank, encode([said, self._signer.sign_envelope(key, SEALED, said)]))
 
 
-def _read_keeps(writers: Any, start: Any) -> tuple[list[bytes], bytes]:
-    if not isinstance(writers, list) or not all(isinstance(one, bytes) for one in [*writers, start]):
-        raise FormatError("a rank says whose entries it kept, and it is no list of writers")
-    return writers, start
+def _read_keeps(said: list[Any]) -> tuple[list[bytes], bytes]:
+    match said:
+        case [list(writers), bytes(start)] if all(isinstance(one, bytes) for one in writers):
+            return writers, start
+    raise FormatError("a rank says whose entries it kept, and it is no list of writers")

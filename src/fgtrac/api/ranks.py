@@ -304,7 +304,9 @@ class Ranks:
         return bytes(self._store.get(key)) if self._store.check([key]) else None
 
     def writer_of(self, rank: int) -> bytes:
-        """The writer that a rank joined as, as it said at first; b"" before it has."""
+        """The writer that a rank joined as, as it said at first, or this rank's own; b"" before there is one."""
+        if rank == self.rank:
+            return self._writer
         if rank not in self._joined and self._store.check([f"joined/{rank}"]):
             self._joined[rank] = bytes(self._store.get(f"joined/{rank}"))
         return self._joined.get(rank, b"")

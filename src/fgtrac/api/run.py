@@ -12,7 +12,7 @@ from typing import Any
 
 from fgtrac.anchor.service import Service
 from fgtrac.api import prior
-from fgtrac.api.adding import await_idle, hold_open, take_up
+from fgtrac.api.adding import await_idle, beginning, hold_open, take_up
 from fgtrac.api.anchored_run import read_plan
 from fgtrac.api.environment import describe_run
 from fgtrac.api.last_start import lost_ranks
@@ -164,7 +164,7 @@ def _resume(
 ) -> Run:
     """Repair an existing trace, seal what its journal holds, and go on in it with a `resume` entry."""
     trace = TraceDir.open(folder)
-    with _held(trace) as held, ExitStack() as beginning:  # one at a time
+    with _held(trace) as held, ExitStack() as stack:
         trace_id = prior.trace_id_of(trace)
         run_entry = prior.run_entry(trace)
         if config is not None and encode(config) != encode(run_entry.get("config", {})):
@@ -172,7 +172,7 @@ def _resume(
             warnings.warn(f"fgtrac: {words}; record in a trace of its own to have both", RuntimeWarning, stacklevel=4)
         signer = prior.signer_of(trace, signing_key)
         vault = Vault.open(trace.vault_path, trace_id, read_only=False)
-        beginning.enter_context(durable.lock(signer.lock_path.with_suffix(".resume"), str(trace.path), WAIT_S))
+        stack.enter_context(beginning(trace, signer, wait_s=WAIT_S))
         await_idle(trace.journal)
         tidy.remove_unfinished(trace)
         receiver, silent = take_kept(trace, vault, signer, ranks)
@@ -190,8 +190,9 @@ def _resume(
         run = Run(trace, vault, signer, held, **known, before=before, erased=erased, ranks=ranks)
         run._next_passes = standing.next_passes(first_step)
         run._recorder.record("resume", {"writers": [list(pair) for pair in writers], "step": first_step})
-        lost = lost_ranks(trace) if ranks is not None else {}
-        for reason in [*([unknown] if unknown else []), *silent, *(words for n, words in lost.items() if n)]:
+        # of a rank 0 that another one follows, the entry above tells that it was cut
+        lost = [words for n, words in lost_ranks(trace).items() if n or ranks is None]
+        for reason in [*([unknown] if unknown else []), *silent, *lost]:
             run._recorder.record("gap", {"reason": reason})
         if ranks is not None:
             let_join(run, ranks, resumes=True, receiver=receiver)

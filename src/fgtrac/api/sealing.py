@@ -12,7 +12,8 @@ from fgtrac.api.adding import hold_open, is_recorded, say_lost_ranks
 from fgtrac.api.kept_folder import take_folder
 from fgtrac.api.last_start import has_ranks
 from fgtrac.api.prior import signer_of, trace_id_of
-from fgtrac.api.push import not_pushed, push_trace, pushed_to
+from fgtrac.api.push import push_trace
+from fgtrac.api.push_behind import not_pushed, pushed_to
 from fgtrac.commit import sequencer, tidy
 from fgtrac.commit.indexer import MEMORY, Means
 from fgtrac.commit.sequencer import SealResult
@@ -68,7 +69,7 @@ def seal_trace(
     if full and has_ranks(trace) and not is_recorded(trace):
         with closing(hold_open(trace)):
             new = sequencer.seal(trace, signer, full=False, clock=time.time_ns, wait_s=WAIT_S, means=means).new_entries
-            say_lost_ranks(trace)
+            say_lost_ranks(trace, signer)
     result = sequencer.seal(trace, signer, full=full, clock=time.time_ns, wait_s=WAIT_S, means=means)
     result = replace(result, new_entries=new + result.new_entries)
     if url is not None:
