@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -222,6 +223,16 @@ def test_a_function_that_changes_cells_in_place_changes_them_once(run: Run) -> N
     assert cells == [{"n": 2}, {"n": 6}]
 
 
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas"])
+@pytest.mark.parametrize("cell", [threading.Lock(), torch.ones(1, requires_grad=True) * 2], ids=["lock", "graph"])
+def test_a_cell_that_cannot_be_copied_needs_check_false(batch_format: str, cell: Any) -> None:
+    batch: Any = {"cell": np.fromiter([cell], dtype=object), "fgtrac_row": np.array([0])}
+    batch = pd.DataFrame(batch) if batch_format == "pandas" else batch
+    with pytest.raises(ValueError, match=r"a cell of the batch cannot be copied, .*: pass check=False .*Error: "):
+        carried(lambda batch: batch, aligned=False, check=True)(batch)
+    assert list(carried(lambda batch: batch, aligned=False, check=False)(batch)["cell"]) == [cell]
+
+
 def test_more_arguments_reach_a_function_as_rays_do(run: Run) -> None:
     few = people(run).transform("few").filter(lambda row, below: row["id"] < below, fn_args=(1003,))
     more = few.transform("more").map(lambda row, by: {"value": row["value"] + by}, fn_kwargs={"by": 10})
@@ -284,6 +295,9 @@ def test_names_that_are_lost_or_invented_are_refused(run: Run) -> None:
     refused("names other rows", lambda batch: {"fgtrac_row": np.array([batch["fgtrac_row"].max()])})
     refused("gave 3 rows for a batch", lambda batch: {"value": batch["value"][:3]}, aligned=True)
     refused("rename it", lambda row: {"fgtrac_row": 1}, "map")
+    refused("gave a NoneType, and no row: return one dict for each row", lambda row: None, "map")
+    refused("gave a NoneType, and no rows: return a list of dicts, empty where", lambda row: None, "flat_map")
+    refused("gave a str, and no row: return a list of dicts", lambda row: row, "flat_map")
     with pytest.raises(TypeError, match="a stage takes a function, not"):
         data.transform("refused").map_batches(dict)
     with pytest.raises(ValueError, match="a column is named 'fgtrac_row'"):

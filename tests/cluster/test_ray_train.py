@@ -13,6 +13,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from fgtrac.api.run import start_run
 from fgtrac.frameworks import ray_train
 from fgtrac.verify.report import Verdict
 from ray_loops import loop
@@ -91,6 +92,58 @@ def test_a_training_that_ray_starts_anew_goes_on_in_its_trace_and_a_namesake_doe
     assert said.counts("run", "resume", "join", "end") == [1, 1, 4, 1]
     assert [said.trained(rank, start=1) for rank in (0, 1)] == told(tmp_path, 1)
     assert not refuted(tmp_path)
+
+
+class Context:
+    """Of the one worker of a training of Ray's."""
+
+    def get_world_size(self) -> int:
+        return 1
+
+    def get_world_rank(self) -> int:
+        return 0
+
+    def get_experiment_name(self) -> str:
+        return "cnn"
+
+
+def test_another_fit_goes_on_with_the_config_that_the_log_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray.train, "get_context", Context)
+    options: dict[str, Any] = {"key": tmp_path / "key.pem"}
+    for number, more in enumerate(({}, {"resume": True}, {"resume": True})):
+        monkeypatch.setattr(ray_train, "_run_id", lambda run=str(number): run)
+        config = None if number == 2 else {"lr": 1}
+        ray_train.start_run(tmp_path / "run", config=config, **options, **more).close()  # a warning would be an error
+    with pytest.warns(RuntimeWarning, match="resumed with another config"):
+        ray_train.start_run(tmp_path / "run", config={"lr": 2}, resume=True, **options).close()
+    said = read_told(tmp_path / "run.trace")
+    assert said.kind("run")[0]["config"] == {"lr": 1, ray_train.STARTED_BY: "cnn 0"}
+    assert said.counts("resume") == [3]
+
+
+class Cut:
+    """A trainer whose training fails; where `FGTRAC_PUSH` then sends the trace, nobody answers."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, patch
+
+    def fit(self) -> None:
+        start_run(self.folder / "run", key=self.folder / "key.pem", world_size=1).close(finished=False)
+        for name, value in {"ENDPOINT": "http://127.0.0.1:9", "TIMEOUT_S": "1"}.items():
+            self.patch.setenv(f"FGTRAC_S3_{name}", value)
+        self.patch.setenv("AWS_ACCESS_KEY_ID", "no")
+        self.patch.setenv("AWS_SECRET_ACCESS_KEY", "body")
+        self.patch.setenv("FGTRAC_PUSH", "s3://traces/run.trace")
+        raise RuntimeError("the loop failed")
+
+
+def test_a_trace_that_is_sealed_and_not_pushed_is_told_to_be_just_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = r"the trace of this training is sealed at \d+ entries, and not pushed, .*; later: fgtrac push"
+    with pytest.warns(RuntimeWarning, match=words), pytest.raises(RuntimeError, match="the loop failed"):
+        ray_train.fit(Cut(tmp_path, monkeypatch), tmp_path / "run", key=tmp_path / "key.pem")
+    assert read_told(tmp_path / "run.trace").counts("end", "seal") == [0, 1]
 
 
 def test_a_relative_path_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ computes with it, other numbers lead to other rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -40,7 +40,7 @@ def mapped(function: Callable[..., Row]) -> Callable[..., Row]:
     _check_function(function)
 
     def one(row: Row, *arguments: Any, **named: Any) -> Row:
-        return _with_number(function(_bare(row), *arguments, **named), row[NUMBER])
+        return _with_number(function(_bare(row), *arguments, **named), row[NUMBER], "return one dict for each row")
 
     return one
 
@@ -50,7 +50,10 @@ def unrolled(function: Callable[..., Any]) -> Callable[..., list[Row]]:
     _check_function(function)
 
     def several(row: Row, *arguments: Any, **named: Any) -> list[Row]:
-        return [_with_number(made, row[NUMBER]) for made in function(_bare(row), *arguments, **named)]
+        rows, remedy = function(_bare(row), *arguments, **named), "return a list of dicts, empty where there is none"
+        if not isinstance(rows, Iterable):
+            raise RowsLost(f"the function gave a {type(rows).__name__}, and no rows: {remedy}")
+        return [_with_number(made, row[NUMBER], remedy) for made in rows]
 
     return several
 
@@ -132,7 +135,9 @@ def _bare(row: Row) -> Row:
     return {name: cell for name, cell in row.items() if name != NUMBER}
 
 
-def _with_number(made: Any, number: Any) -> Row:
+def _with_number(made: Any, number: Any, remedy: str) -> Row:
+    if not isinstance(made, Mapping):
+        raise RowsLost(f"the function gave a {type(made).__name__}, and no row: {remedy}")
     if NUMBER in made:
         raise RowsLost(f"the function gave a column {NUMBER}, which fgtrac carries row numbers in; rename it")
     return {**made, NUMBER: number}
@@ -161,7 +166,18 @@ def _together(batch: Any, numbers: Positions) -> Any:
 
 
 def _copied(batch: Any) -> Any:
-    """A batch that shares no cell with this one, whatever a function changes in it."""
+    """A batch that shares no cell with this one, whatever a function changes in it. RowsLost where a cell allows no
+    copy."""
+    try:
+        return _copied_cells(batch)
+    except Exception as error:  # whatever a cell's own type raises
+        raise RowsLost(
+            "a cell of the batch cannot be copied, so that the function cannot be tried with other numbers: pass "
+            f"check=False where it leaves the column {NUMBER} alone ({type(error).__name__}: {error!s:.200})"
+        ) from error
+
+
+def _copied_cells(batch: Any) -> Any:
     if isinstance(batch, dict):
         return deepcopy(batch)
     if not hasattr(batch, "isetitem"):

@@ -26,6 +26,7 @@ from fgtrac.api.lost_ranks import say_lost
 from fgtrac.api.rank_group import see_one_folder
 from fgtrac.api.recording import Run
 from fgtrac.api.run import start_run as _start_run
+from fgtrac.api.sealing import NotPushedError
 from fgtrac.errors import FgtracError
 from fgtrac.store.trace_dir import TraceDir
 
@@ -55,8 +56,9 @@ def start_run(
     context = ray.train.get_context()
     count, rank = context.get_world_size(), context.get_world_rank()
     me = f"{context.get_experiment_name()} {_run_id()}"
-    known = dict(config or {}) | {STARTED_BY: me}
-    goes_on = rank == 0 and _was_begun_by(folder, me) if resume is None else resume
+    before = _config_of(folder) if rank == 0 and resume is not False else None
+    known = dict(config or {}) | {STARTED_BY: me} if before is None else _as_before(config, before)
+    goes_on = before is not None and before.get(STARTED_BY) == me if resume is None else resume
     if count > 1 and not (dist.is_available() and dist.is_initialized()):
         options |= {"rank": rank, "world_size": count}
         return _start_run(folder, config=known, resume=goes_on, gather=bool(gather), **options)
@@ -72,7 +74,8 @@ def fit(trainer: Any, path: str | os.PathLike[str], *, key: str | os.PathLike[st
     that was lost that it was, where Ray ended rank 0 before that could.
 
     Where a training fails whose trace is on another host than this one, a RuntimeWarning says what to do there, and so
-    it does where it cannot be sealed; the training's own error stands. ValueError for a relative path.
+    it does where it cannot be sealed, or not pushed (FGTRAC_PUSH); the training's own error stands. ValueError for a
+    relative path.
     """
     folder = _trace_path(path)
     before, has_failed = _written(folder), True
@@ -86,6 +89,8 @@ def fit(trainer: Any, path: str | os.PathLike[str], *, key: str | os.PathLike[st
                 say_lost(folder, key)
             elif has_failed:
                 raise FileNotFoundError(f"nothing of it is in {folder} on this host")
+        except NotPushedError as error:
+            warnings.warn(f"fgtrac: the trace of this training is {error}", RuntimeWarning, stacklevel=2)
         except (FgtracError, OSError, ValueError) as error:
             words = f"the trace of this training is not closed: {error}; run fgtrac seal on the host where it lies"
             warnings.warn(f"fgtrac: {words}", RuntimeWarning, stacklevel=2)
@@ -111,9 +116,11 @@ def _written(folder: Path) -> list[int]:
     return [path.stat().st_mtime_ns for path in (folder / "journal", folder / "checkpoint") if path.exists()]
 
 
-def _was_begun_by(folder: Path, me: str) -> bool:
-    """Whether the trace there was begun by this run of Ray Train."""
-    if not folder.is_dir():
-        return False
-    said = prior.run_entry(TraceDir.open(folder)).get("config") or {}
-    return bool(said.get(STARTED_BY) == me)
+def _config_of(folder: Path) -> dict[str, Any] | None:
+    """What the log of a trace there says of its config; None where there is no trace."""
+    return dict(prior.run_entry(TraceDir.open(folder)).get("config") or {}) if folder.is_dir() else None
+
+
+def _as_before(config: Mapping[str, Any] | None, before: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The caller's config, with whatever run of Ray Train began the trace: another one may go on with it."""
+    return None if config is None else dict(config) | {k: v for k, v in before.items() if k == STARTED_BY}
