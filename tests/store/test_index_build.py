@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from fgtrac.engine.alone import Alone
 from fgtrac.engine.opening import open_engine
-from fgtrac.errors import FgtracError, ProofError
+from fgtrac.errors import EngineError, FgtracError, ProofError
 from fgtrac.events.postings import PostingTable
 from fgtrac.events.schema import decode_event, encode_event
 from fgtrac.events.totals import Totals
@@ -198,6 +199,71 @@ def test_no_link_in_the_place_of_the_work_folder_or_in_it_is_followed(tmp_path: 
     assert [p.stat().st_mode & 0o777 for p in (place.work, folder)] == [0o700, 0o700]
 
 
+class Gone(Alone):
+    """So many workers, who go away behind the first unit of a stage."""
+
+    def __init__(self, workers: int, stage: str = "") -> None:
+        self.workers, self._stage = workers, stage
+        self.units: dict[str, bytes] = {}  # what each is known to give
+
+    def results(self, work: Any, units: Any, **more: Any) -> Any:
+        """As `Engine.results`."""
+        self.units |= {Path(unit.out).name: unit.known for unit in units}
+        for number, result in super().results(work, units, **more):
+            yield number, result
+            if work.__name__ == self._stage:
+                raise EngineError("they went away")
+
+
+@cache
+def long_history() -> tuple[list[bytes], Tree, Totals]:
+    entries = encoded(History(3, 1000).events)
+    return entries, *in_memory(entries)
+
+
+def gone(place: Place, workers: int, at_once: int, stage: str) -> dict[str, int]:
+    """Go away behind the first unit of a stage; when each file of those that were finished was written."""
+    with pytest.raises(EngineError, match="they went away"):
+        place.build(Gone(workers, stage), memory_bytes=at_once * SHARE)
+    return {path: os.stat(place.work / path).st_mtime_ns for path in place.ledger.read_text().split()[::2]}
+
+
+SHARE = 5 * index_build.BYTES_A_POSTING  # of up to four workers, for a posting that each may hold
+FEWER, MORE = ["0-512", "512-768", "768-1000"], ["0-256", "256-768", "768-1000"]  # where less, or more, is held then
+
+
+@pytest.mark.parametrize(("stage", "at_once"), [("map_entries", 32768), ("reduce_samples", 4096)])
+@pytest.mark.parametrize(("before", "after", "cuts"), [((2, 1), (32, 1), FEWER), ((2, 8), (2, 1), MORE)])
+def test_it_goes_on_with_other_workers_and_another_memory(
+    tmp_path: Path, tiny: None, stage: str, at_once: int, before: tuple[int, int], after: tuple[int, int],
+    cuts: list[str],
+) -> None:  # fmt: skip
+    entries, *expected = long_history()
+    place, engine = Place(tmp_path, entries), Gone(after[0])
+    done = gone(place, before[0], at_once // before[1], stage)
+    built = place.build(engine, memory_bytes=at_once // after[1] * SHARE)
+    same(built, *expected)
+    assert kept(built) == built.column_digests
+    assert {path: os.stat(place.work / path).st_mtime_ns for path in done} == done
+    assert {name for name, known in engine.units.items() if known} == {Path(path).name for path in done}
+    if stage == "map_entries":
+        assert [name for name in engine.units if name.startswith("map-")] == [f"map-{cut}" for cut in cuts]
+
+
+def test_a_finished_part_that_is_damaged_is_cut_as_the_memory_of_now_allows(tmp_path: Path, tiny: None) -> None:
+    entries, *expected = long_history()
+    place, engine = Place(tmp_path, entries), Gone(2)
+    (done,) = gone(place, 2, 32768, "map_entries")
+    assert Path(done).name == "map-0-512"
+    data = bytearray((place.work / done).read_bytes())
+    data[-1] ^= 1
+    (place.work / done).write_bytes(data)
+    same(place.build(engine, memory_bytes=4096 * SHARE), *expected)
+    assert [name for name in engine.units if name.startswith("map-")] == [
+        "map-0-256", "map-256-512", "map-512-768", "map-768-1000"
+    ]  # fmt: skip
+
+
 class Slipping(Alone):
     """An engine with somebody beside it who flips a bit of a file before a stage."""
 
@@ -220,7 +286,7 @@ class Slipping(Alone):
     [
         ("map_entries", "registered", -1),
         ("merge_contents_of", "pairs", 0),
-        ("reduce_samples", "map-0", -1),
+        ("reduce_samples", "map-0-256", -1),
         ("reduce_samples", "keys.npy", 128 + 33 + 32),
         ("merge_contents_of", "keys.npy", 128 + 33 + 32),
     ],

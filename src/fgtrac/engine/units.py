@@ -2,8 +2,8 @@
 
 A unit is a small frozen dataclass of plain values (paths as text, numbers, bytes), `work` a function at the top of a
 module, and a result small: all three are pickled. Whatever is large goes through files, which a unit writes whole or
-not at all in a folder that its caller names. Units are cut by the size of the work alone, never by the number of
-workers, and nothing is summed in the order in which they finish: so every engine gives the same bytes.
+not at all in a folder that its caller names. How the work is cut into units shows in no byte that they give together,
+and nothing is summed in the order in which they finish: so every engine gives the same bytes.
 """
 
 from __future__ import annotations

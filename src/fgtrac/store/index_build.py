@@ -7,11 +7,16 @@
     join       this process   offsets, digests, upper nodes, the columns' SHA-256, as the units finish
 
 Seals and the auditor both build it so; the one keeps the columns, the other only their digests.
+
+Units are named by their ranges, and cut by what a worker may hold: a finished one stays, however the rest is cut when
+the work goes on with other workers or another memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +36,13 @@ from fgtrac.store.index_register import (
     NPY_HEADER_BYTES,
     PAIRS,
     FirstReading,
+    bundle_bytes,
     bundle_size,
     cut_evenly,
     find_registrations,
     read_registrations,
 )
-from fgtrac.store.index_runs import check_digest, count_postings, part_of, read_leaves
+from fgtrac.store.index_runs import check_digest, count_postings, has_digest, part_of, read_leaves
 from fgtrac.store.index_units import (
     ALL_GOOD,
     ContentUnit,
@@ -53,7 +59,7 @@ from fgtrac.store.unit_ledger import UnitLedger
 from fgtrac.tlog.index import CONTENT, KEY_BYTES, SAMPLE, Tree
 from fgtrac.tlog.tiles import WIDTH, encode_bundle, read_entries
 
-WORK = 2  # number of how units are cut and what their files hold: another one's are not taken up
+WORK = 3  # number of what units are called and what their files hold: another one's are not taken up
 BYTES_A_POSTING = 96  # that a worker holds at most for each posting of its unit
 FEWEST, MOST = 1 << 14, 1 << 22  # postings of a unit
 Progress = Callable[[str, int, int], None]
@@ -62,6 +68,9 @@ Runs = Sequence[tuple[Path, bytes]]  # files and their SHA-256
 
 U = TypeVar("U")
 R = TypeVar("R")
+One = TypeVar("One", MapUnit, ContentUnit, ReduceUnit)
+
+_RANGE = re.compile("([0-9]{1,20})-([0-9]{1,20})")
 
 
 class Workers(Protocol):
@@ -156,7 +165,7 @@ class _Build:
         self.trace = log.trace
         share = memory // (max(workers.workers, 4) + 1) // BYTES_A_POSTING
         self.at_once = min(max(1 << max(share.bit_length() - 1, 0), FEWEST), MOST)
-        said = hashlib.sha256(f"{WORK} {log.size} {log.stop} {log.start} {self.at_once} {keep}\n".encode())
+        said = hashlib.sha256(f"{WORK} {log.size} {log.stop} {log.start} {keep}\n".encode())
         said.update(log.root + log.start_digests)
         for entry in log.new:
             said.update(len(entry).to_bytes(4, "big") + entry)
@@ -199,7 +208,7 @@ class _Build:
         return BuiltIndex(root, join.leaves, totals.counts, totals.epoch_steps, digests, join.column_bytes, self.folder)
 
     def _do(
-        self, what: str, work: Callable[[U], R], units: Sequence[U], digest_of: Callable[[R], bytes]
+        self, what: str, work: Callable[[One], R], units: Sequence[One], digest_of: Callable[[R], bytes]
     ) -> Iterator[tuple[int, R]]:
         """Results as they come; each finished unit is in the ledger before."""
         self.told(what, 0, len(units))
@@ -209,14 +218,16 @@ class _Build:
 
         for number, result in self.workers.results(work, units, what=f"index: {what}", progress=told):
             if digest := digest_of(result):
-                self.ledger.add(self._name(what, number), digest)
+                self.ledger.add(f"{self.folder.name}/{Path(units[number].out).name}", digest)
             yield number, result
 
-    def _name(self, what: str, number: int) -> str:
-        return f"{self.folder.name}/{what}-{number}"
+    def _known(self, name: str) -> dict[str, Any]:
+        return {"out": str(self.folder / name), "known": self.ledger.known(f"{self.folder.name}/{name}")}
 
-    def _known(self, what: str, number: int) -> dict[str, Any]:
-        return {"out": str(self.folder / f"{what}-{number}"), "known": self.ledger.known(self._name(what, number))}
+    def _finished(self, what: str) -> list[tuple[int, int]]:
+        """The ranges of the units of a stage that are finished, ascending; some may lie in others."""
+        found = (_RANGE.fullmatch(name) for name in self.ledger.names(f"{self.folder.name}/{what}-"))
+        return sorted((int(match[1]), int(match[2])) for match in found if match)
 
     # -- map ------------------------------------------------------------------------------------------------------
 
@@ -239,32 +250,46 @@ class _Build:
         return [(Path(unit.out), runs[number]) for number, unit in enumerate(units)], totals
 
     def _map_units(self, first_reading: FirstReading) -> Iterator[MapUnit]:
-        """Whole bundles, of about as many postings as are held at once: none has less than four bytes in an entry."""
-        log, count = self.log, 0
+        """Whole bundles, of about as many postings as are held at once: none has less than four bytes in an entry. And
+        what is finished."""
+        log, finished = self.log, dict(self._finished("map"))  # of those with the same start, the longest
         bad, sha256 = first_reading.bad, first_reading.registered_sha256
         stop = log.stop if bad is None else min(bad[0], log.stop)
         start, size = log.start, 0
         at = start
         while at < stop:
+            done = finished.get(at, at)
+            if at < done <= stop and self._is_good(at, done):
+                if at > start:
+                    yield self._map_unit(start, at, sha256)
+                yield self._map_unit(at, done, sha256)
+                start, at, size = done, done, 0
+                continue
             after = min((at // WIDTH + 1) * WIDTH, stop)
             here = bundle_size(self.trace, at // WIDTH, min(WIDTH, log.size - at // WIDTH * WIDTH))
             if size and size + here > 4 * self.at_once:
-                yield self._map_unit(count, start, at, sha256)
-                count, start, size = count + 1, at, 0
+                yield self._map_unit(start, at, sha256)
+                start, size = at, 0
             at, size = after, size + here
         if at > start:
-            yield self._map_unit(count, start, at, sha256)
-            count += 1
-        for n, first in enumerate(range(0, len(log.new), WIDTH), count):
-            path, entries = self.folder / f"new-{n}", log.new[first : first + WIDTH]
+            yield self._map_unit(start, at, sha256)
+        for first in range(0, len(log.new), WIDTH):
+            path, entries = self.folder / f"new-{first}", log.new[first : first + WIDTH]
             durable.write_file(path, encode_bundle(entries), sync=False)
-            yield self._map_unit(n, log.size + first, log.size + first + len(entries), sha256, str(path))
+            yield self._map_unit(log.size + first, log.size + first + len(entries), sha256, str(path))
 
-    def _map_unit(self, number: int, start: int, stop: int, sha256: bytes, spool: str = "") -> MapUnit:
+    def _is_good(self, start: int, stop: int) -> bool:
+        """Whether a finished unit can be taken: larger than one of now, only where it need not be done again."""
+        if bundle_bytes(self.trace, start, stop, self.log.size) <= 4 * self.at_once:
+            return True
+        known = self._known(f"map-{start}-{stop}")
+        return has_digest(Path(known["out"]), known["known"])
+
+    def _map_unit(self, start: int, stop: int, sha256: bytes, spool: str = "") -> MapUnit:
         registered, leaves = str(self.folder / "registered"), bytes(self.log.leaves[start * 32 : stop * 32])
         return MapUnit(
             str(self.trace.path), self.log.size, start, stop, spool, registered, sha256, leaves,
-            **self._known("map", number),
+            **self._known(f"map-{start}-{stop}"),
         )  # fmt: skip
 
     def _explain(self, number: int, numbers: Sequence[int]) -> None:
@@ -302,14 +327,17 @@ class _Build:
                 start,
                 border,
                 *where,
-                **self._known("contents", number),
+                **self._known(f"contents-{number}"),
             )
             units.append(unit)
             start = border
         return units
 
     def _reduce_units(self, runs: Runs, first: FirstReading) -> tuple[list[ReduceUnit], int]:
-        """Ranges of samples with at most as many postings as are held at once, or of one sample; and all postings."""
+        """Ranges of samples with at most as many postings as are held at once, or of one sample, and what is finished;
+        and all postings."""
+        finished = self._finished("reduce")
+        whole = set(finished)
         units, before, samples, paths = list[ReduceUnit](), 0, first.samples, [path for path, _ in runs]
         named, all_keys = tuple((path.name, digest) for path, digest in runs), hashlib.sha256()
         keys = self.folder / "keys.npy"
@@ -317,17 +345,17 @@ class _Build:
         while waiting:
             start, stop = waiting.pop()
             count = count_postings(paths, start, stop) + self._known_postings(keys, start, stop)
-            if count > self.at_once and stop - start > 1:
+            is_more = count > self.at_once or _has_smaller(finished, start, stop)
+            if is_more and stop - start > 1 and (start, stop) not in whole:
                 middle = (start + stop) // 2
                 waiting += [(middle, stop), (start, middle)]
                 continue
-            number = len(units)
             values, offset = self.folder / "values.npy", NPY_HEADER_BYTES + before * ROW.itemsize
             if not self.keep:
-                values, offset = self.folder / f"values-{number}", 0
+                values, offset = self.folder / f"values-{start}-{stop}", 0
             unit = ReduceUnit(
                 named, start, stop, str(keys), _hash_keys(keys, start, stop, all_keys), str(self.trace.path),
-                self.log.start, str(values), offset, self.at_once, **self._known("reduce", number),
+                self.log.start, str(values), offset, self.at_once, **self._known(f"reduce-{start}-{stop}"),
             )  # fmt: skip
             units.append(unit)
             before += count
@@ -344,6 +372,16 @@ class _Build:
             first, last = ((file.seek(place), file.read(32))[1] for place in at)
         offsets = part_of(self.previous, SAMPLE, first, last)[0].columns.offsets
         return int(offsets[-1] - offsets[0]) // ROW.itemsize
+
+
+def _has_smaller(ranges: Sequence[tuple[int, int]], start: int, stop: int) -> bool:
+    """Whether among ascending ranges there is a smaller one in this."""
+    for at in range(bisect_left(ranges, (start, 0)), len(ranges)):
+        if ranges[at][0] >= stop:
+            break
+        if ranges[at][1] <= stop and ranges[at] != (start, stop):
+            return True
+    return False
 
 
 def _hash_keys(path: Path, start: int, stop: int, whole: Any) -> bytes:

@@ -32,6 +32,10 @@ class UnitLedger:
         """The SHA-256 of what a unit gave; empty where it is not finished."""
         return self._known.get(name, b"")
 
+    def names(self, front: str) -> list[str]:
+        """What stands behind that front in the names of finished units."""
+        return [name.removeprefix(front) for name in self._known if name.startswith(front)]
+
     def add(self, name: str, digest: bytes) -> None:
         """A unit is finished."""
         if self._known.get(name) != digest:
