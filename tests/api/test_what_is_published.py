@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fgtrac.api import push
-from fgtrac.api.push import PushBehind, pushed_to
+from fgtrac.api.keys import rotate
+from fgtrac.api.run import start_run
+from fgtrac.api.sealing import seal_trace
 from fgtrac.commit.publishing import Contents, Signed, contents_of
-from fgtrac.errors import FormatError, StorageError, TamperError
+from fgtrac.errors import FormatError, ProofError, TamperError
+from fgtrac.store.file_digests import FileDigests
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.merkle import leaf_hash
+from fgtrac.tlog.note import Note, format_note, parse_note, sign_note
 from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import read_bundle
 from traces import Made, Writing, start_trace
@@ -45,7 +49,7 @@ def contents(made: Made) -> Contents:
     assert head is not None
     assert note is not None
     Signed(made.trace, head).check_here("checkpoint", note, head.size)
-    return contents_of(made.trace, head, 0)
+    return contents_of(made.trace, head, 0, FileDigests())
 
 
 def alter(path: Path, at: int = -1) -> None:
@@ -118,28 +122,22 @@ def test_no_head_is_published_without_its_plan_and_its_index(what: str, made: Ma
         contents(made)
 
 
-def test_a_place_that_is_none_is_told_with_the_setting_and_a_folders_own_name_is_found(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(made.trace.path)
-    assert pushed_to(Path(), {"FGTRAC_PUSH": "s3://bucket/runs/"}) == "s3://bucket/runs/run.trace"
-    assert pushed_to(Path(), {}) is None
-    for place in ("/somewhere", "s3://AK:secret@bucket/runs"):
-        with pytest.raises(ValueError, match=r"FGTRAC_PUSH names no place on object storage for run\.trace") as told:
-            pushed_to(made.trace.path, {"FGTRAC_PUSH": place})
-        assert "secret" not in str(told.value)
-
-
-@pytest.mark.parametrize("error", [StorageError("nobody answers"), KeyError("ETag"), MemoryError()])
-def test_a_push_that_fails_in_any_way_leaves_the_run_going(
-    error: Exception, made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_given: object) -> None:
-        raise error
-
-    monkeypatch.setattr(push, "push_trace", fails)
-    monkeypatch.setenv("FGTRAC_PUSH", "s3://bucket/runs")
-    words = str(error) or "MemoryError"
-    later = f"later: fgtrac push {made.trace.path} s3://bucket/runs/run.trace"
-    with pytest.warns(RuntimeWarning, match=f"sealed and not pushed, as FGTRAC_PUSH asks: {words}; {later}"):
-        PushBehind(made.trace.path)()
+def test_notes_before_and_behind_a_rotation_are_told_in_any_order(tmp_path: Path) -> None:
+    path, key = tmp_path / "run.trace", tmp_path / "key.pem"
+    with start_run(path, key=key, flush_interval_s=0) as run:
+        for step in range(260):  # the rotation is in another bundle than the first key
+            run.log(step, loss=0.5)
+    rotate([path], path=key)
+    seal_trace(path, key)
+    trace = TraceDir.open(path)
+    older, newer = trace.full_seals()
+    notes = {size: trace.read(f"index/{size}/checkpoint") for size in (older, newer)}
+    head = trace.head()
+    assert head is not None
+    signed = Signed(trace, head)
+    for size in (newer, older, newer):
+        assert signed.check(notes[size], size).text
+    text = parse_note(notes[older]).text
+    stranger = sign_note(text, head.origin, Ed25519PrivateKey.generate())
+    with pytest.raises(ProofError, match="signed by none"):
+        signed.check(format_note(Note(text, (stranger,))), older)

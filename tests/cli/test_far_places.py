@@ -46,6 +46,8 @@ def test_the_others_pass_and_their_advice_is_what_can_be_done_there() -> None:
     assert remedy_far("put the vault beside the trace", ["history", URL]).endswith(
         "(no vault is on object storage: ask where the trace was recorded)"
     )
+    named = "http://127.0.0.1:9 did not answer for s3://ml-vault/vault/the-vault.trace"
+    assert remedy_far(named, ["show", "s3://ml-vault/vault/the-vault.trace"]) == named
     assert remedy_far("fgtrac seal rebuilds it", ["verify", URL]).endswith(
         "(where the trace was recorded; then fgtrac push --again)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import pytest
 from far_traces import BUCKET, Growing, assert_holds, new_place, objects_at, verify
 from fgtrac.api import read_by_workers
 from fgtrac.api.bundles import verify_bundle
-from fgtrac.api.push import PushBehind, push_trace
+from fgtrac.api.push import push_trace
+from fgtrac.api.push_behind import PushBehind
 from fgtrac.api.sealing import seal_trace
 from fgtrac.api.summary import summarize
 from fgtrac.api.trace import open_for_verification, open_trace
 from fgtrac.errors import StorageError, TamperError
 from fgtrac.query.found_places import decode_places
-from fgtrac.store import index_build, object_storage
+from fgtrac.store import file_digests, index_build
 from fgtrac.store.far_trace import FarTrace
+from fgtrac.store.file_digests import Digest
 from fgtrac.store.object_storage import PLACES, Objects
 from fgtrac.tlog.tiles import partial_tiles
 from fgtrac.verify.report import Verdict
@@ -233,7 +235,7 @@ def test_other_bytes_there_are_not_overwritten_and_damage_here_is_not_given_away
 def test_a_long_file_goes_in_parts_and_is_known_again(
     growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_storage, "PART_BYTES", 5 << 20)  # the least that S3 takes
+    monkeypatch.setattr(file_digests, "PART_BYTES", 5 << 20)  # the least that S3 takes
     growing.more(3, artifact_bytes=12_000_000)
     push_trace(growing.path, url)
     etags = [etag for path, (size, etag) in objects_at(url).items() if size == 12_000_000]
@@ -343,3 +345,21 @@ def test_a_report_of_a_trace_far_away_is_written_here(
     assert url in told
     assert "s3:/t" not in told
     assert "put its vault beside it" not in told
+
+
+def test_pushes_behind_a_run_read_long_files_once(growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    real = file_digests.digest_of
+
+    def counted(pieces: Iterable[bytes], size: int) -> Digest:
+        sizes.append(size)
+        return real(pieces, size)
+
+    monkeypatch.setattr(file_digests, "digest_of", counted)
+    monkeypatch.setenv("FGTRAC_PUSH", url.removesuffix("/run.trace"))
+    behind = PushBehind(growing.path)
+    for artifact_bytes in (300_000, 400_000, 500_000):
+        growing.more(3, artifact_bytes=artifact_bytes)
+        behind()
+    assert [size for size in sizes if size >= 300_000] == [300_000, 400_000, 500_000]
+    assert_holds(url, growing.key)

@@ -18,7 +18,7 @@ from fgtrac.api.run import start_run
 from fgtrac.commit.keys import load_key, public_bytes
 from fgtrac.errors import TamperError
 from fgtrac.store.object_storage import Objects
-from fgtrac.tlog.note import parse_note
+from fgtrac.tlog.note import parse_note, parse_tree_head
 from fgtrac.verify.report import Verdict
 
 WITNESS = "\N{EM DASH} witness.example/w AAAAAAAAAAAAAAAA\n".encode()
@@ -109,6 +109,55 @@ def test_no_head_goes_over_an_older_ones_objects_that_are_altered_and_those_that
     done = push_trace(growing.path, url, again=again)
     assert done.size > old
     assert assert_holds(url, growing.key) == done.size
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_artifact_that_is_gone_here_has_to_lie_there_as_the_log_says(
+    again: bool, growing: Growing, url: str, tmp_path: Path
+) -> None:
+    before = push_trace(growing.path, url)
+    artifact = next(path for path in objects_at(url) if path.startswith("artifacts/"))
+    (growing.path / artifact).rename(tmp_path / "kept")
+    data = (tmp_path / "kept").read_bytes()
+    growing.more(40)
+    good = push_trace(growing.path, url, again=again).size
+    assert assert_holds(url, growing.key) == good > before.size
+    growing.more(50)
+    for bad in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1]):
+        with Objects(url) as objects:
+            objects.check_conditions()
+            objects.put(artifact, bad, replaces=objects.read(artifact).etag)
+        with pytest.raises(
+            TamperError, match=rf"{artifact} has .* gone here; nothing was overwritten. Put it back into"
+        ):
+            push_trace(growing.path, url, again=again)
+    with Objects(url) as objects:
+        objects.remove([artifact])
+        with pytest.raises(
+            FileNotFoundError, match=rf"{artifact}, which the log names, .* put it back here from a copy"
+        ):
+            push_trace(growing.path, url, again=True)
+        assert parse_tree_head(parse_note(objects.read("checkpoint").data).text).size == good
+        objects.check_conditions()
+        objects.put(artifact, data)  # by somebody who notes no SHA-256 with it
+    assert push_trace(growing.path, url, again=again).size > good
+    assert_holds(url, growing.key)
+
+
+def test_what_a_witness_signed_on_a_full_seals_head_there_stays_in_its_note(growing: Growing, url: str) -> None:
+    size = push_trace(growing.path, url).size
+    with Objects(url) as objects:
+        objects.check_conditions()
+        head = objects.read("checkpoint")
+        objects.put("checkpoint", head.data + WITNESS, replaces=head.etag)
+    growing.more(30, full=False)
+    push_trace(growing.path, url)
+    later = growing.more(30)
+    assert push_trace(growing.path, url).left == (f"index/{size}/checkpoint",)
+    with Objects(url) as objects:
+        assert objects.read(f"index/{size}/checkpoint").data == head.data + WITNESS
+        assert WITNESS not in objects.read("checkpoint").data
+    assert assert_holds(url, growing.key) == later
 
 
 def test_a_run_and_a_seal_push_where_the_environment_says_so_and_a_seal_tells_what_it_sealed_where_that_fails(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from far_traces import Growing
-from fgtrac.api.push import PushBehind, push_trace
+from fgtrac.api.push import push_trace
+from fgtrac.api.push_behind import PushBehind
 from fgtrac.api.trace import open_for_verification
 from fgtrac.errors import FgtracError, FormatError, StorageError
 from fgtrac.store import object_storage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -84,6 +85,19 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert not durable.is_held(tmp_path / "link.tmp")
     with durable.alone_with(tmp_path / "pipe.tmp") as size:
         assert size == 0
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_hold_what_its_parent_let_go(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"data")
+    with durable.alone_with(tmp_path / "file") as size:
+        assert size == 4
+        if (child := os.fork()) == 0:
+            signal.pause()
+    try:
+        assert not durable.is_held(tmp_path / "file")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_an_append_never_goes_into_a_file_that_was_removed_before_it_was_held(tmp_path: Path, monkeypatch) -> None:

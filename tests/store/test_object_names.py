@@ -1,19 +1,17 @@
-"""What names a trace on object storage, what its bytes are called there, and what is told where nobody does as asked.
-No server is needed."""
+"""What names a trace on object storage, and what is told where nobody does as asked. No server
+is needed."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from fgtrac.commit.publishing import stale_files
 from fgtrac.errors import StorageError
-from fgtrac.store import object_storage
 from fgtrac.store.far_trace import _is_beyond
 from fgtrac.store.object_answers import NoBucketError, Overtaken, told
-from fgtrac.store.object_storage import FarPath, digest_of, is_url, parse_url
+from fgtrac.store.object_storage import FarPath, is_url, parse_url
 from fgtrac.store.trace_dir import TraceDir
 
 
@@ -39,17 +37,6 @@ def test_what_is_no_such_url_is_refused_and_not_repeated(url: str) -> None:
 def test_what_writes_refuses_a_trace_far_away() -> None:
     with pytest.raises(ValueError, match=r"only read.*fgtrac push"):
         TraceDir.open(Path("s3://bucket/run.trace"))
-
-
-def test_a_digest_is_the_etag_of_one_put_and_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    md5 = lambda data: hashlib.md5(data)  # noqa: E731
-    assert digest_of([b"abc"], 3).etag == md5(b"abc").hexdigest()
-    assert digest_of([], 0).etag == md5(b"").hexdigest()
-    monkeypatch.setattr(object_storage, "PART_BYTES", 4)
-    parts = [b"abcd", b"efgh", b"i"]
-    found = digest_of(parts, 9)
-    assert found.etag == md5(b"".join(md5(part).digest() for part in parts)).hexdigest() + "-3"
-    assert found.sha256 == hashlib.sha256(b"abcdefghi").hexdigest()
 
 
 class Answered(Exception):

@@ -7,9 +7,9 @@ signed there, and what they witnessed, is never replaced.
 
 from __future__ import annotations
 
+import hashlib
 import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,23 +17,24 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from fgtrac.commit.publishing import HEAD, Contents, Signed, contents_of, stale_files, withdrawn_artifacts
+from fgtrac.commit.publishing import HEAD, Contents, Signed, contents_of, stale_files
 from fgtrac.errors import FormatError, ProofError, StorageError, TamperError
 from fgtrac.query.found_places import decode_places
 from fgtrac.query.seals import NotSealedError, open_full_seal
 from fgtrac.store import durable
 from fgtrac.store.far_trace import PLACES_BYTES
+from fgtrac.store.file_digests import Digest, FileDigests
 from fgtrac.store.object_answers import Overtaken
-from fgtrac.store.object_storage import PLACES, Digest, Listed, Objects, Piece, digest_of, parse_url, part_bytes
+from fgtrac.store.object_storage import PLACES, Listed, Objects, Piece
 from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.merkle import root
-from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head
+from fgtrac.tlog.note import MAX_SIGNATURES, Note, TreeHead, format_note, parse_note, parse_tree_head
 from fgtrac.tlog.tiles import WIDTH, TileNodes, tiles_of
 
-SETTING = "FGTRAC_PUSH"
 TRIES = 3  # for a trace that is sealed meanwhile
-AT_ONCE = 16  # small files on the way
+AT_ONCE = 8  # small files on the way, each in memory
 SMALL_BYTES = 1 << 22
+PIECE_BYTES = 1 << 22  # of what is read there
 LOOKED_AT = 4096  # files at a time
 Progress = Callable[[int, int], None]
 
@@ -70,68 +71,36 @@ def push_trace(
     *,
     again: bool = False,
     progress: Progress | None = None,
+    digests: FileDigests | None = None,
 ) -> Pushed:
     """Publish the sealed trace at `path` as `url`, s3://BUCKET/PREFIX/NAME.trace; the journal and the vault stay here.
 
     Only what is missing there is sent, and what lies there is compared with the files here. These are read and proven
     from the head in place on; with `again`, and where something is gone there, from the first entry on. `progress` is
-    called with files that are there and files in all. A push that was cut goes on when it is repeated.
+    called with files that are there and files in all; `digests` are those that an earlier push has computed. A push
+    that was cut goes on when it is repeated.
     FileNotFoundError or FormatError where there is no trace, or where what its head needs is gone, ValueError for a URL
     that is none, where nothing is sealed yet, and where more is published than this trace has; FileExistsError where
     another trace lies there; TamperError where what lies there is no beginning of this trace, or either is damaged;
     StorageError where object storage does not answer, refuses, knows no conditional writes, or somebody else published
-    meanwhile.
+    or sealed meanwhile.
     """
     trace = TraceDir.open(Path(path))
+    digests = FileDigests() if digests is None else digests
     with Objects(url) as objects:
         for tries_left in reversed(range(TRIES)):
             note = trace.head_note()
             try:
-                return _Push(trace, objects, again).make(progress)
-            except FileNotFoundError:
-                if not tries_left or trace.head_note() == note:
-                    raise  # else it was sealed meanwhile, and its older partial tiles went
+                return _Push(trace, objects, again, digests).make(progress)
+            except FileNotFoundError as error:
+                if trace.head_note() == note:
+                    raise
+                if not tries_left:  # it was sealed meanwhile, and its older partial tiles went
+                    raise StorageError(
+                        f"{trace.path} was sealed {TRIES} times while it was read, and its head was not published yet: "
+                        "push again"
+                    ) from error
     raise AssertionError("unreachable")
-
-
-def pushed_to(path: Path, environment: Mapping[str, str] | None = None) -> str | None:
-    """Where a trace goes after each of its seals, as FGTRAC_PUSH=s3://BUCKET/PREFIX says; None where it says nothing.
-    ValueError where it is no such place."""
-    said = (os.environ if environment is None else environment).get(SETTING)
-    if not said:
-        return None
-    name = Path(os.path.abspath(path)).name
-    url = f"{said.rstrip('/')}/{name}"
-    try:
-        parse_url(url)
-    except ValueError as error:
-        raise ValueError(
-            f"{SETTING} names no place on object storage for {name}: set it to s3://BUCKET/PREFIX, or unset it"
-        ) from error
-    return url
-
-
-class PushBehind:
-    """Pushes a run's trace behind its seals, where FGTRAC_PUSH says so. ValueError, at once, where that is no place."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._url = path, pushed_to(path)
-
-    def __call__(self) -> None:
-        """Push. Where that fails nothing is lost: a RuntimeWarning says so, and the next push sends all."""
-        if self._url is None:
-            return
-        try:
-            push_trace(self._path, self._url)
-        except Exception as error:  # noqa: BLE001 -- whatever a server answers, the run goes on
-            words = not_pushed(self._path, self._url, error)
-            warnings.warn(f"fgtrac: {self._path.name} was sealed and {words}", RuntimeWarning, stacklevel=3)
-
-
-def not_pushed(path: Path, url: str, error: Exception) -> str:
-    """Why a push behind a seal failed, and what to do."""
-    why = str(error) or type(error).__name__
-    return f"not pushed, as {SETTING} asks: {why}; later: fgtrac push {path} {url}"
 
 
 @dataclass(slots=True)
@@ -141,6 +110,7 @@ class _Push:
     trace: TraceDir
     objects: Objects
     again: bool
+    digests: FileDigests
     head: TreeHead = field(init=False)
     there: dict[str, Listed] = field(init=False)
     published: TreeHead | None = field(init=False)  # and seen there before
@@ -164,6 +134,8 @@ class _Push:
         self.signed.check_here(HEAD, note, self.head.size)
         contents = self._contents()
         self._send(contents, progress)
+        if before is not None:
+            self._keep_signatures(before.data)
         if before is None or (before.data != note and self._follows(before.data, note)):
             self._publish(note, None if before is None else before.etag)
         self._leave_places()
@@ -173,18 +145,22 @@ class _Push:
 
     def _contents(self) -> Contents:
         """What is to lie there: read and proven from the head in place on, or, where something that it covers is gone
-        there, all of it. Artifacts of the head in place are among it, to be compared."""
+        here or there, all of it. Artifacts of the head in place are among it, to be compared."""
         since = 0 if self.published is None or self.again else self.published.size
-        if any(tile.width == WIDTH and tile.path not in self.there for tile in tiles_of(since)):
-            since = 0
-        contents = contents_of(self.trace, self.head, since)
         here = {n for n in self.trace.names() if n.startswith("artifacts/") and not n.endswith(durable.TEMPORARY)}
+        lacks_tile = any(tile.width == WIDTH and tile.path not in self.there for tile in tiles_of(since))
+        if lacks_tile or self._artifacts_there() - here:  # of which only the log says what they are
+            since = 0
+        contents = contents_of(self.trace, self.head, since, self.digests)
         old = here - contents.said.keys() - contents.withdrawn
         if since and old - self.there.keys():  # gone there, or not yet in the log: the log says which
-            contents = contents_of(self.trace, self.head, 0)
+            contents = contents_of(self.trace, self.head, 0, self.digests)
             old = here - contents.said.keys() - contents.withdrawn
         contents.groups.insert(0, sorted(old & self.there.keys()))
         return contents
+
+    def _artifacts_there(self) -> set[str]:
+        return {path for path in self.there if path.startswith("artifacts/")}
 
     def _extended(self, note: bytes) -> TreeHead:
         """The head that lies there, which this trace's must extend."""
@@ -212,6 +188,23 @@ class _Push:
         assert self.published is not None
         return self.published.size < self.head.size or self._may_replace(HEAD, theirs, ours, self.head.size)
 
+    def _keep_signatures(self, theirs: bytes) -> None:
+        """What others have signed on the head that lies there goes into the note of its full seal, before that head
+        goes. StorageError where somebody else changes that note meanwhile."""
+        assert self.published is not None
+        path, before = f"index/{self.published.size}/{HEAD}", parse_note(theirs)
+        if self.published.size == self.head.size or not (self.trace.path / path).exists():
+            return
+        others = [line for line in before.signatures if line.name != self.head.origin]
+        if set(others) <= set(parse_note(self.trace.read(path)).signatures):
+            return
+        there = self.objects.read(path)
+        note = parse_note(there.data)
+        signatures = tuple(dict.fromkeys([*note.signatures, *others]))[:MAX_SIGNATURES]
+        if note.text == before.text and signatures != note.signatures:
+            self._try_conditions()
+            self.objects.put(path, format_note(Note(note.text, signatures)), replaces=there.etag)
+
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def _send(self, contents: Contents, progress: Progress | None) -> None:
@@ -220,7 +213,8 @@ class _Push:
         slices = (group[at : at + LOOKED_AT] for group in contents.groups for at in range(0, len(group), LOOKED_AT))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for todo in slices:
-                looked = zip(todo, pool.map(partial(self._look, contents), todo), strict=True)
+                digests = map(partial(self._digest, contents), todo)  # on this thread: one processor, which is counted
+                looked = zip(todo, pool.map(partial(self._look, contents), todo, digests), strict=True)
                 missing = [(path, digest) for path, digest in looked if digest is not None]
                 self.kept += len(todo) - len(missing)
                 done += len(todo) - len(missing)
@@ -233,13 +227,21 @@ class _Push:
                     if progress is not None:
                         progress(done, total)
 
-    def _look(self, contents: Contents, path: str) -> Digest | None:
+    def _digest(self, contents: Contents, path: str) -> Digest | None:
+        """That of a file here; None for an artifact of the log that is gone. Raises as `TraceDir.plain`."""
+        try:
+            return self.digests.of(self.trace.plain(path))
+        except FileNotFoundError:
+            if path.startswith("artifacts/") and path in contents.said:
+                return None
+            raise
+
+    def _look(self, contents: Contents, path: str, digest: Digest | None) -> Digest | None:
         """The digest of a file that has to be put there; None where it lies there, or is others' to change. TamperError
         where it is not what the log or the plan says, and where something else lies there that nobody may replace."""
-        place = self.trace.plain(path)
-        size = place.stat().st_size
-        with place.open("rb") as file:
-            digest = digest_of(iter(lambda: file.read(part_bytes(size)), b""), size)
+        if digest is None:
+            self._check_there(path, *contents.said[path])
+            return None
         size_said, sha256 = contents.said.get(path, (None, bytes.fromhex(digest.sha256)))
         if sha256.hex() != digest.sha256 or size_said not in (None, digest.size):
             raise TamperError(f"{path} in {self.trace.path} is not what its log says: run fgtrac verify")
@@ -263,6 +265,28 @@ class _Push:
                 "Remove that object, or name another place, and push again"
             )
         return digest
+
+    def _check_there(self, path: str, size: int | None, sha256: bytes) -> None:
+        """An artifact that is gone here has to lie there as the log says: FileNotFoundError or TamperError else."""
+        found, place = self.there.get(path), self.objects.path / path
+        if found is None:
+            raise FileNotFoundError(
+                f"{path}, which the log names, is neither in {self.trace.path} nor at {place}; nothing was published: "
+                "put it back here from a copy, and push again"
+            )
+        if found.size != size or (self.objects.sha256(path) or self._sha256_there(path, size)) != sha256.hex():
+            raise TamperError(
+                f"{place} has {found.size:,} bytes, and not those that the log says ({size:,}): it is damaged, and "
+                f"gone here; nothing was overwritten. Put it back into {self.trace.path} from a copy, remove that "
+                "object, and push again"
+            )
+
+    def _sha256_there(self, path: str, size: int) -> str:
+        """That of an object's bytes, for one that somebody has put there without it."""
+        sha256 = hashlib.sha256()
+        for start in range(0, size, PIECE_BYTES):
+            sha256.update(self.objects.read(path, start, min(PIECE_BYTES, size - start)).data)
+        return sha256.hexdigest()
 
     def _may_replace(self, path: str, theirs: bytes, ours: bytes, size: int) -> bool:
         """Whether a note there has no signature that ours lacks; else it is left as it is. TamperError where it is no
@@ -347,7 +371,5 @@ class _Push:
     def _remove(self, contents: Contents) -> int:
         """Remove what only older heads needed, and what was withdrawn; how many objects that were."""
         gone = stale_files(self.there, contents.paths, self.head.size)
-        lost = [p for p in self.there if p.startswith("artifacts/") and not (self.trace.path / p).exists()]
-        if lost:
-            gone += sorted(withdrawn_artifacts(self.trace, self.head).intersection(lost))
+        gone += sorted(p for p in contents.withdrawn & self._artifacts_there() if not (self.trace.path / p).exists())
         return self.objects.remove(gone)

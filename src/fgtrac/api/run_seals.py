@@ -12,7 +12,7 @@ from fgtrac.anchor.anchored import Anchored
 from fgtrac.anchor.seconds import read_seconds
 from fgtrac.api.anchored_run import RunAnchors
 from fgtrac.api.orders import Orders
-from fgtrac.api.push import PushBehind
+from fgtrac.api.push_behind import PushBehind
 from fgtrac.capture.recorder import Recorder
 from fgtrac.commit import sequencer
 from fgtrac.commit.background import BackgroundSealer
@@ -37,7 +37,8 @@ class _Announced:
 
 
 class RunSeals:
-    """Seals one run's trace, and says so to its anchors. `cpu_s` is the processor time of the seals beside it."""
+    """Seals one run's trace, and says so to its anchors. `cpu_s` is the processor time of the seals and pushes beside
+    it, without what the client of object storage takes on threads of its own."""
 
     def __init__(
         self,
@@ -54,9 +55,10 @@ class RunSeals:
         self.until: Mapping[bytes, int] = {}  # of other writers what the last seal takes, by number
         self.prepare: Callable[[], None] = orders.keep  # called before each seal: what is committed to can be opened
         self.sealed: Callable[[], None] = lambda: None  # called behind each seal
-        self._push = PushBehind(trace.path)
         self._anchors = anchors
         self._beside = BackgroundSealer(self._seal, interval_s)
+        self._push = PushBehind(trace.path)
+        self._pushes = BackgroundSealer(self._push, interval_s)  # on a thread of their own: no seal waits for a server
         self._turn = threading.Lock()
         self._announced: _Announced | None = None
         self._is_asked = False
@@ -66,7 +68,7 @@ class RunSeals:
     @property
     def cpu_s(self) -> float:
         """See the class."""
-        return self._beside.cpu_s
+        return self._beside.cpu_s + self._pushes.cpu_s
 
     def ask(self) -> None:
         """Seal beside the caller what has been flushed, soon."""
@@ -78,6 +80,7 @@ class RunSeals:
         self._anchors.say()
         if not self._heed(self._beside.check):
             self.ask()
+        self._pushes.check()
 
     def finish(self) -> None:
         """Wait for what was asked for, and say so where it failed."""
@@ -88,7 +91,7 @@ class RunSeals:
         self._recorder.rotate()
         self.prepare()
         self._plain(WAIT_S)
-        self._push()
+        self._push_soon()
 
     def last(self) -> None:
         """The full seal at the end; where registrations were lost, a plain one, and the error that names the entry."""
@@ -100,7 +103,8 @@ class RunSeals:
             raise
         finally:
             self._anchors.sealed(is_last=True)
-            self._push()
+            self._pushes.finish(drop=True)
+            self._push()  # which may be as the interpreter ends, when no thread begins
 
     def anchor(self, wait_s: float) -> tuple[Anchored, ...]:
         """Seal now, and have that head anchored: what has become of it within so many seconds. ValueError where there
@@ -157,4 +161,8 @@ class RunSeals:
                 epoch.sealed.set()
                 if is_asked:
                     self._beside.ask()  # since then: that is the next seal's
-        self._push()
+        self._push_soon()
+
+    def _push_soon(self) -> None:
+        if self._push.is_wanted:
+            self._pushes.ask()

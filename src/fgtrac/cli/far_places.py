@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from fgtrac.store.object_storage import is_url
@@ -12,6 +13,7 @@ READING = (
 )  # fmt: skip
 WRITING = ("seal", "score", "erase", "anchor", "key", "demo")
 IN_A_FOLDER = ("runs", "ui", "serve", "doctor")
+_VAULT = re.compile(r"\b(?:a|its|no|own|the) vault\b")  # not a bucket's name, nor a file's
 _ONLY_READ = "a trace on object storage is only read"
 
 
@@ -38,6 +40,6 @@ def remedy_far(words: str, arguments: Sequence[str]) -> str:
     is_far = any(map(is_url, arguments)) and next(iter(arguments)) in READING
     if is_far and "fgtrac seal" in words:
         return f"{words} (where the trace was recorded; then fgtrac push --again)"
-    if is_far and "vault" in words:
+    if is_far and _VAULT.search(words):
         return f"{words} (no vault is on object storage: ask where the trace was recorded)"
     return words

@@ -1,4 +1,5 @@
-"""Plain seals while training goes on: on a thread of their own, and seldom, so that no step waits for them."""
+"""Plain seals while training goes on, and pushes behind them: on a thread of their own, and seldom, so that no step
+waits for them."""
 
 from __future__ import annotations
 
@@ -51,10 +52,11 @@ class BackgroundSealer:
         if error is not None:
             raise error
 
-    def finish(self) -> None:
-        """Do what was asked for now, wait for it, and raise what it raised."""
+    def finish(self, *, drop: bool = False) -> None:
+        """Do what was asked for now, wait for it, and raise what it raised; with `drop`, only what was begun."""
         with self._lock:
             self._is_last = True
+            self._wanted = self._wanted and not drop
             self._hurry.set()
             thread = self._thread
         if thread is not None:

@@ -10,17 +10,17 @@ Before that all that is new is read and hashed here, and held against the head, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fgtrac.commit.indexer import find_damaged_column
 from fgtrac.commit.plan import SUFFIX, Plan, parse_plan
 from fgtrac.commit.tidy import kept_sizes
 from fgtrac.errors import FormatError, ProofError, TamperError
 from fgtrac.events.codec import encode
 from fgtrac.events.schema import decode_event
 from fgtrac.store import durable
+from fgtrac.store.file_digests import FileDigests
 from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.merkle import HASH_BYTES, MemoryNodes, hash_leaves, root
 from fgtrac.tlog.note import Note, TreeHead, Verifier, parse_note, parse_tree_head, verify_note
@@ -98,18 +98,16 @@ class Signed:
             if self._read * WIDTH >= self._head.size:
                 raise ProofError("is signed by none of the keys that the log names")
             entries = read_bundle(self._trace, self._read, self._head.size)
-            self._keys = [decode_event(entry)["public_key"] for entry in entries if is_about_keys(entry)]
+            self._keys += [decode_event(entry)["public_key"] for entry in entries if is_about_keys(entry)]
             self._read += 1
 
 
-def contents_of(
-    trace: TraceDir, head: TreeHead, since: int, progress: Callable[[int, int], None] | None = None
-) -> Contents:
+def contents_of(trace: TraceDir, head: TreeHead, since: int, digests: FileDigests) -> Contents:
     """What is to be published of a trace under `head`, whose first `since` entries were: tiles of all of it, artifacts
     of what is new. TamperError or FormatError where what is new does not lead to the head's root, and where a note is
     none of this log; FileNotFoundError where a file is gone that the head needs: a seal has just replaced it, or it was
-    lost. `progress` is called with bundles read and in all."""
-    found = _read(trace, head, since, progress)
+    lost."""
+    found = _read(trace, head, since)
     plan = _plan(trace, head)
     names = trace.names()
     there, signed = set(names), Signed(trace, head)
@@ -118,13 +116,14 @@ def contents_of(
     notes = [f"index/{size}/{HEAD}" for size in sizes]
     for size, note in zip(sizes, notes, strict=True):
         signed.check_here(note, _needed(trace, note), size)
-    tiles = [tile.path for tile in tiles_of(head.size)]
+    partial_first = sorted(tiles_of(head.size), key=lambda tile: tile.width == WIDTH)  # a seal may replace them soon
+    tiles = [tile.path for tile in partial_first]
     more = {tile.path: tile for size in kept_sizes(trace, head.size) for tile in partial_tiles(size)}
     more = {path: more[path] for path in sorted(more.keys() - set(tiles))}
     for tile in more.values():
         _check_beginning(trace, head, tile)
     receipts = [n for n in names if n.startswith("receipts/") and not n.endswith(durable.TEMPORARY)]
-    columns = _columns(trace, plan, found)
+    columns = _columns(trace, plan, found, digests)
     found.groups = [[plan.path], tiles + list(more), columns, sorted(found.said.keys() - set(columns)), receipts, notes]
     return found
 
@@ -134,7 +133,11 @@ def _needed(trace: TraceDir, path: str) -> bytes:
     try:
         return trace.read(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}, which its head needs; nothing was published: run fgtrac seal") from error
+        raise _is_gone(error) from error
+
+
+def _is_gone(error: FileNotFoundError) -> FileNotFoundError:
+    return FileNotFoundError(f"{error}, which its head needs; nothing was published: run fgtrac seal")
 
 
 def _plan(trace: TraceDir, head: TreeHead) -> Plan:
@@ -149,19 +152,18 @@ def _plan(trace: TraceDir, head: TreeHead) -> Plan:
     return plan
 
 
-def _columns(trace: TraceDir, plan: Plan, found: Contents) -> list[str]:
+def _columns(trace: TraceDir, plan: Plan, found: Contents, digests: FileDigests) -> list[str]:
     """The newest index's columns, all there, each with the SHA-256 that the plan says."""
     if not plan.index_size:
         return []
-    name = find_damaged_column(trace, plan.index_size, plan.index_digests)
-    if name is not None:
-        path = column_path(plan.index_size, name)
-        if not (trace.path / path).exists():
-            raise FileNotFoundError(
-                f"{trace.path} has no file {path}, which its head needs; nothing was published: run fgtrac seal"
-            )
-        raise TamperError(f"{path} in {trace.path} is not what its plan says; nothing was sent: run fgtrac seal")
     paths = {name: column_path(plan.index_size, name) for name in COLUMNS}
+    for name, path in paths.items():
+        try:
+            digest = digests.of(trace.plain(path))
+        except FileNotFoundError as error:
+            raise _is_gone(error) from error
+        if bytes.fromhex(digest.sha256) != plan.index_digests.get(name):
+            raise TamperError(f"{path} in {trace.path} is not what its plan says; nothing was sent: run fgtrac seal")
     found.said |= {path: (None, plan.index_digests[name]) for name, path in paths.items()}
     return list(paths.values())
 
@@ -179,7 +181,7 @@ def _check_beginning(trace: TraceDir, head: TreeHead, tile: Tile) -> None:
         raise TamperError(f"{tile.path} in {trace.path} was changed: run fgtrac verify")
 
 
-def _read(trace: TraceDir, head: TreeHead, since: int, progress: Callable[[int, int], None] | None) -> Contents:
+def _read(trace: TraceDir, head: TreeHead, since: int) -> Contents:
     """Hash every bundle from entry `since` on, hold it against its tile, each such tile against the one above it, and
     the last against the root; and collect what the entries say of artifacts and full seals."""
     nodes, found = TileNodes(trace, head.size), Contents([])
@@ -197,8 +199,6 @@ def _read(trace: TraceDir, head: TreeHead, since: int, progress: Callable[[int, 
         for place, entry in enumerate(entries):
             if number * WIDTH + place >= since and any(words in entry for words in _KINDS):
                 _take(found, number * WIDTH + place, decode_event(entry))
-        if progress is not None:
-            progress(number + 1 - first, bundles - first)
     for tile in tiles_of(head.size):
         if tile.level > 0 and (tile.number + 1) * WIDTH > since >> 8 * tile.level:
             _check_above(trace, nodes, tile, read_tile(trace, tile))
@@ -221,11 +221,6 @@ def _take(found: Contents, number: int, event: Mapping[str, Any]) -> None:
         found.withdrawn.update(event["artifacts"])
         for path in event["artifacts"]:
             found.said.pop(path, None)
-
-
-def withdrawn_artifacts(trace: TraceDir, head: TreeHead) -> set[str]:
-    """Every artifact that an erasure in the log says was withdrawn. Reads the whole log."""
-    return _read(trace, head, 0, None).withdrawn
 
 
 def stale_files(there: Iterable[str], wanted: Iterable[str], size: int) -> list[str]:

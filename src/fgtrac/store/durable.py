@@ -306,7 +306,7 @@ def alone_with(path: Path) -> Iterator[int | None]:
     try:
         yield size
     finally:
-        os.close(fd)
+        _let_go(fd)  # else a child that was forked meanwhile would hold it
 
 
 def is_held(path: Path) -> bool:

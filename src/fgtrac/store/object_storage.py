@@ -24,11 +24,10 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 from fgtrac.errors import StorageError
+from fgtrac.store.file_digests import Digest, part_bytes
 from fgtrac.store.object_answers import BeyondEnd, Overtaken, in_words, said_in, told, whole_size
 from fgtrac.store.trace_dir import MAX_SMALL_BYTES, check_size
 
-PART_BYTES = 1 << 26  # a longer file goes in several parts
-MAX_PARTS = 9000  # S3 takes 10,000
 TIMEOUT_S = 30.0
 SLOWEST = 100_000  # bytes a second: what takes longer is given up
 MAX_LISTED = 1_000_000  # objects below one place: 100 million entries have fewer
@@ -77,36 +76,6 @@ class Piece:
     data: bytes
     size: int
     etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """What a file's bytes would be called on object storage: SHA-256, and the ETag that S3 gives (the MD5; of a file in
-    parts the MD5 of theirs)."""
-
-    size: int
-    sha256: str
-    etag: str
-
-
-def part_bytes(size: int) -> int:
-    """In what parts a file of that size goes."""
-    return max(PART_BYTES, -(-size // MAX_PARTS))
-
-
-def digest_of(pieces: Iterable[bytes], size: int) -> Digest:
-    """The digest of a file of `size` bytes, given in pieces of `part_bytes(size)`, the last may be shorter."""
-    sha256, parts, read = hashlib.sha256(), [], 0
-    for piece in pieces:
-        sha256.update(piece)
-        parts.append(hashlib.md5(piece, usedforsecurity=False))
-        read += len(piece)
-    if size > PART_BYTES:
-        whole = hashlib.md5(b"".join([part.digest() for part in parts]), usedforsecurity=False)
-        etag = f"{whole.hexdigest()}-{len(parts)}"
-    else:
-        etag = parts[0].hexdigest() if parts else hashlib.md5(b"", usedforsecurity=False).hexdigest()
-    return Digest(read, sha256.hexdigest(), etag)
 
 
 class Objects:
@@ -214,7 +183,7 @@ class Objects:
 
     def put_file(self, path: str, source: Path, digest: Digest, *, replaces: str | None = None) -> str:
         """Put a file: as `put`, in parts where it is long. What a cut upload left of parts is taken back."""
-        if digest.size <= PART_BYTES:
+        if digest.size <= part_bytes(digest.size):
             return self.put(path, source.read_bytes(), digest, replaces=replaces)
         upload = said_in(self._ask("create_multipart_upload", path, **_noted(digest)), "UploadId", self.server)
         try:
