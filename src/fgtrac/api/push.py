@@ -28,7 +28,7 @@ from fgtrac.store.object_answers import Overtaken
 from fgtrac.store.object_storage import PLACES, Listed, Objects, Piece
 from fgtrac.store.trace_dir import TraceDir, is_size
 from fgtrac.tlog.merkle import root
-from fgtrac.tlog.note import MAX_SIGNATURES, Note, TreeHead, format_note, parse_note, parse_tree_head
+from fgtrac.tlog.note import TreeHead, parse_note, parse_tree_head, with_signatures
 from fgtrac.tlog.tiles import WIDTH, TileNodes, tiles_of
 
 TRIES = 3  # for a trace that is sealed meanwhile
@@ -76,9 +76,9 @@ def push_trace(
     """Publish the sealed trace at `path` as `url`, s3://BUCKET/PREFIX/NAME.trace; the journal and the vault stay here.
 
     Only what is missing there is sent, and what lies there is compared with the files here. These are read and proven
-    from the head in place on; with `again`, and where something is gone there, from the first entry on. `progress` is
-    called with files that are there and files in all; `digests` are those that an earlier push has computed. A push
-    that was cut goes on when it is repeated.
+    from the head in place on; with `again`, and where something is gone here or there, from the first entry on.
+    `progress` is called with files that are there and files in all; `digests` are those that an earlier push has
+    computed. A push that was cut goes on when it is repeated.
     FileNotFoundError or FormatError where there is no trace, or where what its head needs is gone, ValueError for a URL
     that is none, where nothing is sealed yet, and where more is published than this trace has; FileExistsError where
     another trace lies there; TamperError where what lies there is no beginning of this trace, or either is damaged;
@@ -189,8 +189,8 @@ class _Push:
         return self.published.size < self.head.size or self._may_replace(HEAD, theirs, ours, self.head.size)
 
     def _keep_signatures(self, theirs: bytes) -> None:
-        """What others have signed on the head that lies there goes into the note of its full seal, before that head
-        goes. StorageError where somebody else changes that note meanwhile."""
+        """What others have signed on the head that lies there goes into the note of its full seal, as it does here,
+        before that head goes. StorageError where somebody else changes that note meanwhile."""
         assert self.published is not None
         path, before = f"index/{self.published.size}/{HEAD}", parse_note(theirs)
         if self.published.size == self.head.size or not (self.trace.path / path).exists():
@@ -199,11 +199,10 @@ class _Push:
         if set(others) <= set(parse_note(self.trace.read(path)).signatures):
             return
         there = self.objects.read(path)
-        note = parse_note(there.data)
-        signatures = tuple(dict.fromkeys([*note.signatures, *others]))[:MAX_SIGNATURES]
-        if note.text == before.text and signatures != note.signatures:
+        cosigned = with_signatures(there.data, others)
+        if cosigned != there.data and parse_note(cosigned).text == before.text:
             self._try_conditions()
-            self.objects.put(path, format_note(Note(note.text, signatures)), replaces=there.etag)
+            self.objects.put(path, cosigned, replaces=there.etag)
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
