@@ -35,7 +35,7 @@ def kill_once(killed: Killed) -> Any:
 
 
 class KillingEngine:
-    """An engine that kills the worker of each stage's first unit."""
+    """An engine that kills the worker of the first unit of each kind."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self._engine, self._folder = engine, folder
@@ -45,7 +45,8 @@ class KillingEngine:
         self, work: Callable[[Any], Any], units: Sequence[Any], *, what: str, progress: Any = None
     ) -> Iterator[tuple[int, Any]]:
         """As `Engine.results`."""
-        killed = [Killed(work, unit, str(self._folder / f"{work.__name__}-0")) for unit in units]
+        marks = [f"{getattr(unit, 'kind', work.__name__)}-0" for unit in units]
+        killed = [Killed(work, unit, str(self._folder / mark)) for unit, mark in zip(units, marks, strict=True)]
         yield from self._engine.results(kill_once, killed, what=what, progress=progress)
 
     def check_shared(self, folder: Path) -> None:

@@ -173,11 +173,38 @@ def test_an_engine_that_would_do_nothing_is_refused_first(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = tmp_path / "none.trace"
-    done = run("score", none, "--engine", "local:2")
-    assert (done.code, "(--with) and the matrix (-o), and neither is asked for" in done.err) == (2, True)
-    assert "'locall:2' is no engine" in run("score", none, "--with", "none.py:f", "--engine", "locall:2").err
+    done = run("score", none, "--also", none, "--engine", "local:2")
+    assert (done.code, "goes without --engine" in done.err) == (2, True)
+    for verb in ("score", "suspects", "duplicates"):
+        assert "'locall:2' is no engine" in run(verb, none, "--engine", "locall:2").err
     monkeypatch.setenv("FGTRAC_ENGINE", "local:2")  # for every verb: no word where it does nothing
-    assert "--engine" not in run("score", none).err
+    assert "--engine" not in run("score", none, "--also", none).err
+
+
+def test_an_engines_answers_are_those_of_one_process(run: Run, scored: Problem, tmp_path: Path) -> None:
+    for asked in (
+        ("score", scored.path, "--toward", "class:2", "--method", "fisher", "--by", "class"),
+        ("suspects", scored.path),
+        ("duplicates", scored.path, "--by", "inputs"),
+    ):
+        here, there = run(*asked, "--json").json, run(*asked, "--json", "--engine", "local:1").json
+        assert there.keys() == here.keys()
+        for name in ("toward", "suspects", "pairs"):
+            assert len(here.get(name, ())) == len(there.get(name, ()))
+            for one, other in zip(here.get(name, ()), there.get(name, ()), strict=True):
+                assert_alike(one, other)
+
+
+def assert_alike(one: Any, other: Any) -> None:
+    """The same but for the last bits of numbers."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+    if isinstance(one, (dict, list)):
+        items = (one.values(), other.values()) if isinstance(one, dict) else (one, other)
+        for mine, theirs in zip(*items, strict=True):
+            assert_alike(mine, theirs)
+    else:
+        assert one == (pytest.approx(other, rel=1e-4) if isinstance(one, float) else other)
 
 
 def test_score_without_factors_names_the_remedy(run: Run, lived: Life) -> None:

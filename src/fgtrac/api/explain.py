@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,10 @@ TRACED_TARGETS, TRACED_ROWS = 8, 1 << 15  # whose contribution traces are comput
 SOME_ROWS = 8  # where a use is looked for
 KINDS = ("checkpoint", "resume", "artifact", "erasure")
 
+Ranked = Callable[[int, Sequence[Prepared]], tuple[Ranking, NDArray[np.float64] | None]]
+"""Of a group of targets, by its number and as they are made ready: their ranking, and where training samples are
+grouped, the sums (groups, targets) of scores."""
+
 
 class Explainer:
     """The scores that one full seal's factors give; each factor file that is used is checked against the log once."""
@@ -52,10 +56,13 @@ class Explainer:
             ledger.take(event["kind"], event, (event["writer"], event["seq"]))
         return ledger
 
-    def cache(self, checkpoints: Sequence[int] | None = None) -> Cache:
-        """The factors at the checkpoints of these steps, by default at all. ScoreError where there are none,
-        ValueError for a step at which no state with factors is kept."""
+    def cache(self, checkpoints: Sequence[int] | None = None, *, apart: bool = False) -> Cache:
+        """The factors at the checkpoints of these steps, by default at all; `apart` for one whose curvatures are not
+        those of other answers. ScoreError where there are none, ValueError for a step at which no state with factors
+        is kept."""
         chosen = None if checkpoints is None else tuple(sorted(set(checkpoints)))
+        if apart:
+            return Cache(self.trace, self.ledger.artifacts, self.cache(chosen).states)
         if chosen not in self._caches:
             states = self.ledger.states
             if chosen is not None:
@@ -109,14 +116,22 @@ class Explainer:
         k: int,
         by: str | None = None,
         progress: Progress | None = None,
+        ranked: Ranked | None = None,
     ) -> Explanation:
-        """The answer toward targets that are made ready (as `prepare_targets` gives them, group by group)."""
+        """The answer toward targets that are made ready (as `prepare_targets` gives them, group by group); with
+        `ranked`, whose training rows somebody else has ranked."""
         groups = None if by is None else group_rows(cache.rows("train"), self.blocks, by)
         found: dict[int, Toward] = {}
-        for numbers, ready in prepared:
+        for number, (numbers, ready) in enumerate(prepared):
+            if ranked is not None:
+                ranking, sums = ranked(number, ready)
+            else:
+                further = further_progress(progress, len(cache.rows("train")), len(found), len(targets))
+                ranking = rank(cache, ready, k, progress=further)
+                sums = None if groups is None else group_sums(cache, ready, groups[0], len(groups[1]))
+            shares = [()] * len(numbers) if groups is None or sums is None else shares_of(sums, *groups)
             mine = [targets[i] for i in numbers]
-            further = further_progress(progress, len(cache.rows("train")), len(found), len(targets))
-            found |= zip(numbers, self._toward(cache, mine, ready, k, groups, further), strict=True)
+            found |= zip(numbers, self._toward(cache, mine, ready, k, ranking, shares), strict=True)
             del ready  # before the next group is made ready
         steps = tuple(state.step for state in cache.states)
         return Explanation(
@@ -155,12 +170,10 @@ class Explainer:
         targets: Sequence[Target],
         prepared: Sequence[Prepared],
         k: int,
-        groups: tuple[NDArray[np.intp], list[str]] | None,
-        progress: Progress | None,
+        ranking: Ranking,
+        shares: Sequence[tuple[Share, ...]],
     ) -> list[Toward]:
-        ranking = rank(cache, prepared, k, progress=progress)
         baselines = {label: self._highest_losses(cache, label, k) for label in {t.label for t in targets}}
-        shares = [()] * len(targets) if groups is None else self._shares(cache, prepared, *groups)
         out = []
         for j, (rows, whole, parts) in enumerate(_with_traces(cache, prepared, ranking)):
             target, half = targets[j], len(rows) // 2
@@ -196,16 +209,23 @@ class Explainer:
         order = rows[np.argsort(-losses[rows], kind="stable")[:k]]
         return tuple(self.scored(cache, row, float(losses[row])) for row in order.tolist())
 
-    def _shares(
-        self, cache: Cache, prepared: Sequence[Prepared], codes: NDArray[np.intp], names: list[str]
-    ) -> list[tuple[Share, ...]]:
-        """The sums of scores of each group toward each target."""
-        sums = np.zeros((len(names), len(prepared[0])))
-        size = block_rows(prepared[0])
-        for start in range(0, len(codes), size):
-            part = scores(cache, prepared, start, min(len(codes), start + size))
-            np.add.at(sums, codes[start : start + size], part)
-        return shares_of(sums, codes, names)
+
+def group_sums(
+    cache: Cache,
+    prepared: Sequence[Prepared],
+    codes: NDArray[np.intp],
+    groups: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> NDArray[np.float64]:
+    """(groups, m): the sums of the scores of the training rows of each group, `codes` (n,) says which; of all rows, or
+    of those from `start` up to `stop`."""
+    sums, end = np.zeros((groups, len(prepared[0]))), len(codes) if stop is None else stop
+    size = block_rows(prepared[0])
+    for first in range(start, end, size):
+        last = min(end, first + size)
+        np.add.at(sums, codes[first:last], scores(cache, prepared, first, last))
+    return sums
 
 
 def further_progress(progress: Progress | None, n: int, before: int, m: int) -> Progress | None:
@@ -246,14 +266,17 @@ def shares_of(sums: NDArray[np.float64], codes: NDArray[np.intp], names: list[st
     ]
 
 
-def check_unseen(verb: str, targets: Sequence[Any], model: Any, loss: Any, forward: Any) -> None:
-    """ValueError for a batch of unseen data without its model or loss, or more than one."""
+def check_unseen(verb: str, targets: Sequence[Any], model: Any, loss: Any, forward: Any, engine: Any = None) -> None:
+    """ValueError for a batch of unseen data without its model or loss, or more than one, or for an engine's workers,
+    who have no model."""
     if model is None:
         if loss is not None or forward is not None:
             raise ValueError("loss= and forward= belong to a batch of unseen data; pass model= too")
         return
     if len(targets) != 1:
         raise ValueError(f"{verb}() with model= takes one batch of unseen data, not {len(targets)} targets")
+    if engine is not None:
+        raise ValueError(f"{verb}() with model= is answered in this process; leave engine= out")
     if loss is None:
         raise ValueError(f"{verb}() with model= needs loss=, the one that the model was trained with")
 

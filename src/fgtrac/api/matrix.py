@@ -10,11 +10,9 @@ scores-00000.sha256  written after it, as sha256sum does: a part that has not th
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,20 @@ import numpy as np
 
 from fgtrac.api.explain import Explainer
 from fgtrac.api.groups import ids_of, rows_by_block
-from fgtrac.api.matrix_units import MatrixJob, PartUnit, Ready, hold_ready, write_part_of
+from fgtrac.api.matrix_units import PartUnit, Ready, hold_ready, write_part_of
 from fgtrac.api.naming import key_of, key_text
+from fgtrac.api.questions import query_text
+from fgtrac.api.spread_scores import Asking, asking
 from fgtrac.api.targets import Target
+from fgtrac.api.whole_files import is_whole, write_whole
 from fgtrac.engine.units import Engine
 from fgtrac.score.cache import Cache
 from fgtrac.score.gradients import Floats
 from fgtrac.score.kernel import Prepared, Progress, scores
 from fgtrac.score.methods import Method
-from fgtrac.score.one_thread import one_thread
 from fgtrac.store import durable
 
 PART_NUMBERS = 1 << 22  # of one part: 16 MB
-FORMAT = "fgtrac scores 1"
 
 
 def write_matrix(
@@ -51,35 +50,59 @@ def write_matrix(
     """Write the scores of every training sample toward every target; parts that are there already are kept, and never
     more than one is in memory, at each worker of an engine. ValueError where the folder has something else in it, or
     for `rows_a_part` below 1; EngineError where workers are lost, or do not see trace and folder."""
-    cache = explainer.cache(checkpoints)
-    resolved = explainer.resolve(cache, targets)
-    n, m = len(cache.rows("train")), len(resolved)
-    size = max(1, PART_NUMBERS // m) if rows_a_part is None else rows_a_part
-    if size < 1:
-        raise ValueError(f"rows_a_part={size}; a part has at least 1 row")
-    query = query_text(explainer, cache, resolved, method, size, by_engine=engine is not None)
-    parts = [(part, start, min(n, start + size)) for part, start in enumerate(range(0, n, size))]
-    missing = [part for part in parts if not _is_whole(folder, part[0])]
-    is_here = engine is None or engine.name == "local:1" or len(missing) < 2
-    with nullcontext() if engine is None else one_thread():
-        ready = hold_ready(cache, resolved, method) if is_here else None
-        _claim(folder, query)
-        durable.write_file(folder / "rows.csv", lines(_rows(explainer, cache)).encode())
-        durable.write_file(folder / "targets.csv", lines(_columns(resolved)).encode())
-        if engine is None or ready is not None:
-            assert ready is not None
-            made = _write_here(cache, ready, folder, missing, m)
-        else:
-            steps = None if checkpoints is None else tuple(checkpoints)
-            named = tuple(target if isinstance(target, str) else tuple(map(str, target)) for target in targets)
-            where = (str(explainer.trace.path.resolve()), named, method, steps, size, str(folder.resolve()))
-            made = _write_there(engine, MatrixJob(*where, query), missing)
-        done = n - sum(stop - start for _, start, stop in missing)
-        for rows in made:
-            done += rows
-            if progress is not None:
-                progress(done, n)
+    if engine is None:
+        cache = explainer.cache(checkpoints)
+        job = _Job(explainer, cache, explainer.resolve(cache, targets), method, folder, rows_a_part)
+        _write(job, None, progress)
+    else:
+        with asking(explainer, engine, method, targets, checkpoints) as asked:
+            _write(_Job(explainer, asked.cache, asked.targets, method, folder, rows_a_part), asked, progress)
     return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is written into which folder. ValueError where a part is to have no rows."""
+
+    explainer: Explainer
+    cache: Cache
+    targets: list[Target]
+    method: Method
+    folder: Path
+    rows_a_part: int | None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"rows_a_part={self.size}; a part has at least 1 row")
+
+    @property
+    def size(self) -> int:
+        """Rows of a part."""
+        return max(1, PART_NUMBERS // len(self.targets)) if self.rows_a_part is None else self.rows_a_part
+
+
+def _write(job: _Job, asked: Asking | None, progress: Progress | None) -> None:
+    cache, targets, folder, n = job.cache, job.targets, job.folder, len(job.cache.rows("train"))
+    query = query_text(job.explainer, cache, targets, job.method, job.size, by_engine=asked is not None)
+    parts = [(part, start, min(n, start + job.size)) for part, start in enumerate(range(0, n, job.size))]
+    missing = [part for part in parts if not is_whole(_path(folder, part[0]))]
+    if asked is not None and missing:
+        asked.curvatures()
+    is_here = asked is None or asked.engine.name == "local:1" or len(missing) < 2
+    ready = hold_ready(cache, targets, job.method) if is_here else None
+    _claim(folder, query)
+    durable.write_file(folder / "rows.csv", lines(_rows(job.explainer, cache)).encode())
+    durable.write_file(folder / "targets.csv", lines(_columns(targets)).encode())
+    if asked is None or ready is not None:
+        assert ready is not None
+        made = _write_here(cache, ready, folder, missing, len(targets))
+    else:
+        made = _write_there(asked, folder, missing)
+    done = n - sum(stop - start for _, start, stop in missing)
+    for rows in made:
+        done += rows
+        if progress is not None:
+            progress(done, n)
 
 
 def _write_here(
@@ -90,11 +113,11 @@ def _write_here(
         yield stop - start
 
 
-def _write_there(engine: Engine, job: MatrixJob, parts: Sequence[tuple[int, int, int]]) -> Iterator[int]:
-    engine.check_shared(Path(job.trace))
-    engine.check_shared(Path(job.folder))
-    units = [PartUnit(job, *part) for part in parts]
-    return (rows for _number, rows in engine.results(write_part_of, units, what="scores"))
+def _write_there(asked: Asking, folder: Path, parts: Sequence[tuple[int, int, int]]) -> Iterator[int]:
+    asked.engine.check_shared(Path(asked.question.trace))
+    asked.engine.check_shared(folder)
+    units = [PartUnit(asked.question, str(folder.resolve()), *part) for part in parts]
+    return (rows for _number, rows in asked.engine.results(write_part_of, units, what="scores"))
 
 
 def write_part(
@@ -107,55 +130,11 @@ def write_part(
     m: int,
 ) -> None:
     """Write the scores of some rows toward all m targets."""
-    data = _npy(_part(cache, prepared, start, stop, m))
-    durable.write_file(_path(folder, part), data)
-    durable.write_file(_path(folder, part).with_suffix(".sha256"), _digest_line(folder, part, data))
+    write_whole(_path(folder, part), [_npy(_part(cache, prepared, start, stop, m))])
 
 
 def _path(folder: Path, part: int) -> Path:
     return folder / f"scores-{part:05d}.npy"
-
-
-def _digest_line(folder: Path, part: int, data: bytes) -> bytes:
-    return f"{hashlib.sha256(data).hexdigest()}  {_path(folder, part).name}\n".encode()
-
-
-def _is_whole(folder: Path, part: int) -> bool:
-    path = _path(folder, part)
-    kept = path.with_suffix(".sha256")
-    if not (path.is_file() and kept.is_file()):
-        return False
-    return kept.read_bytes() == _digest_line(folder, part, path.read_bytes())
-
-
-def query_text(
-    explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int, *, by_engine: bool
-) -> str:
-    """query.json. All units of any engine compute with one thread; without an engine the last bits are others."""
-    query = _query(explainer, cache, targets, method, size) | {"threads": "one" if by_engine else "as many as torch's"}
-    return json.dumps(query, ensure_ascii=False, indent=1) + "\n"
-
-
-def _query(explainer: Explainer, cache: Cache, targets: Sequence[Target], method: Method, size: int) -> dict[str, Any]:
-    """What tells one query from another: the factor files that it reads, and what it computes of them."""
-    roles = {"train"}.union(*(target.rows for target in targets))
-    wanted = tuple(f"{state.folder}/{role}-" for state in cache.states for role in roles)
-    files = sorted((path, sha.hex()) for path, sha in explainer.ledger.artifacts.items() if path.startswith(wanted))
-    return {
-        "format": FORMAT,
-        "trace": explainer.seal.head.origin,
-        "factors": _digest(files),
-        "method": str(method),
-        "layers": [layer.name for layer in cache.layers],
-        "checkpoints": [state.step for state in cache.states],
-        "targets": [[t.words, t.samples, _digest([(r, rows.tolist()) for r, rows in t.rows.items()])] for t in targets],
-        "rows": len(cache.rows("train")),
-        "rows_a_part": size,
-    }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _claim(folder: Path, text: str) -> None:

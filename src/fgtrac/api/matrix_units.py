@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from fgtrac.api.questions import Question, open_question
 from fgtrac.api.targets import Target, prepare_targets, target_groups
-from fgtrac.errors import ScoreError
 from fgtrac.score.cache import Cache
 from fgtrac.score.kernel import Prepared
 from fgtrac.score.methods import Method
@@ -24,23 +24,11 @@ Ready = Callable[[], Iterable[tuple[list[int], list[Prepared]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixJob:
-    """A query: as `write_matrix` was given it, and the text that it has for it (query.json)."""
-
-    trace: str
-    targets: tuple[str | tuple[str, ...], ...]
-    method: Method
-    checkpoints: tuple[int, ...] | None
-    rows_a_part: int
-    folder: str
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
 class PartUnit:
-    """The part of that number: rows `start` up to `stop`."""
+    """The part of that number, in `folder`: rows `start` up to `stop`."""
 
-    job: MatrixJob
+    question: Question
+    folder: str
     part: int
     start: int
     stop: int
@@ -52,8 +40,8 @@ def write_part_of(unit: PartUnit) -> int:
     from fgtrac.api.matrix import write_part
 
     with one_thread():
-        cache, ready, count = _ready(unit.job)
-        write_part(cache, ready(), Path(unit.job.folder), unit.part, unit.start, unit.stop, count)
+        opened, ready = open_question(unit.question), _ready(unit.question)
+        write_part(opened.cache, ready(), Path(unit.folder), unit.part, unit.start, unit.stop, len(opened.targets))
     return unit.stop - unit.start
 
 
@@ -66,13 +54,6 @@ def hold_ready(cache: Cache, targets: Sequence[Target], method: Method) -> Ready
 
 
 @lru_cache(maxsize=1)
-def _ready(job: MatrixJob) -> tuple[Cache, Ready, int]:
-    from fgtrac.api.matrix import query_text
-    from fgtrac.api.trace import open_trace
-
-    explainer = open_trace(job.trace)._explainer
-    cache = explainer.cache(job.checkpoints)
-    resolved = explainer.resolve(cache, job.targets)
-    if query_text(explainer, cache, resolved, job.method, job.rows_a_part, by_engine=True) != job.query:
-        raise ScoreError(f"{job.trace} has other factors or samples at a worker than where the scores were asked for")
-    return cache, hold_ready(cache, resolved, job.method), len(resolved)
+def _ready(question: Question) -> Ready:
+    opened = open_question(question)
+    return hold_ready(opened.cache, opened.targets, question.method)

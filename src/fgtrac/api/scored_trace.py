@@ -16,6 +16,7 @@ from fgtrac.api.neighbour_answer import NeighbourContributions
 from fgtrac.api.opened import OpenedTrace
 from fgtrac.api.record_scores import Recorded, record_scores
 from fgtrac.api.score_arrays import Scores, compute_scores
+from fgtrac.api.spread_scores import asking, explain_by
 from fgtrac.api.suspects import (
     Duplicates,
     SelfInfluence,
@@ -46,6 +47,7 @@ class ScoredTrace(OpenedTrace):
         k: int = 10,
         checkpoints: Sequence[int] | None = None,
         by: str | None = None,
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Explanation:
         """Which training samples lowered the loss of each target most and which raised it, and by how much at each
@@ -58,13 +60,17 @@ class ScoredTrace(OpenedTrace):
 
         `method` is "tracin" (arXiv:2002.08484, the default: the paper's), "tracin-cos", "fisher" (nearer to what
         retraining shows; with `ggn` by the Gauss-Newton matrix) or "ekfac"; `damping` belongs to the last two. `by`
-        adds the sums over training samples of one "source" (data set), "class" or "subject".
+        adds the sums over training samples of one "source" (data set), "class" or "subject". `engine` ("local:N",
+        "ray", ..., or one that is open) has its workers read the factors, with one thread each: the answer is the same,
+        bit for bit, with every engine, and that of this process without one but for the last bits.
 
-        ValueError for names and settings that say nothing here, ScoreError where there are no factors to answer
-        from, TamperError where a factor file is not the one of the log.
+        ValueError for names and settings that say nothing here (`engine` with `model` too), ScoreError where there are
+        no factors to answer from, TamperError where a factor file is not the one of the log.
         """
         how, explainer = Method(method, damping, ggn), self._explainer
-        check_unseen("explain", targets, model, loss, forward)
+        check_unseen("explain", targets, model, loss, forward, engine)
+        if engine is not None:
+            return explain_by(explainer, engine, targets, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
         if model is None:
             return explainer.explain(targets, how, k=k, checkpoints=checkpoints, by=by, progress=progress)
         assert loss is not None
@@ -136,25 +142,31 @@ class ScoredTrace(OpenedTrace):
         ggn: bool = False,
         checkpoints: Sequence[int] | None = None,
         key: str | os.PathLike[str] | None = None,
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Recorded:
         """Write the contributions of all training samples toward these targets (as `explain` takes them) into the log,
         and seal it with the trace's own key (`key` is the signing key's file). What the log has already is not written
-        again; `fgtrac verify` computes it again. This opened trace still answers as of before: open it anew."""
-        how, explainer = Method(method, damping, ggn), self._explainer
-        check_unseen("record", targets, model, loss, forward)
+        again; `fgtrac verify` computes it again. `engine` as for `explain`: its workers compute what fisher and ekfac
+        put between gradients, which is the long part. This opened trace still answers as of before: open it anew."""
+        how, explainer, signing_key = Method(method, damping, ggn), self._explainer, None if key is None else Path(key)
+        check_unseen("record", targets, model, loss, forward, engine)
+        if engine is not None:
+            with asking(explainer, engine, how, targets, checkpoints) as asked:
+                asked.curvatures()
+                gradients = read_targets(asked.cache, asked.targets)
+                return record_scores(explainer, asked.cache, asked.targets, gradients, how, signing_key, progress)
         cache = explainer.cache(checkpoints)
         if model is None:
             resolved = explainer.resolve(cache, targets)
-            gradients: Iterable[tuple[list[int], list[Any]]] = read_targets(cache, resolved)
+            gradients_of: Iterable[tuple[list[int], list[Any]]] = read_targets(cache, resolved)
         else:
             from fgtrac.api.unseen import read_batch
 
             assert loss is not None
             resolved, by_state = read_batch(explainer, cache, targets[0], model, loss, forward)
-            gradients = [(list(range(len(resolved))), by_state)]
-        signing_key = None if key is None else Path(key)
-        return record_scores(explainer, cache, resolved, gradients, how, signing_key, progress)
+            gradients_of = [(list(range(len(resolved))), by_state)]
+        return record_scores(explainer, cache, resolved, gradients_of, how, signing_key, progress)
 
     def scores(
         self,
@@ -245,11 +257,13 @@ class ScoredTrace(OpenedTrace):
         damping: float | None = None,
         ggn: bool = False,
         checkpoints: Sequence[int] | None = None,
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SelfInfluence:
         """Every training sample's score toward its own loss (arXiv:2002.08484 section 4.1): high where a sample is
-        learnt by itself, as rare and mislabelled ones are. ValueError for tracin-cos, otherwise as `explain`."""
-        return measure_self_influence(self._explainer, Method(method, damping, ggn), checkpoints, progress)
+        learnt by itself, as rare and mislabelled ones are. `engine` as for `explain`. ValueError for tracin-cos,
+        otherwise as `explain`."""
+        return measure_self_influence(self._explainer, Method(method, damping, ggn), checkpoints, engine, progress)
 
     def suspects(
         self,
@@ -261,14 +275,17 @@ class ScoredTrace(OpenedTrace):
         checkpoints: Sequence[int] | None = None,
         by: str | None = None,
         wrong: Sequence[str] | None = None,
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SuspectList:
         """The k training samples (None: all) whose labels are most suspicious, by self-influence and by the mean
         training loss, which costs nothing. `by` orders them by "self-influence" or "mean loss"; by default the better
-        one where `wrong` names the samples that are known to be mislabelled, else the mean loss. Errors as
+        one where `wrong` names the samples that are known to be mislabelled, else the mean loss. `engine` and errors as
         `explain`."""
-        how = Method(method, damping, ggn)
-        return list_suspects(self._explainer, how, k, checkpoints=checkpoints, by=by, wrong=wrong, progress=progress)
+        return list_suspects(
+            self._explainer, Method(method, damping, ggn), k,
+            checkpoints=checkpoints, by=by, wrong=wrong, engine=engine, progress=progress,
+        )  # fmt: skip
 
     def duplicates(
         self,
@@ -276,9 +293,10 @@ class ScoredTrace(OpenedTrace):
         *,
         checkpoint: int | None = None,
         by: str = "gradients",
+        engine: str | Engine | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Duplicates:
         """The k pairs of training samples that are most alike by their "gradients" (or what the layers read: "inputs")
         at one checkpoint, by default the last; beside them the count of equal contents, which costs nothing. Compares
-        every sample with every other. Errors as `explain`."""
-        return list_duplicates(self._explainer, k, checkpoint=checkpoint, by=by, progress=progress)
+        every sample with every other. `engine` and errors as `explain`."""
+        return list_duplicates(self._explainer, k, checkpoint=checkpoint, by=by, engine=engine, progress=progress)

@@ -24,7 +24,7 @@ from fgtrac.store.durable import FolderHold
 
 STALE_S = 24 * 3600  # what a killed command left is kept so long
 MARK = "fgtrac-scratch"  # sorts before what is written beside it, so it is removed last
-_NAME = re.compile(r"verify-[0-9a-f]{32}(-[0-9a-f]{16})?")
+_NAME = re.compile(r"(verify|score)-[0-9a-f]{32}(-[0-9a-f]{16})?")
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def scratch_folder(top: Path | None, name: str) -> Iterator[Path]:
     _remove_stale(top)
     folder, hold = _held(top, name)
     try:
-        durable.write_file(folder / MARK, b"files of fgtrac verify, which it removes again\n")
+        durable.write_file(folder / MARK, b"files of fgtrac, which removes them again\n")
         yield folder
     except (EngineError, KeyboardInterrupt):
         hold.close()
@@ -84,12 +84,11 @@ def _held(top: Path, name: str) -> tuple[Path, FolderHold]:
 def _remove_stale(top: Path) -> None:
     """What commands left that were killed, and that nobody took up: known by name and mark, since all else in a folder
     that the caller named is the caller's."""
-    for folder in sorted(top.glob("verify-*")):
+    for folder in sorted(folder for folder in top.glob("*-*") if _NAME.fullmatch(folder.name)):
         with suppress(OSError):
             said = folder.lstat()
             is_marked = stat.S_ISDIR(said.st_mode) and stat.S_ISREG((folder / MARK).lstat().st_mode)
-            is_mine = is_marked and said.st_uid == os.geteuid() and _NAME.fullmatch(folder.name)
-            if is_mine and said.st_mtime < time.time() - STALE_S:
+            if is_marked and said.st_uid == os.geteuid() and said.st_mtime < time.time() - STALE_S:
                 hold = FolderHold(folder, alone=True)
                 durable.remove_folder(folder)
                 hold.close()

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from fgtrac.api.explain import Explainer, mean_losses
 from fgtrac.api.explanation import UNMEASURED, Fidelity
 from fgtrac.api.groups import ids_of, rows_by_block
-from fgtrac.api.naming import key_of, key_text
+from fgtrac.api.naming import key_of, key_text, words_of
+from fgtrac.api.spread_scores import near_duplicates_by, self_influence_by
+from fgtrac.engine.units import Engine
 from fgtrac.errors import ScoreError
 from fgtrac.events.one_line import one_line
 from fgtrac.score.cache import Cache
@@ -27,6 +29,8 @@ from fgtrac.score.suspects import MEASURES, near_duplicates, rank_suspects
 COLUMNS = (
     "dataset", "key", "id", "label", "self_influence", "mean_loss", "rank_by_self_influence", "rank_by_mean_loss",
 )  # fmt: skip
+
+LOOKED_UP = 1024  # names are looked up one by one; of more, all are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +197,30 @@ class Duplicates:
 
 
 def measure_self_influence(
-    explainer: Explainer, method: Method, checkpoints: Sequence[int] | None, progress: Progress | None = None
+    explainer: Explainer,
+    method: Method,
+    checkpoints: Sequence[int] | None,
+    engine: str | Engine | None = None,
+    progress: Progress | None = None,
 ) -> SelfInfluence:
     """The self-influence of every training sample. Errors as `Explainer.cache` and `methods.self_influence`."""
     cache = explainer.cache(checkpoints)
-    found, rows = self_influence(cache, method, progress), cache.rows("train")
-    steps = tuple(state.step for state in cache.states)
+    rows, steps = cache.rows("train"), tuple(state.step for state in cache.states)
+    found = _self_influence(explainer, cache, method, checkpoints, engine, progress)
     return SelfInfluence(ids_of(rows, explainer.blocks), found, rows.labels, str(method), steps)
+
+
+def _self_influence(
+    explainer: Explainer,
+    cache: Cache,
+    method: Method,
+    checkpoints: Sequence[int] | None,
+    engine: str | Engine | None,
+    progress: Progress | None,
+) -> Floats:
+    if engine is None:
+        return self_influence(cache, method, progress)
+    return self_influence_by(explainer, engine, method, checkpoints, progress)
 
 
 def list_suspects(
@@ -210,6 +231,7 @@ def list_suspects(
     checkpoints: Sequence[int] | None = None,
     by: str | None = None,
     wrong: Sequence[str] | None = None,
+    engine: str | Engine | None = None,
     progress: Progress | None = None,
 ) -> SuspectList:
     """The k training samples (None: all) whose labels are most suspicious. `by` is "self-influence" or "mean loss",
@@ -225,7 +247,7 @@ def list_suspects(
     losses = mean_losses(cache)
     if losses is None:
         raise ScoreError("the losses of the training samples were not kept at every checkpoint; score these anew")
-    own = self_influence(cache, method, progress)
+    own = _self_influence(explainer, cache, method, checkpoints, engine, progress)
     found = rank_suspects(own, losses, len(own) if k is None else k, by=by, wrong=known)
     places = [_ranks(values) for values in (own, losses)]
     rows = _rows(explainer, cache, found.rows.tolist())
@@ -244,13 +266,17 @@ def list_duplicates(
     *,
     checkpoint: int | None = None,
     by: str = "gradients",
+    engine: str | Engine | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
     """The k pairs of training samples that are most alike by "gradients" or "inputs" at one checkpoint, by default the
     last. Errors as `Explainer.cache` and `near_duplicates`."""
     cache = explainer.cache(None if checkpoint is None else [checkpoint])
     last, n = len(cache.states) - 1, len(cache.rows("train"))
-    found = near_duplicates(lambda start, stop: cache.read(last, "train", start, stop), n, k, by=by, progress=progress)
+    if engine is None:
+        found = near_duplicates(lambda a, b: cache.read(last, "train", a, b), n, k, by=by, progress=progress)
+    else:
+        found = near_duplicates_by(explainer, engine, k, checkpoint=checkpoint, by=by, progress=progress)
     contents = _contents(explainer, cache)
     flat = _rows(explainer, cache, found.rows.reshape(-1).tolist())
     pairs = tuple(
@@ -266,13 +292,19 @@ def list_duplicates(
 
 def _rows(explainer: Explainer, cache: Cache, rows: Sequence[int]) -> list[Row]:
     of, out = cache.rows("train"), []
+    names = explainer.namer.names() if len(rows) > LOOKED_UP else None
     for row in rows:
         block, ordinal = of.place(row)
         sample_id = explainer.blocks.id(block, ordinal)
-        known = explainer.namer.known(sample_id)
-        key = None if known is None else key_text(key_of(known.key))
+        if names is None:
+            one = explainer.namer.known(sample_id)
+            known = None if one is None else (one.dataset, one.key)
+        else:
+            known = names.get(sample_id)
+        key, name = (None, None) if known is None else (key_of(known[1]), words_of(known[0], key_of(known[1])))
         label = None if of.labels is None else int(of.labels[row])
-        out.append(Row(sample_id, explainer.blocks.dataset(block), key, explainer.namer.name_of(sample_id), label))
+        text = None if known is None else key_text(key)
+        out.append(Row(sample_id, explainer.blocks.dataset(block), text, name, label))
     return out
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from fgtrac.api.suspects import Duplicates, Row
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
+from fgtrac.cli.engine import ScoreEngineOption, workers_of
 from fgtrac.cli.score import TracePath
 
 EQUAL = {True: "equal", False: "other", None: "not known"}
@@ -20,14 +21,15 @@ def duplicates(
     top: Annotated[int, typer.Option(min=1, help="how many pairs")] = 20,
     by: Annotated[str, typer.Option(help="gradients, or inputs (what the layer reads)")] = "gradients",
     checkpoint: Annotated[int | None, typer.Option(help="the checkpoint of this step (default: the last)")] = None,
+    engine: ScoreEngineOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Show pairs of training samples that the model hardly tells apart, and which of them hold equal contents.
 
     Compares every sample with every other: the time grows with the square of their number.
     """
-    with progress("comparing samples") as step:
-        found = open_trace(trace).duplicates(top, by=by, checkpoint=checkpoint, progress=step)
+    with workers_of(engine) as workers, progress("comparing samples") as step:
+        found = open_trace(trace).duplicates(top, by=by, checkpoint=checkpoint, engine=workers, progress=step)
     if as_json:
         print_json(found.as_json())
     else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from fgtrac.engine.opening import FORMS
+from fgtrac.engine.opening import FORMS, open_engine
+from fgtrac.engine.units import Engine
 
 MEMORY = 2 << 30  # bytes, where nothing else is said
 LEAST = 1 << 20  # bytes: below, it is a unit that was forgotten
@@ -30,6 +33,13 @@ def memory_bytes(text: str | int) -> int:
 EngineOption = Annotated[
     str, typer.Option("--engine", metavar="ENGINE", envvar="FGTRAC_ENGINE", help=f"where the work is done: {FORMS}")
 ]
+ScoreEngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", metavar="ENGINE", envvar="FGTRAC_ENGINE",
+        help=f"give the work to: {FORMS} (default: this process alone)",
+    ),
+]  # fmt: skip
 MemoryOption = Annotated[
     int,
     typer.Option(
@@ -40,3 +50,13 @@ MemoryOption = Annotated[
         help="about what all workers may hold, like 4G, and 1M at the least (default: 2GiB)",
     ),
 ]
+
+
+@contextmanager
+def workers_of(engine: str | None) -> Iterator[Engine | None]:
+    """The engine of that name inside the block, or None where this process works alone. Errors as `open_engine`."""
+    if engine is None:
+        yield None
+        return
+    with open_engine(engine) as opened:
+        yield opened

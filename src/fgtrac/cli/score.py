@@ -17,7 +17,8 @@ from fgtrac.api.record_scores import Recorded
 from fgtrac.api.trace import Trace, ensemble, open_trace
 from fgtrac.api.user_functions import load_function
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
-from fgtrac.engine.opening import FORMS, check_engine
+from fgtrac.cli.engine import ScoreEngineOption, workers_of
+from fgtrac.engine.units import Engine
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_WITH_OUT = 20  # up to so many targets are shown when the matrix is written too
@@ -72,71 +73,56 @@ def score(
     retrainings: Annotated[
         Path | None, typer.Option(help="where --fidelity keeps what it has trained (default: NAME.retrainings)")
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            metavar="ENGINE",
-            envvar="FGTRAC_ENGINE",
-            help=f"with --with and -o, give the work to: {FORMS} (default: this process alone)",
-        ),
-    ] = None,
+    engine: ScoreEngineOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who lowered a target's loss (proponents) and who raised it (opponents), checkpoint by checkpoint.
 
     Reads the factors in the trace, and no training data. Without --toward, the target is role:validation. With --with,
     FUNCTION(run) registers the data again, calls run.score_with(...) and returns the model; this needs torch. With
-    --engine, every worker calls it for data and a model of its own, and the scores are the same, byte for byte.
+    --engine, workers make the factors, each calling FUNCTION for data and a model of its own, and read them for the
+    answer: the same for every engine, bit for bit.
     --fidelity measures how well the scores agree with retraining; without it, or a measurement in the log, the answer
     says that fidelity is not measured.
     """
     check_group(by)
-    if engine is not None:
-        check_engine(engine)
-        _check_used(engine, with_, out)
-    if also:
-        _check_alone({"-o": out, "--record": record, "--with": with_, "--fidelity": fidelity})
-    if with_ is not None:
-        make_factors(trace, with_, engine)
-    retrain = None if fidelity is None else load_function(fidelity)
-    opened = open_trace(trace)
     named: list[Any] = toward or ["role:validation"]
     targets = [named] if together else named
     how: dict[str, Any] = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
     if also:
-        _score_together([opened, *map(open_trace, also)], targets, top, by, how, as_json)
+        for_one = {"-o": out, "--record": record, "--with": with_, "--fidelity": fidelity}
+        _check_alone(for_one | {"--engine": engine if engine != os.environ.get("FGTRAC_ENGINE") else None})
+        _score_together([open_trace(trace), *map(open_trace, also)], targets, top, by, how, as_json)
         return
-    answer = Answer()
-    if out is None or len(targets) <= SHOWN_WITH_OUT:
-        with progress("scoring") as step:
-            answer.found = opened.explain(*targets, k=top, by=by, progress=step, **how)
-    if out is not None:
-        with progress("writing the scores") as step:
-            answer.out = opened.write_scores(out, *targets, engine=engine, progress=step, **how)
-    if retrain is not None:
-        kept = retrainings or trace.with_suffix(".retrainings")
-        with progress("retraining") as step:
-            measured = opened.fidelity(
-                retrain, *targets, subsets=subsets, resume_path=kept, record=record, progress=step, **how
-            )
-        answer.found = None if answer.found is None else replace(answer.found, fidelity=measured)
-        answer.fidelity, answer.is_recorded = measured, record
-    elif answer.found is None:
-        answer.fidelity = opened.measured(**how)
-    if record:
-        with progress("recording the scores") as step:
-            answer.added = (open_trace(trace) if retrain else opened).record(*targets, progress=step, **how)
+    retrain = None if fidelity is None else load_function(fidelity)
+    with workers_of(engine) as workers:
+        if with_ is not None:
+            make_factors(trace, with_, workers)
+        opened, answer = open_trace(trace), Answer()
+        if out is None or len(targets) <= SHOWN_WITH_OUT:
+            with progress("scoring") as step:
+                answer.found = opened.explain(*targets, k=top, by=by, engine=workers, progress=step, **how)
+        if out is not None:
+            with progress("writing the scores") as step:
+                answer.out = opened.write_scores(out, *targets, engine=workers, progress=step, **how)
+        if retrain is not None:
+            kept = retrainings or trace.with_suffix(".retrainings")
+            with progress("retraining") as step:
+                measured = opened.fidelity(
+                    retrain, *targets, subsets=subsets, resume_path=kept, record=record, progress=step, **how
+                )
+            answer.found = None if answer.found is None else replace(answer.found, fidelity=measured)
+            answer.fidelity, answer.is_recorded = measured, record
+        elif answer.found is None:
+            answer.fidelity = opened.measured(**how)
+        if record:
+            again = open_trace(trace) if retrain else opened
+            with progress("recording the scores") as step:
+                answer.added = again.record(*targets, engine=workers, progress=step, **how)
     if as_json:
         print_json(answer.as_json())
     else:
         answer.print(answers())
-
-
-def _check_used(engine: str, with_: str | None, out: Path | None) -> None:
-    """ValueError where an engine was named on the command line, and nothing is asked that it would do."""
-    if with_ is None and out is None and engine != os.environ.get("FGTRAC_ENGINE"):
-        raise ValueError(f"--engine {engine} makes factors (--with) and the matrix (-o), and neither is asked for")
 
 
 def _check_alone(given: dict[str, Any]) -> None:
@@ -195,7 +181,7 @@ class Answer:
             console.print("the measured fidelity stands in the log", soft_wrap=True)
 
 
-def make_factors(trace: Path, named: str, engine: str | None) -> None:
+def make_factors(trace: Path, named: str, engine: Engine | None) -> None:
     """Make the factors that the kept checkpoints lack, as the user's function says: it registers the data again, calls
     run.score_with(...) and returns the model. What an interrupted job has made is not made again. The workers of an
     engine call the function themselves."""

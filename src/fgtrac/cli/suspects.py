@@ -11,6 +11,7 @@ from rich.table import Table
 from fgtrac.api.suspects import SuspectList
 from fgtrac.api.trace import open_trace
 from fgtrac.cli.console import AsJson, answers, print_json, progress, safe
+from fgtrac.cli.engine import ScoreEngineOption, workers_of
 from fgtrac.cli.score import Damping, Ggn, Steps, TracePath, parse_steps
 from fgtrac.store.durable import write_file
 
@@ -32,6 +33,7 @@ def suspects(
             help="a file that names a sample a line whose label is known to be wrong: tells which measure is better"
         ),
     ] = None,
+    engine: ScoreEngineOption = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,8 +45,15 @@ def suspects(
     named = None if wrong is None else _read_names(wrong)
     count = top or (SHOWN if out is None else None)
     how = {"method": method, "damping": damping, "ggn": ggn, "checkpoints": parse_steps(checkpoints)}
-    with progress("measuring self-influence") as step:
-        found = open_trace(trace).suspects(count, by=by, wrong=named, progress=step, **how)  # type: ignore[arg-type]
+    with workers_of(engine) as workers, progress("measuring self-influence") as step:
+        found = open_trace(trace).suspects(
+            count,
+            by=by,
+            wrong=named,
+            engine=workers,
+            progress=step,
+            **how,  # type: ignore[arg-type]
+        )
     if out is not None:
         write_file(out, found.csv().encode())
     if as_json:

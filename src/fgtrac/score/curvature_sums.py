@@ -6,6 +6,7 @@ The sums of a range are named "LAYER/NUMBER". Ekfac goes over the rows twice: fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fgtrac.score.cache import Cache
 from fgtrac.score.curvature import EXACT_SIZE, Curvature, Doubles, Terms
 from fgtrac.score.gradients import Layer
 from fgtrac.score.methods import Method, read_all
+from fgtrac.store.tensor_files import encode_tensors, open_tensors
 
 Sums = list[list[Doubles]]  # of each layer
 Basis = tuple[Doubles, Doubles]
@@ -53,6 +55,17 @@ def add_ranges(ranges: Iterable[Mapping[str, Doubles]], layers: int) -> Sums:
 def find_bases(totals: Sums, n: int) -> list[Basis]:
     """The eigenbasis of each layer, of the sums of ekfac's first pass over n rows."""
     return [curvature.eigenbasis(total, n) for total in totals]
+
+
+def encode_bases(bases: Sequence[Basis]) -> list[bytes]:
+    """The file of all layers' bases at a state: "LAYER/NUMBER", as sums are named."""
+    return encode_tensors({f"{i}/{j}": side for i, basis in enumerate(bases) for j, side in enumerate(basis)}, {})
+
+
+def read_bases(path: Path) -> list[Basis]:
+    """What `encode_bases` gave."""
+    tensors = open_tensors(path).tensors
+    return [(tensors[f"{i}/0"].array, tensors[f"{i}/1"].array) for i in range(len(tensors) // 2)]
 
 
 def from_sums(
