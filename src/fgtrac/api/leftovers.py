@@ -6,11 +6,13 @@ its rows give now, tell whether this pass would make the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 
-from fgtrac.errors import FormatError
+from fgtrac.errors import FormatError, ScoreError
 from fgtrac.score.factor_files import (
     FOLDER,
     TYPES,
@@ -90,3 +92,16 @@ def are_close(now: Floats, then: Floats) -> bool:
     if now.shape != then.shape or not np.isfinite(then).all():
         return False
     return bool(np.abs(now - then).max(initial=0) <= 0.01 * np.abs(then).max(initial=0) + 1e-6)
+
+
+@contextmanager
+def alone_in_making(trace: TraceDir, lock: Path) -> Iterator[None]:
+    """One process at a time makes factors of a trace: files that are not named yet are nobody else's to remove.
+    ScoreError where another does."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(durable.lock(lock, "the trace"))
+        except BlockingIOError as error:
+            name = trace.path.name
+            raise ScoreError(f"{name} is being scored by another process; wait for it, then try again") from error
+        yield

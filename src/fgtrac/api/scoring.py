@@ -7,7 +7,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from fgtrac.api.factor_passes import Files, StatePass
 from fgtrac.api.first_look import estimate, prepare
 from fgtrac.api.learning_rates import rate_now, rate_then
 from fgtrac.api.ledger import Ledger, read_state
-from fgtrac.api.leftovers import find_rows, find_unnamed, remove_unnamed
+from fgtrac.api.leftovers import alone_in_making, find_rows, find_unnamed, remove_unnamed
 from fgtrac.api.naming import key_of, words_of
 from fgtrac.api.same_scoring import check_all_layers, check_named_layers, check_same_loss
 from fgtrac.api.scored_rows import ScoredRows, check_same, has_labels, read_labels
@@ -52,7 +52,6 @@ from fgtrac.score.kernel import Progress
 from fgtrac.score.layers import left_out
 from fgtrac.score.one_thread import one_thread
 from fgtrac.score.untouched import untouched
-from fgtrac.store import durable
 from fgtrac.store.tensor_files import open_tensors
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
@@ -364,17 +363,8 @@ class Scoring:
         how = (self._layers, rates, wish.dtype, wish.batch_size, wish.ggn)
         return StatePass(state, factors, *how, self._name_of)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time makes factors of a trace: files that are not named yet are nobody else's to remove."""
-        path = self._run._signer.lock_path.with_suffix(".scoring")
-        with ExitStack() as held:
-            try:
-                held.enter_context(durable.lock(path, "the trace"))
-            except BlockingIOError as error:
-                name = self._run._trace.path.name
-                raise ScoreError(f"{name} is being scored by another process; wait for it, then try again") from error
-            yield
+    def _alone(self) -> AbstractContextManager[None]:
+        return alone_in_making(self._run._trace, self._run._signer.lock_path.with_suffix(".scoring"))
 
     @contextmanager
     def _unseen(self, model: torch.nn.Module) -> Iterator[None]:
