@@ -14,16 +14,21 @@ from fgtrac.events.schema import encode_event
 from fgtrac.store.journal import encode_frame
 from fgtrac.tlog.note import Verifier
 from fgtrac.tlog.tiles import decode_bundle
+from fgtrac.verify.keys import rotation_message
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
 from signed import (
+    KEY,
     OTHER,
+    TRACE_ID,
     VERIFIER,
     WRITER,
     Event,
     Files,
     MemoryTrace,
+    by,
     end,
+    note,
     run,
     samples,
     seal,
@@ -92,3 +97,20 @@ def with_plan(files: Files, **changes: Any) -> Files:
 def without(files: Files, *names: str) -> Files:
     assert all(name in files for name in names)
     return {n: d for n, d in files.items() if n not in names}
+
+
+def key(old: Ed25519PrivateKey, new: Ed25519PrivateKey, *, revoked: bool = False) -> Event:
+    """The entry by which one key takes another's place."""
+    public = [k.public_key().public_bytes_raw() for k in (old, new)]
+    message = rotation_message(TRACE_ID, *public, revoked)
+    fields = {"public_key": public[1], "old_signature": old.sign(message), "new_signature": new.sign(message)}
+    return {"kind": "key", **fields, **({"revoked": True} if revoked else {})}
+
+
+def rotated(*, revoked: bool = False, signer: Ed25519PrivateKey = NEXT) -> Files:
+    """A full seal under the first key, then another key takes its place, and a full seal by `signer`."""
+    events = [run(), seal(), key(KEY, NEXT, revoked=revoked), by(OTHER, 0, seal())]
+    files = write(*events)
+    entries = decode_bundle(files["tile/entries/000.p/4"], 4)
+    last = note(entries, 4, signer)
+    return files | {"checkpoint": last, "index/4/checkpoint": last}

@@ -6,7 +6,8 @@
     |- TamperError    a state that no crash can leave: somebody changed the trace
     |- CaptureError   an event could not be recorded (full disk, unsupported loader, a run already closed)
     |- ScoreError     a contribution cannot be computed as asked
-    |- EngineError    workers were lost, or cannot be had: what was done stays, and the same command goes on
+    |- EngineError    workers were lost or cannot be had, or the machine cannot do it: what was done stays, and the
+    |                 same command goes on
     |- StorageError   object storage did not answer, refused, or cannot do what is needed: nothing is half published
     `- AnchorError    an outside witness did not answer, or gave no usable answer; trying again may help
        `- RefusedError   it answered, and refused; trying again does not help
@@ -41,7 +42,8 @@ class ScoreError(FgtracError):
 
 
 class EngineError(FgtracError):
-    """Workers were lost, or cannot be had; what was done stays, and trying again may help."""
+    """Workers were lost or cannot be had, or this machine cannot do what a verdict takes; what was done stays, and
+    trying again may help."""
 
 
 class StorageError(FgtracError):

@@ -28,8 +28,8 @@ from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify import reading
 from fgtrac.verify.report import Report, Verdict
 from findings import verdict_of, words_of
-from lying_logs import FIRST_BUNDLE, LIES, events, on_disk
-from signed import VERIFIER, Files, use, write
+from lying_logs import FIRST_BUNDLE, LAST_BUNDLE, LIES, events, metrics, on_disk
+from signed import VERIFIER, Files, put_files, use, write
 
 
 @pytest.fixture(autouse=True)
@@ -171,19 +171,22 @@ def put(trace: TraceDir, files: Files) -> None:
     (trace.path / FIRST_BUNDLE).write_bytes(files[FIRST_BUNDLE])
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.EACCES, errno.EIO])
+NUMBERS = (errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.EACCES, errno.EIO)
+
+
+@pytest.mark.parametrize("error", [*(OSError(n, os.strerror(n)) for n in NUMBERS), MemoryError("no room")], ids=str)
 def test_what_scratch_files_meet_says_nothing_about_the_trace(
-    number: int, alone: Engine, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, alone: Engine, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = on_disk(tmp_path, LIES["none"]())
 
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError(number, os.strerror(number))
+        raise error
 
     monkeypatch.setattr(durable, "write_at", fail)
     report = by_workers(trace, alone, scratch)
     assert verdict_of(report, "index") is Verdict.CANNOT_TELL
-    assert os.strerror(number) in words_of(report, "index")
+    assert str(error) in words_of(report, "index")
     assert "--scratch" in words_of(report, "index")
     assert not list(scratch.iterdir())
 
@@ -283,12 +286,31 @@ def test_leftovers_go_after_a_day_and_folders_of_the_user_never(alone: Engine, t
     assert {folder.joinpath("data.txt").read_text() for folder in scratch.iterdir()} == {"precious"}
 
 
-def test_a_bundle_that_goes_while_the_index_is_rebuilt_is_named_as_lost(
+def test_a_bundle_that_goes_while_the_index_is_rebuilt_is_named_as_gone(
     alone: Engine, tmp_path: Path, scratch: Path
 ) -> None:
     trace = on_disk(tmp_path, LIES["none"]())
     report = by_workers(trace, Watched(alone, "index: map", (trace.path / FIRST_BUNDLE).unlink, before=True), scratch)
-    assert (verdict_of(report, "index"), FIRST_BUNDLE in words_of(report, "index")) == (Verdict.REFUTED, True)
+    assert verdict_of(report, "index") is Verdict.CANNOT_TELL
+    assert words_of(report, "index").startswith("files of the trace went while it was verified; verify again (")
+    assert FIRST_BUNDLE in words_of(report, "index")
+
+
+@pytest.mark.parametrize("what", ["index: map", "index: reduce"])
+def test_a_trace_that_is_sealed_while_its_index_is_rebuilt_is_not_refuted(
+    what: str, alone: Engine, tmp_path: Path, scratch: Path
+) -> None:
+    trace = on_disk(tmp_path, LIES["none"]())
+
+    def seal_again() -> None:
+        put_files(trace.path, write(*events(), metrics()))
+        (trace.path / LAST_BUNDLE).unlink()
+
+    report = by_workers(trace, Watched(alone, what, seal_again, before=True), scratch)
+    assert Verdict.REFUTED not in [finding.verdict for finding in report.findings]
+    assert any(f.words.startswith("the trace was sealed while it was verified") for f in report.findings)
+    assert LAST_BUNDLE in " ".join(finding.words for finding in report.failures())
+    assert not list(scratch.iterdir())
 
 
 class Elsewhere:

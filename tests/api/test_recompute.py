@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import subprocess
 import sys
@@ -504,6 +505,15 @@ def test_what_takes_more_memory_than_there_is_cannot_be_told(tmp_path: Path, mon
     made = Scored(tmp_path, "fisher 0.1").seal()
     monkeypatch.setattr(recompute, "prepare", too_much)
     assert_cannot_tell(found(made), "recomputing fisher 0.1 takes more memory than there is")
+
+
+def test_factors_that_this_machine_cannot_read_are_not_refuted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    made = Scored(tmp_path, "fisher 0.1").seal()
+    monkeypatch.setattr(recompute, "prepare", fail)
+    assert_cannot_tell(found(made), "this machine could not do what that takes", "Input/output error")
 
 
 def test_samples_without_factors_cannot_be_told(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
 
 import pytest
 
@@ -13,8 +15,10 @@ from fgtrac.store.journal import encode_frame
 from fgtrac.verify.report import Verdict
 from signed import (
     OTHER,
+    SEALER,
     VERIFIER,
     WRITER,
+    Files,
     MemoryTrace,
     by,
     metrics,
@@ -31,6 +35,7 @@ from whole_traces import (
     audit,
     entry,
     journal_of,
+    rotated,
     whole,
     with_plan,
     without,
@@ -164,24 +169,49 @@ def test_what_a_crash_leaves_is_noted_and_what_nobody_explains_is_refuted() -> N
 
 
 class Starved(MemoryTrace):
-    """A trace on a machine that cannot open one of its files."""
+    """A trace on a machine that cannot read one of its files."""
 
-    starved = ""
+    def __init__(self, files: Files, starved: str, error: Exception) -> None:
+        super().__init__(files)
+        self.starved, self.error = starved, error
 
     def read(self, path: str) -> bytes:
         if path == self.starved:
-            raise OSError(errno.EMFILE, "Too many open files")
+            raise self.error
         return super().read(path)
 
 
-@pytest.mark.parametrize("path", ["tile/entries/000.p/8", "tile/0/000.p/8", "index/8/values.npy", "index/8/checkpoint"])
-def test_what_a_machine_lacks_is_no_fault_of_the_trace(path: str) -> None:
-    trace = Starved(whole())
-    assert path in trace.names()
-    trace.starved = path
-    report = audit_trace(trace, VERIFIER)
-    assert report.verdict is Verdict.CANNOT_TELL
-    assert any("Too many open files" in finding.words for finding in report.failures())
+def interrupted() -> Files:
+    """A trace with a key that was replaced, and a seal that was begun."""
+    later = Plan(4, 5, (Taken(WRITER, 2, 3),), {WRITER: 3, SEALER: 1, OTHER: 1}, (), 4, {})
+    frame = encode_frame(encode_event({"time": 9, "writer": WRITER, "seq": 2, **metrics(1)}))
+    return rotated() | {later.path: format_plan(later), f"journal/{WRITER.hex()}-1.wal": frame}
+
+
+def begun() -> Files:
+    """A trace of which the first seal was begun."""
+    first = Plan(0, 2, (Taken(OTHER, 0, 2),), {OTHER: 2}, (), 0, {})
+    return journal_of(run(), samples()) | {first.path: format_plan(first), "tile/0/000.p/2": bytes(64)}
+
+
+NUMBERS = (errno.EMFILE, errno.EIO, errno.EACCES, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSYS)
+
+
+@pytest.mark.parametrize("make", [whole, interrupted, begun])
+def test_what_a_machine_lacks_is_no_fault_of_the_trace(make: Callable[[], Files]) -> None:
+    files = make()
+    for path in files:
+        for error in (*(OSError(number, os.strerror(number)) for number in NUMBERS), MemoryError()):
+            report = audit_trace(Starved(files, path, error), VERIFIER)
+            assert report.verdict is Verdict.CANNOT_TELL, (path, error, report.failures())
+            words = str(error) or "the memory ran out"
+            assert make is not whole or any(words in f.words for f in report.failures()), (path, error)
+
+
+def test_what_is_not_there_refutes_however_the_system_says_so() -> None:
+    for number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        trace = Starved(whole(), "tile/entries/000.p/8", OSError(number, os.strerror(number)))
+        assert audit_trace(trace, VERIFIER).verdict is Verdict.REFUTED
 
 
 def test_progress_counts_bundles() -> None:

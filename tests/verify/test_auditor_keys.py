@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fgtrac.tlog.tiles import decode_bundle
-from fgtrac.verify.keys import rotation_message
 from fgtrac.verify.report import Verdict
 from findings import verdict_of, words_of
 from signed import (
     KEY,
     OTHER,
-    TRACE_ID,
     WRITER,
     Event,
-    Files,
     by,
     end,
     gap,
@@ -33,25 +29,10 @@ from whole_traces import (
     assert_cannot_tell,
     assert_refuted,
     audit,
+    key,
+    rotated,
     verifier_of,
 )
-
-
-def key(old: Ed25519PrivateKey, new: Ed25519PrivateKey, *, revoked: bool = False) -> Event:
-    """The entry by which one key takes another's place."""
-    public = [k.public_key().public_bytes_raw() for k in (old, new)]
-    message = rotation_message(TRACE_ID, *public, revoked)
-    fields = {"public_key": public[1], "old_signature": old.sign(message), "new_signature": new.sign(message)}
-    return {"kind": "key", **fields, **({"revoked": True} if revoked else {})}
-
-
-def rotated(*, revoked: bool = False, signer: Ed25519PrivateKey = NEXT) -> Files:
-    """A full seal under the first key, then another key takes its place, and a full seal by `signer`."""
-    events = [run(), seal(), key(KEY, NEXT, revoked=revoked), by(OTHER, 0, seal())]
-    files = write(*events)
-    entries = decode_bundle(files["tile/entries/000.p/4"], 4)
-    last = note(entries, 4, signer)
-    return files | {"checkpoint": last, "index/4/checkpoint": last}
 
 
 def test_a_replaced_key_is_followed_to_the_one_that_signs_now() -> None:

@@ -9,7 +9,7 @@ files          every file in the folder is one that the log explains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,7 +28,7 @@ from fgtrac.tlog.npy import COLUMNS, column_path
 from fgtrac.tlog.tiles import tiles_of
 from fgtrac.verify.anchors import first_seen
 from fgtrac.verify.auditor import Audit, audit_log
-from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.checks import CannotTell, TraceFiles, is_of_machine
 from fgtrac.verify.log_reader import InProcess, LogReader
 from fgtrac.verify.one_moment import OneMoment
 from fgtrac.verify.quorum import unread_lines
@@ -75,16 +75,18 @@ def audit_trace(
     """
     trace = OneMoment(files)
     names, demands = trace.names(), list(demands)
-    segments = [_read_segment(trace, name) for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
-    pending = _find_pending(trace, names, segments)
-    is_new = pending is not None and pending.start == 0
+    unread: list[Exception] = []  # what this machine met where it could not read the journal
+    journal = [name for name in names if name.startswith(JOURNAL) and name.endswith(".wal")]
+    segments = [_read_segment(trace, name, unread) for name in journal]
+    pending = _find_pending(trace, names, segments, unread)
+    is_new = bool(unread) or (pending is not None and pending.start == 0)
     audit = audit_log(trace, verifier, progress=progress, is_new=is_new, reader=reading(trace))
     make = audit.checks.make
     if audit.facts.erasures.subjects:
         make("erased-rows", lambda: check_erased_rows(files, audit), ("entries", "registered"))
     make("contributions", lambda: check_contributions(files, audit, progress), ("entries", "registered"))
-    make("plan", lambda: _check_plan(trace, audit, names, pending), ("entries", "sequences"))
-    make("journal", lambda: _check_journal(audit, segments))
+    make("plan", lambda: _check_plan(trace, audit, names, pending, unread), ("entries", "sequences"))
+    make("journal", lambda: _check_journal(audit, segments, unread))
     make("files", lambda: _check_files(trace, audit, names, pending), ("tiles", "entries"))
     for demand in demands:
         where = files if demand.name in (SCORES, WEIGHTS) else trace  # factors and states are read in place
@@ -180,13 +182,16 @@ class _Segment:
     torn: str = ""
 
 
-def _read_segment(trace: TraceFiles, path: str) -> _Segment:
+def _read_segment(trace: TraceFiles, path: str, unread: list[Exception]) -> _Segment:
     segment = _Segment(path)
     try:
         writer, _number = parse_segment_name(path.removeprefix(JOURNAL))
         found = scan(trace.read(path))
-    except (FormatError, OSError) as error:
-        segment.faults.append(f"{path}: {error}")
+    except (FormatError, OSError, MemoryError) as error:
+        if is_of_machine(error):
+            unread.append(error)
+        else:
+            segment.faults.append(f"{path}: {error}")
         return segment
     segment.faults += [f"{path}: {length} damaged bytes at offset {at}" for at, length in found.bad]
     if found.torn:
@@ -210,8 +215,9 @@ def _take_frame(segment: _Segment, writer: bytes, at: int, entry: bytes) -> str:
     return "" if known[1] == entry else f"number {event['seq']} of its writer stands for two entries"
 
 
-def _check_journal(audit: Audit, segments: Iterable[_Segment]) -> str:
-    """Every frame is whole; one that is sealed already is the sealed entry. CannotTell of what is not sealed."""
+def _check_journal(audit: Audit, segments: Iterable[_Segment], unread: Sequence[Exception]) -> str:
+    """Every frame is whole; one that is sealed already is the sealed entry. CannotTell of what is not sealed, and what
+    could not be read is raised."""
     faults, waiting, sealed = [], 0, 0
     holds = _holds(audit, "entries")
     segments = list(segments)
@@ -229,6 +235,8 @@ def _check_journal(audit: Audit, segments: Iterable[_Segment]) -> str:
     if faults:
         more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
         raise ProofError("; ".join(faults[:MAX_NAMED]) + more + (f"; {held}" if waiting else ""))
+    if unread:
+        raise unread[0]
     torn = [segment.torn for segment in segments if segment.torn]
     if waiting or torn:
         raise CannotTell("; ".join([*torn, *_holes(audit, segments), held]))
@@ -264,17 +272,20 @@ def _plan_sizes(names: Iterable[str]) -> dict[int, str]:
     return {int(s): n for n, s in stems.items() if n.endswith(SUFFIX) and s.isascii() and s.isdigit() and len(s) < 20}
 
 
-def _find_pending(trace: TraceFiles, names: Iterable[str], segments: Iterable[_Segment]) -> Plan | None:
+def _find_pending(
+    trace: TraceFiles, names: Iterable[str], segments: Iterable[_Segment], unread: list[Exception]
+) -> Plan | None:
     """The plan of a seal that was interrupted before its head appeared: all that it takes is still in the journal."""
     try:
         size = read_head(trace).size if HEAD in names else 0
-    except (FormatError, OSError):
+    except (FormatError, OSError, MemoryError):
         return None
     there = {key for segment in segments for key in segment.entries}
     for stop, path in _plan_sizes(names).items():
         try:
             plan = parse_plan(trace.read(path))
-        except (FormatError, OSError):
+        except (FormatError, OSError, MemoryError) as error:
+            unread += [error] if is_of_machine(error) else []
             continue
         is_next = stop > size and (plan.start, plan.stop) == (size, stop) and (plan.taken or size)
         if is_next and all((t.writer, seq) in there for t in plan.taken for seq in range(t.first, t.stop)):
@@ -282,13 +293,17 @@ def _find_pending(trace: TraceFiles, names: Iterable[str], segments: Iterable[_S
     return None
 
 
-def _check_plan(trace: TraceFiles, audit: Audit, names: Iterable[str], pending: Plan | None) -> str:
+def _check_plan(
+    trace: TraceFiles, audit: Audit, names: Iterable[str], pending: Plan | None, unread: Sequence[Exception]
+) -> str:
     """The plan of the newest head agrees with the log, frame by frame."""
     assert audit.log is not None
     size = audit.log.head.size
     path = f"{JOURNAL}{size}{SUFFIX}"
     later = [p for stop, p in _plan_sizes(names).items() if stop > size and (pending is None or p != pending.path)]
     if later:
+        if unread:
+            raise unread[0]
         raise ProofError(f"{later[0]} plans a seal of frames that are not in the journal")
     try:
         plan = parse_plan(trace.read(path))
@@ -366,7 +381,7 @@ def _check_files(trace: TraceFiles, audit: Audit, names: Iterable[str], pending:
         elif name in older:
             audit.checks.notes.append(f"{name} is left over from an older seal; the next seal removes it")
         elif name.startswith(JOURNAL) and name.endswith(DAMAGED):
-            audit.checks.notes.append(f"{name} was set aside as damaged: a gap entry says what it lost")
+            audit.checks.notes.append(f"{name} was set aside as damaged: if entries are lost, a gap entry says so")
         elif parse_path(name) is not None:
             continue  # the checks of the anchors read it
         elif name.startswith("artifacts/") and name not in left:

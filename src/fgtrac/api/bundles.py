@@ -13,6 +13,7 @@ from fgtrac.store.trace_dir import ORIGIN_PREFIX
 from fgtrac.store.vault import Vault
 from fgtrac.tlog.proof import HEADER
 from fgtrac.verify.bundle import Bundle, head_of, parse_bundle
+from fgtrac.verify.checks import no_verdict
 from fgtrac.verify.claims import check_bundle
 from fgtrac.verify.quorum import Quorum
 from fgtrac.verify.report import Report, Verdict
@@ -24,6 +25,7 @@ AS_COMMITTED = (
 )
 
 
+@no_verdict()
 def verify_bundle(
     path: Path,
     key: str | None = None,

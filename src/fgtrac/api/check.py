@@ -30,7 +30,8 @@ from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.store.vault import Vault
 from fgtrac.verify.auditor import Audit, audit_log
-from fgtrac.verify.checks import CannotTell
+from fgtrac.verify.checks import CannotTell, no_verdict
+from fgtrac.verify.one_moment import OneMoment
 from fgtrac.verify.opt_outs import AtHand
 from fgtrac.verify.policies import NEEDS, Ruling, judge
 from fgtrac.verify.policy_file import BUILT_IN, MAX_BYTES, Policies, parse_policies
@@ -119,6 +120,7 @@ def _lines(rows: list[Any]) -> bytes:
     return text.getvalue().encode()
 
 
+@no_verdict()
 def check_trace(
     path: str | os.PathLike[str],
     key: str | None = None,
@@ -146,8 +148,9 @@ def check_trace(
     try:
         secret = None if id_key is None else read_id_key(id_key, trace_id)
         with open_engine(engine) as workers:
-            reader = ByWorkers(directory, directory, workers, memory_bytes, progress=progress)
-            audit = audit_log(directory, verifier, progress=progress, is_new=True, reader=reader)
+            files = OneMoment(directory)
+            reader = ByWorkers(files, directory, workers, memory_bytes, progress=progress)
+            audit = audit_log(files, verifier, progress=progress, is_new=True, reader=reader)
         audit.checks.make("journal", lambda: _check_journal(directory))
         name_of = Namer({}, vault).name_of
         roster, rulings = Roster(), list[Ruling]()
@@ -166,7 +169,7 @@ def check_trace(
     if anchored_sizes(directory.names()):
         remarks.append("what outside witnesses said of the log's heads was not looked at; fgtrac verify does that")
     notes = (*audit.checks.notes, *remarks, f"the signature was checked with {whose}" if verifier else whose)
-    return Checked(Report(tuple(audit.checks.findings), notes), roster, tuple(rulings), names.get)
+    return Checked(Report(tuple(map(files.excuse, audit.checks.findings)), notes), roster, tuple(rulings), names.get)
 
 
 def _is_read(audit: Audit) -> bool:

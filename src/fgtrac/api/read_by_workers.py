@@ -30,7 +30,7 @@ from fgtrac.tlog.npy import COLUMNS
 from fgtrac.tlog.tiles import WIDTH
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.log_reader import Column, Indexed, InProcess, Rebuilt
-from fgtrac.verify.reading import Range, Told, hash_range, tell_range
+from fgtrac.verify.reading import Range, Told, bundle_tile, hash_range, tell_range
 
 Progress = Callable[[int, int], None]
 MEMORY = 2 << 30  # bytes, where nobody says how many
@@ -54,7 +54,7 @@ def hash_unit(unit: RangeUnit) -> bytes | None:
     """The leaf hashes of a range; None where something is wrong there."""
     try:
         return b"".join(hash_range(TraceDir(Path(unit.trace)), Range(unit.first, unit.stop, unit.size)))
-    except (FgtracError, OSError):
+    except (FgtracError, OSError, MemoryError):
         return None
 
 
@@ -62,7 +62,7 @@ def tell_unit(unit: RangeUnit) -> list[Told] | None:
     """What the entries of a range say; None where something is wrong there."""
     try:
         return list(tell_range(TraceDir(Path(unit.trace)), Range(unit.first, unit.stop, unit.size)))
-    except (FgtracError, OSError):
+    except (FgtracError, OSError, MemoryError):
         return None
 
 
@@ -143,13 +143,14 @@ class ByWorkers:
         try:
             with scratch_folder(self.scratch, f"verify-{name}") as folder:
                 built = self._build(part, folder, log)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and self._is_of_trace(error):
-                raise
+        except (OSError, ValueError, MemoryError) as error:
+            if self._is_of_trace(error):
+                self._find_lost(log.size)
             raise CannotTell(
                 f"the index of {log.postings:,} postings was not rebuilt in scratch files, which this machine did not "
-                f"let it do ({error}); that says nothing about the trace. Name another folder with verify --scratch "
-                "(or FGTRAC_CACHE), raise its limits (ulimit), or give more --memory"
+                f"let it do ({str(error) or 'MemoryError'}); that says nothing about the trace. Name another folder "
+                "with verify --scratch (or FGTRAC_CACHE), raise its limits (ulimit), or give another --memory: more "
+                "may need no files, and with less, workers hold less"
             ) from error
         columns = {n: Column(built.column_bytes[n], built.column_digests[n]) for n in COLUMNS}
         return Rebuilt(built.root, built.leaves, columns if number == log.seals[-1] else {})
@@ -168,11 +169,17 @@ class ByWorkers:
                     raise
                 engine = Alone()
 
-    def _is_of_trace(self, error: OSError) -> bool:
+    def _is_of_trace(self, error: Exception) -> bool:
         """Whether it says that a file of the trace is not there any more."""
         if not isinstance(error, FileNotFoundError):
             return False
         return error.filename is None or Path(error.filename).is_relative_to(self._path)  # None: of `TraceDir`
+
+    def _find_lost(self, size: int) -> None:
+        """Raise what `files` says of a bundle of a log of `size` entries that is not there any more: they know whether
+        it was there before. A seal removes the last one."""
+        for number in reversed(range(-(-size // WIDTH))):
+            next(iter(self.files.pieces(bundle_tile(number, size).path)), b"")
 
     def _told(self, _stage: str, done: int, total: int) -> None:
         if self.progress is not None:

@@ -26,7 +26,7 @@ from fgtrac.score.target_files import target_of
 from fgtrac.store.tensor_files import open_tensors
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.verify.auditor import Audit
-from fgtrac.verify.checks import CannotTell, TraceFiles
+from fgtrac.verify.checks import CannotTell, TraceFiles, is_of_machine
 from fgtrac.verify.facts import Checkpoint, Facts
 from fgtrac.verify.report import Verdict
 from fgtrac.verify.tree import Log
@@ -78,7 +78,8 @@ def _by_state(log: Log, groups: Iterable[Sequence[int]]) -> Iterator[tuple[int, 
 
 @contextmanager
 def deciding(number: int, method: str) -> Iterator[None]:
-    """What goes wrong inside is known to be wrong with entry `number` (ProofError), or cannot be told (CannotTell)."""
+    """What goes wrong inside is known to be wrong with entry `number` (ProofError), or cannot be told (CannotTell, and
+    the system's own error)."""
     try:
         yield
     except CannotTell:
@@ -88,6 +89,8 @@ def deciding(number: int, method: str) -> Iterator[None]:
     except MemoryError as error:
         raise CannotTell(f"recomputing {method} takes more memory than there is") from error
     except (FgtracError, OSError, ValueError) as error:  # LinAlgError too: no mistake of the caller
+        if is_of_machine(error):
+            raise
         raise ProofError(f"entry {number} (contribution): {error}") from error
 
 

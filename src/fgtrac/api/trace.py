@@ -31,7 +31,7 @@ from fgtrac.store.far_trace import FarTrace
 from fgtrac.store.places import open_to_read
 from fgtrac.store.trace_dir import TraceDir
 from fgtrac.tlog.index import CONTENT
-from fgtrac.verify.checks import TraceFiles
+from fgtrac.verify.checks import TraceFiles, no_verdict
 from fgtrac.verify.report import Report
 
 
@@ -138,6 +138,7 @@ class Trace(TabledTrace):
                 "row:FILE.npy:INDEX, or name the sample"
             )
 
+    @no_verdict()
     def verify(
         self,
         key: str | None = None,
@@ -156,12 +157,13 @@ class Trace(TabledTrace):
 
         `engine` says who reads the log (default: `FGTRAC_ENGINE`, else the processes of this machine); an index that
         would take more than `memory_bytes` is rebuilt in a folder `scratch` (default: in the user's cache), with about
-        12 bytes a use there at a time. EngineError where workers are lost: asked again, it goes on from there;
-        FileNotFoundError or ValueError, before anything is read, where nothing can be made in the `scratch` named."""
+        12 bytes a use there at a time. EngineError where workers are lost (asked again, it goes on from there), or
+        this machine cannot list the trace's folders or has no memory left; FileNotFoundError or ValueError, before
+        anything is read, where nothing can be made in the `scratch` named."""
         named = self._key if key is None else key
         verifier, whose = trusted_verifier(named, self.id, note=self._directory.head_note())
-        demands = [*anchor_demands(self._directory.names(), anchors or TrustedAnchors()), *demands]
         trace, where = self._directory, None if scratch is None else Path(scratch)
+        demands = [*anchor_demands(trace.names(), anchors or TrustedAnchors()), *demands]
         if where is not None:
             check_scratch(where)
         with open_engine(engine) as workers:
@@ -203,11 +205,12 @@ def open_trace(path: str | os.PathLike[str], *, key: str | None = None) -> Trace
     FileNotFoundError where there is none, FormatError for what is no trace, NotSealedError (a ValueError) where
     nothing has been fully sealed yet.
     """
-    trace = open_for_verification(path, key=key)
+    trace = Trace(open_to_read(path), key)
     trace._warm()
     return trace
 
 
+@no_verdict()
 def open_for_verification(path: str | os.PathLike[str], *, key: str | None = None) -> Trace:
     """`open_trace` for somebody who believes nothing yet: reads no more than which trace it is."""
     return Trace(open_to_read(path), key)

@@ -40,7 +40,7 @@ from fgtrac.store.private_files import may_be_secret
 
 EPILOG = (
     "Exit codes: 0 holds or done, 1 refuted or failed, 2 usage or malformed input, 3 cannot tell, "
-    "4 an outside service or a worker was not there."
+    "4 an outside service, a worker or memory was not there."
 )
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer brings its own click along, or uses the one installed
@@ -105,6 +105,12 @@ def main() -> None:
         code = fail(error, 1)
     except (AnchorError, EngineError, StorageError) as error:
         code = fail(error, 4)
+    except MemoryError as error:
+        code = fail(
+            f"the memory ran out ({str(error) or 'MemoryError'}); where the verb has --memory and --engine, a "
+            "smaller one and local:1 need less",
+            4,
+        )
     except (FgtracError, OSError) as error:
         code = fail(error, 1)
     sys.exit(code or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -85,9 +86,10 @@ class TraceDir:
                 yield piece
 
     def names(self) -> list[str]:
-        """The path of everything that is no folder, relative, sorted; a link to a folder is named, not followed."""
+        """The path of everything that is no folder, relative, sorted; a link to a folder is named, not followed.
+        OSError for a folder that cannot be listed."""
         found = []
-        for folder, folders, files in os.walk(self.path):
+        for folder, folders, files in os.walk(self.path, onerror=_raise_but_gone):
             links = [name for name in folders if Path(folder, name).is_symlink()]
             found += [str(Path(folder, name).relative_to(self.path)) for name in files + links]
         return sorted(found)
@@ -151,6 +153,11 @@ class TraceDir:
         """The sizes at which an index is kept, ascending."""
         folder = self.path / "index"
         return sorted(int(p.name) for p in folder.iterdir() if is_size(p.name)) if folder.is_dir() else []
+
+
+def _raise_but_gone(error: OSError) -> None:
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        raise error
 
 
 def is_small(path: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fgtrac.errors import AnchorError, FgtracError, FormatError, ProofError
+from fgtrac.errors import AnchorError, FgtracError, FormatError, ProofError, StorageError
 from fgtrac.tlog.note import MAX_NOTE_BYTES, TreeHead, parse_note, parse_tree_head
 from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.receipts import EVM, RFC3161, WITNESS
@@ -40,11 +40,13 @@ class Tally:
     @contextmanager
     def taking(self, where: str) -> Iterator[None]:
         """Takes what is raised of the receipt, or the service, called `where`: as a check raises, and AnchorError for a
-        service that gave no usable answer."""
+        service that gave no usable answer. StorageError where the trace is far away, and nobody answers."""
         try:
             yield
         except (CannotTell, AnchorError) as reason:
             self.unknown.append(f"{where}: {reason}")
+        except StorageError:
+            raise
         except (FgtracError, FileNotFoundError) as error:
             self.refuted.append(f"{where}: {error}")
         except OSError as error:
@@ -144,6 +146,8 @@ def examine_all(paths: Iterable[str], examine: Callable[[str], None]) -> None:
     for path in paths:
         try:
             examine(path)
+        except StorageError:
+            raise
         except (FgtracError, FileNotFoundError) as error:
             wrong.append(f"{path}: {error}")
         except (CannotTell, OSError) as reason:

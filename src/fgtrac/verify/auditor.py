@@ -120,7 +120,7 @@ def _start(audit: Audit, files: TraceFiles, verifier: Verifier | None, *, is_new
         return None
     try:
         return read_head(files)
-    except (FormatError, OSError):
+    except (FormatError, OSError, MemoryError):
         return None  # the finding says so
 
 
@@ -133,7 +133,7 @@ def _check_log(audit: Audit, log: Log, names: Iterable[str], reader: LogReader) 
     if log.is_whole:
         try:
             audit.facts = read_facts(log, reader)
-        except (FgtracError, OSError) as error:  # a file may go while it is read
+        except (FgtracError, OSError, MemoryError) as error:  # a file may go while it is read
             bad_entry = error
     older: list[Tile] = []
     if bad_entry is None and log.is_whole:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import bisect
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fgtrac.errors import EngineError, FgtracError, ProofError, StorageError
 from fgtrac.verify.report import Finding, Verdict
 
-OF_THE_MACHINE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)  # what goes wrong with reading a trace, and says nothing about it
+_OF_PATHS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class TraceFiles(Protocol):
@@ -26,6 +25,26 @@ class TraceFiles(Protocol):
 
 class CannotTell(Exception):
     """A check had nothing to decide on; its text says what was missing and what to do."""
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Whether an error says what the machine lacks or may not do, and so nothing about what was read: memory, and
+    whatever the system refuses but a file that is not there."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return False
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _OF_PATHS)
+
+
+@contextmanager
+def no_verdict() -> Iterator[None]:
+    """EngineError where this machine fails outside of any check: exit codes of other errors are those of a refutation or
+    of a wrong call. Around a block, or before a function."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        if not is_of_machine(error):
+            raise
+        raise EngineError(f"not verified, since {_lacking(error)}") from error
 
 
 class Checks:
@@ -48,11 +67,10 @@ class Checks:
             finding = Finding(name, Verdict.CANNOT_TELL, str(reason))
         except (StorageError, EngineError):
             raise
-        except (FgtracError, OSError, ValueError) as error:  # whatever the files hold, it is no mistake of the caller
+        except (FgtracError, OSError, ValueError, MemoryError) as error:  # whatever the files hold, no caller's mistake
             finding = Finding(name, Verdict.REFUTED, str(error))
-            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-                words = f"not checked, since this machine has not what that takes ({error}); verify again where it has"
-                finding = Finding(name, Verdict.CANNOT_TELL, words)
+            if is_of_machine(error):
+                finding = Finding(name, Verdict.CANNOT_TELL, f"not checked, since {_lacking(error)}")
         self.findings.append(finding)
         return finding.verdict is Verdict.HOLDS
 
@@ -61,6 +79,12 @@ class Checks:
         missing = [f.check for f in self.findings if f.check in needs and f.verdict is not Verdict.HOLDS]
         if missing:
             raise CannotTell(f"not checked, since the check of {missing[0]} does not hold")
+
+
+def _lacking(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory ran out ({str(error) or 'MemoryError'}); a smaller --memory or --engine local:1 needs less"
+    return f"this machine could not do what that takes ({error}); verify again where it can"
 
 
 @dataclass(slots=True)

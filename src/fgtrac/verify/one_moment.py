@@ -38,7 +38,7 @@ class OneMoment:
                 break
 
     def _look(self) -> bytes | None:
-        with suppress(FgtracError, OSError):  # whoever reads it is told
+        with suppress(FgtracError, OSError, MemoryError):  # whoever reads it is told
             return self._files.read(HEAD)
         return None
 

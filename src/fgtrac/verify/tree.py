@@ -64,12 +64,12 @@ def check_signature(files: TraceFiles, verifier: Verifier | None) -> str:
 
 def find_rotations(files: TraceFiles, head: TreeHead) -> tuple[tuple[Rotation, ...], bytes | None]:
     """The `key` entries of a log, and where there are some the `run` entry's key, before anything of them is checked:
-    they are believed for their signatures, and the check of `run` looks whether these were all. A bundle that cannot be
-    read is passed over: the check of the entries says so."""
+    they are believed for their signatures, and the check of `run` looks whether these were all. A missing or malformed
+    bundle is passed over: the check of the entries says so."""
     log = Log(files, head)
     found: list[tuple[int, dict[str, Any]]] = []
     for number in range(-(-head.size // WIDTH)):
-        with suppress(FormatError, OSError):
+        with suppress(FormatError, FileNotFoundError):
             if number == 0 or may_hold_key(files.read(log.tile(ENTRIES, number).path)):
                 entries = enumerate(log.bundle(number), number * WIDTH)
                 found += [(n, decode_event(entry)) for n, entry in entries if is_about_keys(entry)]
@@ -85,7 +85,7 @@ class Log:
     files: TraceFiles
     head: TreeHead
     leaves: bytearray = field(default_factory=bytearray)
-    bad_bundle: FormatError | OSError | None = None
+    bad_bundle: Exception | None = None
     nodes: MemoryNodes = field(default_factory=lambda: MemoryNodes(()))
     used: set[str] = field(default_factory=set)
     is_whole: bool = False  # every bundle was there, and the entries lead to the head's root
@@ -148,7 +148,7 @@ def read_log(
             log.leaves += hashes
             if progress is not None:
                 progress(-(-len(log.leaves) // (WIDTH * HASH_BYTES)), bundles)
-    except (FormatError, OSError) as error:
+    except (FormatError, OSError, MemoryError) as error:
         log.bad_bundle = error
     hashed = len(log.leaves) // HASH_BYTES
     log.used |= {log.tile(ENTRIES, number).path for number in range(-(-hashed // WIDTH))}
@@ -241,7 +241,7 @@ def check_entries(log: Log, older: Iterable[Tile], *, tiles_hold: bool) -> str:
 def _blame_entry(log: Log, *, tiles_hold: bool) -> None:
     try:
         stored = _stored_leaves(log)
-    except (FormatError, OSError):
+    except (FormatError, FileNotFoundError):
         stored = log.leaves
     for number in range(log.head.size):
         at = number * HASH_BYTES
@@ -250,6 +250,7 @@ def _blame_entry(log: Log, *, tiles_hold: bool) -> None:
             raise ProofError(f"entry {number} in {path} does not have the hash that its tile holds")
     if not tiles_hold:
         raise CannotTell("the entries have the hashes that their tiles hold, but the tiles do not lead to the root")
+    raise ProofError("the entries do not lead to the root, and the tiles do: one of them changed while it was read")
 
 
 def _check_older_bundle(log: Log, tile: Tile) -> None:
