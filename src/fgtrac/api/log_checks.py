@@ -131,7 +131,7 @@ def is_temporary(name: str) -> bool:
     if name.startswith(f"{UNFINISHED}/"):
         return True
     return name.endswith(durable.TEMPORARY) and name.startswith((
-        "artifacts/", "checkpoint.", "index/", "journal/", "receipts/", "tile/",
+        "artifacts/", "checkpoint.", "engine-", "index/", "journal/", "receipts/", "tile/",
     ))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from fgtrac.errors import EngineError
@@ -89,6 +89,5 @@ def _remove_stale(top: Path) -> None:
             said = folder.lstat()
             is_marked = stat.S_ISDIR(said.st_mode) and stat.S_ISREG((folder / MARK).lstat().st_mode)
             if is_marked and said.st_uid == os.geteuid() and said.st_mtime < time.time() - STALE_S:
-                hold = FolderHold(folder, alone=True)
-                durable.remove_folder(folder)
-                hold.close()
+                with closing(FolderHold(folder, alone=True)):
+                    durable.remove_folder(folder)

@@ -73,10 +73,10 @@ def remove_unfinished_index(trace: TraceDir, signer: Signer) -> None:
 
 
 def remove_unfinished(trace: TraceDir) -> None:
-    """Artifacts and receipts that a process was cut short in writing; one that is being written now is held, and
-    stays."""
-    found = (path for name in ("artifacts", "receipts") for path in (trace.path / name).rglob(f"*{durable.TEMPORARY}"))
-    for path in sorted(found):
+    """Artifacts, receipts and an engine's own file (`RayCluster.check_shared`) that a process was cut short in writing;
+    one that is being written now is held, and stays."""
+    found = [path for name in ("artifacts", "receipts") for path in (trace.path / name).rglob(f"*{durable.TEMPORARY}")]
+    for path in sorted([*found, *trace.path.glob(f"engine-*{durable.TEMPORARY}")]):
         with durable.alone_with(path) as size_bytes:
             if size_bytes is not None:
                 durable.remove(path)

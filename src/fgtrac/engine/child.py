@@ -34,6 +34,9 @@ from fgtrac.errors import EngineError
 LOOK_S = 0.2  # between two looks whether a process lives whose answer does not come
 LOST_S = 0.2  # for a process that is on its way out
 PIECE = 1 << 20  # bytes that are read at once
+TOO_FEW = (
+    "the machine or its container has too few processes, files or memory left; --engine local:1 needs no more of them"
+)
 
 _SIZE = struct.Struct("<Q")  # before each message, how many bytes it has
 _starting = threading.Lock()
@@ -114,10 +117,7 @@ class Child:
             self._process.start()
         except OSError as error:
             self._process = None
-            raise EngineError(
-                f"no process could be started beside this one ({error}): the machine or its container has too few "
-                "processes, files or memory left; --engine local:1 needs none"
-            ) from None
+            raise EngineError(f"no process could be started beside this one ({error}): {TOO_FEW}") from None
         theirs.close()  # from here on the process alone holds it, so that its end is heard
         # Before multiprocessing waits for its processes as this one ends: they end when their pipe does.
         self._close = Finalize(self, self._pipe.close, exitpriority=1)
@@ -175,7 +175,12 @@ def _serve(pipe: Connection, begin: Callable[..., None], given: tuple[Any, ...])
     """What the process does until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, messages), daemon=True).start()
+    try:
+        threading.Thread(target=_listen, args=(pipe, messages), daemon=True).start()
+    except RuntimeError as error:
+        told = EngineError(f"a process beside this one could not begin ({error}): {TOO_FEW}")
+        _send(pipe, pickle.dumps((False, told, "")))
+        return
     begin(*given)
     while True:
         _send(pipe, _answer(messages.get()))
@@ -183,10 +188,12 @@ def _serve(pipe: Connection, begin: Callable[..., None], given: tuple[Any, ...])
 
 def _listen(pipe: Connection, messages: queue.SimpleQueue[bytes]) -> None:
     """Take messages as they come, so that the parent never waits to send one; end with the parent."""
-    with suppress(EOFError, OSError), open(pipe.fileno(), "rb", closefd=False) as stream:
-        while size := stream.read(_SIZE.size):
-            messages.put(stream.read(*_SIZE.unpack(size)))
-    os._exit(1)
+    try:
+        with suppress(EOFError, OSError), open(pipe.fileno(), "rb", closefd=False) as stream:
+            while size := stream.read(_SIZE.size):
+                messages.put(stream.read(*_SIZE.unpack(size)))
+    finally:
+        os._exit(1)
 
 
 def _answer(message: bytes) -> bytes:

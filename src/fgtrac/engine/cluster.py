@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,8 @@ from fgtrac.errors import EngineError, not_installed
 from fgtrac.store import durable
 
 ANSWER_S, JOIN_S, START_S, LEAVE_S = 5.0, 60.0, 120.0, 15.0  # a port, a cluster, one of our own, its end
-LOOK_S = 2.0  # between two looks whether the cluster's head still listens
+LOOK_S, LOOKS = 2.0, 3  # between two looks whether the cluster's head still listens, and how many it takes
+QUIET_S = 60.0  # without a unit that has ended, until something is said
 
 _HOST_PORT = re.compile(r"(?:ray://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
@@ -72,6 +74,7 @@ class RayCluster:
     ) -> Iterator[tuple[int, R]]:
         """As `Engine.results`."""
         waiting, tries, under_way, done = deque(range(len(units))), [0] * len(units), 0, 0
+        heard = time.monotonic()
         try:
             while done < len(units):
                 now = [waiting.popleft() for _ in range(min(len(waiting), self.workers * IN_FLIGHT - under_way))]
@@ -91,17 +94,34 @@ class RayCluster:
                     if progress is not None:
                         progress(done, len(units))
                     yield number, value
+                heard = time.monotonic() if outcomes else self._mind_quiet(heard, what)
         finally:
             if under_way and self._driver:
                 with suppress(EngineError):  # it is gone, or being ended: there is nothing to give up
                     self._ask("give_up", limit_s=LEAVE_S)
 
+    def _mind_quiet(self, heard: float, what: str) -> float:
+        """Say once that no unit has ended for long: Ray has them wait for CPUs without a word. When one was last heard
+        of, as far as that is still to be said."""
+        if time.monotonic() - heard < QUIET_S:
+            return heard
+        warnings.warn(
+            f"fgtrac: {what}: no unit has ended on {self.name} for {QUIET_S:.0f} seconds; each takes a CPU, and waits "
+            "where other work has them all (`ray status` says so): leave it some, or take another --engine",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return math.inf
+
     def check_shared(self, folder: Path) -> None:
-        """As `Engine.check_shared`. OSError where nothing may be written there."""
-        probe, content = folder / f"engine-{secrets.token_hex(8)}.probe", secrets.token_bytes(16)
+        """As `Engine.check_shared`. OSError where nothing may be written there. A command that is killed meanwhile
+        leaves a file in a trace, which is known by its name there, and removed once nobody holds it."""
+        probe = folder / f"engine-{secrets.token_hex(8)}{durable.TEMPORARY}"
+        content = secrets.token_bytes(16)
         durable.write_file(probe, content, sync=False)
         try:
-            self._ask("check_seen", str(probe.absolute()), content)
+            with durable.alone_with(probe):
+                self._ask("check_seen", str(probe.absolute()), content)
         finally:
             durable.remove(probe)
 
@@ -133,7 +153,7 @@ class RayCluster:
                 if time.monotonic() >= end:
                     self._end_driver()
                     raise EngineError(f"{self.name}: no answer of a Ray cluster within {limit_s:.0f} seconds") from None
-                if self._head and not _listens(self._head):
+                if self._head and _went_away(self._head):
                     self._end_driver()
                     raise gone(f"the Ray cluster {self.name}") from None
 
@@ -180,6 +200,16 @@ def _listens(address: str) -> bool:
         socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=ANSWER_S).close()
     except (OSError, OverflowError):
         return False
+    return True
+
+
+def _went_away(address: str) -> bool:
+    """Whether nobody listens any more: asked several times, since one packet may be lost, or the head be busy."""
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_S)
+        if _listens(address):
+            return False
     return True
 
 

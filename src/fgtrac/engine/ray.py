@@ -46,7 +46,10 @@ def silence() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
-    os.close(nowhere)
+    if nowhere > 2:
+        os.close(nowhere)
+    else:  # it is one of them, which was closed before
+        os.set_inheritable(nowhere, True)
 
 
 def join(address: str | None, cores: int, folder: str) -> tuple[int, str]:
