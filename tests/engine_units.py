@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgtrac.engine import child
 from fgtrac.errors import ProofError
 
 
@@ -45,6 +46,45 @@ def killed(unit: Unit) -> int:
     """Number 3's worker is killed every time, as by a system that is out of memory."""
     if unit.number == 3:
         Path(unit.folder, f"try-{tries(unit)}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit.number**2
+
+
+LARGE = 16 << 20  # bytes of a result: many times what a pipe holds
+
+
+def large(unit: Unit) -> bytes:
+    return bytes((unit.number,)) * LARGE
+
+
+def first_small(unit: Unit) -> bytes:
+    return large(unit) if unit.number else b""
+
+
+def killed_sending(unit: Unit) -> bytes:
+    """Number 3's worker is killed the first time, when half of the result is sent."""
+    if unit.number == 3 and not tries(unit):
+        Path(unit.folder, "try-0").touch()
+
+        def send(pipe: Any, answer: bytes) -> None:
+            sent = len(answer).to_bytes(8, "little") + answer[: len(answer) // 2]
+            while sent:
+                sent = sent[os.write(pipe.fileno(), sent) :]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        child._send = send
+    return large(unit)
+
+
+def killed_with_a_fork(unit: Unit) -> int:
+    """Number 3's worker is killed the first time, and what it has forked lives on with all its files open."""
+    if unit.number == 3 and not tries(unit):
+        Path(unit.folder, "try-0").touch()
+        forked = os.fork()
+        if not forked:
+            time.sleep(600)
+            os._exit(0)
+        Path(unit.folder, "forked.pid").write_text(str(forked))
         os.kill(os.getpid(), signal.SIGKILL)
     return unit.number**2
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,24 @@ SQUARES = [(number, number**2) for number in range(8)]
 def pool():
     with open_engine("local:2") as engine:
         yield engine
+
+
+@pytest.fixture
+def soon():
+    """What takes longer than half a minute waits for ever."""
+
+    def fail(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def workers_of(pool, folder):
+    return {pid for _, pid in pool.results(engine_units.process, units(8, folder), what="x")}
 
 
 @pytest.mark.parametrize("name", ["local", "local:1", "local:2", "local:3"])
@@ -50,11 +70,56 @@ def test_one_worker_or_one_unit_needs_no_other_process(pool):
 
 
 def test_a_killed_workers_unit_is_done_again_and_no_other_worker_is_touched(pool, tmp_path):
-    before = {pid for _, pid in pool.results(engine_units.process, units(8, tmp_path), what="x")}
+    before = workers_of(pool, tmp_path)
     assert sorted(pool.results(engine_units.killed_once, units(8, tmp_path), what="squares")) == SQUARES
-    after = {pid for _, pid in pool.results(engine_units.process, units(8, tmp_path), what="x")}
+    after = workers_of(pool, tmp_path)
     assert os.getpid() not in before
     assert len(before & after) == len(before) - 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_worker_that_is_killed_in_the_middle_of_a_large_result_keeps_nobody_waiting(pool, tmp_path):
+    before, found = workers_of(pool, tmp_path), {}
+    for number, result in pool.results(engine_units.killed_sending, units(5, tmp_path), what="x"):
+        found[number] = len(result), result[:1], result[-1:]
+    assert found == {number: (engine_units.LARGE, bytes((number,)), bytes((number,))) for number in range(5)}
+    assert len(before & workers_of(pool, tmp_path)) == len(before) - 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_stops_while_large_results_are_on_their_way_waits_for_none_of_them(pool, tmp_path):
+    for _ in range(3):
+        for number, result in pool.results(engine_units.first_small, units(8, tmp_path), what="x"):
+            assert (number, result) == (0, b"")
+            wait_until(lambda: any(worker.child._pipe.poll() for worker in pool._pool._workers))  # the others write
+            break
+    assert sorted(pool.results(engine_units.square, units(8, tmp_path), what="squares")) == SQUARES
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_killed_worker_is_missed_while_what_it_has_forked_lives_on(pool, tmp_path):
+    try:
+        assert sorted(pool.results(engine_units.killed_with_a_fork, units(8, tmp_path), what="x")) == SQUARES
+        assert is_running(*pids(tmp_path))
+    finally:
+        os.kill(*pids(tmp_path), signal.SIGKILL)
+
+
+def test_where_no_process_can_be_started_one_line_says_what_to_do(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with open_engine("local:2") as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("multiprocessing.util.spawnv_passfds", refuse)
+            for _ in range(2):
+                with pytest.raises(EngineError) as error:
+                    list(engine.results(engine_units.square, units(8, tmp_path), what="squares"))
+                assert str(error.value).startswith(
+                    "no process could be started beside this one ([Errno 11] Resource temporarily unavailable): "
+                    "the machine or its container has too few processes, files or memory left; --engine local:1 needs n"
+                )
+        assert sorted(engine.results(engine_units.square, units(8, tmp_path), what="squares")) == SQUARES
 
 
 def test_a_unit_that_no_worker_survives_is_named_with_what_to_do(pool, tmp_path):
@@ -68,7 +133,7 @@ def test_a_unit_that_no_worker_survives_is_named_with_what_to_do(pool, tmp_path)
 
 
 def test_a_worker_that_was_lost_between_two_calls_is_replaced(pool, tmp_path):
-    for pid in {pid for _, pid in pool.results(engine_units.process, units(8, tmp_path), what="x")}:
+    for pid in workers_of(pool, tmp_path):
         os.kill(pid, signal.SIGKILL)
     assert sorted(pool.results(engine_units.square, units(8, tmp_path), what="squares")) == SQUARES
 
@@ -82,9 +147,12 @@ def test_a_worker_that_cannot_begin_is_told_apart_from_one_that_was_killed(tmp_p
         list(pool.results(engine_units.square, units(8, tmp_path), "squares", None))
 
 
-def test_what_a_unit_raises_is_raised_as_itself(pool, tmp_path):
-    with pytest.raises(ProofError, match="unit 2 shows something else"):
+def test_what_a_unit_raises_is_raised_as_itself_and_tells_where(pool, tmp_path):
+    with pytest.raises(ProofError, match="unit 2 shows something else") as error:
         list(pool.results(engine_units.refuted, units(8, tmp_path), what="x"))
+    where = str(error.value.__cause__)
+    assert f'File "{engine_units.__file__}", line ' in where
+    assert ", in refuted\n" in where
     assert sorted(pool.results(engine_units.square, units(8, tmp_path), what="squares")) == SQUARES
 
 
@@ -138,13 +206,17 @@ def test_no_worker_outlives_a_command_that_is_stopped_or_killed(tmp_path, sent):
         [sys.executable, "-c", f"import engine_units, pathlib\n{POOL}", "long"],
         cwd=tmp_path, env=_environment(), start_new_session=True, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_until(lambda: len(pids(tmp_path)) == 2 and all(pids(tmp_path)))
-    if sent == signal.SIGINT:
-        os.killpg(command.pid, sent)  # as a terminal sends Ctrl-C
-    else:
-        command.kill()
-    said = command.communicate(timeout=60)[1]
-    wait_until(lambda: not any(map(is_running, pids(tmp_path))))
+    try:
+        wait_until(lambda: len(pids(tmp_path)) == 2 and all(pids(tmp_path)))
+        if sent == signal.SIGINT:
+            os.killpg(command.pid, sent)  # as a terminal sends Ctrl-C
+        else:
+            command.kill()
+        said = command.communicate(timeout=60)[1]
+        wait_until(lambda: not any(map(is_running, pids(tmp_path))))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
     assert said.count("Traceback") == (sent == signal.SIGINT)  # this script's own, and no worker's
 
 
@@ -164,6 +236,6 @@ def _environment():
 
 def test_a_pool_that_ends_has_no_process_left(tmp_path):
     with open_engine("local:2") as engine:
-        found = {pid for _, pid in engine.results(engine_units.process, units(8, tmp_path), what="x")}
+        found = workers_of(engine, tmp_path)
         assert all(map(is_running, found))
     assert not any(map(is_running, found))
