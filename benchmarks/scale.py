@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import scaling_page
-from memory_watch import Watch, folder_bytes
+from memory_watch import Watch, check_children, folder_bytes
 
 BATCH = 256
 CHECKPOINT = 10_000_000  # uses between two: 40 MB of the journal
@@ -203,6 +203,22 @@ def on_engine(asked: argparse.Namespace) -> dict[str, Any]:
     return {"engine": asked.engine, **({"memory_bytes": memory_bytes(asked.memory)} if asked.memory else {})}
 
 
+def check(folder: Path, asked: argparse.Namespace) -> None:
+    """SystemExit where there is no such engine or amount of memory."""
+    from typer import BadParameter
+
+    from fgtrac.engine.opening import open_engine
+    from fgtrac.errors import EngineError
+
+    try:
+        with open_engine(on_engine(asked)["engine"]):
+            pass
+    except BadParameter as error:
+        raise SystemExit(error.message) from None
+    except (ValueError, EngineError) as error:
+        raise SystemExit(str(error)) from None
+
+
 def show_stage(stage: str, done: int, of: int) -> None:
     """Progress of a seal."""
     show(f"sealed: {stage} {done:,} of {of:,}")
@@ -247,15 +263,22 @@ def measure(folder: Path, asked: argparse.Namespace, events: int, samples: int) 
 def in_a_process(act: str, folder: Path, asked: argparse.Namespace, events: int, samples: int) -> dict[str, Any]:
     """What one of the acts says, done in a process of its own."""
     show(f"{events:,} uses: {act}")
-    options = ["--events", str(events), "--samples", str(samples), "--engine", asked.engine]
-    options += ["--memory", asked.memory] if asked.memory else []
-    environment = {**os.environ, "FGTRAC_CACHE": str(folder / "cache")}
-    command = [sys.executable, __file__, "--act", act, "--folder", str(folder), *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    done = run(act, folder, asked, events, samples)
     if done.returncode:
         raise SystemExit(f"{act} of {events:,} uses failed (exit code {done.returncode}); what it said stands above")
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return said
+
+
+def run(
+    act: str, folder: Path, asked: argparse.Namespace, events: int, samples: int
+) -> subprocess.CompletedProcess[str]:
+    """An act in a process of its own, whose memory is not this one's."""
+    options = ["--events", str(events), "--samples", str(samples), "--engine", asked.engine]
+    options += ["--memory", asked.memory] if asked.memory else []
+    environment = {**os.environ, "FGTRAC_CACHE": str(folder / "cache")}
+    command = [sys.executable, __file__, "--act", act, "--folder", str(folder), *options]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def check_room(folder: Path, events: int, samples: int) -> None:
@@ -295,41 +318,52 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--into", type=Path, metavar="FILE", help="keep what each stage took in a JSON file")
     parser.add_argument("--table", type=Path, metavar="FILE", help="only write the tables of the page beside that file")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--act", choices=ACTS, help=argparse.SUPPRESS)
+    parser.add_argument("--act", choices=[*ACTS, "check"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    asked.samples = asked.samples or max(asked.events // 100, 1)
-    if asked.events < 1 or asked.events % asked.samples:
+    asked.samples = max(asked.events // 100, 1) if asked.samples is None else asked.samples
+    if asked.events % asked.samples:
         parser.error(f"--events {asked.events} is no multiple of --samples {asked.samples}; each is used equally often")
+    if asked.folder is not None and not asked.folder.is_dir():
+        parser.error(f"--folder {asked.folder} is no folder; make it first")
     return asked
 
 
 def whole_number(text: str) -> int:
-    """A number as 1000, 1_000 or 1e3. ArgumentTypeError for what is none."""
+    """A number as 1000, 1_000 or 1e3, at least 1. ArgumentTypeError for what is none."""
     try:
         number = float(text.replace("_", ""))
-        if number != int(number):
+        if number != int(number) or number < 1:
             raise ValueError
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number; write it like 1000000 or 1e6") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is no whole number above 0; write it like 1000000 or 1e6"
+        ) from None
     return int(number)
 
 
-def write_page(file: Path) -> None:
-    """Write the page's tables. SystemExit where the page has no place for them."""
+@contextmanager
+def in_a_line() -> Iterator[None]:
+    """What the files of figures and tables are not, or what cannot be measured here, ends this in one line."""
     try:
-        scaling_page.write(file)
-    except (OSError, ValueError) as error:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(str(error)) from error
 
 
 def main() -> None:
     asked = parse_arguments()
-    if asked.table:
-        write_page(asked.table)
-        return
+    with in_a_line():
+        if asked.table:
+            scaling_page.write(asked.table)
+            return
+        if asked.into:
+            scaling_page.check(asked.into)
+        check_children()
     with tempfile.TemporaryDirectory(prefix="fgtrac-scale-", dir=asked.folder) as name:
         folder, times = Path(name), asked.events // asked.samples
         check_room(folder, asked.events, asked.samples)
+        if code := run("check", folder, asked, asked.events, asked.samples).returncode:
+            raise SystemExit(code)  # it has said why
         fewer = max(asked.samples // 100, 1)
         small = [measure(folder / f"small-{turn}", asked, fewer * times, fewer) for turn in range(3)]
         told = measure(folder / "large", asked, asked.events, asked.samples)
@@ -338,8 +372,9 @@ def main() -> None:
     told |= {"engine": asked.engine, "memory": asked.memory, "cores": len(os.sched_getaffinity(0))}
     print(scaling_page.words(told))
     if asked.into:
-        scaling_page.keep(asked.into, told)
-        write_page(asked.into)
+        with in_a_line():
+            scaling_page.keep(asked.into, told)
+            scaling_page.write(asked.into)
     if asked.json:
         print(json.dumps({"benchmark": "scale", "figures": told["figures"]}))
 
@@ -347,6 +382,6 @@ def main() -> None:
 if __name__ == "__main__":
     arguments = parse_arguments()
     if arguments.act:
-        print(json.dumps(ACTS[arguments.act](arguments.folder, arguments)))
+        print(json.dumps({**ACTS, "check": check}[arguments.act](arguments.folder, arguments)))
     else:
         main()

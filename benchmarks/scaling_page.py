@@ -39,6 +39,16 @@ def read(file: Path) -> list[Row]:
     return rows
 
 
+def check(file: Path) -> None:
+    """That figures can be kept in a JSON file, and their tables in the page beside it. OSError, ValueError if not."""
+    if file.exists() and not all(isinstance(row, dict) and "events" in row for row in read(file)):
+        raise ValueError(f"{file} holds no measured sizes; name another file")
+    page = file.with_suffix(".md")
+    text = page.read_text(encoding="utf-8")
+    for name in TABLES:
+        _between(text, name, "", page)
+
+
 def write(file: Path) -> None:
     """Write the page's tables anew. ValueError where the page has not the marks between which they stand."""
     page, rows = file.with_suffix(".md"), read(file)
@@ -102,7 +112,7 @@ def _memory(rows: list[Row]) -> str:
 
 
 def _disk(rows: list[Row]) -> str:
-    parts = {"log": "log (entries and hash tiles)", "index": "index", "peak": "most at one moment, while sealing"}
+    parts = {"log": "log (entries and hash tiles)", "index": "index", "peak": "most at one moment, with scratch files"}
     body = [[said, *(f"{row['disk_bytes'][part] / 1e9:.3f}" for row in rows)] for part, said in parts.items()]
     body += [
         [f"{part}: bytes an event", *(f"{row['disk_bytes'][part] / row['events']:.2f}" for row in rows)]
