@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from fgtrac.engine.local import cores
 from harness import report, use_all
 
 ENGINES = ("local:1", "local:2", "ray")
@@ -152,7 +153,7 @@ def build_index(folder: Path, engine: Any) -> tuple[float, str]:
     assert head is not None
     work.mkdir()
     start = time.perf_counter()
-    log = LogPart(trace.path, head.size, head.root, head.size)
+    log = LogPart(trace, head.size, head.root, head.size)
     built = build_large_index(log, engine, work, folder / "ledger", memory_bytes=MEMORY_BYTES)
     seconds = time.perf_counter() - start
     made = hashlib.sha256(built.root + b"".join(built.column_digests[name] for name in sorted(built.column_digests)))
@@ -204,6 +205,8 @@ def main() -> None:
     """Record, measure in turn, and report."""
     if importlib.util.find_spec("ray") is None:
         sys.exit("engine compares with Ray: pip install 'fgtrac[ray]' -c constraints.txt")
+    if cores() < 2:
+        sys.exit("engine compares two processes with one, and may use one core: let it have two")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         record_uses(folder)

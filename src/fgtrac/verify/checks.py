@@ -37,7 +37,7 @@ def is_of_machine(error: Exception) -> bool:
 
 @contextmanager
 def no_verdict() -> Iterator[None]:
-    """EngineError where this machine fails outside of any check: exit codes of other errors are those of a refutation or
+    """EngineError where this machine fails outside of any check: other errors' exit codes are those of a refutation, or
     of a wrong call. Around a block, or before a function."""
     try:
         yield
