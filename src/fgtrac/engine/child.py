@@ -113,11 +113,11 @@ class Child:
     def _start(self) -> None:
         try:
             self._pipe, theirs = SpawnContext().Pipe()
-            self._process = _Process(target=_serve, args=(theirs, self._begin, self._given))
-            self._process.start()
+            process = _Process(target=_serve, args=(theirs, self._begin, self._given))
+            process.start()
         except OSError as error:
-            self._process = None
             raise EngineError(f"no process could be started beside this one ({error}): {TOO_FEW}") from None
+        self._process = process
         theirs.close()  # from here on the process alone holds it, so that its end is heard
         # Before multiprocessing waits for its processes as this one ends: they end when their pipe does.
         self._close = Finalize(self, self._pipe.close, exitpriority=1)
