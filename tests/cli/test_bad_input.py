@@ -226,6 +226,16 @@ def test_a_user_without_a_home_is_told_how_to_name_a_key(life: Life, run, monkey
     assert "FGTRAC_KEY" in done.err
 
 
+def test_where_the_memory_runs_out_one_line_says_so(life: Life, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no room for 4 GiB")
+
+    monkeypatch.setattr("fgtrac.cli.history.open_trace", fail)
+    done = run("history", life.path, "digits:0")
+    assert (done.code, done.out, done.err.count("\n")) == (4, "", 1)
+    assert "the memory ran out (no room for 4 GiB); " in done.err
+
+
 @pytest.mark.parametrize("verb", ["history", "show"])
 def test_a_pipe_in_place_of_what_a_verb_reads_keeps_nobody_waiting(life: Life, run, verb: str) -> None:
     pipe(entries_of(life))
