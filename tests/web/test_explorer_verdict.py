@@ -15,6 +15,8 @@ import pytest
 
 from asgi import ask
 from fgtrac.commit.keys import Keyring
+from fgtrac.errors import EngineError, StorageError
+from fgtrac.verify.report import Verdict
 from fgtrac.web import checking
 from fgtrac.web.check_alone import Alone
 from fgtrac.web.checking import Checking, Standing
@@ -202,6 +204,20 @@ def test_a_fault_of_the_check_itself_is_no_verdict_on_the_trace(
         assert wait_for(lambda: one.look(made.trace.path), "holds", "refuted", "cannot tell")[-1] == "cannot tell"
         assert "fault of fgtrac" in one.look(made.trace.path).findings[0]["words"]
     assert "inner" in caplog.text
+
+
+@pytest.mark.parametrize("error", [EngineError("no worker"), StorageError("nobody answers"), MemoryError("no room")])
+def test_what_ends_a_check_without_a_verdict_refutes_nothing(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fgtrac.api.trace.audit_trace", fail)
+    made = make_trace(tmp_path)
+    report = checking.report_on(made.trace.path, key_of(made), lambda done, total: None)
+    assert report.verdict is Verdict.CANNOT_TELL
+    assert str(error) in report.findings[0].words
 
 
 def test_the_check_ends_with_the_explorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

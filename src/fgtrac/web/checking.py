@@ -15,7 +15,7 @@ from typing import Any
 
 from fgtrac.api.trace import open_for_verification
 from fgtrac.api.trust import trust_state
-from fgtrac.errors import FgtracError
+from fgtrac.errors import EngineError, FgtracError, StorageError
 from fgtrac.verify.report import Finding, Report, Verdict
 from fgtrac.web.background import Background, StoppedError
 from fgtrac.web.check_alone import Alone
@@ -194,6 +194,8 @@ def report_on(path: Path, key: str | None, progress: Callable[[int, int], None])
     """A verdict in any case: files that are no trace are refuted; where the check cannot be made, nobody can tell."""
     try:
         return open_for_verification(path, key=key).verify(progress=progress)
+    except (EngineError, StorageError) as error:
+        return _cannot_tell(str(error))
     except FgtracError as error:
         return Report((Finding("trace", Verdict.REFUTED, str(error)),))
     except (OSError, ValueError) as error:
