@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Subset, TensorDataset
 
 import fgtrac
-from fgtrac.api import remaking, rescore
+from fgtrac.api import remaking, rescore, rescore_units
 from fgtrac.api.factor_tolerance import differences
 from fgtrac.api.recompute import Recomputation
 from fgtrac.api.rescore import scores_demand
@@ -499,7 +499,7 @@ def test_low_precision_is_named_by_its_kinds(scored: Any, monkeypatch: pytest.Mo
     def coarse(*arguments: Any) -> list[Any]:
         return [replace(found, is_rounding=False) for found in differences(*arguments)]
 
-    monkeypatch.setattr(rescore, "differences", coarse)
+    monkeypatch.setattr(rescore_units, "differences", coarse)
     assert_cannot_tell(asked(scored, given(scored), count=1), "no more than TF32 or bfloat16 (autocast) may")
 
 

@@ -360,6 +360,8 @@ def test_scores_are_verified_down_to_the_model_and_the_data(
     done = run("verify", unscored, "--scores", 10, "--with", f"{given}:again", "--seed", 3)
     assert done.code == 0, done.out
     assert "10 of 30 scores, chosen by seed 3, follow from the committed factors; and 40 of these" in done.out
+    same = ("verify", unscored, "--scores", 10, "--with", f"{given}:again", "--seed", 3, "--engine", "local:1")
+    assert run(*same).out == done.out
     for named, code, words in [
         (["--with", f"{given}:unknown"], 3, "given.py, line 5: AttributeError: 'GivenData' object has no attribute"),
         (["--with", f"{given}:broken"], 3, "given.py: IndexError: list index out of range"),

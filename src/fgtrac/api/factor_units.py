@@ -87,6 +87,15 @@ def file_digest(function: str) -> str:
     return hashlib.sha256(Path(function.rpartition(":")[0]).read_bytes()).hexdigest()
 
 
+def check_file(function: str, source: str) -> None:
+    """ScoreError where the file of FILE.py:FUNCTION has another SHA-256 here."""
+    if (here := file_digest(function)) != source:
+        raise ScoreError(
+            f"{function} is another file at this worker: SHA-256 {here[:16]}... and not {source[:16]}...; "
+            "copy the same one to every node"
+        )
+
+
 def ids_digest(rows: ScoredRows) -> tuple[str, int, str]:
     """The role, number and SHA-256 over the ids of some rows."""
     return rows.role, len(rows), hashlib.sha256(rows.ids.tobytes()).hexdigest()
@@ -120,11 +129,7 @@ class _Ready:
 
     def __init__(self, job: Job) -> None:
         self._job, self._trace = job, TraceDir.open(Path(job.trace))
-        if (here := file_digest(job.function)) != job.source:
-            raise ScoreError(
-                f"{job.function} is another file at this worker: SHA-256 {here[:16]}... and not {job.source[:16]}...; "
-                "copy the same one to every node"
-            )
+        check_file(job.function, job.source)
         with secrets_of(self._trace) as secrets:
             given = GivenData(self._trace, run_entry(self._trace)["id_scheme"], secrets, digests=False)
             self._model = copied(load_function(job.function)(given))

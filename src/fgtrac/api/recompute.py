@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgtrac.api.score_tolerance import tolerances
-from fgtrac.errors import FgtracError, FormatError, ProofError, ScoreError
+from fgtrac.errors import EngineError, FgtracError, FormatError, ProofError, ScoreError
 from fgtrac.events.schema import decode_event
 from fgtrac.score.cache import Cache
 from fgtrac.score.curvature import Doubles
@@ -79,10 +79,10 @@ def _by_state(log: Log, groups: Iterable[Sequence[int]]) -> Iterator[tuple[int, 
 @contextmanager
 def deciding(number: int, method: str) -> Iterator[None]:
     """What goes wrong inside is known to be wrong with entry `number` (ProofError), or cannot be told (CannotTell, and
-    the system's own error)."""
+    the system's own error). EngineError is as it is."""
     try:
         yield
-    except CannotTell:
+    except (CannotTell, EngineError):
         raise
     except ScoreError as error:
         raise CannotTell(str(error)) from error
@@ -131,7 +131,7 @@ class Recomputation:
         self._facts = facts
         present = set(trace.names())
         self._withdrawn = {path: n for path, n in facts.withdrawn.items() if path not in present}
-        self._artifacts = {a.path: a.sha256 for a in facts.artifacts if a.path not in self._withdrawn}
+        self.artifacts = {a.path: a.sha256 for a in facts.artifacts if a.path not in self._withdrawn}
         self._caches: dict[Ref, Cache] = {}
         self._found: dict[tuple[Ref, str, str], list[_Found]] = {}
 
@@ -204,7 +204,7 @@ class Recomputation:
                 if path.startswith((f"{state.folder}/", f"{FOLDER}/rows-")):
                     raise CannotTell(f"{path} was withdrawn by entry {erasure} (erasure)")
             try:
-                cache = Cache(self._trace, self._artifacts, [state])
+                cache = Cache(self._trace, self.artifacts, [state])
             except ScoreError as error:
                 raise CannotTell(
                     f"no complete factors of training samples at step {state.step} are in the log"
@@ -272,7 +272,7 @@ class Recomputation:
         return found
 
     def _stored(self, cache: Cache, path: str) -> tuple[Gradients, ...]:
-        if path not in self._artifacts:
+        if path not in self.artifacts:
             gone = "was withdrawn" if path in self._withdrawn else "is no file that the log names"
             raise CannotTell(f"its target, {path:.80}, {gone}")
         try:

@@ -86,7 +86,7 @@ class Remaking:
         CannotTell where rows are not in the data that were given."""
         what = f"the checkpoint of step {state.step}"
         load_state(self._model, read_state(self._trace, state), what)
-        size = max(LEAST_AT_ONCE, NUMBERS_AT_ONCE // sum(w for layer in layers for w in layer.columns.values()))
+        size = rows_at_once(layers)
         with untouched(self._model):
             factors = self._prepared(layers)
             for start in range(0, len(which), size):
@@ -122,6 +122,11 @@ class Remaking:
     def _shaken(self, factors: FactorPass, data: Sequence[Any], by: float, draw: int) -> Pass:
         with shaken(self._model, by, draw):
             return _run(factors, data)
+
+
+def rows_at_once(layers: Sequence[Layer]) -> int:
+    """How many rows are a piece."""
+    return max(LEAST_AT_ONCE, NUMBERS_AT_ONCE // sum(w for layer in layers for w in layer.columns.values()))
 
 
 def ask(trace: TraceDir, run: Mapping[str, Any], function: Callable[[Any], Any]) -> tuple[GivenData, torch.nn.Module]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from fgtrac.api.audit import SCORES, Demand
 from fgtrac.api.drawing import Drawn, draw_rows
-from fgtrac.api.factor_tolerance import Difference, differences
+from fgtrac.api.factor_tolerance import Difference
 from fgtrac.api.ledger import state_path
 from fgtrac.api.recompute import Recomputation, deciding
+from fgtrac.engine.opening import open_engine
+from fgtrac.engine.units import Engine
 from fgtrac.errors import ProofError
 from fgtrac.score.cache import Cache
 from fgtrac.score.factor_files import Rows
@@ -36,19 +38,27 @@ from fgtrac.verify.checks import CannotTell, TraceFiles
 from fgtrac.verify.facts import Facts
 from fgtrac.verify.tree import Log
 
-if TYPE_CHECKING:  # it needs torch
+if TYPE_CHECKING:  # they need torch
     from fgtrac.api.remaking import Remaking
+    from fgtrac.api.rescore_units import Compared, Comparing
 
 Function = Callable[[Any], Any]
 Places = dict[str, NDArray[np.int64]]  # role -> rows among the factors of a state, ascending
 
 
 def scores_demand(
-    count: int, seed: int | None = None, function: Function | None = None, progress: Progress | None = None
+    count: int,
+    seed: int | None = None,
+    function: Function | None = None,
+    progress: Progress | None = None,
+    *,
+    named: str | None = None,
+    engine: str | Engine | None = None,
 ) -> Demand:
     """The check `scores` of `count` contributions, chosen by `seed` (default: by the system's randomness). `function`
     is called with what takes the verbs of a run, and returns the model (see `Remaking`); `progress` with rows made
-    anew, and how many that will be if every chosen state has as many as this one.
+    anew, and how many that will be if every chosen state has as many as this one. With an `engine`, its workers call
+    the function too, which is `named` FILE.py:FUNCTION, and make the rows anew where those are many.
 
     ValueError for a count below 1 or a seed below 0.
     """
@@ -57,11 +67,20 @@ def scores_demand(
     if seed is not None and seed < 0:
         raise ValueError(f"the seed {seed} is below 0; name a whole number from 0 on")
     chosen_by = secrets.randbits(64) if seed is None else seed
-    return Demand(SCORES, partial(check_scores, count, chosen_by, function, progress), ("entries", "registered"))
+    spread = None if engine is None or named is None else (engine, named)
+    return Demand(
+        SCORES, partial(check_scores, count, chosen_by, function, progress, spread), ("entries", "registered")
+    )
 
 
 def check_scores(
-    count: int, seed: int, function: Function | None, progress: Progress | None, trace: TraceFiles, audit: Audit
+    count: int,
+    seed: int,
+    function: Function | None,
+    progress: Progress | None,
+    spread: tuple[str | Engine, str] | None,
+    trace: TraceFiles,
+    audit: Audit,
 ) -> str:
     """ProofError naming entry, sample, file and both values; CannotTell where something was not made anew, and what."""
     if not audit.facts.contributions:
@@ -71,10 +90,13 @@ def check_scores(
     assert audit.log is not None
     chosen, total = _choose(audit.log, audit.facts, count, seed)
     words = f"{sum(len(one.places) for one in chosen):,} of {total:,} scores, chosen by seed {seed}"
-    rescoring = _Rescoring(trace, audit.facts, function)
     groups = [list(group) for _ref, group in groupby(chosen, key=lambda one: one.event["checkpoint"])]
-    for number, group in enumerate(groups):
-        rescoring.check(group, partial(_tell, progress, number, len(groups)))
+    engine = None if spread is None else spread[0]
+    with open_engine(engine) if isinstance(engine, str) else nullcontext(engine) as workers:
+        by = None if spread is None or workers is None else (workers, spread[1])
+        rescoring = _Rescoring(trace, audit.facts, function, by)
+        for number, group in enumerate(groups):
+            rescoring.check(group, partial(_tell, progress, number, len(groups)))
     if rescoring.left:
         more = f" (and {len(rescoring.left) - 1} more entries)" if len(rescoring.left) > 1 else ""
         raise CannotTell(f"{words}: {rescoring.right:,} are right; {rescoring.left[0]}{more}")
@@ -137,13 +159,17 @@ class _Rows:
 class _Rescoring:
     """Chosen scores, state by state: `right` counts those that are right, `left` says why others cannot be told."""
 
-    def __init__(self, trace: TraceDir, facts: Facts, function: Function | None) -> None:
+    def __init__(
+        self, trace: TraceDir, facts: Facts, function: Function | None, spread: tuple[Engine, str] | None
+    ) -> None:
         self.right = 0
         self.left: list[str] = []
         self._again = Recomputation(trace, facts)
         self._trace = trace
         self._facts = facts
         self._function = function
+        self._spread = spread
+        self._comparing: Comparing | None = None
         self._remaking: Remaking | CannotTell | None = None
         self._made = self._states = 0
         self._curved: set[str] = set()
@@ -224,20 +250,25 @@ class _Rescoring:
             out.whole = self._ready().compare(role, held)
         except CannotTell as reason:
             out.whole = reason
-        for remade in self._ready().remake(state, cache.layers, role, held, rows):
-            some = rows[at : at + len(remade.gradients[0])]
-            types = [cache.shard_of(0, role, row)[1] for row in some.tolist()]
-            out.differences += differences(
-                cache.take(0, role, some), remade.gradients, remade.fine, remade.coarse, types
-            )
-            same = np.ones(len(some), np.bool_)
-            if held.labels is not None and remade.labels is not None:
-                same = held.labels[some] == remade.labels
-            out.labelled += same.tolist()
-            out.gradients += [remade.gradients] if role == "train" else []
-            tell(at := at + len(some))
+        for piece in self._compare(cache, role, rows):
+            out.differences += piece.differences
+            out.labelled += piece.labelled
+            out.gradients += [piece.gradients] if role == "train" else []
+            tell(at := at + len(piece))
         self._made += len(rows)
         return out
+
+    def _compare(self, cache: Cache, role: str, rows: NDArray[np.int64]) -> Iterator[Compared]:
+        """Rows made anew and compared, here or by workers."""
+        self._ready()
+        from fgtrac.api.rescore_units import Comparing, compare_rows  # with torch, as it is there
+
+        if self._spread is None:
+            return compare_rows(self._ready(), cache, role, rows)
+        if self._comparing is None:
+            engine, named = self._spread
+            self._comparing = Comparing.by(engine, self._trace, self._facts.runs[0][1]["id_scheme"], named)
+        return self._comparing.compare(self._ready(), cache, self._again.artifacts, role, rows)
 
     def _ready(self) -> Remaking:
         if self._remaking is None:

@@ -139,7 +139,8 @@ def verify(
     else:
         trace = open_for_verification(path)
         with progress("verifying") as step:
-            demands = _demands(trace, scores, attention, seed, with_, replay, since, vault, step)
+            workers = engine if _is_given(context, "engine", "ENVIRONMENT") else None
+            demands = _demands(trace, scores, attention, seed, with_, replay, since, vault, step, workers)
             deep = 1 if confirmations is None else confirmations
             anchors = TrustedAnchors(
                 tsa_root or (), witness_key or (), quorum, evm or (), evm_contract or (), evm_account or (), deep
@@ -170,11 +171,12 @@ def _demands(
     since: Path | None,
     vault: Path | None,
     step: Callable[[int, int], None],
+    engine: str | None,
 ) -> list[Demand]:
-    """One for each option that asks for more than the usual checks."""
+    """One for each option that asks for more than the usual checks; `engine` is one that was named."""
     demands, function = [], None if with_ is None else _load(with_)
     if scores is not None:
-        demands.append(scores_demand(scores, seed, function, step))
+        demands.append(scores_demand(scores, seed, function, step, named=with_, engine=engine))
     if attention is not None:
         demands.append(weights_demand(attention, seed, function))
     if replay:
@@ -186,10 +188,10 @@ def _demands(
     return demands
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option that has a default was written on the command line."""
+def _is_given(context: typer.Context, name: str, *also: str) -> bool:
+    """Whether an option that has a default was written on the command line, or came from one of these sources."""
     source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return source is not None and source.name in ("COMMANDLINE", *also)
 
 
 def _is_file(path: Path) -> bool:
