@@ -15,12 +15,15 @@ import fgtrac
 from fgtrac.api import spread_scores
 from fgtrac.api.questions import Question
 from fgtrac.api.score_units import ScoreUnit, do_unit, forget
+from fgtrac.api.trace import open_trace
 from fgtrac.engine.alone import Alone
 from fgtrac.engine.local import LocalPool
 from fgtrac.engine.opening import open_engine
 from fgtrac.engine.units import Engine
 from fgtrac.errors import EngineError, ScoreError
 from fgtrac.score import suspects
+from fgtrac.store.far_trace import FarTrace
+from folder_objects import far
 from killed_units import KillingEngine
 from softmax_traces import Problem, scored_trace
 
@@ -212,3 +215,26 @@ def test_a_long_list_of_suspects_has_the_names_of_a_short_one(scored: Problem, m
     one_by_one = fgtrac.open(scored.path).suspects(None).csv()
     monkeypatch.setattr("fgtrac.api.suspects.LOOKED_UP", 0)
     assert fgtrac.open(scored.path).suspects(None).csv() == one_by_one
+
+
+def test_workers_open_a_trace_far_away_by_its_address(
+    scored: Problem, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FarTrace] = []
+
+    def open_far(path: Path, _bytes: int = 0) -> FarTrace:
+        assert str(path) in ("s3://bucket/run.trace", "s3:/bucket/run.trace")
+        opened.append(far(scored.path))
+        return opened[-1]
+
+    monkeypatch.setattr(FarTrace, "open", open_far)
+    there, engine = open_trace("s3://bucket/run.trace"), Counting()
+    assert there.suspects(5, engine=engine).as_json()["by"] == "mean loss"
+    found = there.duplicates(5, engine=engine).as_json()["pairs"]
+    here = fgtrac.open(scored.path).duplicates(5, engine="local:1").as_json()["pairs"]
+    assert [pair["gradients"] for pair in found] == [pair["gradients"] for pair in here]
+    assert engine.kinds.count("pairs") == 6
+    assert len(opened) == 3  # by whoever asked, and by the worker of each question
+    for trace in opened:
+        if trace._scratch is not None:
+            trace._scratch.cleanup()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import fgtrac
-from fgtrac.api import factor_passes
+from fgtrac.api import factor_passes, spread_scores
 from fgtrac.engine.opening import open_engine
+from fgtrac.engine.units import Engine
 from fgtrac.errors import EngineError
 from scored_by_workers import CALLER, Recorded, record, rows_a_shard
 
@@ -45,6 +46,32 @@ def test_factors_contributions_and_the_matrix_are_those_of_one_process(
     assert [np.load(path).shape for path in parts] == [(16, 15)] * 3 + [(2, 15)]
     for path in parts:
         assert path.read_bytes() == (tmp_path / "scores" / path.name).read_bytes()
+
+
+def test_answers_suspects_and_duplicates_are_those_of_one_process(
+    cluster: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Recorded.copy(recorded, tmp_path / "mine")
+    mine.score(None)
+    for name, value in {"UNIT_ROWS": 32, "BLOCK": 16, "UNIT_BLOCKS": 2, "LEAST_ROWS": 1}.items():
+        monkeypatch.setattr(spread_scores, name, value)
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
+    trace = fgtrac.open(mine.folder / "run.trace")
+
+    def answers(engine: str | Engine) -> list[dict[str, Any]]:
+        return [
+            trace.explain("test:3", "role:validation", method="ekfac", by="class", engine=engine).as_json(),
+            trace.suspects(method="fisher", engine=engine).as_json(),
+            trace.duplicates(engine=engine).as_json(),
+        ]
+
+    with open_engine(cluster.client) as engine:
+        there = answers(engine)
+        monkeypatch.setenv("FGTRAC_CACHE", str(cluster.unseen / "cache"))
+        with pytest.raises(EngineError, match="does not see"):
+            trace.duplicates(engine=engine)
+    monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
+    assert there == answers("local:1")
 
 
 def test_a_trace_that_the_nodes_do_not_see_is_refused_before_anything_is_made(cluster: Any, recorded: Path) -> None:

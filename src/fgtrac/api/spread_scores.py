@@ -36,6 +36,7 @@ from fgtrac.score.kernel import Prepared, Progress, Ranking, block_rows, check_c
 from fgtrac.score.methods import DAMPING, Method, check_self_influence, compute_curvatures
 from fgtrac.score.one_thread import one_thread
 from fgtrac.score.suspects import BLOCK, Pairs, check_pairs, merge_pairs, pairs_of
+from fgtrac.store.object_storage import is_url
 from fgtrac.store.tensor_files import open_tensors
 
 UNIT_ROWS = 1 << 16  # training rows of a unit, which is a shard of most traces
@@ -63,8 +64,8 @@ def asking(
     progress: Progress | None = None,
 ) -> Iterator[Asking]:
     """A question that is open to an engine's workers inside the block, where this process computes with one thread as
-    they do. Cut short, the same question goes on with what was done. Of the rows themselves something is asked where
-    there are no `targets`.
+    they do; without `targets` it is about the training rows alone. Cut short, the same question goes on with what was
+    done.
 
     Errors as `Explainer.cache` and `resolve`, OSError where no scratch files can be made (FGTRAC_CACHE), EngineError.
     """
@@ -73,7 +74,8 @@ def asking(
     resolved = [] if targets is None else explainer.resolve(cache, named)
     steps = None if checkpoints is None else tuple(checkpoints)
     text = query_text(explainer, cache, resolved, method)
-    question = Question(str(explainer.trace.path.resolve()), named, method, steps, text, k=k, by=by)
+    path = explainer.trace.path if explainer.trace.is_far else explainer.trace.path.resolve()
+    question = Question(str(path), named, method, steps, text, k=k, by=by)
     name = hashlib.sha256(f"{k} {by} {text}".encode()).hexdigest()[:32]
     opening = open_engine(engine) if isinstance(engine, str) else nullcontext(engine)
     with opening as opened, one_thread(), scratch_folder(None, f"score-{name}") as folder:
@@ -192,8 +194,9 @@ class Asking:
         self._tell(sum(unit.numbers[2] - unit.numbers[1] for unit in units) * states - gone_over)
         engine = self.engine if len(missing) > 1 and gone_over * weight >= LEAST_ROWS else Alone()
         if engine is self.engine and not self._is_shared:
-            engine.check_shared(Path(self.question.trace))
-            engine.check_shared(self.folder)
+            for seen in (self.question.trace, self.folder):
+                if not is_url(seen):
+                    engine.check_shared(Path(seen))
             self._is_shared = True
         for number, _none in engine.results(do_unit, missing, what=WORDS.get(kind, "scores")):
             _first, start, stop, *_more = missing[number].numbers
