@@ -1,7 +1,7 @@
 """What engines are worth: building an index and factor passes by one process, by two, and by Ray with two workers.
 
 The index is of 30 million uses of a million samples, built as one that does not fit in memory is. The factor passes are
-of a convolutional net over 65,536 images at six kept states, with one thread of torch each, as `fgtrac score --with
+of a convolutional net over 65,536 images at sixteen kept states, with one thread of torch each, as `fgtrac score --with
 FILE.py:FUNCTION` makes them; timed is all from the first pass to the signed log. Each is done by each engine in turn in
 a process of its own, bound to two cores; of two rounds the faster one counts.
 
@@ -36,7 +36,7 @@ JOBS = ("index", "factors")
 ROUNDS = 2
 SAMPLES, EPOCHS, BATCH = 1_000_000, 30, 256
 MEMORY_BYTES = 1 << 30
-IMAGES, VALIDATED, STATES = 1 << 16, 1000, 6
+IMAGES, VALIDATED, STATES = 1 << 16, 1000, 16
 TRACE_ID = bytes(range(16))
 
 
