@@ -53,7 +53,7 @@ def test_answers_suspects_and_duplicates_are_those_of_one_process(
 ) -> None:
     mine = Recorded.copy(recorded, tmp_path / "mine")
     mine.score(None)
-    for name, value in {"UNIT_ROWS": 32, "BLOCK": 16, "UNIT_BLOCKS": 2, "LEAST_ROWS": 1}.items():
+    for name, value in {"UNIT_ROWS": 45, "BLOCK": 16, "UNIT_BLOCKS": 3, "LEAST_ROWS": 1}.items():
         monkeypatch.setattr(spread_scores, name, value)
     monkeypatch.setenv("FGTRAC_CACHE", str(tmp_path / "cache"))
     trace = fgtrac.open(mine.folder / "run.trace")
@@ -61,7 +61,7 @@ def test_answers_suspects_and_duplicates_are_those_of_one_process(
     def answers(engine: str | Engine) -> list[dict[str, Any]]:
         return [
             trace.explain("test:3", "role:validation", method="ekfac", by="class", engine=engine).as_json(),
-            trace.suspects(method="fisher", engine=engine).as_json(),
+            trace.suspects(method="tracin", engine=engine).as_json(),
             trace.duplicates(engine=engine).as_json(),
         ]
 
