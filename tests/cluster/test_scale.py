@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCALE = ROOT / "benchmarks" / "scale.py"
 PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "scaling.json"
+MEMORY, ABOVE_GB = "128M", 0.3  # for two workers: 30 bytes a use, of which the columns alone have 21 on disk
 FIGURES = [
     "ingest_events_per_s",
     "seal_s",
@@ -25,24 +26,34 @@ FIGURES = [
 
 
 def scale(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCALE, *options], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, SCALE, *options], capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_ten_million_uses_go_the_whole_way_within_the_bounds_of_a_billion(tmp_path: Path) -> None:
+def test_ten_million_uses_go_the_whole_way_within_bounds_of_time_memory_and_disk(tmp_path: Path) -> None:
     kept, page = tmp_path / "scaling.json", tmp_path / "scaling.md"
     shutil.copy(PAGE, page)
-    done = scale("--events", "1e7", "--memory", "512M", "--json", "--folder", str(tmp_path), "--into", str(kept))
+    options = ["--events", "1e7", "--engine", "local:2", "--memory", MEMORY, "--folder", str(tmp_path)]
+    done = scale(*options, "--json", "--into", str(kept))
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     figures = json.loads(done.stdout.splitlines()[-1])["figures"]
     assert list(figures) == FIGURES
-    assert figures["peak_gb"] <= 4
+    # On two cores that do nothing else each is above two million; here others may be at work.
+    for rate in ("ingest_events_per_s", "index_events_per_s", "verify_events_per_s"):
+        assert figures[rate] >= 3e5, rate
     assert figures["history_ms"] <= 10
-    assert figures["linearity"] <= 1.3
-    assert all(figures[name] > 0 for name in FIGURES)
+    # A hundredth takes the processes' start most of its time, so that 0.4 is usual: twice the cost an event shows.
+    assert figures["linearity"] <= 0.8
     (row,) = json.loads(kept.read_text(encoding="utf-8"))
     assert row["figures"] == figures
-    assert row["disk_bytes"]["index"] > 20 * 10**7  # of each use its row
+    memory, disk = row["stage_peak_gb"], row["disk_bytes"]
+    assert figures["peak_gb"] >= max(memory.values())
+    # Beside the act's own process and two workers, each as one that opens a trace.
+    for stage in ("full seal", "verify"):
+        assert memory[stage] - 3 * memory["open"] <= ABOVE_GB, stage
+    assert 20 * 10**7 < disk["index"] < 22 * 10**7  # of each use its row
+    assert 4 * 10**7 < disk["log"] < 5 * 10**7
+    assert disk["index"] + disk["log"] <= disk["peak"] <= 40 * 10**7  # runs beside the columns, each file once
     assert "| seconds | 10^7 |" in page.read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scaling.json", "scaling.md"]  # nothing else is left
 
@@ -55,17 +66,29 @@ def test_a_size_that_the_disk_does_not_hold_is_refused_with_both_numbers(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_that_cannot_be_used_equally_often_are_refused() -> None:
-    done = scale("--events", "1000", "--samples", "300")
-    assert done.returncode == 2
-    assert "1000 is no multiple of --samples 300" in done.stderr
-
-
-@pytest.mark.parametrize("number", ["1.5", "many", "1e999"])
-def test_a_size_is_a_whole_number(number: str) -> None:
-    done = scale("--events", number)
-    assert done.returncode == 2
-    assert f"'{number}' is no whole number" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--samples", "300"], "--events 1000 is no multiple of --samples 300"),
+        (["--samples", "-10"], "'-10' is no whole number above 0"),
+        (["--samples", "0"], "'0' is no whole number above 0"),
+        (["--events", "1.5"], "'1.5' is no whole number above 0"),
+        (["--events", "many"], "'many' is no whole number above 0"),
+        (["--events", "1e999"], "'1e999' is no whole number above 0"),
+        (["--memory", "4"], "4 is 4 bytes, below 1M"),
+        (["--engine", "locall"], "'locall' is no engine"),
+        (["--folder", "nowhere"], "--folder nowhere is no folder"),
+        (["--into", "nowhere/scaling.json"], "nowhere/scaling.md"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_is_recorded(
+    options: list[str], words: str
+) -> None:
+    done = scale("--events", "1000", *options)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_the_tables_of_the_page_are_those_of_its_figures(tmp_path: Path) -> None:
