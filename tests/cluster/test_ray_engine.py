@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 import engine_units
 from engine_units import Unit, is_running, pids, units, wait_until
+from fgtrac.api.log_checks import is_temporary
 from fgtrac.engine import cluster as ray_cluster
 from fgtrac.engine.local import cores
 from fgtrac.engine.opening import open_engine
@@ -80,6 +82,23 @@ def test_a_folder_that_a_node_does_not_see_is_told_before_any_unit_begins(cluste
     with pytest.raises(EngineError, match=rf"does not see {cluster.unseen} of this machine"):
         engine.check_shared(cluster.unseen)
     assert not list(cluster.unseen.iterdir())
+
+
+def test_what_looking_at_a_folder_may_leave_there_is_known_in_a_trace(engine, tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(ray_cluster.durable, "remove", left.append)
+    engine.check_shared(tmp_path)
+    assert [(path.parent, path.exists(), is_temporary(path.name)) for path in left] == [(tmp_path, True, True)]
+
+
+def test_units_that_wait_for_cpus_are_told_of(engines, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "QUIET_S", 1.0)
+    held = engines["ray"].results(engine_units.first_short, units(3, tmp_path), what="x")
+    assert next(held) == (0, 0)
+    wait_until(lambda: len(pids(tmp_path)) == 2)  # they have both CPUs
+    threading.Timer(5, held.close).start()
+    with pytest.warns(RuntimeWarning, match=r"squares: no unit has ended on ray://\S+ for 1 seconds"):
+        assert sorted(engines["ray://"].results(engine_units.square, units(8, tmp_path), what="squares")) == SQUARES
 
 
 def test_another_version_of_fgtrac_on_a_node_is_told_with_both(cluster, tmp_path, monkeypatch):
