@@ -50,8 +50,8 @@ def test_a_fault_leaves_the_old_head_or_the_new_one_and_a_repeated_push_the_new(
     assert old is not None
     push_trace(growing.path, url)
     new = growing.more(220, artifact_bytes=ARTIFACT_BYTES)
-    monkeypatch.setenv("FGTRAC_S3_TIMEOUT_S", "0.5" if fault == "slow" else "20")
     before = objects_at(url)
+    monkeypatch.setenv("FGTRAC_S3_TIMEOUT_S", "0.5" if fault == "slow" else "20")
     proxy.begin(fault, PLACES[at])
     with pytest.raises(StorageError):
         push_trace(growing.path, url)
