@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fgtrac.api import remaking
+from fgtrac.api import factor_passes, remaking
 from fgtrac.api.rescore import scores_demand
 from fgtrac.api.trace import open_for_verification
 from fgtrac.api.user_functions import load_function
@@ -17,7 +17,7 @@ from fgtrac.engine.opening import open_engine
 from fgtrac.engine.units import Engine
 from fgtrac.errors import EngineError
 from fgtrac.verify.report import Finding, Verdict
-from scored_by_workers import CALLER, Inside, Recorded, record
+from scored_by_workers import CALLER, Inside, Recorded, record, rows_a_shard
 
 GIVEN = """
 import os, signal
@@ -44,7 +44,10 @@ def other(run):
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     recorded = Recorded(tmp_path_factory.mktemp("recorded"))
     record(recorded.folder)
-    recorded.score(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CALLER, str(os.getpid()))
+        patch.setattr(factor_passes, "shard_rows", rows_a_shard)
+        recorded.score(None)
     (recorded.folder / "given.py").write_text(GIVEN)
     return recorded
 
@@ -53,6 +56,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of 16 rows, so that the 20 validation samples are two units; and who gives them out."""
     monkeypatch.setattr(remaking, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(factor_passes, "shard_rows", rows_a_shard)  # as workers put it in place
     monkeypatch.setenv(CALLER, str(os.getpid()))
 
 

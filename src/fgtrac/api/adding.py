@@ -84,6 +84,8 @@ def say_lost_ranks(trace: TraceDir, signer: Signer) -> tuple[str, ...]:
     """Write a `gap` entry into the journal for each rank that the log of a training that is over shows to be lost, and
     that was not said of: a full seal behind it would look like rank 0's own. What was written: nothing where a training
     is at work by now, or begins, which says itself who was lost before."""
+    if not lost_ranks(trace):
+        return ()
     with ExitStack() as stack:
         try:
             stack.enter_context(beginning(trace, signer, wait_s=0.0))
