@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from counted_digests import count_digests
 from far_traces import BUCKET, Growing, assert_holds, new_place, objects_at, verify
 from fgtrac.api import read_by_workers
 from fgtrac.api.bundles import verify_bundle
@@ -23,7 +24,6 @@ from fgtrac.errors import StorageError, TamperError
 from fgtrac.query.found_places import decode_places
 from fgtrac.store import file_digests, index_build
 from fgtrac.store.far_trace import FarTrace
-from fgtrac.store.file_digests import Digest
 from fgtrac.store.object_storage import PLACES, Objects
 from fgtrac.tlog.tiles import partial_tiles
 from fgtrac.verify.report import Verdict
@@ -348,14 +348,7 @@ def test_a_report_of_a_trace_far_away_is_written_here(
 
 
 def test_pushes_behind_a_run_read_long_files_once(growing: Growing, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    real = file_digests.digest_of
-
-    def counted(pieces: Iterable[bytes], size: int) -> Digest:
-        sizes.append(size)
-        return real(pieces, size)
-
-    monkeypatch.setattr(file_digests, "digest_of", counted)
+    sizes = count_digests(monkeypatch)
     monkeypatch.setenv("FGTRAC_PUSH", url.removesuffix("/run.trace"))
     behind = PushBehind(growing.path)
     for artifact_bytes in (300_000, 400_000, 500_000):

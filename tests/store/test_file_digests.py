@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from counted_digests import count_digests
 from fgtrac.store import file_digests
 from fgtrac.store.file_digests import NOTED_BYTES, Digest, FileDigests, digest_of
 
@@ -36,15 +37,7 @@ def test_a_digest_is_the_etag_of_one_put() -> None:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of what was read."""
-    sizes: list[int] = []
-    real = file_digests.digest_of
-
-    def counted(pieces: Iterable[bytes], size: int) -> Digest:
-        sizes.append(size)
-        return real(pieces, size)
-
-    monkeypatch.setattr(file_digests, "digest_of", counted)
-    return sizes
+    return count_digests(monkeypatch)
 
 
 def replaced(path: Path, data: bytes) -> None:
